@@ -1,0 +1,1 @@
+"""Tunes behaviour classifiers on a pretrained encoder with the few labels a lab has."""

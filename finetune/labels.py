@@ -1,0 +1,199 @@
+"""The only reader of a store's labels: which problems a task holds, which videos they are on, which may be used."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from finetune.frames import UNLABELLED, rest_class
+from pretrain.errors import BadInput, refuse
+from pretrain.pose.store import Store
+
+Labelled = Mapping[str, npt.NDArray[np.int8]]
+"""Video to labels: (T,) places in ``classes``, or (T, C) of 0 and 1; UNLABELLED where nobody looked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One classifier to fit: a task has one, or one an annotator (Task 2), or one a behaviour (Task 3)."""
+
+    name: str
+    task: str
+    classes: tuple[str, ...]
+    annotator: str
+    overlapping: bool
+    train: Labelled
+    test: Labelled
+
+    @property
+    def rest(self) -> str | None:
+        """The class that the means leave out."""
+        return rest_class(classes=self.classes)
+
+    def only(self, videos: list[str]) -> Problem:
+        """The same problem with these training videos."""
+        return replace(self, train={name: self.train[name] for name in videos})
+
+
+def tasks(store: Store) -> list[str]:
+    """Label sets of a store."""
+    return sorted({held["task"] for held in store.labels})
+
+
+def problems(store: Store, task: str) -> list[Problem]:
+    """The problems of a task.
+
+    Raises:
+        BadInput: If the store has no such labels (lists those it has), or they are damaged.
+    """
+    files = [held["file"] for held in store.labels if held["task"] == task]
+    if not files:
+        have = ", ".join(tasks(store)) or "none at all"
+        raise BadInput(f"the store {store.uri} has no labels for the task {task!r}; it has: {have}")
+    parts: dict[tuple[str, tuple[str, ...], bool], dict[str, dict[str, npt.NDArray[np.int8]]]] = {}
+    for file in files:
+        for row in _rows(store, file):
+            key = (row["annotator"], tuple(row["classes"]), row["overlapping"])
+            labels = np.frombuffer(row["labels"], np.int8)
+            labels = labels.reshape(row["frames"], -1) if row["overlapping"] else labels
+            sides = parts.setdefault(key, {"train": {}, "test": {}})
+            sides[row["split"]][row["video"]] = labels
+    several_annotators = len({annotator for annotator, _, _ in parts}) > 1
+    several_classes = len({classes for _, classes, _ in parts}) > 1
+    found = []
+    for (annotator, classes, overlapping), sides in sorted(parts.items()):
+        words = [f"annotator {annotator}"] * several_annotators + [_behaviour(classes)] * several_classes
+        found.append(
+            Problem(name=", ".join(words) or task, task=task, classes=classes, annotator=annotator, overlapping=overlapping, **sides)
+        )
+    return found
+
+
+def _rows(store: Store, file: str) -> list[dict[str, Any]]:
+    try:
+        with store.fs.open_input_stream(f"{store.path}/{file}") as stream:
+            rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(stream.read())).to_pylist()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{store.uri}: {file} is damaged: {error}. Prepare the store again or restore that file") from error
+    return rows
+
+
+def _behaviour(classes: tuple[str, ...]) -> str:
+    rest = rest_class(classes=classes)
+    return " / ".join(name for name in classes if name != rest)
+
+
+def refuse_unfit(found: list[Problem]) -> list[str]:
+    """Refuses problems that nothing can be learned from; returns sentences on those that can be, with a loss.
+
+    Raises:
+        BadInput: If a problem has no training or no test video, or its training frames show one class only.
+    """
+    problems_found, notes = [], []
+    for problem in found:
+        where = f"task {problem.task!r}" + (f", {problem.name}" if problem.name != problem.task else "")
+        for side, held in (("training", problem.train), ("test", problem.test)):
+            seen = _classes_seen(problem, held)
+            if not held:
+                problems_found.append(
+                    f"{where}: no {side} video (score on another store with --test-data)"
+                    if side == "test"
+                    else f"{where}: no training video"
+                )
+            elif not seen:
+                problems_found.append(f"{where}: the {side} videos have not one labelled frame")
+            elif side == "training" and len(seen) == 1 and not problem.overlapping:
+                problems_found.append(f"{where}: every labelled training frame is {next(iter(seen))!r}; a classifier needs two classes")
+            elif absent := [name for name in problem.classes if name not in seen]:
+                notes.append(f"{where}: no {side} frame of {', '.join(absent)}")
+    refuse(problems_found, about="the labels do not serve")
+    return notes
+
+
+def _classes_seen(problem: Problem, held: Labelled) -> set[str]:
+    if problem.overlapping:
+        return {name for c, name in enumerate(problem.classes) if any((labels[:, c] == 1).any() for labels in held.values())}
+    return {problem.classes[c] for labels in held.values() for c in np.unique(labels) if c != UNLABELLED}
+
+
+def draw_budget(found: list[Problem], *, videos: int | None, seed: int) -> list[Problem]:
+    """A label budget: for each problem so many of its training videos, drawn with the seed.
+
+    Draws are nested: the videos of a small budget are among those of a larger one under the same seed.
+
+    Raises:
+        BadInput: If a budget is below 1.
+    """
+    if videos is None:
+        return found
+    if videos < 1:
+        raise BadInput(f"--videos {videos}: the label budget must be at least one video")
+    drawn = []
+    for problem in found:
+        names = sorted(problem.train)
+        order = np.random.default_rng([seed, 1]).permutation(len(names))
+        drawn.append(problem.only([names[place] for place in order[:videos]]))
+    return drawn
+
+
+def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Labelled]:
+    """Keeps part of the training labels for validation: whole videos, or the last part of a single one.
+
+    Returns:
+        The problem to fit on, and labels to validate on; both over training videos alone.
+    """
+    names = sorted(problem.train)
+    if len(names) == 1:
+        labels = problem.train[names[0]]
+        cut = round(len(labels) * (1 - share))
+        before, after = labels.copy(), labels.copy()
+        before[cut:], after[:cut] = UNLABELLED, UNLABELLED
+        return replace(problem, train={names[0]: before}), {names[0]: after}
+    order = np.random.default_rng([seed, 2]).permutation(len(names))
+    kept = max(1, round(share * len(names)))
+    chosen = _most_classes(problem, [names[place] for place in order], kept)
+    return problem.only([name for name in names if name not in chosen]), {name: problem.train[name] for name in chosen}
+
+
+def _most_classes(problem: Problem, names: list[str], number: int) -> list[str]:
+    """The first videos of a drawn order that leave no class without a video to fit on, as far as that can be had."""
+    holders = {name: _classes_seen(problem, {name: problem.train[name]}) for name in names}
+    chosen: list[str] = []
+    for name in names:
+        left = [other for other in names if other not in chosen and other != name]
+        if len(chosen) < number and all(any(c in holders[other] for other in left) for c in holders[name]):
+            chosen.append(name)
+    return chosen or names[:1]
+
+
+ELSEWHERE = " (test store)"  # behind the names of videos of another store
+
+
+def with_test_of(found: list[Problem], others: list[Problem], store: Store, test_store: Store) -> list[Problem]:
+    """The same problems, trained on all labelled videos of their store and tested on all of another.
+
+    Raises:
+        BadInput: If the skeletons or the classes of the two stores differ.
+    """
+    by_key = {(other.annotator, other.classes): other for other in others}
+    refuse(
+        store.schema.differences(test_store.schema)
+        + [
+            f"{test_store.uri} has no labels for {p.name} with classes {', '.join(p.classes)}"
+            for p in found
+            if (p.annotator, p.classes) not in by_key
+        ],
+        about=f"--test-data {test_store.uri} (there) does not fit {store.uri} (here)",
+    )
+    moved = []
+    for problem in found:
+        other = by_key[problem.annotator, problem.classes]
+        test = {f"{name}{ELSEWHERE}": labels for name, labels in {**other.train, **other.test}.items()}
+        moved.append(replace(problem, train={**problem.train, **problem.test}, test=test))
+    return moved

@@ -1,0 +1,105 @@
+"""The frames that trials share: poses of the labelled videos, or their embeddings, laid end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pretrain.encoders import Embedder
+from pretrain.pose.store import Store
+from pretrain.pose.windows import Pose, cover
+
+EMBED_FRAMES = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Frames of some videos. Plain arrays, so that Ray hands them to every trial of a machine without a copy."""
+
+    place: Mapping[str, tuple[int, int]]
+    """Video to (first, end) in the arrays."""
+    arrays: Mapping[str, npt.NDArray[np.float32]]
+    """``z`` (N, D), or ``position`` (N, M, K, X) and ``confidence`` (N, M, K)."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it holds embeddings."""
+        return "z" in self.arrays
+
+    def windows(self, begin: npt.NDArray[np.int64], length: int) -> dict[str, Tensor]:
+        """Stretches of ``length`` frames from ``begin`` on: (B, T, …) each; places outside the arrays repeat the edge."""
+        last = len(next(iter(self.arrays.values()))) - 1
+        rows = np.clip(begin[:, None] + np.arange(length), 0, last)
+        return {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
+
+    def joined(self, other: Material) -> Material:
+        """The frames of both; no video may be in both."""
+        assert not set(self.place) & set(other.place), "a video is in both"
+        shift = max(end for _, end in self.place.values())
+        place = {**self.place, **{name: (first + shift, end + shift) for name, (first, end) in other.place.items()}}
+        return Material(place=place, arrays={key: np.concatenate([array, other.arrays[key]]) for key, array in self.arrays.items()})
+
+    def video(self, name: str) -> dict[str, Tensor]:
+        """All frames of a video, (T, …) each."""
+        first, end = self.place[name]
+        return {key: torch.from_numpy(array[first:end].copy()) for key, array in self.arrays.items()}
+
+
+def gather_poses(store: Store, videos: Iterable[str], *, suffix: str = "", told: Callable[[int], object] = lambda frames: None) -> Material:
+    """Poses of some videos of a store, named with ``suffix`` behind."""
+    positions, confidences, place, end = [], [], {}, 0
+    for name in videos:
+        video = store.read_video(name.removesuffix(suffix))
+        missing = ~(video.confidence_TMK > 0)
+        positions.append(np.where(missing[..., None], np.float32(np.nan), video.position_TMKX))
+        confidences.append(video.confidence_TMK.astype(np.float32))
+        place[name] = (end, end := end + len(missing))
+        told(len(missing))
+    return Material(place=place, arrays={"position": np.concatenate(positions), "confidence": np.concatenate(confidences)})
+
+
+def embed(poses: Material, embedder: Embedder, *, device: str = "cpu", told: Callable[[int], object] = lambda frames: None) -> Material:
+    """Embeddings of the same frames, each computed once.
+
+    Args:
+        poses: What :func:`gather_poses` gives.
+        embedder: In evaluation mode.
+        device: Where to compute.
+        told: Called with the number of frames done.
+    """
+    embedder = embedder.to(device).eval()
+    z_ND = np.empty((len(poses.arrays["position"]), embedder.dim), np.float32)
+    for name, (first, end) in poses.place.items():
+        z_ND[first:end] = embed_video(embedder, poses.video(name), device=device).cpu().numpy()
+        told(end - first)
+    return Material(place=poses.place, arrays={"z": z_ND})
+
+
+@torch.no_grad()
+def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str = "cpu") -> Tensor:
+    """Every frame of a video embedded once, in one pass of overlapping windows.
+
+    Args:
+        embedder: In evaluation mode.
+        frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K).
+        device: Where to compute.
+
+    Returns:
+        (T, D).
+    """
+    position, confidence = frames["position"].to(device), frames["confidence"].to(device)
+    z_TD = torch.empty((len(position), embedder.dim), device=device)
+    window = EMBED_FRAMES + 2 * embedder.overlap
+    for windows, kept, inside in cover(position, confidence, window=window, overlap=embedder.overlap):
+        z_TD[kept] = embedder.embed(windows)[0, inside].float()
+    return z_TD
+
+
+def as_pose(stretch: Mapping[str, Tensor]) -> Pose:
+    """Pose stretches as an encoder takes them."""
+    return Pose(stretch["position"], stretch["confidence"])

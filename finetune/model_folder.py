@@ -1,0 +1,57 @@
+"""A fitted classifier on disk: the encoder folder, and a head beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from finetune.fit import Model
+from finetune.heads import AbstractHead, build_head
+from finetune.labels import Problem
+from pretrain.checkpoint import load_encoder, save_encoder
+from pretrain.encoders import Embedder
+from pretrain.errors import BadInput
+
+
+def save_model(
+    folder: Path,
+    head: AbstractHead,
+    embedder: Embedder,
+    problems: Sequence[Problem],
+    *,
+    head_settings: Mapping[str, Any],
+    made_by: Mapping[str, Any],
+) -> None:
+    """Writes ``encoder.json``, ``encoder.safetensors``, ``head.json`` (problems, classes, settings) and ``head.safetensors``."""
+    save_encoder(folder, embedder, made_by=made_by)
+    about = {
+        "head": dict(head_settings),
+        "problems": [
+            {"name": p.name, "task": p.task, "classes": list(p.classes), "annotator": p.annotator, "overlapping": p.overlapping}
+            for p in problems
+        ],
+    }
+    (folder / "head.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    safetensors.torch.save_file({name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()}, folder / "head.safetensors")
+
+
+def load_model(folder: Path) -> tuple[Model, list[dict[str, Any]]]:
+    """Reads what :func:`save_model` wrote: the model, and what is known of each problem.
+
+    Raises:
+        BadInput: If the folder holds no model, or a damaged one.
+    """
+    embedder, _ = load_encoder(folder)
+    try:
+        about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        head = build_head(about["head"], embedder.dim, [len(problem["classes"]) for problem in about["problems"]])
+        head.load_state_dict(safetensors.torch.load_file(folder / "head.safetensors"))
+    except BadInput:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+        raise BadInput(f"the model {folder} is damaged: {error}") from error
+    return Model(head.eval(), embedder), about["problems"]

@@ -1,0 +1,139 @@
+"""Decisions that suit F1: weights or thresholds learned on validation frames.
+
+A fixed 0.5 costs rare behaviours most of their F1, above all after training with heavy class weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit, softmax
+
+from finetune.frames import UNLABELLED, Ints, Reals, decide, examine, log_odds, log_probability, plain, rest_class
+from finetune.metrics import frame_f1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Decisions that maximise validation F1: a weight per exclusive class, or a threshold per overlapping behaviour.
+
+    Two exclusive classes with weights v, w decide for the second above the threshold v / (v + w).
+    """
+
+    values: tuple[float, ...]
+    """Exclusive classes: weights that multiply probabilities before the argmax, 1 = as it is. Overlapping: thresholds."""
+    overlapping: bool = False
+
+    @classmethod
+    def fit(cls, *, probabilities_TC: Reals, labels: Ints, classes: Sequence[str], rest: str | None = None, sweeps: int = 20) -> Self:
+        """Coordinate ascent on macro F1 of the counted classes, each step an exact search over all breakpoints.
+
+        Never worse on the frames it was fitted on than the plain decision.
+
+        Args:
+            probabilities_TC: Raw or calibrated.
+            labels: (T,) or (T, C).
+            classes: Names, in the order of axis C.
+            rest: The class without a say in the score; see :func:`finetune.frames.rest_class`.
+            sweeps: Most passes over the classes; it stops when one pass gains nothing.
+
+        Raises:
+            BadInput: See :class:`Temperature`.
+        """
+        left_out = rest_class(classes=classes, rest=rest)
+        examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
+        if labels.ndim == 2:
+            values = tuple(_threshold(probabilities_TC[:, c], labels[:, c], sweeps=sweeps) for c in range(len(classes)))
+            found, neutral = cls(values=values, overlapping=True), cls(values=(0.5,) * len(classes), overlapping=True)
+        else:
+            known = labels != UNLABELLED
+            counted = np.array([name != left_out for name in classes])
+            weights = _weights(log_probability(probabilities_TC[known]), labels[known], counted=counted, sweeps=sweeps)
+            found, neutral = cls(values=tuple(weights.tolist())), cls(values=(1.0,) * len(classes))
+        scores = [frame_f1(labels=labels, predicted=one.decide(probabilities_TC), classes=classes, rest=rest) for one in (found, neutral)]
+        return found if scores[0] > scores[1] else neutral
+
+    def apply(self, probabilities_TC: Reals) -> Reals:
+        """(T, C) probabilities whose plain decision is the tuned one."""
+        p, values = np.asarray(probabilities_TC, np.float64), np.array(self.values)
+        if self.overlapping:  # a change of odds that takes the threshold to one half
+            odds = _log(values) - _log(1 - values)
+            return np.where(values == 0.5, p, expit(log_odds(probabilities_TC) - odds))
+        if (values == values[0]).all():
+            return p
+        return np.asarray(softmax(log_probability(p) + _log(values), axis=1))
+
+    def decide(self, probabilities_TC: Reals) -> Ints:
+        """(T,) classes, or (T, C) of 0 and 1."""
+        return decide(probabilities_TC=self.apply(probabilities_TC), overlapping=self.overlapping)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"step": type(self).__name__, **plain(asdict(self))}
+
+
+def _threshold(p: Reals, labels: Ints, *, sweeps: int) -> float:
+    """As two exclusive classes, the first without a say."""
+    known = labels != UNLABELLED
+    odds = log_odds(p[known])
+    low, high = _weights(np.stack([np.zeros_like(odds), odds], axis=1), labels[known], counted=np.array([False, True]), sweeps=sweeps)
+    return float(low / (low + high))
+
+
+def _weights(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], sweeps: int) -> Reals:
+    """Coordinate ascent on the mean F1 of the counted classes that occur.
+
+    Args:
+        raw_NC: Log-probabilities of N labelled frames.
+        truth: (N,) classes.
+        counted: (C,).
+        sweeps: Most passes over the classes.
+    """
+    totals = np.bincount(truth.astype(np.int64), minlength=raw_NC.shape[1])
+    scored, moves = counted & (totals > 0), np.zeros(raw_NC.shape[1])
+    for _ in range(sweeps if scored.any() else 0):
+        before = moves.copy()
+        for c in np.flatnonzero(scored | ~counted):
+            moves[c] = _best_move(raw_NC, truth, moves=moves, c=int(c), totals=totals, scored=scored)
+        if (moves == before).all():
+            break
+    return np.asarray(np.exp(moves - moves.max()))
+
+
+def _best_move(raw_NC: Reals, truth: Ints, *, moves: Reals, c: int, totals: Ints, scored: npt.NDArray[np.bool_]) -> float:
+    """The log-weight of class c that is best while the others stay: every breakpoint is tried."""
+    others = raw_NC + moves
+    others[:, c] = -np.inf
+    rival = others.argmax(axis=1)
+    needed = others[np.arange(len(others)), rival] - raw_NC[:, c]  # frames go over to c in this order
+    order = np.argsort(needed)
+    needed, rival, truth = needed[order], rival[order], truth[order]
+    f1 = np.zeros(len(needed) + 1)  # after the first 0, 1, … N frames went over
+    for j in np.flatnonzero(scored):
+        if j == c:
+            hit, chosen = _running(truth == c), np.arange(len(f1))
+        else:
+            own = rival == j
+            lost_hit, lost = _running(own & (truth == j)), _running(own)
+            hit, chosen = lost_hit[-1] - lost_hit, lost[-1] - lost
+        f1 += 2 * hit / (totals[j] + chosen) / scored.sum()
+    edges = np.concatenate([needed[:1] - 1, needed, needed[-1:] + 1])
+    f1[edges[1:] <= edges[:-1]] = -1  # frames of equal need go over together
+    here = np.searchsorted(needed, moves[c])
+    if f1.max() <= f1[here] + 1e-12:
+        return float(moves[c])
+    cuts = (edges[1:] + edges[:-1]) / 2
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    return float(cuts[best[np.abs(cuts[best] - moves[c]).argmin()]])
+
+
+def _running(flags: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(flags)])
+
+
+def _log(values: Reals) -> Reals:
+    return np.asarray(np.log(np.maximum(values, np.finfo(np.float64).tiny)))

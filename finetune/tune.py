@@ -1,0 +1,113 @@
+"""From an encoder and a task to a scored model: budget, embeddings, search, seeds, report. Needs a Ray that is up."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from tqdm import tqdm
+
+from finetune.fit import Model, Probabilities, score_problems
+from finetune.labels import ELSEWHERE, Problem, draw_budget
+from finetune.material import Material, embed, gather_poses
+from finetune.model_folder import save_model
+from finetune.metrics import Scores, SeedScores, over_seeds
+from finetune.report import confusion_figure, ethogram_figure, png, table, write_predictions
+from finetune.search import score_seeds, search
+from finetune.settings import Tuning
+from pretrain.config import Scale, plain
+from pretrain.encoders import Embedder
+from pretrain.pose.store import Store
+from pretrain.tracking import TrackedRun
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked: these problems, these frames, this encoder."""
+
+    task: str
+    problems: Sequence[Problem]
+    store: Store
+    test_store: Store
+    embedder: Embedder
+    encoder: Mapping[str, Any]
+    """What to say of the encoder."""
+    videos: int | None
+    """Label budget."""
+
+
+def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: TrackedRun | None) -> dict[str, Any]:
+    """Searches, fits over seeds, scores once on test; leaves model, predictions, pictures and ``result.json`` in ``out``.
+
+    The search sees the budget of the first seed; every other seed draws its own videos.
+
+    Returns:
+        What is in ``result.json``.
+    """
+    budgets = {seed: draw_budget(list(question.problems), videos=question.videos, seed=seed) for seed in tuning.seed_list}
+    material = _material(question, budgets, frozen=tuning.frozen)
+    held = ray.put(material)
+    trained = None if tuning.frozen else question.embedder
+    best = search(held, budgets[tuning.first_seed], tuning, scale, embedder=trained, out=out, run=run)
+    chosen = tuning.with_choice(best["choice"])
+    done = score_seeds(held, budgets, chosen, scale, embedder=trained, steps=best["steps"])
+    by_seed = {seed: score_problems(budgets[seed], found, [p.test for p in budgets[seed]]) for seed, (_, found) in done.items()}
+    scores = over_seeds(by_seed)
+    result = {
+        "task": question.task,
+        "macro_f1": scores.macro_f1, "macro_f1_std": scores.macro_f1_std, "map": scores.map, "map_std": scores.map_std,
+        "chance_map": scores.chance_map,
+        **{key: value for key, value in scores.to_dict().items() if key in ("per_class", "per_seed", "notes", "problems")},
+        "encoder": dict(question.encoder), "frozen": tuning.frozen, "videos": question.videos,
+        "videos_drawn": {seed: {p.name: sorted(p.train) for p in budget} for seed, budget in budgets.items()} if question.videos else None,
+        "search": best, "settings": {"tuning": plain(tuning), "chosen": plain(chosen), "scale": plain(scale)},
+        "data": question.store.uri, "fingerprint": question.store.fingerprint, "test_data": question.test_store.uri,
+    }  # fmt: skip
+    _leave(question, tuning, budgets, done, by_seed, scores, result, out=out, run=run)
+    return result
+
+
+def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], *, frozen: bool) -> Material:
+    train = sorted({video for budget in budgets.values() for problem in budget for video in problem.train})
+    test = sorted({video for problem in question.problems for video in problem.test})
+    elsewhere = question.test_store is not question.store
+    here = sorted({*train, *([] if elsewhere else test)})
+    frames = sum(question.store.videos[question.store.place(name)]["frames"] for name in here)
+    what = "embedding" if frozen else "reading"
+    with tqdm(total=frames * (2 if frozen else 1), desc=f"{what} labelled videos", unit="frame", unit_scale=True) as bar:
+        poses = gather_poses(question.store, here, told=bar.update)
+        if elsewhere:
+            poses = poses.joined(gather_poses(question.test_store, test, suffix=ELSEWHERE))
+        return embed(poses, question.embedder, told=bar.update) if frozen else poses
+
+
+def _leave(
+    question: Question, tuning: Tuning, budgets: Mapping[int, Sequence[Problem]], done: Mapping[int, tuple[Model, list[Probabilities]]],
+    by_seed: Mapping[int, Scores], scores: SeedScores, result: dict[str, Any], *, out: Path, run: TrackedRun | None,
+) -> None:  # fmt: skip
+    first = tuning.first_seed
+    for seed, (model, found) in done.items():
+        write_predictions(out / "predictions", budgets[seed], found, seed=seed)
+        network = question.embedder if model.embedder is None else model.embedder
+        save_model(out / "model" / f"seed-{seed}", model.head, network, budgets[seed], head_settings=result["settings"]["chosen"]["head"],
+                   made_by=question.encoder)  # fmt: skip
+    pictures = {"confusion.png": png(confusion_figure(by_seed[first]))}
+    shown = budgets[first][0]
+    pictures["ethogram.png"] = png(ethogram_figure(shown, done[first][1][0], fps=question.store.schema.fps))
+    for name, data in pictures.items():
+        (out / name).write_bytes(data)
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (out / "scores.txt").write_text(table(scores) + "\n", encoding="utf-8")
+    if run is not None:
+        run.log_metrics({key: result[key] for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map")}, step=0)
+        run.log_metrics({f"f1/{name}": held["f1"] for name, held in scores.per_class.items()}, step=0)
+        run.log_params({"chosen": result["search"]["choice"], "chosen_steps": result["search"]["steps"]})
+        for name in (*pictures, "result.json", "scores.txt"):
+            run.log_artifact(out / name)

@@ -1,0 +1,1 @@
+"""Learns an encoder of social behaviour from unlabelled pose tracks."""

@@ -1,0 +1,111 @@
+"""What is kept of a run: its full state, to go on from; and the encoder folder, to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from pretrain.encoders import Embedder, build_embedder
+from pretrain.errors import BadInput, refuse
+from pretrain.pose.schema import Schema
+
+VERSION = 1
+_STATE, _COMPLETE = "state.pt", "complete"
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Writes everything a run needs to go on (weights, optimiser, place in the data); a marker file comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(state), folder / _STATE)
+    (folder / _COMPLETE).touch()
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Reads what :func:`save_state` wrote; no code in the file is run.
+
+    Raises:
+        BadInput: If the folder holds no complete state.
+    """
+    if not (folder / _COMPLETE).is_file():
+        raise BadInput(f"the checkpoint {folder} is not complete: resume from an earlier one, or start anew")
+    try:
+        state: dict[str, Any] = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise BadInput(f"the checkpoint {folder} is damaged: {error}") from error
+    return state
+
+
+def save_encoder(folder: Path, embedder: Embedder, *, made_by: Mapping[str, Any]) -> None:
+    """Writes the encoder folder: ``encoder.safetensors``, and ``encoder.json``, which tells how to rebuild it.
+
+    Args:
+        folder: Made if it is not there.
+        embedder: What to keep.
+        made_by: Where it comes from: recipe, data fingerprint, steps. Free, for the reader.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "version": VERSION,
+        "schema": embedder.features.schema.to_dict(),
+        **embedder.made_of,
+        "dim": embedder.dim,
+        "made_by": dict(made_by),
+    }
+    safetensors.torch.save_file(
+        {name: x.detach().cpu().contiguous() for name, x in embedder.state_dict().items()}, folder / "encoder.safetensors"
+    )
+    (folder / "encoder.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def find_encoder(place: str | Path) -> Path:
+    """The encoder folder of a run, or the folder itself.
+
+    Raises:
+        BadInput: If neither holds an encoder.
+    """
+    for folder in (Path(place), Path(place) / "encoder"):
+        if (folder / "encoder.json").is_file():
+            return folder
+    raise BadInput(f"there is no encoder at {place}: give the --out folder of a finished pretrain/run.py, its encoder/ folder, or none")
+
+
+def load_encoder(place: str | Path, schema: Schema | None = None) -> tuple[Embedder, dict[str, Any]]:
+    """Rebuilds an encoder.
+
+    Args:
+        place: Run or encoder folder.
+        schema: Skeleton of the poses it is to embed.
+
+    Returns:
+        The embedder in evaluation mode, and ``encoder.json``.
+
+    Raises:
+        BadInput: If the folder is damaged or the skeletons differ; shows both.
+    """
+    folder = find_encoder(place)
+    try:
+        about = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+        version = about["version"]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise BadInput(f"the encoder {folder} is damaged: encoder.json: {error!r}") from error
+    if version != VERSION:
+        raise BadInput(f"the encoder {folder} has version {version}; this release reads {VERSION}")
+    trained_on = Schema.from_dict(about["schema"])
+    if schema is not None:
+        refuse(schema.differences(trained_on), about=f"the encoder {folder} (there) does not fit the store's skeleton (here)")
+        if trained_on.fps != schema.fps:
+            raise BadInput(
+                f"the encoder {folder} was trained at {trained_on.fps:g} frames/s, the store has {schema.fps:g}: prepare it with --fps {trained_on.fps:g}"
+            )
+    embedder = build_embedder(trained_on, features=about["features"], encoder=about["encoder"])
+    try:
+        embedder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise BadInput(f"the encoder {folder} is damaged: encoder.safetensors: {error}") from error
+    return embedder.eval(), about

@@ -1,0 +1,60 @@
+"""Random draws that belong to a window, not to a worker: the same numbers wherever the window is worked on."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """Random numbers of a batch of windows, each window from its own seed.
+
+    A draw is a hash of (window's seed, name of the draw, place), so it does not depend on what else was drawn, on the
+    batch around it or on the device. The hash is a 32-bit finaliser (xor-shift-multiply, "lowbias32", C. Wellons 2018).
+
+    Args:
+        key_B: int64, a seed for each window.
+    """
+
+    def __init__(self, key_B: Tensor) -> None:
+        self._low = _hash(key_B.to(torch.int32) ^ (key_B >> 32).to(torch.int32))
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1).
+
+        Args:
+            name: Which draw this is; another name gives independent numbers.
+            shape: Numbers for each window.
+
+        Returns:
+            (B, *shape), float32.
+        """
+        place = torch.arange(math.prod(shape), dtype=torch.int32, device=self._low.device)
+        named = _hash(place ^ _signed(zlib.crc32(name.encode())))
+        bits = _hash(named.unsqueeze(0) ^ self._low.unsqueeze(1))
+        return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2**-24).view(-1, *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """Standard normal numbers (Box & Muller 1958), (B, *shape)."""
+        radius = (1 - self.uniform(f"{name}/radius", *shape)).log_().mul_(-2).sqrt_()
+        return radius.mul_(self.uniform(f"{name}/angle", *shape).mul_(2 * math.pi).cos_())
+
+    def chance(self, name: str, probability: float, *shape: int) -> Tensor:
+        """True with the probability given, (B, *shape)."""
+        return self.uniform(name, *shape) < probability
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 32) if value > 0x7FFFFFFF else value
+
+
+def _hash(x: Tensor) -> Tensor:
+    """Mixes int32; shifts are made logical by masking the sign bits they copy in."""
+    x = x ^ ((x >> 16) & 0xFFFF)
+    x = x * 0x7FEB352D
+    x = x ^ ((x >> 15) & 0x1FFFF)
+    x = x * _signed(0x846CA68B)
+    return x ^ ((x >> 16) & 0xFFFF)

@@ -1,0 +1,51 @@
+"""A dense temporal convolution network: residual blocks of dilated convolutions that see past and future alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.encoders import AbstractEncoder
+from pretrain.pose.features import Features
+
+
+class TCN(AbstractEncoder):
+    """Residual blocks whose reach doubles (Bai et al. 2018, made non-causal; pre-norm).
+
+    Args:
+        features: What it reads.
+        width: Channels, and D.
+        layers: Blocks; the reach to either side is ``2**layers - 1`` frames (kernel 3).
+    """
+
+    def __init__(self, features: Features, *, width: int = 96, layers: int = 6) -> None:
+        super().__init__()
+        self.dim = width
+        self.context = (2**layers - 1, 2**layers - 1)
+        self.enter = nn.Linear(features.width, width)
+        self.blocks = nn.ModuleList(_Block(width, dilation=2**layer) for layer in range(layers))
+        self.leave = nn.LayerNorm(width)
+
+    def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
+        """(B, T, F) to (B, T, D)."""
+        valid_BT1 = valid_BT.unsqueeze(-1)
+        h_BTD = self.enter(x_BTF)
+        for block in self.blocks:
+            h_BTD = block(h_BTD, valid_BT1)
+        z_BTD: Tensor = self.leave(h_BTD)
+        return z_BTD
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, *, dilation: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Linear(width, width)
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, h_BTD: Tensor, valid_BT1: Tensor) -> Tensor:
+        x_BTD = torch.where(valid_BT1, self.norm(h_BTD), 0.0)
+        x_BTD = self.conv(x_BTD.transpose(1, 2)).transpose(1, 2)
+        y_BTD: Tensor = h_BTD + self.mix(nn.functional.gelu(x_BTD))
+        return y_BTD

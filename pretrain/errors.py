@@ -1,0 +1,55 @@
+"""The one error that is addressed to the person who typed the command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+
+class BadInput(ValueError):
+    """What the user gave is wrong: the message says what, where and what is allowed.
+
+    Entry files turn it into exit status 2 and the bare message, without a traceback.
+    """
+
+
+def refuse(problems: Iterable[str], *, about: str) -> None:
+    """Raises one :class:`BadInput` that lists every problem, or returns where there is none.
+
+    Args:
+        problems: One sentence each.
+        about: What was examined ("the recipe contrastive.yaml"), the head of the message.
+
+    Raises:
+        BadInput: If there is at least one problem.
+    """
+    listed = list(problems)
+    if listed:
+        lines = "\n".join(f"  - {problem}" for problem in listed)
+        raise BadInput(f"{about}:\n{lines}")
+
+
+def exit_status(command: Callable[[], None]) -> int:
+    """Runs an entry's work and returns the exit status of the command contract.
+
+    Returns:
+        0 done; 2 what the user gave is wrong (message on standard error, no traceback);
+        1 the run failed (traceback on standard error); 130 interrupted from the keyboard.
+    """
+    try:
+        command()
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `prepare.py check STORE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception:
+        logging.getLogger(__name__).exception("the run failed")
+        return 1
+    return 0

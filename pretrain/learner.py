@@ -1,0 +1,49 @@
+"""Windows in, loss out: views, one encoder pass over all of them, objective. No Ray."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pretrain.draws import Draws
+from pretrain.encoders import Embedder
+from pretrain.objectives import AbstractObjective, Loss, View
+from pretrain.pose.augment import Augment
+from pretrain.pose.windows import Pose, Windows
+
+
+class Learner(nn.Module):
+    """Everything that is trained, as one module: what is wrapped, stepped and checkpointed.
+
+    Args:
+        embedder: Features and encoder; what remains in the end.
+        objective: Its loss, with the heads that belong to it.
+        augment: How views differ. An objective of one view gets one augmented view as well.
+        precision: ``float32``, ``bf16`` (matrix products in bfloat16, losses and weights in float32) or ``auto``: bf16 where
+            :func:`multiplies_bf16` says so.
+    """
+
+    def __init__(self, embedder: Embedder, objective: AbstractObjective, augment: Augment, *, precision: str = "auto") -> None:
+        super().__init__()
+        self.embedder, self.objective, self.augment, self.precision = embedder, objective, augment, precision
+
+    def forward(self, windows: Windows) -> Loss:
+        """The loss of this worker's rows."""
+        draws = Draws(windows.key_B)
+        schema = self.embedder.features.schema
+        poses = [self.augment(windows.pose, schema, draws, view=str(view)) for view in range(self.objective.views)]
+        joined = Pose(*(torch.cat(parts) for parts in zip(*poses, strict=True)))
+        device = windows.valid_BT.device.type
+        half = self.precision == "bf16" or (self.precision == "auto" and multiplies_bf16(device))
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+            z = self.embedder(joined, windows.valid_BT.repeat(len(poses), 1))
+            views = tuple(View(pose, z_BTD.float()) for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True))
+            loss: Loss = self.objective(views, windows, draws)
+        return loss
+
+
+def multiplies_bf16(device: str) -> bool:
+    """Whether a kind of device has matrix instructions for bfloat16; without them it is many times slower than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

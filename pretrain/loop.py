@@ -1,0 +1,121 @@
+"""The training loop, as every Ray Train worker runs it. Read it downwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from torch import nn
+
+from pretrain import workers
+from pretrain.checkpoint import load_state, save_encoder, save_state
+from pretrain.components import build
+from pretrain.config import Recipe, Scale, make
+from pretrain.encoders import Embedder, build_embedder
+from pretrain.learner import Learner
+from pretrain.objectives import AbstractObjective
+from pretrain.pose.store import Store
+from pretrain.pose.windows import Lanes, sample
+from pretrain.progress import Progress
+from pretrain.stream import FrameStream
+
+
+def train(settings: dict[str, Any]) -> dict[str, Any]:
+    """Learns an encoder; what ``TorchTrainer`` calls on each worker.
+
+    Args:
+        settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store), ``run`` (a tracked run),
+            ``log`` (a file).
+
+    Returns:
+        Last loss, frames, seconds, frames per second: for ``result.json``.
+    """
+    recipe = make(Recipe, settings["recipe"], about="recipe")
+    scale = make(Scale, settings["scale"], about="scale")
+    if workers.rank() == 0:
+        speak(settings["log"])
+    device = ray.train.torch.get_device()
+    share_cores()
+
+    store = Store(settings["data"])
+    lanes = Lanes.deal(store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
+    stream = FrameStream(store, lanes, rank=workers.rank(), workers=workers.count(), device=device, resident_bytes=scale.resident_gb * 1e9)
+    learner = new_learner(recipe, store).to(device)
+    optimiser = torch.optim.AdamW(learner.parameters(), lr=recipe.optimiser.lr, weight_decay=recipe.optimiser.weight_decay, fused=True)
+    model = nn.parallel.DistributedDataParallel(learner) if workers.count() > 1 else learner
+    at: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0}
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            state = load_state(Path(folder))
+        learner.load_state_dict(state["learner"])
+        optimiser.load_state_dict(state["optimiser"])
+        at = state["at"]
+
+    steps = lanes.steps * recipe.epochs
+    progress = Progress(steps=steps, frames=store.frames * recipe.epochs, seconds=at["seconds"], run=settings["run"])
+    while at["epoch"] < recipe.epochs:
+        for windows in stream.epoch(at["epoch"], at["step"]):
+            step = at["epoch"] * lanes.steps + at["step"]
+            rate = recipe.optimiser.lr * recipe.optimiser.rate(step, steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+
+            loss = model(windows)
+            optimiser.zero_grad(set_to_none=True)
+            loss.total.backward()
+            norm = nn.utils.clip_grad_norm_(learner.parameters(), recipe.optimiser.clip or torch.inf)
+            if not norm.isfinite():
+                raise FloatingPointError(
+                    f"the gradient is {norm.item()} at step {step}, nothing was updated: lower optimiser.lr or set precision=float32"
+                )
+            optimiser.step()
+
+            progress.step(step, {"loss": loss.total, **loss.parts, "gradient_norm": norm, "lr": rate})
+            at["step"] += 1
+            last_of_epoch = at["step"] == lanes.steps
+            if last_of_epoch:
+                at["epoch"], at["step"] = at["epoch"] + 1, 0
+            if last_of_epoch or (scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0):
+                at["seconds"] = progress.seconds
+                made_by = {"recipe": settings["recipe"], "data": store.fingerprint, "step": step + 1, "steps": steps}
+                keep(learner, {"learner": learner.state_dict(), "optimiser": optimiser.state_dict(), "at": at}, made_by)
+    return progress.result()
+
+
+def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> None:
+    """Reports a checkpoint: the full state and, ready for use, the encoder folder. All workers call it, rank 0 writes."""
+    if workers.rank() > 0:
+        ray.train.report({})
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        save_encoder(Path(folder) / "encoder", learner.embedder, made_by=made_by)
+        save_state(Path(folder), state)
+        ray.train.report(state["at"], checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def new_learner(recipe: Recipe, store: Store) -> Learner:
+    """An untrained learner, the same on every worker: weights from the seed, features fitted on a sample of the store."""
+    torch.manual_seed(recipe.seed)
+    embedder: Embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
+    embedder.features.fit(sample(store, seed=recipe.seed))
+    objective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
+    return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
+
+
+def share_cores() -> None:
+    """Lets torch use this machine's cores: Ray would hold it to the CPUs it reserved, which on a laptop is one."""
+    beside = ray.train.get_context().get_local_world_size()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // beside))
+
+
+def speak(log_file: str) -> None:
+    """Sends this worker's log to a file of the run, where the driver reads along; elsewhere to the job's log."""
+    there = Path(log_file).parent.is_dir()
+    handler = logging.FileHandler(log_file, encoding="utf-8") if there else logging.StreamHandler()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)

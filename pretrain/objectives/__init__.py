@@ -1,0 +1,50 @@
+"""Objectives: one file each. What an encoder learns from poses that nobody labelled."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from pretrain.draws import Draws
+from pretrain.pose.windows import Pose, Windows
+
+
+class View(NamedTuple):
+    """One augmented view of the windows, embedded."""
+
+    pose: Pose
+    z_BTD: Tensor
+    """float32."""
+
+
+class Loss(NamedTuple):
+    """What an objective returns."""
+
+    total: Tensor
+    """Scalar to descend: this worker's share, whose mean over the workers is the loss of the joined batch."""
+    parts: Mapping[str, Tensor]
+    """Scalars worth a curve, by name, without gradient; averaged over the workers for the log."""
+
+
+class AbstractObjective(nn.Module, ABC):
+    """A loss on embedded views. The name of its file is its name in a recipe, its arguments its settings.
+
+    Subclasses take ``dim`` (D of the encoder), ``schema`` and keyword settings. Their parameters (projection heads,
+    decoders) are trained along and thrown away.
+    """
+
+    views: int = 1
+    """How many views of each window it needs."""
+
+    @abstractmethod
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+        """The loss of this worker's rows.
+
+        Args:
+            views: As many as ``views``, embedded in one pass.
+            windows: The windows as they were recorded, and which frames exist.
+            draws: Random draws that belong to the windows.
+        """

@@ -1,0 +1,1 @@
+"""Pose data: its vocabulary, its store, its readers. No Ray, no training."""

@@ -1,0 +1,116 @@
+"""The arena: simulated pairs of mice, for trying everything out where no recordings are at hand.
+
+**These are not recordings, and scores on them are not CalMS21 scores.** A resident and an intruder are drawn by chance in CalMS21's
+skeleton, image (1024 x 570 px), frame rate (30 frames/s) and class names, after figures of the real data set: bout
+lengths, transitions, class shares, body shapes, distances and steps. The tracks are as hard to label as real ones in kind
+(fuzzy boundaries, acts that overlap in pose and are told apart by what came before, individual animals, a fallible
+tracker), but a method that does well here has shown that it works, not how well it works on animals.
+
+Made in layers, each in a file of its own: ``arena_timeline`` (who does what when), ``arena_motion`` (how it looks),
+``arena_noise`` (what the tracker sees), ``arena_annotators`` (what six people write down), ``arena_plan`` (which recordings there
+are), ``arena_statistics`` (the figures of the real data). A recording depends on its own fields alone: it can be made in any
+order, on any machine, one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pretrain.pose.annotations import Labels, write_labels
+from pretrain.pose.arena_annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
+from pretrain.pose.arena_motion import draw_scene
+from pretrain.pose.arena_noise import MISSING, watch
+from pretrain.pose.arena_plan import Recording, official_recordings, recordings
+from pretrain.pose.arena_statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
+from pretrain.pose.arena_timeline import Timeline, draw_timeline
+from pretrain.pose.schema import CALMS21, Video
+from pretrain.pose.store import StoreWriter
+
+__all__ = [
+    "ANNOTATORS", "BEHAVIOURS", "CLASSES", "ORIGIN", "Annotator", "Recording", "Timeline", "arena", "official_recordings",
+    "recordings", "simulate", "truth", "write_arena",
+]  # fmt: skip
+
+ORIGIN = "simulated mice (arena): not recordings, scores on them are not CalMS21 scores"
+
+
+def simulate(recording: Recording) -> tuple[Video, list[Labels]]:
+    """Makes one recording.
+
+    Returns:
+        The tracks, and the labels of the recording's task; none where it has no task.
+    """
+    _, motion, tracker, annotator = _chances(recording)
+    happens = truth(recording)
+    scene = draw_scene(motion, happens)
+    position, confidence, _ = watch(tracker, scene.keypoint_TMK, missing=recording.missing)
+    video = Video(name=recording.name, position_TMKX=position, confidence_TMK=confidence, source="simulated")
+    if not recording.task:
+        return video, []
+    if recording.behaviour:
+        classes: tuple[str, ...] = ("other", recording.behaviour)
+        frames = annotate_behaviour(annotator, happens.shows(recording.behaviour))
+    else:
+        classes = CLASSES
+        frames = annotate(annotator, ANNOTATORS[recording.annotator], happens, scene.reach_T)
+    labels = Labels(video=recording.name, task=recording.task, classes=classes, frames=frames, annotator=recording.annotator,
+                    split=recording.split)  # fmt: skip
+    return video, [labels]
+
+
+def truth(recording: Recording) -> Timeline:
+    """What happens in a recording, before any tracker or annotator; for tests and diagnosis, never for training."""
+    shown, frames = BEHAVIOUR_FRAMES.get((recording.behaviour, recording.split), (0, 1))
+    return draw_timeline(
+        _chances(recording)[0], recording.frames, split=recording.split, attack=recording.attack, mount=recording.mount,
+        behaviour=recording.behaviour, behaviour_share=shown / frames,
+    )  # fmt: skip
+
+
+def arena(plan: Iterable[Recording]) -> Iterator[tuple[Video, list[Labels]]]:
+    """Makes the recordings of a plan one after the other, holding one at a time."""
+    for recording in plan:
+        yield simulate(recording)
+
+
+def write_arena(
+    uri: str | Path,
+    *,
+    frames: int = 60_000,
+    seed: int = 0,
+    missing: float = MISSING,
+    plan: Iterable[Recording] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes an arena as a pose store with labels.
+
+    Args:
+        uri: Folder or address of the store.
+        frames: Frames of all recordings.
+        seed: Another seed gives other animals.
+        missing: Share of points the tracker loses.
+        plan: Recordings to make instead of those of :func:`recordings`; ``frames``, ``seed`` and ``missing`` are then not used.
+        progress: Told (frames done, frames of all) after each recording.
+
+    Raises:
+        BadInput: If the arena would be too small, or something is at ``uri`` already.
+    """
+    chosen = list(recordings(frames, seed, missing=missing) if plan is None else plan)
+    total, done = sum(recording.frames for recording in chosen), 0
+    labels: list[Labels] = []
+    with StoreWriter(uri, CALMS21, origin=ORIGIN) as writer:
+        for video, noted in arena(chosen):
+            writer.add(video)
+            labels += noted
+            done += len(video.position_TMKX)
+            if progress is not None:
+                progress(done, total)
+        write_labels(writer, labels)
+
+
+def _chances(recording: Recording) -> list[np.random.Generator]:
+    """Four sources of chance, so that what one layer draws does not shift the next."""
+    return [np.random.Generator(np.random.SFC64(seed)) for seed in np.random.SeedSequence(recording.seed).spawn(4)]

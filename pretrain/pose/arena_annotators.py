@@ -1,0 +1,144 @@
+"""Six people who watch the same mice and write down different things.
+
+Annotator 0 labelled Task 1; 1 to 5 are those of Task 2. They share the hidden truth and differ only in the habits below, which are
+made up (what separates the real annotators was not published) but of a size that moves frames as much as theirs do.
+
+| annotator | begins | ends | min bout | joins gaps | reach | greets | chase is attack | attempt is mount | calls late |
+|---|---|---|---|---|---|---|---|---|---|
+| 0 | 0 | 0 | 1 | 0 | any | never | no | no | no |
+| 1 | +1 | +1 | 5 | 4 | any | never | no | no | no |
+| 2 | -4 | +6 | 6 | 20 | any | 40 px | no | yes | no |
+| 3 | +7 | -3 | 3 | 0 | 40 px | never | no | no | no |
+| 4 | +3 | +2 | 10 | 8 | 55 px | never | yes | yes | no |
+| 5 | +8 | +8 | 15 | 25 | any | never | no | no | 12 frames |
+
+Times are frames; "begins +7" means that bouts are noted seven frames late. Investigation counts only while the resident's nose is
+within "reach" of the intruder; who "greets" calls it investigation whenever it is that near. Who "calls late" leaves the first
+frames of an attack or mount to investigation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain.pose.arena_paths import Series, smooth
+from pretrain.pose.arena_statistics import CLASSES
+from pretrain.pose.arena_timeline import CHASE, MOUNT_ATTEMPT, Random, Timeline
+
+_ATTACK, _INVESTIGATION, _MOUNT, _OTHER = range(4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotator:
+    """Habits of one annotator; lengths and delays in frames."""
+
+    begins: float = 0.0
+    """How late the first frame of a bout is noted (negative: early)."""
+    ends: float = 0.0
+    """How late its end is noted."""
+    jitter: float = 2.5
+    """Standard deviation of each boundary."""
+    min_bout: int = 1
+    """Shorter bouts are passed over."""
+    merge_gap: int = 0
+    """Up to this length, other between two bouts of one class is not noticed."""
+    reach_px: float = np.inf
+    """Investigation only while the resident's nose is this near to the intruder."""
+    greet_px: float = 0.0
+    """Other becomes investigation while it is this near."""
+    chase_is_attack: bool = False
+    attempt_is_mount: bool = False
+    late_frames: int = 0
+    """First frames of an attack or mount that are still called investigation."""
+
+
+ANNOTATORS = {
+    "0": Annotator(),
+    "1": Annotator(begins=1, ends=1, min_bout=5, merge_gap=4),
+    "2": Annotator(begins=-4, ends=6, min_bout=6, merge_gap=20, greet_px=40, attempt_is_mount=True),
+    "3": Annotator(begins=7, ends=-3, min_bout=3, reach_px=40),
+    "4": Annotator(begins=3, ends=2, jitter=3, min_bout=10, merge_gap=8, reach_px=55, chase_is_attack=True, attempt_is_mount=True),
+    "5": Annotator(begins=8, ends=8, jitter=4, min_bout=15, merge_gap=25, late_frames=12),
+}
+"""By name: "0" of Task 1, "1" to "5" of Task 2."""
+
+
+def annotate(rng: Random, habits: Annotator, truth: Timeline, reach_T: Series) -> npt.NDArray[np.int8]:
+    """What an annotator writes down.
+
+    Args:
+        rng: Source of the jitter.
+        habits: Whose.
+        truth: What happens.
+        reach_T: From the resident's nose to the nearest point of the intruder (px).
+
+    Returns:
+        (T,) places in ``CLASSES``.
+    """
+    seen_T = truth.class_T.copy()
+    if habits.chase_is_attack:
+        seen_T[truth.act_T == CHASE] = _ATTACK
+    if habits.attempt_is_mount:
+        seen_T[truth.act_T == MOUNT_ATTEMPT] = _MOUNT
+    near_T = smooth(reach_T, 9)
+    seen_T[(seen_T == _INVESTIGATION) & (near_T > habits.reach_px)] = _OTHER
+    seen_T[(seen_T == _OTHER) & (near_T < habits.greet_px)] = _INVESTIGATION
+    if habits.late_frames:
+        starts, ends, classes = runs(seen_T)
+        for start, end, place in zip(starts, ends, classes, strict=True):
+            if place in (_ATTACK, _MOUNT):
+                seen_T[start : min(end, start + habits.late_frames)] = _INVESTIGATION
+    return _tidied(_noted(rng, habits, seen_T), habits)
+
+
+def annotate_behaviour(rng: Random, shown_T: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
+    """Task 3: 0 other, 1 the behaviour, with annotator 0's care about boundaries."""
+    noted_T = _noted(rng, ANNOTATORS["0"], np.where(shown_T, _ATTACK, _OTHER).astype(np.int8))
+    return np.asarray(noted_T == _ATTACK, np.int8)
+
+
+def runs(values_T: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+    """Stretches of equal values: first frames, ends (exclusive) and values."""
+    starts = np.flatnonzero(np.diff(values_T, prepend=values_T[:1] - 1))
+    return starts, np.append(starts[1:], len(values_T)).astype(np.int64), values_T[starts]
+
+
+def _noted(rng: Random, habits: Annotator, seen_T: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """Moves every boundary by habit and by chance; a bout that begins after its end is lost."""
+    frames = len(seen_T)
+    starts, ends, classes = runs(seen_T)
+    social = classes != _OTHER
+    # A bout that hands over to another is ended by the other's beginning.
+    # Mostly right, now and then far off: as wide as a normal deviate, with longer tails.
+    spread = habits.jitter / np.sqrt(2)
+    begin = starts + habits.begins + rng.laplace(0, spread, len(starts))
+    end = ends + habits.ends + rng.laplace(0, spread, len(starts))
+    handed = np.append(social[:-1] & social[1:], False)
+    end[:-1] = np.where(handed[:-1], begin[1:], end[:-1])
+    begin[starts == 0], end[ends == frames] = 0, frames
+    noted_T = np.full(frames, _OTHER, np.int8)
+    for first, last, place in zip(np.rint(begin[social]), np.rint(end[social]), classes[social], strict=True):
+        noted_T[max(int(first), 0) : max(int(last), 0)] = place
+    return noted_T
+
+
+def _tidied(noted_T: npt.NDArray[np.int8], habits: Annotator) -> npt.NDArray[np.int8]:
+    """Closes short gaps, then passes over bouts that are still too short."""
+    if habits.merge_gap:
+        starts, ends, classes = runs(noted_T)
+        for place in range(1, len(starts) - 1):
+            if classes[place] == _OTHER and ends[place] - starts[place] <= habits.merge_gap and classes[place - 1] == classes[place + 1]:
+                noted_T[starts[place] : ends[place]] = classes[place - 1]
+    if habits.min_bout > 1:
+        starts, ends, classes = runs(noted_T)
+        for first, last, place in zip(starts, ends, classes, strict=True):
+            if place != _OTHER and last - first < habits.min_bout:
+                # Within a longer interaction the bout before goes on; else nothing happened.
+                noted_T[first:last] = noted_T[first - 1] if first and noted_T[first - 1] != _OTHER else _OTHER
+    return noted_T
+
+
+assert CLASSES == ("attack", "investigation", "mount", "other")

@@ -1,0 +1,229 @@
+"""Which recordings an arena holds: names, lengths, seeds and what each is for. No frame is made here."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pretrain.errors import BadInput
+from pretrain.pose.arena_noise import MISSING
+from pretrain.pose.arena_statistics import (
+    BEHAVIOUR_FRAMES,
+    BEHAVIOURS,
+    CLASS_FRAMES,
+    SEQUENCE_FRAMES,
+    SEQUENCES,
+    SEQUENCES_WITH,
+    UNLABELLED_PARTS,
+    UNLABELLED_VIDEOS,
+)
+from pretrain.pose.arena_timeline import draw_lengths
+
+SMALLEST_ARENA = 15_000
+"""Below this the labelled recordings are too short to hold every class."""
+TASK_SHARES = {"classic_classification": 0.18, "annotation_style_transfer": 0.12, "new_behaviors": 0.13}
+"""Of the frames of :func:`recordings`; the rest is unlabelled."""
+SHORT_FRAMES = 3_000
+"""A shorter recording shows both attack and mount; in longer ones a resident does one, both or neither, as in CalMS21."""
+MOST_OF_A_CLASS = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """One recording, not yet made: everything about it follows from these fields."""
+
+    name: str
+    """Official style: task1/train/mouse001_task1_annotator1."""
+    frames: int
+    seed: int
+    task: str = ""
+    """Label set: classic_classification, annotation_style_transfer, new_behaviors; empty if nobody labelled it."""
+    annotator: str = ""
+    """Of Tasks 1 ("0") and 2 ("1" to "5")."""
+    split: str = "train"
+    """train or test; it also decides whose bout lengths and transitions rule."""
+    behaviour: str = ""
+    """Task 3: the one behaviour that is labelled."""
+    attack: float = 0.0277
+    """Share of frames with attack that these animals tend to; 0 = they never fight."""
+    mount: float = 0.0564
+    """The same for mount."""
+    missing: float = MISSING
+    """Share of points the tracker loses."""
+    part: int = 0
+    """Official file an unlabelled recording belongs to, 1 to 4."""
+
+    @property
+    def group(self) -> str:
+        """Its group in the official JSON files."""
+        if not self.task:
+            return "unlabeled_videos"
+        return self.behaviour or f"annotator-id_{self.annotator}"
+
+
+def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING) -> list[Recording]:
+    """Plans an arena of any size: over half unlabelled, the rest shared out to Tasks 1 to 3, each with train and test.
+
+    Every class is in train and test of every task, at least two bouts of it where it fits. In a small arena that makes rare
+    acts more frequent than they are in CalMS21; from about a million frames on their shares are those published.
+
+    Args:
+        frames: Frames of all recordings together.
+        seed: Another seed gives other animals.
+        missing: Share of points the tracker loses.
+
+    Raises:
+        BadInput: If there are too few frames for every class, or ``missing`` is not a share.
+    """
+    if frames < SMALLEST_ARENA:
+        raise BadInput(f"an arena of {frames:,} frames is too short to hold every class of Tasks 1-3: ask for {SMALLEST_ARENA:,} or more")
+    least = (2_400, 4_200, 3_200)
+    task1, task2, task3 = (max(int(frames * share), need) for share, need in zip(TASK_SHARES.values(), least, strict=True))
+    rest = frames - task1 - task2 - task3
+    plan = _unlabelled(rest, seed, max(2, min(4, rest // 3_000), round(rest / 21_000)))
+    plan += _task1(task1 - task1 // 3, seed, "train", _count(task1 * 2 // 3, "train", most=8, shortest=400))
+    plan += _task1(task1 // 3, seed, "test", _count(task1 // 3, "test", most=4, shortest=400))
+    for place, mine in enumerate(_apportioned(np.ones(5), task2), start=1):
+        for split, size in (("train", mine - mine // 2), ("test", mine // 2)):
+            plan += _task2(size, seed, str(place), split, _count(size, split, most=2 if split == "train" else 1, shortest=350))
+    # The rarer an act, the longer one must watch to see it twice.
+    rarity = np.array([(1 / min(_share(name, "train"), _share(name, "test"))) ** 0.5 for name in BEHAVIOURS])
+    for name, mine in zip(BEHAVIOURS, _apportioned(rarity, task3), strict=True):
+        for split, size in (("train", mine - mine // 2), ("test", mine // 2)):
+            plan += _task3(size, seed, name, split, _count(size, split, most=2 if split == "train" else 1, shortest=180))
+    return _with_missing(plan, missing)
+
+
+def official_recordings(unlabelled_frames: int = 6_000_000, seed: int = 0, *, missing: float = 0.0) -> list[Recording]:
+    """Plans an arena with the frame counts of CalMS21: Tasks 1 to 3 as published, 282 unlabelled videos in four parts.
+
+    The numbers of sequences of Tasks 2 and 3 were not published; theirs are as long as those of Task 1.
+
+    Args:
+        unlabelled_frames: Frames without labels; 0 leaves them out.
+        seed: Another seed gives other animals.
+        missing: Share of points the tracker loses; CalMS21 has none.
+
+    Raises:
+        BadInput: If there are fewer unlabelled frames than videos, or ``missing`` is not a share.
+    """
+    if unlabelled_frames and unlabelled_frames < UNLABELLED_VIDEOS:
+        raise BadInput(f"{unlabelled_frames} unlabelled frames do not fill {UNLABELLED_VIDEOS} videos: ask for 0 or at least that many")
+    plan = [made for split in ("train", "test") for made in _task1(sum(CLASS_FRAMES["", split]), seed, split, SEQUENCES["1", split])]
+    for (annotator, split), counts in CLASS_FRAMES.items():
+        if annotator:
+            plan += _task2(sum(counts), seed, annotator, split, round(sum(counts) / _usual_length(split)))
+    for (behaviour, split), (_, total) in BEHAVIOUR_FRAMES.items():
+        plan += _task3(total, seed, behaviour, split, max(1, round(total / _usual_length(split))))
+    if unlabelled_frames:
+        plan += _unlabelled(unlabelled_frames, seed, UNLABELLED_VIDEOS)
+    return _with_missing(plan, missing)
+
+
+def _unlabelled(frames: int, seed: int, count: int) -> list[Recording]:
+    names = [f"unlabeled_videos/mouse{place + 1:03d}_unlabeled" for place in range(count)]
+    made = _recordings(names, frames, seed, annotator="", split="train", of=("", "train"))
+    return [_changed(held, part=1 + place * UNLABELLED_PARTS // count) for place, held in enumerate(made)]
+
+
+def _task1(frames: int, seed: int, split: str, count: int) -> list[Recording]:
+    first = 1 if split == "train" else SEQUENCES["1", "train"] + 1
+    names = [f"task1/{split}/mouse{first + place:03d}_task1_annotator1" for place in range(count)]
+    return _recordings(names, frames, seed, task="classic_classification", annotator="0", split=split, of=("", split))
+
+
+def _task2(frames: int, seed: int, annotator: str, split: str, count: int) -> list[Recording]:
+    names = [f"task2/annotator{annotator}/{split}/mouse{place + 1:03d}_task2_annotator{annotator}" for place in range(count)]
+    return _recordings(names, frames, seed, task="annotation_style_transfer", annotator=annotator, split=split, of=(annotator, split))
+
+
+def _task3(frames: int, seed: int, behaviour: str, split: str, count: int) -> list[Recording]:
+    names = [f"task3/{behaviour}/{split}/mouse{place + 1:03d}_task3_{behaviour}" for place in range(count)]
+    made = _recordings(names, frames, seed, task="new_behaviors", split=split, behaviour=behaviour, of=("", split))
+    if behaviour == "intromission":  # it is part of a mount, so there must be enough of those
+        made = [_changed(held, mount=_share(behaviour, split) / 0.6) for held in made]
+    return made
+
+
+def _recordings(
+    names: list[str], frames: int, seed: int, *, of: tuple[str, str], task: str = "", annotator: str = "", split: str, behaviour: str = ""
+) -> list[Recording]:
+    rng = np.random.default_rng([seed, zlib.crc32(names[0].encode()), len(names), frames])
+    lengths = _lengths(rng, frames, len(names), split)
+    counts = CLASS_FRAMES[of]
+    # Which temper a real resident has decides what its recording shows; the class shares of all together are kept. Short
+    # recordings show both attack and mount if there are few of them, and at least one bout.
+    short = max(lengths) < SHORT_FRAMES
+    order = rng.permutation(len(names))
+    shares = {}
+    for name, place in (("attack", 0), ("mount", 2)):
+        having = max(1, round(SEQUENCES_WITH[split][name] * len(names)))
+        if behaviour or (short and len(names) <= 2):
+            having = len(names)
+        elif short:
+            having = round((0.5 if name == "attack" else 0.75) * len(names))
+        chosen = order[:having] if name == "attack" else order[len(names) - having :]
+        weight = np.zeros(len(names))
+        weight[chosen] = rng.lognormal(0.0, 0.5, having)
+        wanted = weight * counts[place] / sum(counts) * frames / max(float(weight @ np.array(lengths)), 1e-9)
+        if short and not behaviour:
+            wanted = np.where(weight > 0, np.maximum(wanted, 60 / np.array(lengths)), 0)
+        shares[name] = np.clip(wanted, 0, MOST_OF_A_CLASS / 2 if short else MOST_OF_A_CLASS)
+    return [
+        Recording(name=name, frames=length, seed=_seed(seed, name), task=task, annotator=annotator, split=split, behaviour=behaviour,
+                  attack=round(float(attack), 4), mount=round(float(mount), 4))
+        for name, length, attack, mount in zip(names, lengths, shares["attack"], shares["mount"], strict=True)
+    ]  # fmt: skip
+
+
+def _lengths(rng: np.random.Generator, frames: int, count: int, split: str) -> list[int]:
+    """Lengths that add up: as long as real ones if they may be, else of about one size."""
+    drawn = draw_lengths(rng, SEQUENCE_FRAMES[split], count)
+    if not 0.6 < frames / count / _usual_length(split) < 1.7:
+        drawn = rng.uniform(0.85, 1.15, count)
+    return _apportioned(drawn, frames)
+
+
+def _apportioned(weights: np.ndarray[tuple[int], np.dtype[np.float64]], total: int) -> list[int]:
+    """Whole numbers in proportion to the weights, at least 1 each, that add up to the total."""
+    ends = np.rint(np.cumsum(weights) / weights.sum() * (total - len(weights))).astype(np.int64)
+    return [int(size) + 1 for size in np.diff(ends, prepend=0)]
+
+
+def _count(frames: int, split: str, *, most: int, shortest: int) -> int:
+    """Into how many recordings to divide: real ones in length if that gives enough, else short ones."""
+    return max(1, min(most, frames // shortest), round(frames / _usual_length(split)))
+
+
+def _usual_length(split: str) -> float:
+    return sum(CLASS_FRAMES["", split]) / SEQUENCES["1", split]
+
+
+def _share(behaviour: str, split: str) -> float:
+    shown, frames = BEHAVIOUR_FRAMES[behaviour, split]
+    return shown / frames
+
+
+def _seed(seed: int, name: str) -> int:
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+
+
+def _changed(recording: Recording, **values: object) -> Recording:
+    return Recording(**{**vars(recording), **values})
+
+
+def _with_missing(plan: list[Recording], missing: float) -> list[Recording]:
+    if not 0 <= missing < 1:
+        raise BadInput(f"the share of missing points is {missing}; it must be at least 0 and below 1")
+    return [_changed(recording, missing=missing) for recording in plan]
+
+
+def by_task(plan: list[Recording]) -> Iterator[tuple[tuple[str, str, str, str], list[Recording]]]:
+    """Groups a plan: (task, annotator, behaviour, split) and its recordings, in order of appearance."""
+    groups: dict[tuple[str, str, str, str], list[Recording]] = {}
+    for held in plan:
+        groups.setdefault((held.task, held.annotator, held.behaviour, held.split), []).append(held)
+    yield from groups.items()

@@ -1,0 +1,113 @@
+"""npz files from strangers: nothing unpickled, no bomb unpacked."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain.errors import BadInput
+
+_ROOM_BYTES = 2**28  # members up to this size in all are read whatever the size of the file
+_EXPANSION = 200
+
+
+def members(path: Path) -> tuple[str, ...]:
+    """Names of the arrays in a zip; empty where it is no zip of arrays."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            names = packed.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+        return ()
+    return tuple(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Every array of an npz.
+
+    Raises:
+        BadInput: If it is damaged, holds pickles, states more than it holds, or has a member twice.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            infos = packed.infolist()
+            size = sum(info.file_size for info in infos)
+            if size > _ROOM_BYTES and size > _EXPANSION * path.stat().st_size:
+                raise BadInput(f"{path}: {size / 2**30:,.1f} GiB packed into {path.stat().st_size / 2**20:,.2f} MiB: refused as a zip bomb")
+            names = [info.filename for info in infos]
+            if len(set(names)) < len(names):
+                raise BadInput(f"{path}: an array is in it twice ({', '.join(sorted(n for n in set(names) if names.count(n) > 1))})")
+            return {info.filename.removesuffix(".npy"): _array(packed, info, path) for info in infos}
+    except BadInput:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        raise BadInput(f"{path}: the npz file is truncated or damaged ({error or type(error).__name__})") from error
+
+
+def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.NDArray[Any]:
+    place = info.filename
+    with packed.open(info) as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            shape, _, dtype = read_header(file)
+        except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+            raise BadInput(f"{path}: {place} is not an array of numbers or text ({error})") from error
+        if dtype.hasobject:
+            raise BadInput(f"{path}: {place} holds pickled objects, which could run code; save arrays of numbers and text only")
+        stated = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if min(shape, default=0) < 0 or stated > info.file_size:
+            raise BadInput(f"{path}: {place} states shape {shape}, more than its {info.file_size:,} bytes hold")
+    with packed.open(info) as file:
+        try:
+            found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        except (SyntaxError, TypeError, KeyError) as error:
+            raise BadInput(f"{path}: {place} is damaged ({error})") from error
+    return found
+
+
+def names_in(arrays: dict[str, npt.NDArray[Any]], key: str, path: Path) -> tuple[str, ...]:
+    """A list of names among the arrays.
+
+    Raises:
+        BadInput: If it is absent or not text, or a name is empty or repeated.
+    """
+    held = arrays.get(key)
+    if held is None or held.dtype.kind not in "US" or held.ndim > 1:
+        told = "is absent" if held is None else f"holds {held.dtype} of shape {held.shape}"
+        raise BadInput(f"{path}: {key} {told}; wanted a list of names")
+    try:
+        names = tuple(str(value.decode("utf-8") if isinstance(value, bytes) else value) for value in np.atleast_1d(held).tolist())
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: {key} is not UTF-8 text ({error})") from error
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise BadInput(f"{path}: {key} are {', '.join(map(repr, names[:20])) or 'none'}; they must be named, each once")
+    return names
+
+
+def number_in(arrays: dict[str, npt.NDArray[Any]], key: str, path: Path) -> float | None:
+    """One positive number among the arrays; None where it is absent.
+
+    Raises:
+        BadInput: If it is something else.
+    """
+    held = arrays.get(key)
+    if held is None:
+        return None
+    if held.size != 1 or held.dtype.kind not in "iuf" or not (np.isfinite(held).all() and (held > 0).all()):
+        raise BadInput(f"{path}: {key} is {held.reshape(-1)[:3]} of shape {held.shape}; wanted one positive number")
+    return float(held.reshape(()))

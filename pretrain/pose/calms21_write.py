@@ -1,0 +1,223 @@
+"""Writes recordings as the official CalMS21 files, so that the whole road can be walked without the archives."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from pretrain.errors import BadInput, refuse
+from pretrain.pose.annotations import Labels
+from pretrain.pose.calms21_counts import BEHAVIORS, CLASSIC, STYLES, label_set
+from pretrain.pose.schema import CALMS21, Float, Video
+
+UNLABELED_PARTS = 4
+_FOLDERS = ("unlabeled_videos", "task1_classic_classification", "task2_annotation_styles", "task3_new_behaviors")
+_TASKS = (CLASSIC, STYLES, BEHAVIORS)
+_BLOCK_FRAMES = 8192
+_FEATURES = "task_programming"
+
+
+def write_official(
+    folder: str | Path,
+    recordings: Iterable[tuple[Video, Sequence[Labels]]],
+    *,
+    zipped: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> list[Path]:
+    """Writes the folders and files that the official archives unpack to, whole or not at all.
+
+    A recording goes into the file of each of its label sets; one without labels into the shortest so far of four parts.
+    A missing point is written as the release writes it: at its last place (at the image's centre before it was first
+    seen), with a score of 0. Numbers are written so that float32 comes back exactly.
+
+    Args:
+        folder: Where; must not hold such files yet.
+        recordings: Two mice of seven keypoints; taken one at a time.
+        zipped: Pack each folder into an archive of the official name instead.
+        progress: Called with the number of frames written since the last call.
+
+    Returns:
+        The files.
+
+    Raises:
+        BadInput: If something is there already, or a recording cannot be expressed in this format.
+    """
+    top = Path(folder).expanduser()
+    taken = [name for name in _FOLDERS if (top / name).exists() or (top / f"{name}.zip").exists()]
+    refuse([f"{top / name} is there already" for name in taken], about="choose another folder, or remove these first")
+    aside = top / ".being-written"
+    made = not top.exists()
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        _write_files(aside, recordings, progress)
+        if zipped:
+            _pack(aside)
+        moved = sorted(aside.iterdir())
+        for path in moved:
+            path.rename(top / path.name)
+    except BaseException as error:
+        shutil.rmtree(top if made else aside, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise BadInput(f"cannot write to {top}: {error}") from error
+        raise
+    aside.rmdir()
+    return [file for path in moved for file in (sorted((top / path.name).iterdir()) if not zipped else [top / path.name])]
+
+
+@dataclass
+class _File:
+    """One JSON file; its first group is written into it at once, the others aside until the end."""
+
+    path: Path
+    frames: int = 0
+    groups: dict[str, BinaryIO] = field(default_factory=dict)
+    empty: set[str] = field(default_factory=set)
+
+    def add(self, group: str, name: str, items: Iterable[bytes]) -> None:
+        if group not in self.groups:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            path = self.path if not self.groups else self.path.with_suffix(f".{len(self.groups)}")
+            self.groups[group] = path.open("w+b")
+            self.groups[group].write((b"{" if path == self.path else b"") + orjson.dumps(group) + b": {")
+            self.empty.add(group)
+        stream = self.groups[group]
+        stream.write((b"" if group in self.empty else b", ") + orjson.dumps(name) + b": {")
+        self.empty.discard(group)
+        stream.writelines(items)
+        stream.write(b"}")
+
+    def finish(self) -> None:
+        first, *others = self.groups.values()
+        first.write(b"}")
+        for stream in others:
+            stream.write(b"}")
+            stream.seek(0)
+            first.write(b", ")
+            shutil.copyfileobj(stream, first, 2**20)
+            Path(stream.name).unlink()
+        first.write(b"}")
+        self.close()
+
+    def close(self) -> None:
+        for stream in self.groups.values():
+            stream.close()
+
+
+class _Files:
+    """The files being written, by place; use it in a ``with`` block."""
+
+    def __init__(self, top: Path) -> None:
+        self._top = top
+        self._files: dict[Path, _File] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def file(self, task: int, part: str, *, features: bool = False) -> _File:
+        """The file of a task (0: none); part is train, test or unlabeled_videos_part1 to part4."""
+        path = self._top / _FOLDERS[task] / f"{'taskprog_features' if features else 'calms21'}_{part}.json"
+        return self._files.setdefault(path, _File(path))
+
+    def shortest_part(self) -> str:
+        """Name of the unlabelled part with the fewest frames."""
+        names = [f"unlabeled_videos_part{number}" for number in range(1, UNLABELED_PARTS + 1)]
+        return min(names, key=lambda name: self.file(0, name).frames)
+
+    def finish(self) -> None:
+        written = [file for file in self._files.values() if file.groups]
+        if not written:
+            raise BadInput("nothing to write: there are no recordings")
+        for file in written:
+            file.finish()
+
+
+def _write_files(top: Path, recordings: Iterable[tuple[Video, Sequence[Labels]]], progress: Callable[[int], None] | None) -> None:
+    with _Files(top) as files:
+        for video, labels in recordings:
+            refuse(_problems(video, labels), about=f"recording {video.name!r} cannot be written as CalMS21")
+            if not labels:
+                _write_recording(files, 0, files.shortest_part(), "unlabeled_videos", video, None)
+            for held in labels:
+                task = _TASKS.index(held.task) + 1
+                _, named, split = label_set(held)
+                group = named if task == 3 else f"annotator-id_{named}"
+                _write_recording(files, task, f"task{task}_{split}", group, video, held)
+            if progress:
+                progress(len(video.position_TMKX))
+        files.finish()
+
+
+def _problems(video: Video, labels: Sequence[Labels]) -> list[str]:
+    problems = []
+    if video.position_TMKX.shape[1:] != CALMS21.shape:
+        problems.append(f"it has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, CalMS21 {CALMS21.shape}")
+    for held in labels:
+        where = f"its labels under {held.task!r}"
+        if held.task not in _TASKS:
+            problems.append(f"{where}: allowed: {', '.join(_TASKS)}")
+        elif held.task == BEHAVIORS and not (len(held.classes) == 2 and "other" in held.classes):
+            problems.append(f"{where} have the classes {held.classes}; allowed: other and one behaviour")
+        elif held.task != BEHAVIORS and not held.annotator.isdigit():
+            problems.append(f"{where} are by annotator {held.annotator!r}; allowed: a number")
+        if held.overlapping or (held.frames < 0).any() or len(held.frames) != len(video.position_TMKX):
+            problems.append(f"{where} must give every frame one class; {np.shape(held.frames)} for {len(video.position_TMKX):,} frames")
+    return problems
+
+
+def _write_recording(files: _Files, task: int, part: str, group: str, video: Video, labels: Labels | None) -> None:
+    file = files.file(task, part)
+    file.frames += len(video.position_TMKX)
+    position, score = _filled(video)
+    items = [b'"keypoints": ', *_numbers(position.transpose(0, 1, 3, 2)), b', "scores": ', *_numbers(score)]
+    if labels:
+        annotator = int(labels.annotator) if labels.annotator.isdigit() else 0
+        metadata = {"annotator-id": annotator, "vocab": {name: place for place, name in enumerate(labels.classes)}}
+        items += [b', "annotations": ', *_numbers(labels.frames), b', "metadata": ', json.dumps(metadata).encode()]
+    file.add(group, video.name, items)
+    if _FEATURES in video.features:
+        file = files.file(task, part, features=True)
+        file.add(group, video.name, [b'"features": ', *_numbers(video.features[_FEATURES])])
+
+
+def _filled(video: Video) -> tuple[Float, Float]:
+    """Positions without gaps, and scores that are 0 where there was one."""
+    missing = np.isnan(video.position_TMKX).any(-1) | ~(video.confidence_TMK > 0)
+    score = np.where(missing, np.float32(0), video.confidence_TMK)
+    if not missing.any():
+        return video.position_TMKX, score
+    seen = np.maximum.accumulate(np.where(missing, -1, np.arange(len(missing))[:, None, None]), axis=0)
+    position = np.take_along_axis(video.position_TMKX, np.maximum(seen, 0)[..., None], axis=0)
+    position[seen < 0] = np.array(CALMS21.image_px, np.float32) / 2
+    return position, score
+
+
+def _numbers(array: npt.NDArray[Any]) -> list[bytes]:
+    """An array as JSON text, in pieces; floats with the digits of float64, as the release has them."""
+    pieces = []
+    for first in range(0, len(array), _BLOCK_FRAMES):
+        block = np.ascontiguousarray(array[first : first + _BLOCK_FRAMES], np.float64 if array.dtype.kind == "f" else np.int64)
+        text = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
+        pieces.append((b"[" if not first else b",") + text[1:-1])
+    return [*pieces, b"]"]
+
+
+def _pack(top: Path) -> None:
+    for folder in sorted(top.iterdir()):
+        with zipfile.ZipFile(top / f"{folder.name}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for file in sorted(folder.iterdir()):
+                archive.write(file, f"{folder.name}/{file.name}")
+        shutil.rmtree(folder)

@@ -1,0 +1,99 @@
+"""Text and tables that people and annotation tools saved, with every complaint pointing at a line and column."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pretrain.errors import BadInput
+
+MAX_BYTES = 2**30
+MAX_FRAME = 10**8  # a month at 30 frames/s; a larger number is no frame
+_LINE_BREAK = re.compile(r"\r\n|\n|\r")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file; UTF-8, or UTF-16 where the file says so by its first bytes.
+
+    Raises:
+        BadInput: If the file is empty, too large, or in another encoding.
+    """
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise BadInput(f"{path} has {size / 2**30:.1f} GiB; label files are text of at most {MAX_BYTES / 2**30:.0f} GiB")
+    raw = path.read_bytes()
+    text = decoded(raw, path)
+    if not text.strip():
+        raise BadInput(f"{path} is empty")
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise BadInput(f"{path}, line {line}: a zero byte; this is not text, or the file is damaged")
+    return _LINE_BREAK.split(text)
+
+
+def decoded(raw: bytes, path: Path) -> str:
+    """Bytes as text.
+
+    Raises:
+        BadInput: With the line of the first byte that does not fit.
+    """
+    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        byte = raw[error.start] if error.start < len(raw) else 0
+        raise BadInput(
+            f"{path}, line {line}: byte {byte:#04x} is not {encoding.removesuffix('-sig').upper()} text; save the file as UTF-8"
+        ) from error
+
+
+def delimiter_of(line: str) -> str:
+    """Which of tab, semicolon and comma parts the cells of a heading."""
+    return max("\t;,", key=line.count)
+
+
+def cells_of(lines: Sequence[str], delimiter: str, path: Path, *, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of each line that is not blank.
+
+    Raises:
+        BadInput: If a line cannot be parted into cells.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield first_line + reader.line_num - 1, [cell.strip() for cell in cells]
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {first_line + max(reader.line_num, 1) - 1}: {error}") from error
+
+
+def frame_number(cell: str, where: str, *, lowest: int) -> int:
+    """A cell as a whole frame number.
+
+    Raises:
+        BadInput: If it is something else; ``where`` says in which file and line.
+    """
+    if not re.fullmatch(r"\s*[+]?[0-9]{1,12}(\.0*)?\s*", cell):
+        raise BadInput(f"{where}: {cell[:40]!r} is not a frame number (whole, from {lowest})")
+    number = int(float(cell))
+    if not lowest <= number <= MAX_FRAME:
+        raise BadInput(f"{where}: frame {number} lies outside {lowest}…{MAX_FRAME}")
+    return number
+
+
+def seconds(cell: str, where: str) -> float:
+    """A cell as a time in seconds.
+
+    Raises:
+        BadInput: If it is not a number, negative or absurdly large.
+    """
+    try:
+        number = float(cell)
+    except ValueError:
+        number = math.nan
+    if not -1e-9 <= number <= MAX_FRAME / 10 or "_" in cell:
+        raise BadInput(f"{where}: {cell[:40]!r} is not a time in seconds")
+    return max(0.0, number)

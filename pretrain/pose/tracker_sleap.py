@@ -1,0 +1,141 @@
+"""SLEAP's analysis h5: dense arrays, an animal a track.
+
+Axes are taken from the ``dims`` that newer files state; without them they are in SLEAP's own order (track, xy, node, frame) where the
+names' lengths allow it, else in the one order that fits. A file that could be read two ways is refused rather than guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pretrain.errors import BadInput
+from pretrain.pose.recording_names import recording_stem
+from pretrain.pose.tracker_hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, text, texts
+from pretrain.pose.tracks import Tracks, clean_points, no_frames
+
+NAME = "SLEAP analysis h5"
+Numbers = npt.NDArray[Any]
+Names = tuple[str, ...]
+Edges = tuple[tuple[str, str], ...]
+Found = tuple[Numbers, Numbers, Names, Names, Edges]
+"""Positions (T, M, K, X), confidence (T, M, K), animals, keypoints, bones."""
+_AXES = ("frame", "track", "node", "xy")
+
+
+def recognises(file: Any) -> bool:
+    """Whether an open HDF5 file is SLEAP's analysis h5."""
+    return "tracks" in file and "node_names" in file
+
+
+def read(path: Path, *, names_only: bool = False) -> Tracks:
+    """Reads one file.
+
+    Raises:
+        BadInput: If it is damaged, or its animals have no identities.
+    """
+    with open_hdf5(path) as file:
+        position, confidence, animals, keypoints, edges = _analysis(file, path, names_only)
+    return sleap_tracks(path, position, confidence, animals=animals, keypoints=keypoints, edges=edges, names_only=names_only)
+
+
+def sleap_tracks(
+    path: Path, position: Numbers, confidence: Numbers, *, animals: Names, keypoints: Names, edges: Edges, names_only: bool
+) -> Tracks:
+    """What both of SLEAP's formats end in: numbers checked and named.
+
+    Raises:
+        BadInput: If there are no frames, or a number cannot be believed.
+    """
+    if names_only:
+        position, confidence = no_frames(len(animals), len(keypoints), 2)
+    else:
+        if not len(position):
+            raise BadInput(f"{path} has no frames")
+        position, confidence = clean_points(
+            position, confidence, about=str(path), where=lambda t, m, k, x: f"frame {t}, track {animals[m]}, node {keypoints[k]}"
+        )
+    digest = "" if names_only else hashlib.sha256(path.read_bytes()).hexdigest()
+    return Tracks(name=recording_stem(path), animals=animals, keypoints=keypoints, position_TMKX=position, confidence_TMK=confidence,
+                  edges=edges, path=path, source_sha256=digest)  # fmt: skip
+
+
+def _analysis(file: Any, path: Path, names_only: bool) -> Found:
+    keypoints = texts(file, "node_names", path)
+    tracks = node(file, "tracks", path)
+    if getattr(tracks, "ndim", 0) != 4:
+        raise BadInput(f"{path}: tracks has shape {getattr(tracks, 'shape', None)}; wanted 4 axes: frame, track, node, xy")
+    animals = texts(file, "track_names", path) if node(file, "track_names", path) is not None else ()
+    dims = _dims(tracks, path)
+    if not animals:  # a project without tracks has one animal at most
+        animals = ("animal",)
+    refuse_bad_names(path, track_names=animals, node_names=keypoints)
+    order = _order(tracks.shape, dims, {"track": len(animals), "node": len(keypoints), "xy": 2}, path)
+    if names_only:
+        return np.empty(0), np.empty(0), animals, keypoints, _edges(file, keypoints, path)
+    position = array(file, "tracks", path, ndim=4).astype(np.float64).transpose([order.index(axis) for axis in _AXES])
+    if node(file, "point_scores", path) is None:
+        confidence = np.where(np.isnan(position).any(-1), 0.0, 1.0)
+    else:
+        scores = array(file, "point_scores", path, ndim=3).astype(np.float64)
+        stated = _dims(node(file, "point_scores", path), path)
+        rest = stated if len(stated) == 3 else tuple(axis for axis in order if axis != "xy")
+        scores = scores.transpose([rest.index(axis) for axis in _AXES[:3]])
+        if scores.shape != position.shape[:3]:
+            raise BadInput(f"{path}: point_scores has shape {scores.shape} where tracks has {position.shape} (frame, track, node)")
+        # A node that a person placed has no score (0 or NaN); what is there was seen.
+        confidence = np.where(np.isnan(position).any(-1), 0.0, np.where(scores > 0, scores, np.where(scores <= 0, 1.0, scores)))
+    return position, confidence, animals, keypoints, _edges(file, keypoints, path)
+
+
+def _dims(dataset: Any, path: Path) -> tuple[str, ...]:
+    stated = getattr(dataset, "attrs", {}).get("dims")
+    if stated is None:
+        return ()
+    dims = parsed_json(text(stated, "dims", path), "dims", path)
+    if (
+        not isinstance(dims, list)
+        or len(dims) != dataset.ndim
+        or len(set(map(str, dims))) < len(dims)
+        or not set(map(str, dims)) <= set(_AXES)
+    ):
+        raise BadInput(f"{path}: {dataset.name} states the axes {dims}; wanted each of {', '.join(_AXES)} once")
+    return tuple(map(str, dims))
+
+
+def _order(shape: Sequence[int], dims: tuple[str, ...], lengths: dict[str, int], path: Path) -> tuple[str, ...]:
+    """The name of each stored axis. SLEAP's own order comes first; another is taken only where it is the one that fits."""
+
+    def fits(order: Sequence[str]) -> bool:
+        return all(shape[place] == lengths.get(axis, shape[place]) for place, axis in enumerate(order))
+
+    if dims:
+        if not fits(dims):
+            told = f"{lengths['track']} tracks and {lengths['node']} nodes"
+            raise BadInput(f"{path}: tracks has shape {tuple(shape)} along {', '.join(dims)}, but the file names {told}")
+        return dims
+    usual = ("track", "xy", "node", "frame")
+    if fits(usual):
+        return usual
+    possible = [order for order in itertools.permutations(_AXES) if fits(order)]
+    if len(possible) != 1:
+        told = "fits several orders of axes" if possible else "fits no order of axes"
+        raise BadInput(
+            f"{path}: tracks has shape {tuple(shape)}, which {told}: {lengths['track']} tracks, {lengths['node']} nodes, 2 coordinates"
+        )
+    return possible[0]
+
+
+def _edges(file: Any, keypoints: tuple[str, ...], path: Path) -> tuple[tuple[str, str], ...]:
+    if node(file, "edge_inds", path) is None:
+        return ()
+    pairs = array(file, "edge_inds", path)
+    if pairs.ndim != 2 or pairs.shape[1:] != (2,) or (pairs.size and not 0 <= pairs.min() <= pairs.max() < len(keypoints)):
+        return ()
+    return tuple((keypoints[int(a)], keypoints[int(b)]) for a, b in pairs)

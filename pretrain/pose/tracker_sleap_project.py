@@ -1,0 +1,158 @@
+"""SLEAP's project files (``.slp``): a list of instances, each a track in a frame.
+
+Of two instances of one track in one frame the one that a person placed counts. Instances without a track are taken where
+there is one animal, and refused where there are more: nobody knows who they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pretrain.errors import BadInput, refuse
+from pretrain.pose.tracker_hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, refuse_too_large, text, texts
+from pretrain.pose.tracker_sleap import Edges, Found, Names, Numbers, sleap_tracks
+from pretrain.pose.tracks import Tracks
+
+NAME = "SLEAP .slp"
+NEWEST_FORMAT = 3.0
+_USER, _PREDICTED = 0, 1
+
+
+def recognises(file: Any) -> bool:
+    """Whether an open HDF5 file is a SLEAP project."""
+    return "instances" in file and "metadata" in file
+
+
+def read(path: Path, *, names_only: bool = False) -> Tracks:
+    """Reads one file.
+
+    Raises:
+        BadInput: If it is damaged, holds several videos, or its animals have no identities.
+    """
+    with open_hdf5(path) as file:
+        position, confidence, animals, keypoints, edges = _project(file, path, names_only)
+    return sleap_tracks(path, position, confidence, animals=animals, keypoints=keypoints, edges=edges, names_only=names_only)
+
+
+def _project(file: Any, path: Path, names_only: bool) -> Found:
+    metadata = node(file, "metadata", path)
+    version = float(metadata.attrs.get("format_id", 1.0))
+    if not version < NEWEST_FORMAT:
+        raise BadInput(f"{path}: SLEAP format {version:g} is newer than what is read here (below {NEWEST_FORMAT:g}); export analysis h5")
+    keypoints, edges = _skeleton(parsed_json(text(metadata.attrs["json"], "metadata", path), "metadata", path), path)
+    tracks = texts(file, "tracks_json", path) if node(file, "tracks_json", path) is not None else ()
+    animals = tuple(_track_name(row, path) for row in tracks) or ("animal",)
+    refuse_bad_names(path, tracks=animals, nodes=keypoints)
+    if names_only:
+        return np.empty(0), np.empty(0), animals, keypoints, edges
+    tables = {name: _records(file, name, fields, path) for name, fields in _FIELDS.items()}
+    frames, instances = tables["frames"], tables["instances"]
+    videos = np.unique(frames["video"])
+    if len(videos) > 1:
+        raise BadInput(f"{path} holds {len(videos)} videos: export one analysis h5 for each")
+    if not len(frames):
+        raise BadInput(f"{path} has no frames")
+    length = _length(file, frames, path)
+    refuse_too_large(length * len(animals) * len(keypoints) * 24, place="frame_idx", path=path)
+    return *_filled(tables, instances, length, len(animals), len(keypoints), version, path), animals, keypoints, edges
+
+
+def _filled(
+    tables: dict[str, Numbers], instances: Numbers, length: int, animals: int, keypoints: int, version: float, path: Path
+) -> tuple[Numbers, Numbers]:
+    position = np.full((length, animals, keypoints, 2), np.nan)
+    confidence = np.zeros((length, animals, keypoints))
+    frames = tables["frames"]
+    frame_of = dict(zip(frames["frame_id"].tolist(), frames["frame_idx"].tolist(), strict=True))
+    taken: dict[tuple[int, int], int] = {}
+    problems = []
+    for number, row in enumerate(instances):
+        kind, frame, track = int(row["instance_type"]), frame_of.get(int(row["frame_id"])), int(row["track"])
+        begin, end = int(row["point_id_start"]), int(row["point_id_end"])
+        points = tables["points" if kind == _USER else "pred_points"][begin:end] if 0 <= begin <= end else None
+        if kind not in (_USER, _PREDICTED) or frame is None or points is None or len(points) != keypoints or not -1 <= track < animals:
+            problems.append(f"instances, row {number}: damaged (frame {frame}, track {track}, points {begin}-{end})")
+        elif track < 0 and animals > 1:
+            problems.append(f"frame {frame}: an instance without a track; track the animals in SLEAP first")
+        elif (frame, max(track, 0)) in taken and taken[frame, max(track, 0)] == kind:
+            told = "two animals and no tracks: track them in SLEAP first" if track < 0 else f"two instances of track {track}"
+            problems.append(f"frame {frame}: {told}")
+        elif taken.get((frame, max(track, 0))) != _USER:
+            taken[frame, max(track, 0)] = kind
+            seen = points["visible"] & ~np.isnan(points["x"])
+            shift = 0.5 if version < 1.1 else 0.0  # old files count from a pixel's corner, newer ones from its centre
+            position[frame, max(track, 0)] = np.where(seen[:, None], np.stack([points["x"], points["y"]], axis=1) - shift, np.nan)
+            confidence[frame, max(track, 0)] = np.where(seen, points["score"] if kind == _PREDICTED else 1.0, 0.0)
+        if len(problems) >= 20:
+            break
+    refuse(problems, about=str(path))
+    return position, confidence
+
+
+_FIELDS = {
+    "frames": ("frame_id", "video", "frame_idx"),
+    "instances": ("instance_type", "frame_id", "track", "point_id_start", "point_id_end"),
+    "points": ("x", "y", "visible"),
+    "pred_points": ("x", "y", "visible", "score"),
+}
+
+
+def _records(file: Any, name: str, fields: Sequence[str], path: Path) -> Numbers:
+    rows = array(file, name, path, ndim=1)
+    missing = [field for field in fields if field not in (rows.dtype.names or ())]
+    refuse([f"{name} has no field {field!r}" for field in missing], about=str(path))
+    return rows
+
+
+def _length(file: Any, frames: Numbers, path: Path) -> int:
+    """Frames of the video where the file says it, else up to the last one that holds an instance."""
+    last = int(frames["frame_idx"].max()) + 1
+    if len(np.unique(frames["frame_idx"])) < len(frames):
+        raise BadInput(f"{path}: a frame is listed twice")
+    for row in texts(file, "videos_json", path)[:1] if node(file, "videos_json", path) is not None else ():
+        video = parsed_json(row, "videos_json", path)
+        shape = video.get("backend", {}).get("shape") if isinstance(video, dict) and isinstance(video.get("backend"), dict) else None
+        if isinstance(shape, list) and shape and isinstance(shape[0], int) and last <= shape[0] <= 100 * last + 10**6:
+            return shape[0]
+    return last
+
+
+def _track_name(row: str, path: Path) -> str:
+    track = parsed_json(row, "tracks_json", path)
+    if not isinstance(track, list) or len(track) < 2:
+        raise BadInput(f"{path}: tracks_json holds {row[:60]!r}; damaged")
+    return str(track[1])
+
+
+def _skeleton(metadata: Any, path: Path) -> tuple[Names, Edges]:
+    try:
+        names = [str(held["name"]) for held in metadata["nodes"]]
+        skeletons = metadata["skeletons"]
+        if len(skeletons) != 1:
+            raise BadInput(f"{path} has {len(skeletons)} skeletons; wanted one")
+        graph = skeletons[0].get("nx_graph", skeletons[0])
+        places = [int(held["id"]) for held in graph["nodes"]]
+        if not all(0 <= place < len(names) for place in places):
+            raise IndexError("a node that is not named")
+        edges = [
+            (names[int(link["source"])], names[int(link["target"])])
+            for link in graph.get("links", [])
+            if _edge_kind(link) == 1 and {int(link["source"]), int(link["target"])} <= set(places)
+        ]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{path}: the skeleton in its metadata is damaged ({error!r})") from error
+    return tuple(names[place] for place in places), tuple(edges)
+
+
+def _edge_kind(link: Any) -> int:
+    """1 a bone, 2 a symmetry. jsonpickle states a kind once in full and then by its number, which follows the same order."""
+    kind = link["type"]
+    if "py/reduce" in kind:
+        return int(next(held["py/tuple"][0] for held in kind["py/reduce"] if isinstance(held, dict) and "py/tuple" in held))
+    return int(kind.get("py/id", 1))

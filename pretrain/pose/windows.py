@@ -1,0 +1,259 @@
+"""Which windows an epoch is made of, and cutting them out of whole frames. Plain numpy and torch.
+
+Every chunk is tiled into windows; no window crosses a chunk, so none crosses a video, and each frame lies in exactly
+one window. All windows of a store, in an order drawn once from the seed, are dealt to ``batch`` **lanes** of equal
+length. Lane ``i`` supplies row ``i`` of every global batch, and worker ``r`` of ``R`` owns the lanes
+``r*batch/R … (r+1)*batch/R``: so the batches are the same for any number of workers, a worker always needs the same
+frames (it may keep them), and it can fetch them in order when they do not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pretrain.pose.store import CONFIDENCE_STEPS, Chunks, Store
+
+Ints = npt.NDArray[np.int64]
+
+
+class Pose(NamedTuple):
+    """Tracks on their way through the encoder."""
+
+    position_BTMKX: Tensor
+    """float32, px; NaN where a point is missing."""
+    confidence_BTMK: Tensor
+    """float32, 0 to 1; 0 = missing."""
+
+
+class Windows(NamedTuple):
+    """This worker's rows of one global batch."""
+
+    pose: Pose
+    valid_BT: Tensor
+    """bool; False beyond the end of a window that is cut short by the end of its chunk, and in empty rows."""
+    key_B: Tensor
+    """int64; the seed of every random draw of that window, made of (seed, epoch, chunk, place)."""
+
+
+def mix(*parts: Ints | int) -> npt.NDArray[np.uint64]:
+    """Hashes integers to well-spread 64 bits (splitmix64's finaliser, Steele et al. 2014), elementwise."""
+    state: npt.NDArray[np.uint64] = np.array(0x9E3779B97F4A7C15, np.uint64)
+    with np.errstate(over="ignore"):
+        for part in parts:
+            state = state + np.asarray(part).astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state = state ^ (state >> np.uint64(31))
+    return np.asarray(state, np.uint64)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """All windows of a store, dealt to lanes. Arrays have one entry a window, lane after lane."""
+
+    chunk: Ints
+    """Chunk of the store the window lies in."""
+    start: Ints
+    """First frame of the window within its chunk."""
+    frames: Ints
+    """Frames of the window; fewer than ``window`` only at the end of a chunk."""
+    group: Ints
+    """Row group of the store the chunk lies in: what is read at once."""
+    lane: Ints
+    window: int
+    batch: int
+    seed: int
+
+    @classmethod
+    def deal(cls, chunks: Chunks, *, window: int, batch: int, seed: int) -> Lanes:
+        """Tiles the chunks and deals the windows to lanes.
+
+        Args:
+            chunks: Where the chunks of the store lie.
+            window: Frames of a window.
+            batch: Windows of a global batch, the number of lanes.
+            seed: Decides which windows share a lane.
+        """
+        groups = np.unique(chunks.group_id)
+        order = np.empty(groups.max() + 1, np.int64)
+        order[groups] = np.argsort(np.argsort(mix(seed, 1, groups), kind="stable"), kind="stable")
+        by_order = np.argsort(order[chunks.group_id], kind="stable")
+        tiles = -(-chunks.frames[by_order].astype(np.int64) // window)
+        chunk = np.repeat(by_order, tiles)
+        start = (np.arange(tiles.sum()) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * window
+        frames = np.minimum(chunks.frames[chunk] - start, window)
+        lane = np.repeat(np.arange(batch), np.diff(np.arange(batch + 1) * len(chunk) // batch))
+        return cls(chunk, start, frames, chunks.group_id[chunk].astype(np.int64), lane, window, batch, seed)
+
+    def __len__(self) -> int:
+        return len(self.chunk)
+
+    @cached_property
+    def steps(self) -> int:
+        """Global batches of an epoch."""
+        return -(-len(self) // self.batch)
+
+    def epoch(self, epoch: int) -> Ints:
+        """The windows of every step of an epoch.
+
+        Returns:
+            (steps, batch): column ``i`` is lane ``i``, in an order drawn from (seed, epoch): row group after row group,
+            shuffled within each. -1 where a lane has no window left; only the last step has such rows.
+        """
+        place = np.arange(len(self))
+        by_group = mix(self.seed, 2, epoch, self.lane, self.group)
+        order = np.lexsort((mix(self.seed, 3, epoch, place), by_group, self.lane))
+        rank = place - np.searchsorted(self.lane, self.lane)
+        grid = np.full((self.steps, self.batch), -1, np.int64)
+        grid[rank, self.lane] = order
+        return grid
+
+    def key(self, windows: Ints, epoch: int) -> Ints:
+        """Seeds of the random draws of windows in an epoch; whoever holds them, they draw the same."""
+        keys = mix(self.seed, 4, epoch, self.chunk[windows], self.start[windows])
+        return keys.view(np.int64)
+
+    def share(self, rank: int, workers: int) -> slice:
+        """The lanes of one worker.
+
+        Raises:
+            AssertionError: If the batch cannot be divided among the workers.
+        """
+        assert self.batch % workers == 0, f"{self.batch} windows cannot be dealt to {workers} workers"
+        rows = self.batch // workers
+        return slice(rank * rows, (rank + 1) * rows)
+
+
+class FrameBuffer:
+    """Whole frames in the memory of a device, and windows cut from them.
+
+    Args:
+        frames: Frames it holds at most.
+        slot: None: what is put stays. Else the buffer is divided into slots of so many frames, and what is dropped
+            makes room.
+        shape: (M, K, X).
+        window: Frames of a window.
+        device: Where the frames lie and the windows are cut.
+    """
+
+    def __init__(
+        self, frames: int, shape: tuple[int, int, int], *, window: int, slot: int | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        self._shape, self._window, self._slot, self._filled = shape, window, slot, 0
+        self._free = list(range(0, frames, slot))[::-1] if slot else []
+        total = frames + window  # a window cut short may reach beyond the last frame
+        animals, keypoints, coordinates = shape
+        self._position = torch.full((total, animals * keypoints * coordinates), torch.nan, device=device)
+        self._confidence = torch.zeros((total, animals * keypoints), dtype=torch.uint8, device=device)
+        # Overlapping views: row i is the window that starts at frame i. Selecting rows copies whole windows at once.
+        self._position_windows = _overlapping(self._position, window)
+        self._confidence_windows = _overlapping(self._confidence, window)
+
+    def put(self, position: Tensor, confidence: Tensor) -> int:
+        """Keeps frames and returns where in the buffer they begin.
+
+        Args:
+            position: (frames, M, K, X) px.
+            confidence: (frames, M, K) in steps of 1/255.
+        """
+        begin = self._free.pop() if self._slot else self._filled
+        end = begin + len(position)
+        assert end <= (begin + self._slot if self._slot else len(self._position)), "more frames than the buffer was made for"
+        self._filled = max(self._filled, end)
+        confidence = confidence.reshape(len(confidence), -1).to(self._confidence.device, non_blocking=True)
+        position = position.reshape(*confidence.shape, -1).to(self._position.device, non_blocking=True)
+        missing = (confidence == 0).unsqueeze(-1)
+        self._position[begin:end] = position.masked_fill(missing, torch.nan).flatten(1)
+        self._confidence[begin:end] = confidence
+        return begin
+
+    def drop(self, begin: int) -> None:
+        """Frees the slot that begins there."""
+        self._free.append(begin)
+
+    def cut(self, begin: Ints, frames: Ints, key: Ints) -> Windows:
+        """Cuts windows.
+
+        Args:
+            begin: (B,) first frame of each window, counted in the buffer; anything where ``frames`` is 0.
+            frames: (B,) frames of each window.
+            key: (B,) seeds of its draws.
+        """
+        animals, keypoints, coordinates = self._shape
+        device = self._position.device
+        rows = torch.from_numpy(begin).to(device, non_blocking=True)
+        position = self._position_windows[rows].view(-1, self._window, animals, keypoints, coordinates)
+        steps = self._confidence_windows[rows].view(-1, self._window, animals, keypoints)
+        confidence = steps.to(torch.float32).mul_(1 / CONFIDENCE_STEPS)
+        if (frames < self._window).any():
+            valid = torch.arange(self._window, device=device) < torch.from_numpy(frames).to(device).unsqueeze(1)
+            position.masked_fill_(~valid[:, :, None, None, None], torch.nan)
+            confidence.masked_fill_(~valid[:, :, None, None], 0)
+        else:
+            valid = torch.ones(position.shape[:2], dtype=torch.bool, device=device)
+        return Windows(Pose(position, confidence), valid, torch.from_numpy(key).to(device, non_blocking=True))
+
+
+def _overlapping(frames: Tensor, window: int) -> Tensor:
+    width = frames.shape[1]
+    return frames.as_strided((len(frames) - window + 1, window * width), (width, 1))
+
+
+def group_frames(chunks: Chunks) -> Ints:
+    """Frames of every row group of a store."""
+    return np.bincount(chunks.group_id, weights=chunks.frames).astype(np.int64)
+
+
+def chunk_offset(chunks: Chunks) -> Ints:
+    """Where every chunk begins within its row group (frames)."""
+    before = np.cumsum(chunks.frames, dtype=np.int64) - chunks.frames
+    return before - before[np.searchsorted(chunks.group_id, chunks.group_id)]
+
+
+def cover(position: Tensor, confidence: Tensor, *, window: int, overlap: int) -> Iterator[tuple[Windows, slice, slice]]:
+    """Windows that cover one whole video with overlap, for embedding every frame of it once.
+
+    Args:
+        position: (T, M, K, X) px.
+        confidence: (T, M, K), 0 to 1.
+        window: Frames handed to the encoder at once.
+        overlap: Frames of context on each side that are computed but not kept.
+
+    Yields:
+        Windows with B = 1, the frames of the video they answer for, and the place of those frames in the window.
+    """
+    total, step = len(position), max(1, window - 2 * overlap)
+    for kept in range(0, total, step):
+        begin, end = max(0, kept - overlap), min(total, kept + step + overlap)
+        last = min(total, kept + step)
+        pose = Pose(position[None, begin:end], confidence[None, begin:end])
+        valid = torch.ones((1, end - begin), dtype=torch.bool, device=position.device)
+        key = torch.zeros(1, dtype=torch.int64, device=position.device)
+        yield Windows(pose, valid, key), slice(kept, last), slice(kept - begin, last - begin)
+
+
+def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256) -> Pose:
+    """Poses from all over a store, to fit features on: the same for whoever asks with the same seed.
+
+    Returns:
+        Up to ``windows`` stretches of ``frames`` frames, no two from one chunk.
+    """
+    chunks = store.chunks
+    picked = np.sort(np.argsort(mix(seed, 5, np.arange(len(chunks))), kind="stable")[:windows])
+    offset = chunk_offset(chunks)
+    buffer = FrameBuffer(frames * len(picked), store.schema.shape, window=frames)
+    begins = []
+    for chunk in picked:
+        position, confidence = store.decode(store.read_groups(int(chunks.part[chunk]), [int(chunks.group[chunk])]))
+        rows = slice(int(offset[chunk]), int(offset[chunk]) + min(frames, int(chunks.frames[chunk])))
+        begins.append(buffer.put(torch.tensor(position[rows]), torch.tensor(confidence[rows])))
+    length = np.minimum(chunks.frames[picked], frames).astype(np.int64)
+    return buffer.cut(np.array(begins), length, np.zeros(len(picked), np.int64)).pose

@@ -1,0 +1,67 @@
+"""Learns an encoder from unlabelled tracks, with Ray Data and Ray Train.
+
+    python pretrain/run.py                                             simulated mice, this machine, a few minutes
+    python pretrain/run.py --data STORE --recipe contrastive --out runs/mine
+    python pretrain/run.py --data STORE --scale single_node --set workers=4 --set gpu=true
+    python pretrain/run.py --out runs/mine --data STORE --resume       go on after an interruption
+    python pretrain/run.py --data STORE --dry-run                      print the resolved run, start nothing
+    ray job submit --working-dir . -- python pretrain/run.py --data /absolute/STORE
+
+Leaves in --out: encoder/ (what finetune/run.py takes), checkpoints/, result.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+
+from pretrain import places, runs
+from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
+from pretrain.errors import exit_status
+from pretrain.launch import arithmetic, cluster, pretrain
+from pretrain.pose.store import Store
+from pretrain.tracking import open_tracking
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs the command line ``words``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="contrastive", help="what is learned: a name from pretrain/recipes/ or a file (%(default)s)")
+    parser.add_argument("--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)")
+    parser.add_argument("--data", help="pose store, a folder or s3://…; left out: a small simulated arena")
+    parser.add_argument("--out", help="folder of this run; left out: runs/pretrain-…")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe or the scale, optimiser.lr=0.002"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved run and the batch arithmetic, start nothing")
+    args = parser.parse_args(words)
+
+    for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
+    recipe, scale = read(Recipe, args.recipe, RECIPES, for_recipe), read(Scale, args.scale, SCALES, for_scale)
+    store = Store(places.open_address(args.data) if args.data else places.default_store())
+    sums = arithmetic(recipe, scale, store)
+    out = places.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
+    if args.dry_run:
+        print(
+            json.dumps({"recipe": plain(recipe), "scale": plain(scale), "data": store.uri, "out": str(out), "arithmetic": sums}, indent=1)
+        )
+        return
+
+    with cluster(scale, cpus_wanted=sums["cpus_wanted"], gpus_wanted=sums["gpus_wanted"]):
+        runs.begin(out, {"recipe": plain(recipe), "fingerprint": store.fingerprint}, resume=args.resume)
+        tracking = open_tracking(scale.tracking, runs_folder=out.parent)
+        params = {"recipe": plain(recipe), "scale": plain(scale)}
+        with tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run:
+            run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
+            result = pretrain(recipe, scale, store=store, out=out, run=run)
+            run.log_metrics({key: result[key] for key in ("loss", "seconds", "frames_per_s")}, step=sums["steps"])
+    print(f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\nloss {result['loss']:.4f} after {result['frames']:,} frames in "
+          f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command()}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(exit_status(main))

@@ -1,0 +1,172 @@
+"""Ray Data to windows: this worker's share of a store, streamed in the order it is needed, kept where it fits.
+
+Each read task of Ray Data reads the row groups that a worker needs next and hands them over as one block of raw bytes;
+the worker cuts the windows. Blocks arrive in the order asked for, so a run repeats itself exactly, kept or streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+import torch
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from pretrain.pose.store import Chunks, Store
+from pretrain.pose.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
+
+READ_BYTES = 24 * 2**20
+
+
+class FrameStream:
+    """A worker's share of the frames of a store, window by window.
+
+    Args:
+        store: The store.
+        lanes: How its windows are dealt.
+        rank: This worker.
+        workers: How many there are.
+        device: Where windows are cut.
+        resident_bytes: The share is kept after the first pass if it needs no more than this.
+    """
+
+    def __init__(
+        self, store: Store, lanes: Lanes, *, rank: int = 0, workers: int = 1, device: torch.device | str = "cpu",
+        resident_bytes: float = 4e9,
+    ) -> None:  # fmt: skip
+        self._store, self._lanes = store, lanes
+        self._share = lanes.share(rank, workers)
+        self._frames = group_frames(store.chunks)
+        self._begin_in_group = chunk_offset(store.chunks)[lanes.chunk] + lanes.start
+        mine = (lanes.lane >= self._share.start) & (lanes.lane < self._share.stop)
+        animals, keypoints, coordinates = store.schema.shape
+        groups = np.unique(lanes.group[mine])
+        self.bytes = int(self._frames[groups].sum()) * animals * keypoints * (4 * coordinates + 1)
+        self.resident = self.bytes <= resident_bytes
+        # What is fetched and kept is a row group; while streaming, once for each lane that needs it.
+        self._key = lanes.group if self.resident else lanes.lane * (1 + lanes.group.max()) + lanes.group
+        self._begin: dict[int, int] = {}
+        if self.resident:
+            room, slot = int(self._frames[groups].sum()), None
+        else:  # a lane works on one row group after the other; the next may arrive before the last is dropped
+            slot = int(self._frames.max())
+            room = slot * (self._share.stop - self._share.start + 1)
+        self._buffer = FrameBuffer(room, store.schema.shape, window=lanes.window, slot=slot, device=device)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
+        """This worker's rows of every step of an epoch, from ``first_step`` on."""
+        grid = self._lanes.epoch(epoch)[first_step:, self._share]
+        uses = _uses(grid, self._key)
+        missing = [place for place, key in enumerate(uses.key) if int(key) not in self._begin]
+        incoming = self._fetch([(int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing])
+        arrive = np.searchsorted(uses.first[missing], np.arange(len(grid)), side="right") if missing else np.zeros(len(grid), int)
+        leave = np.argsort(uses.last, kind="stable")
+        left = fetched = 0
+        for step, windows in enumerate(grid):
+            for _ in range(int(arrive[step]) - fetched):
+                key, position, confidence = next(incoming)
+                self._begin[key] = self._buffer.put(position, confidence)
+            fetched = int(arrive[step])
+            row = np.maximum(windows, 0)
+            begin = np.array([self._begin.get(int(key), 0) for key in self._key[row]]) + self._begin_in_group[row]
+            frames = np.where(windows < 0, 0, self._lanes.frames[row])
+            yield self._buffer.cut(np.where(windows < 0, 0, begin), frames, self._lanes.key(row, epoch))
+            while not self.resident and left < len(leave) and uses.last[leave[left]] <= step:
+                key = int(uses.key[leave[left]])
+                self._buffer.drop(self._begin.pop(key))
+                left += 1
+
+    def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+        """Row groups in the order asked for: (key, positions, confidence)."""
+        if not wanted:
+            return
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        reads = _read_tasks(self._store, [group for _, group in wanted])
+        dataset = ray.data.read_datasource(_GroupSource(self._store.uri, reads), override_num_blocks=len(reads))
+        names = iter(wanted)
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+            position, confidence = self._store.decode(table)
+            end = 0
+            for frames in np.add.reduceat(table["frames"].to_numpy(), np.flatnonzero(np.diff(table["order"].to_numpy(), prepend=-1))):
+                key, _ = next(names)
+                begin, end = end, end + int(frames)
+                yield key, torch.tensor(position[begin:end]), torch.tensor(confidence[begin:end])
+        assert next(names, None) is None, "Ray Data returned fewer row groups than were asked for"
+
+
+@dataclass(frozen=True)
+class _Uses:
+    """When each key is used in an epoch, by first use."""
+
+    key: Ints
+    first: Ints
+    last: Ints
+    window: Ints
+    """A window of it."""
+
+
+def _uses(grid: Ints, key_of: Ints) -> _Uses:
+    windows = grid.ravel()
+    step = np.repeat(np.arange(len(grid)), grid.shape[1])
+    held = windows >= 0
+    windows, step = windows[held], step[held]
+    keys, first, inverse = np.unique(key_of[windows], return_index=True, return_inverse=True)
+    last = np.zeros(len(keys), np.int64)
+    np.maximum.at(last, inverse, step)
+    order = np.argsort(first, kind="stable")
+    return _Uses(keys[order], step[first[order]], last[order], windows[first[order]])
+
+
+Read = list[tuple[int, list[int], list[int]]]  # (part, row groups within it, place of each in what was asked for)
+
+
+def _read_tasks(store: Store, groups: list[int]) -> list[Read]:
+    """Cuts a list of row groups into read tasks of about READ_BYTES, one block each."""
+    chunks: Chunks = store.chunks
+    first = np.searchsorted(chunks.group_id, groups)
+    part, within = chunks.part[first], chunks.group[first]
+    animals, keypoints, coordinates = store.schema.shape
+    size = group_frames(chunks)[groups] * animals * keypoints * (4 * coordinates + 1)
+    task = np.cumsum(size) // READ_BYTES
+    reads: list[Read] = []
+    for number in np.unique(task):
+        places = np.flatnonzero(task == number)
+        reads.append([(int(part[p]), [int(within[p])], [int(p)]) for p in places])
+    return reads
+
+
+@dataclass
+class _GroupSource(Datasource):  # type: ignore[misc]
+    """Ray Data's way to read row groups of a store in a given order."""
+
+    uri: str
+    reads: list[Read] = field(default_factory=list)
+
+    def get_name(self) -> str:
+        return "Poses"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return READ_BYTES * len(self.reads)
+
+    def get_read_tasks(self, parallelism: int, *args: object, **more: object) -> list[ReadTask]:
+        return [
+            ReadTask(_reader(self.uri, read), BlockMetadata(num_rows=None, size_bytes=READ_BYTES, input_files=None, exec_stats=None))
+            for read in self.reads
+        ]
+
+
+def _reader(uri: str, read: Read) -> Callable[[], list[pa.Table]]:
+    def tables() -> list[pa.Table]:
+        store, pieces = Store(uri), []
+        for part, groups, places in read:
+            table = store.read_groups(part, groups).drop_columns(["video", "first_frame"])
+            pieces.append(table.append_column("order", pa.array(np.repeat(places, len(table)))))
+        return [pa.concat_tables(pieces).combine_chunks()]
+
+    return tables

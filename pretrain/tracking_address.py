@@ -1,0 +1,55 @@
+"""Where runs are tracked: which addresses MLflow takes, what they mean, and how to show them without their password."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from pretrain.errors import BadInput
+
+
+def redact(text: str) -> str:
+    """The text without the ``user:password@`` of any address in it."""
+    return re.sub(r"://[^\s/'\"]*@", "://***@", text)
+
+
+def ui_command(address: str | None, runs_folder: str | Path) -> str:
+    """What to type, or which page to open, to see the runs."""
+    full = full_address(address, runs_folder=runs_folder)
+    if full.startswith(("http://", "https://")):
+        return redact(full)
+    return f"mlflow ui --backend-store-uri {shlex.quote(redact(full))} --port 5000"
+
+
+def full_address(address: str | None, *, runs_folder: str | Path) -> str:
+    """The address as MLflow takes it from anywhere: the default filled in, a database's file absolute.
+
+    Raises:
+        BadInput: If MLflow knows no such address.
+    """
+    text = (address or "").strip()
+    if not text:
+        if "://" in str(runs_folder) or "?" in str(runs_folder):
+            raise BadInput(f"runs cannot be tracked in {runs_folder}: the database needs a local folder; give a server's address instead, "
+                           "http://host:5000")  # fmt: skip
+        return f"sqlite:///{Path(runs_folder).expanduser().absolute() / 'mlflow.db'}"
+    if re.match(r"https?://(?:[^/\s]*@)?[\w.\-\[\]:]+", text):
+        return text.rstrip("/")
+    if text.startswith("sqlite:///") and text.removeprefix("sqlite:///") not in ("", ":memory:"):
+        return f"sqlite:///{Path(text.removeprefix('sqlite:///')).expanduser().absolute()}"
+    if re.match(r"(postgresql|mysql|mssql)(\+\w+)?://.|databricks", text):
+        return text
+    raise BadInput(f"the tracking address {redact(text)!r} is none that MLflow takes: give http://host:5000, "
+                   "sqlite:////folder/mlflow.db or postgresql://…, or leave it out for a database beside the runs")  # fmt: skip
+
+
+def database_file(address: str) -> Path | None:
+    """The file of a sqlite address."""
+    return Path(address.removeprefix("sqlite:///").split("?")[0]) if address.startswith("sqlite:///") else None
+
+
+def artifacts_folder(address: str) -> Path | None:
+    """Where pictures and texts go: beside a database's file; a server knows its own place."""
+    database = database_file(address)
+    return database.parent / "mlartifacts" if database else None

@@ -1,0 +1,241 @@
+"""Writes one small world, whose truth is known, in every format that the readers take. Layouts as the tools write them."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+KEYPOINTS = ("nose", "left_ear", "tail")
+ANIMALS = ("resident", "intruder")
+SCORER = "DLC_resnet50_socialJan1shuffle1_1000"
+
+
+@dataclass(frozen=True)
+class World:
+    position: np.ndarray  # (T, M, K, X), NaN = missing
+    confidence: np.ndarray  # (T, M, K), 0 = missing
+
+
+def world(frames: int = 7, animals: int = 2, keypoints: int = 3) -> World:
+    """Points on straight lines, each at its own pace; a few are missing."""
+    t = np.arange(frames)[:, None, None, None]
+    m = np.arange(animals)[None, :, None, None]
+    k = np.arange(keypoints)[None, None, :, None]
+    x = np.arange(2)[None, None, None, :]
+    position = (10.0 + 3 * t + 100 * m + 20 * k + 7 * x).astype(np.float64)
+    confidence = np.broadcast_to(0.5 + 0.0625 * k[..., 0] + 0.125 * m[..., 0], position.shape[:3]).copy()
+    for at in ((1, 0, 1), (frames - 1, animals - 1, 0)):
+        position[at], confidence[at] = np.nan, 0
+    return World(position, confidence)
+
+
+def deeplabcut_rows(w: World, *, animals: tuple[str, ...] = ANIMALS, likelihood: bool = True) -> list[list[str]]:
+    coords = ("x", "y", "likelihood") if likelihood else ("x", "y")
+    columns = [(a, k, c) for a in animals for k in KEYPOINTS[: w.position.shape[2]] for c in coords]
+    rows = [["scorer", *[SCORER] * len(columns)]]
+    if len(animals) > 1:
+        rows.append(["individuals", *(c[0] for c in columns)])
+    rows += [["bodyparts", *(c[1] for c in columns)], ["coords", *(c[2] for c in columns)]]
+    for t in range(len(w.position)):
+        cells = []
+        for m in range(len(animals)):
+            for k in range(w.position.shape[2]):
+                missing = np.isnan(w.position[t, m, k]).any()
+                cells += ["", ""] if missing else [repr(float(v)) for v in w.position[t, m, k]]
+                if likelihood:
+                    cells.append("1.0" if missing else repr(float(w.confidence[t, m, k])))
+        rows.append([str(t), *cells])
+    return rows
+
+
+def text_of(rows: list[list[str]], delimiter: str = ",", end: str = "\n") -> str:
+    return "".join(delimiter.join(row) + end for row in rows)
+
+
+def write_deeplabcut(path: Path, w: World, **options: object) -> Path:
+    path.write_text(text_of(deeplabcut_rows(w, **options)), encoding="utf-8")  # type: ignore[arg-type]
+    return path
+
+
+def write_deeplabcut_h5(path: Path, w: World) -> Path:
+    import h5py
+
+    columns = [(SCORER, a, k, c) for a in ANIMALS for k in KEYPOINTS for c in ("x", "y", "likelihood")]
+    cells = np.concatenate([w.position, w.confidence[..., None]], axis=-1)
+    cells[..., 2][np.isnan(cells[..., 0])] = 1.0
+    table = np.zeros(len(cells), dtype=[("index", "<i8"), ("values_block_0", "<f8", (len(columns),))])
+    table["index"], table["values_block_0"] = np.arange(len(cells)), cells.reshape(len(cells), -1)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("df_with_missing")
+        group.attrs["pandas_type"] = np.bytes_(b"frame_table")
+        data = group.create_dataset("table", data=table)
+        data.attrs["values_block_0_kind"] = np.bytes_(pickle.dumps(columns, protocol=0))
+    return path
+
+
+def write_sleap_analysis(path: Path, w: World, *, dims: bool = False) -> Path:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["track_names"] = np.array(ANIMALS, "S")
+        file["node_names"] = np.array(KEYPOINTS, "S")
+        file["edge_inds"] = np.array([[0, 1], [0, 2]])
+        if dims:
+            file["tracks"], file["point_scores"] = w.position, w.confidence
+            file["tracks"].attrs["dims"] = json.dumps(["frame", "track", "node", "xy"])
+            file["point_scores"].attrs["dims"] = json.dumps(["frame", "track", "node"])
+        else:
+            file.create_dataset("tracks", data=w.position.transpose(1, 3, 2, 0), compression="gzip")
+            file["point_scores"] = w.confidence.transpose(1, 2, 0)
+    return path
+
+
+def write_sleap_project(path: Path, w: World) -> Path:
+    import h5py
+
+    instances, points, frames = [], [], []
+    for t in range(len(w.position)):
+        begun = len(instances)
+        for m in range(len(ANIMALS)):
+            instances.append((len(instances), 1, t, 0, m, -1, 0.9, len(points), len(points) + len(KEYPOINTS), 0.0))
+            for point, sure in zip(w.position[t, m], w.confidence[t, m], strict=True):
+                points.append((*point, not np.isnan(point[0]), False, sure))
+        frames.append((t, 0, t, begun, len(instances)))
+    fields = [("x", "<f8"), ("y", "<f8"), ("visible", "?"), ("complete", "?")]
+    skeleton = {"nodes": [{"id": 1}, {"id": 2}, {"id": 0}], "graph": {"name": "s"},
+                "links": [{"source": 1, "target": 2, "type": {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [1]}]}},
+                          {"source": 1, "target": 0, "type": {"py/id": 1}}]}  # fmt: skip
+    metadata = {"version": "2.0.0", "skeletons": [skeleton], "nodes": [{"name": n, "weight": 1.0} for n in ("tail", "nose", "left_ear")]}
+    numbers = [
+        "instance_id",
+        "instance_type",
+        "frame_id",
+        "skeleton",
+        "track",
+        "from_predicted",
+        "score",
+        "point_id_start",
+        "point_id_end",
+        "tracking_score",
+    ]
+    instance = list(zip(numbers, ("<i8", "u1", "<u8", "<u4", "<i4", "<i8", "<f4", "<u8", "<u8", "<f4"), strict=True))
+    frame = [("frame_id", "<u8"), ("video", "<u4"), ("frame_idx", "<u8"), ("instance_id_start", "<u8"), ("instance_id_end", "<u8")]
+    with h5py.File(path, "w") as file:
+        group = file.create_group("metadata")
+        group.attrs["format_id"], group.attrs["json"] = 1.4, np.bytes_(json.dumps(metadata))
+        file["frames"], file["instances"] = np.array(frames, frame), np.array(instances, instance)
+        file["points"], file["pred_points"] = np.array([], fields), np.array(points, [*fields, ("score", "<f8")])
+        file["tracks_json"] = np.array([json.dumps([0, a]) for a in ANIMALS], "S")
+        file["videos_json"] = np.array([json.dumps({"filename": "m1.mp4"})], "S")
+    return path
+
+
+def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = False) -> Path:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.attrs["nwb_version"] = "2.7.0"
+        module = file.create_group("processing/behavior")
+        skeleton = module.create_group("Skeletons/subject")
+        skeleton.attrs["neurodata_type"] = "Skeleton"
+        skeleton["nodes"], skeleton["edges"] = np.array(KEYPOINTS, "S"), np.array([[0, 1], [0, 2]], "u1")
+        for m, animal in enumerate(ANIMALS):
+            pose = module.create_group(animal)
+            pose.attrs["neurodata_type"] = "PoseEstimation"
+            pose["subject"] = h5py.SoftLink("/processing/behavior/Skeletons/subject")
+            pose["dimensions"] = np.array([[640, 480]], "u2")
+            for k, name in enumerate(KEYPOINTS):
+                series = pose.create_group(name)
+                series.attrs["neurodata_type"] = "PoseEstimationSeries"
+                series["data"], series["confidence"] = w.position[:, m, k].astype("f4"), w.confidence[:, m, k].astype("f4")
+                if timestamps:
+                    series["timestamps"] = 5.0 + np.arange(len(w.position)) / fps
+                else:
+                    series["starting_time"] = 0.0
+                    series["starting_time"].attrs["rate"] = fps
+    return path
+
+
+def write_jabs(path: Path, w: World, *, version: int = 4) -> Path:
+    """Two animals of the world's first keypoints; the other nine of JABS' twelve are missing. Slots are exchanged on odd frames."""
+    import h5py
+
+    frames = len(w.position)
+    points, confidence = np.zeros((frames, 2, 12, 2), "u2"), np.zeros((frames, 2, 12), "f4")
+    identity = np.zeros((frames, 2), "u4")
+    for t in range(frames):
+        for m in range(2):
+            slot = (m + t) % 2
+            points[t, slot, :3] = np.nan_to_num(w.position[t, m])[:, ::-1]
+            confidence[t, slot, :3], identity[t, slot] = w.confidence[t, m], m + 1
+    with h5py.File(path, "w") as file:
+        pose = file.create_group("poseest")
+        pose.attrs["version"] = np.array([version, 0], "u2")
+        pose["points"], pose["confidence"] = points, confidence
+        pose["instance_count"] = np.full(frames, 2, "u1")
+        if version == 3:
+            pose["instance_track_id"] = identity - 1
+        else:
+            pose["instance_embed_id"], pose["id_mask"] = identity, np.zeros((frames, 2), "u1")
+    return path
+
+
+def write_npz(path: Path, w: World, **more: object) -> Path:
+    arrays = {"position": w.position.transpose(1, 2, 3, 0), "confidence": w.confidence.transpose(1, 2, 0), "axes": "MKXT",
+              "keypoints": np.array(KEYPOINTS), "animals": np.array(ANIMALS), "fps": 25.0} | more  # fmt: skip
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})  # type: ignore[arg-type]
+    return path
+
+
+TRACKERS = {
+    "deeplabcut.csv": write_deeplabcut,
+    "deeplabcut.h5": write_deeplabcut_h5,
+    "sleap.analysis.h5": write_sleap_analysis,
+    "sleap.slp": write_sleap_project,
+    "poses.nwb": write_nwb,
+    "m1_pose_est_v4.h5": write_jabs,
+    "plain.npz": write_npz,
+}
+
+CALTECH = (
+    "Caltech Behavior Annotator - Annotation File\r\n\r\nConfiguration file:\r\nbase\tz\r\nattack\ta\r\nbite\tb\r\nsocial\ts\r\n\r\n"
+    "S1:\tstart\tend\ttype\r\n-----------------------------\r\n   \t1\t3\tbase\r\n   \t4\t8\tsocial\r\n   \t9\t10\tattack\r\n\r\n"
+    "S2:\tstart\tend\ttype\r\n-----------------------------\r\n   \t1\t9\tbase\r\n   \t10\t10\tbite\r\n"
+)
+BENTO = (
+    "Bento annotation file\nMovie file(s):  C:\\videos\\m1.avi\n\nStimulus name: \nAnnotation start frame: 2\nAnnotation stop frame: 9\n"
+    "Annotation framerate: 30.000000\n\nList of channels:\nCh1\n\nList of annotations:\nattack\nsniff face\n\n"
+    "Ch1----------\n>attack\nStart\t Stop\t Duration \n3\t4\t1\n8\t9\t1\n\n>sniff face\nStart\t Stop\t Duration \n5\t5\t0\n\n"
+)
+_BORIS_BLOCK = (
+    "Observation id,obs1,,,,,,,\r\n,,,,,,,,\r\nMedia file(s),,,,,,,,\r\n,,,,,,,,\r\nPlayer #1,/home/x/m1_small.avi,,,,,,,\r\n"
+    "Time offset (s),0.0,,,,,,,\r\n,,,,,,,,\r\n"
+)
+BORIS = (
+    _BORIS_BLOCK + "Time,Media file path,Total length,FPS,Subject,Behavior,Behavioral category,Comment,Status\r\n"
+    "0.2,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.5,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
+    "0.7,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.9,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
+)
+BORIS_AGGREGATED = (
+    "Observation id,Observation date,Description,Observation type,Source,Time offset (s),Coding duration,Media duration (s),FPS (frame/s),"
+    "Subject,Observation duration by subject by observation,Behavior,Behavioral category,Behavior type,Start (s),Stop (s),Duration (s),"
+    "Media file name,Image index start,Image index stop,Comment start,Comment stop\n"
+    "m1,2025-09-06,,Media file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,sniff,,STATE,0.2,0.5,0.3,videos/m1.mp4,2,5,,\n"
+    "m1,2025-09-06,,Media file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,groom,,STATE,0.4,0.6,0.2,videos/m1.mp4,4,6,,\n"
+    "m1,2025-09-06,,Media file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,jump,,POINT,0.75,0.75,NA,videos/m1.mp4,7,7,,\n"
+)
+INTERVALS = "video,start,stop,behaviour\nm1,0,1,attack\nm1,4,4,sniff\nm2,2,3,attack\n"
+ONE_HOT = ",attack,sniff\n0,0,0\n1,1,0\n2,1,1\n3,,\n4,0,1\n"
+
+LABELS = {
+    "m1_annot.txt": CALTECH,
+    "m1.annot": BENTO,
+    "m1_boris.csv": BORIS,
+    "m1_events.csv": BORIS_AGGREGATED,
+    "m1_bouts.csv": INTERVALS,
+    "m1_onehot.csv": ONE_HOT,
+}

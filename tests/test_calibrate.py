@@ -1,0 +1,278 @@
+"""Calibration and thresholds: worlds whose temperature, intercept or best threshold is known."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+
+import numpy as np
+import pytest
+from scipy.special import expit, softmax
+from sklearn.metrics import f1_score, log_loss
+
+from finetune.calibrate import Platt, Temperature, from_dict, negative_log_likelihood, reliability
+from finetune.frames import UNLABELLED, decide
+from finetune.metrics import frame_f1, score
+from finetune.thresholds import Thresholds
+from pretrain.errors import BadInput
+
+MICE = ("attack", "investigation", "mount", "other")
+
+
+def overconfident(seed: int, *, frames: int = 20_000, factor: float = 2.5) -> tuple[np.ndarray, np.ndarray]:
+    """Labels drawn from the true probabilities of a network whose logits are ``factor`` times too great."""
+    draw = np.random.default_rng(seed)
+    logits = draw.normal(size=(frames, 4)) * 1.5
+    labels = (softmax(logits, axis=1).cumsum(axis=1) > draw.random((frames, 1))).argmax(axis=1)
+    return softmax(logits * factor, axis=1).astype(np.float32), labels
+
+
+def rare(seed: int, *, frames: int = 20_000, weight: float = 30.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A rare behaviour as a network sees it that was trained with a heavy class weight; also the true probability."""
+    draw = np.random.default_rng(seed)
+    logit = draw.normal(size=frames) * 1.5 - 4.5
+    labels = (draw.random(frames) < expit(logit)).astype(int)
+    positive = expit(logit + np.log(weight))
+    return np.stack([1 - positive, positive], axis=1), labels, expit(logit)
+
+
+def test_the_temperature_of_an_overconfident_network_is_found_and_helps_on_other_frames() -> None:
+    p, labels = overconfident(0)
+    fitted = Temperature.fit(probabilities_TC=p, labels=labels)
+    assert fitted.temperature == pytest.approx(2.5, rel=0.05)
+    other_p, other_labels = overconfident(1)
+    moved = fitted.apply(other_p)
+    before, after = (negative_log_likelihood(probabilities_TC=held, labels=other_labels) for held in (other_p, moved))
+    assert after < 0.8 * before
+    errors = [reliability(probabilities_TC=held, labels=other_labels).error for held in (other_p, moved)]
+    assert errors[0] > 0.1
+    assert errors[1] < 0.02
+    np.testing.assert_allclose(moved.sum(axis=1), 1)
+    assert np.array_equal(moved.argmax(axis=1), other_p.argmax(axis=1))
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.0, 4.0])
+def test_no_temperature_of_a_grid_is_better(factor: float) -> None:
+    p, labels = overconfident(2, frames=2_000, factor=factor)
+    fitted = Temperature.fit(probabilities_TC=p, labels=labels)
+    best = negative_log_likelihood(probabilities_TC=fitted.apply(p), labels=labels)
+    for t in np.geomspace(0.1, 10, 60):
+        assert best <= negative_log_likelihood(probabilities_TC=Temperature(temperature=t).apply(p), labels=labels) + 1e-7
+
+
+def test_likelihood_agrees_with_scikit_learn() -> None:
+    p, labels = overconfident(3, frames=500, factor=1.0)
+    assert negative_log_likelihood(probabilities_TC=p, labels=labels) == pytest.approx(log_loss(labels, p), rel=1e-5)
+    several = (np.random.default_rng(0).random((500, 4)) < 0.3).astype(int)
+    each = np.mean([log_loss(several[:, c], p[:, c], labels=[0, 1]) for c in range(4)])
+    assert negative_log_likelihood(probabilities_TC=p, labels=several) == pytest.approx(each, rel=1e-5)
+
+
+def test_the_temperature_of_overlapping_behaviours() -> None:
+    draw = np.random.default_rng(4)
+    logits = draw.normal(size=(8_000, 3)) * 1.5
+    labels = (draw.random(logits.shape) < expit(logits)).astype(int)
+    labels[draw.random(logits.shape) < 0.2] = UNLABELLED
+    fitted = Temperature.fit(probabilities_TC=expit(logits * 3), labels=labels)
+    assert fitted.temperature == pytest.approx(3, rel=0.06)
+    np.testing.assert_allclose(fitted.apply(expit(logits * 3)), expit(logits * 3 / fitted.temperature), atol=1e-9)
+
+
+def test_saturated_probabilities_stay_finite() -> None:
+    labels = np.array([0, 1, 2, 3] * 10)
+    p = np.eye(4, dtype=np.float32)[labels]
+    sure = Temperature.fit(probabilities_TC=p, labels=labels)
+    assert 0.05 <= sure.temperature <= 20
+    assert np.isfinite(sure.apply(p)).all()
+    wrong = Temperature.fit(probabilities_TC=p, labels=(labels + 1) % 4)
+    assert wrong.temperature == pytest.approx(20)
+    assert np.isfinite(negative_log_likelihood(probabilities_TC=p, labels=(labels + 1) % 4))
+
+
+def test_platt_undoes_a_class_weight_and_a_wrong_scale() -> None:
+    p, labels, truth = rare(0, frames=60_000)
+    fitted = Platt.fit(probabilities_TC=p, labels=labels)
+    assert fitted.slopes[0] == pytest.approx(1, abs=0.06)
+    assert fitted.intercepts[0] == pytest.approx(-np.log(30), abs=0.1)
+    moved = fitted.apply(p)
+    np.testing.assert_allclose(moved[:, 1], truth, atol=0.05)
+    np.testing.assert_allclose(moved.sum(axis=1), 1)
+    assert np.array_equal(np.argsort(moved[:, 1], kind="stable"), np.argsort(p[:, 1], kind="stable"))
+    raw, after = (score(probabilities_TC=held, labels=labels, classes=("other", "groom")).map for held in (p, moved))
+    assert after == pytest.approx(raw, abs=1e-12)
+    assert negative_log_likelihood(probabilities_TC=moved, labels=labels) < 0.5 * negative_log_likelihood(probabilities_TC=p, labels=labels)
+
+
+def test_platt_moves_to_a_known_prior() -> None:
+    p, labels, truth = rare(1, frames=60_000)
+    kept = np.flatnonzero((labels == 1) | (np.random.default_rng(0).random(len(labels)) < 0.1))  # validation with few negatives
+    share = float(labels.mean())
+    there = Platt.fit(probabilities_TC=p[kept], labels=labels[kept])
+    corrected = Platt.fit(probabilities_TC=p[kept], labels=labels[kept], prior=[share])
+    assert there.apply(p)[:, 1].mean() > 3 * share
+    assert corrected.apply(p)[:, 1].mean() == pytest.approx(share, rel=0.1)
+    np.testing.assert_allclose(corrected.apply(p)[:, 1], truth, atol=0.06)
+
+
+def test_platt_fits_each_overlapping_behaviour_and_leaves_a_hopeless_one(caplog: pytest.LogCaptureFixture) -> None:
+    first, labels, _ = rare(2)
+    p = np.stack([first[:, 1], np.full(len(labels), 0.3)], axis=1)
+    with caplog.at_level(logging.WARNING):
+        fitted = Platt.fit(probabilities_TC=p, labels=np.stack([labels, np.zeros_like(labels)], axis=1), prior=[0.02, 0.02])
+    assert fitted.intercepts[0] == pytest.approx(-np.log(30), abs=0.3)
+    assert (fitted.slopes[1], fitted.intercepts[1], fitted.shifts[1]) == (1, 0, 0)
+    np.testing.assert_allclose(fitted.apply(p)[:, 1], 0.3)
+    assert "0 of 20000" in caplog.text
+
+
+def test_a_threshold_wins_back_the_f1_that_one_half_costs_a_rare_behaviour() -> None:
+    classes = ("other", "groom")
+    p, labels, _ = rare(3)
+    fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=classes)
+    new_p, new_labels, _ = rare(4)
+    plain, tuned = (
+        frame_f1(labels=new_labels, predicted=held, classes=classes) for held in (decide(probabilities_TC=new_p), fitted.decide(new_p))
+    )
+    assert tuned > plain + 0.05
+    moved = fitted.apply(new_p)
+    raw, after = (score(probabilities_TC=held, labels=new_labels, classes=classes).map for held in (new_p, moved))
+    assert after == pytest.approx(raw, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_threshold_at_all_is_better_for_a_binary_problem(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    positive, labels = np.round(draw.random(60), 1 + seed % 2), draw.integers(0, 2, 60)
+    p = np.stack([1 - positive, positive], axis=1)
+    best = max(f1_score(labels, positive >= t) for t in positive)
+    fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=("other", "groom"))
+    assert f1_score(labels, fitted.decide(p)) == pytest.approx(max(best, f1_score(labels, positive > 0.5)), abs=1e-12)
+    several = Thresholds.fit(probabilities_TC=p[:, 1:], labels=labels[:, None], classes=("groom",))
+    assert f1_score(labels, several.decide(p[:, 1:])[:, 0]) == pytest.approx(best, abs=1e-12)
+    assert np.array_equal(several.decide(p[:, 1:])[:, 0], np.maximum(positive, np.finfo(np.float32).tiny) > several.values[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_thresholds_part_saturated_probabilities(dtype: type) -> None:
+    positive = np.array([1, 1, 1 - 1e-6, 1 - 1e-6, 0.999, 1e-30, 0, 0], dtype)
+    for first_wrong in (2, 4, 5, 6):
+        labels = (np.arange(8) < first_wrong).astype(int)
+        fitted = Thresholds.fit(probabilities_TC=positive[:, None], labels=labels[:, None], classes=("groom",))
+        assert np.array_equal(fitted.decide(positive[:, None])[:, 0], labels)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_come_near_the_best_of_a_grid(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    labels = draw.choice(4, 300, p=[0.1, 0.3, 0.1, 0.5])
+    p = softmax(draw.normal(size=(300, 4)) + np.eye(4)[labels] + np.array([1.0, 0.0, 0.5, -0.5]), axis=1)
+    fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=MICE)
+    reached = frame_f1(labels=labels, predicted=fitted.decide(p), classes=MICE)
+    grid = np.geomspace(0.1, 10, 13)
+    best = max(frame_f1(labels=labels, predicted=(p * [*w, 1]).argmax(1), classes=MICE) for w in itertools.product(grid, repeat=3))
+    assert reached >= best - 0.01
+    assert reached > frame_f1(labels=labels, predicted=p.argmax(axis=1), classes=MICE)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_thresholds_are_never_worse_where_they_were_fitted(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(UNLABELLED, 4, 80)
+    p = np.round(draw.dirichlet(np.ones(4) / 3, 80), 2)
+    fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=MICE)
+    tuned, plain = (frame_f1(labels=labels, predicted=held, classes=MICE) for held in (fitted.decide(p), p.argmax(axis=1)))
+    assert tuned >= plain
+
+
+def test_neutral_thresholds_change_nothing_even_among_ties() -> None:
+    p = np.round(np.random.default_rng(0).dirichlet(np.ones(4), 500), 1)
+    assert np.array_equal(Thresholds(values=(1.0,) * 4).decide(p), p.argmax(axis=1))
+    assert np.array_equal(Thresholds(values=(0.5,) * 4, overlapping=True).decide(p), (p > 0.5).astype(int))
+    labels = p.argmax(axis=1)
+    assert Thresholds.fit(probabilities_TC=p, labels=labels, classes=MICE).values == (1, 1, 1, 1)
+
+
+def test_classes_without_a_positive_validation_frame_keep_one_half() -> None:
+    labels = np.array([[1, 0], [0, 0], [1, UNLABELLED]])
+    p = np.array([[0.3, 0.9], [0.1, 0.2], [0.2, 0.7]])
+    fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=("sniff", "groom"))
+    assert 0.1 < fitted.values[0] < 0.2
+    assert fitted.values[1] == 0.5
+    rest_only = Thresholds.fit(probabilities_TC=np.full((5, 4), 0.25), labels=np.full(5, 3), classes=MICE)
+    assert rest_only.values == (1, 1, 1, 1)
+
+
+def test_steps_chain() -> None:
+    p, labels = overconfident(5, frames=3_000)
+    temperature = Temperature.fit(probabilities_TC=p, labels=labels)
+    thresholds = Thresholds.fit(probabilities_TC=temperature.apply(p), labels=labels, classes=MICE)
+    chained = thresholds.apply(temperature.apply(p))
+    assert np.array_equal(decide(probabilities_TC=chained), thresholds.decide(temperature.apply(p)))
+    np.testing.assert_allclose(chained.sum(axis=1), 1)
+
+
+def test_reliability_of_a_hand_worked_case() -> None:
+    p = np.array([[0.9, 0.1], [0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.4, 0.6]])
+    table = reliability(probabilities_TC=p, labels=np.array([0, 1, 0, 1, UNLABELLED]), bins=5)
+    assert table.frames == (0, 0, 1, 1, 2)  # 0.6 belongs to 0.4…0.6, 0.8 to 0.6…0.8
+    assert table.accuracy[2:] == (1, 1, 0.5)
+    assert table.confidence[2:] == pytest.approx((0.6, 0.8, 0.9))
+    assert table.error == pytest.approx((0.4 + 0.2 + 2 * 0.4) / 4)
+    assert json.loads(json.dumps(table.to_dict(), allow_nan=False))["accuracy"][0] is None
+    one = reliability(probabilities_TC=p, labels=np.array([0, 1, 0, 1, UNLABELLED]), class_index=1, bins=5)
+    assert one.frames == (3, 0, 1, 0, 0)
+    assert one.error == pytest.approx((3 * (1 / 3 - 0.4 / 3) + (1 - 0.6)) / 4)  # says 0.133, is 1 in 3; says 0.6, is 1 in 1
+    several = reliability(probabilities_TC=p, labels=np.array([[1, 0], [0, UNLABELLED], [1, 0], [0, 1], [0, 1]]))
+    assert sum(several.frames) == 9
+    assert len(several.edges) == 16
+
+
+def test_a_calibrated_network_has_no_calibration_error() -> None:
+    p, labels = overconfident(6, factor=1.0, frames=100_000)
+    assert reliability(probabilities_TC=p, labels=labels).error < 0.01
+    assert reliability(probabilities_TC=p, labels=labels, class_index=0).error < 0.01
+    assert sum(reliability(probabilities_TC=np.eye(4), labels=np.arange(4)).frames) == 4  # 0 and 1 have a bin too
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Temperature(temperature=1.7),
+        Platt(slopes=(0.5, 1.0), intercepts=(-1.0, 0.0), shifts=(0.0, 0.2), overlapping=True),
+        Thresholds(values=(0.1, 1.0, 0.4, 1.0)),
+    ],
+)
+def test_steps_survive_json(step: Temperature | Platt | Thresholds) -> None:
+    again = from_dict(json.loads(json.dumps(step.to_dict())))
+    assert again == step
+    assert hash(again) == hash(step)
+
+
+def test_what_is_no_step_is_refused() -> None:
+    for values in ({}, {"step": "Magic"}, {"step": "Temperature", "heat": 1}):
+        with pytest.raises(BadInput, match="allowed steps: Temperature, Platt, Thresholds"):
+            from_dict(values)
+
+
+@pytest.mark.parametrize("kind", [Temperature, Platt, Thresholds])
+@pytest.mark.parametrize(
+    ("labels", "p", "said"),
+    [
+        (np.full(4, UNLABELLED), np.full((4, 2), 0.5), "none of the 4 frames is labelled"),
+        (np.zeros(0, int), np.zeros((0, 2)), "none of the 0 frames"),
+        (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]), "not finite"),
+        (np.array([0, 1]), np.full((3, 2), 0.5), "wanted (2, 2)"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_in_words(kind: type, labels: np.ndarray, p: np.ndarray, said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        kind.fit(probabilities_TC=p, labels=labels, **({"classes": ("other", "groom")} if kind is Thresholds else {}))
+    assert said in str(refused.value)
+
+
+def test_platt_refuses_many_exclusive_classes_and_impossible_priors() -> None:
+    with pytest.raises(BadInput, match="not for 4 classes"):
+        Platt.fit(probabilities_TC=np.full((4, 4), 0.25), labels=np.arange(4))
+    with pytest.raises(BadInput, match="between 0 and 1"):
+        Platt.fit(probabilities_TC=np.full((4, 2), 0.5), labels=np.array([0, 1, 0, 1]), prior=[1.5])
