@@ -41,7 +41,7 @@ class Model:
         every = torch.ones((1, len(z_TD)), dtype=torch.bool)
         return [out[0] for out in self.head(z_TD.unsqueeze(0), every)]
 
-    def predict(self, material: Material, problems: Sequence[Problem], videos: Sequence[Iterable[str]]) -> list[Probabilities]:
+    def predict(self, material: Material, problems: Sequence[Problem], videos: Sequence[Iterable[str]]) -> Sequence[Probabilities]:
         """Probabilities for the given videos of each problem; a video shared by problems passes the network once."""
         wanted = {name: [p for p, held in enumerate(map(set, videos)) if name in held] for name in sorted(set().union(*videos))}
         found: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]

@@ -104,5 +104,5 @@ def build_head(spec: Mapping[str, Any], dim: int, classes: list[int]) -> Abstrac
         raise BadInput(f"head: there is no {name!r}; there are: {', '.join(HEADS)}")
     settings = {key: value for key, value in spec.items() if key != "name"}
     check_settings(HEADS[name], settings, about=f"head: {name}")
-    head: AbstractHead = HEADS[name](dim, classes, **settings)  # type: ignore[call-arg, arg-type]
+    head: AbstractHead = HEADS[name](dim, classes, **settings)  # type: ignore[call-arg]
     return head

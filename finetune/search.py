@@ -68,7 +68,8 @@ def search(
             run_config=ray.tune.RunConfig(name=_NAME, storage_path=str(folder.absolute()), verbose=0, callbacks=[_Bar(tuning.trials)]),
         )  # fmt: skip
     results = tuner.fit()
-    rows, failed = [], []
+    rows: list[dict[str, Any]] = []
+    failed: list[str] = []
     for result in results:
         if result.error is not None or result.metrics_dataframe is None:
             failed.append(str(result.error).strip().splitlines()[-1] if result.error else "it reported nothing")
@@ -85,12 +86,12 @@ def search(
 
 def score_seeds(
     material: Any, budgets: Mapping[int, Sequence[Problem]], tuning: Tuning, scale: Scale, *, embedder: Embedder | None, steps: int
-) -> dict[int, tuple[Model, list[Probabilities]]]:
+) -> dict[int, tuple[Model, Sequence[Probabilities]]]:
     """Fits once a seed on all training labels of its budget and predicts the test videos, as many at a time as trials."""
     fit_one = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1)(final)
     waiting = dict(budgets)
     running: dict[Any, int] = {}
-    done: dict[int, tuple[Model, list[Probabilities]]] = {}
+    done: dict[int, tuple[Model, Sequence[Probabilities]]] = {}
     held = ray.put(embedder)
     with tqdm(total=len(budgets), desc="seeds on test", unit="seed") as bar:
         while waiting or running:

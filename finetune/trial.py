@@ -61,7 +61,7 @@ def _own_run(run: TrackedRun | None, choice: Mapping[str, Any]) -> AbstractConte
 
 def final(
     material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
-) -> tuple[Model, list[Probabilities]]:
+) -> tuple[Model, Sequence[Probabilities]]:
     """Fits on all training labels of the budget and predicts every test video.
 
     Args:

@@ -89,7 +89,7 @@ def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], *, f
 
 
 def _leave(
-    question: Question, tuning: Tuning, budgets: Mapping[int, Sequence[Problem]], done: Mapping[int, tuple[Model, list[Probabilities]]],
+    question: Question, tuning: Tuning, budgets: Mapping[int, Sequence[Problem]], done: Mapping[int, tuple[Model, Sequence[Probabilities]]],
     by_seed: Mapping[int, Scores], scores: SeedScores, result: dict[str, Any], *, out: Path, run: TrackedRun | None,
 ) -> None:  # fmt: skip
     first = tuning.first_seed

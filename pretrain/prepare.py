@@ -16,6 +16,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm import tqdm
 
@@ -36,7 +37,7 @@ def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
     with tqdm(total=args.frames, desc="simulating mice", unit="frame", unit_scale=True) as bar:
         write_arena(
-            places.open_address(args.out), frames=args.frames, seed=args.seed, progress=lambda done, total: bar.update(done - bar.n)
+            places.open_address(args.out), frames=args.frames, seed=args.seed, progress=lambda done, _: _advance(bar, done)
         )
     _done(args.out)
 
@@ -87,7 +88,7 @@ def calms21(args: argparse.Namespace) -> None:
         StoreWriter(places.open_address(args.out), CALMS21, origin="CalMS21, doi 10.22002/D1.1991") as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
-        for video, noted in official.read(sources, progress=bar.update, notes=notes):
+        for video, noted in official.read(sources, progress=lambda size: _advance(bar, bar.n + size), notes=notes):
             writer.add(video)
             labels += noted
         write_labels(writer, labels)
@@ -103,6 +104,10 @@ def check(args: argparse.Namespace) -> None:
     print(json.dumps(found, indent=1) if args.json else report(found))
     if found["damage"]:
         raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(found["damage"]))
+
+
+def _advance(bar: tqdm[Any], to: float) -> None:
+    bar.update(to - bar.n)
 
 
 def _done(out: str) -> None:
