@@ -114,7 +114,8 @@ def report(frames: int, found: dict[str, list[dict[str, float]]]) -> list[dict[s
         size, count, peak = runs[0]["bytes"], runs[0]["frames"], max(r["peak_mib"] for r in runs)
         spread = max(r["seconds"] for r in runs) / best
         row = {"way": way, "frames": count, "mb_per_s": size / 1e6 / best, "mb_per_core_s": size / 1e6 / fastest,
-               "frames_per_s": count / best, "us_per_frame": best / count * 1e6, "peak_mib": peak, "spread": spread, "runs": runs}  # fmt: skip
+               "frames_per_s": count / best, "us_per_frame": best / count * 1e6, "peak_mib": peak,
+               "spread": spread, "runs": runs}  # fmt: skip
         rows.append(row)
         print(f"{way:22}{row['mb_per_s']:8.0f}{row['mb_per_core_s']:11.0f}{row['frames_per_s']:12,.0f}{row['us_per_frame']:10.2f}"
               f"{peak:10.0f}{spread:8.2f}x")  # fmt: skip
@@ -126,7 +127,7 @@ def compare(sizes: list[int], repeats: int, zipped: bool, out: str | None) -> No
     for frames in sizes:
         with tempfile.TemporaryDirectory() as temporary:
             top = Path(temporary)
-            needed, free = frames * BYTES_PER_FRAME * 2, shutil.disk_usage(top).free
+            needed, free = frames * BYTES_PER_FRAME * (1 + zipped), shutil.disk_usage(top).free
             if needed > free:
                 raise BadInput(f"--frames {frames:,} needs {needed / 1e9:.0f} GB in {top.parent}, {free / 1e9:.0f} are free: set TMPDIR")
             started = time.perf_counter()

@@ -38,9 +38,12 @@ class Draws:
         return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2**-24).view(-1, *shape)
 
     def normal(self, name: str, *shape: int) -> Tensor:
-        """Standard normal numbers (Box & Muller 1958), (B, *shape)."""
-        radius = (1 - self.uniform(f"{name}/radius", *shape)).log_().mul_(-2).sqrt_()
-        return radius.mul_(self.uniform(f"{name}/angle", *shape).mul_(2 * math.pi).cos_())
+        """Standard normal numbers (Box & Muller 1958: two of them from two uniform ones), (B, *shape)."""
+        number = math.prod(shape)
+        half = -(-number // 2)
+        radius = (1 - self.uniform(f"{name}/radius", half)).log_().mul_(-2).sqrt_()
+        angle = self.uniform(f"{name}/angle", half).mul_(2 * math.pi)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :number].reshape(-1, *shape)
 
     def chance(self, name: str, probability: float, *shape: int) -> Tensor:
         """True with the probability given, (B, *shape)."""

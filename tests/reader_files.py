@@ -110,19 +110,8 @@ def write_sleap_project(path: Path, w: World) -> Path:
                 "links": [{"source": 1, "target": 2, "type": {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [1]}]}},
                           {"source": 1, "target": 0, "type": {"py/id": 1}}]}  # fmt: skip
     metadata = {"version": "2.0.0", "skeletons": [skeleton], "nodes": [{"name": n, "weight": 1.0} for n in ("tail", "nose", "left_ear")]}
-    numbers = [
-        "instance_id",
-        "instance_type",
-        "frame_id",
-        "skeleton",
-        "track",
-        "from_predicted",
-        "score",
-        "point_id_start",
-        "point_id_end",
-        "tracking_score",
-    ]
-    instance = list(zip(numbers, ("<i8", "u1", "<u8", "<u4", "<i4", "<i8", "<f4", "<u8", "<u8", "<f4"), strict=True))
+    instance = [("instance_id", "<i8"), ("instance_type", "u1"), ("frame_id", "<u8"), ("skeleton", "<u4"), ("track", "<i4")]
+    instance += [("from_predicted", "<i8"), ("score", "<f4"), ("point_id_start", "<u8"), ("point_id_end", "<u8"), ("tracking_score", "<f4")]
     frame = [("frame_id", "<u8"), ("video", "<u4"), ("frame_idx", "<u8"), ("instance_id_start", "<u8"), ("instance_id_end", "<u8")]
     with h5py.File(path, "w") as file:
         group = file.create_group("metadata")

@@ -137,6 +137,14 @@ def test_one_hot(tmp_path: Path) -> None:
     assert found.frames.tolist() == [0, 1, 2, _, 2]
 
 
+def test_one_hot_rows_are_never_lost(tmp_path: Path) -> None:
+    put(tmp_path, m1__csv="attack,sniff\n0,0\n,\n1,0\n")
+    assert read(tmp_path, {"m1": 3})["m1", "behaviors"].frames.tolist() == [0, _, 1]
+    put(tmp_path, m1__csv="attack,sniff\n0,0\n\n1,0\n0,1\n")
+    with pytest.raises(BadInput, match="line 4: the line before it is blank"):
+        read(tmp_path, {"m1": 3})
+
+
 def test_one_hot_beside_poses_as_simba_writes_it(tmp_path: Path) -> None:
     rows = ["", "Nose_x,Nose_y,Nose_p,speed,Attack", *(f"{t}.5,{t}.25,0.9,{t * 0.1},{int(t > 2)}" for t in range(5))][1:]
     put(tmp_path, m1__csv="\n".join(rows) + "\n")
@@ -243,6 +251,22 @@ def test_whose_labels(tmp_path: Path) -> None:
         BadInput, match=r"video 'm3' has labels under 'S1' twice: .*m3\.txt and .*m3_annot\.txt|m3_annot\.txt and .*m3\.txt"
     ):
         read_label_files(tmp_path, {"m3": 10}, 30.0)
+
+
+def test_an_ending_of_the_whole_set_is_no_part_of_the_name(tmp_path: Path) -> None:
+    put(tmp_path, m1_by_ann__txt=CALTECH, m2_by_ann__txt=CALTECH)
+    assert {video for video, _task in read(tmp_path, {"m1": 10, "m2": 10})} == {"m1", "m2"}
+    (tmp_path / "m2_by_ann.txt").unlink()
+    with pytest.raises(BadInput, match=r"m1_by_ann\.txt belongs to no known recording; recordings: m1, m2\. If it is m1, name it so"):
+        read_label_files(tmp_path, {"m1": 10, "m2": 10}, 30.0)
+
+
+def test_an_observation_in_which_nothing_happened(tmp_path: Path) -> None:
+    rows = BORIS.splitlines(keepends=True)
+    put(tmp_path, m1_boris__csv=BORIS, m2_boris__csv="".join(rows[:-4]))
+    assert read(tmp_path, {"m1": 10, "m2": 10})["m2", "sniff"].frames.tolist() == [0] * 10
+    (tmp_path / "m1_boris.csv").unlink()
+    assert read(tmp_path, {"m1": 10, "m2": 10}) == {}
 
 
 def test_other_files_in_the_folder(tmp_path: Path) -> None:

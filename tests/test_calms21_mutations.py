@@ -146,6 +146,21 @@ def bytes_inserted_or_removed(random: np.random.Generator, content: Any) -> tupl
     return one_file(data[:at] + put + data[at + int(random.integers(0, 3)) :]), False
 
 
+def punctuation_changed(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
+    """Next to a name in quotes, where the reader walks on its own feet."""
+    data = bytearray(text(content))
+    quotes = [at for at, byte in enumerate(data) if byte == ord('"')]
+    near = int(random.choice(quotes))
+    places = [at for at in range(max(0, near - 6), min(len(data), near + 6)) if data[at] in b'[]{},:"']
+    data[random.choice(places)] = random.choice(list(b'[]{},:;;;" '))
+    return one_file(bytes(data)), False
+
+
+def more_at_the_end(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
+    tail = [b"}", b"]", b"{}", b",", b"x", b"\0", b" \n null", b"\n" + text(content), b'"a"'][random.integers(9)]
+    return one_file(text(content) + tail), False
+
+
 def slices_moved(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
     data = text(content)
     a, b, c, d = sorted(int(n) for n in random.integers(0, len(data), 4))
@@ -341,7 +356,8 @@ def features_damaged(random: np.random.Generator, content: Any) -> tuple[Files, 
 
 
 MUTATIONS: list[Callable[[np.random.Generator, Any], tuple[Files, bool]]] = [
-    untouched, shuffled_keys, byte_order_mark, truncated, bytes_changed, bytes_inserted_or_removed, slices_moved, counts_changed, token_put,
+    untouched, shuffled_keys, byte_order_mark, truncated, bytes_changed, bytes_inserted_or_removed, punctuation_changed,
+    more_at_the_end, slices_moved, counts_changed, token_put,
     token_put, foreign_encoding, hardly_a_file, garbage_put, keys_changed, archive, archive_damaged, archive_hostile, npy_file, npy_damaged,
     npy_hostile, features_damaged,
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from reader_files import ANIMALS, KEYPOINTS, LABELS, TRACKERS, deeplabcut_rows, 
 
 from pretrain.errors import BadInput
 from pretrain.pose.label_formats import read_label_files, recognise_labels
-from pretrain.pose.trackers import find_tracks, read_tracks
+from pretrain.pose.trackers import find_tracks, read_tracks, unpacked
 from pretrain.pose.tracks import Tracks, conform
 
 h5py = pytest.importorskip("h5py", reason="needs the extra: pip install 'ethoray[trackers]'")
@@ -353,6 +353,25 @@ def test_spoilt_labels_are_read_right_or_refused(name: str, tmp_path: Path, monk
             assert held.task
     assert refused > MUTATIONS / 5
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, "whole.npz"))
+
+
+def test_spoilt_zips_of_recordings_are_unpacked_or_refused(tmp_path: Path) -> None:
+    held, rng, path = io.BytesIO(), np.random.default_rng(8), tmp_path / "all.zip"
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("tracks/m1.csv", text_of(deeplabcut_rows(world())))
+        packed.writestr("labels/m1_annot.txt", LABELS["m1_annot.txt"])
+
+    def count() -> int:
+        with unpacked(str(path)) as folder:
+            return len(find_tracks(folder))
+
+    for _ in range(MUTATIONS):
+        path.write_bytes(spoil_bytes(held.getvalue(), rng) if rng.random() < 0.9 else held.getvalue())
+        try:
+            assert count() == 1
+        except BadInput as error:
+            assert "all.zip" in str(error)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_harmless_changes_change_nothing(tmp_path: Path) -> None:

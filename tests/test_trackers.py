@@ -29,7 +29,7 @@ from reader_files import (
 
 from pretrain.errors import BadInput
 from pretrain.pose import arrays_npz
-from pretrain.pose.recording_names import candidates, recording_stem
+from pretrain.pose.recording_names import candidates, common_ending, recording_stem
 from pretrain.pose.schema import Schema
 from pretrain.pose.trackers import find_tracks, read_all_names, read_tracks, recognise, unpacked
 from pretrain.pose.tracks import Tracks, check_agreement, conform, extent_px, rename, resample, scale, schema_of
@@ -265,8 +265,9 @@ def test_two_files_of_one_recording_are_refused_and_folders_tell_recordings_apar
         write_deeplabcut(tmp_path / folder / f"1{SCORER}.csv", world())
     assert [t.name for t in read_all_names(find_tracks(str(tmp_path)))] == ["monday/1", "tuesday/1"]
     write_deeplabcut(tmp_path / "monday" / f"1{SCORER}_filtered.csv", world())
-    with pytest.raises(BadInput, match="both tracks of '1'"):
+    with pytest.raises(BadInput, match=r"both tracks of '1': choose with a pattern, such as '.*monday/\*_filtered\.csv'"):
         read_all_names(find_tracks(str(tmp_path)))
+    assert len(find_tracks(str(tmp_path / "monday" / "*_filtered.csv"))) == 1
 
 
 def test_recordings_in_a_zip(tmp_path: Path) -> None:
@@ -301,7 +302,11 @@ def test_which_recording_a_name_belongs_to() -> None:
     videos = dict.fromkeys(("1", "12", "m1_day1", "monday/7", "tuesday/7"), 5)
     assert candidates("1_annot.txt", videos) == ["1"]
     assert candidates("12_annot.txt", videos) == ["12"]
-    assert candidates("m1_day1_final.txt", videos) == ["m1_day1"]
+    assert candidates("m1_day1_scored by Ann.txt", videos) == []
+    assert candidates("m1_day1_scored by Ann.txt", videos, ending="_scored by Ann") == ["m1_day1"]
+    assert candidates("1_day2_annot.txt", videos) == []
+    assert common_ending([Path("a/1_by_ann.txt"), Path("12_by_ann.txt")]) == "_by_ann"
+    assert common_ending([Path("a/1.txt"), Path("11.txt")]) == common_ending([Path("1_x.txt")]) == ""
     assert candidates("123.txt", videos) == []
     assert candidates("7_annot.txt", videos) == ["monday/7", "tuesday/7"]
     assert candidates("7_annot.txt", videos, folder="tuesday") == ["tuesday/7"]

@@ -25,8 +25,8 @@ from pretrain.pose.arena_motion import draw_scene
 from pretrain.pose.arena_noise import MISSING, watch
 from pretrain.pose.arena_plan import Recording, official_recordings, recordings
 from pretrain.pose.arena_statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
-from pretrain.pose.arena_timeline import Timeline, draw_timeline
-from pretrain.pose.schema import CALMS21, Video
+from pretrain.pose.arena_timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
+from pretrain.pose.schema import CALMS21, Float, Video
 from pretrain.pose.store import StoreWriter
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "recordings", "simulate", "truth", "write_arena",
 ]  # fmt: skip
 
+MOST_TAKES = 8
+"""So often a short scene is played until its annotator sees every class in it."""
 ORIGIN = "simulated mice (arena): not recordings, scores on them are not CalMS21 scores"
 
 
@@ -45,20 +47,34 @@ def simulate(recording: Recording) -> tuple[Video, list[Labels]]:
     """
     _, motion, tracker, annotator = _chances(recording)
     happens = truth(recording)
-    scene = draw_scene(motion, happens)
+    for _ in range(MOST_TAKES):
+        scene = draw_scene(motion, happens)
+        labels = _labels(recording, happens, scene.reach_T, annotator)
+        # In a short recording an annotator may miss the only bout of a class; then the mice do it again.
+        if all(_nothing_missed(recording, happens, held) for held in labels):
+            break
     position, confidence, _ = watch(tracker, scene.keypoint_TMK, missing=recording.missing)
-    video = Video(name=recording.name, position_TMKX=position, confidence_TMK=confidence, source="simulated")
+    return Video(name=recording.name, position_TMKX=position, confidence_TMK=confidence, source="simulated"), labels
+
+
+def _labels(recording: Recording, happens: Timeline, reach_T: Float, rng: np.random.Generator) -> list[Labels]:
     if not recording.task:
-        return video, []
+        return []
     if recording.behaviour:
         classes: tuple[str, ...] = ("other", recording.behaviour)
-        frames = annotate_behaviour(annotator, happens.shows(recording.behaviour))
+        frames = annotate_behaviour(rng, happens.shows(recording.behaviour))
     else:
         classes = CLASSES
-        frames = annotate(annotator, ANNOTATORS[recording.annotator], happens, scene.reach_T)
-    labels = Labels(video=recording.name, task=recording.task, classes=classes, frames=frames, annotator=recording.annotator,
-                    split=recording.split)  # fmt: skip
-    return video, [labels]
+        frames = annotate(rng, ANNOTATORS[recording.annotator], happens, reach_T)
+    return [Labels(video=recording.name, task=recording.task, classes=classes, frames=frames, annotator=recording.annotator,
+                   split=recording.split)]  # fmt: skip
+
+
+def _nothing_missed(recording: Recording, happens: Timeline, labels: Labels) -> bool:
+    if recording.frames >= CUT_FROM_FRAMES:
+        return True
+    there = happens.shows(recording.behaviour).astype(np.int8) if recording.behaviour else happens.class_T
+    return len(np.setdiff1d(there, labels.frames)) == 0
 
 
 def truth(recording: Recording) -> Timeline:

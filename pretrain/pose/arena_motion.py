@@ -97,10 +97,10 @@ def _turns(rng: Random, act_T: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int
 
 def _body_lengths(rng: Random, length: Series, stretch_T: Series, other_stretch_T: Series, rears_T: Series) -> Series:
     """Length from neck to tail base (px), (T, M): the animal's own, its act, and slow changes of posture."""
-    posture = wander(rng, len(stretch_T), 70, channels=2)
+    posture = np.minimum(wander(rng, len(stretch_T), 70, channels=2), 1.8)  # there is an end to stretching
     resident = 1.05 * stretch_T * np.exp(0.17 * posture[0])
     # Seen from above a rearing mouse is short. The white mouse is also tracked with less certainty about its length.
-    intruder = 1.12 * other_stretch_T * np.exp(0.2 * posture[1] - 0.16 * np.minimum(posture[1], 0) ** 2) * (1 - 0.42 * rears_T)
+    intruder = 1.09 * other_stretch_T * np.exp(0.2 * posture[1] - 0.22 * np.minimum(posture[1], 0) ** 2) * (1 - 0.42 * rears_T)
     return np.stack([resident * length[0], intruder * length[1]], axis=1).astype(np.float32)
 
 

@@ -9,7 +9,7 @@ from pretrain.pose.arena_paths import Points, Series, wander
 from pretrain.pose.arena_timeline import Random
 from pretrain.pose.schema import CALMS21, Float
 
-JITTER_PX = 1.5
+JITTER_PX = 0.95
 """Standard deviation a coordinate in clear view; about 2 px from the true place."""
 KEYPOINT_JITTER = (1.25, 0.9, 0.9, 1.0, 1.25, 1.25, 1.1)
 """By keypoint: nose and hips are found less surely than ears and neck."""
@@ -21,6 +21,8 @@ SWAPS_PER_CLOSE_FRAME = 0.0008
 """Swaps of the animals that begin, per frame of close contact."""
 MISSING = 0.004
 """Share of points lost by default. CalMS21 has none (it gives doubtful ones instead); other trackers lose up to a third."""
+MISSING_FRAMES = 4.0
+"""For how long a point is lost, on average."""
 
 
 def watch(rng: Random, keypoint_TMK: Points, *, missing: float = MISSING) -> tuple[Float, Float, npt.NDArray[np.bool_]]:
@@ -45,7 +47,7 @@ def watch(rng: Random, keypoint_TMK: Points, *, missing: float = MISSING) -> tup
 
     quality = JITTER_PX * rng.lognormal(0.0, 0.2)
     usual = np.float32(quality) * np.outer([1.0, INTRUDER_JITTER], KEYPOINT_JITTER).astype(np.float32).ravel()
-    spread_T = 1 + 2.2 * close_T
+    spread_T = 1 + 1.6 * close_T
     channels = animals * keypoints
     noise = 0.75 * rng.standard_normal((2 * channels, frames), dtype=np.float32) + 0.65 * wander(rng, frames, 6, channels=2 * channels)
     noise *= np.tile(usual, 2)[:, None] * spread_T
@@ -101,16 +103,17 @@ def _swap(rng: Random, found: Points, close_T: Series) -> npt.NDArray[np.bool_]:
 def _lost(rng: Random, confidence: Float, missing: float) -> npt.NDArray[np.bool_]:
     """Which points are lost: the doubtful ones first, for a few frames each."""
     lost = np.zeros(confidence.shape, np.bool_)
-    if missing <= 0:
-        return lost
     frames, channels = confidence.shape
-    mean_span = 4.0
-    # Spans overlap and the last is cut off: aim at the share that is left after that.
-    count = round(-np.log1p(-min(missing, 0.95)) * confidence.size / mean_span)
     doubt = np.cumsum((1.02 - confidence.ravel()) ** 2, dtype=np.float64)
-    place = np.minimum(np.searchsorted(doubt, rng.random(count) * doubt[-1]), confidence.size - 1)
-    row, event = _spans(place // channels, rng.geometric(1 / mean_span, count), frames)
-    lost[row, (place % channels)[event]] = True
+    for _ in range(12):
+        # Spans fall on each other: go on until the share is there.
+        lacking = missing * lost.size - np.count_nonzero(lost)
+        if lacking < 0.01 * missing * lost.size or missing <= 0:
+            break
+        count = rng.poisson(lacking / MISSING_FRAMES)
+        place = np.minimum(np.searchsorted(doubt, rng.random(count) * doubt[-1]), lost.size - 1)
+        row, event = _spans(place // channels, rng.geometric(1 / MISSING_FRAMES, count), frames)
+        lost[row, (place % channels)[event]] = True
     return lost
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrain.errors import BadInput
+from pretrain.errors import refuse
 from pretrain.pose.arena_noise import MISSING
 from pretrain.pose.arena_statistics import (
     BEHAVIOUR_FRAMES,
@@ -67,8 +67,8 @@ class Recording:
 def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING) -> list[Recording]:
     """Plans an arena of any size: over half unlabelled, the rest shared out to Tasks 1 to 3, each with train and test.
 
-    Every class is in train and test of every task, at least two bouts of it where it fits. In a small arena that makes rare
-    acts more frequent than they are in CalMS21; from about a million frames on their shares are those published.
+    Every class is in train and test of every task, at least two bouts of it where they fit. In a small arena that makes rare
+    acts more frequent than they are in CalMS21, and Tasks 2 and 3 have only one or two recordings for each part.
 
     Args:
         frames: Frames of all recordings together.
@@ -76,10 +76,10 @@ def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING)
         missing: Share of points the tracker loses.
 
     Raises:
-        BadInput: If there are too few frames for every class, or ``missing`` is not a share.
+        BadInput: If there are too few frames for every class, ``seed`` is negative, or ``missing`` is not a share.
     """
-    if frames < SMALLEST_ARENA:
-        raise BadInput(f"an arena of {frames:,} frames is too short to hold every class of Tasks 1-3: ask for {SMALLEST_ARENA:,} or more")
+    too_short = f"{frames:,} frames are too few to hold every class of Tasks 1-3; ask for {SMALLEST_ARENA:,} or more"
+    _refuse([too_short] if frames < SMALLEST_ARENA else [], seed=seed, missing=missing)
     least = (2_400, 4_200, 3_200)
     task1, task2, task3 = (max(int(frames * share), need) for share, need in zip(TASK_SHARES.values(), least, strict=True))
     rest = frames - task1 - task2 - task3
@@ -108,10 +108,10 @@ def official_recordings(unlabelled_frames: int = 6_000_000, seed: int = 0, *, mi
         missing: Share of points the tracker loses; CalMS21 has none.
 
     Raises:
-        BadInput: If there are fewer unlabelled frames than videos, or ``missing`` is not a share.
+        BadInput: If there are fewer unlabelled frames than videos, ``seed`` is negative, or ``missing`` is not a share.
     """
-    if unlabelled_frames and unlabelled_frames < UNLABELLED_VIDEOS:
-        raise BadInput(f"{unlabelled_frames} unlabelled frames do not fill {UNLABELLED_VIDEOS} videos: ask for 0 or at least that many")
+    too_few = f"{unlabelled_frames} unlabelled frames do not fill {UNLABELLED_VIDEOS} videos; ask for 0 or at least that many"
+    _refuse([too_few] if unlabelled_frames and unlabelled_frames < UNLABELLED_VIDEOS else [], seed=seed, missing=missing)
     plan = [made for split in ("train", "test") for made in _task1(sum(CLASS_FRAMES["", split]), seed, split, SEQUENCES["1", split])]
     for (annotator, split), counts in CLASS_FRAMES.items():
         if annotator:
@@ -215,9 +215,15 @@ def _changed(recording: Recording, **values: object) -> Recording:
     return Recording(**{**vars(recording), **values})
 
 
-def _with_missing(plan: list[Recording], missing: float) -> list[Recording]:
+def _refuse(problems: list[str], *, seed: int, missing: float) -> None:
+    if seed < 0:
+        problems.append(f"the seed is {seed}; it must be 0 or more")
     if not 0 <= missing < 1:
-        raise BadInput(f"the share of missing points is {missing}; it must be at least 0 and below 1")
+        problems.append(f"the share of missing points is {missing}; it must be at least 0 and below 1")
+    refuse(problems, about="the arena cannot be made")
+
+
+def _with_missing(plan: list[Recording], missing: float) -> list[Recording]:
     return [_changed(recording, missing=missing) for recording in plan]
 
 

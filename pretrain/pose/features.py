@@ -219,7 +219,11 @@ def _shift(x: Tensor, frames: int) -> Tensor:
 
 
 def _difference(x: Tensor, lag: int) -> Tensor:
-    return _shift(x, lag // 2) - _shift(x, -(lag // 2))
+    """Change over ``lag`` frames centred on each; NaN where the window ends first."""
+    if x.shape[1] <= lag:
+        return torch.full_like(x, torch.nan)
+    gap = x.new_full((x.shape[0], lag // 2, *x.shape[2:]), torch.nan)
+    return torch.cat([gap, x[:, lag:] - x[:, :-lag], gap], 1)
 
 
 def _example(schema: Schema) -> Pose:

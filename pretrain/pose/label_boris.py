@@ -76,6 +76,8 @@ def read(path: Path) -> list[Sheet]:
         )
     problems, events = [], []
     for line, cells in rows[1:]:
+        if not any(cells):
+            continue
         if len(cells) != len(heading):
             problems.append(f"line {line}: {len(cells)} cells under {len(heading)} headings")
         events.append((line, dict(zip(heading, cells, strict=False))))

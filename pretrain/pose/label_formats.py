@@ -15,7 +15,7 @@ from pretrain.pose import arrays_npz, label_boris, label_caltech, label_npz, lab
 from pretrain.pose.annotations import Labels
 from pretrain.pose.label_sheets import Mismatch, Placed, Sheet, labels_of
 from pretrain.pose.label_text import decoded
-from pretrain.pose.recording_names import candidates, natural_order, strip_extensions
+from pretrain.pose.recording_names import candidates, common_ending, file_stem, natural_order, nearest
 from pretrain.pose.trackers import recognise
 
 MODULES = (label_caltech, label_boris, label_tables, label_npz)
@@ -85,6 +85,7 @@ def read_label_files(
     rates = fps if isinstance(fps, Mapping) else dict.fromkeys(videos, fps)
     address = Path(labels).expanduser()
     found = _found(address, videos)
+    ending = common_ending(found)
     placed, problems = [], []
     for path in found:
         try:
@@ -95,7 +96,7 @@ def read_label_files(
         if not sheets:
             _log.warning("%s is a label file in which nothing was scored", path)
         for sheet in sheets:
-            names = _belongs_to(sheet, videos)
+            names = _belongs_to(sheet, videos, ending)
             if len(names) == 1:
                 placed.append(Placed(sheet, names[0]))
             else:
@@ -129,11 +130,11 @@ def _found(address: Path, videos: Mapping[str, int]) -> list[Path]:
     return found
 
 
-def _belongs_to(sheet: Sheet, videos: Mapping[str, int]) -> list[str]:
-    own = (strip_extensions(sheet.path.name),)
+def _belongs_to(sheet: Sheet, videos: Mapping[str, int], ending: str) -> list[str]:
+    own = (file_stem(sheet.path),)
     fallback: list[str] = []
     for name in sheet.recording or own:
-        names = candidates(name, videos, folder=sheet.path.parent.name)
+        names = candidates(name, videos, folder=sheet.path.parent.name, ending=ending)
         if len(names) == 1:
             return names
         fallback = fallback or names
@@ -145,4 +146,6 @@ def _unplaced(sheet: Sheet, names: list[str], videos: Mapping[str, int]) -> str:
     if names:
         return f"{sheet.path}{called} could belong to several recordings: {', '.join(names)}. Name it after one"
     listed = ", ".join(list(videos)[:8]) + (f"… ({len(videos)} in all)" if len(videos) > 8 else "")
-    return f"{sheet.path}{called} belongs to no known recording; recordings: {listed}"
+    near = next((found for name in (*sheet.recording, file_stem(sheet.path)) if (found := nearest(name, videos))), "")
+    hint = f". If it is {near}, name it so" if near else ""
+    return f"{sheet.path}{called} belongs to no known recording; recordings: {listed}{hint}"

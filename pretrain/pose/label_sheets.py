@@ -185,6 +185,11 @@ def _tasks(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
     idle = [held for name, sheets in subjects.items() if name not in acting and not name for held in sheets]
     for subject, sheets in acting.items():
         behaviours = list(dict.fromkeys(b for s in sheets for b in s.sheet.behaviours if b != OTHER))
+        if not behaviours:
+            _log.warning(
+                "nothing but %r was scored in %s: no labels are made of it", OTHER, ", ".join(str(s.sheet.path) for s in sheets[:3])
+            )
+            continue
         task = behaviours[0] if len(behaviours) == 1 else SEVERAL
         name = task if len(acting) == 1 else f"{task}_{subject}" if subject else task
         named[name] += sheets + (idle if len(acting) == 1 else [])

@@ -14,9 +14,10 @@ A row of empty cells is an unlabelled frame.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ _COLUMNS = {
 _START, _STOP = r"(?:start|begin|onset|first|from)", r"(?:stop|end|offset|last|to)"
 _UNIT = r"(?:_|\s|\()*(?P<unit>frames?|s|sec|secs|seconds?|times?)?\)?"
 _INDEX = ("", "frame", "frames", "index", "unnamed: 0", "framenumber", "frameindex")
+_SAMPLE = 500  # rows that tell behaviours from features
 _Table = Sequence[tuple[int, list[str]]]
 
 
@@ -54,9 +56,11 @@ def _looks_one_hot(lines: Sequence[str]) -> bool:
     if len(lines) < 2 or not lines[1].strip():
         return False
     names = _names(lines[0])
-    cells = [cell.strip().strip('"') for cell in lines[1].split(delimiter_of(lines[0]))]
-    numeric = sum(bool(re.fullmatch(r"[-+\d.eE]+", name)) for name in names)
-    return len(cells) == len(names) and _binary(cells[-1]) is not None and bool(names[-1]) and numeric == 0
+    if not names[-1] or any(re.fullmatch(r"[-+\d.eE]+", name) for name in names):
+        return False  # no heading
+    rows = [line.split(delimiter_of(lines[0])) for line in lines[1:50] if line.strip()]
+    values = [_binary(cells[-1].strip().strip('"')) for cells in rows if len(cells) == len(names)]
+    return len(values) > len(rows) / 2 and sum(value in (0, 1) for value in values) > len(values) / 2
 
 
 def read(path: Path) -> list[Sheet]:
@@ -66,15 +70,16 @@ def read(path: Path) -> list[Sheet]:
         BadInput: With line and column.
     """
     lines = read_lines(path)
-    rows = list(cells_of(lines, delimiter_of(lines[0]), path))
-    heading = rows[0][1]
-    refuse(
-        [f"line {line}: {len(cells)} cells under {len(heading)} headings" for line, cells in rows[1:] if len(cells) != len(heading)][:20],
-        about=str(path),
-    )
+    rows = cells_of(lines, delimiter_of(lines[0]), path)
+    _, heading = next(rows)
     refuse([f"line 1: column {name!r} comes twice" for name in dict.fromkeys(heading) if heading.count(name) > 1][:20], about=str(path))
     columns = _interval_columns(heading)
-    return _intervals(rows, columns, path) if columns is not None else [_one_hot(rows, path)]
+    if columns is None:
+        return [_one_hot(heading, rows, path)]
+    body = [(line, cells) for line, cells in rows if any(cells)]
+    told = [f"line {line}: {len(cells)} cells under {len(heading)} headings" for line, cells in body if len(cells) != len(heading)]
+    refuse(told[:20], about=str(path))
+    return _intervals(heading, body, columns, path)
 
 
 def _interval_columns(names: Sequence[str]) -> dict[str, int] | None:
@@ -96,12 +101,12 @@ def _interval_columns(names: Sequence[str]) -> dict[str, int] | None:
     return found | {"seconds": found["start in seconds"]}
 
 
-def _intervals(rows: _Table, columns: dict[str, int], path: Path) -> list[Sheet]:
+def _intervals(heading: Sequence[str], rows: _Table, columns: dict[str, int], path: Path) -> list[Sheet]:
     timed = bool(columns["seconds"])
     bouts: dict[tuple[str, str, str], list[Bout]] = defaultdict(list)
     inclusive = _stop_is_inclusive(rows, columns, path)
     problems = []
-    for line, cells in rows[1:]:
+    for line, cells in rows:
         where = f"{path}, line {line}"
         given = {meaning: cells[columns[meaning]] for meaning in ("start", "stop", "behaviour")}
         behaviour = OTHER if given["behaviour"].lower() in ("none", OTHER) else given["behaviour"]
@@ -116,7 +121,7 @@ def _intervals(rows: _Table, columns: dict[str, int], path: Path) -> list[Sheet]
             problems.append(f"line {line}: no behaviour")
         recording, subject, annotator = (cells[columns[key]] if key in columns else "" for key in ("recording", "subject", "annotator"))
         if "recording" in columns and not recording:
-            problems.append(f"line {line}: no {rows[0][1][columns['recording']]}")
+            problems.append(f"line {line}: no {heading[columns['recording']]}")
         bouts[recording, subject, annotator].append(Bout(start, stop, behaviour, where))
     refuse(problems[:20], about=str(path))
     if not bouts:
@@ -134,7 +139,7 @@ def _stop_is_inclusive(rows: _Table, columns: dict[str, int], path: Path) -> boo
     if columns["seconds"] or "duration" not in columns:
         return True
     extra = set()
-    for line, cells in rows[1:]:
+    for line, cells in rows:
         start, stop, duration = (
             frame_number(cells[columns[k]], f"{path}, line {line}, {k}", lowest=0) for k in ("start", "stop", "duration")
         )
@@ -152,41 +157,47 @@ def _binary(cell: str) -> int | None:
     return {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "": UNLABELLED, "nan": UNLABELLED}.get(cell.strip().lower())
 
 
-def _one_hot(rows: _Table, path: Path) -> Sheet:
-    heading, body = rows[0][1], rows[1:]
-    if not body:
+def _one_hot(heading: list[str], rows: Iterator[tuple[int, list[str]]], path: Path) -> Sheet:
+    sample = list(itertools.islice(rows, _SAMPLE))
+    if not sample:
         raise BadInput(f"{path}, line 2: a heading and no frames")
-    plain = re.sub(r"[^a-z0-9: ]", "", heading[0].lower()) if heading else ""
-    indexed = plain in _INDEX
-    if indexed:
-        _check_index(body, path)
-    columns: list[list[int]] = []
-    place = len(heading)
-    while place > int(indexed):
-        values = [_binary(cells[place - 1]) for _, cells in body]
-        odd = [row for row, value in enumerate(values) if value is None]
-        if len(odd) > len(values) / 2:
-            break  # poses or features stand here; behaviours are to their right
-        if odd:
-            line, cells = body[odd[0]]
-            raise BadInput(f"{path}, line {line}, column {place} ({heading[place - 1]}): {cells[place - 1][:40]!r} is neither 0 nor 1")
-        columns.insert(0, [value for value in values if value is not None])
-        place -= 1
-    names = tuple(heading[place:])
+    indexed = re.sub(r"[^a-z0-9: ]", "", heading[0].lower()) in _INDEX
+    first = _first_behaviour(heading, sample, indexed=indexed)
+    names = tuple(heading[first:])
     if not names or not all(names):
         raise BadInput(f"{path}, line 1: no behaviour columns of 0 and 1 with a name at its right end ({', '.join(heading[-5:])})")
-    marks = np.array(columns, np.int8).T
-    partly = np.flatnonzero((marks == UNLABELLED).any(1) & ~(marks == UNLABELLED).all(1))
-    if len(partly):
-        raise BadInput(f"{path}, line {body[int(partly[0])][0]}: some cells are empty; a frame is labelled whole or not at all")
-    return Sheet(path=path, recording=(), behaviours=tuple(OTHER if n.lower() == "none" else n for n in names), marks=marks)
+    marks: list[list[int]] = []
+    counted_from = 0
+    for row, (line, cells) in enumerate(itertools.chain(sample, rows)):
+        where = f"{path}, line {line}"
+        if line != row + 2:
+            raise BadInput(f"{where}: the line before it is blank; every line must be a frame")
+        if len(cells) != len(heading):
+            raise BadInput(f"{where}: {len(cells)} cells under {len(heading)} headings")
+        if indexed:
+            found = frame_number(cells[0], f"{where}, column 1", lowest=0)
+            counted_from = min(found, 1) if row == 0 else counted_from
+            if found != counted_from + row:
+                raise BadInput(
+                    f"{where}, column 1: frame {found}, wanted {counted_from + row}; frames are counted from 0 or 1 without a gap"
+                )
+        values = [_binary(cell) for cell in cells[first:]]
+        if None in values:
+            place = first + values.index(None)
+            raise BadInput(f"{where}, column {place + 1} ({heading[place]}): {cells[place][:40]!r} is neither 0 nor 1")
+        if UNLABELLED in values and any(value != UNLABELLED for value in values):
+            raise BadInput(f"{where}: some cells are empty; a frame is labelled whole or not at all")
+        marks.append([value for value in values if value is not None])
+    behaviours = tuple(OTHER if name.lower() == "none" else name for name in names)
+    return Sheet(path=path, recording=(), behaviours=behaviours, marks=np.array(marks, np.int8))
 
 
-def _check_index(body: _Table, path: Path) -> None:
-    first = frame_number(body[0][1][0], f"{path}, line {body[0][0]}, column 1", lowest=0)
-    if first > 1:
-        raise BadInput(f"{path}, line {body[0][0]}, column 1: frames are counted from {first}; wanted 0 or 1")
-    for row, (line, cells) in enumerate(body):
-        found = frame_number(cells[0], f"{path}, line {line}, column 1", lowest=0)
-        if found != first + row:
-            raise BadInput(f"{path}, line {line}, column 1: frame {found}, wanted {first + row}; frames must be counted without a gap")
+def _first_behaviour(heading: Sequence[str], sample: _Table, *, indexed: bool) -> int:
+    """Place of the first behaviour: to its left stands a column mostly of other things than 0 and 1 (poses, features), or nothing."""
+    first = len(heading)
+    while first > int(indexed):
+        odd = sum(_binary(cells[first - 1]) is None for _, cells in sample if len(cells) == len(heading))
+        if odd > len(sample) / 2:
+            break
+        first -= 1
+    return first

@@ -56,7 +56,7 @@ def delimiter_of(line: str) -> str:
 
 
 def cells_of(lines: Sequence[str], delimiter: str, path: Path, *, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of each line that is not blank.
+    """(line, cells) of each line that is not blank; a line of delimiters alone is not blank.
 
     Raises:
         BadInput: If a line cannot be parted into cells.
@@ -64,7 +64,7 @@ def cells_of(lines: Sequence[str], delimiter: str, path: Path, *, first_line: in
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         for cells in reader:
-            if any(cell.strip() for cell in cells):
+            if cells and (len(cells) > 1 or cells[0].strip()):
                 yield first_line + reader.line_num - 1, [cell.strip() for cell in cells]
     except csv.Error as error:
         raise BadInput(f"{path}, line {first_line + max(reader.line_num, 1) - 1}: {error}") from error

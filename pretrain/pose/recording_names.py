@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pretrain.errors import refuse
@@ -67,12 +67,19 @@ def unique_names(found: Sequence[tuple[Path, str]]) -> list[str]:
             folders[path.parent].append(path)
         problems += [
             f"{' and '.join(p.name for p in held)} in {folder} are both tracks of {name!r}: "
-            f"choose with a pattern, such as {str(folder / ('*' + held[0].suffix))!r}, or move one away"
+            f"choose with a pattern, such as {str(folder / _pattern(held))!r}, or move one away"
             for folder, held in folders.items()
             if len(held) > 1
         ]
     refuse(problems[:20], about="more than one file for a recording")
     return [name if len(by_name[name]) == 1 else _qualified(path, name, by_name[name]) for path, name in found]
+
+
+def _pattern(rivals: Sequence[Path]) -> str:
+    """A pattern that one of them fits and the others do not, if endings tell them apart."""
+    names = sorted((path.name for path in rivals), key=len)
+    tail = names[-1][len(_shared_beginning(names)) :]
+    return f"*{tail}" if "." in tail else f"*{rivals[0].suffix}"
 
 
 def _qualified(path: Path, name: str, rivals: Sequence[Path]) -> str:
@@ -83,26 +90,49 @@ def _qualified(path: Path, name: str, rivals: Sequence[Path]) -> str:
     return str(path)
 
 
-def candidates(label_name: str, videos: Mapping[str, object], *, folder: str = "") -> list[str]:
+def candidates(label_name: str, videos: Iterable[str], *, folder: str = "", ending: str = "") -> list[str]:
     """The recordings that a label file of this name could belong to; more than one is for a person to settle.
 
-    An equal name wins; else the longest recording name that begins the label's (``1`` begins ``1_final``, but not ``12``).
+    The name must be the recording's, as it is, or without what the usual tools add, or without the ending that all label files of
+    the set share. That it begins with a recording's name is not enough: ``m1_day2`` is not ``m1``.
     Among recordings told apart by their folders, the one of the label's own folder wins.
 
     Args:
         label_name: The label file's name, extension or not.
-        videos: By name.
+        videos: Names of the recordings.
         folder: Name of the folder that holds the label file.
+        ending: Of all label files of the set (:func:`common_ending`).
     """
-    full, stem = strip_extensions(label_name), recording_stem(label_name)
     last = {video: video.rsplit("/", 1)[-1] for video in videos}
-    for key in (full, stem):
-        exact = [video for video in videos if video == key] or [video for video in videos if last[video] == key]
-        if exact:
-            return _in_folder(exact, folder)
-    begins = [video for video in videos if full.startswith(last[video]) and not full[len(last[video]) :][:1].isalnum()]
-    longest = max((len(last[video]) for video in begins), default=0)
-    return _in_folder([video for video in begins if len(last[video]) == longest], folder)
+    full = file_stem(label_name)
+    for key in dict.fromkeys((full, recording_stem(label_name), full.removesuffix(ending))):
+        found = [video for video in last if video == key] or [video for video in last if last[video] == key]
+        if found:
+            return _in_folder(found, folder)
+    return []
+
+
+def common_ending(paths: Sequence[Path]) -> str:
+    """What the names of two files or more end in, from a delimiter on: ``_by_ann`` of ``1_by_ann.txt`` and ``2_by_ann.txt``."""
+    stems = [file_stem(path) for path in paths]
+    if len(set(stems)) < 2:
+        return ""
+    shared = _shared_beginning([stem[::-1] for stem in stems])[::-1]
+    found = re.search(r"[_\-. ].*$", shared)
+    return found[0] if found else ""
+
+
+def _shared_beginning(names: Sequence[str]) -> str:
+    """Character by character."""
+    first, last = min(names), max(names)
+    same = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return first[: next(same, min(len(first), len(last)))]
+
+
+def nearest(name: str, videos: Iterable[str]) -> str:
+    """The recording whose name begins this one, to suggest it; empty where there is none."""
+    stem = file_stem(name)
+    return max((video for video in videos if stem.startswith(video.rsplit("/", 1)[-1])), key=len, default="")
 
 
 def _in_folder(videos: list[str], folder: str) -> list[str]:

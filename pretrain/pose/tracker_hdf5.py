@@ -62,7 +62,7 @@ def node(file: Any, place: str, path: Path) -> Any:
         if isinstance(link, h5py.ExternalLink):
             raise BadInput(f"{path}: {place} links to another file ({link.filename}); only whole files are read")
         here = here.get(step)
-        if here is not None and here.file.id != file.file.id and here.file.filename != file.file.filename:
+        if isinstance(link, h5py.SoftLink) and here is not None and here.file.filename != file.file.filename:
             raise BadInput(f"{path}: {place} lies in another file ({here.file.filename}); only whole files are read")
     return here
 

@@ -1,6 +1,7 @@
 """NWB with poses in the ndx-pose extension: a PoseEstimation for each animal, a PoseEstimationSeries for each keypoint.
 
-HDF5 keeps no order of its groups, so animals come in the order of the alphabet. Frames come from the series' rate, or from their timestamps; where timestamps leave frames out, those are missing.
+HDF5 keeps no order of its groups, so animals come in the order of the alphabet, keypoints in that of the skeleton. Frames
+come from the series' rate, or from their timestamps; where timestamps leave frames out, those are missing.
 """
 
 from __future__ import annotations
@@ -35,12 +36,13 @@ def read(path: Path, *, names_only: bool = False) -> Tracks:
     with open_hdf5(path) as file:
         animals = _animals(file, path)
         names = tuple(animals)
-        keypoints, edges = _keypoints(next(iter(animals.values())), path)
+        have = {name: _keypoints(group, path) for name, group in animals.items()}
+        keypoints, edges = have[names[0]]
         refuse(
             [
-                f"animal {name} has keypoints {', '.join(_keypoints(group, path)[0])}, animal {names[0]} has {', '.join(keypoints)}"
-                for name, group in animals.items()
-                if set(_keypoints(group, path)[0]) != set(keypoints)
+                f"animal {name} has keypoints {', '.join(theirs)}, animal {names[0]} has {', '.join(keypoints)}"
+                for name, (theirs, _) in have.items()
+                if set(theirs) != set(keypoints)
             ],
             about=str(path),
         )

@@ -205,7 +205,7 @@ def unpacked(address: str) -> Iterator[str]:
                     )
                 for info in packed.infolist():
                     inside = PurePosixPath(info.filename.replace("\\", "/"))
-                    if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0]:
+                    if inside.is_absolute() or ".." in inside.parts or ":" in info.filename:
                         raise BadInput(f"{path}: {info.filename!r} would be written outside the folder; refused")
                 packed.extractall(folder)
         except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:

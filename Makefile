@@ -1,0 +1,39 @@
+# make quickstart   set up, then the main job on simulated mice, in a few minutes
+# make test         set up, then all tests
+# make check        ruff and mypy
+# make bench        benchmarks, each a table and JSON
+# make setup        the environment alone, in .venv
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: setup quickstart test check bench clean
+
+setup: $(READY)
+
+# torch comes first and alone, by its pin: nothing that is installed later can then choose another build.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "Ethoray needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,trackers]'
+	@touch $(READY)
+
+quickstart: setup
+	$(RUN) finetune/quickstart.py
+
+test: setup
+	$(RUN) -m pytest $(ARGS)
+
+check: setup
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+bench: setup
+	$(RUN) benchmarks/run_all.py
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

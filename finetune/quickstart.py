@@ -1,0 +1,75 @@
+"""The main job from start to end on the embedded default: simulated mice, pretraining, Tasks 1-3, controls beside them.
+
+    make quickstart
+    python finetune/quickstart.py [--out runs/quickstart] [--data STORE]
+
+Scores on simulated mice are not CalMS21 scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import finetune.run
+import pretrain.run
+from finetune.encoder import HANDMADE, RANDOM
+from pretrain import places
+from pretrain.config import SCALES, Scale, read
+from pretrain.errors import BadInput, exit_status
+from pretrain.launch import DATA_CPUS, cluster
+from pretrain.tracking import ui_command
+
+TASKS = {"classic_classification": "Task 1", "annotation_style_transfer": "Task 2", "new_behaviors": "Task 3"}
+SMALL = ["--trials", "4", "--seeds", "3", "--set", "steps=150", "--set", "evaluations=3", "--set", "recipe=quickstart"]
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs the command line ``words``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default=f"runs/quickstart-{time.strftime('%Y%m%d-%H%M%S')}", help="folder of the runs (%(default)s)")
+    parser.add_argument("--data", help="pose store with Tasks 1-3; left out: a small simulated arena")
+    args = parser.parse_args(words)
+    out = places.run_folder(args.out, kind="quickstart")
+    if out.exists():
+        raise BadInput(f"{out} is there already: choose another --out")
+    data = args.data or places.default_store()
+    scale = read(Scale, "laptop", SCALES, {})
+    began = time.monotonic()
+    with cluster(scale, cpus_wanted=scale.workers * scale.cpus_per_worker + DATA_CPUS):
+        _say(f"1 of 4: pretraining on every frame of {data}, no label in sight")
+        pretrain.run.main(["--recipe", "quickstart", "--data", data, "--out", str(out / "pretrain")])
+        scores = {}
+        for number, (task, name) in enumerate(TASKS.items(), 2):
+            _say(f"{number} of 4: {name} ({task}): pretrained, random weights, hand-made features")
+            for encoder in (str(out / "pretrain"), RANDOM, HANDMADE):
+                kind = "pretrained" if encoder not in (RANDOM, HANDMADE) else encoder
+                folder = out / f"{task}-{kind}"
+                finetune.run.main(["--encoder", encoder, "--task", task, "--data", data, "--out", str(folder), *SMALL])
+                scores[name, kind] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    _say(f"done in {time.monotonic() - began:.0f} s. Simulated mice: these are not CalMS21 scores.")
+    print(_table(scores))
+    print(f"\npictures: {out}/*/confusion.png, {out}/*/ethogram.png")
+    print(f"compare the runs: {ui_command(scale.tracking, Path(out))}")
+
+
+def _say(sentence: str) -> None:
+    print(f"\n== {sentence}", flush=True)
+
+
+def _table(scores: dict[tuple[str, str], dict[str, float]]) -> str:
+    kinds = {"pretrained": "pretrained", RANDOM: "random weights", HANDMADE: "hand-made features"}
+    lines = [f"{'macro F1 / MAP on test':24}" + "".join(f"{title:>22}" for title in kinds.values()) + f"{'chance MAP':>14}"]
+    for name in TASKS.values():
+        cells = "".join(f"{scores[name, kind]['macro_f1']:>15.3f} / {scores[name, kind]['map']:.3f}"[-22:].rjust(22) for kind in kinds)
+        lines.append(f"{name:24}{cells}{scores[name, 'pretrained']['chance_map']:>14.3f}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(exit_status(main))
