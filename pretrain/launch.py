@@ -24,6 +24,11 @@ from pretrain.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
 
+# Ray reports home, exports metrics and prints tables unless it is told otherwise; a user's own setting stands.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0", "RAY_TRAIN_METRICS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}  # fmt: skip
 DATA_CPUS = 1  # what Ray Data needs beside the workers; with none it waits for ever, without a word
 
 
@@ -64,6 +69,9 @@ def cluster(scale: Scale, *, cpus_wanted: float, gpus_wanted: float = 0) -> Iter
     Raises:
         BadInput: If the machines have less than that, or the address does not answer; nothing is started then.
     """
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     address = scale.address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         _refuse_small(scale, ray.cluster_resources(), cpus_wanted, gpus_wanted, "this cluster")
@@ -73,8 +81,6 @@ def cluster(scale: Scale, *, cpus_wanted: float, gpus_wanted: float = 0) -> Iter
         own = {"CPU": float(scale.cpus or os.cpu_count() or 1)}
         if not scale.gpu:
             _refuse_small(scale, own, cpus_wanted, gpus_wanted, "this machine (scale key cpus)")
-        for name in ("RAY_USAGE_STATS_ENABLED", "RAY_enable_metrics_collection", "RAY_TRAIN_METRICS_ENABLED"):
-            os.environ.setdefault(name, "0")
         ray.init(address="local", num_cpus=int(own["CPU"]), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     else:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pretrain.collapse import signs_of_collapse
 from pretrain.draws import Draws
 from pretrain.encoders import Embedder
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -21,24 +22,31 @@ class Learner(nn.Module):
         augment: How views differ. An objective of one view gets one augmented view as well.
         precision: ``float32``, ``bf16`` (matrix products in bfloat16, losses and weights in float32) or ``auto``: bf16 where
             :func:`multiplies_bf16` says so.
+
+    Attributes:
+        watch: Whether the next step also measures signs of collapse; to be set where a step's values are logged.
     """
 
     def __init__(self, embedder: Embedder, objective: AbstractObjective, augment: Augment, *, precision: str = "auto") -> None:
         super().__init__()
         self.embedder, self.objective, self.augment, self.precision = embedder, objective, augment, precision
+        self.watch = False
 
     def forward(self, windows: Windows) -> Loss:
         """The loss of this worker's rows."""
         draws = Draws(windows.key_B)
         schema = self.embedder.features.schema
         poses = [self.augment(windows.pose, schema, draws, view=str(view)) for view in range(self.objective.views)]
-        joined = Pose(*(torch.cat(parts) for parts in zip(*poses, strict=True)))
+        seen = [self.objective.hide(pose, windows, draws, view=view) for view, pose in enumerate(poses)]
+        joined = Pose(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
         device = windows.valid_BT.device.type
         half = self.precision == "bf16" or (self.precision == "auto" and multiplies_bf16(device))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
             z = self.embedder(joined, windows.valid_BT.repeat(len(poses), 1))
             views = tuple(View(pose, z_BTD.float()) for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True))
             loss: Loss = self.objective(views, windows, draws)
+        if self.watch:
+            loss = Loss(loss.total, {**loss.parts, **signs_of_collapse(views, windows, draws)})
         return loss
 
 

@@ -49,7 +49,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     learner = new_learner(recipe, store).to(device)
     optimiser = torch.optim.AdamW(learner.parameters(), lr=recipe.optimiser.lr, weight_decay=recipe.optimiser.weight_decay, fused=True)
     model = nn.parallel.DistributedDataParallel(learner) if workers.count() > 1 else learner
-    at: dict[str, Any] = {"epoch": 0, "step": 0, "seconds": 0.0}
+    at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}
     if checkpoint := ray.train.get_checkpoint():
         with checkpoint.as_directory() as folder:
             state = load_state(Path(folder))
@@ -58,7 +58,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         at = state["at"]
 
     steps = lanes.steps * recipe.epochs
-    progress = Progress(steps=steps, frames=store.frames * recipe.epochs, seconds=at["seconds"], run=settings["run"])
+    progress = Progress(steps=steps, frames=store.frames * recipe.epochs, epochs=recipe.epochs, before=at["progress"], run=settings["run"])
     while at["epoch"] < recipe.epochs:
         for windows in stream.epoch(at["epoch"], at["step"]):
             step = at["epoch"] * lanes.steps + at["step"]
@@ -82,7 +82,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             if last_of_epoch:
                 at["epoch"], at["step"] = at["epoch"] + 1, 0
             if last_of_epoch or (scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0):
-                at["seconds"] = progress.seconds
+                at["progress"] = progress.state()
                 made_by = {"recipe": settings["recipe"], "data": store.fingerprint, "step": step + 1, "steps": steps}
                 keep(learner, {"learner": learner.state_dict(), "optimiser": optimiser.state_dict(), "at": at}, made_by)
     return progress.result()
@@ -96,7 +96,7 @@ def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> No
     with tempfile.TemporaryDirectory() as folder:
         save_encoder(Path(folder) / "encoder", learner.embedder, made_by=made_by)
         save_state(Path(folder), state)
-        ray.train.report(state["at"], checkpoint=ray.train.Checkpoint.from_directory(folder))
+        ray.train.report({"epoch": state["at"]["epoch"], "step": state["at"]["step"]}, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def new_learner(recipe: Recipe, store: Store) -> Learner:

@@ -10,8 +10,7 @@ that all programs run at the speed of memory. Anything that needs a missing poin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -43,10 +42,10 @@ class Program:
 
     def applies_to(self, animals: int) -> list[tuple[int, ...]]:
         """The animals, or pairs of animals, it is measured on."""
+        if self.of == "animal":
+            return [(one,) for one in range(animals)]
         pairs = list(itertools.permutations(range(animals), 2))
-        chosen = {"animal": [(one,) for one in range(animals)], "towards": pairs,
-                  "pair": [(a, b) for a, b in pairs if a < b], "first": [(a, b) for a, b in pairs if a == 0]}  # fmt: skip
-        return [tuple(who) for who in chosen[self.of]]
+        return [(a, b) for a, b in pairs if self.of == "towards" or (self.of == "pair" and a < b) or (self.of == "first" and a == 0)]
 
 
 def program(*, of: Of, unit: str, thresholds: tuple[float, ...]) -> Callable[[Callable[..., Tensor]], Program]:
@@ -109,8 +108,15 @@ class Animal:
         self._planes, self._marks, self._chosen, self._whole = planes_AKXBT, marks, chosen, whole
 
     def _point(self, place: int) -> Tensor:
-        point = self._planes[:, place]
-        return point if self._chosen is None else point[self._chosen]
+        return self._choose(self._planes[:, place])
+
+    def _choose(self, x: Tensor) -> Tensor:
+        chosen = self._chosen
+        if chosen is None or chosen == list(range(len(x))):
+            return x
+        if chosen == list(range(len(x)))[::-1]:
+            return x.flip(0)
+        return x[chosen[0] : chosen[0] + 1] if len(chosen) == 1 else x[chosen]
 
     @cached_property
     def nose(self) -> Tensor:
@@ -136,12 +142,14 @@ class Animal:
     def centre(self) -> Tensor:
         """Mean of the points that are seen."""
         if self._whole is not None and self._chosen is not None:
-            return self._whole.centre[self._chosen]
+            return self._choose(self._whole.centre)
         return self._whole_centre if not self._gaps else self._planes.nanmean(1)
 
     @cached_property
     def moved(self) -> Tensor:
         """Displacement of the centre: mean over the points that are seen at both times."""
+        if self._whole is not None:
+            return self._choose(self._whole.moved)
         return _moved(self._whole_centre) if not self._gaps else _moved(self._planes).nanmean(1)
 
     @cached_property
@@ -151,7 +159,7 @@ class Animal:
     @cached_property
     def _gaps(self) -> bool:
         # Means over seen points cost three times as much. Asking would halt a GPU, which can afford them.
-        return torch.compiler.is_compiling() or self._planes.device.type != "cpu" or bool(self._whole_centre.isnan().any())
+        return torch.compiler.is_compiling() or self._planes.device.type != "cpu" or bool(self._whole_centre.sum().isnan())
 
 
 def all_programs() -> tuple[Program, ...]:
@@ -193,49 +201,29 @@ def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
         (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of a window, where movement
         cannot be measured.
     """
-    batch, frames, animals, keypoints, coordinates = position_BTMKX.shape
-    assert (animals, keypoints, coordinates) == schema.shape and coordinates == 2, "poses of another skeleton"
-    planes = position_BTMKX.reshape(batch * frames, -1).t().contiguous()
-    planes_MKXBT = planes.view(animals, keypoints, coordinates, batch, frames)
-    marks = Landmarks.of(schema)
-    everyone = Animal(planes_MKXBT, marks)
-    sides: dict[tuple[int, ...], Animal] = {}
-    found = []
-    for one in all_programs():
-        who = one.applies_to(animals)
-        if who:
-            roles = list(zip(*who, strict=True))
-            for role in roles:
-                sides.setdefault(role, Animal(planes_MKXBT, marks, list(role), everyone))
-            given = [everyone] if one.of == "animal" else [sides[role] for role in roles]
-            found.append(one.measure(*given))
-    return torch.cat(found).movedim(0, -1)
+    return torch.cat(list(_each(position_BTMKX, schema))).movedim(0, -1)
 
 
-def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 8192, threads: int | None = None) -> Tensor:
+def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 32_768) -> Tensor:
     """All programs over one long recording, block by block so that the work stays in the processor's cache.
 
     Args:
-        position_TMKX: px, on the CPU; any number of frames.
+        position_TMKX: px; any number of frames.
         schema: The skeleton.
         block: Frames worked on at a time.
-        threads: Blocks worked on at a time; as many as torch may use where None.
 
     Returns:
-        (T, P), as :func:`measure`; stored program by program.
+        (T, P), as :func:`measure` returns for one window of all frames; stored program by program.
     """
     total = len(position_TMKX)
-    out_PT = torch.empty(len(_columns(schema)), total)
-
-    def work(first: int) -> None:
-        begin, end = max(0, first - SPAN), min(total, first + block + SPAN)
-        last = min(total, first + block)
-        with torch.inference_mode():
-            value_PT = measure(position_TMKX[None, begin:end], schema)[0].T
-            out_PT[:, first:last] = value_PT[:, first - begin : last - begin]
-
-    with ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
-        list(pool.map(work, range(0, total, block)))
+    out_PT = position_TMKX.new_empty(len(_columns(schema)), total)
+    with torch.inference_mode():
+        for first in range(0, total, block):
+            begin, end, last = max(0, first - SPAN), min(total, first + block + SPAN), min(total, first + block)
+            column = 0
+            for value_ABT in _each(position_TMKX[None, begin:end], schema):
+                rows = slice(column, column := column + len(value_ABT))
+                out_PT[rows, first:last] = value_ABT[:, 0, first - begin : last - begin]
     return out_PT.T
 
 
@@ -271,6 +259,24 @@ def soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float = 0
     return share.masked_fill(value_BTP.isnan().unsqueeze(-1), torch.nan)
 
 
+def _each(position_BTMKX: Tensor, schema: Schema) -> Iterator[Tensor]:
+    """The columns of one program after the other, (A, B, T)."""
+    batch, frames, animals, keypoints, coordinates = position_BTMKX.shape
+    assert (animals, keypoints, coordinates) == schema.shape, "poses of another skeleton"
+    planes = position_BTMKX.reshape(batch * frames, -1).t().contiguous()
+    planes_MKXBT = planes.view(animals, keypoints, coordinates, batch, frames)
+    marks = Landmarks.of(schema)
+    everyone = Animal(planes_MKXBT, marks)
+    sides: dict[tuple[int, ...], Animal] = {}
+    for one in all_programs():
+        who = one.applies_to(animals)
+        if who:
+            roles = list(zip(*who, strict=True))
+            for role in roles:
+                sides.setdefault(role, Animal(planes_MKXBT, marks, list(role), everyone))
+            yield one.measure(*([everyone] if one.of == "animal" else [sides[role] for role in roles]))
+
+
 def _columns(schema: Schema) -> list[tuple[Program, tuple[int, ...]]]:
     return [(one, who) for one in all_programs() for who in one.applies_to(len(schema.animals))]
 
@@ -283,16 +289,19 @@ def _moved(point: Tensor) -> Tensor:
 
 
 def _length(v: Tensor) -> Tensor:
-    """(A, X, B, T) to (A, B, T). The tiny addend, a millionth of a pixel, gives standing still a gradient (0)."""
+    """(A, X, B, T) to (A, B, T); the gradient of standing still is 0."""
     x, y = v.unbind(1)
-    return torch.addcmul(x * x, y, y).add_(1e-12).sqrt_()
+    if v.requires_grad:
+        still = (x == 0) & (y == 0)
+        x = torch.where(still, x.detach() + 1e-6, x)
+    return torch.hypot(x, y)
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
     """Signed angle from a to b; NaN where one of them has no length."""
     (ax, ay), (bx, by) = a.unbind(1), b.unbind(1)
     cross, dot = torch.addcmul(ax * by, ay, bx, value=-1), torch.addcmul(ax * bx, ay, by)
+    if cross.device.type == "cpu" and not cross.requires_grad and bool(cross.all()):  # nobody points exactly along b: nothing to guard
+        return torch.atan2(cross, dot)
     none = (cross == 0) & (dot == 0)
     return torch.atan2(cross, dot.masked_fill(none, 1.0)).masked_fill(none, torch.nan)
-
-

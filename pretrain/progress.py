@@ -25,12 +25,16 @@ class Progress:
     Args:
         steps: Steps of the whole run.
         frames: Frames of the whole run, over all workers and epochs.
-        seconds: Spent before this start, when a run goes on.
+        epochs: Epochs of the whole run.
+        before: What :meth:`state` returned, when a run goes on.
         run: Where curves go.
     """
 
-    def __init__(self, *, steps: int, frames: int, seconds: float, run: TrackedRun | None) -> None:
-        self._steps, self._frames, self._before, self._run = steps, frames, seconds, run
+    def __init__(self, *, steps: int, frames: int, epochs: int, before: Mapping[str, Any] | None, run: TrackedRun | None) -> None:
+        self._steps, self._frames, self._run = steps, frames, run
+        self._epoch_steps = steps // epochs
+        self._before = before["seconds"] if before else 0.0
+        self._losses: list[float] = list(before["losses"]) if before else []
         self._began, self._first = time.monotonic(), -1
         self._every = max(1, steps // _CURVE_POINTS)
         self._line = max(1, steps // _LINES)
@@ -46,11 +50,14 @@ class Progress:
         if self._first < 0:
             self._first, self._began_steps = step, time.monotonic()
         last = step + 1 == self._steps
+        if step % self._epoch_steps == 0:
+            self._losses = []
         if step % self._every and not last:
             return
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         shared = workers.mean(torch.stack([value.detach().float() for value in tensors.values()])).tolist()
         self._last = dict(zip(tensors, shared, strict=True)) | {n: v for n, v in values.items() if not isinstance(v, Tensor)}
+        self._losses.append(self._last["loss"])
         if workers.rank() > 0:
             return
         elapsed = time.monotonic() - self._began_steps
@@ -66,10 +73,15 @@ class Progress:
         if last and self._run is not None:
             self._run.flush()
 
+    def state(self) -> dict[str, Any]:
+        """What a run that goes on needs to report as if it had not stopped."""
+        return {"seconds": self.seconds, "losses": self._losses}
+
     def result(self) -> dict[str, Any]:
-        """Last loss, frames, seconds, frames per second."""
+        """Mean loss of the last epoch, frames, seconds, frames per second."""
         seconds = self.seconds
-        return {"loss": self._last.get("loss"), "frames": self._frames, "seconds": round(seconds, 2),
+        loss = sum(self._losses) / len(self._losses) if self._losses else None
+        return {"loss": loss, "frames": self._frames, "seconds": round(seconds, 2),
                 "frames_per_s": round(self._frames / max(seconds, 1e-9), 1)}  # fmt: skip
 
 

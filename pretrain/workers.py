@@ -51,7 +51,8 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         # Each worker's loss is a share of the whole, so the gradient of a row is the sum over the workers' shares.
-        grad = grads[0].contiguous()
+        # A copy: autograd may have handed the same tensor to somebody else, and all_reduce writes into it.
+        grad = grads[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         rows = len(grad) // count()
         return grad[rank() * rows : (rank() + 1) * rows]

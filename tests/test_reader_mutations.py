@@ -53,14 +53,14 @@ PLACE = re.compile(
     r"lines? \d|column \d|is empty|not a tracks file \(|not a label file|no format known|no stream|no line|no heading|annotated from|"
     r"animals? .* has bodyparts|there is no column|twice|belongs to no known recording"
 )
-BINARY = ("h5", "slp", "nwb", "npz")
-FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.mkdir", "os.remove", "os.rename", "socket.connect")
+BINARY = ("h5", "slp", "nwb", "npz", "zip")
+FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "socket.connect")
 _watched: list[str] = []
 _watching = False
 
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
-    if _watching and event in FORBIDDEN:
+    if _watching and (event in FORBIDDEN or (event == "os.mkdir" and "exploded" in str(arguments))):
         _watched.append(f"{event} {arguments}")
 
 
@@ -367,10 +367,7 @@ def test_spoilt_zips_of_recordings_are_unpacked_or_refused(tmp_path: Path) -> No
 
     for _ in range(MUTATIONS):
         path.write_bytes(spoil_bytes(held.getvalue(), rng) if rng.random() < 0.9 else held.getvalue())
-        try:
-            assert count() == 1
-        except BadInput as error:
-            assert "all.zip" in str(error)
+        assert watched(count, path) in (1, None)
     assert list(tmp_path.iterdir()) == [path]
 
 

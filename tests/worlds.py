@@ -12,6 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pretrain.components import build
+from pretrain.encoders import Embedder, build_embedder
+from pretrain.learner import Learner
+from pretrain.objectives import AbstractObjective
+from pretrain.pose.augment import Augment
 from pretrain.pose.schema import CALMS21, Schema, Video
 from pretrain.pose.store import Chunks, Store, StoreWriter
 from pretrain.pose.windows import Pose, Windows
@@ -20,9 +25,10 @@ MICE = CALMS21
 RATS = Schema.from_names(animals=("rat1", "rat2"), keypoints=("top", "body", "tail", "tail-m", "tail-e"), fps=30.0, image_px=(640.0, 480.0))
 SKELETONS = {"mice": MICE, "rats": RATS}
 
-# A mouse that looks along +x of the picture. y points down, so its left side has the smaller y.
-BODY_KX = np.array([[40, 0], [25, -10], [25, 10], [15, 0], [-15, -12], [-15, 12], [-35, 0]], np.float32)
-TINY = {"encoder": {"name": "tcn", "width": 8, "layers": 2}, "objective": {"name": "contrastive", "projection": 8}}
+# A mouse that looks along +x of the picture, its points around their mean. y points down, so its left has the smaller y.
+BODY_KX = np.array([[37, 0], [22, -10], [22, 10], [12, 0], [-21, -12], [-21, 12], [-51, 0]], np.float32)
+FEATURES = {"groups": ["posture", "motion", "relation", "distances", "scene", "confidence"]}  # what any encoder may ask for
+SMALL = {"tcn": {"width": 16, "layers": 3}}  # other encoders are taken as they are
 
 
 def stiff(centre_TX: npt.ArrayLike, heading_T: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -79,6 +85,22 @@ def windows_of(schema: Schema, *, batch: int = 6, frames: int = 48, seed: int = 
 def rows_of(windows: Windows, rows: slice | Tensor) -> Windows:
     """Some rows of a batch."""
     return Windows(Pose(*(x[rows] for x in windows.pose)), windows.valid_BT[rows], windows.key_B[rows])
+
+
+def embedder_of(schema: Schema, encoder: str, pose: Pose) -> Embedder:
+    """An embedder with weights from a seed and features fitted on ``pose``."""
+    torch.manual_seed(7)
+    embedder = build_embedder(schema, features=FEATURES, encoder={"name": encoder, **SMALL.get(encoder, {})})
+    embedder.features.fit(pose)
+    return embedder
+
+
+def learner_of(schema: Schema, encoder: str, objective: str, pose: Pose, augment: Augment | None = None) -> Learner:
+    """What is trained, from component names alone, always the same."""
+    embedder = embedder_of(schema, encoder, pose)
+    loss: AbstractObjective = build("pretrain.objectives", {"name": objective}, AbstractObjective, embedder.dim, schema)
+    loss.fit(pose)
+    return Learner(embedder, loss, augment or Augment(), precision="float32")
 
 
 def marked(number: int, frames: int, schema: Schema = MICE) -> Video:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.encoders import AbstractEncoder
+from pretrain.encoders._over_time import over_time
 from pretrain.pose.features import Features
 
 
@@ -46,6 +47,6 @@ class _Block(nn.Module):
 
     def forward(self, h_BTD: Tensor, valid_BT1: Tensor) -> Tensor:
         x_BTD = torch.where(valid_BT1, self.norm(h_BTD), 0.0)
-        x_BTD = self.conv(x_BTD.transpose(1, 2)).transpose(1, 2)
+        x_BTD = over_time(self.conv, x_BTD)
         y_BTD: Tensor = h_BTD + self.mix(nn.functional.gelu(x_BTD))
         return y_BTD

@@ -16,6 +16,7 @@ class View(NamedTuple):
     """One augmented view of the windows, embedded."""
 
     pose: Pose
+    """The view, what the objective hid from the encoder included."""
     z_BTD: Tensor
     """float32."""
 
@@ -38,6 +39,27 @@ class AbstractObjective(nn.Module, ABC):
 
     views: int = 1
     """How many views of each window it needs."""
+    shares_views: bool = True
+    """Whether other objectives can use its views as well; not where it hides long stretches of them."""
+
+    def fit(self, pose: Pose) -> None:
+        """Takes scales, ranges or thresholds from a sample of unlabelled poses, once, before training. Nothing by default."""
+        del pose
+
+    def hide(self, pose: Pose, windows: Windows, draws: Draws, *, view: int) -> Pose:
+        """What the encoder gets to see of a view. A hidden point is a missing one: NaN with confidence 0.
+
+        Args:
+            pose: The augmented view.
+            windows: The windows as they were recorded, and which frames exist.
+            draws: Random draws that belong to the windows.
+            view: Which view, from 0.
+
+        Returns:
+            The pose itself by default.
+        """
+        del windows, draws, view
+        return pose
 
     @abstractmethod
     def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:

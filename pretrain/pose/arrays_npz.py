@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,7 +22,7 @@ def members(path: Path) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(path) as packed:
             names = packed.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
+    except (zipfile.BadZipFile, OSError, ValueError, IndexError, RuntimeError, struct.error):
         return ()
     return tuple(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
 
@@ -51,7 +52,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         ValueError,
         EOFError,
         RuntimeError,
-        NotImplementedError,
+        IndexError,
+        struct.error,
         MemoryError,
         OverflowError,
     ) as error:

@@ -66,9 +66,9 @@ class Augment:
             position = torch.where(flip.unsqueeze(-1), sides, position)
             confidence = torch.where(flip, confidence[:, :, :, partner], confidence)
         if self.exchange and animals > 1:
-            order = draws.uniform(f"{view}/order", animals).argsort(1)
-            trade = on("exchange", self.exchange, 1)
-            order = torch.where(trade, order, torch.arange(animals, device=order.device))
+            # A turn of the row of animals that leaves nobody in place: for two animals, the exchange.
+            turn = 1 + (draws.uniform(f"{view}/order", 1) * (animals - 1)).long()
+            order = (torch.arange(animals, device=position.device) + turn * on("exchange", self.exchange, 1)) % animals
             rows = torch.arange(batch, device=order.device)[:, None]
             position = position.transpose(1, 2)[rows, order].transpose(1, 2)
             confidence = confidence.transpose(1, 2)[rows, order].transpose(1, 2)

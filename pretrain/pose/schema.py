@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ def _bones(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     by_plain.setdefault("tailbase", by_plain.get("tail", ""))
     if all(by_plain.get(end) for bone in _MOUSE_BONES for end in bone):
         return tuple((by_plain[a], by_plain[b]) for a, b in _MOUSE_BONES)
-    return tuple(zip(names[:-1], names[1:], strict=True))
+    return tuple(pairwise(names))
 
 
 CALMS21 = Schema(

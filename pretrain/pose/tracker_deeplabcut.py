@@ -129,6 +129,8 @@ class Layout:
         def place(t: int, m: int, k: int, x: int) -> str:
             return where(int(likelihood_at[m, k] if x < 0 else at[m, k, x]), t)
 
+        # DeepLabCut's median filter pads both ends of a recording with zeros: exactly (0, 0) is no place an animal was.
+        position[(position == 0).all(-1)] = np.nan
         return clean_points(position, confidence, where=place, about=str(self.path))
 
     def tracks(self, position: Float, confidence: Float, sha256: str = "") -> Tracks:

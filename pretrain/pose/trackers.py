@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import logging
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -208,7 +209,7 @@ def unpacked(address: str) -> Iterator[str]:
                     if inside.is_absolute() or ".." in inside.parts or ":" in info.filename:
                         raise BadInput(f"{path}: {info.filename!r} would be written outside the folder; refused")
                 packed.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError, IndexError, struct.error) as error:
             if isinstance(error, BadInput):
                 raise
             raise BadInput(f"{path}: the zip is truncated or damaged ({error or type(error).__name__})") from error

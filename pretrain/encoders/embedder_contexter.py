@@ -1,0 +1,88 @@
+"""The embedder and contexter of the MABe 2021 entry by B. Wild: a moment from both sides, then its past."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.encoders import AbstractEncoder
+from pretrain.encoders._over_time import over_time, surrounded
+from pretrain.errors import refuse
+from pretrain.pose.features import Features
+
+
+class EmbedderContexter(AbstractEncoder):
+    """A non-causal convolutional embedder under a causal convolutional contexter, pre-activation residual blocks throughout.
+
+    With the defaults an embedding sees 40 frames of the past (6 and 34) and 6 of the future. Convolutions are not padded;
+    the window is, with zeros, and frames that do not exist are zeros too. The layer norm that opens the entry's head closes this
+    encoder. Convolutions start Kaiming-normal (He et al. 2015) with biases 0.
+
+    Args:
+        features: What it reads.
+        width: Channels of the embedder.
+        context_width: Channels of the contexter, and D.
+        pointwise: Residual blocks of kernel 1 in the embedder.
+        embedder: Residual blocks of kernel 3 in the embedder; each sees 2 frames further to either side.
+        contexter: Residual blocks of kernel 3 in the contexter; each sees 4 frames further back, the layer before them 2.
+    """
+
+    def __init__(
+        self, features: Features, *, width: int = 128, context_width: int = 512, pointwise: int = 2, embedder: int = 3, contexter: int = 8,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        refuse(
+            [f"{name} is {value}; it must be at least {least}" for name, value, least in
+             (("width", width, 1), ("context_width", context_width, 1), ("pointwise", pointwise, 0), ("embedder", embedder, 0),
+              ("contexter", contexter, 0)) if value < least],
+            about="encoder embedder_contexter",
+        )  # fmt: skip
+        self.dim = context_width
+        self.context = (2 * embedder + 2 + 4 * contexter, 2 * embedder)
+        self.embed = nn.Sequential(
+            _Convolution(features.width, width, 1),
+            *(_Residual(width, 1, causal=False) for _ in range(pointwise)),
+            *(_Residual(width, 3, causal=False) for _ in range(embedder)),
+        )
+        self.relate = nn.Sequential(
+            _Convolution(width, context_width, 3), *(_Residual(context_width, 3, causal=True) for _ in range(contexter))
+        )
+        self.leave = nn.LayerNorm(context_width)
+
+    def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
+        """(B, T, F) to (B, T, D)."""
+        past, future = self.context
+        x, _ = surrounded(x_BTF, valid_BT, past=past, future=future)
+        z_BTD: Tensor = self.leave(self.relate(self.embed(x)))
+        return z_BTD
+
+
+class _Convolution(nn.Module):
+    """(B, T, C) to (B, T - kernel + 1, C)."""
+
+    def __init__(self, inputs: int, width: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(inputs, width, kernel)
+        nn.init.kaiming_normal_(self.conv.weight, a=0.01, nonlinearity="leaky_relu")
+        nn.init.zeros_(self.conv.bias) if self.conv.bias is not None else None
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        return over_time(self.conv, x_BTC)
+
+
+class _Residual(nn.Module):
+    """Layer norm, leaky ReLU, convolution, twice, beside a skip cropped to what is left (of the past alone, if causal)."""
+
+    def __init__(self, width: int, kernel: int, *, causal: bool) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.convs = nn.ModuleList(_Convolution(width, width, kernel) for _ in range(2))
+        lost = 2 * (kernel - 1)
+        self.first, self.last = (lost, 0) if causal else (lost // 2, lost // 2)
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        h = x_BTC
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            h = conv(F.leaky_relu(norm(h)))
+        return torch.add(x_BTC[:, self.first : x_BTC.shape[1] - self.last], h)

@@ -1,0 +1,71 @@
+"""A modern dense network over time: depthwise convolutions behind gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.encoders import AbstractEncoder
+from pretrain.encoders._over_time import each_channel_over_time, existing
+from pretrain.errors import refuse
+from pretrain.pose.features import Features
+
+
+class GatedConv(AbstractEncoder):
+    r"""Residual blocks in which one half of the channels, moved over time, is let through by the other half.
+
+    .. math:: h \leftarrow h + W_o\,(\mathrm{SiLU}(W_g n) \odot (k * W_v n)), \quad n = \mathrm{LayerNorm}(h)
+
+    The gated convolution of Dauphin et al. 2017 with a depthwise kernel k, as in the block that Yu & Wang 2024 (MambaOut)
+    found to do without Mamba's recurrence. What a frame takes from its neighbours depends on what it is, which no fixed
+    kernel can do; and a depthwise kernel costs next to nothing, so that it can be wide: matrices multiply frame by frame.
+
+    Args:
+        features: What it reads.
+        width: Channels, and D.
+        inner: Channels behind each gate.
+        kernel: Taps of a kernel, odd.
+        dilations: Frames between the taps, block after block; the reach to either side is their sum times ``kernel // 2``.
+    """
+
+    def __init__(
+        self, features: Features, *, width: int = 96, inner: int = 128, kernel: int = 7, dilations: Sequence[int] = (1, 2, 4, 8, 4, 2)
+    ) -> None:
+        super().__init__()
+        refuse(
+            [f"{name} is {value}; it must be at least 1" for name, value in (("width", width), ("inner", inner)) if value < 1]
+            + ([f"kernel is {kernel}; it must be an odd number of frames"] if kernel < 1 or kernel % 2 == 0 else [])
+            + ([f"dilations are {list(dilations)}; each must be at least 1"] if any(step < 1 for step in dilations) else []),
+            about="encoder gated_conv",
+        )
+        self.dim = width
+        self.context = (kernel // 2 * sum(dilations),) * 2
+        self.enter = nn.Linear(features.width, width)
+        self.blocks = nn.ModuleList(_Block(width, inner, kernel, step) for step in dilations)
+        self.leave = nn.LayerNorm(width)
+
+    def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
+        """(B, T, F) to (B, T, D)."""
+        h_BTD = self.enter(x_BTF)
+        for block in self.blocks:
+            h_BTD = block(h_BTD, valid_BT)
+        z_BTD: Tensor = self.leave(h_BTD)
+        return z_BTD
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, inner: int, kernel: int, step: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.gate, self.value = nn.Linear(width, inner), nn.Linear(width, inner)
+        self.move = nn.Conv1d(inner, inner, kernel, padding=kernel // 2 * step, dilation=step, groups=inner, bias=False)
+        self.mix = nn.Linear(inner, width)
+        nn.init.zeros_(self.mix.bias)
+
+    def forward(self, h_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        n_BTD = self.norm(h_BTD)
+        moved = each_channel_over_time(self.move, existing(self.value(n_BTD), valid_BT))
+        y_BTD: Tensor = h_BTD + self.mix(F.silu(self.gate(n_BTD)) * moved)
+        return y_BTD

@@ -1,0 +1,311 @@
+"""What every encoder and every objective must hold. The folders are listed, so a new file is tested without being mentioned."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from worlds import FEATURES, SKELETONS, embedder_of, learner_of, rows_of, windows_of
+
+from pretrain.components import find, names, settings_of
+from pretrain.draws import Draws
+from pretrain.encoders import AbstractEncoder, Embedder, build_embedder
+from pretrain.errors import BadInput
+from pretrain.learner import Learner
+from pretrain.objectives import AbstractObjective, Loss, View
+from pretrain.pose.augment import Augment
+from pretrain.pose.windows import Pose, Windows
+
+ENCODERS, OBJECTIVES = names("pretrain.encoders"), names("pretrain.objectives")
+FRAMES = 48
+AUGMENT = Augment(mirror=0.5, jitter_px=1.0, drop_points=0.1, drop_frames=0.1)
+
+each_encoder = pytest.mark.parametrize("encoder", ENCODERS)
+each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
+each_skeleton = pytest.mark.parametrize("skeleton", SKELETONS)
+
+
+def test_the_folders_hold_at_least_these() -> None:
+    assert {"tcn", "handmade"} <= set(ENCODERS)
+    assert {"contrastive"} <= set(OBJECTIVES)
+
+
+@cache
+def world(skeleton: str) -> Windows:
+    """Six windows: whole, cut, of one frame, empty; a tenth of the points missing."""
+    return windows_of(SKELETONS[skeleton], batch=6, frames=FRAMES, seed=3, cut=(20, 1, 0))
+
+
+def stirred(module: nn.Module) -> nn.Module:
+    """Moves every parameter a little, so that nothing hides behind a weight that starts at zero."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    return module
+
+
+@cache
+def embedder(skeleton: str, encoder: str) -> Embedder:
+    made = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose)
+    stirred(made)
+    return made.eval()
+
+
+def learner(skeleton: str, objective: str, encoder: str = "tcn", augment: Augment = AUGMENT) -> Learner:
+    made = learner_of(SKELETONS[skeleton], encoder, objective, world(skeleton).pose, augment)
+    stirred(made)
+    return made
+
+
+def missing_everywhere(windows: Windows, rows: slice) -> Windows:
+    position, confidence = (x.clone() for x in windows.pose)
+    position[rows], confidence[rows] = torch.nan, 0
+    return windows._replace(pose=Pose(position, confidence))
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor | None]:
+    return {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+
+
+# -- encoders --------------------------------------------------------------------------------------------------------
+
+
+@each_encoder
+def test_an_encoder_is_named_by_its_file_and_built_from_its_signature(encoder: str) -> None:
+    kind = find("pretrain.encoders", encoder, AbstractEncoder)
+    assert all(setting.default is not setting.empty for setting in settings_of(kind).values()), "a setting without a default"
+    with pytest.raises(BadInput, match="unknown setting 'no_such_thing'"):
+        build_embedder(SKELETONS["mice"], features=FEATURES, encoder={"name": encoder, "no_such_thing": 1})
+
+
+@each_encoder
+@each_skeleton
+def test_one_finite_embedding_a_frame(skeleton: str, encoder: str) -> None:
+    made, windows = embedder(skeleton, encoder), world(skeleton)
+    z = made.embed(windows)
+    assert z.shape == (6, FRAMES, made.dim)
+    assert z.dtype == torch.float32
+    assert z[windows.valid_BT].isfinite().all()
+    assert z[windows.valid_BT].std(0).mean() > 0, "every frame has the same embedding"
+
+
+@each_encoder
+@each_skeleton
+def test_a_gradient_reaches_every_weight(skeleton: str, encoder: str) -> None:
+    made, windows = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose), world(skeleton)
+    stirred(made)
+    z = made.embed(windows)
+    (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1)))[windows.valid_BT].sum().backward()
+    silent = [name for name, grad in gradients(made).items() if grad is None or not grad.isfinite().all() or not grad.any()]
+    assert not silent
+
+
+@each_encoder
+def test_the_same_seed_gives_the_same_weights_and_embeddings(encoder: str) -> None:
+    one, two = (embedder_of(SKELETONS["mice"], encoder, world("mice").pose) for _ in range(2))
+    for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    for mode in (True, False):
+        assert torch.equal(one.train(mode).embed(world("mice")), two.train(mode).embed(world("mice")))
+
+
+@each_encoder
+def test_missing_points_are_tolerated(encoder: str) -> None:
+    windows = missing_everywhere(world("mice"), slice(0, 3))
+    made = embedder_of(SKELETONS["mice"], encoder, world("mice").pose)
+    z = made.embed(windows)
+    assert z.isfinite().all()
+    z.square().sum().backward()
+    assert all(grad is None or grad.isfinite().all() for grad in gradients(made).values())
+
+
+@each_encoder
+@pytest.mark.parametrize("training", [False, True])
+def test_frames_that_do_not_exist_reach_no_other(encoder: str, training: bool) -> None:
+    made, windows = embedder_of(SKELETONS["mice"], encoder, world("mice").pose), world("mice")
+    stirred(made)
+    x = made.features(windows.pose).detach()
+    valid = windows.valid_BT.clone()
+    valid[0, :7] = False  # a window may also begin before its video
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * 100
+    network = made.encoder.train(training)
+    one, two = network(x, valid), network(torch.where(valid.unsqueeze(-1), x, noise), valid)
+    torch.testing.assert_close(one[valid], two[valid], atol=1e-5, rtol=1e-4)
+
+
+@each_encoder
+def test_a_window_is_embedded_alone(encoder: str) -> None:
+    made, windows = embedder("mice", encoder), world("mice")
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    valid = windows.valid_BT[order]
+    torch.testing.assert_close(made.embed(rows_of(windows, order))[valid], made.embed(windows)[order][valid], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(made.embed(rows_of(windows, slice(1, 2))), made.embed(windows)[1:2], atol=1e-5, rtol=1e-4)
+
+
+@each_encoder
+def test_where_a_window_is_cut_short_does_not_matter(encoder: str) -> None:
+    """A frame followed by frames that do not exist is embedded as one at the end of a shorter window."""
+    made, windows = embedder("mice", encoder), world("mice")
+    x = made.features(windows.pose)[3:4]
+    whole = made.encoder(x, windows.valid_BT[3:4])[:, :20]
+    torch.testing.assert_close(made.encoder(x[:, :20], windows.valid_BT[3:4, :20]), whole, atol=1e-5, rtol=1e-4)
+
+
+@each_encoder
+def test_context_is_what_gradients_say(encoder: str) -> None:
+    made = embedder("mice", encoder)
+    before, after = made.encoder.context
+    frames = min(before + after + 9, 1024)
+    at = min(before + 4, frames // 2)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, frames, made.features.width, generator=generator, requires_grad=True)
+    z = made.encoder(x, torch.ones(1, frames, dtype=torch.bool))
+    (z[0, at] * torch.randn(made.dim, generator=generator)).sum().backward()
+    assert x.grad is not None
+    reached = x.grad[0].abs().sum(-1).nonzero().flatten().tolist()
+    assert reached, "an embedding depends on nothing"
+    assert at - reached[0] <= before, f"it looks {at - reached[0]} frames back, it says {before}"
+    assert reached[-1] - at <= after, f"it looks {reached[-1] - at} frames ahead, it says {after}"
+    if before + after + 9 <= 1024:
+        assert at - reached[0] >= before // 2, "it promises a far longer past than it uses"
+        assert reached[-1] - at >= after // 2, "it promises a far longer future than it uses"
+
+
+@each_encoder
+def test_changing_a_frame_beyond_the_context_changes_nothing(encoder: str) -> None:
+    made = embedder("mice", encoder)
+    frames = 2 * made.overlap + 21
+    windows = windows_of(SKELETONS["mice"], batch=1, frames=frames, seed=5)
+    at = frames // 2
+    position = windows.pose.position_BTMKX.clone()
+    position[:, : at - made.overlap] += 50 * torch.randn(1, at - made.overlap, 2, 7, 2, generator=torch.Generator().manual_seed(0))
+    position[:, at + made.overlap + 1 :] = torch.nan
+    changed = windows._replace(pose=Pose(position, windows.pose.confidence_BTMK))
+    torch.testing.assert_close(made.embed(changed)[0, at], made.embed(windows)[0, at], atol=1e-5, rtol=1e-4)
+    assert (made.embed(changed)[0, -1] != made.embed(windows)[0, -1]).any(), "the change is one that can be seen"
+
+
+@each_encoder
+def test_half_precision_is_near(encoder: str) -> None:
+    made, windows = embedder("mice", encoder), world("mice")
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        half = made.embed(windows).float()
+    z = made.embed(windows)
+    valid = windows.valid_BT
+    assert half[valid].isfinite().all()
+    assert (half[valid] - z[valid]).norm() < 0.1 * z[valid].norm()
+
+
+# -- objectives --------------------------------------------------------------------------------------------------------
+
+
+@each_objective
+def test_an_objective_is_named_by_its_file_and_built_from_its_signature(objective: str) -> None:
+    kind = find("pretrain.objectives", objective, AbstractObjective)
+    assert all(setting.default is not setting.empty for setting in settings_of(kind).values()), "a setting without a default"
+    assert learner("mice", objective).objective.views >= 1
+
+
+@each_objective
+@each_skeleton
+def test_a_finite_loss_whose_gradient_reaches_every_weight(skeleton: str, objective: str) -> None:
+    made = learner(skeleton, objective)
+    loss: Loss = made(world(skeleton))
+    assert loss.total.shape == ()
+    assert loss.total.isfinite()
+    assert loss.total > 0
+    for name, part in loss.parts.items():
+        assert part.shape == (), name
+        assert part.isfinite(), name
+        assert not part.requires_grad, f"{name} drags a graph along"
+    loss.total.backward()
+    silent = [name for name, grad in gradients(made).items() if grad is None or not grad.isfinite().all() or not grad.any()]
+    assert not silent
+
+
+@each_objective
+def test_the_same_seed_gives_the_same_loss(objective: str) -> None:
+    one, two = (learner("mice", objective)(world("mice")).total for _ in range(2))
+    assert torch.equal(one, two)
+
+
+@each_objective
+def test_another_epoch_draws_otherwise(objective: str) -> None:
+    made, windows = learner("mice", objective), world("mice")
+    assert made(windows).total != made(windows._replace(key_B=windows.key_B + 1)).total
+
+
+@each_objective
+def test_the_order_of_windows_does_not_matter(objective: str) -> None:
+    made, windows = learner("mice", objective), world("mice")
+    order = torch.tensor([4, 2, 0, 5, 1, 3])
+    torch.testing.assert_close(made(rows_of(windows, order)).total, made(windows).total, atol=1e-5, rtol=1e-4)
+
+
+@each_objective
+def test_empty_rows_do_not_count(objective: str) -> None:
+    made, windows = learner("mice", objective), world("mice")
+    assert not windows.valid_BT[5].any(), "the last row is to be an empty one"
+    torch.testing.assert_close(made(rows_of(windows, slice(0, 5))).total, made(windows).total, atol=1e-5, rtol=1e-4)
+    nothing = made(rows_of(windows, torch.tensor([5, 5])))
+    assert nothing.total == 0
+    nothing.total.backward()
+    assert all(grad is None or not grad.any() for grad in gradients(made).values())
+
+
+@each_objective
+def test_frames_that_do_not_exist_do_not_count(objective: str) -> None:
+    """What lies in a frame that does not exist is nobody's business: here other embeddings are put there."""
+    made, windows = learner("mice", objective, augment=Augment()), world("mice")
+    draws = Draws(windows.key_B)
+    poses = [made.objective.hide(windows.pose, windows, draws, view=view) for view in range(made.objective.views)]
+
+    def loss(filling: float) -> Tensor:
+        found = []
+        for pose in poses:
+            z = made.embedder(pose, windows.valid_BT)
+            found.append(View(pose, torch.where(windows.valid_BT.unsqueeze(-1), z, filling)))
+        return made.objective(tuple(found), windows, draws).total
+
+    torch.testing.assert_close(loss(30.0), loss(0.0), atol=1e-6, rtol=1e-5)
+
+
+@each_objective
+def test_windows_in_which_nothing_was_seen_are_tolerated(objective: str) -> None:
+    made = learner("mice", objective)
+    for rows in (slice(0, 2), slice(0, 6)):
+        loss = made(missing_everywhere(world("mice"), rows)).total
+        assert loss.isfinite()
+        made.zero_grad()
+        loss.backward()
+        assert all(grad is None or grad.isfinite().all() for grad in gradients(made).values())
+
+
+@each_objective
+def test_what_is_hidden_is_missing_not_zero_and_the_recording_stays(objective: str) -> None:
+    made, windows = learner("mice", objective), world("mice")
+    before = windows.pose.position_BTMKX.clone()
+    for view in range(made.objective.views):
+        pose = made.objective.hide(windows.pose, windows, Draws(windows.key_B), view=view)
+        assert torch.equal(pose.position_BTMKX.isnan().any(-1), pose.confidence_BTMK == 0)
+        kept = pose.confidence_BTMK > 0
+        assert torch.equal(pose.position_BTMKX[kept], before[kept])
+    made(windows)
+    assert torch.equal(windows.pose.position_BTMKX.nan_to_num(-1), before.nan_to_num(-1))
+
+
+@each_objective
+def test_training_on_one_batch_lowers_its_loss(objective: str) -> None:
+    made, windows = learner("mice", objective, augment=Augment()), windows_of(SKELETONS["mice"], batch=8, frames=FRAMES, seed=9)
+    optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(30):
+        loss = made(windows).total
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0], losses[::10]
