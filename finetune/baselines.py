@@ -1,14 +1,13 @@
 """The benchmark paper's own networks, one window a frame: supervised baselines without pretraining (CalMS21, Sun et al. 2021).
 
-Networks, windows and augmentation are theirs, and so are the initial weights of their framework, Keras. Coordinates are scaled by
-the image and nothing else is made of them; a missing point, which their data does not have, stays where it was last seen.
+Networks, windows and settings are theirs, and so are the initial weights and batch norm of their framework, Keras.
+``baseline_windows.py`` cuts what they read.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.frames import UNLABELLED
 from pretrain.errors import refuse
 
 
@@ -171,135 +169,10 @@ def _as_keras(module: nn.Module) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     if isinstance(module, nn.LSTM):
-        nn.init.xavier_uniform_(module.weight_ih_l0)
-        nn.init.orthogonal_(module.weight_hh_l0)
-        nn.init.zeros_(module.bias_ih_l0)
-        nn.init.zeros_(module.bias_hh_l0)
-        module.bias_hh_l0.requires_grad_(False)  # theirs has one bias, not two
+        enter, recur, bias, second_bias = module.parameters()
+        nn.init.xavier_uniform_(enter)
+        nn.init.orthogonal_(recur)
+        nn.init.zeros_(bias)
+        nn.init.zeros_(second_bias).requires_grad_(False)  # theirs has one
         with torch.no_grad():
-            module.bias_ih_l0[module.hidden_size : 2 * module.hidden_size] = 1.0
-
-
-def scaled(position_TMKX: Tensor, image_px: Sequence[float] = (1024.0, 570.0)) -> Tensor:
-    """Coordinates as shares of the image, (T, F) in the order (M, K, X).
-
-    A missing point (NaN) is where it was last seen, before that where it is first seen; one never seen lies in the image's centre.
-    """
-    position = position_TMKX.to(torch.float32) / torch.tensor(image_px, dtype=torch.float32, device=position_TMKX.device)
-    seen = position.isfinite().all(-1)
-    if seen.all():
-        return position.flatten(1)
-    frame = torch.arange(len(seen), device=seen.device).view(-1, 1, 1)
-    last = torch.where(seen, frame, -1).cummax(0).values
-    first = torch.where(seen, frame, len(seen)).amin(0, keepdim=True)
-    taken = torch.where(last < 0, first, last).clamp(max=len(seen) - 1)
-    held = position.gather(0, taken.unsqueeze(-1).expand(position.shape))
-    return torch.where(seen.any(0).unsqueeze(-1), held, 0.5).flatten(1)
-
-
-def standardised(extra_TD: Tensor, mean_D: Tensor, spread_D: Tensor) -> Tensor:
-    """Features from elsewhere with mean 0 and spread 1 by the training videos' moments; a dimension without spread becomes 0."""
-    return torch.where(spread_D > 1e-6, (extra_TD - mean_D) / spread_D.clamp(min=1e-6), 0.0)
-
-
-class Windows:
-    """The windows of some videos: every frame is the sample of the window around it, padded with zeros at the ends of its video.
-
-    Frames of all videos lie end to end with their padding between them; a batch is one selection of rows.
-
-    Args:
-        inputs: (T, F) of each video: :func:`scaled` coordinates, and any other features beside them.
-        settings: Window and skip.
-    """
-
-    def __init__(self, inputs: Sequence[Tensor], settings: Baseline) -> None:
-        refuse(["there is no video"] if not inputs else [], about="the baseline's windows")
-        before, after = settings.past * settings.skip, settings.future * settings.skip
-        self._rows_NF = torch.cat([F.pad(x_TF, (0, 0, before, after)) for x_TF in inputs])
-        lengths = torch.tensor([len(x_TF) for x_TF in inputs])
-        first = torch.cumsum(lengths + before + after, 0) - lengths - after
-        self._centre = torch.cat([torch.arange(int(n)) + int(start) for n, start in zip(lengths, first, strict=True)])
-        self._centre = self._centre.to(self._rows_NF.device)
-        self._steps_W = torch.arange(-settings.past, settings.future + 1, device=self._rows_NF.device) * settings.skip
-
-    def __len__(self) -> int:
-        """Frames, one window each."""
-        return len(self._centre)
-
-    def cut(self, frames: Tensor) -> Tensor:
-        """(B, W, F) around the given frames, counted through all videos."""
-        rows_BW = self._centre[frames].unsqueeze(1) + self._steps_W
-        return self._rows_NF.index_select(0, rows_BW.flatten()).view(*rows_BW.shape, -1)
-
-    def in_order(self, size: int) -> Iterator[Tensor]:
-        """All windows, ``size`` at a time, for labelling whole videos."""
-        for begin in range(0, len(self), size):
-            yield self.cut(torch.arange(begin, min(begin + size, len(self)), device=self._centre.device))
-
-
-def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) -> Tensor:
-    """The paper's augmentation: each window turned about the origin by U(-pi, pi), then moved by U(-0.25, 0.25) along each axis.
-
-    It acts on scaled coordinates, so that angles bend with the image's proportions; that is how it was published.
-
-    Args:
-        x_BWF: Windows; a changed copy is returned.
-        generator: Of the draws, on the CPU.
-        coordinates: How many of F, from the first, are x, y, x, y …; the others stay as they are.
-    """
-    drawn = torch.rand((len(x_BWF), 3), generator=generator).to(x_BWF.device)
-    angle = (drawn[:, 0] * 2 - 1) * math.pi
-    cos, sin = angle.cos(), angle.sin()
-    turn_BXY = torch.stack([cos, sin, -sin, cos], 1).view(-1, 2, 2)
-    points = x_BWF[..., :coordinates].reshape(len(x_BWF), -1, 2)
-    moved = torch.baddbmm((drawn[:, None, 1:] * 2 - 1) * 0.25, points, turn_BXY).view(*x_BWF.shape[:2], coordinates)
-    return moved if coordinates == x_BWF.shape[-1] else torch.cat([moved, x_BWF[..., coordinates:]], -1)
-
-
-def batches(
-    position: Sequence[Tensor], labels: Sequence[Tensor], settings: Baseline, generator: torch.Generator, *,
-    image_px: Sequence[float] = (1024.0, 570.0), extra: Sequence[Tensor] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-    """One epoch of training batches: every labelled frame once, in an order drawn anew.
-
-    Args:
-        position: (T, M, K, X) px of each video.
-        labels: (T,) class of each of its frames, or UNLABELLED.
-        settings: Window, batch, augmentation.
-        generator: Of order and augmentation, on the CPU; go on using the same one for the next epoch.
-        image_px: Width and height.
-        extra: (T, D) of each video, :func:`standardised`; laid beside the coordinates.
-
-    Yields:
-        (B, W, F) and (B,) int64. A last batch of one window, which has no batch statistics, is joined to the one before it.
-
-    Raises:
-        BadInput: If videos, labels and extra features do not belong together, or no frame is labelled.
-    """
-    problems = [
-        f"{len(position)} videos, but {name} of {len(held)}" for name, held in (("labels", labels), ("extra features", extra))
-        if held is not None and len(held) != len(position)
-    ]  # fmt: skip
-    for name, held in (("labels", labels), ("extra features", extra or [])):
-        problems += [
-            f"video {place} has {len(one)} frames, its {name} {len(other)}"
-            for place, (one, other) in enumerate(zip(position, held, strict=False))
-            if len(one) != len(other)
-        ]
-    if not any((held != UNLABELLED).any() for held in labels):
-        problems.append("no frame is labelled")
-    refuse(problems, about="the baseline's training data")
-    inputs = [scaled(held, image_px) for held in position]
-    coordinates = inputs[0].shape[1]
-    if extra is not None:
-        inputs = [torch.cat([x_TF, more.to(x_TF)], 1) for x_TF, more in zip(inputs, extra, strict=True)]
-    windows = Windows(inputs, settings)
-    label_N = torch.cat(list(labels)).to(torch.int64)
-    known = (label_N != UNLABELLED).nonzero().squeeze(1)
-    order = known[torch.randperm(len(known), generator=generator).to(known.device)]
-    places = list(order.split(settings.batch))
-    if len(places) > 1 and len(places[-1]) == 1:
-        places[-2:] = [torch.cat(places[-2:])]
-    for place in places:
-        x_BWF = windows.cut(place)
-        yield (augmented(x_BWF, generator, coordinates=coordinates) if settings.augment else x_BWF), label_N[place]
+            bias[module.hidden_size : 2 * module.hidden_size] = 1.0

@@ -89,6 +89,33 @@ def _behaviour(classes: tuple[str, ...]) -> str:
     return " / ".join(name for name in classes if name != rest)
 
 
+def with_some_test(found: list[Problem], *, share: float = 0.3, gap_s: float = 5.0, fps: float) -> tuple[list[Problem], list[str]]:
+    """Problems with something to score on, and sentences on what had to be done for it.
+
+    A problem with one labelled video and no test video is trained on the first part of that video and scored on the
+    rest, with a gap between. Frames of one video are not independent: such a score says little about other animals.
+
+    Args:
+        found: As :func:`problems` gives them.
+        share: Share of the video that is scored.
+        gap_s: Seconds between the parts that are used for neither.
+        fps: Frames per second.
+    """
+    made, notes = [], []
+    for problem in found:
+        if problem.test or len(problem.train) != 1:
+            made.append(problem)
+            continue
+        ((name, labels),) = problem.train.items()
+        cut = round(len(labels) * (1 - share))
+        before, after = labels.copy(), labels.copy()
+        before[max(0, cut - round(gap_s * fps)) :], after[:cut] = UNLABELLED, UNLABELLED
+        made.append(replace(problem, train={name: before}, test={name: after}))
+        notes.append(f"{problem.name}: one labelled video. It is trained on the first {1 - share:.0%} of {name!r} and scored on the last "
+                     f"{share:.0%}; frames of one video are not independent, so the score says little about other animals")  # fmt: skip
+    return made, notes
+
+
 def refuse_unfit(found: list[Problem]) -> list[str]:
     """Refuses problems that nothing can be learned from; returns sentences on those that can be, with a loss.
 
@@ -151,7 +178,8 @@ def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Lab
     names = sorted(problem.train)
     if len(names) == 1:
         labels = problem.train[names[0]]
-        cut = round(len(labels) * (1 - share))
+        known = np.flatnonzero((labels if labels.ndim == 1 else labels[:, 0]) != UNLABELLED)
+        cut = int(known[min(round(len(known) * (1 - share)), len(known) - 1)]) if len(known) else 0
         before, after = labels.copy(), labels.copy()
         before[cut:], after[:cut] = UNLABELLED, UNLABELLED
         return replace(problem, train={names[0]: before}), {names[0]: after}

@@ -17,7 +17,8 @@ import logging
 import sys
 
 from finetune.encoder import HANDMADE, RANDOM, open_encoder
-from finetune.labels import problems, refuse_unfit, with_test_of
+from finetune.heads import build_head
+from finetune.labels import problems, refuse_unfit, with_some_test, with_test_of
 from finetune.settings import TASKS, Tuning, task_file
 from finetune.tune import Question, tune
 from pretrain import places, runs
@@ -66,12 +67,15 @@ def main(words: list[str] | None = None) -> None:
     found = problems(store, args.task)
     if test_store is not store:
         found = with_test_of(found, problems(test_store, args.task), store, test_store)
-    for sentence in refuse_unfit(found):
+    found, notes = with_some_test(found, fps=store.schema.fps)
+    notes += refuse_unfit(found)
+    for sentence in notes:
         log.warning("%s", sentence)
     if args.videos is not None and args.videos < 1:
         raise BadInput(f"--videos {args.videos}: the label budget must be at least one video")
     given = args.encoder if args.encoder in (RANDOM, HANDMADE) else places.open_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed)
+    build_head(tuning.head, embedder.dim, [len(problem.classes) for problem in found])  # what cannot be built is said before anything starts
     out = places.run_folder(args.out, kind=f"finetune-{args.task}")
 
     with cluster(scale, cpus_wanted=1, gpus_wanted=scale.gpus_per_trial if scale.gpu else 0):
@@ -81,8 +85,9 @@ def main(words: list[str] | None = None) -> None:
         with tracking.start(f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume) as run:
             run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
             question = Question(
-                task=args.task, problems=found, store=store, test_store=test_store, embedder=embedder, encoder=about, videos=args.videos
-            )
+                task=args.task, problems=found, store=store, test_store=test_store, embedder=embedder, encoder=about, videos=args.videos,
+                notes=notes,
+            )  # fmt: skip
             result = tune(question, tuning, scale, out=out, run=run)
     print(f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\npictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
           f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP {result['map']:.3f} ± {result['map_std']:.3f} "

@@ -71,11 +71,11 @@ def search(
     rows: list[dict[str, Any]] = []
     failed: list[str] = []
     for result in results:
-        if result.error is not None or result.metrics_dataframe is None:
+        if result.error is not None or "best_score" not in (result.metrics or {}):
             failed.append(str(result.error).strip().splitlines()[-1] if result.error else "it reported nothing")
             continue
-        best = result.metrics_dataframe.sort_values(["score", "steps"], ascending=[False, True]).iloc[0]
-        rows.append({"choice": dict(result.config or {}), "steps": int(best["steps"]), "score": float(best["score"])})
+        found = result.metrics
+        rows.append({"choice": dict(result.config or {}), "steps": int(found["best_steps"]), "score": float(found["best_score"])})
     if not rows:
         raise RuntimeError(f"all {len(failed)} trials failed; the last said: {failed[-1] if failed else 'nothing'}")
     for sentence in sorted(set(failed)):

@@ -41,6 +41,7 @@ def validate(
     _one_share_of_cores()
     settings = tuning.with_choice(choice)
     parts: list[tuple[Problem, Labelled]] = [hold_out(problem, share=tuning.validation, seed=seed) for problem in problems]
+    best = {"best_score": -1.0, "best_steps": 0}
     with _own_run(run, choice) as own:
         for step, loss, model in fit(
             material, [part for part, _ in parts], settings, embedder=embedder, seed=seed, stops=stops_of(settings)
@@ -50,7 +51,9 @@ def validate(
             found = {"score": one_number(scores), "macro_f1": scores.macro_f1, "map": scores.map}
             if own is not None:
                 own.log_metrics({f"validation_{key}": value for key, value in found.items()} | {"training_loss": loss}, step=step)
-            ray.tune.report(found | {"training_loss": loss, "steps": step})
+            if found["score"] > best["best_score"]:
+                best = {"best_score": found["score"], "best_steps": step}
+            ray.tune.report(found | best | {"training_loss": loss, "steps": step})
 
 
 def _own_run(run: TrackedRun | None, choice: Mapping[str, Any]) -> AbstractContextManager[TrackedRun | None]:

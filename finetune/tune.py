@@ -41,6 +41,8 @@ class Question:
     """What to say of the encoder."""
     videos: int | None
     """Label budget."""
+    notes: Sequence[str] = ()
+    """What a reader of the scores should know."""
 
 
 def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: TrackedRun | None) -> dict[str, Any]:
@@ -64,7 +66,8 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
         "task": question.task,
         "macro_f1": scores.macro_f1, "macro_f1_std": scores.macro_f1_std, "map": scores.map, "map_std": scores.map_std,
         "chance_map": scores.chance_map,
-        **{key: value for key, value in scores.to_dict().items() if key in ("per_class", "per_seed", "notes", "problems")},
+        **{key: value for key, value in scores.to_dict().items() if key in ("per_class", "per_seed", "problems")},
+        "notes": [*question.notes, *scores.notes],
         "encoder": dict(question.encoder), "frozen": tuning.frozen, "videos": question.videos,
         "videos_drawn": {seed: {p.name: sorted(p.train) for p in budget} for seed, budget in budgets.items()} if question.videos else None,
         "search": best, "settings": {"tuning": plain(tuning), "chosen": plain(chosen), "scale": plain(scale)},

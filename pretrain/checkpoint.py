@@ -96,6 +96,10 @@ def load_encoder(place: str | Path, schema: Schema | None = None) -> tuple[Embed
         raise BadInput(f"the encoder {folder} is damaged: encoder.json: {error!r}") from error
     if version != VERSION:
         raise BadInput(f"the encoder {folder} has version {version}; this release reads {VERSION}")
+    refuse(
+        [f"encoder.json has no {key!r}" for key in ("schema", "features", "encoder") if not isinstance(about.get(key), dict)],
+        about=f"the encoder {folder} is damaged",
+    )
     trained_on = Schema.from_dict(about["schema"])
     if schema is not None:
         refuse(schema.differences(trained_on), about=f"the encoder {folder} (there) does not fit the store's skeleton (here)")

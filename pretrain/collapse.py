@@ -60,24 +60,28 @@ def signs_of_collapse(views: Sequence[View], windows: Windows, draws: Draws) -> 
     """All of them on a few frames of each window, for the log.
 
     Args:
-        views: What the objective was given. A positive pair is one moment in the first and the last of them; where there is
-            one view, a frame and the next.
+        views: Embedded views, with the poses that the encoder saw. Frames of which it saw nothing do not count. A positive pair is one
+            moment in the first two views; where they share none, a frame and the next.
         windows: Which frames exist.
         draws: Choose the frames.
 
     Returns:
         ``alignment``, ``uniformity``, ``effective_rank``, ``spread_mean``, ``spread_least``: scalars of this worker's rows.
-        Zeros where fewer than two frames exist.
+        Zeros where fewer than two frames were seen.
     """
     length_B1 = windows.valid_BT.sum(1, keepdim=True)
-    step = 0 if len(views) > 1 else 1
-    frame_BA = (draws.uniform("collapse", FRAMES) * (length_B1 - step).clamp(min=0)).long()
+    frame_BA = (draws.uniform("collapse", FRAMES) * (length_B1 - 1).clamp(min=0)).long()
     row_B1 = torch.arange(len(frame_BA), device=frame_BA.device).unsqueeze(1)
-    there = (length_B1 > step).expand_as(frame_BA).flatten()
-    a_ND = views[0].z_BTD[row_B1, frame_BA].flatten(0, 1)[there][:ROWS]
-    b_ND = views[-1].z_BTD[row_B1, (frame_BA + step).clamp(max=windows.valid_BT.shape[1] - 1)].flatten(0, 1)[there][:ROWS]
-    if len(a_ND) < 2:
-        return dict.fromkeys(("alignment", "uniformity", "effective_rank", "spread_mean", "spread_least"), views[0].z_BTD.new_zeros(()))
-    mean, least = spread(a_ND)
-    return {"alignment": alignment(a_ND, b_ND), "uniformity": uniformity(a_ND), "effective_rank": effective_rank(a_ND),
-            "spread_mean": mean, "spread_least": least}  # fmt: skip
+    at = [(row_B1, frame_BA), (row_B1, frame_BA), (row_B1, (frame_BA + 1).clamp(max=windows.valid_BT.shape[1] - 1))]
+    of = [views[0], views[min(1, len(views) - 1)], views[0]]
+    z_NDs = [view.z_BTD[place].flatten(0, 1) for view, place in zip(of, at, strict=True)]
+    seen_Ns = [(view.pose.confidence_BTMK[place] > 0).flatten(2).any(-1).flatten() for view, place in zip(of, at, strict=True)]
+    here = seen_Ns[0]
+    other = 1 if len(views) > 1 and int((here & seen_Ns[1]).sum()) > 1 else 2
+    both = here & seen_Ns[other]
+    z_ND = z_NDs[0][here][:ROWS]
+    if len(z_ND) < 2 or not both.any():
+        return dict.fromkeys(("alignment", "uniformity", "effective_rank", "spread_mean", "spread_least"), z_ND.new_zeros(()))
+    mean, least = spread(z_ND)
+    return {"alignment": alignment(z_NDs[0][both], z_NDs[other][both]), "uniformity": uniformity(z_ND),
+            "effective_rank": effective_rank(z_ND), "spread_mean": mean, "spread_least": least}  # fmt: skip

@@ -15,6 +15,7 @@ import yaml
 from pretrain.components import fits, type_name
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.augment import Augment
+from pretrain.tracking_address import full_address
 
 T = TypeVar("T")
 
@@ -120,6 +121,8 @@ class Scale:
         if self.cpus is not None and self.cpus < 1:
             problems.append(f"cpus is {self.cpus}; it must be at least 1, or null")
         refuse(problems, about="the scale")
+        if self.tracking is not None:
+            full_address(self.tracking, runs_folder=".")
 
 
 def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any]) -> T:

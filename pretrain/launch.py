@@ -135,7 +135,13 @@ def pretrain(recipe: Recipe, scale: Scale, *, store: Store, out: Path, run: Trac
         ),
     )
     with following(log_file):
-        finished = trainer.fit()
+        try:
+            finished = trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            for cause in error.worker_failures.values():
+                if isinstance(cause, BadInput):  # a part of the store that is damaged, say
+                    raise cause from error
+            raise
     with finished.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder) / "encoder", out / "encoder", dirs_exist_ok=True)
     result: dict[str, Any] = dict(finished.return_value) | {

@@ -46,7 +46,8 @@ class Learner(nn.Module):
             views = tuple(View(pose, z_BTD.float()) for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True))
             loss: Loss = self.objective(views, windows, draws)
         if self.watch:
-            loss = Loss(loss.total, {**loss.parts, **signs_of_collapse(views, windows, draws)})
+            shown = [View(pose, view.z_BTD) for pose, view in zip(seen, views, strict=True)]
+            loss = Loss(loss.total, {**loss.parts, **signs_of_collapse(shown, windows, draws)})
         return loss
 
 

@@ -3,8 +3,8 @@
 A program reads an animal's keypoints by name and returns a number a frame; thresholds cut the number into classes. To add
 one, write a function here and decorate it: it is found by being here, for every animal or pair of animals of any skeleton.
 
-Inside, tensors are planes, ``(A, X, B, T)`` with ``A`` animals or pairs: each coordinate of each point lies in one piece, so
-that all programs run at the speed of memory. Anything that needs a missing point is NaN.
+What a program sees of an animal is :class:`pretrain.pose.animal.Animal`: its nose, neck, tail base, axis, centre, and how
+the centre moved. What needs a missing point is NaN.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pretrain.pose.animal import SPAN, Animal, angle, displacement, length
 from pretrain.pose.landmarks import Landmarks
 from pretrain.pose.schema import Schema
-
-SPAN = 2
-"""Frames before and after a frame between which movement is measured."""
 
 Of = Literal["animal", "towards", "pair", "first"]
 
@@ -61,105 +58,37 @@ def program(*, of: Of, unit: str, thresholds: tuple[float, ...]) -> Callable[[Ca
 @program(of="animal", unit="px in 4 frames", thresholds=(10.0, 20.0))
 def speed(me: Animal) -> Tensor:
     """How far the body moved."""
-    return _length(me.moved)
+    return length(me.moved)
 
 
 @program(of="towards", unit="rad", thresholds=(0.5, 1.5))
 def facing(me: Animal, other: Animal) -> Tensor:
     """Angle between the body axis and the way to the other's centre, 0 (facing it) to pi."""
-    return _angle(me.axis, other.centre - me.centre).abs()
+    return angle(me.axis, other.centre - me.centre).abs()
 
 
 @program(of="animal", unit="px in 4 frames", thresholds=(5.0, 8.0))
 def nose_movement(me: Animal) -> Tensor:
     """How far the nose moved beyond what the body did."""
-    return _length(_moved(me.nose) - me.moved)
+    return length(displacement(me.nose) - me.moved)
 
 
 @program(of="pair", unit="px", thresholds=(60.0, 200.0))
 def nose_to_nose(me: Animal, other: Animal) -> Tensor:
     """Distance between noses."""
-    return _length(other.nose - me.nose)
+    return length(other.nose - me.nose)
 
 
 @program(of="first", unit="px", thresholds=(60.0, 200.0))
 def nose_to_tail(me: Animal, other: Animal) -> Tensor:
     """Distance from the nose to the other's tail base."""
-    return _length(other.tail_base - me.nose)
+    return length(other.tail_base - me.nose)
 
 
 @program(of="animal", unit="rad", thresholds=(-0.5, 0.5))
 def head_to_body(me: Animal) -> Tensor:
     """Signed angle at the neck from the body axis to the head; positive where the head points to the animal's right."""
-    return _angle(me.axis, me.nose - me.neck)
-
-
-class Animal:
-    """Some animals at once (all of them, or one side of all pairs), their points by name.
-
-    Args:
-        planes_AKXBT: Positions of the animals (px).
-        marks: Which keypoints play nose, neck and tail base.
-        chosen: Which animals, by place; all where None.
-        whole: The animals this is a choice of, where it is one.
-    """
-
-    def __init__(self, planes_AKXBT: Tensor, marks: Landmarks, chosen: list[int] | None = None, whole: Animal | None = None) -> None:
-        self._planes, self._marks, self._chosen, self._whole = planes_AKXBT, marks, chosen, whole
-
-    def _point(self, place: int) -> Tensor:
-        return self._choose(self._planes[:, place])
-
-    def _choose(self, x: Tensor) -> Tensor:
-        chosen = self._chosen
-        if chosen is None or chosen == list(range(len(x))):
-            return x
-        if chosen == list(range(len(x)))[::-1]:
-            return x.flip(0)
-        return x[chosen[0] : chosen[0] + 1] if len(chosen) == 1 else x[chosen]
-
-    @cached_property
-    def nose(self) -> Tensor:
-        """(A, X, B, T) px, as all points."""
-        return self._point(self._marks.nose)
-
-    @cached_property
-    def neck(self) -> Tensor:
-        """Where head and body meet."""
-        return self._point(self._marks.neck)
-
-    @cached_property
-    def tail_base(self) -> Tensor:
-        """Rear end of the body."""
-        return self._point(self._marks.tail_base)
-
-    @cached_property
-    def axis(self) -> Tensor:
-        """From the tail base to the neck."""
-        return self.neck - self.tail_base
-
-    @cached_property
-    def centre(self) -> Tensor:
-        """Mean of the points that are seen."""
-        if self._whole is not None and self._chosen is not None:
-            return self._choose(self._whole.centre)
-        return self._whole_centre if not self._gaps else self._planes.nanmean(1)
-
-    @cached_property
-    def moved(self) -> Tensor:
-        """Displacement of the centre: mean over the points that are seen at both times."""
-        if self._whole is not None:
-            return self._choose(self._whole.moved)
-        return _moved(self._whole_centre) if not self._gaps else _moved(self._planes).nanmean(1)
-
-    @cached_property
-    def _whole_centre(self) -> Tensor:
-        return self._planes.mean(1)
-
-    @cached_property
-    def _gaps(self) -> bool:
-        # Means over seen points cost three times as much. Asking would halt a GPU, which can afford them.
-        return torch.compiler.is_compiling() or self._planes.device.type != "cpu" or bool(self._whole_centre.sum().isnan())
+    return angle(me.axis, me.nose - me.neck)
 
 
 def all_programs() -> tuple[Program, ...]:
@@ -233,30 +162,38 @@ def classes(value_BTP: Tensor, threshold_PH: Tensor) -> Tensor:
     return above.masked_fill(value_BTP.isnan(), -1)
 
 
-def soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float = 0.1) -> Tensor:
-    """Soft labels: a probability for each class, differentiable with respect to the value.
+def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float = 0.1) -> Tensor:
+    r"""Soft labels: the log-probability of each class, differentiable with respect to the value however far it lies from a threshold.
 
-    A threshold t becomes a logistic step of width ``softness`` times the distance between a program's thresholds (times
-    its size where there is one only); the classes' probabilities are the differences between successive steps. As the
-    softness goes to 0 they become :func:`classes`.
+    A threshold t becomes a logistic step :math:`\sigma((v - t) / s)`, where s is ``softness`` times the distance between a program's
+    thresholds (times its size where there is one only); the classes' probabilities are the differences between successive
+    steps. As the softness goes to 0 they become :func:`classes`.
 
     Args:
         value_BTP: What :func:`measure` found.
-        threshold_PH: Rising thresholds of each program.
+        threshold_PH: Rising thresholds of each program, infinite ones last.
         softness: Above 0.
 
     Returns:
-        (B, T, P, H + 1), sum 1; NaN where the value is unknown.
+        (B, T, P, H + 1); NaN where the value is unknown.
     """
     finite = threshold_PH.isfinite()
     least = threshold_PH.masked_fill(~finite, torch.inf).amin(-1, keepdim=True)
     most = threshold_PH.masked_fill(~finite, -torch.inf).amax(-1, keepdim=True)
     gap = torch.where(most > least, most - least, least.abs()).clamp(min=1e-6)
-    gap = gap.masked_fill(~gap.isfinite(), 1.0)
-    above = torch.sigmoid((value_BTP.unsqueeze(-1) - threshold_PH) / (softness * gap))
-    steps = F.pad(F.pad(above, (1, 0), value=1.0), (0, 1), value=0.0)
-    share = steps[..., :-1] - steps[..., 1:]
-    return share.masked_fill(value_BTP.isnan().unsqueeze(-1), torch.nan)
+    width = softness * gap.masked_fill(~gap.isfinite(), 1.0)
+    step = (value_BTP.unsqueeze(-1) - threshold_PH) / width
+    beyond, short_of = F.logsigmoid(step), F.logsigmoid(-step)
+    # sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)), which no rounding spoils; b - a does not depend on the value.
+    apart = (threshold_PH.masked_fill(~finite, 0.0).diff() / width).masked_fill(~finite[:, 1:], torch.inf)
+    between = beyond[..., :-1] + short_of[..., 1:] + torch.log1p(-torch.exp(-apart))
+    never = torch.cat([torch.zeros_like(finite[:, :1]), ~finite], -1)
+    return torch.cat([short_of[..., :1], between, beyond[..., -1:]], -1).masked_fill(never, -torch.inf)
+
+
+def soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float = 0.1) -> Tensor:
+    """The probabilities themselves; (B, T, P, H + 1), sum 1."""
+    return log_soft_classes(value_BTP, threshold_PH, softness=softness).exp()
 
 
 def _each(position_BTMKX: Tensor, schema: Schema) -> Iterator[Tensor]:
@@ -279,29 +216,3 @@ def _each(position_BTMKX: Tensor, schema: Schema) -> Iterator[Tensor]:
 
 def _columns(schema: Schema) -> list[tuple[Program, tuple[int, ...]]]:
     return [(one, who) for one in all_programs() for who in one.applies_to(len(schema.animals))]
-
-
-def _moved(point: Tensor) -> Tensor:
-    """Displacement over 2 * SPAN frames, centred; NaN at the edges."""
-    if point.shape[-1] <= 2 * SPAN:
-        return torch.full_like(point, torch.nan)
-    return F.pad(point[..., 2 * SPAN :] - point[..., : -2 * SPAN], (SPAN, SPAN), value=torch.nan)
-
-
-def _length(v: Tensor) -> Tensor:
-    """(A, X, B, T) to (A, B, T); the gradient of standing still is 0."""
-    x, y = v.unbind(1)
-    if v.requires_grad:
-        still = (x == 0) & (y == 0)
-        x = torch.where(still, x.detach() + 1e-6, x)
-    return torch.hypot(x, y)
-
-
-def _angle(a: Tensor, b: Tensor) -> Tensor:
-    """Signed angle from a to b; NaN where one of them has no length."""
-    (ax, ay), (bx, by) = a.unbind(1), b.unbind(1)
-    cross, dot = torch.addcmul(ax * by, ay, bx, value=-1), torch.addcmul(ax * bx, ay, by)
-    if cross.device.type == "cpu" and not cross.requires_grad and bool(cross.all()):  # nobody points exactly along b: nothing to guard
-        return torch.atan2(cross, dot)
-    none = (cross == 0) & (dot == 0)
-    return torch.atan2(cross, dot.masked_fill(none, 1.0)).masked_fill(none, torch.nan)

@@ -21,6 +21,7 @@ from pretrain import places, runs
 from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
 from pretrain.errors import exit_status
 from pretrain.launch import arithmetic, cluster, pretrain
+from pretrain.loop import new_learner
 from pretrain.pose.store import Store
 from pretrain.tracking import open_tracking
 
@@ -43,6 +44,7 @@ def main(words: list[str] | None = None) -> None:
     recipe, scale = read(Recipe, args.recipe, RECIPES, for_recipe), read(Scale, args.scale, SCALES, for_scale)
     store = Store(places.open_address(args.data) if args.data else places.default_store())
     sums = arithmetic(recipe, scale, store)
+    new_learner(recipe, store)  # what cannot be built or read is said before anything starts
     out = places.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
     if args.dry_run:
         print(

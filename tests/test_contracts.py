@@ -96,6 +96,9 @@ def test_one_finite_embedding_a_frame(skeleton: str, encoder: str) -> None:
 @each_skeleton
 def test_a_gradient_reaches_every_weight(skeleton: str, encoder: str) -> None:
     made, windows = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose), world(skeleton)
+    if not list(made.parameters()):
+        assert encoder == "handmade", "an encoder without a weight learns nothing"
+        return
     stirred(made)
     z = made.embed(windows)
     (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1)))[windows.valid_BT].sum().backward()
@@ -118,7 +121,8 @@ def test_missing_points_are_tolerated(encoder: str) -> None:
     made = embedder_of(SKELETONS["mice"], encoder, world("mice").pose)
     z = made.embed(windows)
     assert z.isfinite().all()
-    z.square().sum().backward()
+    if z.requires_grad:
+        z.square().sum().backward()
     assert all(grad is None or grad.isfinite().all() for grad in gradients(made).values())
 
 

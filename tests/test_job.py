@@ -42,7 +42,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            listed = subprocess.run([str(BIN / "ray"), "job", "list", "--address", address], env=environment, capture_output=True, check=False)
+            listed = subprocess.run(
+                [str(BIN / "ray"), "job", "list", "--address", address], env=environment, capture_output=True, check=False
+            )
             if listed.returncode == 0:
                 break
             time.sleep(1)

@@ -31,7 +31,7 @@ class GatedConv(AbstractEncoder):
     """
 
     def __init__(
-        self, features: Features, *, width: int = 96, inner: int = 128, kernel: int = 7, dilations: Sequence[int] = (1, 2, 4, 8, 4, 2)
+        self, features: Features, *, width: int = 96, inner: int = 80, kernel: int = 7, dilations: Sequence[int] = (1, 2, 4, 8, 4, 2)
     ) -> None:
         super().__init__()
         refuse(

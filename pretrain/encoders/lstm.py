@@ -81,8 +81,8 @@ class LSTM(AbstractEncoder):
         h: Tensor | None = None
         c: Tensor | None = None
         for step in range(self.steps):
-            gates = inputs_BLG[:, step * self.skip :][:, :frames]
-            gates = gates if h is None else gates + self.recur(h)
+            gates = inputs_BLG[:, step * self.skip :][:, :frames].float()
+            gates = gates if h is None else gates + self.recur(h)  # the states stay float32
             enter, keep, new, show = gates.chunk(4, -1)
             entered = enter.sigmoid() * new.tanh()
             c = entered if c is None else torch.addcmul(entered, keep.sigmoid(), c)

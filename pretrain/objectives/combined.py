@@ -70,13 +70,14 @@ class Combined(AbstractObjective):
         return pose
 
     def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
-        """The sum; each objective's own parts and, as ``weighted_<name>``, what it adds to the sum."""
+        """The sum; of each objective its loss, its parts under its name, and as ``weighted_<name>`` what it adds to the sum."""
         terms: list[Tensor] = []
         parts: dict[str, Tensor] = {}
         for (name, one, seats), weight in zip(self._each(), self.weights, strict=True):
             loss: Loss = one(tuple(views[seat] for seat in seats), windows, draws)
             terms.append(weight * loss.total)
-            parts |= {name: loss.total.detach(), **loss.parts, f"weighted_{name}": terms[-1].detach()}
+            parts |= {name: loss.total.detach(), f"weighted_{name}": terms[-1].detach()}
+            parts |= {key if key.startswith(name) else f"{name}_{key}": value for key, value in loss.parts.items()}
         total = terms[0]
         for term in terms[1:]:
             total = total + term

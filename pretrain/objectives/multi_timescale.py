@@ -25,9 +25,9 @@ class MultiTimescale(AbstractObjective):
               + \mu \sum_{s \in \{short, long\}} \overline{1 - \cos(q_s(z^s_t), \mathrm{sg}(z^s_{t'}))}
 
     From the embedding of a frame, the histogram of every action over the next ``n`` frames is predicted at each horizon; the squared
-    distance of cumulative histograms is the squared Wasserstein-2 distance of Mallows' kind on ordered bins. Its weight ``w`` is the
-    share of those frames that is known. The first half of an embedding should agree with itself ``near`` frames on at most, the second half
-    anywhere in the window; the target gets no gradient.
+    distance of cumulative histograms is the squared earth mover's distance on ordered bins (Hou et al. 2016). Its weight ``w`` is
+    the share of those frames that is known. The first half of an embedding should agree with itself up to ``near`` frames later, the
+    second half anywhere in the window; the target gets no gradient.
 
     Args:
         dim: D of the encoder, at least 2.
@@ -59,11 +59,11 @@ class MultiTimescale(AbstractObjective):
         self.horizons, self.bins, self.near, self.anchors = tuple(horizons), bins, near, anchors
         self.distance, self.histogram, self.latent = distance, histogram, latent
         self.actions = Actions(schema)
-        self.halves = dim // 2, dim - dim // 2
+        self.halves = slice(0, dim // 2), slice(dim // 2, dim)
         outputs = len(horizons) * len(self.actions.range_A2) * bins
         # A part of weight 0 has no head: a parameter without gradient would stop workers from agreeing.
         self.predict = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, outputs)) if histogram else None
-        self.agree = nn.ModuleList(_Predictor(width) for width in self.halves) if latent else None
+        self.agree = nn.ModuleList(_Predictor(half.stop - half.start) for half in self.halves) if latent else None
 
     def fit(self, pose: Pose) -> None:
         """Takes the range of every action."""
@@ -88,10 +88,9 @@ class MultiTimescale(AbstractObjective):
                 total = total + self.histogram * term
                 parts[f"histogram_{horizon}"] = term.detach()
         if self.agree is not None:
-            heres = z_BND.split(self.halves, -1)
-            for name, head, here, when_BN, half in zip(("short", "long"), self.agree, heres, (soon_BN, late_BN), (0, 1), strict=True):
-                there = view.z_BTD[row_B1, when_BN].split(self.halves, -1)[half].detach()
-                apart = 1 - F.cosine_similarity(head(here).float(), there, dim=-1)
+            for name, head, half, when_BN in zip(("short", "long"), self.agree, self.halves, (soon_BN, late_BN), strict=True):
+                there = view.z_BTD[row_B1, when_BN][..., half].detach()
+                apart = 1 - F.cosine_similarity(head(z_BND[..., half]).float(), there, dim=-1)
                 term = workers.mean_over_workers(torch.where(exists_BN, apart, 0.0).sum(), exists_BN.sum())
                 total = total + self.latent * term
                 parts[f"latent_{name}"] = term.detach()

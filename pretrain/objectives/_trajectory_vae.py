@@ -1,0 +1,145 @@
+"""The trajectory variational autoencoder of task programming: an embedding to a code, a code to what the animals do next."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.objectives._trajectory_state import TrajectoryState
+
+_LEAST, _MOST = -16.0, 16.0  # log-variances, as published
+
+
+class Posterior(NamedTuple):
+    """A Gaussian over codes, (N, Z) each."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise_NZ: Tensor) -> Tensor:
+        """A code, given standard normal noise."""
+        return self.mean + (self.log_variance / 2).exp() * noise_NZ
+
+    def divergence(self, free: float) -> Tensor:
+        """(N,) KL divergence to N(0, I) in nats, summed over the code; a dimension that spends less than ``free`` costs ``free``."""
+        each = 0.5 * (self.log_variance.exp() + self.mean.square() - 1 - self.log_variance)
+        return each.clamp(min=free).sum(-1)
+
+
+class Encode(nn.Module):
+    """An embedding to a posterior: two hidden layers, then mean and log-variance."""
+
+    def __init__(self, dim: int, *, width: int, code: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * code))
+
+    def forward(self, z_ND: Tensor) -> Posterior:
+        """(N, D) to a posterior."""
+        mean, log_variance = self.layers(z_ND).float().chunk(2, -1)
+        return Posterior(mean, log_variance.clamp(_LEAST, _MOST))
+
+
+class Memory(nn.Module):
+    """A gated recurrent unit (Cho et al. 2014) whose part of the input is computed for all steps at once."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.enter, self.recur = nn.Linear(inputs, 3 * width), nn.Linear(width, 3 * width)
+        for weight in self.parameters():
+            nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
+
+    def step(self, entered: Tensor, h: Tensor) -> Tensor:
+        """The state after an input that :attr:`enter` has seen already, (N, H)."""
+        reset_in, keep_in, new_in = entered.chunk(3, -1)
+        reset_h, keep_h, new_h = self.recur(h).chunk(3, -1)
+        keep = (keep_in + keep_h).sigmoid()
+        new = (new_in + (reset_in + reset_h).sigmoid() * new_h).tanh()
+        return torch.lerp(new, h, keep)
+
+
+class Policy(nn.Module):
+    """What comes next, given state, code and memory of what was done: a Gaussian over actions.
+
+    Args:
+        state: How poses become states.
+        code: Z.
+        width: Of the memory and of the two hidden layers.
+    """
+
+    def __init__(self, state: TrajectoryState, *, code: int, width: int) -> None:
+        super().__init__()
+        self.state, self.width = state, width
+        self.memory = Memory(2 * state.size, width)
+        self.from_state, self.from_code = nn.Linear(state.size, width), nn.Linear(code, width, bias=False)
+        self.from_memory = nn.Linear(width, width, bias=False)
+        self.act = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * state.size))
+
+    def _action(self, told: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.act(told + self.from_memory(h)).float().chunk(2, -1)
+        return mean, log_variance.clamp(_LEAST, _MOST)
+
+    def surprise(self, state_NTS: Tensor, action_NAS: Tensor, known_NAS: Tensor, code_NZ: Tensor) -> Tensor:
+        """Teacher forcing: (N,) negative log-likelihood of the known actions in nats, summed over frames and dimensions."""
+        before = state_NTS[:, : action_NAS.shape[1]]
+        entered = self.memory.enter(torch.cat([before, action_NAS], -1))
+        h = entered.new_zeros(len(entered), self.width)
+        held = []
+        for at in range(entered.shape[1]):
+            held.append(h)
+            h = self.memory.step(entered[:, at], h)
+        mean, log_variance = self._action(self.from_state(before) + self.from_code(code_NZ).unsqueeze(1), torch.stack(held, 1))
+        each = 0.5 * ((action_NAS - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+        return torch.where(known_NAS, each, 0.0).sum((1, 2))
+
+    def roll_out(self, first_NS: Tensor, code_NZ: Tensor, noise_NAS: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+        """Lets the policy act on its own states.
+
+        Args:
+            first_NS: Where it begins.
+            code_NZ: The code.
+            noise_NAS: Standard normal noise; as many steps as it holds are made.
+            temperature: Standard deviations of the actions are multiplied by it.
+
+        Returns:
+            States (N, A + 1, S) and actions (N, A, S).
+        """
+        told = self.from_code(code_NZ)
+        state, h = first_NS, first_NS.new_zeros(len(first_NS), self.width)
+        states, actions = [state], []
+        for noise in noise_NAS.unbind(1):
+            mean, log_variance = self._action(told + self.from_state(state), h)
+            action = mean + temperature * (log_variance / 2).exp() * noise
+            h = self.memory.step(self.memory.enter(torch.cat([state, action], -1)), h)
+            state = self.state.advance(state, action)
+            states.append(state)
+            actions.append(action)
+        return torch.stack(states, 1), torch.stack(actions, 1)
+
+
+class Approximators(nn.Module):
+    """Learned stand-ins for the programs: for each a recurrent network that reads a trajectory both ways and tells its class.
+
+    Args:
+        size: S.
+        classes: Classes of each program.
+        width: Of the networks.
+    """
+
+    def __init__(self, size: int, classes: list[int], *, width: int) -> None:
+        super().__init__()
+        self.read = nn.ModuleList(nn.GRU(2 * size, width, batch_first=True, bidirectional=True) for _ in classes)
+        self.tell = nn.ModuleList(
+            nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, number))
+            for number in classes
+        )
+        self.most = max(classes)
+
+    def forward(self, state_NTS: Tensor, action_NAS: Tensor) -> Tensor:
+        """(N, P, C) log-probabilities; classes that a program does not have come last, at minus infinity."""
+        x = torch.cat([state_NTS[:, : action_NAS.shape[1]], action_NAS], -1)
+        told = [F.log_softmax(tell(read(x)[0].mean(1)).float(), -1) for read, tell in zip(self.read, self.tell, strict=True)]
+        return torch.stack([F.pad(one, (0, self.most - one.shape[-1]), value=-torch.inf) for one in told], 1)

@@ -1,0 +1,257 @@
+"""The house's walls: who may import whom, what may happen at import, how large a file may grow."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("pretrain", "finetune")
+MAX_LINES = 300
+RAY_FILES = {"pretrain.launch", "pretrain.loop", "pretrain.stream", "pretrain.run", "finetune.run", "finetune.search", "finetune.trial", "finetune.tune"}
+MLFLOW_FILES = {"pretrain.tracking"}
+LABELS = "pretrain.pose.annotations"
+TRAINS = {"pretrain.run", "pretrain.launch", "pretrain.loop", "pretrain.stream", "pretrain.learner", "pretrain.checkpoint"}
+
+
+@cache
+def files() -> dict[str, Path]:
+    """Module names to files."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(files()[module].read_text(encoding="utf-8"))
+
+
+@cache
+def imports(module: str, *, lazy: bool = True) -> frozenset[str]:
+    """Everything a module imports, our own modules by their full name; ``lazy`` counts imports inside functions too."""
+    found: set[str] = set()
+    walked = ast.walk(tree(module)) if lazy else _at_import(tree(module))
+    package = module if files()[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in walked:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            inside = {f"{base}.{alias.name}" for alias in node.names}
+            # Of a library nobody knows from here which of the names are modules.
+            found |= {name if name in files() else base for name in inside} if top(base) in PACKAGES else {base, *inside}
+    # Importing a.b.c also runs a and a.b.
+    ours = {name for name in found if name in files()}
+    return frozenset(found | {".".join(name.split(".")[:n]) for name in ours for n in range(1, name.count(".") + 1)})
+
+
+def _at_import(node: ast.AST) -> list[ast.AST]:
+    """Nodes that run when the module is imported: not the bodies of functions, nor what only the type checker reads."""
+    found = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        found += [child, *_at_import(child)]
+    return found
+
+
+def reached(starts: set[str], *, lazy: bool = True) -> dict[str, str]:
+    """Our modules that are reached from some, and from where each was first reached."""
+    came_from = {start: "" for start in starts}
+    waiting = sorted(starts)
+    while waiting:
+        module = waiting.pop()
+        for other in sorted(imports(module, lazy=lazy) & set(files())):
+            if other not in came_from:
+                came_from[other] = module
+                waiting.append(other)
+    return came_from
+
+
+def path_to(module: str, came_from: dict[str, str]) -> str:
+    steps = [module]
+    while came_from[steps[-1]]:
+        steps.append(came_from[steps[-1]])
+    return " -> ".join(reversed(steps))
+
+
+def top(name: str) -> str:
+    return name.split(".")[0]
+
+
+def label_modules() -> set[str]:
+    """The annotations, everything that reaches them, and every reader of label files."""
+    named = {module for module in files() if module.rpartition(".")[2].startswith("label") or module == LABELS}
+    return named | {module for module in files() if LABELS in reached({module})}
+
+
+# -- imports ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_of_imports_sees_what_it_should() -> None:
+    assert TRAINS <= set(files())
+    assert LABELS in imports("pretrain.prepare")
+    assert "pretrain.pose.calms21" in imports("pretrain.prepare") - imports("pretrain.prepare", lazy=False), "lazy imports count"
+    assert "ray" in {top(name) for name in imports("pretrain.loop")}
+    assert {"pretrain.prepare", "pretrain.pose.label_formats"} <= label_modules()
+
+
+def test_nothing_that_trains_can_reach_an_annotation() -> None:
+    components = {m for m in files() if m.startswith(("pretrain.encoders", "pretrain.objectives"))}
+    came_from = reached(TRAINS | components)
+    leaks = [path_to(module, came_from) for module in sorted(label_modules()) if module in came_from]
+    assert not leaks
+    assert "pretrain.pose.store" in came_from, "the road from a start to the store was not seen"
+
+
+def test_only_prepare_and_the_readers_of_label_files_know_the_annotations() -> None:
+    importers = {module for module in files() if LABELS in imports(module)}
+    allowed = {m for m in files() if m.startswith("pretrain.pose.")} | {"pretrain.prepare"}
+    assert importers <= allowed, sorted(importers - allowed)
+
+
+def test_one_arrow() -> None:
+    back = {module for module in files() if module.startswith("pretrain") and any(top(name) == "finetune" for name in imports(module))}
+    assert not back
+    assert any(top(name) == "pretrain" for module in files() if module.startswith("finetune") for name in imports(module))
+
+
+@pytest.mark.parametrize(("library", "allowed"), [("ray", RAY_FILES), ("mlflow", MLFLOW_FILES)])
+def test_ray_and_mlflow_stay_in_their_rooms(library: str, allowed: set[str]) -> None:
+    users = {module for module in files() if library in {top(name) for name in imports(module)}}
+    assert users, f"nobody imports {library}?"
+    assert users <= allowed, f"{library} is imported by {sorted(users - allowed)}"
+
+
+def test_no_module_hides_the_standard_library_or_a_dependency() -> None:
+    taken = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) - set(PACKAGES)
+    direct = {path.stem if path.is_file() else path.name for package in PACKAGES for path in (ROOT / package).iterdir()
+              if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__")}  # fmt: skip
+    assert {"run", "pose", "tasks"} <= direct
+    assert not (direct - {"__init__"}) & taken
+
+
+def test_names_say_what_is_inside() -> None:
+    empty = {"utils", "util", "core", "common", "manager", "helper", "helpers", "misc", "base"}
+    assert not [module for module in files() if set(module.split(".")[-1].split("_")) & empty]
+
+
+# -- size, print -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", sorted(files()))
+def test_a_file_is_read_in_one_sitting(module: str) -> None:
+    lines = len(files()[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{files()[module].relative_to(ROOT)} has {lines} lines: ask what second thing moved in"
+
+
+def test_the_loop_is_one_screen() -> None:
+    assert len(files()["pretrain.loop"].read_text(encoding="utf-8").splitlines()) <= 140
+
+
+def is_entry(module: str) -> bool:
+    return any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in tree(module).body)
+
+
+def test_only_entry_files_print() -> None:
+    def prints(module: str) -> bool:
+        return any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "print" for n in ast.walk(tree(module)))
+
+    # errors.exit_status is the end of every entry file.
+    assert {module for module in files() if prints(module) and not is_entry(module)} <= {"pretrain.errors"}
+    assert {"pretrain.run", "pretrain.prepare", "finetune.run"} <= {module for module in files() if is_entry(module)}
+
+
+# -- what happens at import --------------------------------------------------------------------------------------------
+
+IMPORT_ALL = """
+import importlib, json, logging, os, random, signal, sys, threading, warnings
+modules, libraries, blocked = json.loads(sys.argv[1])
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in blocked:
+            raise ModuleNotFoundError(f"{name} is not to be imported here")
+
+sys.meta_path.insert(0, Block())
+for library in libraries:
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        pass  # an optional extra; whoever needs it at import shows below
+import numpy, torch
+
+def state():
+    return {
+        "environment": dict(os.environ), "folder": os.getcwd(), "path": list(sys.path), "threads": [t.name for t in threading.enumerate()],
+        "handlers": [repr(h) for h in logging.getLogger().handlers], "level": logging.getLogger().level, "filters": len(warnings.filters),
+        "random": hash(random.getstate()), "numpy": repr(numpy.random.get_state()), "torch": torch.random.get_rng_state().sum().item(),
+        "torch threads": torch.get_num_threads(), "dtype": str(torch.get_default_dtype()),
+        "signals": [repr(signal.getsignal(s)) for s in (signal.SIGINT, signal.SIGTERM)],
+    }
+
+events = []
+def hook(event, args):
+    if event in ("subprocess.Popen", "socket.connect", "socket.bind", "os.mkdir", "os.remove", "os.rename", "os.fork", "os.system"):
+        events.append((event, repr(args)[:200]))
+    elif event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        events.append((event, repr(args)[:200]))
+before = state()
+sys.addaudithook(hook)
+failed = {}
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except BaseException as error:
+        failed[module] = repr(error)
+after = state()
+changed = {key: [before[key], after[key]] for key in before if before[key] != after[key]}
+print(json.dumps({"failed": failed, "events": events, "changed": changed, "ray": sorted(m for m in sys.modules if m in ("ray", "mlflow"))}))
+"""
+
+
+def import_all(modules: set[str], blocked: tuple[str, ...], folder: Path) -> dict[str, object]:
+    needed = {name for module in reached(modules, lazy=False) for name in imports(module, lazy=False)}
+    libraries = sorted(name for name in needed if top(name) not in (*PACKAGES, *blocked, "__future__"))
+    done = subprocess.run([sys.executable, "-B", "-c", IMPORT_ALL, json.dumps([sorted(modules), libraries, blocked])], cwd=folder,
+                          capture_output=True, text=True, timeout=120, env={"PATH": "", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *said, last = done.stdout.splitlines()
+    assert said == [], "an import printed something"
+    assert done.stderr == "", "an import printed something"
+    assert list(folder.iterdir()) == []
+    return dict(json.loads(last))
+
+
+def plain_modules() -> set[str]:
+    """All that is to work on a machine without Ray and MLflow: what reaches none of the files that may import Ray."""
+    return {module for module in files() if not set(reached({module}, lazy=False)) & (RAY_FILES | MLFLOW_FILES)}
+
+
+def test_all_the_rest_works_without_ray_and_mlflow_and_nothing_happens_at_import(tmp_path: Path) -> None:
+    plain = plain_modules()
+    held = {"learner", "encoders.tcn", "objectives.contrastive", "pose.store", "pose.windows", "pose.features", "checkpoint", "config", "prepare"}
+    assert {f"pretrain.{name}" for name in held} | {"finetune.heads", "finetune.metrics", "finetune.labels"} <= plain
+    found = import_all(plain, ("ray", "mlflow"), tmp_path)
+    assert found == {"failed": {}, "events": [], "changed": {}, "ray": []}
+
+
+def test_nothing_happens_when_the_rest_is_imported(tmp_path: Path) -> None:
+    found = import_all(set(files()) - plain_modules(), (), tmp_path)
+    assert (found["failed"], found["events"], found["changed"]) == ({}, [], {})

@@ -1,0 +1,511 @@
+"""What encoders see, what they must not see, and that the paper's networks are what they are said to be."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from finetune.baseline_windows import Windows
+from finetune.baselines import Baseline, build_baseline
+from pretrain import workers
+from pretrain.components import names
+from pretrain.encoders import AbstractEncoder, build_embedder
+from pretrain.encoders._batch_norm import BatchNorm
+from pretrain.encoders._graph import edges, scales, steps_apart
+from pretrain.encoders._over_time import each_channel_over_time, over_time
+from pretrain.encoders.conv1d import Conv1d
+from pretrain.encoders.fully_connected import FullyConnected
+from pretrain.encoders.lstm import LSTM
+from pretrain.encoders.msg3d import MSG3D
+from pretrain.encoders.self_attention import SelfAttention, attend_nearby
+from pretrain.errors import BadInput
+from pretrain.pose.features import GROUPS, Features
+from pretrain.pose.schema import CALMS21, Schema
+
+RATS = Schema.from_names(animals=("one", "two"), keypoints=("nose", "earL", "earR", "back", "tail"), fps=30.0, image_px=(640.0, 480.0))
+ALONE = Schema.from_names(animals=("one",), keypoints=("nose", "tail"), fps=30.0, image_px=(640.0, 480.0))
+THREE = Schema.from_names(animals=("a", "b", "c"), keypoints=("nose", "neck", "tail"), fps=25.0, image_px=(640.0, 480.0))
+
+# Narrow where width does not matter to what is tested; the reach is that of the defaults.
+NARROW: Mapping[str, Mapping[str, Any]] = {
+    "conv1d": {"widths": [12, 8, 6], "dim": 7},
+    "embedder_contexter": {"width": 8, "context_width": 12},
+    "fully_connected": {"widths": [12, 8], "dim": 7},
+    "gated_conv": {"width": 8, "inner": 10},
+    "lstm": {"width": 10, "widths": [8, 6], "dim": 7},
+    "msg3d": {"dim": 7},
+    "self_attention": {"widths": [12, 8, 6], "dim": 7},
+    "tcn": {"width": 8},
+}
+LEARNED = sorted(set(names("pretrain.encoders")) - {"handmade"})
+NORMALISED_BY_BATCH = ["conv1d", "fully_connected", "lstm", "self_attention"]
+
+
+def encoder(name: str, schema: Schema = RATS, **settings: Any) -> AbstractEncoder:
+    torch.manual_seed(3)
+    made = build_embedder(schema, features={"groups": list(GROUPS)}, encoder={"name": name, **NARROW.get(name, {}), **settings}).encoder
+    return made
+
+
+def read(schema: Schema, batch: int, frames: int, seed: int = 0) -> Tensor:
+    return torch.randn(batch, frames, Features(schema, groups=GROUPS).width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_an_embedding_depends_on_its_context_and_on_nothing_else(name: str) -> None:
+    made = encoder(name).eval()
+    past, future = made.context
+    at, frames = past + 5, past + future + 11
+    x = read(RATS, 16, frames).requires_grad_()
+    z = made(x, torch.ones(16, frames, dtype=torch.bool))
+    (z[:, at] * torch.randn(z[:, at].shape)).sum().backward()
+    assert x.grad is not None
+    felt = x.grad.abs().amax((0, 2)) > 0
+    reached = felt.nonzero().flatten()
+    assert (at - int(reached.min()), int(reached.max()) - at) == (past, future)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_frame_alone_in_its_context_is_embedded_as_in_the_recording(name: str) -> None:
+    made = encoder(name).eval()
+    past, future = made.context
+    frames = past + future + 30
+    x = read(RATS, 2, frames)
+    with torch.no_grad():
+        whole = made(x, torch.ones(2, frames, dtype=torch.bool))
+        for at in (past, past + 13, past + 29):
+            piece = x[:, at - past : at + future + 1]
+            alone = made(piece, torch.ones(piece.shape[:2], dtype=torch.bool))
+            torch.testing.assert_close(alone[:, past], whole[:, at], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", LEARNED)
+def test_frames_that_do_not_exist_reach_no_other(name: str, training: bool) -> None:
+    made = encoder(name).train(training)
+    x = read(RATS, 3, 60)
+    valid = torch.ones(3, 60, dtype=torch.bool)
+    valid[0, 20:], valid[1, :4], valid[2] = False, False, False
+    junk = torch.where(valid.unsqueeze(-1), x, 1e3 * read(RATS, 3, 60, seed=1)).requires_grad_()
+    one, other = made(x, valid), made(junk, valid)
+    torch.testing.assert_close(one[valid], other[valid])
+    other[valid].square().sum().backward()
+    assert junk.grad is not None
+    assert not junk.grad[~valid].any()
+    assert junk.grad[valid].isfinite().all()
+    assert junk.grad[valid].any()
+    assert other.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_window_cut_short_is_a_shorter_window(name: str) -> None:
+    made = encoder(name).eval()
+    x = read(RATS, 2, 40)
+    valid = torch.arange(40).expand(2, 40) < 25
+    with torch.no_grad():
+        torch.testing.assert_close(made(x, valid)[:, :25], made(x[:, :25], valid[:, :25]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("schema", [CALMS21, RATS, ALONE, THREE], ids=["mice", "rats", "alone", "three"])
+@pytest.mark.parametrize("name", LEARNED)
+def test_any_animals_any_keypoints_any_length(name: str, schema: Schema) -> None:
+    made = encoder(name, schema)
+    for frames in (1, 2, 33):
+        x = read(schema, 2, frames)
+        z = made(x, torch.ones(2, frames, dtype=torch.bool))
+        assert z.shape == (2, frames, made.dim)
+        z.square().mean().backward()
+    lacking = [key for key, weight in made.named_parameters() if weight.grad is None or not weight.grad.isfinite().all()]
+    assert not lacking
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LEARNED)
+def test_bfloat16_products_change_an_embedding_little(name: str) -> None:
+    made, x, valid = encoder(name).eval(), read(RATS, 2, 40), torch.ones(2, 40, dtype=torch.bool)
+    whole = made(x, valid)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = made(x, valid).float()
+    assert float((half - whole).norm() / whole.norm()) < 0.05
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_default_settings_reach_as_documented(name: str) -> None:
+    reach = {
+        "conv1d": (50, 49), "embedder_contexter": (40, 6), "fully_connected": (50, 50), "gated_conv": (63, 63), "lstm": (50, 50),
+        "msg3d": (60, 60), "self_attention": (48, 55), "tcn": (63, 63),
+    }  # fmt: skip
+    assert encoder(name).context == reach[name]
+
+
+# The paper's networks, window by window, against the dense ones.
+
+
+def shaken(network: nn.Module) -> nn.Module:
+    """Every weight and every running average away from its start, so that none could be left out unnoticed."""
+    draw = torch.Generator().manual_seed(5)
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.randn(tensor.shape, generator=draw)
+            tensor.copy_(0.5 + noise.abs() if "var" in name else 0.3 * noise)
+    return network.eval()
+
+
+def normed(to: BatchNorm, like: nn.BatchNorm1d, repeated: int = 1) -> None:
+    to.eps = like.eps
+    pairs = zip((to.weight, to.bias, to.mean_C, to.variance_C), (like.weight, like.bias, like.running_mean, like.running_var), strict=True)
+    for mine, theirs in pairs:
+        assert theirs is not None
+        mine.data.copy_(theirs.view(repeated, -1)[0])
+
+
+def by_windows(network: nn.Module, x_BTF: Tensor, settings: Baseline) -> Tensor:
+    return torch.stack([network(next(Windows([x_TF], settings).in_order(len(x_TF)))) for x_TF in x_BTF])
+
+
+def windows_of(network: str, past: int, future: int, skip: int, widths: tuple[int, ...]) -> Baseline:
+    return Baseline(network=network, widths=widths, past=past, future=future, skip=skip, lr=1, dropout=0.5, epochs=1, state=9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("past", "future", "skip"), [(50, 50, 1), (100, 100, 2), (100, 0, 2), (60, 15, 3)])
+def test_dense_conv1d_is_the_papers_network_at_every_frame(past: int, future: int, skip: int) -> None:
+    settings = windows_of("conv1d", past, future, skip, (7, 6, 5))
+    features = Features(RATS, groups=("posture", "confidence"))
+    dense = Conv1d(features, widths=settings.widths, past=past, future=future, skip=skip, dim=4).eval()
+    network = shaken(build_baseline(settings, inputs=features.width, classes=4))
+    inwards, *layers, _, last = network.children()
+    normed(dense.norm, inwards.norm)
+    for conv, norm, layer in zip(dense.convs, dense.norms, layers, strict=True):
+        conv.load_state_dict(layer.conv.state_dict())
+        normed(norm, layer.norm)
+    dense.leave.weight.copy_(last.weight.view(4, -1, 5).transpose(1, 2))
+    dense.leave.bias.copy_(last.bias)
+    x = torch.randn(2, 150, features.width)
+    torch.testing.assert_close(dense(x, torch.ones(2, 150, dtype=torch.bool)), by_windows(network, x, settings), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("past", "future", "skip"), [(10, 10, 2), (0, 0, 1), (7, 2, 3)])
+def test_dense_fully_connected_is_the_papers_network_at_every_frame(past: int, future: int, skip: int) -> None:
+    settings = windows_of("fully_connected", past, future, skip, (9, 8, 7))
+    features = Features(RATS, groups=("posture", "confidence"))
+    dense = FullyConnected(features, widths=settings.widths, past=past, future=future, skip=skip, dim=4).eval()
+    network = shaken(build_baseline(settings, inputs=features.width, classes=4))
+    _, inwards, *layers, last = network.children()
+    for tensor in (inwards.weight, inwards.bias, inwards.running_mean, inwards.running_var):  # ours is the same at every step of the window
+        tensor.copy_(tensor.view(settings.window, -1)[0].repeat(settings.window))
+    normed(dense.norm, inwards, settings.window)
+    dense.enter.weight.copy_(layers[0].linear.weight.view(9, settings.window, -1).transpose(1, 2))
+    dense.enter.bias.copy_(layers[0].linear.bias)
+    for mine, norm, layer in zip([None, *dense.layers], dense.norms, layers, strict=True):
+        normed(norm, layer.norm)
+        if mine is not None:
+            mine.load_state_dict(layer.linear.state_dict())
+    dense.leave.load_state_dict(last.state_dict())
+    x = torch.randn(2, 60, features.width)
+    torch.testing.assert_close(dense(x, torch.ones(2, 60, dtype=torch.bool)), by_windows(network, x, settings), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("past", "future", "skip"), [(10, 10, 2), (0, 0, 1), (7, 2, 3)])
+def test_dense_lstm_is_the_papers_network_at_every_frame(past: int, future: int, skip: int) -> None:
+    settings = windows_of("lstm", past, future, skip, (8, 7))
+    features = Features(RATS, groups=("posture", "confidence"))
+    dense = LSTM(features, width=9, widths=settings.widths, past=past, future=future, skip=skip, dim=4).eval()
+    network = shaken(build_baseline(settings, inputs=features.width, classes=4))
+    inwards, state, *layers, last = network.children()
+    normed(dense.norm, inwards.norm)
+    enter, recur, bias, second_bias = state.parameters()
+    dense.enter.weight.copy_(enter)
+    dense.enter.bias.copy_(bias + second_bias)
+    dense.recur.weight.copy_(recur)
+    for mine, norm, layer in zip(dense.layers, dense.norms, layers, strict=True):
+        mine.load_state_dict(layer.linear.state_dict())
+        normed(norm, layer.norm)
+    dense.leave.load_state_dict(last.state_dict())
+    x = torch.randn(2, 60, features.width)
+    torch.testing.assert_close(dense(x, torch.ones(2, 60, dtype=torch.bool)), by_windows(network, x, settings), rtol=1e-4, atol=1e-4)
+
+
+def test_lstm_states_computed_in_parts_and_again_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, x, valid = encoder("lstm"), read(RATS, 5, 20), torch.ones(5, 20, dtype=torch.bool)
+    made(x, valid).square().sum().backward()
+    whole = [weight.grad.clone() for weight in made.parameters() if weight.grad is not None]
+    made.zero_grad()
+    monkeypatch.setattr("pretrain.encoders.lstm._STATES", 2 * 20 * 11 * 10)  # two windows at a time
+    made(x, valid).square().sum().backward()
+    for one, weight in zip(whole, made.parameters(), strict=True):
+        torch.testing.assert_close(weight.grad, one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("frames", "reach", "step"), [(23, 5, 1), (23, 8, 4), (3, 6, 2), (32, 8, 2)])
+def test_attention_is_over_the_existing_frames_nearby(frames: int, reach: int, step: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    query, value = torch.randn(2, 2, frames, 4, generator=draw)
+    valid = torch.rand(2, frames, generator=draw) < 0.7
+    met = attend_nearby(query, value, valid, reach=reach, step=step)
+    for row, at in itertools.product(range(2), range(frames)):
+        if valid[row, at]:
+            others = [t for t in range(frames) if abs(t - at) <= reach and (t - at) % step == 0 and valid[row, t]]
+            weight = torch.softmax(torch.tensor([float(query[row, at] @ value[row, t]) for t in others]), 0)
+            torch.testing.assert_close(met[row, at], weight @ value[row, others], rtol=1e-4, atol=1e-5)
+
+
+def test_self_attention_layers_are_those_of_the_paper() -> None:
+    made = SelfAttention(Features(RATS))
+    widths, inputs = (128, 64, 32), made.norm.weight.numel()
+    counted = 2 * inputs + 33 * 96
+    for before, after in itertools.pairwise((inputs, *widths)):
+        counted += 2 * (before + 1) * after + (after + 1) * after + 2 * after
+    assert sum(weight.numel() for weight in made.parameters()) == counted
+
+
+def test_embedder_contexter_has_the_entrys_layers() -> None:
+    made = build_embedder(CALMS21, features={}, encoder={"name": "embedder_contexter"}).encoder
+    inputs = Features(CALMS21).width
+
+    def block(width: int, kernel: int) -> int:
+        return 2 * (width * width * kernel + width + 2 * width)
+
+    embedder = (inputs + 1) * 128 + 2 * block(128, 1) + 3 * block(128, 3)
+    contexter = (3 * 128 + 1) * 512 + 8 * block(512, 3)
+    assert sum(weight.numel() for weight in made.parameters()) == embedder + contexter + 2 * 512
+    assert made.dim == 512
+
+
+def test_embedder_contexter_keeps_its_layers_order() -> None:
+    """Against the entry's description written down once more, channels first and without padding."""
+    made = encoder("embedder_contexter", width=6, context_width=5).eval()
+    shaken(made)
+    x = read(RATS, 2, 9)
+    h = nn.functional.pad(x.transpose(1, 2), (40, 6))
+    state = made.state_dict()
+
+    def conv(h: Tensor, key: str) -> Tensor:
+        return nn.functional.conv1d(h, state[f"{key}.conv.weight"], state[f"{key}.conv.bias"])
+
+    def residual(h: Tensor, key: str, left: int, right: int) -> Tensor:
+        y = h
+        for place in range(2):
+            weight, bias = (state[f"{key}.norms.{place}.{kind}"].view(-1, 1) for kind in ("weight", "bias"))
+            y = (y - y.mean(1, keepdim=True)) / (y.var(1, keepdim=True, correction=0) + 1e-5).sqrt() * weight + bias
+            y = conv(torch.where(y > 0, y, 0.01 * y), f"{key}.convs.{place}")
+        return h[..., left : h.shape[-1] - right] + y
+
+    h = conv(h, "embed.0")
+    for place, lost in ((1, 0), (2, 0), (3, 2), (4, 2), (5, 2)):
+        h = residual(h, f"embed.{place}", lost, lost)
+    h = conv(h, "relate.0")
+    for place in range(1, 9):
+        h = residual(h, f"relate.{place}", 4, 0)
+    expected = nn.functional.layer_norm(h.transpose(1, 2), (5,), state["leave.weight"], state["leave.bias"])
+    torch.testing.assert_close(made(x, torch.ones(2, 9, dtype=torch.bool)), expected, rtol=1e-3, atol=1e-4)
+
+
+# Convolutions laid out otherwise.
+
+
+@pytest.mark.parametrize(("frames", "kernel", "step"), [(20, 3, 1), (21, 3, 4), (5, 7, 8), (1, 5, 2), (64, 7, 8)])
+def test_convolutions_over_time_are_those_of_torch(frames: int, kernel: int, step: int) -> None:
+    x = torch.randn(2, frames, 6)
+    full = nn.Conv1d(6, 4, kernel, padding=kernel // 2 * step, dilation=step)
+    torch.testing.assert_close(over_time(full, x), full(x.transpose(1, 2)).transpose(1, 2))
+    each = nn.Conv1d(6, 6, kernel, padding=kernel // 2 * step, dilation=step, groups=6, bias=False)
+    torch.testing.assert_close(each_channel_over_time(each, x), each(x.transpose(1, 2)).transpose(1, 2))
+
+
+# The graph of MS-G3D.
+
+
+def shortest(joined: set[frozenset[int]], start: int, end: int, points: int) -> float:
+    """Breadth first, one neighbour at a time."""
+    ring, seen, steps = {start}, {start}, 0
+    while ring:
+        if end in ring:
+            return steps
+        ring = {other for point in ring for other in range(points) if frozenset((point, other)) in joined} - seen
+        seen |= ring
+        steps += 1
+    return math.inf
+
+
+@pytest.mark.parametrize("schema", [CALMS21, RATS, ALONE, THREE], ids=["mice", "rats", "alone", "three"])
+def test_adjacency_is_that_of_the_definition(schema: Schema) -> None:
+    points = len(schema.animals) * len(schema.keypoints)
+    joined = {frozenset(pair) for pair in edges(schema)}
+    found = scales(steps_apart(points, edges(schema)), 5)
+    for k in range(5):
+        member = [[shortest(joined, i, j, points) == k or i == j for j in range(points)] for i in range(points)]
+        degree = [sum(row) for row in member]
+        for i, j in itertools.product(range(points), repeat=2):
+            assert float(found[k, i, j]) == pytest.approx(member[i][j] / math.sqrt(degree[i] * degree[j]), abs=1e-6)
+
+
+def test_the_graph_joins_both_animals() -> None:
+    named = {frozenset((divmod(a, 7), divmod(b, 7))) for a, b in edges(CALMS21)}
+    at = CALMS21.keypoint
+    assert len(named) == 2 * 8 + 7 + 2
+    assert frozenset(((0, at("nose")), (0, at("left_ear")))) in named
+    assert frozenset(((1, at("tail_base")), (1, at("right_hip")))) in named
+    assert all(frozenset(((0, k), (1, k))) in named for k in range(7))
+    assert frozenset(((0, at("neck")), (1, at("tail_base")))) in named
+    assert frozenset(((1, at("neck")), (0, at("tail_base")))) in named
+    assert not [pair for pair in named if len(pair) != 2]
+
+
+def test_points_that_bones_do_not_reach_have_no_distance() -> None:
+    apart = steps_apart(4, [(0, 1), (2, 3)])
+    assert apart[0, 1] == 1
+    assert apart[0, 2] == math.inf
+    assert torch.equal(scales(apart, 2)[1][:2, 2:], torch.zeros(2, 2))
+
+
+def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
+    torch.manual_seed(0)
+    width, window, step, frames = 6, 3, 2, 9
+    joined = edges(ALONE)
+    points = 2
+    apart = steps_apart(points, joined)
+    layer = (
+        MSG3D(Features(ALONE, groups=("scene", "confidence")), width=width, dilations=(step,), hops=1, window=window).blocks[0].space_time
+    )
+    layer.also_WSL.data.normal_()
+    h = torch.randn(points, 1, frames, width)
+    found = layer(h, torch.ones(1, frames, dtype=torch.bool))
+    total = window * points
+    for t in range(frames):
+        at = [t + (place - 1) * step for place in range(window)]
+        x = torch.stack([h[n, 0, s] if 0 <= s < frames else torch.zeros(width) for s in at for n in range(points)])
+        y = torch.zeros(total, width)
+        for k in range(2):
+            # Every frame's points are joined to those of every frame, as within one frame (tiled), and normalised as one graph.
+            member = torch.tensor(
+                [[float(apart[i % points, j % points] == k or i % points == j % points) for j in range(total)] for i in range(total)]
+            )
+            root = member.sum(1).rsqrt()
+            also = layer.also_WSL.view(window, total, 2, points)[:, :, k].transpose(0, 1).reshape(total, total)
+            y = y + (root[:, None] * member * root + also) @ x @ layer.weight[k]
+        y = torch.relu(layer.norm(y)).view(window, points, width)
+        together = layer.leave(layer.join(y.transpose(0, 1).flatten(1)))
+        torch.testing.assert_close(found[:, 0, t], together, rtol=1e-4, atol=1e-5)
+
+
+def test_msg3d_says_which_features_it_lacks() -> None:
+    with pytest.raises(BadInput, match=r"(?s)lacks 'scene'.*lacks 'confidence'.*multiple of 6.*window is 4"):
+        build_embedder(RATS, features={"groups": ["posture"]}, encoder={"name": "msg3d", "width": 8, "window": 4})
+
+
+def test_msg3d_takes_nothing_from_a_point_that_is_not_seen() -> None:
+    features = Features(RATS, groups=("scene", "confidence"))
+    made = MSG3D(features, width=6).eval()
+    x, valid = torch.randn(1, 12, features.width), torch.ones(1, 12, dtype=torch.bool)
+    x[..., features.columns["visible"]] = torch.tensor([1.0] * 3 + [0.0] + [1.0] * 6)
+    other = x.clone()
+    other[..., features.columns["scene"]][..., 6:8] += 3
+    other[..., features.columns["confidence"]][..., 3] += 3
+    torch.testing.assert_close(made(x, valid), made(other, valid))
+    x[..., features.columns["scene"]][..., 8] += 3
+    assert not torch.allclose(made(x, valid), made(other, valid))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "conv1d", "past": 5, "future": 5}, "too short"),
+        ({"name": "conv1d", "widths": [], "skip": 0}, "(?s)skip is 0.*widths"),
+        ({"name": "fully_connected", "past": -1, "widths": [0]}, "(?s)past is -1.*widths"),
+        ({"name": "lstm", "width": 0, "skip": 0}, "(?s)width is 0.*skip is 0"),
+        ({"name": "self_attention", "reach": 3}, "at least 4"),
+        ({"name": "embedder_contexter", "contexter": -1}, "contexter is -1"),
+        ({"name": "gated_conv", "kernel": 4, "dilations": [0]}, "(?s)odd.*at least 1"),
+        ({"name": "msg3d", "dilations": [0]}, "dilations"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        build_embedder(RATS, features={"groups": list(GROUPS)}, encoder=settings)
+
+
+# Batch normalisation over the frames that exist, on all workers.
+
+
+def test_batch_norm_counts_existing_frames_as_torch_would() -> None:
+    ours, theirs = BatchNorm(5), nn.BatchNorm1d(5)
+    x = (torch.randn(4, 7, 5) * torch.tensor([1.0, 2, 3, 4, 5]) + 100).requires_grad_()
+    valid = torch.rand(4, 7, generator=torch.Generator().manual_seed(0)) < 0.6
+    again = x.detach().clone().requires_grad_()
+    one, other = ours(x, valid), theirs(again[valid])
+    torch.testing.assert_close(one[valid], other, rtol=1e-4, atol=1e-4)
+    weight = torch.randn(other.shape)
+    (one[valid] * weight).sum().backward()
+    (other * weight).sum().backward()
+    torch.testing.assert_close(x.grad, again.grad, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(ours.mean_C, theirs.running_mean)
+    torch.testing.assert_close(ours.variance_C, theirs.running_var)
+    torch.testing.assert_close(ours.eval()(x, valid), theirs.eval()(again.flatten(0, 1)).view(x.shape), rtol=1e-4, atol=1e-3)
+
+
+def test_a_batch_without_frames_moves_no_average() -> None:
+    norm = BatchNorm(3)
+    assert norm(torch.randn(2, 4, 3), torch.zeros(2, 4, dtype=torch.bool)).isfinite().all()
+    assert torch.equal(norm.mean_C, torch.zeros(3))
+    assert torch.equal(norm.variance_C, torch.ones(3))
+
+
+def one_step(rows: slice) -> dict[str, Tensor]:
+    """Loss, gradients and running averages after a step on some rows of the same batch."""
+    x = read(RATS, 6, 30)
+    valid = torch.arange(30).expand(6, 30) < torch.tensor([30, 30, 11, 30, 0, 5]).unsqueeze(1)
+    found: dict[str, Tensor] = {}
+    for name in NORMALISED_BY_BATCH:
+        made = encoder(name)
+        z = made(x[rows], valid[rows])
+        aim = torch.randn(6, 30, made.dim, generator=torch.Generator().manual_seed(9))[rows]
+        each = (z - aim).square().sum(-1)[valid[rows]]
+        loss = workers.mean_over_workers(each.sum(), torch.tensor(len(each)))
+        loss.backward()
+        found[f"{name} loss"] = workers.mean(loss)
+        found |= {f"{name} {key}": workers.mean(weight.grad) for key, weight in made.named_parameters() if weight.grad is not None}
+        found |= {f"{name} {key}": value.clone() for key, value in made.named_buffers()}
+    return found
+
+
+def work(rank: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    patience = timedelta(seconds=120)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=patience)
+    try:
+        torch.save(one_step(slice(rank * 3, rank * 3 + 3)), f"{folder}/{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_workers_normalise_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    alone = one_step(slice(0, 6))
+    other = mp.get_context("spawn").Process(target=work, args=(1, str(tmp_path)))
+    other.start()
+    try:
+        work(0, str(tmp_path))
+        other.join(60)
+        assert other.exitcode == 0
+    finally:
+        other.kill()
+        other.join()
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert found.keys() == alone.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(found[key], value, rtol=2e-3, atol=2e-5, msg=lambda said, key=key: f"{key}: {said}")

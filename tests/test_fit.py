@@ -1,0 +1,152 @@
+"""Heads and their fitting, on embeddings whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.fit import class_weights, fit, one_number, score_problems
+from finetune.frames import UNLABELLED
+from finetune.heads import HEADS, build_head
+from finetune.labels import Problem
+from finetune.material import Material
+from finetune.settings import Tuning
+from pretrain.errors import BadInput
+
+CLASSES = ("attack", "mount", "other")
+
+
+def world(videos: int = 6, frames: int = 400, *, seed: int = 0, noise: float = 0.5) -> tuple[Material, dict[str, np.ndarray]]:
+    """Embeddings of eight numbers, three of which say which class it is, in bouts of 20 frames."""
+    draw = np.random.default_rng(seed)
+    labels = {f"v{i}": np.repeat(draw.integers(3, size=frames // 20), 20).astype(np.int8) for i in range(videos)}
+    z = draw.normal(0, noise, (videos * frames, 8)).astype(np.float32)
+    for i, held in enumerate(labels.values()):
+        z[i * frames + np.arange(frames), held] += 2.0
+    place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
+    return Material(place=place, arrays={"z": z * 30 + 7}), labels  # a head must not need embeddings of unit spread
+
+
+def problem(labels: dict[str, np.ndarray], *, test: tuple[str, ...] = ("v4", "v5"), name: str = "S1") -> Problem:
+    train = {video: held for video, held in labels.items() if video not in test}
+    return Problem(name=name, task="S1", classes=CLASSES, annotator="", overlapping=False, train=train, test={v: labels[v] for v in test})
+
+
+@pytest.mark.parametrize("head", sorted(HEADS))
+def test_a_head_learns_what_the_embedding_says_and_no_more_from_noise(head: str) -> None:
+    material, labels = world()
+    asked = problem(labels)
+    tuning = Tuning(head={"name": head}, steps=120, window=64, batch=8, lr=0.01)
+    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[120])
+    scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
+    assert scores.macro_f1 > 0.95
+    assert scores.map > 0.97
+    nothing = Material(place=material.place, arrays={"z": np.random.default_rng(1).normal(size=(2400, 8)).astype(np.float32)})
+    ((_, _, model),) = fit(nothing, [asked], tuning, embedder=None, seed=0, stops=[120])
+    scores = score_problems([asked], model.predict(nothing, [asked], [asked.test]), [asked.test])
+    assert scores.map < scores.chance_map + 0.15
+
+
+def test_test_labels_do_not_reach_the_fit() -> None:
+    material, labels = world()
+    asked = problem(labels)
+    lies = replace(asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()})
+    tuning = Tuning(head={"name": "linear"}, steps=10, window=32, batch=4)
+    models = [next(iter(fit(material, [p], tuning, embedder=None, seed=3, stops=[10])))[2] for p in (asked, lies)]
+    for mine, theirs in zip(models[0].head.parameters(), models[1].head.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
+
+
+def test_the_same_seed_gives_the_same_model_and_stopping_on_the_way_changes_nothing() -> None:
+    material, labels = world(frames=120)
+    asked = problem(labels)
+    tuning = Tuning(head={"name": "temporal", "width": 8}, steps=12, window=32, batch=4)
+
+    def weights(seed: int, stops: list[int]) -> list[torch.Tensor]:
+        return [
+            p.detach().clone()
+            for _, _, model in fit(material, [asked], tuning, embedder=None, seed=seed, stops=stops)
+            for p in [next(model.head.out.parameters())]
+        ][-1:]
+
+    torch.testing.assert_close(weights(1, [12]), weights(1, [4, 8, 12]), rtol=0, atol=0)
+    assert not torch.equal(weights(1, [12])[0], weights(2, [12])[0])
+
+
+def test_unlabelled_frames_teach_nothing() -> None:
+    material, labels = world(frames=120)
+    hidden = {name: np.where(np.arange(120) < 60, held, UNLABELLED).astype(np.int8) for name, held in labels.items()}
+    spoilt = Material(place=material.place, arrays={"z": material.arrays["z"].copy()})
+    for first, end in spoilt.place.values():
+        spoilt.arrays["z"][first + 60 : end] = 1e6
+    tuning = Tuning(head={"name": "linear"}, steps=60, window=20, batch=8, lr=0.01)
+    asked = problem(hidden)
+    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[60])
+    scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
+    assert scores.frames == 120, "two test videos with sixty labelled frames each"
+    assert scores.macro_f1 > 0.9
+
+
+def test_windows_never_cross_a_video_and_labels_stay_with_their_frames() -> None:
+    from finetune.fit import _WindowDraw
+
+    labels = {"a": np.zeros(30, np.int8), "b": np.ones(500, np.int8), "c": np.full(90, 2, np.int8)}
+    place = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
+    video = np.repeat([0, 1, 2], [30, 500, 90])
+    z = np.stack([video, np.arange(620)], 1).astype(np.float32)
+    windows = _WindowDraw(Material(place=place, arrays={"z": z}), [problem(labels, test=())], window=64, context=0)
+    for seed in range(20):
+        batch = windows.draw(np.random.default_rng(seed), 16)
+        for row in range(16):
+            valid = batch.valid_BT[row]
+            assert len(batch.stretch["z"][row, valid, 0].unique()) == 1
+        ((_, rows, held),) = batch.labels
+        truth = batch.stretch["z"][rows][..., 0].long()
+        known = held != UNLABELLED
+        assert torch.equal(held[known].long(), truth[known])
+        assert torch.equal(known, batch.valid_BT[rows])
+
+
+def test_class_weights_are_shares_to_a_power() -> None:
+    labels = np.repeat(np.array([0, 1, 2], np.int8), [10, 30, 60])
+    asked = Problem(name="p", task="t", classes=(*CLASSES, "never"), annotator="", overlapping=False, train={"v": labels}, test={})
+    torch.testing.assert_close(class_weights(asked, 0.0), torch.tensor([1.0, 1, 1, 0]))
+    torch.testing.assert_close(class_weights(asked, 1.0), torch.tensor([10 / 3, 10 / 9, 5 / 9, 0]))
+    both = np.zeros((100, 2), np.int8)
+    both[:20, 0], both[:50, 1] = 1, 1
+    asked = Problem(name="p", task="t", classes=("sniff", "groom"), annotator="", overlapping=True, train={"v": both}, test={})
+    torch.testing.assert_close(class_weights(asked, 1.0), torch.tensor([4.0, 1.0]))
+
+
+def test_overlapping_behaviours_are_fitted_apart() -> None:
+    draw = np.random.default_rng(0)
+    both = (draw.random((2, 300, 2)) < 0.4).astype(np.int8)
+    z = (both.reshape(600, 2) * 2.0 + draw.normal(0, 0.2, (600, 2))).astype(np.float32)
+    asked = Problem(
+        name="p", task="t", classes=("sniff", "groom"), annotator="", overlapping=True, train={"a": both[0]}, test={"b": both[1]}
+    )
+    material = Material(place={"a": (0, 300), "b": (300, 600)}, arrays={"z": z})
+    tuning = Tuning(head={"name": "linear"}, steps=100, window=64, batch=8, lr=0.02)
+    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[100])
+    scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
+    assert one_number(scores) > 0.95
+
+
+def test_unknown_heads_and_settings_are_refused() -> None:
+    with pytest.raises(BadInput, match="linear, temporal"):
+        build_head({"name": "magic"}, 8, [3])
+    with pytest.raises(BadInput, match="unknown setting 'depth'"):
+        build_head({"name": "linear", "depth": 3}, 8, [3])
+
+
+def test_a_searched_key_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(BadInput, match="unknown key 'learning_rate'"):
+        Tuning().with_choice({"learning_rate": 0.1})
+    with pytest.raises(BadInput, match="list of choices"):
+        Tuning(search={"lr": {"low": 1, "high": 0.1}})
+    chosen = Tuning().with_choice({"head": {"name": "linear"}, "head.dropout": 0.1, "lr": 0.5})
+    assert chosen.head == {"name": "linear", "dropout": 0.1}
+    assert chosen.lr == 0.5

@@ -1,0 +1,271 @@
+"""The road through real Ray: every frame once an epoch, resume equals not stopping, two workers equal one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from worlds import MICE, frames_seen, marked_store, wander_store
+
+from pretrain import run as entry
+from pretrain import stream as streams
+from pretrain.checkpoint import load_state
+from pretrain.errors import exit_status
+from pretrain.pose import store as stores
+from pretrain.pose.store import Store
+from pretrain.pose.windows import Lanes, Windows
+from pretrain.stream import FrameStream
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
+
+# -- the stream --------------------------------------------------------------------------------------------------------
+
+LENGTHS = [2100, 3, 900]
+BATCH, WINDOW = 6, 6
+KEPT, STREAMED = 1e9, 0.0
+
+
+def joined(store: Store, lanes: Lanes, *, workers: int, resident: float, epoch: int = 0, first_step: int = 0) -> list[Windows]:
+    """The global batches that all workers together are given."""
+    parts = []
+    for rank in range(workers):
+        stream = FrameStream(store, lanes, rank=rank, workers=workers, resident_bytes=resident)
+        assert stream.resident == (resident == KEPT)
+        parts.append(list(stream.epoch(epoch, first_step)))
+    return [
+        Windows(type(step[0].pose)(*(torch.cat(x) for x in zip(*(w.pose for w in step), strict=True))), torch.cat([w.valid_BT for w in step]),
+                torch.cat([w.key_B for w in step]))
+        for step in zip(*parts, strict=True)
+    ]  # fmt: skip
+
+
+def assert_same(found: list[Windows], truth: list[Windows]) -> None:
+    assert len(found) == len(truth)
+    for mine, other in zip(found, truth, strict=True):
+        torch.testing.assert_close(mine, other, atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.fixture(scope="class")
+def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Marked frames in many small chunks, row groups of several chunks, several parts and several reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stores, "CHUNK_FRAMES", 8)
+        patch.setattr(stores, "PART_BYTES", 150_000)
+        patch.setattr(streams, "READ_BYTES", 60_000)
+        store = marked_store(tmp_path_factory.mktemp("marks") / "store", LENGTHS)
+        assert len(store.parts) > 1
+        assert len(np.unique(store.chunks.group_id)) < len(store.chunks)
+        yield store
+
+
+@pytest.fixture(scope="class")
+def lanes(marks: Store) -> Lanes:
+    return Lanes.deal(marks.chunks, window=WINDOW, batch=BATCH, seed=5)
+
+
+@pytest.fixture(scope="class")
+def truth(marks: Store, lanes: Lanes) -> list[Windows]:
+    return joined(marks, lanes, workers=1, resident=KEPT)
+
+
+class TestStream:
+    """In many small chunks: row groups of several chunks, several parts, several reads."""
+
+    def test_every_frame_is_seen_exactly_once_an_epoch(self, truth: list[Windows]) -> None:
+        rows = [row for windows in truth for row in frames_seen(windows)]
+        assert sorted(frame for row in rows for frame in row) == [(v, f) for v, frames in enumerate(LENGTHS) for f in range(frames)]
+        for row in rows:
+            if row:
+                assert row == [(row[0][0], row[0][1] + place) for place in range(len(row))], "a window crosses a video or skips a frame"
+        second = torch.cat([windows.pose.confidence_BTMK[windows.valid_BT] for windows in truth])
+        assert ((second == 0) | (second == 1)).all()
+        assert (second == 0).any(), "the world has missing points"
+
+    @pytest.mark.parametrize(("workers", "resident"), [(1, STREAMED), (2, STREAMED), (3, KEPT)])
+    def test_workers_and_memory_do_not_change_the_batches(
+        self, marks: Store, lanes: Lanes, truth: list[Windows], workers: int, resident: float
+    ) -> None:
+        assert_same(joined(marks, lanes, workers=workers, resident=resident), truth)
+
+    @pytest.mark.parametrize("resident", [KEPT, STREAMED])
+    def test_starting_at_a_later_step_gives_the_rest(self, marks: Store, lanes: Lanes, truth: list[Windows], resident: float) -> None:
+        step = lanes.steps * 2 // 3
+        assert_same(joined(marks, lanes, workers=1, resident=resident, first_step=step), truth[step:])
+
+    def test_later_epochs_hold_the_same_frames_in_another_order(self, marks: Store, lanes: Lanes, truth: list[Windows]) -> None:
+        """In one stream, begun in the middle of an epoch, as a run that goes on does."""
+        kept, streamed = (FrameStream(marks, lanes, resident_bytes=room) for room in (KEPT, STREAMED))
+        for stream in (kept, streamed):
+            assert_same(list(stream.epoch(0, lanes.steps - 2)), truth[-2:])
+        first, second = list(kept.epoch(1)), list(streamed.epoch(1))
+        assert_same(first, second)
+        frames = [frame for windows in first for row in frames_seen(windows) for frame in row]
+        assert sorted(frames) == [(v, f) for v, frames in enumerate(LENGTHS) for f in range(frames)]
+        assert frames != [frame for windows in truth for row in frames_seen(windows) for frame in row]
+        assert_same(list(kept.epoch(0)), truth)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+EPOCHS = 2
+RECIPE = {
+    "encoder": {"name": "tcn", "width": 8, "layers": 2}, "objective": {"name": "contrastive", "projection": 8},
+    "augment": {"mirror": 0.5, "jitter_px": 1.0, "drop_points": 0.1}, "optimiser": {"lr": 0.01},
+    "batch": 4, "window": 32, "epochs": EPOCHS, "seed": 3, "precision": "float32",
+}  # fmt: skip
+SCALE = {"workers": 1, "cpus_per_worker": 0.5, "retries": 0}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, a recipe and a scale; runs go beside them, so that they share one tracking database."""
+    folder = tmp_path_factory.mktemp("lab")
+    wander_store(folder / "store", [300, 500, 64, 150])
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (folder / "scale.yaml").write_text(yaml.safe_dump(SCALE))
+    return folder
+
+
+def pretrain(lab: Path, out: str, *more: str, data: str = "store") -> int:
+    words = ["--recipe", str(lab / "recipe.yaml"), "--scale", str(lab / "scale.yaml"), "--data", str(lab / data)]
+    words += ["--out", str(lab / out), *more]
+    return exit_status(lambda: entry.main(words))
+
+
+def weights(lab: Path, out: str) -> dict[str, torch.Tensor]:
+    return dict(safetensors.torch.load_file(lab / out / "encoder" / "encoder.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def whole(lab: Path) -> str:
+    """A run that nobody interrupted."""
+    assert pretrain(lab, "whole") == 0
+    return "whole"
+
+
+class Killer(threading.Thread):
+    """Kills the training worker of this test's own Ray once a run has left some checkpoints."""
+
+    def __init__(self, checkpoints: Path, after: int) -> None:
+        super().__init__(daemon=True)
+        self.checkpoints, self.after, self.killed, self.stop = checkpoints, after, 0, threading.Event()
+
+    def run(self) -> None:
+        seen: set[str] = set()
+        until = time.monotonic() + 90
+        while not self.stop.wait(0.02) and time.monotonic() < until:
+            seen |= {path.parent.name for path in self.checkpoints.glob("checkpoint_*/complete")}
+            if len(seen) >= self.after:
+                for process in psutil.Process().children(recursive=True):
+                    try:
+                        if "RayTrainWorker" in " ".join(process.cmdline()):
+                            process.send_signal(signal.SIGKILL)
+                            self.killed += 1
+                    except psutil.NoSuchProcess:
+                        continue
+                return
+
+
+def test_a_run_leaves_what_was_promised(lab: Path, whole: str) -> None:
+    result = json.loads((lab / whole / "result.json").read_text())
+    store = Store(lab / "store")
+    assert result["frames"] == store.frames * EPOCHS
+    assert result["fingerprint"] == store.fingerprint
+    assert np.isfinite(result["loss"])
+    assert result["seconds"] > 0
+    assert result["frames_per_s"] == pytest.approx(result["frames"] / result["seconds"], rel=0.01)
+    about = json.loads((lab / whole / "encoder" / "encoder.json").read_text())
+    steps = EPOCHS * Lanes.deal(store.chunks, window=32, batch=4, seed=3).steps
+    assert (about["made_by"]["step"], about["made_by"]["steps"]) == (steps, steps)
+    assert about["made_by"]["data"] == store.fingerprint
+    assert about["schema"]["keypoints"] == list(MICE.keypoints)
+
+
+def test_resume_equals_not_stopping(lab: Path, whole: str) -> None:
+    killer = Killer(lab / "halted" / "checkpoints", after=5)
+    killer.start()
+    status = pretrain(lab, "halted", "--set", "checkpoint_steps=1")
+    killer.stop.set()
+    killer.join()
+    assert killer.killed, "no training worker was found to kill"
+    assert status == 1, "the run came to an end before it was killed"
+    assert not (lab / "halted" / "result.json").exists()
+    last = sorted((lab / "halted" / "checkpoints").glob("checkpoint_*/complete"))[-1].parent
+    at = load_state(last)["at"]
+    assert (at["epoch"], at["step"] > 0) == (0, True), "it was to be killed in the middle of the first epoch"
+
+    assert pretrain(lab, "halted", "--resume", "--set", "epochs=5") == 2, "another recipe is no resumption"
+    assert pretrain(lab, "halted", "--resume") == 0
+    log = (lab / "halted" / "train.log").read_text()
+    assert log.count("step 1 of ") == 1, "it began anew instead of going on"
+    one, other = weights(lab, whole), weights(lab, "halted")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert json.loads((lab / "halted" / "result.json").read_text())["loss"] == json.loads((lab / whole / "result.json").read_text())["loss"]
+
+
+def test_resuming_a_finished_run_changes_nothing(lab: Path, whole: str) -> None:
+    before = weights(lab, whole)
+    loss = json.loads((lab / whole / "result.json").read_text())["loss"]
+    assert pretrain(lab, whole, "--resume") == 0
+    assert all(torch.equal(before[name], after) for name, after in weights(lab, whole).items())
+    assert json.loads((lab / whole / "result.json").read_text())["loss"] == loss
+
+
+def test_two_workers_learn_the_same_as_one(lab: Path, whole: str) -> None:
+    """And streaming the frames the same as keeping them."""
+    assert pretrain(lab, "two", "--set", "workers=2", "--set", "resident_gb=0") == 0
+    one, other = weights(lab, whole), weights(lab, "two")
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+    loss = [json.loads((lab / out / "result.json").read_text())["loss"] for out in (whole, "two")]
+    assert loss[0] == pytest.approx(loss[1], rel=1e-4)
+
+
+def test_a_flipped_byte_is_named_and_is_the_users_matter(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = wander_store(lab / "flipped", [300, 500])
+    part = lab / "flipped" / store.parts[0]["file"]
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 4
+    part.write_bytes(bytes(data))
+    assert pretrain(lab, "of flipped", data="flipped") == 2
+    said = capsys.readouterr().err
+    assert "part-00000.parquet is damaged" in said
+    assert "Traceback" not in said
+    assert not (lab / "of flipped").exists()
+
+
+def test_damage_that_a_worker_meets_is_the_users_matter_too(
+    lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a large store the driver reads but a sample; here it reads nothing."""
+    monkeypatch.setattr(entry, "new_learner", lambda recipe, store: None)
+    assert pretrain(lab, "met", data="flipped") == 2
+    said = capsys.readouterr().err
+    assert "part-00000.parquet is damaged" in said
+    assert "Traceback" not in said
+
+
+def test_a_network_that_cannot_be_is_refused_before_anything_starts(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    for pair, said in (("encoder.name=nonsense", "there is no 'nonsense'"), ("encoder.widht=8", "'widht'"), ("objective.temperature=-1", "temperature"),
+                       ("features.groups=[smell]", "'smell'"), ("objective.name=nonsense", "there is no 'nonsense'")):  # fmt: skip
+        assert pretrain(lab, "never", "--set", pair) == 2, pair
+        assert said in capsys.readouterr().err
+    assert time.monotonic() - began < 10
+    assert not (lab / "never").exists()
+
+
+def test_nothing_of_ours_is_left_in_the_environment() -> None:
+    assert "RAY_ADDRESS" not in os.environ

@@ -1,0 +1,115 @@
+"""Tuning from start to end on a real Ray, with a real sqlite store of MLflow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+import finetune.run
+import pretrain.run
+from finetune.model_folder import load_model
+from pretrain import places
+from pretrain.errors import BadInput
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TINY = ["--set", "epochs=1", "--set", "batch=32", "--set", "encoder.width=16", "--set", "encoder.layers=2", "--set", "cpus=4"]
+
+
+@pytest.fixture(scope="module")
+def arena(own_places: None) -> str:
+    return places.default_store()
+
+
+@pytest.fixture(scope="module")
+def encoder(ray_here: None, arena: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "pretrained"
+    pretrain.run.main(["--recipe", "quickstart", "--data", arena, "--out", str(out), *TINY])
+    return out
+
+
+def run(encoder: Path | str, task: str, arena: str, out: Path, *more: str) -> dict[str, object]:
+    finetune.run.main(["--encoder", str(encoder), "--task", task, "--data", arena, "--out", str(out), "--set", "steps=12",
+                       "--set", "evaluations=2", "--set", "window=64", *more])  # fmt: skip
+    return dict(json.loads((out / "result.json").read_text()))
+
+
+def test_search_finds_and_scores_and_leaves_everything(encoder: Path, arena: str) -> None:
+    out = encoder.parent / "task1"
+    result = run(encoder, "classic_classification", arena, out, "--trials", "3", "--seeds", "2")
+    assert len(result["search"]["trials"]) == 3
+    assert result["search"]["score"] == max(trial["score"] for trial in result["search"]["trials"])
+    for name in ("confusion.png", "ethogram.png", "scores.txt"):
+        assert (out / name).stat().st_size > 100
+    _recompute(out, result)
+    _runs_in_mlflow(encoder.parent, "finetune classic_classification", children=3)
+    model, problems = load_model(out / "model" / "seed-42")
+    assert problems[0]["classes"] == ["attack", "investigation", "mount", "other"]
+    assert model.embedder is not None
+
+
+def _recompute(out: Path, result: dict[str, object]) -> None:
+    """Every score of result.json from the predictions alone, by scikit-learn."""
+    f1s, maps = [], []
+    for seed in (42, 43):
+        table = pq.read_table(out / "predictions" / f"seed-{seed}.parquet")
+        classes = [name[2:] for name in table.column_names if name.startswith("p_")]
+        p = np.stack([table[f"p_{name}"].to_numpy() for name in classes], 1)
+        label = np.array(table["label"].to_pylist())
+        counted = [name for name in classes if name != "other"]
+        chosen = np.array(classes)[p.argmax(1)]
+        f1s.append(np.mean([f1_score(label == name, chosen == name) for name in counted]))
+        maps.append(np.mean([average_precision_score(label == name, p[:, classes.index(name)]) for name in counted]))
+    assert result["macro_f1"] == pytest.approx(np.mean(f1s), abs=1e-6)
+    assert result["macro_f1_std"] == pytest.approx(np.std(f1s), abs=1e-6)
+    assert result["map"] == pytest.approx(np.mean(maps), abs=1e-6)
+    assert result["map_std"] == pytest.approx(np.std(maps), abs=1e-6)
+
+
+def _runs_in_mlflow(folder: Path, experiment: str, *, children: int) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    found = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([found.experiment_id])
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    assert len(parents) == 1
+    assert sum(r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id for r in runs) == children
+    assert all(r.info.status == "FINISHED" for r in runs)
+    assert {"macro_f1", "map", "chance_map"} <= set(parents[0].data.metrics)
+    assert {"confusion.png", "ethogram.png"} <= {artifact.path for artifact in client.list_artifacts(parents[0].info.run_id)}
+
+
+@pytest.mark.parametrize("task", ["annotation_style_transfer", "new_behaviors"])
+@pytest.mark.parametrize("frozen", ["true", "false"])
+def test_tasks_of_several_problems_score_each_and_then_the_mean(encoder: Path, arena: str, task: str, frozen: str) -> None:
+    out = encoder.parent / f"{task}-{frozen}"
+    result = run(encoder, task, arena, out, "--trials", "1", "--seeds", "1", "--set", f"frozen={frozen}", "--set", "steps=3")
+    assert len(result["problems"]) == {"annotation_style_transfer": 5, "new_behaviors": 7}[task]
+    assert result["map"] == pytest.approx(np.mean([held["map"] for held in result["problems"].values()]))
+    assert len(list((out / "predictions").glob("*.parquet"))) == len(result["problems"])
+
+
+def test_random_weights_and_hand_made_features_go_the_same_way(encoder: Path, arena: str) -> None:
+    for control in ("none", "handmade"):
+        out = encoder.parent / f"control-{control}"
+        result = run(control, "classic_classification", arena, out, "--trials", "1", "--seeds", "1", "--set", "steps=3", "--videos", "2")
+        assert result["encoder"]["kind"] in ("random weights", "hand-made features")
+        assert len(result["videos_drawn"]["42"]["classic_classification"]) == 2
+
+
+def test_a_search_that_stopped_goes_on_and_ends_the_same(encoder: Path, arena: str) -> None:
+    whole = run(encoder, "classic_classification", arena, encoder.parent / "whole", "--trials", "2", "--seeds", "1")
+    out = encoder.parent / "stopped"
+    run(encoder, "classic_classification", arena, out, "--trials", "2", "--seeds", "1")
+    (out / "result.json").unlink()
+    with pytest.raises(BadInput, match="pass --resume"):
+        run(encoder, "classic_classification", arena, out, "--trials", "2", "--seeds", "1")
+    again = run(encoder, "classic_classification", arena, out, "--trials", "2", "--seeds", "1", "--resume")
+    assert again["search"]["choice"] == whole["search"]["choice"]
+    assert again["map"] == pytest.approx(whole["map"], abs=1e-6)
