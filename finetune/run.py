@@ -75,7 +75,7 @@ def main(words: list[str] | None = None) -> None:
         raise BadInput(f"--videos {args.videos}: the label budget must be at least one video")
     given = args.encoder if args.encoder in (RANDOM, HANDMADE) else places.open_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed)
-    build_head(tuning.head, embedder.dim, [len(problem.classes) for problem in found])  # what cannot be built is said before anything starts
+    build_head(tuning.head, embedder.dim, [len(problem.classes) for problem in found])  # one that cannot be is refused here
     out = places.run_folder(args.out, kind=f"finetune-{args.task}")
 
     with cluster(scale, cpus_wanted=1, gpus_wanted=scale.gpus_per_trial if scale.gpu else 0):

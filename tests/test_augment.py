@@ -81,7 +81,11 @@ def test_exchange_of_three_animals_keeps_each_whole() -> None:
     windows = windows_of(schema, batch=300, frames=4)
     found = view(Augment(exchange=1.0), windows, schema=schema)
     came_from = torch.stack(
-        [torch.stack([same(found.position_BTMKX[:, :, [m]], windows.pose.position_BTMKX[:, :, [n]]) for n in range(3)], -1) for m in range(3)], 1
+        [
+            torch.stack([same(found.position_BTMKX[:, :, [m]], windows.pose.position_BTMKX[:, :, [n]]) for n in range(3)], -1)
+            for m in range(3)
+        ],
+        1,
     )
     assert (came_from.sum(1) == 1).all()
     assert (came_from.sum(2) == 1).all()
@@ -175,7 +179,9 @@ def test_the_recording_is_not_changed() -> None:
     assert same(MANY.pose.position_BTMKX, before).all()
 
 
-@pytest.mark.parametrize(("setting", "value"), [("mirror", 1.5), ("exchange", -0.1), ("scale", -1.0), ("jitter_px", -1.0), ("drop_block", 0)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("mirror", 1.5), ("exchange", -0.1), ("scale", -1.0), ("jitter_px", -1.0), ("drop_block", 0)]
+)
 def test_settings_that_cannot_be(setting: str, value: float) -> None:
     with pytest.raises(BadInput, match=setting):
         Augment(**{setting: value})  # type: ignore[arg-type]

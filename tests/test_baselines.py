@@ -188,6 +188,8 @@ def test_augmentation_turns_about_the_origin_and_moves_whole_windows() -> None:
     # Uniform: mean square of U(-a, a) is a^2 / 3.
     assert float(angle.square().mean()) == pytest.approx(math.pi**2 / 3, rel=0.05)
     assert float(angle.abs().max()) <= math.pi
+    assert abs(float(angle.mean())) < 0.1
+    assert shift.mean(0).abs().tolist() == pytest.approx([0, 0], abs=0.01)
     assert shift.square().mean(0).tolist() == pytest.approx([0.25**2 / 3] * 2, rel=0.06)
     assert float(shift.abs().max()) <= 0.26
     assert abs(float((shift[:, 0] * shift[:, 1]).mean())) < 0.001

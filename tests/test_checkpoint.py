@@ -79,8 +79,8 @@ def truncated(name: str) -> Callable[[Path], object]:
     [
         truncated("encoder.json"), truncated("encoder.safetensors"), lambda folder: (folder / "encoder.safetensors").unlink(),
         without("schema"), without("features"), without("encoder"), without("version"),
-        changed(encoder={"name": "tcn", "width": 17, "layers": 3}), changed(encoder={"name": "gone"}), changed(version=99), changed(schema=[]),
-        changed(encoder=None), lambda folder: (folder / "encoder.json").write_text("[]"),
+        changed(encoder={"name": "tcn", "width": 17, "layers": 3}), changed(encoder={"name": "gone"}), changed(version=99),
+        changed(schema=[]), changed(encoder=None), lambda folder: (folder / "encoder.json").write_text("[]"),
     ],
 )  # fmt: skip
 def test_a_damaged_encoder_is_refused_by_name(kept: tuple[Path, Embedder], damage: Callable[[Path], object]) -> None:

@@ -101,7 +101,9 @@ def write_tracks(path: Path, *, frames: int = 30, animals: tuple[str, ...] = ("a
     columns = [(animal, point, value) for animal in animals for point in keypoints for value in ("x", "y", "likelihood")]
     rows = [["scorer", *["net"] * len(columns)]]
     rows += [[name, *(column[place] for column in columns)] for place, name in enumerate(("individuals", "bodyparts", "coords"))]
-    rows += [[str(t), *(f"{0.9 if value == 'likelihood' else 100 + t + n}" for n, (_, _, value) in enumerate(columns))] for t in range(frames)]
+    rows += [
+        [str(t), *(f"{0.9 if value == 'likelihood' else 100 + t + n}" for n, (_, _, value) in enumerate(columns))] for t in range(frames)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(",".join(row) for row in rows) + "\n", encoding="utf-8")
     return path
@@ -142,9 +144,14 @@ def spoilt(path: Path, *, line: int, change: Callable[[str], str]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [lambda row: row + ",7", lambda row: row.rpartition(",")[0], lambda row: row.replace("0.9", "sure", 1), lambda row: row.replace("0.9", "inf", 1)],
+    [
+        lambda row: row + ",7",
+        lambda row: row.rpartition(",")[0],
+        lambda row: row.replace("0.9", "sure", 1),
+        lambda row: row.replace("0.9", "inf", 1),
+    ],
     ids=["long", "short", "text", "infinite"],
-)  # fmt: skip
+)
 def test_a_ragged_csv(refused: Refused, tmp_path: Path, change: Callable[[str], str]) -> None:
     write_tracks(tmp_path / "poses" / "one.csv")
     spoilt(write_tracks(tmp_path / "poses" / "two.csv"), line=20, change=change)
@@ -341,8 +348,9 @@ def test_a_head_that_does_not_answer(given: Path, monkeypatch: pytest.MonkeyPatc
         raise ConnectionError("no route")
 
     monkeypatch.setattr(launch.ray, "init", nobody)
-    with pytest.raises(BadInput, match=r"no Ray answers at ray://nobody:1.*ray start --head"), launch.cluster(
-        Scale(address="ray://nobody:1"), cpus_wanted=2
+    with (
+        pytest.raises(BadInput, match=r"no Ray answers at ray://nobody:1.*ray start --head"),
+        launch.cluster(Scale(address="ray://nobody:1"), cpus_wanted=2),
     ):
         pass
 
@@ -416,7 +424,9 @@ def test_a_damaged_encoder(refused: Refused, given: Path, tmp_path: Path) -> Non
     ],
     ids=["prepare", "check", "pretrain", "finetune"],
 )
-def test_the_exit_status_of_the_real_process(given: Path, tmp_path: Path, script: str, words: tuple[str, ...], status: int, must: str) -> None:
+def test_the_exit_status_of_the_real_process(
+    given: Path, tmp_path: Path, script: str, words: tuple[str, ...], status: int, must: str
+) -> None:
     command = [sys.executable, str(ROOT / script), *(str(given / "mice") if word == "MICE" else word for word in words)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr

@@ -146,7 +146,9 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
         read(Recipe, str(tmp_path / "mine.yaml"), RECIPES, {})
 
 
-@pytest.mark.parametrize(("kind", "folder", "known"), [(Recipe, RECIPES, "contrastive"), (Scale, SCALES, "laptop"), (Tuning, TASKS, "default")])
+@pytest.mark.parametrize(
+    ("kind", "folder", "known"), [(Recipe, RECIPES, "contrastive"), (Scale, SCALES, "laptop"), (Tuning, TASKS, "default")]
+)
 def test_an_unknown_name_lists_those_there_are(kind: type, folder: Path, known: str) -> None:
     with pytest.raises(BadInput, match=f"there is no {kind.__name__.lower()} 'nonsense'.*there are: .*{known}"):
         read(kind, "nonsense", folder, {})
@@ -174,7 +176,9 @@ def test_a_scale_that_cannot_be_is_refused(wrong: Mapping[str, Any]) -> None:
 
 def test_set_reaches_recipe_and_scale() -> None:
     for_recipe, for_scale = parse_overrides(
-        ["optimiser.lr=1e-3", "workers=2", "encoder.width=48", "features.lags=[2, 4]", "gpu=true", "storage=null", "encoder.name=tcn"], Recipe, Scale
+        ["optimiser.lr=1e-3", "workers=2", "encoder.width=48", "features.lags=[2, 4]", "gpu=true", "storage=null", "encoder.name=tcn"],
+        Recipe,
+        Scale,
     )
     recipe, scale = read(Recipe, "contrastive", RECIPES, for_recipe), read(Scale, "laptop", SCALES, for_scale)
     assert (recipe.optimiser.lr, recipe.encoder["width"], recipe.features["lags"]) == (0.001, 48, [2, 4])

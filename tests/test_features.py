@@ -41,7 +41,9 @@ def motion(x: Tensor, animals: int, keypoints: int, lags: int) -> list[dict[str,
     found = []
     for of_lag in x.chunk(lags, -1):
         moved, sine, cosine, speed = of_lag.split([2 * animals, animals, animals, animals * keypoints], -1)
-        found.append({"moved": moved.unflatten(-1, (animals, 2)), "sine": sine, "cosine": cosine, "speed": speed.unflatten(-1, (animals, -1))})
+        found.append(
+            {"moved": moved.unflatten(-1, (animals, 2)), "sine": sine, "cosine": cosine, "speed": speed.unflatten(-1, (animals, -1))}
+        )
     return found
 
 
@@ -133,7 +135,7 @@ def test_the_scene_is_seen_from_the_first_animal() -> None:
     first, second = line([100, 200], [0, 0], heading=math.pi / 2, frames=3), line([100, 260], [0, 0], heading=math.pi / 2, frames=3)
     found = columns(measuring(), pose_of(first, second))["scene"].unflatten(-1, (2, 7, 2))
     close(found[0, :, 0], BODY_KX, within=0.02)
-    close(found[0, :, 1], BODY_KX + [60, 0], within=0.02)
+    close(found[0, :, 1], BODY_KX + np.array([60, 0]), within=0.02)
 
 
 def test_place_is_the_share_of_the_image_to_each_wall() -> None:

@@ -616,6 +616,25 @@ MODES: dict[str, dict[str, Any]] = {
     },
 }
 BATCH, SECONDS = 8, 120
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_half_precision_is_near(mode: str) -> None:
+    windows = windows_of(MICE, batch=6, frames=40)
+    losses = {}
+    for precision in ("float32", "bf16"):
+        embedder = embedder_of(MICE, "tcn", windows.pose)
+        objective = build("pretrain.objectives", MODES[mode], AbstractObjective, embedder.dim, MICE)
+        objective.fit(windows.pose)
+        learner = Learner(embedder, objective, Augment(), precision=precision)
+        loss = learner(windows)
+        loss.total.backward()
+        assert loss.total.dtype == torch.float32
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in learner.parameters())
+        losses[precision] = loss.total.item()
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.05)
+
+
 JOINED = windows_of(MICE, batch=BATCH, frames=40, seed=1, cut=(30, 2, 0))
 
 

@@ -52,11 +52,19 @@ def test_every_problem_is_said_at_once() -> None:
         Schema(animals=("a", "a"), keypoints=("nose", ""), fps=float("nan"), image_px=(1.0,), axis=("tail", "nose"))
     said = str(caught.value)
     assert said.count("\n  - ") == 5
-    for part in ("animals has an empty or repeated name", "keypoints has", "fps is nan", "image_px is (1.0,)", "'tail', which is not a keypoint"):
+    for part in (
+        "animals has an empty or repeated name",
+        "keypoints has",
+        "fps is nan",
+        "image_px is (1.0,)",
+        "'tail', which is not a keypoint",
+    ):
         assert part in said
 
 
-@pytest.mark.parametrize("damage", [{"animals": None}, {"axis": ["nose"]}, {"edges": [["nose"]]}, {"fps": "fast"}, {"fps": 0}, {"keypoints": []}])
+@pytest.mark.parametrize(
+    "damage", [{"animals": None}, {"axis": ["nose"]}, {"edges": [["nose"]]}, {"fps": "fast"}, {"fps": 0}, {"keypoints": []}]
+)
 def test_a_damaged_schema_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(BadInput, match="pose schema"):
         Schema.from_dict(MICE.to_dict() | damage)

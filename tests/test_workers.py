@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ JOINED = {
     "nothing at all on the last": windows_of(MICE, batch=BATCH, frames=40, seed=3, cut=(0,) * 6),
 }
 COMPONENTS = [("tcn", objective) for objective in names("pretrain.objectives")] + [(e, "contrastive") for e in names("pretrain.encoders")]
-LEARNERS = [(*parts, batch) for parts in dict.fromkeys(COMPONENTS) for batch in (JOINED if parts == ("tcn", "contrastive") else ["cut and empty"])]
+LEARNERS = [
+    (*parts, batch) for parts in dict.fromkeys(COMPONENTS) for batch in (JOINED if parts == ("tcn", "contrastive") else ["cut and empty"])
+]
 
 
 def loss_and_gradient(model: nn.Module, learner: Learner, windows: Windows) -> dict[str, Any]:
@@ -77,7 +79,8 @@ def gathering(world: int) -> dict[str, Any]:
     term(workers.gather(mine), mine, weight[rank]).backward()
 
     again, beside = x[rank].clone().requires_grad_(), added[rank].clone().requires_grad_()
-    ((workers.gather(again) + beside) * weight[rank]).sum().backward()
+    earlier = beside * 1.0  # so that its turn in the backward pass comes after gather's
+    ((workers.gather(again) + earlier) * weight[rank]).sum().backward()
 
     column = x[rank].clone().requires_grad_()
     workers.gather(column.T.contiguous().T)[:, 1].sum().backward()
@@ -103,7 +106,7 @@ def worker(place: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, list[dict[str, Any]]]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     """What every worker of every world found."""
     folder = tmp_path_factory.mktemp("gloo")
     if "lo" not in [name for _, name in socket.if_nameindex()]:
@@ -120,7 +123,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, list[d
             if process.is_alive():
                 process.kill()
                 process.join()
-    yield {world: [torch.load(Path(folder) / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)] for world in WORLDS}
+    return {world: [torch.load(Path(folder) / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)] for world in WORLDS}
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +181,7 @@ def test_gather_joins_in_order_of_rank(found: dict[int, Any], world: int) -> Non
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_the_gradient_of_gather_is_autograds_on_the_joined_tensor(found: dict[int, Any], world: int) -> None:
-    x, added, weight = inputs(world)
+    x, _, weight = inputs(world)
     whole = x.clone().requires_grad_()
     sum(term(whole.flatten(0, 1), whole[rank], weight[rank]) for rank in range(world)).backward()  # type: ignore[union-attr]
     for rank in range(world):

@@ -58,7 +58,9 @@ def wander(schema: Schema, frames: int, *, seed: int = 0, missing: float = 0.1) 
     animals, keypoints, _ = schema.shape
     body = BODY_KX if schema is MICE else np.stack([40 - 20 * np.arange(keypoints), 3 * np.sin(np.arange(keypoints))], -1)
     turn = rng.normal(scale=0.1, size=(frames, animals)).cumsum(0) + rng.uniform(0, 6, animals)
-    centre = rng.normal(scale=3, size=(frames, animals, 2)).cumsum(0) + np.array(schema.image_px) / 2 + rng.normal(scale=80, size=(animals, 2))
+    centre = (
+        rng.normal(scale=3, size=(frames, animals, 2)).cumsum(0) + np.array(schema.image_px) / 2 + rng.normal(scale=80, size=(animals, 2))
+    )
     cos, sin = np.cos(turn)[..., None], np.sin(turn)[..., None]
     x, y = body.T
     position = np.stack([cos * x - sin * y, sin * x + cos * y], -1) + centre[:, :, None] + rng.normal(size=(frames, animals, keypoints, 2))
@@ -67,7 +69,9 @@ def wander(schema: Schema, frames: int, *, seed: int = 0, missing: float = 0.1) 
     return position.astype(np.float32), np.where(gone, 0, rng.uniform(0.2, 1, gone.shape)).astype(np.float32)
 
 
-def windows_of(schema: Schema, *, batch: int = 6, frames: int = 48, seed: int = 0, cut: Sequence[int] = (), missing: float = 0.1) -> Windows:
+def windows_of(
+    schema: Schema, *, batch: int = 6, frames: int = 48, seed: int = 0, cut: Sequence[int] = (), missing: float = 0.1
+) -> Windows:
     """Windows of wandering animals. The last rows have only ``cut`` frames each; 0 is an empty row."""
     position, confidence = wander(schema, batch * frames, seed=seed, missing=missing)
     length = torch.tensor([frames] * (batch - len(cut)) + list(cut))
@@ -143,6 +147,7 @@ def chunks_of(lengths: Sequence[int], *, chunk_frames: int = 1024, group_chunks:
     size = [min(chunk_frames, frames - f) for frames in lengths for f in range(0, frames, chunk_frames)]
     group = np.arange(len(video)) // group_chunks
     column: dict[str, Any] = {
-        name: np.asarray(values, np.int32) for name, values in (("video", video), ("first_frame", first), ("frames", size), ("group", group))
+        name: np.asarray(values, np.int32)
+        for name, values in (("video", video), ("first_frame", first), ("frames", size), ("group", group))
     }
     return Chunks(part=np.zeros(len(video), np.int32), group_id=group.astype(np.int64), **column)

@@ -1,7 +1,7 @@
 """Convolutions along the frames of (B, T, C), laid out so that processors run them at the rate of matrix products.
 
 Frames of channels are, without a copy, an image of height 1 whose channels come last. Convolutions of such images take
-a half to two thirds of the time of ``Conv1d`` between two transpositions, and depthwise ones a fifth (docs/encoders.md).
+two thirds of the time of ``Conv1d`` between two transpositions, dilated depthwise ones less than half (docs/encoders.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def each_channel_over_time(conv: nn.Conv1d, x_BTC: Tensor) -> Tensor:
     step, width = conv.dilation[0], conv.kernel_size[0]
     assert conv.groups == channels == conv.out_channels, "not a depthwise convolution"
     assert width % 2, "the kernel is even"
-    assert conv.bias is None, "its gradient would take twice as long as all the rest: give a layer before or after it the bias"
+    assert conv.bias is None, "a bias would double the time of its gradient: give it to a layer before or after"
     reach = width // 2 * step
     padded = F.pad(x_BTC, (0, 0, reach, reach + -frames % step))
     rows_BRC = padded.reshape(len(padded), -1, step * channels)

@@ -58,7 +58,7 @@ class Memory(nn.Module):
         reset_h, keep_h, new_h = self.recur(h).chunk(3, -1)
         keep = (keep_in + keep_h).sigmoid()
         new = (new_in + (reset_in + reset_h).sigmoid() * new_h).tanh()
-        return torch.lerp(new, h, keep)
+        return torch.lerp(new.to(h.dtype), h, keep.to(h.dtype))  # a memory of many steps stays in full precision
 
 
 class Policy(nn.Module):
@@ -86,7 +86,7 @@ class Policy(nn.Module):
         """Teacher forcing: (N,) negative log-likelihood of the known actions in nats, summed over frames and dimensions."""
         before = state_NTS[:, : action_NAS.shape[1]]
         entered = self.memory.enter(torch.cat([before, action_NAS], -1))
-        h = entered.new_zeros(len(entered), self.width)
+        h = state_NTS.new_zeros(len(state_NTS), self.width)
         held = []
         for at in range(entered.shape[1]):
             held.append(h)
