@@ -31,7 +31,7 @@ from pretrain.pose.annotations import Labels, write_labels
 from pretrain.pose.calms21 import find_sources, read, total_bytes, write_official
 from pretrain.pose.calms21_counts import CLASSES, CLASSIC
 from pretrain.pose.schema import CALMS21, Video
-from pretrain.pose.store import StoreWriter
+from pretrain.pose.store_writer import StoreWriter
 
 SEQUENCE_FRAMES = 20_000
 LABELLED_SHARE = 0.1

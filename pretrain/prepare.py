@@ -28,7 +28,8 @@ from pretrain.pose.arena import write_arena
 from pretrain.pose.checks import describe, report
 from pretrain.pose.label_formats import read_label_files
 from pretrain.pose.label_split import assign_split
-from pretrain.pose.store import Store, StoreWriter
+from pretrain.pose.store import Store
+from pretrain.pose.store_writer import StoreWriter
 
 log = logging.getLogger(__name__)
 

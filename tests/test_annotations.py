@@ -14,7 +14,7 @@ from pretrain.pose.label_formats import read_label_files, read_sheets, recognise
 from pretrain.pose.label_sheets import frame_at
 from pretrain.pose.label_split import assign_split, resample_labels
 from pretrain.pose.schema import Schema, Video
-from pretrain.pose.store import StoreWriter
+from pretrain.pose.store_writer import StoreWriter
 from pretrain.pose.trackers import recognise
 from pretrain.pose.tracks import resampled_times
 

@@ -21,7 +21,8 @@ from pretrain.checkpoint import save_encoder
 from pretrain.config import Recipe, Scale
 from pretrain.errors import BadInput, exit_status
 from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.store import Store, StoreWriter
+from pretrain.pose.store import Store
+from pretrain.pose.store_writer import StoreWriter
 
 ROOT = Path(__file__).parent.parent
 MAINS = {"prepare": prepare.main, "pretrain": pretraining.main, "finetune": tuning.main}

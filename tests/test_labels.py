@@ -11,7 +11,8 @@ from finetune.labels import ELSEWHERE, Problem, draw_budget, hold_out, problems,
 from pretrain.errors import BadInput
 from pretrain.pose.annotations import UNLABELLED, Labels, write_labels
 from pretrain.pose.schema import CALMS21, Video
-from pretrain.pose.store import Store, StoreWriter
+from pretrain.pose.store import Store
+from pretrain.pose.store_writer import StoreWriter
 
 CLASSES = ("attack", "other")
 

@@ -14,7 +14,8 @@ from worlds import MICE, RATS, marked, marked_store, wander
 from pretrain.errors import BadInput
 from pretrain.pose import store as stores
 from pretrain.pose.schema import Video
-from pretrain.pose.store import Store, StoreWriter, read_videos
+from pretrain.pose.store import Store, read_videos
+from pretrain.pose.store_writer import StoreWriter
 
 
 @pytest.fixture

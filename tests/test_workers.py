@@ -24,7 +24,7 @@ from pretrain.pose.augment import Augment
 from pretrain.pose.windows import Windows
 
 WORLDS = (2, 3)
-SECONDS = 150
+SECONDS = 300
 BATCH = 12
 AUGMENT = Augment(rotate=True, mirror=0.5, exchange=0.5, scale=0.1, jitter_px=1.0, drop_points=0.1, drop_frames=0.1)
 JOINED = {

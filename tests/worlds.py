@@ -18,7 +18,8 @@ from pretrain.learner import Learner
 from pretrain.objectives import AbstractObjective
 from pretrain.pose.augment import Augment
 from pretrain.pose.schema import CALMS21, Schema, Video
-from pretrain.pose.store import Chunks, Store, StoreWriter
+from pretrain.pose.store import Chunks, Store
+from pretrain.pose.store_writer import StoreWriter
 from pretrain.pose.windows import Pose, Windows
 
 MICE = CALMS21

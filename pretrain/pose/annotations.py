@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pretrain.errors import refuse
-from pretrain.pose.store import StoreWriter
+from pretrain.pose.store_writer import StoreWriter
 
 UNLABELLED = -1  # a frame that nobody looked at; it is not a class
 

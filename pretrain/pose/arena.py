@@ -27,7 +27,7 @@ from pretrain.pose.arena_plan import Recording, official_recordings, recordings
 from pretrain.pose.arena_statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
 from pretrain.pose.arena_timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
 from pretrain.pose.schema import CALMS21, Float, Video
-from pretrain.pose.store import StoreWriter
+from pretrain.pose.store_writer import StoreWriter
 
 __all__ = [
     "ANNOTATORS", "BEHAVIOURS", "CLASSES", "ORIGIN", "Annotator", "Recording", "Timeline", "arena", "official_recordings",

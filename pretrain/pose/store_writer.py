@@ -1,0 +1,191 @@
+"""Writes pose stores: whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from pretrain.errors import BadInput, refuse
+from pretrain.pose.schema import Schema, Video
+from pretrain.pose.store import CHUNK_FRAMES, CONFIDENCE_STEPS, VERSION, filesystem, read_meta
+
+PART_BYTES = 64 * 2**20
+MAX_GROUP_CHUNKS = 4
+
+_COLUMNS = pa.schema(
+    [("video", pa.string()), ("first_frame", pa.int32()), ("frames", pa.int32()), ("position", pa.binary()), ("confidence", pa.binary())]
+)
+
+
+class StoreWriter:
+    """Writes a store whole or not at all; use it in a ``with`` block.
+
+    A new store appears when the block ends well. With ``append`` the videos are added to a store that is there: its
+    parts are not touched, and until the block ends well it stays as it was.
+
+    Args:
+        uri: Folder or address.
+        schema: What a frame holds.
+        origin: Where the recordings came from, in words.
+        append: Add to an existing store instead of making one.
+
+    Raises:
+        BadInput: If something is there already (or, with ``append``, does not fit).
+    """
+
+    def __init__(self, uri: str | Path, schema: Schema, *, origin: str, append: bool = False) -> None:
+        self.uri, self.schema, self.origin = str(uri), schema, origin
+        self.fs, self.path = filesystem(uri)
+        self._written: list[str] = []
+        self._made_folder = False
+        self._before = self._open_existing() if append else self._refuse_existing()
+        self.videos: list[dict[str, Any]] = list(self._before.get("videos", []))
+        self.parts: list[dict[str, Any]] = list(self._before.get("parts", []))
+        self.labels: list[dict[str, Any]] = list(self._before.get("labels", []))
+        self._names = {video["name"] for video in self.videos}
+        self._chunks_so_far = sum(sum(part["groups"]) for part in self.parts)
+        self._rows: list[tuple[str, int, int, bytes, bytes]] = []
+        self._begin_part()
+
+    def _refuse_existing(self) -> dict[str, Any]:
+        info = self.fs.get_file_info(self.path)
+        if info.type == fs.FileType.File:
+            raise BadInput(f"{self.uri} is a file; a store is a folder")
+        inside = self.fs.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
+        if inside:
+            what = "a store" if any(i.base_name == "store.json" for i in inside) else "other files"
+            raise BadInput(f"{self.uri} already holds {what}: choose another --out, or remove it first")
+        self._made_folder = info.type == fs.FileType.NotFound
+        return {}
+
+    def _open_existing(self) -> dict[str, Any]:
+        meta = read_meta(self.fs, self.path, self.uri)
+        there = Schema.from_dict(meta["schema"])
+        refuse(self.schema.differences(there), about=f"these videos do not fit the store {self.uri}")
+        if there.fps != self.schema.fps:
+            raise BadInput(f"these videos have {self.schema.fps} frames/s, the store {self.uri} has {there.fps}: pass --fps")
+        self.schema = there
+        return meta
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            self.discard()
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self.discard()
+            raise
+
+    def add(self, video: Video) -> None:
+        """Adds one video.
+
+        Raises:
+            BadInput: If the name is taken or the tracks do not fit the schema.
+        """
+        if video.name in self._names:
+            raise BadInput(f"two videos are named {video.name!r} ({video.source}): names must be unique in a store")
+        if video.position_TMKX.shape[1:] != self.schema.shape:
+            raise BadInput(
+                f"video {video.name!r} has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, the store {self.schema.shape}"
+            )
+        self._names.add(video.name)
+        missing = np.isnan(video.position_TMKX).any(-1) | ~(video.confidence_TMK > 0)
+        # A point that was seen keeps at least one step, so that rounding cannot make it missing.
+        steps = np.clip(np.rint(np.clip(video.confidence_TMK, 0, 1) * CONFIDENCE_STEPS), 1, CONFIDENCE_STEPS)
+        confidence = np.where(missing, 0, steps).astype(np.uint8)
+        position = np.ascontiguousarray(video.position_TMKX, dtype="<f4")
+        for first in range(0, len(position), CHUNK_FRAMES):
+            rows = slice(first, first + CHUNK_FRAMES)
+            self._rows.append((video.name, first, len(position[rows]), position[rows].tobytes(), confidence[rows].tobytes()))
+            # Groups grow with the store: a small one divides evenly among workers, a large one is read in larger pieces.
+            if len(self._rows) >= min(MAX_GROUP_CHUNKS, 1 + self._chunks_so_far // 256):
+                self._end_group()
+        share = float(missing.mean())
+        self.videos.append({"name": video.name, "frames": len(position), "missing_share": round(share, 6),
+                            "source": video.source, "source_sha256": video.source_sha256})  # fmt: skip
+
+    def write_file(self, relative: str, data: bytes) -> dict[str, Any]:
+        """Writes one more file into the store (labels, features) and returns its record for store.json."""
+        path = f"{self.path}/{relative}"
+        self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        self._written.append(path)
+        with self.fs.open_output_stream(path) as stream:
+            stream.write(data)
+        return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+    def discard(self) -> None:
+        """Removes what this writer wrote; what was there before stays."""
+        for path in self._written:
+            if self.fs.get_file_info(path).type == fs.FileType.File:
+                self.fs.delete_file(path)
+        if not self._before and self._written:
+            self.fs.delete_dir_contents(self.path, missing_dir_ok=True)
+        if self._made_folder and self.fs.get_file_info(self.path).type == fs.FileType.Directory:
+            self.fs.delete_dir(self.path)
+
+    def _begin_part(self) -> None:
+        self._sink = pa.BufferOutputStream()
+        self._writer = pq.ParquetWriter(self._sink, _COLUMNS, compression="none", use_dictionary=False,
+                                        write_statistics=False, write_page_checksum=True)  # fmt: skip
+        self._groups: list[int] = []
+
+    def _end_group(self) -> None:
+        if not self._rows:
+            return
+        columns = [pa.array(values, field.type) for values, field in zip(zip(*self._rows, strict=True), _COLUMNS, strict=True)]
+        self._writer.write_table(pa.table(columns, schema=_COLUMNS), row_group_size=len(self._rows))
+        self._groups.append(len(self._rows))
+        self._chunks_so_far += len(self._rows)
+        self._rows = []
+        if self._sink.tell() >= PART_BYTES:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        self._writer.close()
+        data = self._sink.getvalue()
+        if self._groups:
+            record = self.write_file(f"poses/part-{len(self.parts):05d}.parquet", data)
+            self.parts.append(record | {"groups": self._groups})
+        self._begin_part()
+
+    def _finish(self) -> None:
+        self._end_group()
+        self._end_part()
+        if not self.videos:
+            raise BadInput(f"nothing to write to {self.uri}: no videos")
+        meta: Mapping[str, Any] = self._before | {
+            "version": VERSION,
+            "origin": self.origin if not self._before else "; ".join(dict.fromkeys([self._before.get("origin", ""), self.origin])),
+            "schema": self.schema.to_dict(),
+            "frames": sum(video["frames"] for video in self.videos),
+            "confidence_step": 1 / CONFIDENCE_STEPS,
+            "videos": self.videos,
+            "parts": self.parts,
+            "labels": self.labels,
+        }
+        _replace(self.fs, f"{self.path}/store.json", json.dumps(meta, indent=1).encode())
+
+
+def _replace(system: fs.FileSystem, path: str, data: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part of it."""
+    if isinstance(system, fs.LocalFileSystem):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(f"{path}.new")
+        beside.write_bytes(data)
+        beside.replace(path)
+        return
+    with system.open_output_stream(path) as stream:  # an object store shows an object only once it is whole
+        stream.write(data)
