@@ -29,7 +29,7 @@ import numpy as np
 from pretrain.errors import BadInput, exit_status
 from pretrain.pose.annotations import Labels, write_labels
 from pretrain.pose.calms21 import find_sources, read, total_bytes, write_official
-from pretrain.pose.calms21_counts import CLASSES, CLASSIC
+from pretrain.pose.official.counts import CLASSES, CLASSIC
 from pretrain.pose.schema import CALMS21, Video
 from pretrain.pose.store_writer import StoreWriter
 

@@ -120,7 +120,7 @@ def fit(
 
 
 def class_weights(problem: Problem, power: float) -> Tensor:
-    """Weights of the loss: (share of a class) to the power -``power``, brought to a mean of 1 over labelled frames; 0 for a class never seen.
+    """Weights of the loss: (share of a class) to the power -``power``, with a mean of 1 over labelled frames; 0 for a class never seen.
 
     Overlapping behaviours: the weight of a positive frame of each, (share of its negatives / positives) to the power.
     """

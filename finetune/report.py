@@ -63,9 +63,8 @@ def table(scores: SeedScores) -> str:
     """Scores per class as text, chance beside every average precision."""
     lines = [f"{'':24} {'F1':>15} {'AP':>15} {'chance AP':>10} {'frames':>9}"]
     for name, held in scores.per_class.items():
-        lines.append(
-            f"{name:24} {_pm(held['f1'], held['f1_std'])} {_pm(held['ap'], held['ap_std'])} {held['prevalence']:>10.3f} {held['frames']:>9,.0f}"
-        )
+        scored = f"{_pm(held['f1'], held['f1_std'])} {_pm(held['ap'], held['ap_std'])}"
+        lines.append(f"{name:24} {scored} {held['prevalence']:>10.3f} {held['frames']:>9,.0f}")
     lines.append(
         f"{'macro F1 / MAP':24} {_pm(scores.macro_f1, scores.macro_f1_std)} {_pm(scores.map, scores.map_std)} {scores.chance_map:>10.3f}"
     )

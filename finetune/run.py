@@ -78,9 +78,9 @@ def main(words: list[str] | None = None) -> None:
     build_head(tuning.head, embedder.dim, [len(problem.classes) for problem in found])  # one that cannot be is refused here
     out = places.run_folder(args.out, kind=f"finetune-{args.task}")
 
-    with cluster(scale, cpus_wanted=1, gpus_wanted=scale.gpus_per_trial if scale.gpu else 0):
-        settings = {"task": args.task, "encoder": about, "tuning": plain(tuning), "videos": args.videos, "fingerprint": store.fingerprint}
-        runs.begin(out, settings, resume=args.resume)
+    settings = {"task": args.task, "encoder": about, "tuning": plain(tuning), "videos": args.videos, "fingerprint": store.fingerprint}
+    gpus = scale.gpus_per_trial if scale.gpu else 0
+    with runs.begun(out, settings, resume=args.resume), cluster(scale, cpus_wanted=1, gpus_wanted=gpus):
         tracking = open_tracking(scale.tracking, runs_folder=out.parent)
         with tracking.start(f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume) as run:
             run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
@@ -89,7 +89,8 @@ def main(words: list[str] | None = None) -> None:
                 notes=notes,
             )  # fmt: skip
             result = tune(question, tuning, scale, out=out, run=run)
-    print(f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\npictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
+    print(f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
+          f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
           f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP {result['map']:.3f} ± {result['map_std']:.3f} "
           f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command()}")  # fmt: skip
 

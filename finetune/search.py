@@ -27,7 +27,8 @@ _NAME = "search"
 
 
 def search(
-    material: Any, problems: Sequence[Problem], tuning: Tuning, scale: Scale, *, embedder: Embedder | None, out: Path, run: TrackedRun | None,
+    material: Any, problems: Sequence[Problem], tuning: Tuning, scale: Scale, *, embedder: Embedder | None, out: Path,
+    run: TrackedRun | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Finds the best settings on validation videos; goes on with a search that was interrupted in ``out``.
 

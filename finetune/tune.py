@@ -15,8 +15,8 @@ from tqdm import tqdm
 from finetune.fit import Model, Probabilities, score_problems
 from finetune.labels import ELSEWHERE, Problem, draw_budget
 from finetune.material import Material, embed, gather_poses
-from finetune.model_folder import save_model
 from finetune.metrics import Scores, SeedScores, over_seeds
+from finetune.model_folder import save_model
 from finetune.report import confusion_figure, ethogram_figure, png, table, write_predictions
 from finetune.search import score_seeds, search
 from finetune.settings import Tuning

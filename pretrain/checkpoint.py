@@ -104,9 +104,8 @@ def load_encoder(place: str | Path, schema: Schema | None = None) -> tuple[Embed
     if schema is not None:
         refuse(schema.differences(trained_on), about=f"the encoder {folder} (there) does not fit the store's skeleton (here)")
         if trained_on.fps != schema.fps:
-            raise BadInput(
-                f"the encoder {folder} was trained at {trained_on.fps:g} frames/s, the store has {schema.fps:g}: prepare it with --fps {trained_on.fps:g}"
-            )
+            there, here = f"{trained_on.fps:g}", f"{schema.fps:g}"
+            raise BadInput(f"the encoder {folder} was trained at {there} frames/s, the store has {here}: prepare it at {there}")
     embedder = build_embedder(trained_on, features=about["features"], encoder=about["encoder"])
     try:
         embedder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))

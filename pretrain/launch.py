@@ -98,12 +98,14 @@ def cluster(scale: Scale, *, cpus_wanted: float, gpus_wanted: float = 0) -> Iter
 
 def _refuse_small(scale: Scale, has: dict[str, float], cpus: float, gpus: float, where: str) -> None:
     have_cpus, have_gpus = has.get("CPU", 0.0), has.get("GPU", 0.0)
-    refuse(
-        ([f"it wants {cpus:g} CPUs ({scale.workers} workers x {scale.cpus_per_worker:g}, and {cpus - scale.workers * scale.cpus_per_worker:g} "
-          f"for Ray Data to read with), {where} has {have_cpus:g}: lower scale key workers or cpus_per_worker"] if cpus > have_cpus + 1e-6 else [])
-        + ([f"it wants {gpus:g} GPUs, {where} has {have_gpus:g}: lower scale key workers, or set gpu=false"] if gpus > have_gpus + 1e-6 else []),
-        about="the scale does not fit",
-    )  # fmt: skip
+    problems = []
+    if cpus > have_cpus + 1e-6:
+        reserved = scale.workers * scale.cpus_per_worker
+        problems.append(f"it wants {cpus:g} CPUs ({scale.workers} workers x {scale.cpus_per_worker:g}, and {cpus - reserved:g} for Ray "
+                        f"Data to read with), {where} has {have_cpus:g}: lower scale key workers or cpus_per_worker")  # fmt: skip
+    if gpus > have_gpus + 1e-6:
+        problems.append(f"it wants {gpus:g} GPUs, {where} has {have_gpus:g}: lower scale key workers, or set gpu=false")
+    refuse(problems, about="the scale does not fit")
 
 
 def pretrain(recipe: Recipe, scale: Scale, *, store: Store, out: Path, run: TrackedRun | None) -> dict[str, Any]:

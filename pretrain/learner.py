@@ -6,11 +6,14 @@ import torch
 from torch import nn
 
 from pretrain.collapse import signs_of_collapse
+from pretrain.components import build
+from pretrain.config import Recipe
 from pretrain.draws import Draws
-from pretrain.encoders import Embedder
+from pretrain.encoders import Embedder, build_embedder
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.pose.augment import Augment
-from pretrain.pose.windows import Pose, Windows
+from pretrain.pose.store import Store
+from pretrain.pose.windows import Pose, Windows, sample
 
 
 class Learner(nn.Module):
@@ -49,6 +52,21 @@ class Learner(nn.Module):
             shown = [View(pose, view.z_BTD) for pose, view in zip(seen, views, strict=True)]
             loss = Loss(loss.total, {**loss.parts, **signs_of_collapse(shown, windows, draws)})
         return loss
+
+
+def new_learner(recipe: Recipe, store: Store) -> Learner:
+    """An untrained learner, the same on every worker: weights from the seed, scales fitted on a sample of the store.
+
+    Raises:
+        BadInput: If the recipe names what there is not, or does not fit the store's skeleton.
+    """
+    torch.manual_seed(recipe.seed)
+    embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
+    objective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
+    poses = sample(store, seed=recipe.seed)
+    embedder.features.fit(poses)
+    objective.fit(poses)
+    return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
 
 
 def multiplies_bf16(device: str) -> bool:

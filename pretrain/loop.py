@@ -15,13 +15,10 @@ from torch import nn
 
 from pretrain import workers
 from pretrain.checkpoint import load_state, save_encoder, save_state
-from pretrain.components import build
 from pretrain.config import Recipe, Scale, make
-from pretrain.encoders import Embedder, build_embedder
-from pretrain.learner import Learner
-from pretrain.objectives import AbstractObjective
+from pretrain.learner import Learner, new_learner
 from pretrain.pose.store import Store
-from pretrain.pose.windows import Lanes, sample
+from pretrain.pose.windows import Lanes
 from pretrain.progress import Progress
 from pretrain.stream import FrameStream
 
@@ -66,6 +63,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             for group in optimiser.param_groups:
                 group["lr"] = rate
 
+            learner.watch = progress.logs(step)
             loss = model(windows)
             optimiser.zero_grad(set_to_none=True)
             loss.total.backward()
@@ -96,16 +94,8 @@ def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> No
     with tempfile.TemporaryDirectory() as folder:
         save_encoder(Path(folder) / "encoder", learner.embedder, made_by=made_by)
         save_state(Path(folder), state)
-        ray.train.report({"epoch": state["at"]["epoch"], "step": state["at"]["step"]}, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def new_learner(recipe: Recipe, store: Store) -> Learner:
-    """An untrained learner, the same on every worker: weights from the seed, features fitted on a sample of the store."""
-    torch.manual_seed(recipe.seed)
-    embedder: Embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
-    embedder.features.fit(sample(store, seed=recipe.seed))
-    objective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
-    return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
+        reached = {"epoch": state["at"]["epoch"], "step": state["at"]["step"]}
+        ray.train.report(reached, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def share_cores() -> None:
@@ -119,3 +109,4 @@ def speak(log_file: str) -> None:
     there = Path(log_file).parent.is_dir()
     handler = logging.FileHandler(log_file, encoding="utf-8") if there else logging.StreamHandler()
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    logging.getLogger("ray").setLevel(logging.WARNING)

@@ -11,7 +11,6 @@ A store is a folder or an address (s3://bucket/store). It is written whole or no
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import logging
 import sys
@@ -27,7 +26,7 @@ from pretrain.pose.annotations import write_labels
 from pretrain.pose.arena import write_arena
 from pretrain.pose.checks import describe, report
 from pretrain.pose.label_formats import read_label_files
-from pretrain.pose.label_split import assign_split
+from pretrain.pose.split import assign_split
 from pretrain.pose.store import Store
 from pretrain.pose.store_writer import StoreWriter
 
@@ -37,9 +36,7 @@ log = logging.getLogger(__name__)
 def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
     with tqdm(total=args.frames, desc="simulating mice", unit="frame", unit_scale=True) as bar:
-        write_arena(
-            places.open_address(args.out), frames=args.frames, seed=args.seed, progress=lambda done, _: _advance(bar, done)
-        )
+        write_arena(places.open_address(args.out), frames=args.frames, seed=args.seed, progress=lambda done, _: _advance(bar, done))
     _done(args.out)
 
 
@@ -49,9 +46,8 @@ def from_tracks(args: argparse.Namespace) -> None:
         names = trackers.read_all_names(trackers.find_tracks(poses))
         tracks.check_agreement(names)
         first = names[0]
-        writer = StoreWriter(places.open_address(args.out), tracks.schema_of(first, fps=args.fps, extents=[(10.0,) * len(first.coordinates)]),
-                             origin=f"tracks from {args.poses}")  # fmt: skip
-        with writer:
+        unmeasured = tracks.schema_of(first, fps=args.fps, extents=[(10.0,) * len(first.coordinates)])
+        with StoreWriter(places.open_address(args.out), unmeasured, origin=f"tracks from {args.poses}") as writer:
             extents = []
             for one in tqdm(names, desc="reading tracks", unit="video"):
                 held = tracks.conform(trackers.read_tracks(one.path, name=one.name), animals=first.animals, keypoints=first.keypoints)
@@ -75,9 +71,9 @@ def _add_labels(args: argparse.Namespace, writer: StoreWriter) -> None:
 def calms21(args: argparse.Namespace) -> None:
     """The official archives or JSON."""
     from pretrain.pose import calms21 as official
-    from pretrain.pose.calms21_counts import count_differences
-    from pretrain.pose.calms21_download import download
-    from pretrain.pose.calms21_sources import find_sources, total_bytes
+    from pretrain.pose.official.counts import count_differences
+    from pretrain.pose.official.download import download
+    from pretrain.pose.official.sources import find_sources, total_bytes
     from pretrain.pose.schema import CALMS21
 
     if args.download:

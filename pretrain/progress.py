@@ -45,6 +45,10 @@ class Progress:
         """Spent on training, earlier starts included."""
         return self._before + time.monotonic() - self._began
 
+    def logs(self, step: int) -> bool:
+        """Whether the values of a step are logged."""
+        return step % self._every == 0 or step + 1 == self._steps
+
     def step(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Takes the values of a step; tensors are averaged over the workers, so every worker must call it."""
         if self._first < 0:
@@ -52,7 +56,7 @@ class Progress:
         last = step + 1 == self._steps
         if step % self._epoch_steps == 0:
             self._losses = []
-        if step % self._every and not last:
+        if not self.logs(step):
             return
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         shared = workers.mean(torch.stack([value.detach().float() for value in tensors.values()])).tolist()

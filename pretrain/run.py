@@ -21,7 +21,7 @@ from pretrain import places, runs
 from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
 from pretrain.errors import exit_status
 from pretrain.launch import arithmetic, cluster, pretrain
-from pretrain.loop import new_learner
+from pretrain.learner import new_learner
 from pretrain.pose.store import Store
 from pretrain.tracking import open_tracking
 
@@ -47,13 +47,13 @@ def main(words: list[str] | None = None) -> None:
     new_learner(recipe, store)  # what cannot be built or read is said before anything starts
     out = places.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
     if args.dry_run:
-        print(
-            json.dumps({"recipe": plain(recipe), "scale": plain(scale), "data": store.uri, "out": str(out), "arithmetic": sums}, indent=1)
-        )
+        resolved = {"recipe": plain(recipe), "scale": plain(scale), "data": store.uri, "out": str(out), "arithmetic": sums}
+        print(json.dumps(resolved, indent=1))
         return
 
-    with cluster(scale, cpus_wanted=sums["cpus_wanted"], gpus_wanted=sums["gpus_wanted"]):
-        runs.begin(out, {"recipe": plain(recipe), "fingerprint": store.fingerprint}, resume=args.resume)
+    room = {"cpus_wanted": sums["cpus_wanted"], "gpus_wanted": sums["gpus_wanted"]}
+    settings = {"recipe": plain(recipe), "fingerprint": store.fingerprint}
+    with runs.begun(out, settings, resume=args.resume), cluster(scale, **room):
         tracking = open_tracking(scale.tracking, runs_folder=out.parent)
         params = {"recipe": plain(recipe), "scale": plain(scale)}
         with tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,23 @@ from pretrain.errors import BadInput, refuse
 _ABOUT = "run.json"
 
 
-def begin(out: Path, settings: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
+@contextmanager
+def begun(out: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
+    """A run's folder for as long as the run lasts; if it ends with nothing to keep, no folder stays.
+
+    Raises:
+        BadInput: As :func:`begin`.
+    """
+    begin(out, settings, resume=resume)
+    try:
+        yield
+    except BaseException:
+        if not resume:
+            discard_if_empty(out)
+        raise
+
+
+def begin(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
     """Begins a run in a folder, or finds the one that was interrupted there.
 
     Args:
@@ -20,25 +37,19 @@ def begin(out: Path, settings: Mapping[str, Any], *, resume: bool) -> dict[str, 
         settings: What decides its result; kept as ``run.json``.
         resume: Go on with a run that is there.
 
-    Returns:
-        What was kept: ``settings``, and whatever :func:`note` added.
-
     Raises:
         BadInput: If something is there and ``resume`` is false, or nothing is there and it is true, or the settings differ.
     """
     about = out / _ABOUT
     if not resume:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise BadInput(
-                f"{out} already holds {'a run' if about.is_file() else 'something'}: pass --resume to go on with it, or choose another --out"
-            )
+            what, way = ("a run", "pass --resume to go on with it, or ") if about.is_file() else ("something", "")
+            raise BadInput(f"{out} already holds {what}: {way}choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        kept = {"settings": dict(settings)}
-        about.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        return kept
+        about.write_text(json.dumps({"settings": dict(settings)}, indent=1) + "\n", encoding="utf-8")
+        return
     try:
-        kept = json.loads(about.read_text(encoding="utf-8"))
-        before = kept["settings"]
+        before = json.loads(about.read_text(encoding="utf-8"))["settings"]
     except FileNotFoundError:
         raise BadInput(f"--resume: there is no run at {out}") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -52,22 +63,6 @@ def begin(out: Path, settings: Mapping[str, Any], *, resume: bool) -> dict[str, 
         ],
         about=f"--resume: the run at {out} was begun with other settings",
     )
-    return dict(kept)
-
-
-def settings_of(out: Path) -> dict[str, Any] | None:
-    """The settings a run was begun with, or None where there is no run."""
-    try:
-        return dict(json.loads((out / _ABOUT).read_text(encoding="utf-8"))["settings"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def note(out: Path, **values: Any) -> None:
-    """Adds to what is kept of a run."""
-    about = out / _ABOUT
-    kept = json.loads(about.read_text(encoding="utf-8")) | values
-    about.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def discard_if_empty(out: Path) -> None:

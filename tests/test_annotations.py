@@ -10,10 +10,10 @@ from reader_files import BENTO, BORIS, BORIS_AGGREGATED, CALTECH, INTERVALS, LAB
 
 from pretrain.errors import BadInput
 from pretrain.pose.annotations import Labels, write_labels
+from pretrain.pose.label_files.sheets import frame_at
 from pretrain.pose.label_formats import read_label_files, read_sheets, recognise_labels
-from pretrain.pose.label_sheets import frame_at
-from pretrain.pose.label_split import assign_split, resample_labels
 from pretrain.pose.schema import Schema, Video
+from pretrain.pose.split import assign_split, resample_labels
 from pretrain.pose.store_writer import StoreWriter
 from pretrain.pose.trackers import recognise
 from pretrain.pose.tracks import resampled_times

@@ -10,13 +10,13 @@ import pytest
 from pretrain.errors import BadInput
 from pretrain.pose import arena
 from pretrain.pose.arena import ANNOTATORS, BEHAVIOURS, CLASSES, Annotator, Recording, Timeline, simulate, truth
-from pretrain.pose.arena_annotators import annotate, runs
-from pretrain.pose.arena_motion import draw_scene
-from pretrain.pose.arena_noise import watch
-from pretrain.pose.arena_plan import by_task
-from pretrain.pose.arena_statistics import BEHAVIOUR_FRAMES, BOUT_FRAMES, CLASS_FRAMES, SEQUENCE_FRAMES, TRANSITIONS
-from pretrain.pose.arena_timeline import ACTS, draw_timeline
 from pretrain.pose.schema import CALMS21
+from pretrain.pose.simulation.annotators import annotate, runs
+from pretrain.pose.simulation.motion import draw_scene
+from pretrain.pose.simulation.noise import watch
+from pretrain.pose.simulation.plan import by_task
+from pretrain.pose.simulation.statistics import BEHAVIOUR_FRAMES, BOUT_FRAMES, CLASS_FRAMES, SEQUENCE_FRAMES, TRANSITIONS
+from pretrain.pose.simulation.timeline import ACTS, draw_timeline
 from pretrain.pose.store import Store
 
 ATTACK, INVESTIGATION, MOUNT, OTHER = range(4)

@@ -20,11 +20,13 @@ import numpy as np
 import pytest
 
 from pretrain.errors import BadInput
-from pretrain.pose import calms21_download, calms21_json, calms21_text
 from pretrain.pose.annotations import Labels
 from pretrain.pose.calms21 import FEATURES, count_differences, download, find_sources, read, total_bytes, write_official
-from pretrain.pose.calms21_counts import BEHAVIORS, CLASSES, CLASSIC, EXPECTED_FRAMES, NEW_BEHAVIORS, STYLES
-from pretrain.pose.calms21_download import Archive
+from pretrain.pose.official import download as calms21_download
+from pretrain.pose.official import sequences as calms21_json
+from pretrain.pose.official import text as calms21_text
+from pretrain.pose.official.counts import BEHAVIORS, CLASSES, CLASSIC, EXPECTED_FRAMES, NEW_BEHAVIORS, STYLES
+from pretrain.pose.official.download import Archive
 from pretrain.pose.schema import Video
 
 VOCAB = {"attack": 0, "investigation": 1, "mount": 2, "other": 3}

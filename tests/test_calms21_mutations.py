@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from pretrain.errors import BadInput
-from pretrain.pose import calms21_text
 from pretrain.pose.annotations import Labels
 from pretrain.pose.calms21 import FEATURES, find_sources, read
+from pretrain.pose.official import text as calms21_text
 from pretrain.pose.schema import Video
 
 COUNT = int(os.environ.get("ETHORAY_MUTATIONS", "400"))

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.arena_annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
-from pretrain.pose.arena_motion import draw_scene
-from pretrain.pose.arena_noise import MISSING, watch
-from pretrain.pose.arena_plan import Recording, official_recordings, recordings
-from pretrain.pose.arena_statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
-from pretrain.pose.arena_timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
 from pretrain.pose.schema import CALMS21, Float, Video
+from pretrain.pose.simulation.annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
+from pretrain.pose.simulation.motion import draw_scene
+from pretrain.pose.simulation.noise import MISSING, watch
+from pretrain.pose.simulation.plan import Recording, official_recordings, recordings
+from pretrain.pose.simulation.statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
+from pretrain.pose.simulation.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
 from pretrain.pose.store_writer import StoreWriter
 
 __all__ = [

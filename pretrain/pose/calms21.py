@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.annotations import Labels
-from pretrain.pose.calms21_counts import BEHAVIORS, CLASSES, CLASSIC, NEW_BEHAVIORS, STYLES, count_differences
-from pretrain.pose.calms21_download import download
-from pretrain.pose.calms21_features import FEATURE_DIMENSIONS, FeaturesInStep
-from pretrain.pose.calms21_json import Sequence, read_sequences
-from pretrain.pose.calms21_npy import read_npy
-from pretrain.pose.calms21_sources import Source, find_sources, opened, sha256, total_bytes
-from pretrain.pose.calms21_text import Rows
-from pretrain.pose.calms21_write import write_official
+from pretrain.pose.official.counts import BEHAVIORS, CLASSES, CLASSIC, NEW_BEHAVIORS, STYLES, count_differences
+from pretrain.pose.official.download import download
+from pretrain.pose.official.features import FEATURE_DIMENSIONS, FeaturesInStep
+from pretrain.pose.official.npy import read_npy
+from pretrain.pose.official.sequences import Sequence, read_sequences
+from pretrain.pose.official.sources import Source, find_sources, opened, sha256, total_bytes
+from pretrain.pose.official.text import Rows
+from pretrain.pose.official.write import write_official
 from pretrain.pose.schema import Float, Video
 
 __all__ = ["Source", "count_differences", "download", "find_sources", "read", "total_bytes", "write_official"]

@@ -68,7 +68,8 @@ def report(found: dict[str, Any]) -> str:
     """The same for people."""
     lines = [
         f"{found['store']}  ({found['origin']})",
-        f"{found['frames']:,} frames, {found['hours']:.2f} hours at {found['fps']:g} frames/s, {found['videos']} videos; fingerprint {found['fingerprint']}",
+        f"{found['frames']:,} frames, {found['hours']:.2f} hours at {found['fps']:g} frames/s, {found['videos']} videos",
+        f"fingerprint {found['fingerprint']}",
         f"{', '.join(found['animals'])}: {', '.join(found['keypoints'])}",
         f"missing points: {found['missing_share']:.1%}",
     ]
@@ -76,9 +77,8 @@ def report(found: dict[str, Any]) -> str:
         lines.append(f"  {animal}: " + ", ".join(f"{point} {share:.1%}" for point, share in points.items()))
     for name, task in found["labels"].items():
         who = f", annotators {', '.join(task['annotators'])}" if len(task["annotators"]) > 1 else ""
-        lines.append(
-            f"labels {name}: {task['videos']['train']} videos to train, {task['videos']['test']} to test{who}; {task['unlabelled']:,} frames unlabelled"
-        )
+        sides = f"{task['videos']['train']} videos to train, {task['videos']['test']} to test"
+        lines.append(f"labels {name}: {sides}{who}; {task['unlabelled']:,} frames unlabelled")
         lines += [f"  {label:24} {sides['train']:>10,} {sides['test']:>10,}" for label, sides in task["frames"].items()]
     lines.append("whole: every checksum is right" if not found["damage"] else "DAMAGED: " + "; ".join(found["damage"]))
     return "\n".join(lines)

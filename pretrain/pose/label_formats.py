@@ -1,4 +1,4 @@
-"""Label files into labels. The format is found by content, never by name; a format is a module ``label_*.py``.
+"""Label files into labels. The format is found by content, never by name; a format is a module in ``label_files/``.
 
 Which recording a file belongs to is told by what the file itself says, or by its name: ``1_annot.txt`` belongs to
 ``1``. What cannot be told is refused with both sides named.
@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose import arrays_npz, label_boris, label_caltech, label_npz, label_tables
+from pretrain.pose import arrays_npz
 from pretrain.pose.annotations import Labels
-from pretrain.pose.label_sheets import Mismatch, Placed, Sheet, labels_of
-from pretrain.pose.label_text import decoded
+from pretrain.pose.label_files import boris as label_boris
+from pretrain.pose.label_files import caltech as label_caltech
+from pretrain.pose.label_files import npz as label_npz
+from pretrain.pose.label_files import tables as label_tables
+from pretrain.pose.label_files.sheets import Mismatch, Placed, Sheet, labels_of
+from pretrain.pose.label_files.text import decoded
 from pretrain.pose.recording_names import candidates, common_ending, file_stem, natural_order, nearest
 from pretrain.pose.trackers import recognise
 

@@ -228,6 +228,11 @@ def binary_column(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
 
 
 def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
+    """What store.json says.
+
+    Raises:
+        BadInput: If there is no whole store of this version.
+    """
     try:
         info = system.get_file_info(f"{path}/store.json")
         if info.type != fs.FileType.File:

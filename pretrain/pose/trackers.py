@@ -1,4 +1,4 @@
-"""Tracker files into tracks. The format is found by content, never by name; a format is a module ``tracker_*.py``.
+"""Tracker files into tracks. The format is found by content, never by name; a format is a module in ``track_files/``.
 
 paths = find_tracks("FOLDER")              # or a pattern
 names = read_all_names(paths)              # headers alone: cheap, and enough to see whether they fit each other
@@ -21,18 +21,16 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 from pretrain.errors import BadInput
-from pretrain.pose import (
-    arrays_npz,
-    tracker_deeplabcut,
-    tracker_deeplabcut_h5,
-    tracker_hdf5,
-    tracker_jabs,
-    tracker_npz,
-    tracker_nwb,
-    tracker_sleap,
-    tracker_sleap_project,
-)
+from pretrain.pose import arrays_npz
 from pretrain.pose.recording_names import natural_order, unique_names
+from pretrain.pose.track_files import deeplabcut as tracker_deeplabcut
+from pretrain.pose.track_files import deeplabcut_h5 as tracker_deeplabcut_h5
+from pretrain.pose.track_files import hdf5 as tracker_hdf5
+from pretrain.pose.track_files import jabs as tracker_jabs
+from pretrain.pose.track_files import npz as tracker_npz
+from pretrain.pose.track_files import nwb as tracker_nwb
+from pretrain.pose.track_files import sleap as tracker_sleap
+from pretrain.pose.track_files import sleap_project as tracker_sleap_project
 from pretrain.pose.tracks import Tracks
 
 HDF5 = (tracker_jabs, tracker_nwb, tracker_sleap, tracker_sleap_project, tracker_deeplabcut_h5)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.pose.arena_timeline import ACTS
+from pretrain.pose.simulation.timeline import ACTS
 
 
 class Act(NamedTuple):

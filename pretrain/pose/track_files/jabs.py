@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput
 from pretrain.pose.recording_names import recording_stem
-from pretrain.pose.tracker_hdf5 import array, node, open_hdf5, refuse_too_large
+from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, refuse_too_large
 from pretrain.pose.tracks import Tracks, clean_points, no_frames
 
 NAME = "JABS pose h5"

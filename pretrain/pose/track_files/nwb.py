@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.recording_names import recording_stem
-from pretrain.pose.tracker_hdf5 import array, node, open_hdf5, refuse_bad_names, refuse_too_large, texts
+from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, refuse_bad_names, refuse_too_large, texts
 from pretrain.pose.tracks import Tracks, clean_points, no_frames
 
 NAME = "NWB (ndx-pose)"

@@ -24,8 +24,8 @@ import numpy as np
 
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.annotations import UNLABELLED
-from pretrain.pose.label_sheets import OTHER, Bout, Sheet
-from pretrain.pose.label_text import cells_of, delimiter_of, frame_number, read_lines, seconds
+from pretrain.pose.label_files.sheets import OTHER, Bout, Sheet
+from pretrain.pose.label_files.text import cells_of, delimiter_of, frame_number, read_lines, seconds
 from pretrain.pose.recording_names import file_stem
 
 NAME = "interval CSV, one-hot CSV"

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.label_sheets import Bout, Sheet
-from pretrain.pose.label_text import cells_of, delimiter_of, read_lines, seconds
+from pretrain.pose.label_files.sheets import Bout, Sheet
+from pretrain.pose.label_files.text import cells_of, delimiter_of, read_lines, seconds
 from pretrain.pose.recording_names import file_stem
 
 NAME = "BORIS events (tabular or aggregated)"

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import BadInput
-from pretrain.pose.tracker_deeplabcut import Cells, Layout
-from pretrain.pose.tracker_hdf5 import array, node, open_hdf5, text, texts
+from pretrain.pose.track_files.deeplabcut import Cells, Layout
+from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, text, texts
 from pretrain.pose.tracks import Tracks
 
 NAME = "DeepLabCut h5"

@@ -16,7 +16,7 @@ import numpy as np
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.annotations import UNLABELLED
 from pretrain.pose.arrays_npz import names_in, read_arrays
-from pretrain.pose.label_sheets import Sheet
+from pretrain.pose.label_files.sheets import Sheet
 
 NAME = "npz with labels and classes"
 KEYS = ("labels", "classes", "task", "annotator", "video")

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.tracker_hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, refuse_too_large, text, texts
-from pretrain.pose.tracker_sleap import Edges, Found, Names, Numbers, sleap_tracks
+from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, refuse_too_large, text, texts
+from pretrain.pose.track_files.sleap import Edges, Found, Names, Numbers, sleap_tracks
 from pretrain.pose.tracks import Tracks
 
 NAME = "SLEAP .slp"

@@ -8,9 +8,9 @@ from typing import Self
 import numpy as np
 
 from pretrain.errors import BadInput
-from pretrain.pose.calms21_json import Sequence, read_sequences
-from pretrain.pose.calms21_sources import Source, opened
-from pretrain.pose.calms21_text import Rows
+from pretrain.pose.official.sequences import Sequence, read_sequences
+from pretrain.pose.official.sources import Source, opened
+from pretrain.pose.official.text import Rows
 from pretrain.pose.schema import Float
 
 FEATURE_DIMENSIONS = 32

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pretrain.errors import refuse
-from pretrain.pose.arena_noise import MISSING
-from pretrain.pose.arena_statistics import (
+from pretrain.pose.simulation.noise import MISSING
+from pretrain.pose.simulation.statistics import (
     BEHAVIOUR_FRAMES,
     BEHAVIOURS,
     CLASS_FRAMES,
@@ -20,7 +20,7 @@ from pretrain.pose.arena_statistics import (
     UNLABELLED_PARTS,
     UNLABELLED_VIDEOS,
 )
-from pretrain.pose.arena_timeline import draw_lengths
+from pretrain.pose.simulation.timeline import draw_lengths
 
 SMALLEST_ARENA = 15_000
 """Below this the labelled recordings are too short to hold every class."""

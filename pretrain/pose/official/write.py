@@ -16,7 +16,7 @@ import orjson
 
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.annotations import Labels
-from pretrain.pose.calms21_counts import BEHAVIORS, CLASSIC, STYLES, label_set
+from pretrain.pose.official.counts import BEHAVIORS, CLASSIC, STYLES, label_set
 from pretrain.pose.schema import CALMS21, Float, Video
 
 UNLABELED_PARTS = 4

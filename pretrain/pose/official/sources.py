@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.calms21_text import Bytes
+from pretrain.pose.official.text import Bytes
 
 logger = logging.getLogger(__name__)
 

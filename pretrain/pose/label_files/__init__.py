@@ -1,0 +1,1 @@
+"""Label files: a format is a module. `pose/label_formats.py` tells them apart."""

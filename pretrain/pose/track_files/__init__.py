@@ -1,0 +1,1 @@
+"""Tracker files: a format is a module. `pose/trackers.py` tells them apart."""
