@@ -21,7 +21,7 @@ from pretrain import run as entry
 from pretrain import stream as streams
 from pretrain.checkpoint import load_state
 from pretrain.errors import exit_status
-from pretrain.pose import store as stores
+from pretrain.pose import store_writer as stores
 from pretrain.pose.store import Store
 from pretrain.pose.windows import Lanes, Pose, Windows
 from pretrain.stream import FrameStream

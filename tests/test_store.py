@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from worlds import MICE, RATS, marked, marked_store, wander
 
 from pretrain.errors import BadInput
-from pretrain.pose import store as stores
+from pretrain.pose import store_writer as stores
 from pretrain.pose.schema import Video
 from pretrain.pose.store import Store, read_videos
 from pretrain.pose.store_writer import StoreWriter

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from worlds import MICE, RATS, chunks_of, frames_seen, marked, marked_store, wander_store
 
-from pretrain.pose import store as stores
+from pretrain.pose import store_writer as stores
 from pretrain.pose.schema import Schema
 from pretrain.pose.store import Chunks
 from pretrain.pose.windows import FrameBuffer, Lanes, Windows, chunk_offset, cover, group_frames, mix, sample

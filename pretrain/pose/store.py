@@ -30,7 +30,6 @@ from pretrain.errors import BadInput, refuse
 from pretrain.pose.schema import Float, Schema, Video
 
 VERSION = 1
-CHUNK_FRAMES = 1024
 CONFIDENCE_STEPS = 255
 
 
@@ -109,11 +108,12 @@ class Store:
     def chunks(self) -> Chunks:
         """Where every chunk lies; derived from store.json, no part is opened."""
         video, first, frames = [], [], []
+        size = self._meta["chunk_frames"]
         for place, held in enumerate(self.videos):
-            starts = np.arange(0, held["frames"], CHUNK_FRAMES, dtype=np.int32)
+            starts = np.arange(0, held["frames"], size, dtype=np.int32)
             video.append(np.full(len(starts), place, np.int32))
             first.append(starts)
-            frames.append(np.minimum(held["frames"] - starts, CHUNK_FRAMES).astype(np.int32))
+            frames.append(np.minimum(held["frames"] - starts, size).astype(np.int32))
         part = [np.repeat(np.int32(p), rows) for p, held in enumerate(self.parts) for rows in held["groups"]]
         group = [np.repeat(np.int32(g), rows) for held in self.parts for g, rows in enumerate(held["groups"])]
         group_id = np.repeat(np.arange(len(group)), [len(g) for g in group])
@@ -253,7 +253,7 @@ def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
     if not isinstance(meta, dict) or meta.get("version") != VERSION:
         found = meta.get("version") if isinstance(meta, dict) else None
         raise BadInput(f"the store {uri} has version {found}; this release reads version {VERSION}: prepare it again")
-    missing = [key for key in ("schema", "videos", "parts") if key not in meta]
+    missing = [key for key in ("schema", "chunk_frames", "videos", "parts") if key not in meta]
     refuse([f"store.json has no {key!r}" for key in missing], about=f"the store {uri} is damaged")
     return meta
 

@@ -16,8 +16,9 @@ from pyarrow import fs
 
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.schema import Schema, Video
-from pretrain.pose.store import CHUNK_FRAMES, CONFIDENCE_STEPS, VERSION, filesystem, read_meta
+from pretrain.pose.store import CONFIDENCE_STEPS, VERSION, filesystem, read_meta
 
+CHUNK_FRAMES = 1024
 PART_BYTES = 64 * 2**20
 MAX_GROUP_CHUNKS = 4
 
@@ -51,6 +52,7 @@ class StoreWriter:
         self.videos: list[dict[str, Any]] = list(self._before.get("videos", []))
         self.parts: list[dict[str, Any]] = list(self._before.get("parts", []))
         self.labels: list[dict[str, Any]] = list(self._before.get("labels", []))
+        self._chunk_frames = self._before.get("chunk_frames", CHUNK_FRAMES)
         self._names = {video["name"] for video in self.videos}
         self._chunks_so_far = sum(sum(part["groups"]) for part in self.parts)
         self._rows: list[tuple[str, int, int, bytes, bytes]] = []
@@ -107,8 +109,8 @@ class StoreWriter:
         steps = np.clip(np.rint(np.clip(video.confidence_TMK, 0, 1) * CONFIDENCE_STEPS), 1, CONFIDENCE_STEPS)
         confidence = np.where(missing, 0, steps).astype(np.uint8)
         position = np.ascontiguousarray(video.position_TMKX, dtype="<f4")
-        for first in range(0, len(position), CHUNK_FRAMES):
-            rows = slice(first, first + CHUNK_FRAMES)
+        for first in range(0, len(position), self._chunk_frames):
+            rows = slice(first, first + self._chunk_frames)
             self._rows.append((video.name, first, len(position[rows]), position[rows].tobytes(), confidence[rows].tobytes()))
             # Groups grow with the store: a small one divides evenly among workers, a large one is read in larger pieces.
             if len(self._rows) >= min(MAX_GROUP_CHUNKS, 1 + self._chunks_so_far // 256):
@@ -171,6 +173,7 @@ class StoreWriter:
             "origin": self.origin if not self._before else "; ".join(dict.fromkeys([self._before.get("origin", ""), self.origin])),
             "schema": self.schema.to_dict(),
             "frames": sum(video["frames"] for video in self.videos),
+            "chunk_frames": self._chunk_frames,
             "confidence_step": 1 / CONFIDENCE_STEPS,
             "videos": self.videos,
             "parts": self.parts,
