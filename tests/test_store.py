@@ -74,6 +74,7 @@ def test_confidence_rounds_to_its_steps_and_never_to_missing(value: float, missi
     written: list[bytes] = []
     writer = StoreWriter.__new__(StoreWriter)
     writer.schema, writer._names, writer._rows, writer.videos, writer._chunks_so_far = ONE, set(), [], [], 10**6
+    writer._chunk_frames = 1024
     writer.add(Video(name="v", position_TMKX=position, confidence_TMK=np.full((1, 1, 1), value, np.float32)))
     written = [row[4] for row in writer._rows]
     if missing or value == 0:
