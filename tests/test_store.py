@@ -201,7 +201,7 @@ def test_damage_is_named(tmp_path: Path, small_chunks: None) -> None:
         ("[]", "version None"),
         ('{"version": 99}', "version 99"),
         ('{"version": 1}', "no 'schema'"),
-        ('{"version": 1, "schema": {}, "videos": [], "parts": []}', "pose schema is damaged"),
+        ('{"version": 1, "schema": {}, "chunk_frames": 1024, "videos": [], "parts": []}', "pose schema is damaged"),
         (b"\xff\xfe\x00", "not JSON"),
     ],
 )
