@@ -40,16 +40,15 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     address = f"http://127.0.0.1:{page}"
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
-            listed = subprocess.run(
-                [str(BIN / "ray"), "job", "list", "--address", address], env=environment, capture_output=True, check=False
-            )
-            if listed.returncode == 0:
+            # The page answers before the agent that starts jobs is up; only a job that ran shows that both are.
+            tried = [str(BIN / "ray"), "job", "submit", "--address", address, "--", "true"]
+            if subprocess.run(tried, env=environment, capture_output=True, check=False).returncode == 0:
                 break
             time.sleep(1)
         else:
-            pytest.fail("the job server did not answer within two minutes")
+            pytest.fail("the job server did not answer within three minutes")
         yield address, environment
     finally:
         server.send_signal(signal.SIGTERM)
