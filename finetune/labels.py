@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from finetune.frames import UNLABELLED, rest_class
 from pretrain.errors import BadInput, refuse
+from pretrain.pose.annotations import read_rows
 from pretrain.pose.store import Store
 
 Labelled = Mapping[str, npt.NDArray[np.int8]]
@@ -58,7 +56,7 @@ def problems(store: Store, task: str) -> list[Problem]:
         raise BadInput(f"the store {store.uri} has no labels for the task {task!r}; it has: {have}")
     parts: dict[tuple[str, tuple[str, ...], bool], dict[str, dict[str, npt.NDArray[np.int8]]]] = {}
     for file in files:
-        for row in _rows(store, file):
+        for row in read_rows(store, file):
             key = (row["annotator"], tuple(row["classes"]), row["overlapping"])
             labels = np.frombuffer(row["labels"], np.int8)
             labels = labels.reshape(row["frames"], -1) if row["overlapping"] else labels
@@ -73,15 +71,6 @@ def problems(store: Store, task: str) -> list[Problem]:
             Problem(name=", ".join(words) or task, task=task, classes=classes, annotator=annotator, overlapping=overlapping, **sides)
         )
     return found
-
-
-def _rows(store: Store, file: str) -> list[dict[str, Any]]:
-    try:
-        with store.fs.open_input_stream(f"{store.path}/{file}") as stream:
-            rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(stream.read())).to_pylist()
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{store.uri}: {file} is damaged: {error}. Prepare the store again or restore that file") from error
-    return rows
 
 
 def _behaviour(classes: tuple[str, ...]) -> str:

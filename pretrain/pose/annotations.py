@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -12,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pretrain.errors import refuse
+from pretrain.errors import BadInput, refuse
+from pretrain.pose.store import Store
 from pretrain.pose.store_writer import StoreWriter
 
 UNLABELLED = -1  # a frame that nobody looked at; it is not a class
@@ -78,3 +80,18 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
         pq.write_table(table, sink, compression="zstd")
         name = f"labels/{quote(task, safe='')}-{len(writer.labels):03d}.parquet"
         writer.labels.append(writer.write_file(name, sink.getvalue()) | {"task": task})
+
+
+def read_rows(store: Store, file: str) -> list[dict[str, Any]]:
+    """The rows of a label file of a store, columns as in ``COLUMNS``.
+
+    Raises:
+        BadInput: If the file is missing or damaged.
+    """
+    try:
+        with store.fs.open_input_stream(f"{store.path}/{file}") as stream:
+            # One thread: pyarrow's pool for reading tables now and then aborts the process when it ends at once.
+            rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(stream.read())).read(use_threads=False).to_pylist()
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{store.uri}: {file} is damaged: {error}. Prepare the store again or restore that file") from error
+    return rows

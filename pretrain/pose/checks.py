@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from pretrain.pose.annotations import UNLABELLED
+from pretrain.pose.annotations import UNLABELLED, read_rows
 from pretrain.pose.store import Store
 
 
@@ -44,8 +42,7 @@ def describe(store: Store) -> dict[str, Any]:
 def _labels(store: Store) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for held in store.labels:
-        with store.fs.open_input_stream(f"{store.path}/{held['file']}") as stream:
-            rows = pq.read_table(io.BytesIO(stream.read())).to_pylist()
+        rows = read_rows(store, held["file"])
         task = found.setdefault(held["task"], {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []})
         for row in rows:
             labels = np.frombuffer(row["labels"], np.int8)
