@@ -33,6 +33,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     scratch.mkdir()
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_TOKEN_PATH": str(scratch / "token")}
     environment.pop("RAY_ADDRESS", None)
+    environment["PATH"] = f"{BIN}{os.pathsep}{environment['PATH']}"  # what activating the environment does: a job's `python` is found there
     (scratch / "token").write_text("0123456789abcdef" * 4)
     port, page = free_port(), free_port()
     command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={page}",
