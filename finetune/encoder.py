@@ -9,6 +9,7 @@ import torch
 from pretrain.checkpoint import load_encoder
 from pretrain.config import RECIPES, Recipe, read
 from pretrain.encoders import Embedder, build_embedder
+from pretrain.learner import refuse_unlike
 from pretrain.pose.store import Store
 from pretrain.pose.windows import sample
 
@@ -33,10 +34,12 @@ def open_encoder(given: str, store: Store, *, recipe: str, seed: int) -> tuple[E
     """
     if given not in (RANDOM, HANDMADE):
         embedder, about = load_encoder(given, store.schema)
+        refuse_unlike(embedder.features.external, store)
         return embedder, {"kind": "pretrained", "folder": given, "made_by": about.get("made_by", {})}
     settings = read(Recipe, recipe, RECIPES, {})
     network = settings.encoder if given == RANDOM else {"name": HANDMADE}
     torch.manual_seed(seed)
     embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
-    embedder.features.fit(sample(store, seed=seed))
+    refuse_unlike(embedder.features.external, store)
+    embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
     return embedder, {"kind": "random weights" if given == RANDOM else "hand-made features", "encoder": dict(network)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ class Material:
     place: Mapping[str, tuple[int, int]]
     """Video to (first, end) in the arrays."""
     arrays: Mapping[str, npt.NDArray[np.float32]]
-    """``z`` (N, D), or ``position`` (N, M, K, X) and ``confidence`` (N, M, K)."""
+    """``z`` (N, D), or ``position`` (N, M, K, X), ``confidence`` (N, M, K) and perhaps ``extra`` (N, E)."""
 
     @property
     def embedded(self) -> bool:
@@ -50,17 +50,28 @@ class Material:
         return {key: torch.from_numpy(array[first:end].copy()) for key, array in self.arrays.items()}
 
 
-def gather_poses(store: Store, videos: Iterable[str], *, suffix: str = "", told: Callable[[int], object] = lambda frames: None) -> Material:
-    """Poses of some videos of a store, named with ``suffix`` behind."""
-    positions, confidences, place, end = [], [], {}, 0
+def gather_poses(
+    store: Store, videos: Iterable[str], *, features: Sequence[str] = (), suffix: str = "",
+    told: Callable[[int], object] = lambda frames: None,
+) -> Material:  # fmt: skip
+    """Poses of some videos of a store, named with ``suffix`` behind, and features from elsewhere where they are asked for.
+
+    Raises:
+        BadInput: If the store has no such videos or features, or a part is damaged.
+    """
+    positions, confidences, extras, place, end = [], [], [], {}, 0
     for name in videos:
-        video = store.read_video(name.removesuffix(suffix))
+        video = store.read_video(name.removesuffix(suffix), features=features)
         missing = ~(video.confidence_TMK > 0)
         positions.append(np.where(missing[..., None], np.float32(np.nan), video.position_TMKX))
         confidences.append(video.confidence_TMK.astype(np.float32))
+        extras.append([video.features[key] for key in features])
         place[name] = (end, end := end + len(missing))
         told(len(missing))
-    return Material(place=place, arrays={"position": np.concatenate(positions), "confidence": np.concatenate(confidences)})
+    arrays = {"position": np.concatenate(positions), "confidence": np.concatenate(confidences)}
+    if features:
+        arrays["extra"] = np.concatenate([np.concatenate(held, 1) for held in extras])
+    return Material(place=place, arrays=arrays)
 
 
 def embed(poses: Material, embedder: Embedder, *, device: str = "cpu", told: Callable[[int], object] = lambda frames: None) -> Material:
@@ -86,20 +97,20 @@ def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str
 
     Args:
         embedder: In evaluation mode.
-        frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K).
+        frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K); ``extra`` (T, E) where the encoder reads it.
         device: Where to compute.
 
     Returns:
         (T, D).
     """
-    position, confidence = frames["position"].to(device), frames["confidence"].to(device)
-    z_TD = torch.empty((len(position), embedder.dim), device=device)
+    z_TD = torch.empty((len(frames["position"]), embedder.dim), device=device)
+    pose = as_pose({name: values.unsqueeze(0).to(device) for name, values in frames.items()})
     window = EMBED_FRAMES + 2 * embedder.overlap
-    for windows, kept, inside in cover(position, confidence, window=window, overlap=embedder.overlap):
+    for windows, kept, inside in cover(pose, window=window, overlap=embedder.overlap):
         z_TD[kept] = embedder.embed(windows)[0, inside].float()
     return z_TD
 
 
 def as_pose(stretch: Mapping[str, Tensor]) -> Pose:
     """Pose stretches as an encoder takes them."""
-    return Pose(stretch["position"], stretch["confidence"])
+    return Pose(stretch["position"], stretch["confidence"], stretch.get("extra"))

@@ -42,7 +42,7 @@ def arithmetic(recipe: Recipe, scale: Scale, store: Store) -> dict[str, Any]:
         near = [n for n in range(1, recipe.batch + 1) if recipe.batch % n == 0]
         raise BadInput(f"a global batch of {recipe.batch} windows cannot be divided among {scale.workers} workers; it can among {near}")
     windows = int((-(-store.chunks.frames.astype(int) // recipe.window)).sum())
-    animals, keypoints, coordinates = store.schema.shape
+    beside = tuple(recipe.features.get("external") or ())
     return {
         "videos": len(store.videos),
         "frames": store.frames,
@@ -51,7 +51,7 @@ def arithmetic(recipe: Recipe, scale: Scale, store: Store) -> dict[str, Any]:
         "batch_per_worker": recipe.batch // scale.workers,
         "steps_per_epoch": -(-windows // recipe.batch),
         "steps": -(-windows // recipe.batch) * recipe.epochs,
-        "megabytes_per_worker": round(store.frames * animals * keypoints * (4 * coordinates + 1) / scale.workers / 1e6, 1),
+        "megabytes_per_worker": round(store.frames * store.frame_bytes(beside) / scale.workers / 1e6, 1),
         "cpus_wanted": scale.workers * scale.cpus_per_worker + DATA_CPUS,
         "gpus_wanted": scale.workers if scale.gpu else 0,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -10,10 +12,11 @@ from pretrain.components import build
 from pretrain.config import Recipe
 from pretrain.draws import Draws
 from pretrain.encoders import Embedder, build_embedder
+from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.pose.augment import Augment
 from pretrain.pose.store import Store
-from pretrain.pose.windows import Pose, Windows, sample
+from pretrain.pose.windows import Windows, joined, sample
 
 
 class Learner(nn.Module):
@@ -41,11 +44,10 @@ class Learner(nn.Module):
         schema = self.embedder.features.schema
         poses = [self.augment(windows.pose, schema, draws, view=str(view)) for view in range(self.objective.views)]
         seen = [self.objective.hide(pose, windows, draws, view=view) for view, pose in enumerate(poses)]
-        joined = Pose(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
         device = windows.valid_BT.device.type
         half = self.precision == "bf16" or (self.precision == "auto" and multiplies_bf16(device))
         with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
-            z = self.embedder(joined, windows.valid_BT.repeat(len(poses), 1))
+            z = self.embedder(joined(seen), windows.valid_BT.repeat(len(poses), 1))
             views = tuple(View(pose, z_BTD.float()) for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True))
             loss: Loss = self.objective(views, windows, draws)
         if self.watch:
@@ -63,10 +65,28 @@ def new_learner(recipe: Recipe, store: Store) -> Learner:
     torch.manual_seed(recipe.seed)
     embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
     objective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
-    poses = sample(store, seed=recipe.seed)
+    refuse_unlike(embedder.features.external, store)
+    poses = sample(store, seed=recipe.seed, features=tuple(embedder.features.external))
     embedder.features.fit(poses)
     objective.fit(poses)
     return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
+
+
+def refuse_unlike(external: Mapping[str, int], store: Store) -> None:
+    """Refuses features from elsewhere that a store does not have.
+
+    Args:
+        external: Name to dimension.
+        store: The store.
+
+    Raises:
+        BadInput: If one is not there or has another dimension.
+    """
+    refuse(
+        [f"{name} has dimension {dim} here, {store.feature(name)['dim']} in the store"
+         for name, dim in external.items() if store.feature(name)["dim"] != dim],
+        about=f"features from elsewhere (features.external) do not fit the store {store.uri}",
+    )  # fmt: skip
 
 
 def multiplies_bf16(device: str) -> bool:

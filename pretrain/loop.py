@@ -42,8 +42,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
     store = Store(settings["data"])
     lanes = Lanes.deal(store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
-    stream = FrameStream(store, lanes, rank=workers.rank(), workers=workers.count(), device=device, resident_bytes=scale.resident_gb * 1e9)
     learner = new_learner(recipe, store).to(device)
+    stream = FrameStream(store, lanes, rank=workers.rank(), workers=workers.count(), device=device,
+                         resident_bytes=scale.resident_gb * 1e9, features=tuple(learner.embedder.features.external))  # fmt: skip
     optimiser = torch.optim.AdamW(learner.parameters(), lr=recipe.optimiser.lr, weight_decay=recipe.optimiser.weight_decay, fused=True)
     model = nn.parallel.DistributedDataParallel(learner) if workers.count() > 1 else learner
     at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}

@@ -6,8 +6,9 @@ the worker cuts the windows. Blocks arrive in the order asked for, so a run repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import torch
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from pretrain.errors import BadInput
 from pretrain.pose.store import Chunks, Store
 from pretrain.pose.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
 
@@ -32,20 +34,20 @@ class FrameStream:
         workers: How many there are.
         device: Where windows are cut.
         resident_bytes: The share is kept after the first pass if it needs no more than this.
+        features: Features from elsewhere to read beside the poses.
     """
 
     def __init__(
         self, store: Store, lanes: Lanes, *, rank: int = 0, workers: int = 1, device: torch.device | str = "cpu",
-        resident_bytes: float = 4e9,
+        resident_bytes: float = 4e9, features: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        self._store, self._lanes = store, lanes
+        self._store, self._lanes, self._features = store, lanes, tuple(features)
         self._share = lanes.share(rank, workers)
         self._frames = group_frames(store.chunks)
         self._begin_in_group = chunk_offset(store.chunks)[lanes.chunk] + lanes.start
         mine = (lanes.lane >= self._share.start) & (lanes.lane < self._share.stop)
-        animals, keypoints, coordinates = store.schema.shape
         groups = np.unique(lanes.group[mine])
-        self.bytes = int(self._frames[groups].sum()) * animals * keypoints * (4 * coordinates + 1)
+        self.bytes = int(self._frames[groups].sum()) * store.frame_bytes(features)
         self.resident = self.bytes <= resident_bytes
         # What is fetched and kept is a row group; while streaming, once for each lane that needs it.
         self._key = lanes.group if self.resident else lanes.lane * (1 + lanes.group.max()) + lanes.group
@@ -55,7 +57,8 @@ class FrameStream:
         else:  # a lane works on one row group after the other; the next may arrive before the last is dropped
             slot = int(self._frames.max())
             room = slot * (self._share.stop - self._share.start + 1)
-        self._buffer = FrameBuffer(room, store.schema.shape, window=lanes.window, slot=slot, device=device)
+        extra = sum(store.feature(name)["dim"] for name in features)
+        self._buffer = FrameBuffer(room, store.schema.shape, window=lanes.window, slot=slot, extra=extra, device=device)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
         """This worker's rows of every step of an epoch, from ``first_step`` on."""
@@ -68,8 +71,8 @@ class FrameStream:
         left = fetched = 0
         for step, windows in enumerate(grid):
             for _ in range(int(arrive[step]) - fetched):
-                key, position, confidence = next(incoming)
-                self._begin[key] = self._buffer.put(position, confidence)
+                key, frames_of_it = next(incoming)
+                self._begin[key] = self._buffer.put(*frames_of_it)
             fetched = int(arrive[step])
             row = np.maximum(windows, 0)
             begin = np.array([self._begin.get(int(key), 0) for key in self._key[row]]) + self._begin_in_group[row]
@@ -80,23 +83,24 @@ class FrameStream:
                 self._buffer.drop(self._begin.pop(key))
                 left += 1
 
-    def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """Row groups in the order asked for: (key, positions, confidence)."""
+    def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, list[torch.Tensor]]]:
+        """Row groups in the order asked for: key, and (positions, confidence, features from elsewhere if there are)."""
         if not wanted:
             return
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        reads = _read_tasks(self._store, [group for _, group in wanted])
-        dataset = ray.data.read_datasource(_GroupSource(self._store.uri, reads), override_num_blocks=len(reads))
+        reads = _read_tasks(self._store, [group for _, group in wanted], features=self._features)
+        source = _GroupSource(self._store.uri, self._store.fingerprint, self._features, reads)
+        dataset = ray.data.read_datasource(source, override_num_blocks=len(reads))
         names = iter(wanted)
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
-            position, confidence = self._store.decode(table)
+            held = self._store.decode_all(table, self._features)
             end = 0
             for frames in np.add.reduceat(table["frames"].to_numpy(), np.flatnonzero(np.diff(table["order"].to_numpy(), prepend=-1))):
                 key, _ = next(names)
                 begin, end = end, end + int(frames)
-                yield key, torch.tensor(position[begin:end]), torch.tensor(confidence[begin:end])
+                yield key, [torch.tensor(values[begin:end]) for values in held]
         assert next(names, None) is None, "Ray Data returned fewer row groups than were asked for"
 
 
@@ -126,13 +130,12 @@ def _uses(grid: Ints, key_of: Ints) -> _Uses:
 Read = list[tuple[int, list[int], list[int]]]  # (part, row groups within it, place of each in what was asked for)
 
 
-def _read_tasks(store: Store, groups: list[int]) -> list[Read]:
+def _read_tasks(store: Store, groups: list[int], *, features: Sequence[str]) -> list[Read]:
     """Cuts a list of row groups into read tasks of about READ_BYTES, one block each."""
     chunks: Chunks = store.chunks
     first = np.searchsorted(chunks.group_id, groups)
     part, within = chunks.part[first], chunks.group[first]
-    animals, keypoints, coordinates = store.schema.shape
-    size = group_frames(chunks)[groups] * animals * keypoints * (4 * coordinates + 1)
+    size = group_frames(chunks)[groups] * store.frame_bytes(features)
     task = np.cumsum(size) // READ_BYTES
     reads: list[Read] = []
     for number in np.unique(task):
@@ -146,6 +149,8 @@ class _GroupSource(Datasource):  # type: ignore[misc]
     """Ray Data's way to read row groups of a store in a given order."""
 
     uri: str
+    fingerprint: str
+    features: tuple[str, ...]
     reads: list[Read] = field(default_factory=list)
 
     def get_name(self) -> str:
@@ -156,17 +161,29 @@ class _GroupSource(Datasource):  # type: ignore[misc]
 
     def get_read_tasks(self, parallelism: int, *args: object, **more: object) -> list[ReadTask]:
         return [
-            ReadTask(_reader(self.uri, read), BlockMetadata(num_rows=None, size_bytes=READ_BYTES, input_files=None, exec_stats=None))
+            ReadTask(
+                _reader(self.uri, self.fingerprint, self.features, read),
+                BlockMetadata(num_rows=None, size_bytes=READ_BYTES, input_files=None, exec_stats=None),
+            )
             for read in self.reads
         ]
 
 
-def _reader(uri: str, read: Read) -> Callable[[], list[pa.Table]]:
+def _reader(uri: str, fingerprint: str, features: Sequence[str], read: Read) -> Callable[[], list[pa.Table]]:
     def tables() -> list[pa.Table]:
-        store, pieces = Store(uri), []
+        store, pieces = _opened(uri, fingerprint), []
         for part, groups, places in read:
-            table = store.read_groups(part, groups).drop_columns(["video", "first_frame"])
+            table = store.read_groups(part, groups, features=features).drop_columns(["video", "first_frame"])
             pieces.append(table.append_column("order", pa.array(np.repeat(places, len(table)))))
         return [pa.concat_tables(pieces).combine_chunks()]
 
     return tables
+
+
+@lru_cache(maxsize=4)
+def _opened(uri: str, fingerprint: str) -> Store:
+    """A store, opened once a process: it remembers where the row groups of its parts lie."""
+    store = Store(uri)
+    if store.fingerprint != fingerprint:
+        raise BadInput(f"the store {uri} was changed while it was being read; start the run again")
+    return store

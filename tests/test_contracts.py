@@ -61,7 +61,7 @@ def learner(skeleton: str, objective: str, encoder: str = "tcn", augment: Augmen
 
 
 def missing_everywhere(windows: Windows, rows: slice) -> Windows:
-    position, confidence = (x.clone() for x in windows.pose)
+    position, confidence = (x.clone() for x in windows.pose[:2])
     position[rows], confidence[rows] = torch.nan, 0
     return windows._replace(pose=Pose(position, confidence))
 

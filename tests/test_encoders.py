@@ -60,12 +60,12 @@ def test_a_video_in_pieces_is_embedded_as_in_one(encoder: str) -> None:
     made = embedder_of(MICE, encoder, WINDOWS.pose).eval()
     frames = 2 * made.overlap + 150
     video = windows_of(MICE, batch=1, frames=frames, seed=4)
-    position, confidence = (x[0] for x in video.pose)
+    position, confidence = video.pose.position_BTMKX[0], video.pose.confidence_BTMK[0]
     with torch.no_grad():
         whole = made.embed(video)[0]
         joined = torch.full_like(whole, torch.nan)
         pieces = 0
-        for windows, kept, inside in cover(position, confidence, window=2 * made.overlap + 40, overlap=made.overlap):
+        for windows, kept, inside in cover(Pose(position[None], confidence[None]), window=2 * made.overlap + 40, overlap=made.overlap):
             joined[kept] = made.embed(windows)[0, inside]
             pieces += 1
     assert pieces >= 4

@@ -201,7 +201,7 @@ def test_exchanging_animals_exchanges_their_columns(skeleton: str) -> None:
     animals, keypoints, _ = schema.shape
     features = measuring(schema)
     pose = windows_of(schema, missing=0.2).pose
-    x, y = columns(features, pose), columns(features, Pose(*(part.flip(2) for part in pose)))
+    x, y = columns(features, pose), columns(features, Pose(*(part.flip(2) for part in pose[:2])))
     for group, shape in (("posture", (animals, -1)), ("confidence", (animals, -1)), ("visible", (animals, -1)), ("place", (2, animals, 2))):
         axis = 3 if group == "place" else 2
         close(y[group].unflatten(-1, shape), x[group].unflatten(-1, shape).flip(axis))

@@ -44,7 +44,7 @@ def joined(store: Store, lanes: Lanes, *, workers: int, resident: float, epoch: 
         parts.append(list(stream.epoch(epoch, first_step)))
     found = []
     for step in zip(*parts, strict=True):
-        position, confidence = (torch.cat(x) for x in zip(*(windows.pose for windows in step), strict=True))
+        position, confidence = (torch.cat(x) for x in zip(*(windows.pose[:2] for windows in step), strict=True))
         valid, key = torch.cat([windows.valid_BT for windows in step]), torch.cat([windows.key_B for windows in step])
         found.append(Windows(Pose(position, confidence), valid, key))
     return found

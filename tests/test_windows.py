@@ -13,7 +13,7 @@ from worlds import MICE, RATS, chunks_of, frames_seen, marked, marked_store, wan
 from pretrain.pose import store_writer as stores
 from pretrain.pose.schema import Schema
 from pretrain.pose.store import Chunks
-from pretrain.pose.windows import FrameBuffer, Lanes, Windows, chunk_offset, cover, group_frames, mix, sample
+from pretrain.pose.windows import FrameBuffer, Lanes, Pose, Windows, chunk_offset, cover, group_frames, mix, sample
 
 ONE_POINT = Schema.from_names(animals=("a",), keypoints=("p",), fps=30.0, image_px=(10.0, 10.0))
 FEW = settings(max_examples=40, deadline=None)
@@ -178,7 +178,7 @@ def test_slots_are_used_again_and_a_full_buffer_says_so() -> None:
 def test_cover_answers_for_every_frame_once_with_its_context(total: int, window: int, overlap: int) -> None:
     position = torch.arange(total, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 1, 1, 2)
     answered = []
-    for windows, kept, inside in cover(position, torch.ones(total, 1, 1), window=window, overlap=overlap):
+    for windows, kept, inside in cover(Pose(position[None], torch.ones(1, total, 1, 1)), window=window, overlap=overlap):
         frames = windows.pose.position_BTMKX[0, :, 0, 0, 0].long().tolist()
         assert frames[inside] == list(range(total))[kept]
         assert frames[0] == max(0, kept.start - overlap)

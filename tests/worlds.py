@@ -89,7 +89,7 @@ def windows_of(
 
 def rows_of(windows: Windows, rows: slice | Tensor) -> Windows:
     """Some rows of a batch."""
-    return Windows(Pose(*(x[rows] for x in windows.pose)), windows.valid_BT[rows], windows.key_B[rows])
+    return Windows(Pose(*(x[rows] for x in windows.pose[:2])), windows.valid_BT[rows], windows.key_B[rows])
 
 
 def embedder_of(schema: Schema, encoder: str, pose: Pose) -> Embedder:

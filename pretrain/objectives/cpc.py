@@ -77,7 +77,7 @@ class CPC(AbstractObjective):
             return pose
         after_BT = torch.arange(windows.valid_BT.shape[1], device=windows.valid_BT.device) > self.anchors(windows, draws)[:, None]
         hidden = (after_BT if view == 0 else ~after_BT)[:, :, None, None]
-        return Pose(pose.position_BTMKX.masked_fill(hidden.unsqueeze(-1), torch.nan), pose.confidence_BTMK.masked_fill(hidden, 0.0))
+        return pose.hidden(hidden)
 
     def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
         """InfoNCE of this worker's windows against everyone's."""

@@ -75,8 +75,7 @@ class Masked(AbstractObjective):
 
     def hide(self, pose: Pose, windows: Windows, draws: Draws, *, view: int) -> Pose:
         """Takes the hidden points out of the view."""
-        gone = self.hidden(windows, draws, view=view)
-        return Pose(pose.position_BTMKX.masked_fill(gone.unsqueeze(-1), torch.nan), pose.confidence_BTMK.masked_fill(gone, 0.0))
+        return pose.hidden(self.hidden(windows, draws, view=view))
 
     def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
         """Mean squared error over the hidden points that are known; ``masked_blind`` is that of always guessing the mean."""

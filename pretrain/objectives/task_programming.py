@@ -128,7 +128,7 @@ class TaskProgramming(AbstractObjective):
         counts: dict[str, Tensor] = {}
         codes, labels = [], []
         for place, view in enumerate(views[:2]):
-            pose = Pose(*(x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in view.pose))
+            pose = Pose(*(x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in view.pose[:2]))
             posterior = self.encode(view.z_BTD[row_B1, centre_BR].flatten(0, 1))
             with torch.autocast(usable_N.device.type, enabled=False):
                 state_NTS, known_NTS = self.state(pose)

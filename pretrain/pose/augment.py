@@ -53,7 +53,7 @@ class Augment:
             draws: Of these windows.
             view: Name of the view; views of other names are drawn apart.
         """
-        position, confidence = pose
+        position, confidence, extra = pose
         batch, frames, animals, keypoints, _ = position.shape
 
         def on(name: str, probability: float, *shape: int) -> Tensor:
@@ -87,7 +87,5 @@ class Augment:
         if self.drop_frames:
             blocks = on("frames", self.drop_frames, -(-frames // self.drop_block), animals, 1)
             gone = gone | blocks.repeat_interleave(self.drop_block, 1)[:, :frames]
-        if gone.ndim:
-            position = position.masked_fill(gone.unsqueeze(-1), torch.nan)
-            confidence = confidence.masked_fill(gone, 0.0)
-        return Pose(position, confidence)
+        changed = Pose(position, confidence, extra)
+        return changed.hidden(gone.expand_as(confidence)) if gone.ndim else changed

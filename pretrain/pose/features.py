@@ -12,7 +12,7 @@ moving or rotating the scene (all but ``place``), and a mirror changes signs of 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,12 @@ class Features(nn.Module):
             frame of the first, for encoders that read points: (M, K, X) in that order), ``place`` (distance to the four
             walls; not invariant to moving the scene), ``confidence`` (of every point).
         lags: Frames over which motion is measured, centred on the frame.
+        external: Features from elsewhere that the store holds beside the poses (name to D), taken as they are: whether they
+            change when the scene is moved, turned or mirrored is theirs to say.
 
     Attributes:
-        columns: Where each group lies on axis F, and ``visible``, the visibility (M, K) that always comes last.
+        columns: Where each group lies on axis F (those from elsewhere as ``external``), and ``visible``, the visibility (M, K) that
+            always comes last.
 
     Shapes:
         Input: :class:`Pose` of (B, T, M, K, X) px and (B, T, M, K). Output: (B, T, F).
@@ -51,18 +54,23 @@ class Features(nn.Module):
 
     def __init__(
         self, schema: Schema, *, groups: Sequence[str] = ("posture", "motion", "relation", "distances", "confidence"),
-        lags: Sequence[int] = (2, 8, 24),
+        lags: Sequence[int] = (2, 8, 24), external: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         unknown = [group for group in groups if group not in GROUPS]
         refuse(
             [f"unknown group {group!r}; allowed: {', '.join(GROUPS)}" for group in unknown]
             + [f"lag {lag} is not a positive even number of frames" for lag in lags if lag < 1 or lag % 2]
-            + (["no groups"] if not groups else [])
+            + (["no groups"] if not groups and not external else [])
+            + [
+                f"external features {name!r} have dimension {dim}; wanted the whole number that `prepare.py check` shows"
+                for name, dim in (external or {}).items()
+                if not isinstance(dim, int) or dim < 1
+            ]
             + ([f"poses have coordinates {schema.coordinates}; these features are for x, y"] if len(schema.coordinates) != 2 else []),
             about="features",
         )
-        self.schema, self.groups, self.lags = schema, tuple(groups), tuple(lags)
+        self.schema, self.groups, self.lags, self.external = schema, tuple(groups), tuple(lags), dict(external or {})
         animals, keypoints, _ = schema.shape
         self.register_buffer("image_X", torch.tensor(schema.image_px))
         self.register_buffer("body_KX", torch.zeros(keypoints, 2))
@@ -70,7 +78,7 @@ class Features(nn.Module):
         self._axis = back, front
         # Until fitted, bodies are laid on their axis alone.
         self.body_KX[front, 0], self.body_KX[back, 0] = 1.0, -1.0
-        parts = {group: sum(column.flatten(2).shape[-1] for column in found) for group, found in self._columns(_example(schema)).items()}
+        parts = {group: sum(column.flatten(2).shape[-1] for column in found) for group, found in self._columns(self._example()).items()}
         ends = list(itertools.accumulate(parts.values()))
         width = ends[-1]
         self.columns = {group: slice(end - parts[group], end) for group, end in zip(parts, ends, strict=True)}
@@ -151,7 +159,16 @@ class Features(nn.Module):
         position = pose.position_BTMKX
         place, heading = self.frames(pose)
         own = _unturn(position - place.unsqueeze(-2), heading.unsqueeze(-2))
-        return {group: getattr(self, f"_{group}")(pose, place, heading, own) for group in self.groups}
+        columns: dict[str, list[Tensor]] = {group: getattr(self, f"_{group}")(pose, place, heading, own) for group in self.groups}
+        if self.external:
+            assert pose.extra_BTE is not None, f"poses without the features {list(self.external)}"
+            columns["external"] = [pose.extra_BTE]
+        return columns
+
+    def _example(self) -> Pose:
+        animals, keypoints, coordinates = self.schema.shape
+        extra = torch.zeros(1, 2, sum(self.external.values())) if self.external else None
+        return Pose(torch.zeros(1, 2, animals, keypoints, coordinates), torch.ones(1, 2, animals, keypoints), extra)
 
     def _posture(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
         return [own]
@@ -224,8 +241,3 @@ def _difference(x: Tensor, lag: int) -> Tensor:
         return torch.full_like(x, torch.nan)
     gap = x.new_full((x.shape[0], lag // 2, *x.shape[2:]), torch.nan)
     return torch.cat([gap, x[:, lag:] - x[:, :-lag], gap], 1)
-
-
-def _example(schema: Schema) -> Pose:
-    animals, keypoints, coordinates = schema.shape
-    return Pose(torch.zeros(1, 2, animals, keypoints, coordinates), torch.ones(1, 2, animals, keypoints))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,26 +27,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pretrain.errors import BadInput, refuse
+from pretrain.pose.addresses import filesystem, read_meta
+from pretrain.pose.columns import binary_column, float_column
 from pretrain.pose.schema import Float, Schema, Video
 
-VERSION = 1
 CONFIDENCE_STEPS = 255
-
-
-def filesystem(uri: str | Path) -> tuple[fs.FileSystem, str]:
-    """The file system and the path on it that an address means; a bare path is local.
-
-    Raises:
-        BadInput: If the address cannot be understood.
-    """
-    text = str(uri)
-    if "://" not in text:
-        return fs.LocalFileSystem(), str(Path(text).expanduser().absolute())
-    try:
-        system, path = fs.FileSystem.from_uri(text)
-    except (pa.ArrowInvalid, ValueError, OSError) as error:
-        raise BadInput(f"cannot open {text}: {error}. A store is a folder, file://…, s3://bucket/folder or gs://bucket/folder") from error
-    return system, path.rstrip("/")
 
 
 @dataclass(frozen=True)
@@ -85,12 +70,19 @@ class Store:
         self.parts: list[dict[str, Any]] = self._meta["parts"]
         self.labels: list[dict[str, Any]] = self._meta.get("labels", [])
         self.features: dict[str, dict[str, Any]] = self._meta.get("features", {})
+        self._footers: dict[str, pq.FileMetaData] = {}
         self._refuse_missing_parts()
 
     @property
     def frames(self) -> int:
         """Frames of all videos."""
         return sum(video["frames"] for video in self.videos)
+
+    def frame_bytes(self, features: Sequence[str] = ()) -> int:
+        """Bytes of a frame in the memory of a worker: positions and confidence, and features from elsewhere."""
+        animals, keypoints, coordinates = self.schema.shape
+        beside = sum(int(self.feature(name)["dim"]) for name in features)
+        return animals * keypoints * (4 * coordinates + 1) + 4 * beside
 
     @property
     def origin(self) -> str:
@@ -101,7 +93,7 @@ class Store:
     def fingerprint(self) -> str:
         """Names exactly these poses: a checksum over the schema and every part's checksum (labels apart)."""
         named = {"schema": self._meta["schema"], "parts": [part["sha256"] for part in self.parts]}
-        named["features"] = {name: [part["sha256"] for part in held["parts"]] for name, held in self.features.items()}
+        named["features"] = {name: [part and part["sha256"] for part in held["parts"]] for name, held in self.features.items()}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
@@ -126,19 +118,49 @@ class Store:
             )
         return found
 
-    def read_groups(self, part: int, groups: Iterable[int] | None = None) -> pa.Table:
+    def read_groups(self, part: int, groups: Iterable[int] | None = None, *, features: Sequence[str] = ()) -> pa.Table:
         """Reads row groups of a part (all of them if not told which), checking every page.
 
+        Args:
+            part: Place in ``parts``.
+            groups: Row groups of it.
+            features: Features from elsewhere to read beside the poses; each becomes a column of its name, null where no
+                video of the part has it.
+
         Raises:
-            BadInput: Naming the part, if it cannot be read or its checksum is wrong.
+            BadInput: Naming the file, if it cannot be read or its checksum is wrong; if the store has no such features.
         """
-        held = self.parts[part]
+        wanted = None if groups is None else list(groups)
+        table = self._read(self.parts[part], wanted)
+        for name in features:
+            held = self.feature(name)["parts"][part]
+            values = pa.nulls(len(table), pa.binary()) if held is None else self._read(held, wanted)["values"]
+            table = table.append_column(name, values)
+        return table
+
+    def _read(self, held: Mapping[str, Any], groups: list[int] | None) -> pa.Table:
         try:
             with self.fs.open_input_file(f"{self.path}/{held['file']}") as file:
-                reader = pq.ParquetFile(file, page_checksum_verification=True)
-                return reader.read(use_threads=False) if groups is None else reader.read_row_groups(list(groups), use_threads=False)
+                # Where a part's row groups lie is read once: it takes longer than a row group does.
+                reader = pq.ParquetFile(
+                    file, metadata=self._footers.get(held["file"]), page_checksum_verification=True, memory_map=True, pre_buffer=False
+                )
+                self._footers[held["file"]] = reader.metadata
+                return reader.read(use_threads=False) if groups is None else reader.read_row_groups(groups, use_threads=False)
         except (OSError, pa.ArrowException, IndexError) as error:
             raise BadInput(f"{self.uri}: {held['file']} is damaged: {error}. Prepare the store again or restore that file") from error
+
+    def feature(self, name: str) -> Mapping[str, Any]:
+        """What the store holds of features from elsewhere: ``dim`` (D) and ``parts``.
+
+        Raises:
+            BadInput: If it has none of that name; lists those it has.
+        """
+        try:
+            return self.features[name]
+        except KeyError:
+            have = ", ".join(f"{known} ({held['dim']})" for known, held in self.features.items()) or "none"
+            raise BadInput(f"the store {self.uri} has no features {name!r}; it has: {have}") from None
 
     def decode(self, table: pa.Table) -> tuple[Float, npt.NDArray[np.uint8]]:
         """Rows to frames.
@@ -157,23 +179,41 @@ class Store:
             raise BadInput(f"{self.uri}: a chunk's bytes do not match its frames; prepare the store again")
         return position, confidence
 
-    def read_video(self, name: str) -> Video:
+    def decode_features(self, table: pa.Table, names: Sequence[str]) -> Float:
+        """Features of rows read with them, side by side in the order of ``names``: (frames, sum of D); NaN = unknown."""
+        frames = table["frames"].to_pylist()
+        columns = [float_column(table[name], frames, dim=self.feature(name)["dim"], about=f"{self.uri}: features {name}") for name in names]
+        return np.concatenate(columns, 1) if columns else np.empty((sum(frames), 0), np.float32)
+
+    def decode_all(self, table: pa.Table, features: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Positions, confidence and, where some were read with them, features from elsewhere."""
+        return [*self.decode(table), *([self.decode_features(table, features)] if features else [])]
+
+    def read_video(self, name: str, *, features: Sequence[str] | None = None) -> Video:
         """One whole video.
 
+        Args:
+            name: Which.
+            features: Features from elsewhere to read with it; None: all there are, but those that it has none of.
+
         Raises:
-            BadInput: If the store has no such video, or a part is damaged.
+            BadInput: If the store has no such video or features, or a part is damaged.
         """
         place = self.place(name)
+        wanted = list(self.features) if features is None else list(features)
         rows = np.flatnonzero(self.chunks.video == place)
         tables = []
         for part in np.unique(self.chunks.part[rows]):
             groups = np.unique(self.chunks.group[rows[self.chunks.part[rows] == part]])
-            table = self.read_groups(int(part), [int(g) for g in groups])
+            table = self.read_groups(int(part), [int(g) for g in groups], features=wanted)
             tables.append(table.filter(pa.compute.equal(table["video"], name)))
-        position, confidence = self.decode(pa.concat_tables(tables))
+        table = pa.concat_tables(tables)
+        position, confidence = self.decode(table)
+        values = {key: self.decode_features(table, [key]) for key in wanted}
         held = self.videos[place]
         return Video(name=name, position_TMKX=position, confidence_TMK=confidence.astype(np.float32) / np.float32(CONFIDENCE_STEPS),
-                     source=held["source"], source_sha256=held["source_sha256"])  # fmt: skip
+                     source=held["source"], source_sha256=held["source_sha256"],
+                     features={k: v for k, v in values.items() if features is not None or not np.isnan(v).all()})  # fmt: skip
 
     def place(self, name: str) -> int:
         """Place of a video in ``videos``.
@@ -193,8 +233,7 @@ class Store:
     def verify(self) -> list[str]:
         """Reads every byte and compares checksums; returns a sentence for each damaged file."""
         problems = []
-        held_files = [*self.parts, *self.labels, *(part for held in self.features.values() for part in held["parts"])]
-        for held in held_files:
+        for held in [*self.parts, *self.labels, *self._feature_parts]:
             try:
                 with self.fs.open_input_stream(f"{self.path}/{held['file']}") as stream:
                     found = hashlib.sha256(stream.read()).hexdigest()
@@ -205,57 +244,20 @@ class Store:
                 problems.append(f"{held['file']} is damaged: its checksum is {found[:12]}…, store.json says {held['sha256'][:12]}…")
         return problems
 
+    @property
+    def _feature_parts(self) -> list[dict[str, Any]]:
+        return [part for held in self.features.values() for part in held["parts"] if part is not None]
+
     def _refuse_missing_parts(self) -> None:
-        files = self.fs.get_file_info([f"{self.path}/{held['file']}" for held in self.parts])
+        parts = [*self.parts, *self._feature_parts]
+        files = self.fs.get_file_info([f"{self.path}/{held['file']}" for held in parts])
         problems = []
-        for held, info in zip(self.parts, files, strict=True):
+        for held, info in zip(parts, files, strict=True):
             if info.type != fs.FileType.File:
                 problems.append(f"{held['file']} is missing")
             elif info.size != held["bytes"]:
                 problems.append(f"{held['file']} has {info.size:,} bytes; store.json says {held['bytes']:,}")
         refuse(problems, about=f"the store {self.uri} is damaged")
-
-
-def binary_column(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
-    """The bytes of a binary column, rows joined; a view, not a copy, where the column is one buffer."""
-    pieces = []
-    for array in column.chunks:
-        if not len(array):
-            continue
-        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
-        pieces.append(np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]])
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
-
-
-def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
-    """What store.json says.
-
-    Raises:
-        BadInput: If there is no whole store of this version.
-    """
-    try:
-        info = system.get_file_info(f"{path}/store.json")
-        if info.type != fs.FileType.File:
-            there = system.get_file_info(path).type
-            if there == fs.FileType.Directory and system.get_file_info(f"{path}/poses").type == fs.FileType.Directory:
-                raise BadInput(f"the store {uri} is half-written (it has poses but no store.json): remove it and prepare it again")
-            if there == fs.FileType.NotFound:
-                raise BadInput(f"there is no store at {uri}. Make one: python pretrain/prepare.py arena --out {uri}")
-            raise BadInput(f"{uri} is not a pose store (no store.json in it)")
-        with system.open_input_stream(f"{path}/store.json") as stream:
-            meta = json.loads(stream.read())
-    except OSError as error:
-        raise BadInput(f"cannot read the store {uri}: {error}") from error
-    except ValueError as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"the store {uri} is damaged: store.json is not JSON ({error})") from error
-    if not isinstance(meta, dict) or meta.get("version") != VERSION:
-        found = meta.get("version") if isinstance(meta, dict) else None
-        raise BadInput(f"the store {uri} has version {found}; this release reads version {VERSION}: prepare it again")
-    missing = [key for key in ("schema", "chunk_frames", "videos", "parts") if key not in meta]
-    refuse([f"store.json has no {key!r}" for key in missing], about=f"the store {uri} is damaged")
-    return meta
 
 
 def read_videos(store: Store) -> Iterator[Video]:

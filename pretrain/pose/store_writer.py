@@ -10,13 +10,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.schema import Schema, Video
-from pretrain.pose.store import CONFIDENCE_STEPS, VERSION, filesystem, read_meta
+from pretrain.pose.addresses import VERSION, filesystem, read_meta
+from pretrain.pose.feature_parts import FeatureParts, Row
+from pretrain.pose.schema import Float, Schema, Video
+from pretrain.pose.store import CONFIDENCE_STEPS
 
 CHUNK_FRAMES = 1024
 PART_BYTES = 64 * 2**20
@@ -48,7 +51,10 @@ class StoreWriter:
         self.fs, self.path = filesystem(uri)
         self._written: list[str] = []
         self._made_folder = False
-        self._before = self._open_existing() if append else self._refuse_existing()
+        try:
+            self._before = self._open_existing() if append else self._refuse_existing()
+        except OSError as error:
+            raise BadInput(f"cannot write to {self.uri}: {error}") from error
         self.videos: list[dict[str, Any]] = list(self._before.get("videos", []))
         self.parts: list[dict[str, Any]] = list(self._before.get("parts", []))
         self.labels: list[dict[str, Any]] = list(self._before.get("labels", []))
@@ -56,6 +62,7 @@ class StoreWriter:
         self._names = {video["name"] for video in self.videos}
         self._chunks_so_far = sum(sum(part["groups"]) for part in self.parts)
         self._rows: list[tuple[str, int, int, bytes, bytes]] = []
+        self._features = FeatureParts(self._before.get("features", {}), len(self.parts))
         self._begin_part()
 
     def _refuse_existing(self) -> dict[str, Any]:
@@ -103,14 +110,14 @@ class StoreWriter:
             raise BadInput(
                 f"video {video.name!r} has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, the store {self.schema.shape}"
             )
+        self._features.refuse_misfits(video)
         self._names.add(video.name)
         missing = np.isnan(video.position_TMKX).any(-1) | ~(video.confidence_TMK > 0)
-        # A point that was seen keeps at least one step, so that rounding cannot make it missing.
-        steps = np.clip(np.rint(np.clip(video.confidence_TMK, 0, 1) * CONFIDENCE_STEPS), 1, CONFIDENCE_STEPS)
-        confidence = np.where(missing, 0, steps).astype(np.uint8)
+        confidence = confidence_steps(video.confidence_TMK, missing)
         position = np.ascontiguousarray(video.position_TMKX, dtype="<f4")
         for first in range(0, len(position), self._chunk_frames):
             rows = slice(first, first + self._chunk_frames)
+            self._features.add_chunk(Row(video.name, first, len(position[rows])), video)
             self._rows.append((video.name, first, len(position[rows]), position[rows].tobytes(), confidence[rows].tobytes()))
             # Groups grow with the store: a small one divides evenly among workers, a large one is read in larger pieces.
             if len(self._rows) >= min(MAX_GROUP_CHUNKS, 1 + self._chunks_so_far // 256):
@@ -120,12 +127,19 @@ class StoreWriter:
                             "source": video.source, "source_sha256": video.source_sha256})  # fmt: skip
 
     def write_file(self, relative: str, data: bytes) -> dict[str, Any]:
-        """Writes one more file into the store (labels, features) and returns its record for store.json."""
+        """Writes one more file into the store (labels, features) and returns its record for store.json.
+
+        Raises:
+            BadInput: If the place does not take it.
+        """
         path = f"{self.path}/{relative}"
-        self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-        self._written.append(path)
-        with self.fs.open_output_stream(path) as stream:
-            stream.write(data)
+        try:
+            self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+            self._written.append(path)
+            with self.fs.open_output_stream(path) as stream:
+                stream.write(data)
+        except OSError as error:  # a full disk, a bucket that is not ours
+            raise BadInput(f"cannot write {relative} of the store {self.uri}: {error}") from error
         return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
     def discard(self) -> None:
@@ -152,7 +166,8 @@ class StoreWriter:
         self._groups.append(len(self._rows))
         self._chunks_so_far += len(self._rows)
         self._rows = []
-        if self._sink.tell() >= PART_BYTES:
+        self._features.end_group()
+        if self._sink.tell() + self._features.bytes >= PART_BYTES:
             self._end_part()
 
     def _end_part(self) -> None:
@@ -161,6 +176,7 @@ class StoreWriter:
         if self._groups:
             record = self.write_file(f"poses/part-{len(self.parts):05d}.parquet", data)
             self.parts.append(record | {"groups": self._groups})
+            self._features.end_part(self.write_file)
         self._begin_part()
 
     def _finish(self) -> None:
@@ -178,8 +194,15 @@ class StoreWriter:
             "videos": self.videos,
             "parts": self.parts,
             "labels": self.labels,
+            "features": self._features.record(),
         }
         _replace(self.fs, f"{self.path}/store.json", json.dumps(meta, indent=1).encode())
+
+
+def confidence_steps(confidence_TMK: Float, missing_TMK: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Confidence in steps of 1/255; 0 is missing, and a point that was seen keeps at least one step, however little it was believed."""
+    steps = np.clip(np.rint(np.clip(confidence_TMK, 0, 1) * CONFIDENCE_STEPS), 1, CONFIDENCE_STEPS)
+    return np.where(missing_TMK, 0, steps).astype(np.uint8)
 
 
 def _replace(system: fs.FileSystem, path: str, data: bytes) -> None:

@@ -9,7 +9,7 @@ frames (it may keep them), and it can fetch them in order when they do not fit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -31,6 +31,24 @@ class Pose(NamedTuple):
     """float32, px; NaN where a point is missing."""
     confidence_BTMK: Tensor
     """float32, 0 to 1; 0 = missing."""
+    extra_BTE: Tensor | None = None
+    """float32, features from elsewhere side by side (:attr:`Features.external`); NaN where unknown. None: there are none."""
+
+    def hidden(self, points_BTMK: Tensor) -> Pose:
+        """The same with these points missing; where a frame loses every point, its features from elsewhere are unknown too."""
+        position = self.position_BTMKX.masked_fill(points_BTMK.unsqueeze(-1), torch.nan)
+        extra = self.extra_BTE
+        if extra is not None:
+            extra = extra.masked_fill(points_BTMK.flatten(2).all(-1, keepdim=True), torch.nan)
+        return Pose(position, self.confidence_BTMK.masked_fill(points_BTMK, 0.0), extra)
+
+
+def joined(poses: Sequence[Pose]) -> Pose:
+    """Poses of one shape as one batch."""
+    extra = [pose.extra_BTE for pose in poses if pose.extra_BTE is not None]
+    assert len(extra) in (0, len(poses)), "some poses have features from elsewhere, others none"
+    position, confidence = torch.cat([p.position_BTMKX for p in poses]), torch.cat([p.confidence_BTMK for p in poses])
+    return Pose(position, confidence, torch.cat(extra) if extra else None)
 
 
 class Windows(NamedTuple):
@@ -141,28 +159,33 @@ class FrameBuffer:
             makes room.
         shape: (M, K, X).
         window: Frames of a window.
+        extra: Numbers a frame has beside its pose (E).
         device: Where the frames lie and the windows are cut.
     """
 
     def __init__(
-        self, frames: int, shape: tuple[int, int, int], *, window: int, slot: int | None = None, device: torch.device | str = "cpu"
-    ) -> None:
+        self, frames: int, shape: tuple[int, int, int], *, window: int, slot: int | None = None, extra: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
         self._shape, self._window, self._slot, self._filled = shape, window, slot, 0
         self._free = list(range(0, frames, slot))[::-1] if slot else []
         total = frames + window  # a window cut short may reach beyond the last frame
         animals, keypoints, coordinates = shape
         self._position = torch.full((total, animals * keypoints * coordinates), torch.nan, device=device)
         self._confidence = torch.zeros((total, animals * keypoints), dtype=torch.uint8, device=device)
+        self._extra = torch.full((total, extra), torch.nan, device=device)
         # Overlapping views: row i is the window that starts at frame i. Selecting rows copies whole windows at once.
         self._position_windows = _overlapping(self._position, window)
         self._confidence_windows = _overlapping(self._confidence, window)
+        self._extra_windows = _overlapping(self._extra, window) if extra else None
 
-    def put(self, position: Tensor, confidence: Tensor) -> int:
+    def put(self, position: Tensor, confidence: Tensor, extra: Tensor | None = None) -> int:
         """Keeps frames and returns where in the buffer they begin.
 
         Args:
             position: (frames, M, K, X) px.
             confidence: (frames, M, K) in steps of 1/255.
+            extra: (frames, E) features from elsewhere, where the buffer was made for them.
         """
         begin = self._free.pop() if self._slot else self._filled
         end = begin + len(position)
@@ -173,6 +196,8 @@ class FrameBuffer:
         missing = (confidence == 0).unsqueeze(-1)
         self._position[begin:end] = position.masked_fill(missing, torch.nan).flatten(1)
         self._confidence[begin:end] = confidence
+        if extra is not None:
+            self._extra[begin:end] = extra.to(self._extra.device, non_blocking=True)
         return begin
 
     def drop(self, begin: int) -> None:
@@ -193,13 +218,15 @@ class FrameBuffer:
         position = self._position_windows[rows].view(-1, self._window, animals, keypoints, coordinates)
         steps = self._confidence_windows[rows].view(-1, self._window, animals, keypoints)
         confidence = steps.to(torch.float32).mul_(1 / CONFIDENCE_STEPS)
+        extra = None if self._extra_windows is None else self._extra_windows[rows].view(len(rows), self._window, -1)
         if (frames < self._window).any():
             valid = torch.arange(self._window, device=device) < torch.from_numpy(frames).to(device).unsqueeze(1)
             position.masked_fill_(~valid[:, :, None, None, None], torch.nan)
             confidence.masked_fill_(~valid[:, :, None, None], 0)
+            extra = None if extra is None else extra.masked_fill_(~valid[:, :, None], torch.nan)
         else:
             valid = torch.ones(position.shape[:2], dtype=torch.bool, device=device)
-        return Windows(Pose(position, confidence), valid, torch.from_numpy(key).to(device, non_blocking=True))
+        return Windows(Pose(position, confidence, extra), valid, torch.from_numpy(key).to(device, non_blocking=True))
 
 
 def _overlapping(frames: Tensor, window: int) -> Tensor:
@@ -218,30 +245,37 @@ def chunk_offset(chunks: Chunks) -> Ints:
     return before - before[np.searchsorted(chunks.group_id, chunks.group_id)]
 
 
-def cover(position: Tensor, confidence: Tensor, *, window: int, overlap: int) -> Iterator[tuple[Windows, slice, slice]]:
+def cover(pose: Pose, *, window: int, overlap: int) -> Iterator[tuple[Windows, slice, slice]]:
     """Windows that cover one whole video with overlap, for embedding every frame of it once.
 
     Args:
-        position: (T, M, K, X) px.
-        confidence: (T, M, K), 0 to 1.
+        pose: The video, (1, T, …).
         window: Frames handed to the encoder at once.
         overlap: Frames of context on each side that are computed but not kept.
 
     Yields:
         Windows with B = 1, the frames of the video they answer for, and the place of those frames in the window.
     """
-    total, step = len(position), max(1, window - 2 * overlap)
+    position = pose.position_BTMKX
+    total, step = position.shape[1], max(1, window - 2 * overlap)
     for kept in range(0, total, step):
         begin, end = max(0, kept - overlap), min(total, kept + step + overlap)
         last = min(total, kept + step)
-        pose = Pose(position[None, begin:end], confidence[None, begin:end])
+        stretch = Pose(*(None if x is None else x[:, begin:end] for x in pose))  # type: ignore[arg-type]
         valid = torch.ones((1, end - begin), dtype=torch.bool, device=position.device)
         key = torch.zeros(1, dtype=torch.int64, device=position.device)
-        yield Windows(pose, valid, key), slice(kept, last), slice(kept - begin, last - begin)
+        yield Windows(stretch, valid, key), slice(kept, last), slice(kept - begin, last - begin)
 
 
-def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256) -> Pose:
+def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256, features: Sequence[str] = ()) -> Pose:
     """Poses from all over a store, to fit features on: the same for whoever asks with the same seed.
+
+    Args:
+        store: The store.
+        seed: Of the choice.
+        windows: Stretches at most.
+        frames: Of a stretch.
+        features: Features from elsewhere to read with them.
 
     Returns:
         Up to ``windows`` stretches of ``frames`` frames, no two from one chunk.
@@ -249,11 +283,13 @@ def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256) ->
     chunks = store.chunks
     picked = np.sort(np.argsort(mix(seed, 5, np.arange(len(chunks))), kind="stable")[:windows])
     offset = chunk_offset(chunks)
-    buffer = FrameBuffer(frames * len(picked), store.schema.shape, window=frames)
+    extra = sum(store.feature(name)["dim"] for name in features)
+    buffer = FrameBuffer(frames * len(picked), store.schema.shape, window=frames, extra=extra)
     begins = []
     for chunk in picked:
-        position, confidence = store.decode(store.read_groups(int(chunks.part[chunk]), [int(chunks.group[chunk])]))
+        table = store.read_groups(int(chunks.part[chunk]), [int(chunks.group[chunk])], features=features)
         rows = slice(int(offset[chunk]), int(offset[chunk]) + min(frames, int(chunks.frames[chunk])))
-        begins.append(buffer.put(torch.tensor(position[rows]), torch.tensor(confidence[rows])))
+        held = store.decode_all(table, features)
+        begins.append(buffer.put(*(torch.tensor(values[rows]) for values in held)))
     length = np.minimum(chunks.frames[picked], frames).astype(np.int64)
     return buffer.cut(np.array(begins), length, np.zeros(len(picked), np.int64)).pose
