@@ -10,8 +10,8 @@ from pretrain.checkpoint import load_encoder
 from pretrain.config import RECIPES, Recipe, read
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.learner import refuse_unlike
+from pretrain.pose.sampling import sample
 from pretrain.pose.store import Store
-from pretrain.pose.windows import sample
 
 RANDOM, HANDMADE = "none", "handmade"
 

@@ -15,8 +15,9 @@ from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.pose.augment import Augment
+from pretrain.pose.sampling import sample
 from pretrain.pose.store import Store
-from pretrain.pose.windows import Windows, joined, sample
+from pretrain.pose.windows import Windows, joined
 
 
 class Learner(nn.Module):

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 import torch
@@ -22,6 +24,7 @@ from pretrain.pose.store import Chunks, Store
 from pretrain.pose.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
 
 READ_BYTES = 24 * 2**20
+_ABSENT = -1
 
 
 class FrameStream:
@@ -51,7 +54,8 @@ class FrameStream:
         self.resident = self.bytes <= resident_bytes
         # What is fetched and kept is a row group; while streaming, once for each lane that needs it.
         self._key = lanes.group if self.resident else lanes.lane * (1 + lanes.group.max()) + lanes.group
-        self._begin: dict[int, int] = {}
+        # Where in the buffer each key's frames begin.
+        self._begin = np.full(int(self._key.max()) + 1, _ABSENT, np.int64)
         if self.resident:
             room, slot = int(self._frames[groups].sum()), None
         else:  # a lane works on one row group after the other; the next may arrive before the last is dropped
@@ -64,26 +68,29 @@ class FrameStream:
         """This worker's rows of every step of an epoch, from ``first_step`` on."""
         grid = self._lanes.epoch(epoch)[first_step:, self._share]
         uses = _uses(grid, self._key)
-        missing = [place for place, key in enumerate(uses.key) if int(key) not in self._begin]
+        missing = np.flatnonzero(self._begin[uses.key] == _ABSENT)
         incoming = self._fetch([(int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing])
-        arrive = np.searchsorted(uses.first[missing], np.arange(len(grid)), side="right") if missing else np.zeros(len(grid), int)
+        arrive = np.searchsorted(uses.first[missing], np.arange(len(grid)), side="right")
         leave = np.argsort(uses.last, kind="stable")
         left = fetched = 0
-        for step, windows in enumerate(grid):
+        window = np.maximum(grid, 0)
+        key, empty = self._key[window], grid < 0
+        frames, draw = np.where(empty, 0, self._lanes.frames[window]), self._lanes.key(window, epoch)
+        offset = self._begin_in_group[window]
+        for step in range(len(grid)):
             for _ in range(int(arrive[step]) - fetched):
-                key, frames_of_it = next(incoming)
-                self._begin[key] = self._buffer.put(*frames_of_it)
+                arrived, held = next(incoming)
+                self._begin[arrived] = self._buffer.put(*held)
             fetched = int(arrive[step])
-            row = np.maximum(windows, 0)
-            begin = np.array([self._begin.get(int(key), 0) for key in self._key[row]]) + self._begin_in_group[row]
-            frames = np.where(windows < 0, 0, self._lanes.frames[row])
-            yield self._buffer.cut(np.where(windows < 0, 0, begin), frames, self._lanes.key(row, epoch))
+            begin = np.where(empty[step], 0, self._begin[key[step]] + offset[step])
+            yield self._buffer.cut(begin, frames[step], draw[step])
             while not self.resident and left < len(leave) and uses.last[leave[left]] <= step:
-                key = int(uses.key[leave[left]])
-                self._buffer.drop(self._begin.pop(key))
+                done = uses.key[leave[left]]
+                self._buffer.drop(int(self._begin[done]))
+                self._begin[done] = _ABSENT
                 left += 1
 
-    def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, list[torch.Tensor]]]:
+    def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, list[npt.NDArray[Any]]]]:
         """Row groups in the order asked for: key, and (positions, confidence, features from elsewhere if there are)."""
         if not wanted:
             return
@@ -100,7 +107,7 @@ class FrameStream:
             for frames in np.add.reduceat(table["frames"].to_numpy(), np.flatnonzero(np.diff(table["order"].to_numpy(), prepend=-1))):
                 key, _ = next(names)
                 begin, end = end, end + int(frames)
-                yield key, [torch.tensor(values[begin:end]) for values in held]
+                yield key, [values[begin:end] for values in held]
         assert next(names, None) is None, "Ray Data returned fewer row groups than were asked for"
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pretrain.pose.store import CONFIDENCE_STEPS, Chunks, Store
+from pretrain.pose.store import CONFIDENCE_STEPS, Chunks
 
 Ints = npt.NDArray[np.int64]
 
@@ -179,7 +179,7 @@ class FrameBuffer:
         self._confidence_windows = _overlapping(self._confidence, window)
         self._extra_windows = _overlapping(self._extra, window) if extra else None
 
-    def put(self, position: Tensor, confidence: Tensor, extra: Tensor | None = None) -> int:
+    def put(self, position: npt.ArrayLike, confidence: npt.ArrayLike, extra: npt.ArrayLike | None = None) -> int:
         """Keeps frames and returns where in the buffer they begin.
 
         Args:
@@ -188,16 +188,16 @@ class FrameBuffer:
             extra: (frames, E) features from elsewhere, where the buffer was made for them.
         """
         begin = self._free.pop() if self._slot else self._filled
-        end = begin + len(position)
+        end = begin + len(np.asarray(position))
         assert end <= (begin + self._slot if self._slot else len(self._position)), "more frames than the buffer was made for"
         self._filled = max(self._filled, end)
-        confidence = confidence.reshape(len(confidence), -1).to(self._confidence.device, non_blocking=True)
-        position = position.reshape(*confidence.shape, -1).to(self._position.device, non_blocking=True)
-        missing = (confidence == 0).unsqueeze(-1)
-        self._position[begin:end] = position.masked_fill(missing, torch.nan).flatten(1)
-        self._confidence[begin:end] = confidence
+        _fill(self._position[begin:end], position)
+        _fill(self._confidence[begin:end], confidence)
+        missing = self._confidence[begin:end] == 0
+        points = self._position[begin:end].view(*missing.shape, -1)
+        points.masked_fill_(missing.unsqueeze(-1), torch.nan)
         if extra is not None:
-            self._extra[begin:end] = extra.to(self._extra.device, non_blocking=True)
+            _fill(self._extra[begin:end], extra)
         return begin
 
     def drop(self, begin: int) -> None:
@@ -215,10 +215,11 @@ class FrameBuffer:
         animals, keypoints, coordinates = self._shape
         device = self._position.device
         rows = torch.from_numpy(begin).to(device, non_blocking=True)
-        position = self._position_windows[rows].view(-1, self._window, animals, keypoints, coordinates)
-        steps = self._confidence_windows[rows].view(-1, self._window, animals, keypoints)
+        # index_select copies whole rows where indexing goes number by number: two to three times as fast on a CPU.
+        position = self._position_windows.index_select(0, rows).view(-1, self._window, animals, keypoints, coordinates)
+        steps = self._confidence_windows.index_select(0, rows).view(-1, self._window, animals, keypoints)
         confidence = steps.to(torch.float32).mul_(1 / CONFIDENCE_STEPS)
-        extra = None if self._extra_windows is None else self._extra_windows[rows].view(len(rows), self._window, -1)
+        extra = None if self._extra_windows is None else self._extra_windows.index_select(0, rows).view(len(rows), self._window, -1)
         if (frames < self._window).any():
             valid = torch.arange(self._window, device=device) < torch.from_numpy(frames).to(device).unsqueeze(1)
             position.masked_fill_(~valid[:, :, None, None, None], torch.nan)
@@ -227,6 +228,14 @@ class FrameBuffer:
         else:
             valid = torch.ones(position.shape[:2], dtype=torch.bool, device=device)
         return Windows(Pose(position, confidence, extra), valid, torch.from_numpy(key).to(device, non_blocking=True))
+
+
+def _fill(target: Tensor, values: npt.ArrayLike) -> None:
+    flat = np.asarray(values).reshape(len(target), -1)
+    if target.device.type == "cpu":
+        np.copyto(target.numpy(), flat)  # from memory that Ray shares read-only, without a copy between
+    else:
+        target.copy_(torch.tensor(flat), non_blocking=True)
 
 
 def _overlapping(frames: Tensor, window: int) -> Tensor:
@@ -265,31 +274,3 @@ def cover(pose: Pose, *, window: int, overlap: int) -> Iterator[tuple[Windows, s
         valid = torch.ones((1, end - begin), dtype=torch.bool, device=position.device)
         key = torch.zeros(1, dtype=torch.int64, device=position.device)
         yield Windows(stretch, valid, key), slice(kept, last), slice(kept - begin, last - begin)
-
-
-def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256, features: Sequence[str] = ()) -> Pose:
-    """Poses from all over a store, to fit features on: the same for whoever asks with the same seed.
-
-    Args:
-        store: The store.
-        seed: Of the choice.
-        windows: Stretches at most.
-        frames: Of a stretch.
-        features: Features from elsewhere to read with them.
-
-    Returns:
-        Up to ``windows`` stretches of ``frames`` frames, no two from one chunk.
-    """
-    chunks = store.chunks
-    picked = np.sort(np.argsort(mix(seed, 5, np.arange(len(chunks))), kind="stable")[:windows])
-    offset = chunk_offset(chunks)
-    extra = sum(store.feature(name)["dim"] for name in features)
-    buffer = FrameBuffer(frames * len(picked), store.schema.shape, window=frames, extra=extra)
-    begins = []
-    for chunk in picked:
-        table = store.read_groups(int(chunks.part[chunk]), [int(chunks.group[chunk])], features=features)
-        rows = slice(int(offset[chunk]), int(offset[chunk]) + min(frames, int(chunks.frames[chunk])))
-        held = store.decode_all(table, features)
-        begins.append(buffer.put(*(torch.tensor(values[rows]) for values in held)))
-    length = np.minimum(chunks.frames[picked], frames).astype(np.int64)
-    return buffer.cut(np.array(begins), length, np.zeros(len(picked), np.int64)).pose
