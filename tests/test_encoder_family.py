@@ -47,6 +47,7 @@ NARROW: Mapping[str, Mapping[str, Any]] = {
     "msg3d": {"dim": 7},
     "self_attention": {"widths": [12, 8, 6], "dim": 7},
     "tcn": {"width": 8},
+    "two_rate": {"width": 8, "narrow": 6, "dim": 7},
 }
 LEARNED = sorted(set(names("pretrain.encoders")) - {"handmade"})
 NORMALISED_BY_BATCH = ["conv1d", "fully_connected", "lstm", "self_attention"]
@@ -66,14 +67,17 @@ def read(schema: Schema, batch: int, frames: int, seed: int = 0) -> Tensor:
 def test_an_embedding_depends_on_its_context_and_on_nothing_else(name: str) -> None:
     made = encoder(name).eval()
     past, future = made.context
-    at, frames = past + 5, past + future + 11
-    x = read(RATS, 16, frames).requires_grad_()
-    z = made(x, torch.ones(16, frames, dtype=torch.bool))
-    (z[:, at] * torch.randn(z[:, at].shape)).sum().backward()
-    assert x.grad is not None
-    felt = x.grad.abs().amax((0, 2)) > 0
-    reached = felt.nonzero().flatten()
-    assert (at - int(reached.min()), int(reached.max()) - at) == (past, future)
+    frames = past + future + 11
+    before, after = [], []
+    for at in range(past + 5, past + 5 + made.grid):  # every place in a patch
+        x = read(RATS, 16, frames).requires_grad_()
+        z = made(x, torch.ones(16, frames, dtype=torch.bool))
+        (z[:, at] * torch.randn(z[:, at].shape)).sum().backward()
+        assert x.grad is not None
+        reached = (x.grad.abs().amax((0, 2)) > 0).nonzero().flatten()
+        before.append(at - int(reached.min()))
+        after.append(int(reached.max()) - at)
+    assert (max(before), max(after)) == (past, future)
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -85,9 +89,10 @@ def test_a_frame_alone_in_its_context_is_embedded_as_in_the_recording(name: str)
     with torch.no_grad():
         whole = made(x, torch.ones(2, frames, dtype=torch.bool))
         for at in (past, past + 13, past + 29):
-            piece = x[:, at - past : at + future + 1]
+            begin = (at - past) // made.grid * made.grid
+            piece = x[:, begin : at + future + 1]
             alone = made(piece, torch.ones(piece.shape[:2], dtype=torch.bool))
-            torch.testing.assert_close(alone[:, past], whole[:, at], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(alone[:, at - begin], whole[:, at], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -144,7 +149,7 @@ def test_bfloat16_products_change_an_embedding_little(name: str) -> None:
 def test_default_settings_reach_as_documented(name: str) -> None:
     reach = {
         "conv1d": (50, 49), "embedder_contexter": (40, 6), "fully_connected": (50, 50), "gated_conv": (63, 63), "lstm": (50, 50),
-        "msg3d": (60, 60), "self_attention": (48, 55), "tcn": (63, 63),
+        "msg3d": (60, 60), "self_attention": (48, 55), "tcn": (63, 63), "two_rate": (63, 63),
     }  # fmt: skip
     assert encoder(name).context == reach[name]
 

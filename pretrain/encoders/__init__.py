@@ -24,7 +24,10 @@ class AbstractEncoder(nn.Module, ABC):
     dim: int
     """D, numbers in an embedding."""
     context: tuple[int, int]
-    """Frames before and after a frame that its embedding depends on, features apart."""
+    """Frames before and after a frame that its embedding depends on at most, features apart."""
+    grid: int = 1
+    """Frames of the patches it reads as one, counted from the first frame of a window: a video embedded in pieces is embedded as in
+    one if the pieces begin on them."""
 
     @abstractmethod
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
@@ -57,8 +60,9 @@ class Embedder(nn.Module):
 
     @property
     def overlap(self) -> int:
-        """Frames of context on either side that an embedding may depend on."""
-        return max(self.encoder.context) + self.features.context
+        """Frames of context on either side that an embedding may depend on, in whole patches of the encoder."""
+        reach = max(self.encoder.context) + self.features.context
+        return -(-reach // self.encoder.grid) * self.encoder.grid
 
     def forward(self, pose: Pose, valid_BT: Tensor) -> Tensor:
         """(B, T, D) in the type the encoder computes in."""

@@ -24,7 +24,7 @@ class TCN(AbstractEncoder):
         self.dim = width
         self.context = (2**layers - 1, 2**layers - 1)
         self.enter = nn.Linear(features.width, width)
-        self.blocks = nn.ModuleList(_Block(width, dilation=2**layer) for layer in range(layers))
+        self.blocks = nn.ModuleList(Block(width, dilation=2**layer) for layer in range(layers))
         self.leave = nn.LayerNorm(width)
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
@@ -37,7 +37,9 @@ class TCN(AbstractEncoder):
         return z_BTD
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """h + W gelu(k * LayerNorm(h)), with a dilated kernel k of three frames; (B, T, D) to (B, T, D)."""
+
     def __init__(self, width: int, *, dilation: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
@@ -46,6 +48,7 @@ class _Block(nn.Module):
         nn.init.zeros_(self.mix.bias)
 
     def forward(self, h_BTD: Tensor, valid_BT1: Tensor) -> Tensor:
+        """Frames that are not valid reach no other."""
         x_BTD = torch.where(valid_BT1, self.norm(h_BTD), 0.0)
         x_BTD = over_time(self.conv, x_BTD)
         y_BTD: Tensor = h_BTD + self.mix(nn.functional.gelu(x_BTD))
