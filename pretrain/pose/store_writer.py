@@ -167,7 +167,7 @@ class StoreWriter:
         self._chunks_so_far += len(self._rows)
         self._rows = []
         self._features.end_group()
-        if self._sink.tell() + self._features.bytes >= PART_BYTES:
+        if self._sink.tell() + self._features.size_bytes >= PART_BYTES:
             self._end_part()
 
     def _end_part(self) -> None:
