@@ -1,9 +1,11 @@
-"""Makes pose stores: from a tracker's files, from CalMS21, or of simulated mice; and checks them.
+"""Makes pose stores: from a tracker's files, from CalMS21, or of simulated mice; checks them, and exports them.
 
     python pretrain/prepare.py arena   --out STORE [--frames 60000] [--seed 0]
+    python pretrain/prepare.py arena   --out FOLDER --as calms21-json --frames full
     python pretrain/prepare.py calms21 --source FOLDER [--download] --out STORE
-    python pretrain/prepare.py tracks  --poses FOLDER [--labels FOLDER] --fps 30 --out STORE
-    python pretrain/prepare.py check   STORE [--json]
+    python pretrain/prepare.py tracks  --poses FOLDER [--labels FOLDER] [--features NAME=FOLDER] --fps 30 --out STORE
+    python pretrain/prepare.py check   STORE [--json] [--picture FILE]
+    python pretrain/prepare.py export  STORE --out FOLDER [--as npz|calms21-json]
 
 A store is a folder or an address (s3://bucket/store). It is written whole or not at all.
 """
@@ -13,59 +15,58 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from pretrain import places
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose import trackers, tracks
+from pretrain.pose import arena as mice
 from pretrain.pose.annotations import write_labels
-from pretrain.pose.arena import write_arena
 from pretrain.pose.checks import describe, report
-from pretrain.pose.label_formats import read_label_files
-from pretrain.pose.split import assign_split
+from pretrain.pose.export import export_npz, export_official
 from pretrain.pose.store import Store
 from pretrain.pose.store_writer import StoreWriter
+from pretrain.prepare_tracks import add_options, prepare_tracks
 
 log = logging.getLogger(__name__)
+
+OFFICIAL = "calms21-json"
+OFFICIAL_BYTES = 800
+"""Of a frame in the official JSON, somewhat more than it takes."""
 
 
 def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
-    with tqdm(total=args.frames, desc="simulating mice", unit="frame", unit_scale=True) as bar:
-        write_arena(places.open_address(args.out), frames=args.frames, seed=args.seed, progress=lambda done, _: _advance(bar, done))
-    _done(args.out)
+    plan = mice.official_recordings(seed=args.seed) if args.frames == "full" else mice.recordings(args.frames, args.seed)
+    total = sum(recording.frames for recording in plan)
+    if args.zipped and args.form != OFFICIAL:
+        raise BadInput(f"--zipped goes with --as {OFFICIAL}: a store is not zipped")
+    with tqdm(total=total, desc="simulating mice", unit="frame", unit_scale=True) as bar:
+        if args.form == "store":
+            mice.write_arena(places.open_address(args.out), plan=plan, progress=lambda done, _: _advance(bar, done))
+        else:
+            from pretrain.pose.official.write import write_official
+
+            folder = _local(args.out)
+            _refuse_full_disk(folder, total * OFFICIAL_BYTES)
+            files = write_official(folder, mice.arena(plan), zipped=args.zipped, progress=_moving(bar))
+    if args.form == "store":
+        _done(args.out)
+    else:
+        print(f"{folder}: {total:,} frames in {len(files)} files; read them: "
+              f"python pretrain/prepare.py calms21 --source {shlex.quote(str(folder))} --out STORE")  # fmt: skip
 
 
 def from_tracks(args: argparse.Namespace) -> None:
     """A lab's own recordings, with labels or without."""
-    with trackers.unpacked(args.poses) as poses:
-        names = trackers.read_all_names(trackers.find_tracks(poses))
-        tracks.check_agreement(names)
-        first = names[0]
-        unmeasured = tracks.schema_of(first, fps=args.fps, extents=[(10.0,) * len(first.coordinates)])
-        with StoreWriter(places.open_address(args.out), unmeasured, origin=f"tracks from {args.poses}") as writer:
-            extents = []
-            for one in tqdm(names, desc="reading tracks", unit="video"):
-                held = tracks.conform(trackers.read_tracks(one.path, name=one.name), animals=first.animals, keypoints=first.keypoints)
-                extents.append(tracks.extent_px(held))
-                writer.add(held.video())
-            writer.schema = tracks.schema_of(first, fps=args.fps, extents=extents)
-            if args.labels:
-                _add_labels(args, writer)
+    prepare_tracks(args)
     _done(args.out)
-
-
-def _add_labels(args: argparse.Namespace, writer: StoreWriter) -> None:
-    frames = {video["name"]: video["frames"] for video in writer.videos}
-    with trackers.unpacked(args.labels) as folder:
-        labels, mismatches = read_label_files(folder, frames, args.fps)
-    for mismatch in mismatches:
-        log.warning("%s", mismatch)
-    write_labels(writer, assign_split(labels, test_share=args.test_share, seed=args.seed))
 
 
 def calms21(args: argparse.Namespace) -> None:
@@ -85,7 +86,7 @@ def calms21(args: argparse.Namespace) -> None:
         StoreWriter(places.open_address(args.out), CALMS21, origin="CalMS21, doi 10.22002/D1.1991") as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
-        for video, noted in official.read(sources, progress=lambda size: _advance(bar, bar.n + size), notes=notes):
+        for video, noted in official.read(sources, progress=_moving(bar), notes=notes):
             writer.add(video)
             labels += noted
         write_labels(writer, labels)
@@ -95,35 +96,102 @@ def calms21(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Counts, missing points, integrity."""
+    """Counts, missing points, jumps, swaps, labels, integrity; and a picture of it."""
     store = Store(places.open_address(args.store))
     found = describe(store)
     print(json.dumps(found, indent=1) if args.json else report(found))
     if found["damage"]:
         raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(found["damage"]))
+    if args.picture or not (args.json or "://" in store.uri):
+        _picture(found, Path(args.picture).expanduser() if args.picture else Path(store.uri) / "check.png", asked=bool(args.picture))
+
+
+def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
+    from pretrain.pose.check_picture import draw
+
+    try:
+        draw(found, file)
+    except (OSError, ValueError) as error:
+        if asked:
+            raise BadInput(f"--picture {file}: cannot be written ({error}); endings are .png, .pdf, .svg") from error
+        log.warning("no picture: %s cannot be written (%s); pass --picture FILE", file, error)
+        return
+    log.info("picture: %s", file)
+
+
+def export(args: argparse.Namespace) -> None:
+    """A store into files that others read."""
+    store, folder = Store(places.open_address(args.store)), _local(args.out)
+    if args.zipped and args.form != OFFICIAL:
+        raise BadInput(f"--zipped goes with --as {OFFICIAL}")
+    with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
+        if args.form == OFFICIAL:
+            export_official(store, folder, zipped=args.zipped, progress=_moving(bar))
+        else:
+            export_npz(store, folder, progress=_moving(bar))
+    words = ["calms21", "--source", str(folder)] if args.form == OFFICIAL else ["tracks", "--poses", str(folder / "tracks")]
+    if args.form != OFFICIAL:
+        words += ["--labels", str(folder / "labels")] if store.labels else []
+        words += [word for name in store.features for word in ("--features", f"{name}={folder / 'features' / name}")]
+        words += ["--fps", f"{store.schema.fps:g}"]
+    print(f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
+          f"python pretrain/prepare.py {shlex.join(words)} --out STORE")  # fmt: skip
 
 
 def _advance(bar: tqdm[Any], to: float) -> None:
     bar.update(to - bar.n)
 
 
+def _moving(bar: tqdm[Any]) -> Callable[[int], None]:
+    def move(done: int) -> None:
+        bar.update(done)
+
+    return move
+
+
+def _local(out: str) -> Path:
+    if "://" in out:
+        raise BadInput(f"--out {out}: these files go into a local folder; only stores go to an address")
+    return Path(places.open_address(out))
+
+
+def _refuse_full_disk(folder: Path, needed: int) -> None:
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(above).free
+    if needed > free:
+        raise BadInput(f"--out {folder} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free there")
+
+
 def _done(out: str) -> None:
     store = Store(places.open_address(out))
-    print(f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: python pretrain/prepare.py check {store.uri}")
+    print(f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
+          f"python pretrain/prepare.py check {shlex.quote(store.uri)}")  # fmt: skip
+
+
+def _frames(text: str) -> int | str:
+    return text if text == "full" else int(text)
+
+
+_frames.__name__ = "number of frames, or full,"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command line ``words``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="arena|calms21|tracks|check")
+    commands = parser.add_subparsers(required=True, metavar="arena|calms21|tracks|check|export")
 
     def command(name: str, does: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=does, description=does, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
     one = command("arena", "simulated pairs of mice in CalMS21's skeleton; scores on them are not CalMS21 scores")
-    one.add_argument("--out", required=True, metavar="STORE", help="store to make")
-    one.add_argument("--frames", type=int, default=60_000, help="frames of all recordings")
+    one.add_argument("--out", required=True, metavar="STORE", help="store (or, with --as, folder) to make")
+    one.add_argument("--frames", type=_frames, default=60_000, metavar="N",
+                     help="frames in all; full: CalMS21's frame counts in Tasks 1-3, 6 million unlabelled")  # fmt: skip
     one.add_argument("--seed", type=int, default=0, help="other animals, other stories")
+    one.add_argument(
+        "--as", dest="form", choices=("store", OFFICIAL), default="store", help=f"{OFFICIAL}: files as CalMS21's release has them"
+    )
+    one.add_argument("--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders")
     one.set_defaults(run=arena)
 
     one = command("calms21", "the CalMS21 data set: Tasks 1-3 and the unlabelled videos")
@@ -132,19 +200,22 @@ def main(words: Sequence[str] | None = None) -> None:
     one.add_argument("--out", required=True, metavar="STORE", help="store to make")
     one.set_defaults(run=calms21)
 
-    one = command("tracks", "recordings of DeepLabCut, SLEAP and others; labels of BORIS, Caltech and others")
-    one.add_argument("--poses", required=True, metavar="FOLDER", help="folder, pattern, file or zip of track files")
-    one.add_argument("--labels", metavar="FOLDER", help="folder, file or zip of label files; may be the same")
-    one.add_argument("--fps", type=float, required=True, help="frames per second of the videos")
-    one.add_argument("--out", required=True, metavar="STORE", help="store to make")
-    one.add_argument("--test-share", type=float, default=0.3, help="share of the labelled videos kept aside for test")
-    one.add_argument("--seed", type=int, default=0, help="another deal of videos to training and test")
+    one = command("tracks", "recordings of DeepLabCut, SLEAP and others; labels of BORIS, Caltech and others; features of any tool")
+    add_options(one)
     one.set_defaults(run=from_tracks)
 
-    one = command("check", "what is in a store, and whether it is whole")
+    one = command("check", "what is in a store, how well tracked and labelled it is, and whether it is whole")
     one.add_argument("store", metavar="STORE", help="folder or address")
-    one.add_argument("--json", action="store_true", help="print one JSON object")
+    one.add_argument("--json", action="store_true", help="print one JSON object; no picture unless --picture asks for it")
+    one.add_argument("--picture", metavar="FILE", help="where the picture goes (default: STORE/check.png of a local store)")
     one.set_defaults(run=check)
+
+    one = command("export", "a store into npz files, which come back with `tracks`, or into CalMS21's JSON")
+    one.add_argument("store", metavar="STORE", help="folder or address")
+    one.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    one.add_argument("--as", dest="form", choices=("npz", OFFICIAL), default="npz", help="kind of files")
+    one.add_argument("--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders")
+    one.set_defaults(run=export)
 
     args = parser.parse_args(words)
     args.run(args)

@@ -175,7 +175,8 @@ def write_jabs(path: Path, w: World, *, version: int = 4) -> Path:
 
 def write_npz(path: Path, w: World, **more: object) -> Path:
     arrays = {"position": w.position.transpose(1, 2, 3, 0), "confidence": w.confidence.transpose(1, 2, 0), "axes": "MKXT",
-              "keypoints": np.array(KEYPOINTS), "animals": np.array(ANIMALS), "fps": 25.0} | more  # fmt: skip
+              "keypoints": np.array(KEYPOINTS), "animals": np.array(ANIMALS), "fps": 25.0,
+              "edges": [["nose", "tail"]], "mirror_pairs": np.empty((0, 2), str), "axis": ("tail", "nose")} | more  # fmt: skip
     np.savez(path, **{key: value for key, value in arrays.items() if value is not None})  # type: ignore[arg-type]
     return path
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from reader_files import BENTO, BORIS, BORIS_AGGREGATED, CALTECH, INTERVALS, LAB
 
 from pretrain.errors import BadInput
 from pretrain.pose.annotations import Labels, write_labels
+from pretrain.pose.label_append import conformed
 from pretrain.pose.label_files.sheets import frame_at
 from pretrain.pose.label_formats import read_label_files, read_sheets, recognise_labels
 from pretrain.pose.schema import Schema, Video
-from pretrain.pose.split import assign_split, resample_labels
+from pretrain.pose.split import assign_missing_splits, assign_split, resample_labels
+from pretrain.pose.store import Store
 from pretrain.pose.store_writer import StoreWriter
 from pretrain.pose.trackers import recognise
 from pretrain.pose.tracks import resampled_times
@@ -328,6 +332,46 @@ def test_split_of_few_recordings() -> None:
         assign_split([labelled("v", "a")], test_share=1.5)
 
 
+def test_a_stated_split_is_kept_and_the_rest_is_dealt() -> None:
+    told = (("u", "test"), ("v", ""), ("w", ""), ("x", "train"), ("v", ""), ("u", ""))
+    labels = [replace(labelled(name, "a", "b", task=f"task {place}"), split=split) for place, (name, split) in enumerate(told)]
+    made = assign_missing_splits(labels, seed=3)
+    assert [held.video for held in made] == [held.video for held in labels]
+    split = {held.video: held.split for held in made}
+    assert (split["u"], split["x"], made[-1].split) == ("test", "train", "test")
+    assert {split["v"], split["w"]} == {"train", "test"}
+    assert made[1].split == made[4].split
+
+
+@pytest.mark.parametrize(
+    ("there", "there_frames", "here", "here_frames", "made"),
+    [
+        (("other", "run", "sit"), [0, 1, 2], ("sit", "other"), [0, 1, _], [2, 0, _]),  # exclusive in another order
+        (("run", "sit"), [[0, 1], [1, 1], [0, 0]], ("other", "sit"), [0, 1, _], [[0, 0], [0, 1], [_, _]]),  # exclusive to overlapping
+        (("run", "sit"), [[0, 1], [1, 1], [0, 0]], ("sit",), [[1], [0], [_]], [[0, 1], [0, 0], [_, _]]),  # one column to two
+        (("other", "run"), [0, 1, 1], ("other", "fly"), [0, 1, 0], None),
+        (("other", "run"), [0, 1, 1], ("run", "sit"), [[1, 1], [0, 1], [0, 0]], None),
+        (("run", "sit"), [[0, 1], [1, 1], [0, 0]], ("fly", "sit"), [[1, 1], [0, 1], [0, 0]], None),
+    ],
+)
+def test_added_labels_take_the_form_of_those_in_the_store(
+    tmp_path: Path, there: tuple[str, ...], there_frames: list[Any], here: tuple[str, ...], here_frames: list[Any], made: list[Any] | None
+) -> None:
+    schema = Schema.from_names(animals=["a"], keypoints=["nose"], fps=10.0, image_px=(640, 480))
+    with StoreWriter(tmp_path / "store", schema, origin="test") as writer:
+        writer.add(Video(name="old", position_TMKX=np.ones((3, 1, 1, 2), np.float32), confidence_TMK=np.ones((3, 1, 1), np.float32)))
+        write_labels(writer, [Labels(video="old", task="t", classes=there, frames=np.array(there_frames, np.int8))])
+    new = Labels(video="new", task="t", classes=here, frames=np.array(here_frames, np.int8))
+    if made is None:
+        with pytest.raises(BadInput, match=f"the classes are {', '.join(here)}.*in the store they are {', '.join(there)}"):
+            conformed([new], Store(tmp_path / "store"))
+        return
+    (held,) = conformed([new], Store(tmp_path / "store"))
+    assert (held.classes, held.frames.tolist()) == (there, made)
+    other = Labels(video="new", task="another", classes=("x", "y"), frames=np.zeros(3, np.int8))
+    assert conformed([other], Store(tmp_path / "store")) == [other]
+
+
 def test_labels_go_into_a_store(tmp_path: Path) -> None:
     w = world(frames=10)
     schema = Schema.from_names(animals=["a", "b"], keypoints=["nose", "ear", "tail"], fps=10.0, image_px=(640, 480))
@@ -335,7 +379,7 @@ def test_labels_go_into_a_store(tmp_path: Path) -> None:
     labels, _mismatches = read_label_files(tmp_path, {"m1": 10}, 10.0)
     with StoreWriter(tmp_path / "store", schema, origin="test") as writer:
         writer.add(Video(name="m1", position_TMKX=w.position.astype(np.float32), confidence_TMK=w.confidence.astype(np.float32)))
-        write_labels(writer, labels)
+        write_labels(writer, assign_missing_splits(labels))
     assert len(list((tmp_path / "store" / "labels").iterdir())) == 3
 
 

@@ -20,6 +20,7 @@ RAY_FILES = {
     "pretrain.loop",
     "pretrain.stream",
     "pretrain.run",
+    "finetune.paper_deal",
     "finetune.run",
     "finetune.search",
     "finetune.trial",

@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +28,7 @@ from pretrain.pose.official import sequences as calms21_json
 from pretrain.pose.official import text as calms21_text
 from pretrain.pose.official.counts import BEHAVIORS, CLASSES, CLASSIC, EXPECTED_FRAMES, NEW_BEHAVIORS, STYLES
 from pretrain.pose.official.download import Archive
+from pretrain.pose.official.sources import opened
 from pretrain.pose.schema import Video
 
 VOCAB = {"attack": 0, "investigation": 1, "mount": 2, "other": 3}
@@ -567,6 +569,25 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     path.write_bytes(bytes(data[:-50]))
     with pytest.raises(BadInput, match="not a whole zip archive"):
         find_sources(tmp_path)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_is_read_whole_and_its_checksum_is_compared(tmp_path: Path, packing: int) -> None:
+    path, body = tmp_path / "task1_classic_classification.zip", json.dumps(release(6_000)).encode()
+    assert len(body) > 2 * 2**20, "the world fits one block"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("calms21_task1_train.json", body)
+    (source,) = find_sources(tmp_path)
+    pieces = []
+    with opened(source) as stream:
+        while piece := stream.read(2**16):
+            assert len(piece) <= 2**16
+            pieces.append(piece)
+    assert b"".join(pieces) == body
+    good = zlib.crc32(body).to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(good, bytes(byte ^ 1 for byte in good)))
+    with pytest.raises(BadInput, match=r"task1_classic_classification.zip: calms21_task1_train.json.*cannot be read on"):
+        read_all(tmp_path)
 
 
 # ---- counts --------------------------------------------------------------------------------------------------------

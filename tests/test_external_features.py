@@ -183,5 +183,6 @@ def test_a_run_pretrains_and_tunes_with_them(store: Store, ray_here: None, tmp_p
     pretrain.run.main(["--data", str(data), "--out", str(tmp_path / "run"), "--set", "epochs=1", "--set", "batch=4", *few])
     assert json.loads((tmp_path / "run" / "encoder" / "encoder.json").read_text())["features"]["external"] == {"sound": 1}
     finetune.run.main(["--data", str(data), "--encoder", str(tmp_path / "run"), "--task", "ticks", "--out", str(tmp_path / "tuned"),
-                       "--trials", "1", "--seeds", "1", "--set", "steps=120", "--set", "lr=0.01", "--set", "head={name: linear}"])  # fmt: skip
+                       "--trials", "1", "--seeds", "1", "--set", "steps=120", "--set", "lr=0.01",
+                       "--set", "head={name: linear}"])  # fmt: skip
     assert json.loads((tmp_path / "tuned" / "result.json").read_text())["map"] > 0.75  # chance: 0.5

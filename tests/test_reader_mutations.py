@@ -251,7 +251,7 @@ def spoil_npz(raw: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _npz_labels(path: Path) -> Path:
-    np.savez(path, labels=[0, 1, -1, 1, 0, 0], classes=["rest", "run"], annotator="ann")
+    np.savez(path, labels=[0, 1, -1, 1, 0, 0], classes=["rest", "run"], annotator="ann", task="t", split="test")
     return path
 
 
@@ -351,6 +351,7 @@ def test_spoilt_labels_are_read_right_or_refused(name: str, tmp_path: Path, monk
             assert len(set(held.classes)) == len(held.classes)
             assert all(held.classes)
             assert held.task
+            assert held.split in ("", "train", "test")
     assert refused > MUTATIONS / 5
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, "whole.npz"))
 

@@ -397,6 +397,19 @@ def test_schema_from_names() -> None:
     assert Schema.from_names(animals=["a"], keypoints=["barrel", "barren"], fps=30, image_px=(9, 9)).mirror_pairs == ()
 
 
+def test_a_skeleton_in_the_file_goes_before_the_names(tmp_path: Path) -> None:
+    told = read_tracks(write_npz(tmp_path / "m1.npz", world(), name="day 1/m1"))
+    assert (told.name, told.edges, told.mirror_pairs, told.axis) == ("day 1/m1", (("nose", "tail"),), (), ("tail", "nose"))
+    schema = schema_of(rename(told, {"nose": "snout"}), fps=25, extents=[(9.0, 9.0)])
+    assert (schema.edges, schema.mirror_pairs, schema.axis) == ((("snout", "tail"),), (), ("tail", "snout"))
+    fewer = conform(told, animals=ANIMALS, keypoints=("left_ear", "tail"))
+    assert (fewer.edges, fewer.axis) == ((), None)
+    assert schema_of(fewer, fps=25, extents=[(9.0, 9.0)]).edges == (("left_ear", "tail"),)
+    for what, wrong in (("edges", [["nose", "elbow"]]), ("edges", ["nose", "tail"]), ("axis", ["nose"]), ("mirror_pairs", [[1, 2]])):
+        with pytest.raises(BadInput, match=f"{what} holds .* wanted .* names of keypoints: nose, left_ear, tail"):
+            read_tracks(write_npz(tmp_path / "m1.npz", world(), **{what: wrong}))
+
+
 # The trackers' own libraries write; we read.
 
 

@@ -32,7 +32,7 @@ class Labels:
     """Exclusive classes: (T,), a place in ``classes`` or UNLABELLED. Overlapping behaviours: (T, C) of 0, 1 or UNLABELLED."""
     annotator: str = ""
     split: str = "train"
-    """train or test."""
+    """train or test; empty while nobody said it."""
 
     @property
     def overlapping(self) -> bool:

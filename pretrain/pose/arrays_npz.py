@@ -6,6 +6,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput
 
+HEADER_ERRORS = (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError, EOFError, TokenError)
+"""What numpy raises where the header of an array is damaged; it reads the header as Python text."""
 _ROOM_BYTES = 2**28  # members up to this size in all are read whatever the size of the file
 _EXPANSION = 200
 
@@ -67,7 +70,7 @@ def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.ND
             version = np.lib.format.read_magic(file)
             read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
             shape, _, dtype = read_header(file)
-        except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        except HEADER_ERRORS as error:
             raise BadInput(f"{path}: {place} is not an array of numbers or text ({error})") from error
         if dtype.hasobject:
             raise BadInput(f"{path}: {place} holds pickled objects, which could run code; save arrays of numbers and text only")
@@ -77,7 +80,7 @@ def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.ND
     with packed.open(info) as file:
         try:
             found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        except (SyntaxError, TypeError, KeyError) as error:
+        except (SyntaxError, TypeError, KeyError, TokenError) as error:
             raise BadInput(f"{path}: {place} is damaged ({error})") from error
     return found
 

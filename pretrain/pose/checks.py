@@ -5,42 +5,50 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pretrain.pose.annotations import UNLABELLED, read_rows
+from pretrain.pose.oddities import Oddities, body_lengths_px, pieces
 from pretrain.pose.store import Store
 
 
 def describe(store: Store) -> dict[str, Any]:
-    """Counts, missing points, labels and integrity; every byte of the store is read.
+    """Counts, missing points, jumps, suspected swaps, labels and integrity; every byte is read, in memory that does not grow.
 
     Returns:
-        ``frames``, ``videos``, ``hours``, ``missing_share`` (of all points), ``missing_by_keypoint``, ``labels`` (task to
-        frames per class and split, and videos), ``damage`` (a sentence for each damaged file).
+        ``frames``, ``videos``, ``hours``, ``missing_share`` (of all points), ``missing_by_keypoint``, ``jumps``, ``swaps``, ``features``
+        (name to numbers a frame), ``labels`` (task to frames per class and split, bouts, and videos), ``damage`` (a
+        sentence for each damaged file; what needs whole files is then left out).
     """
     damage = store.verify()
-    missing = np.zeros(store.schema.shape[:2])
-    if not damage:
-        for part in range(len(store.parts)):
-            position, confidence = store.decode(store.read_groups(part))
-            missing += (np.isnan(position).any(-1) | (confidence == 0)).sum(0)
-    share = missing / max(store.frames, 1)
-    return {
+    schema = store.schema
+    found: dict[str, Any] = {
         "store": store.uri, "origin": store.origin, "fingerprint": store.fingerprint,
-        "frames": store.frames, "videos": len(store.videos), "hours": round(store.frames / store.schema.fps / 3600, 3),
-        "animals": list(store.schema.animals), "keypoints": list(store.schema.keypoints), "fps": store.schema.fps,
-        "image_px": list(store.schema.image_px),
-        "missing_share": round(float(share.mean()), 6),
-        "missing_by_keypoint": {
-            animal: {point: round(float(share[m, k]), 4) for k, point in enumerate(store.schema.keypoints)}
-            for m, animal in enumerate(store.schema.animals)
-        },
-        "labels": {} if damage else _labels(store),
-        "damage": damage,
+        "frames": store.frames, "videos": len(store.videos), "hours": round(store.frames / schema.fps / 3600, 3),
+        "video_minutes": _quartiles(np.array([video["frames"] for video in store.videos]) / schema.fps / 60),
+        "animals": list(schema.animals), "keypoints": list(schema.keypoints), "fps": schema.fps,
+        "image_px": list(schema.image_px), "features": {name: held["dim"] for name, held in store.features.items()},
     }  # fmt: skip
+    return found | ({"labels": {}} if damage else _of_frames(store) | {"labels": _labels(store)}) | {"damage": damage}
+
+
+def _of_frames(store: Store) -> dict[str, Any]:
+    schema = store.schema
+    missing = np.zeros(schema.shape[:2])
+    odd = Oddities(store, body_lengths_px(store))
+    for video, first_frame, position, confidence in pieces(store):
+        gone = np.isnan(position).any(-1) | (confidence == 0)
+        missing += gone.sum(0)
+        odd.add(video, first_frame, np.where(gone[..., None], np.float32(np.nan), position))
+    share = missing / max(store.frames, 1)
+    by_keypoint = {animal: {point: round(float(share[m, k]), 4) for k, point in enumerate(schema.keypoints)}
+                   for m, animal in enumerate(schema.animals)}  # fmt: skip
+    return {"missing_share": round(float(share.mean()), 6), "missing_by_keypoint": by_keypoint, **odd.found()}
 
 
 def _labels(store: Store) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    bouts: dict[tuple[str, str], list[npt.NDArray[np.int64]]] = {}
     for held in store.labels:
         rows = read_rows(store, held["file"])
         task = found.setdefault(held["task"], {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []})
@@ -48,34 +56,87 @@ def _labels(store: Store) -> dict[str, Any]:
             labels = np.frombuffer(row["labels"], np.int8)
             if row["overlapping"]:
                 labels = labels.reshape(row["frames"], -1)
-                counts = (labels == 1).sum(0)
+                marks = labels == 1
                 task["unlabelled"] += int((labels == UNLABELLED).all(1).sum())
             else:
-                counts = np.bincount(labels[labels != UNLABELLED], minlength=len(row["classes"]))
+                marks = labels[:, None] == np.arange(len(row["classes"]))
                 task["unlabelled"] += int((labels == UNLABELLED).sum())
             task["videos"][row["split"]] += 1
             if row["annotator"] and row["annotator"] not in task["annotators"]:
                 task["annotators"].append(row["annotator"])
-            for name, count in zip(row["classes"], counts.tolist(), strict=True):
-                task["frames"].setdefault(name, {"train": 0, "test": 0})[row["split"]] += count
+            for place, name in enumerate(row["classes"]):
+                task["frames"].setdefault(name, {"train": 0, "test": 0})[row["split"]] += int(marks[:, place].sum())
+                bouts.setdefault((held["task"], name), []).append(_bout_frames(marks[:, place]))
+    for name, task in found.items():
+        task["bouts"] = {label: _bouts(np.concatenate(bouts[name, label]), store.schema.fps) for label in task["frames"]}
     return found
+
+
+def _bout_frames(shown_T: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Lengths of the stretches of True."""
+    edges = np.flatnonzero(np.diff(shown_T.astype(np.int8), prepend=0, append=0))
+    return np.asarray(edges[1::2] - edges[::2])
+
+
+def _bouts(frames: npt.NDArray[np.int64], fps: float) -> dict[str, Any]:
+    return {"count": len(frames), "seconds": _quartiles(frames / fps)}
+
+
+def _quartiles(values: npt.NDArray[np.float64]) -> dict[str, float] | None:
+    """Quartiles and ends; None of nothing."""
+    if not len(values):
+        return None
+    names = ("shortest", "lower_quartile", "median", "upper_quartile", "longest")
+    return {name: round(float(value), 4) for name, value in zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)), strict=True)}
 
 
 def report(found: dict[str, Any]) -> str:
     """The same for people."""
+    minutes = found["video_minutes"]
     lines = [
         f"{found['store']}  ({found['origin']})",
-        f"{found['frames']:,} frames, {found['hours']:.2f} hours at {found['fps']:g} frames/s, {found['videos']} videos",
+        f"{found['frames']:,} frames, {found['hours']:.2f} hours at {found['fps']:g} frames/s, {found['videos']} videos "
+        f"of {minutes['shortest']:.1f} to {minutes['longest']:.1f} minutes, image {'x'.join(f'{v:g}' for v in found['image_px'])} px",
         f"fingerprint {found['fingerprint']}",
         f"{', '.join(found['animals'])}: {', '.join(found['keypoints'])}",
-        f"missing points: {found['missing_share']:.1%}",
     ]
-    for animal, points in found["missing_by_keypoint"].items():
-        lines.append(f"  {animal}: " + ", ".join(f"{point} {share:.1%}" for point, share in points.items()))
-    for name, task in found["labels"].items():
-        who = f", annotators {', '.join(task['annotators'])}" if len(task["annotators"]) > 1 else ""
-        sides = f"{task['videos']['train']} videos to train, {task['videos']['test']} to test"
-        lines.append(f"labels {name}: {sides}{who}; {task['unlabelled']:,} frames unlabelled")
-        lines += [f"  {label:24} {sides['train']:>10,} {sides['test']:>10,}" for label, sides in task["frames"].items()]
+    if found["features"]:
+        lines.append("features from elsewhere: " + ", ".join(f"{name} ({dim} a frame)" for name, dim in found["features"].items()))
+    if not found["damage"]:
+        lines += [*_report_frames(found), *(line for name, task in found["labels"].items() for line in _report_task(name, task))]
     lines.append("whole: every checksum is right" if not found["damage"] else "DAMAGED: " + "; ".join(found["damage"]))
     return "\n".join(lines)
+
+
+def _report_frames(found: dict[str, Any]) -> list[str]:
+    lines = [f"missing points: {found['missing_share']:.1%}"]
+    for animal, points in found["missing_by_keypoint"].items():
+        lines.append(f"  {animal}: " + ", ".join(f"{point} {share:.1%}" for point, share in points.items()))
+    jumps, swaps = found["jumps"], found["swaps"]
+    limits = ", ".join(f"{animal} {px:g} px a frame" for animal, px in jumps["limit_px_per_frame"].items() if px is not None)
+    lines.append(
+        f"jumps: {jumps['frames']:,} frames ({jumps['share_of_frames']:.2%}); {jumps['rule']} ({limits or 'no body length: not counted'})"
+    )
+    for animal, points in jumps["by_keypoint"].items():
+        lines.append(f"  {animal}: " + ", ".join(f"{point} {share:.2%}" for point, share in points.items()))
+    if len(found["animals"]) > 1:
+        lines.append(f"suspected swaps of animals: {swaps['frames']:,} frames ({swaps['share_of_frames']:.3%}); {swaps['rule']}")
+    lines += [f"  first {kind}: {'; '.join(places)}" for kind, places in (("jumps", jumps["first"]), ("swaps", swaps["first"])) if places]
+    return lines
+
+
+def _report_task(name: str, task: dict[str, Any]) -> list[str]:
+    who = f", annotators {', '.join(task['annotators'])}" if len(task["annotators"]) > 1 else ""
+    lines = [
+        f"labels {name}: {task['videos']['train']} videos to train, {task['videos']['test']} to test{who}; "
+        f"{task['unlabelled']:,} frames unlabelled",
+        f"  {'class':24} {'train frames':>14} {'':>6} {'test frames':>14} {'':>6} {'bouts':>7}   seconds: median (quartiles)",
+    ]
+    totals = {side: max(1, sum(frames[side] for frames in task["frames"].values())) for side in ("train", "test")}
+    for label, sides in task["frames"].items():
+        bouts = task["bouts"][label]
+        seconds = bouts["seconds"]
+        told = f"{seconds['median']:.2f} ({seconds['lower_quartile']:.2f} to {seconds['upper_quartile']:.2f})" if seconds else ""
+        shares = [f"{sides[side]:>14,} {sides[side] / totals[side]:>6.1%}" for side in ("train", "test")]
+        lines.append(f"  {label:24} {shares[0]} {shares[1]} {bouts['count']:>7,}   {told}")
+    return lines

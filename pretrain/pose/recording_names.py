@@ -10,11 +10,11 @@ from pathlib import Path
 from pretrain.errors import refuse
 
 _EXTENSION = re.compile(
-    r"\.(csv|tsv|txt|annot|npz|h5|hdf5|slp|nwb|analysis|predictions|mp4|avi|mov|mkv|mpg|mpeg|wmv|webm|seq|mts)$", re.IGNORECASE
+    r"\.(csv|tsv|txt|annot|npy|npz|h5|hdf5|slp|nwb|analysis|predictions|mp4|avi|mov|mkv|mpg|mpeg|wmv|webm|seq|mts)$", re.IGNORECASE
 )
 _TOOL = re.compile(
     r"(?<=.)[_\-. ](annot|annotations?|boris|bento|labels?|behaviou?rs?|events|dlc|deeplabcut|sleap|jabs|poses?|tracks?|tracking|keypoints"
-    r"|analysis|predictions?|filtered|pose_est(_v\d+)?)$",
+    r"|analysis|predictions?|filtered|pose_est(_v\d+)?|features?|embeddings?)$",
     re.IGNORECASE,
 )
 _DEEPLABCUT = re.compile(r"(?<=.)[_\-]?DLC_.*shuffle\d.*$")
@@ -104,6 +104,8 @@ def candidates(label_name: str, videos: Iterable[str], *, folder: str = "", endi
         ending: Of all label files of the set (:func:`common_ending`).
     """
     last = {video: video.rsplit("/", 1)[-1] for video in videos}
+    if label_name in last:
+        return [label_name]
     full = file_stem(label_name)
     for key in dict.fromkeys((full, recording_stem(label_name), full.removesuffix(ending))):
         found = [video for video in last if video == key] or [video for video in last if last[video] == key]

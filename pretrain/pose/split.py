@@ -60,6 +60,20 @@ def assign_split(labels: Sequence[Labels], *, test_share: float = 0.3, seed: int
     return [replace(held, split="test" if held.video in test else "train") for held in labels]
 
 
+def assign_missing_splits(labels: Sequence[Labels], *, test_share: float = 0.3, seed: int = 0) -> list[Labels]:
+    """Keeps the split that a label file stated and deals the rest (:func:`assign_split`).
+
+    A recording for which some labels state a side is on that side in all of its tasks, unless they state both.
+    """
+    stated: dict[str, set[str]] = defaultdict(set)
+    for held in labels:
+        if held.split:
+            stated[held.video].add(held.split)
+    known = [held if held.split or held.video not in stated else replace(held, split=min(stated[held.video])) for held in labels]
+    dealt = iter(assign_split([held for held in known if not held.split], test_share=test_share, seed=seed))
+    return [held if held.split else next(dealt) for held in known]
+
+
 def _occurring(labels: Labels) -> set[str]:
     if labels.overlapping:
         return {name for place, name in enumerate(labels.classes) if (labels.frames[:, place] == 1).any()}

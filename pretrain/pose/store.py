@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -206,7 +207,7 @@ class Store:
         for part in np.unique(self.chunks.part[rows]):
             groups = np.unique(self.chunks.group[rows[self.chunks.part[rows] == part]])
             table = self.read_groups(int(part), [int(g) for g in groups], features=wanted)
-            tables.append(table.filter(pa.compute.equal(table["video"], name)))
+            tables.append(table.filter(pc.equal(table["video"], name)))
         table = pa.concat_tables(tables)
         position, confidence = self.decode(table)
         values = {key: self.decode_features(table, [key]) for key in wanted}

@@ -36,6 +36,10 @@ class Tracks:
     """Width, height, where the file says it."""
     edges: tuple[tuple[str, str], ...] = ()
     """Bones, where the file says them."""
+    mirror_pairs: tuple[tuple[str, str], ...] | None = None
+    """Keypoints that a mirror exchanges, where the file says them."""
+    axis: tuple[str, str] | None = None
+    """(back, front) of the body, where the file says it."""
     path: Path = Path()
     source_sha256: str = ""
     """Checksum of the file; empty where only the names were read."""
@@ -153,8 +157,14 @@ def conform(tracks: Tracks, *, animals: Sequence[str], keypoints: Sequence[str])
         keypoints=tuple(keypoints),
         position_TMKX=tracks.position_TMKX[:, m][:, :, k],
         confidence_TMK=tracks.confidence_TMK[:, m][:, :, k],
-        edges=tuple((a, b) for a, b in tracks.edges if a in keypoints and b in keypoints),
+        edges=_pairs_among(tracks.edges, keypoints),
+        mirror_pairs=None if tracks.mirror_pairs is None else _pairs_among(tracks.mirror_pairs, keypoints),
+        axis=None if tracks.axis is None or not set(tracks.axis) <= set(keypoints) else tracks.axis,
     )
+
+
+def _pairs_among(pairs: Iterable[tuple[str, str]], keypoints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((a, b) for a, b in pairs if a in keypoints and b in keypoints)
 
 
 def rename(tracks: Tracks, names: Mapping[str, str], *, of: str = "keypoints") -> Tracks:
@@ -175,7 +185,15 @@ def rename(tracks: Tracks, names: Mapping[str, str], *, of: str = "keypoints") -
         raise BadInput(f"{tracks.path}: after renaming, two {of} bear one name: {', '.join(fresh)}")
     if of == "animals":
         return replace(tracks, animals=fresh)
-    return replace(tracks, keypoints=fresh, edges=tuple((names.get(a, a), names.get(b, b)) for a, b in tracks.edges))
+
+    def renamed(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        return tuple((names.get(a, a), names.get(b, b)) for a, b in pairs)
+
+    return replace(
+        tracks, keypoints=fresh, edges=renamed(tracks.edges),
+        mirror_pairs=None if tracks.mirror_pairs is None else renamed(tracks.mirror_pairs),
+        axis=None if tracks.axis is None else renamed([tracks.axis])[0],
+    )  # fmt: skip
 
 
 def scale(tracks: Tracks, factor: float) -> Tracks:
@@ -204,12 +222,8 @@ def resample(tracks: Tracks, fps: float) -> Tracks:
             raise BadInput(f"{tracks.path}: {rate} is not a frame rate; it must be a positive number of frames per second")
     if tracks.fps is None or tracks.fps == fps or not tracks.frames:
         return replace(tracks, fps=fps)
-    times = resampled_times(tracks.frames, old_fps=tracks.fps, fps=fps)
-    before = np.floor(times).astype(np.int64)
-    after = np.minimum(before + 1, tracks.frames - 1)
-    share = (times - before).astype(np.float32)
-    position = _between(tracks.position_TMKX, before, after, share)
-    confidence = _between(tracks.confidence_TMK, before, after, share)
+    position = resample_values(tracks.position_TMKX, old_fps=tracks.fps, fps=fps)
+    confidence = resample_values(tracks.confidence_TMK, old_fps=tracks.fps, fps=fps)
     confidence[np.isnan(position).any(-1)] = 0
     return replace(tracks, fps=fps, position_TMKX=position, confidence_TMK=confidence)
 
@@ -224,8 +238,14 @@ def resampled_times(frames: int, *, old_fps: float, fps: float) -> npt.NDArray[n
     return np.clip(np.where(np.abs(times - whole) < 1e-6, whole, times), 0, frames - 1)
 
 
-def _between(values: Float, before: npt.NDArray[np.int64], after: npt.NDArray[np.int64], share: Float) -> Float:
-    share = share.reshape(-1, *[1] * (values.ndim - 1))
+def resample_values(values: Float, *, old_fps: float, fps: float) -> Float:
+    """Numbers of each frame, axis T first, at another rate: linear between neighbours, NaN where one of them is NaN."""
+    if old_fps == fps or not len(values):
+        return values
+    times = resampled_times(len(values), old_fps=old_fps, fps=fps)
+    before = np.floor(times).astype(np.int64)
+    after = np.minimum(before + 1, len(values) - 1)
+    share = (times - before).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
     mixed = (1 - share) * values[before] + share * values[after]
     return np.where(share == 0, values[before], mixed).astype(np.float32)
 
@@ -257,4 +277,9 @@ def schema_of(tracks: Tracks, *, fps: float, extents: Iterable[tuple[float, ...]
     schema = Schema.from_names(animals=tracks.animals, keypoints=tracks.keypoints, fps=fps, image_px=image[:2])
     if tracks.coordinates != ("x", "y"):
         schema = replace(schema, coordinates=tracks.coordinates, image_px=image)
-    return replace(schema, edges=tracks.edges) if tracks.edges else schema
+    return replace(
+        schema,
+        edges=tracks.edges or schema.edges,
+        mirror_pairs=schema.mirror_pairs if tracks.mirror_pairs is None else tracks.mirror_pairs,
+        axis=tracks.axis or schema.axis,
+    )

@@ -5,6 +5,8 @@ classes      their names, in order
 task         a name (default: the one behaviour's, or ``behaviors``)
 annotator    a name
 video        the recording's name (default: the file's)
+split        train or test (default: dealt). With it and a task, classes are taken as they are, in their order: so a store's labels
+             that were exported come back
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pretrain.pose.arrays_npz import names_in, read_arrays
 from pretrain.pose.label_files.sheets import Sheet
 
 NAME = "npz with labels and classes"
-KEYS = ("labels", "classes", "task", "annotator", "video")
+KEYS = ("labels", "classes", "task", "annotator", "video", "split")
 
 
 def recognises(names: tuple[str, ...]) -> bool:
@@ -51,8 +53,14 @@ def read(path: Path) -> list[Sheet]:
         marks[labels == UNLABELLED] = UNLABELLED
     else:
         marks = labels.astype(np.int8)
+    task, annotator, video, split = (
+        names_in(arrays, key, path)[0] if key in arrays else "" for key in ("task", "annotator", "video", "split")
+    )
+    if split not in ("", "train", "test"):
+        raise BadInput(f"{path}: split is {split!r}; allowed: train, test")
+    exact = bool(split and task)
+    if labels.ndim == 2 and not exact:
         marks[(marks == UNLABELLED).any(1)] = UNLABELLED
-    task, annotator, video = (names_in(arrays, key, path)[0] if key in arrays else "" for key in ("task", "annotator", "video"))
     return [
         Sheet(
             path=path,
@@ -61,6 +69,9 @@ def read(path: Path) -> list[Sheet]:
             stream=task,
             names_task=bool(task),
             annotator=annotator,
+            split=split,
+            exact=exact,
+            overlapping=labels.ndim == 2,
             marks=marks,
         )
     ]

@@ -51,6 +51,12 @@ class Sheet:
     names_task: bool = False
     """Whether the stream is a task of its own (S1, Ch1) or tells subjects apart (adult)."""
     annotator: str = ""
+    split: str = ""
+    """train or test, where the file says it."""
+    exact: bool = False
+    """Whether classes, their order and whether they may overlap are those of the file, whatever other files say."""
+    overlapping: bool = False
+    """Of exact marks."""
     bouts: tuple[Bout, ...] = ()
     in_seconds: bool = False
     seen: tuple[float, float] | None = None
@@ -149,10 +155,10 @@ def labels_of(placed: Sequence[Placed], *, frames: Mapping[str, int], fps: Mappi
     """
     labels, mismatches, problems = [], [], []
     for task, sheets in _tasks(placed).items():
-        by_key: dict[tuple[str, str], Path] = {}
+        by_key: dict[tuple[str, ...], Path] = {}
         ready = []
         for held in sheets:
-            key = (held.video, held.sheet.annotator)
+            key = (held.video, held.sheet.annotator, *(held.sheet.behaviours if held.sheet.exact else ()))
             if key in by_key:
                 problems.append(f"video {held.video!r} has labels under {task!r} twice: {by_key[key]} and {held.sheet.path}")
                 continue
@@ -164,7 +170,8 @@ def labels_of(placed: Sequence[Placed], *, frames: Mapping[str, int], fps: Mappi
                     Mismatch(video=held.video, task=task, path=held.sheet.path, first=first, stop=stop, frames=frames[held.video])
                 )
             ready.append((held, marks))
-        labels += _joined(task, ready)
+        labels += [_as_it_is(task, one, marks) for one, marks in ready if one.sheet.exact]
+        labels += _joined(task, [(one, marks) for one, marks in ready if not one.sheet.exact])
     refuse(problems[:20], about="more than one label file for a recording")
     return labels, mismatches
 
@@ -196,8 +203,18 @@ def _tasks(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
     return dict(named)
 
 
+def _as_it_is(task: str, held: Placed, marks: Marks) -> Labels:
+    """Marks under the classes of their own file."""
+    sheet = held.sheet
+    unseen = (marks == UNLABELLED).all(1)
+    frames = marks if sheet.overlapping else np.where(unseen, UNLABELLED, marks.argmax(1)).astype(np.int8)
+    return Labels(video=held.video, task=task, classes=sheet.behaviours, annotator=sheet.annotator, split=sheet.split, frames=frames)
+
+
 def _joined(task: str, ready: Sequence[tuple[Placed, Marks]]) -> list[Labels]:
     """Marks of all videos under one list of classes."""
+    if not ready:
+        return []
     behaviours = tuple(dict.fromkeys(b for held, _ in ready for b in held.sheet.behaviours if b != OTHER))
     spread = []
     for held, marks in ready:
@@ -214,7 +231,7 @@ def _joined(task: str, ready: Sequence[tuple[Placed, Marks]]) -> list[Labels]:
     if len(classes) > 127:
         raise BadInput(f"{task}: {len(classes)} classes; at most 127 fit")
     return [
-        Labels(video=held.video, task=task, classes=classes, annotator=held.sheet.annotator,
+        Labels(video=held.video, task=task, classes=classes, annotator=held.sheet.annotator, split=held.sheet.split,
                frames=wide if overlapping else _exclusive(wide, seen, classes))
         for held, wide, seen in spread
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pretrain.errors import BadInput, refuse
+from pretrain.pose.official.inflate import Inflated
 from pretrain.pose.official.text import Bytes
 
 logger = logging.getLogger(__name__)
@@ -167,7 +168,12 @@ def opened(source: Source) -> Iterator[Bytes]:
         try:
             if source.member:
                 archive = held.enter_context(zipfile.ZipFile(source.path))
-                stream = held.enter_context(archive.open(source.member))
+                member = archive.getinfo(source.member)
+                deflated = member.compress_type == zipfile.ZIP_DEFLATED and not member.flag_bits & 1
+                if deflated:
+                    stream = held.enter_context(Inflated(source.path, member))
+                else:
+                    stream = held.enter_context(archive.open(member))
             else:
                 stream = held.enter_context(source.path.open("rb", buffering=0))
         except (OSError, RuntimeError, zipfile.BadZipFile, KeyError) as error:

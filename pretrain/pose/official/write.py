@@ -17,11 +17,12 @@ import orjson
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.annotations import Labels
 from pretrain.pose.official.counts import BEHAVIORS, CLASSIC, STYLES, label_set
+from pretrain.pose.official.features import FEATURE_DIMENSIONS
 from pretrain.pose.schema import CALMS21, Float, Video
 
 UNLABELED_PARTS = 4
 _FOLDERS = ("unlabeled_videos", "task1_classic_classification", "task2_annotation_styles", "task3_new_behaviors")
-_TASKS = (CLASSIC, STYLES, BEHAVIORS)
+TASKS = (CLASSIC, STYLES, BEHAVIORS)
 _BLOCK_FRAMES = 8192
 _FEATURES = "task_programming"
 
@@ -152,7 +153,7 @@ def _write_files(top: Path, recordings: Iterable[tuple[Video, Sequence[Labels]]]
             if not labels:
                 _write_recording(files, 0, files.shortest_part(), "unlabeled_videos", video, None)
             for held in labels:
-                task = _TASKS.index(held.task) + 1
+                task = TASKS.index(held.task) + 1
                 _, named, split = label_set(held)
                 group = named if task == 3 else f"annotator-id_{named}"
                 _write_recording(files, task, f"task{task}_{split}", group, video, held)
@@ -167,14 +168,17 @@ def _problems(video: Video, labels: Sequence[Labels]) -> list[str]:
         problems.append(f"it has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, CalMS21 {CALMS21.shape}")
     for held in labels:
         where = f"its labels under {held.task!r}"
-        if held.task not in _TASKS:
-            problems.append(f"{where}: allowed: {', '.join(_TASKS)}")
+        if held.task not in TASKS:
+            problems.append(f"{where}: allowed: {', '.join(TASKS)}")
         elif held.task == BEHAVIORS and not (len(held.classes) == 2 and "other" in held.classes):
             problems.append(f"{where} have the classes {held.classes}; allowed: other and one behaviour")
         elif held.task != BEHAVIORS and not held.annotator.isdigit():
             problems.append(f"{where} are by annotator {held.annotator!r}; allowed: a number")
         if held.overlapping or (held.frames < 0).any() or len(held.frames) != len(video.position_TMKX):
             problems.append(f"{where} must give every frame one class; {np.shape(held.frames)} for {len(video.position_TMKX):,} frames")
+    features = video.features.get(_FEATURES)
+    if features is not None and (features.shape[1] != FEATURE_DIMENSIONS or not np.isfinite(features).all()):
+        problems.append(f"its features {_FEATURES} must give every frame {FEATURE_DIMENSIONS} numbers, none of them unknown")
     return problems
 
 

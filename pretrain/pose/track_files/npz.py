@@ -8,6 +8,9 @@ confidence   0 to 1, the axes of ``position`` without X. Default 1 where there i
 animals      their names, in order. Default animal1, animal2…
 fps          frames per second
 image_px     width, height
+name         the recording's (default: the file's)
+edges, mirror_pairs   (n, 2) names of keypoints: bones, and (left, right) that a mirror exchanges. Default: told from the names
+axis         (back, front): the two keypoints that give the direction of the body. Default: told from the names
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pretrain.pose.recording_names import recording_stem
 from pretrain.pose.tracks import Tracks, clean_points, no_frames
 
 NAME = "npz with named axes"
-KEYS = ("position", "keypoints", "axes", "confidence", "animals", "fps", "image_px")
+KEYS = ("position", "keypoints", "axes", "confidence", "animals", "fps", "image_px", "name", "edges", "mirror_pairs", "axis")
 
 
 def recognises(names: tuple[str, ...]) -> bool:
@@ -73,12 +76,28 @@ def read(path: Path, *, names_only: bool = False) -> Tracks:
             position.astype(np.float64), given, about=str(path),
             where=lambda t, m, k, x: f"{'confidence' if x < 0 else 'position'}, frame {t}, {animals[m]}, {keypoints[k]}",
         )  # fmt: skip
+    name = names_in(arrays, "name", path)[0] if "name" in arrays else recording_stem(path)
+    edges, pairs = (_pairs_in(arrays, key, keypoints, path) for key in ("edges", "mirror_pairs"))
+    axis = _pairs_in({"axis": arrays["axis"].reshape(1, -1)}, "axis", keypoints, path) if "axis" in arrays else None
     return Tracks(
-        name=recording_stem(path), animals=animals, keypoints=keypoints, coordinates=("x", "y", "z")[:width],
+        name=name, edges=edges or (), mirror_pairs=pairs, axis=axis[0] if axis else None,
+        animals=animals, keypoints=keypoints, coordinates=("x", "y", "z")[:width],
         fps=number_in(arrays, "fps", path), image_px=None if image is None else tuple(map(float, image)),
         position_TMKX=clean, confidence_TMK=confidence, path=path,
         source_sha256="" if names_only else hashlib.sha256(path.read_bytes()).hexdigest(),
     )  # fmt: skip
+
+
+def _pairs_in(arrays: dict[str, npt.NDArray[Any]], key: str, keypoints: tuple[str, ...], path: Path) -> tuple[tuple[str, str], ...] | None:
+    """Pairs of keypoints among the arrays; None where they are absent."""
+    held = arrays.get(key)
+    if held is None:
+        return None
+    if not held.size:
+        return ()
+    if held.dtype.kind != "U" or held.ndim != 2 or held.shape[1] != 2 or not set(held.ravel().tolist()) <= set(keypoints):
+        raise BadInput(f"{path}: {key} holds {held.dtype} of shape {held.shape}; wanted (n, 2) names of keypoints: {', '.join(keypoints)}")
+    return tuple((str(a), str(b)) for a, b in held.tolist())
 
 
 def _ordered(values: npt.NDArray[Any], axes: str, wanted: str) -> npt.NDArray[Any]:
