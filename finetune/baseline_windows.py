@@ -94,11 +94,62 @@ def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) ->
     return moved if coordinates == x_BWF.shape[-1] else torch.cat([moved, x_BWF[..., coordinates:]], -1)
 
 
+class Samples:
+    """Every labelled frame of some videos as a training sample.
+
+    Args:
+        inputs: (T, F) of each video.
+        labels: (T,) class of each of its frames, or UNLABELLED.
+        settings: Window, batch, augmentation.
+        coordinates: How many of F, from the first, are coordinates.
+
+    Raises:
+        BadInput: If videos and labels do not belong together, or no frame is labelled.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], settings: Baseline, *, coordinates: int) -> None:
+        refuse(_unlike(inputs, labels, "labels"), about="the baseline's training data")
+        self._windows, self._settings, self._coordinates = Windows(inputs, settings), settings, coordinates
+        device = inputs[0].device
+        self._label_N = torch.cat(list(labels)).to(device, torch.int64)
+        self._known = (self._label_N != UNLABELLED).nonzero().squeeze(1)
+        refuse(["no frame is labelled"] if not len(self._known) else [], about="the baseline's training data")
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        number, size = len(self._known), self._settings.batch
+        return max(1, -(-number // size) - (number % size == 1))
+
+    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every labelled frame once, in an order drawn anew: (B, W, F) and (B,).
+
+        A last batch of one window, which has no batch statistics, is joined to the one before it.
+        """
+        order = self._known[torch.randperm(len(self._known), generator=generator).to(self._known.device)]
+        places = list(torch.split(order, self._settings.batch))
+        if len(places) > 1 and len(places[-1]) == 1:
+            places[-2:] = [torch.cat(places[-2:])]
+        for place in places:
+            x_BWF = self._windows.cut(place)
+            changed = augmented(x_BWF, generator, coordinates=self._coordinates) if self._settings.augment else x_BWF
+            yield changed, self._label_N[place]
+
+
+def _unlike(one: Sequence[Tensor], other: Sequence[Tensor], name: str) -> list[str]:
+    problems = [f"{len(one)} videos, but {name} of {len(other)}"] if len(one) != len(other) else []
+    return problems + [
+        f"video {place} has {len(held)} frames, its {name} {len(more)}"
+        for place, (held, more) in enumerate(zip(one, other, strict=False))
+        if len(held) != len(more)
+    ]
+
+
 def batches(
     position: Sequence[Tensor], labels: Sequence[Tensor], settings: Baseline, generator: torch.Generator, *,
     image_px: Sequence[float] = (1024.0, 570.0), extra: Sequence[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-    """One epoch of training batches: every labelled frame once, in an order drawn anew.
+    """One epoch of training batches from poses: :class:`Samples` of their :func:`scaled` coordinates.
 
     Args:
         position: (T, M, K, X) px of each video.
@@ -109,35 +160,15 @@ def batches(
         extra: (T, D) of each video, :func:`standardised`; laid beside the coordinates.
 
     Yields:
-        (B, W, F) and (B,) int64. A last batch of one window, which has no batch statistics, is joined to the one before it.
+        (B, W, F) and (B,) int64.
 
     Raises:
         BadInput: If videos, labels and extra features do not belong together, or no frame is labelled.
     """
-    problems = [
-        f"{len(position)} videos, but {name} of {len(held)}" for name, held in (("labels", labels), ("extra features", extra))
-        if held is not None and len(held) != len(position)
-    ]  # fmt: skip
-    for name, held in (("labels", labels), ("extra features", extra or [])):
-        problems += [
-            f"video {place} has {len(one)} frames, its {name} {len(other)}"
-            for place, (one, other) in enumerate(zip(position, held, strict=False))
-            if len(one) != len(other)
-        ]
-    if not any((held != UNLABELLED).any() for held in labels):
-        problems.append("no frame is labelled")
-    refuse(problems, about="the baseline's training data")
+    unlike = _unlike(position, labels, "labels") + (_unlike(position, extra, "extra features") if extra is not None else [])
+    refuse(unlike, about="the baseline's training data")
     inputs = [scaled(held, image_px) for held in position]
-    coordinates = inputs[0].shape[1]
+    coordinates = inputs[0].shape[1] if inputs else 0
     if extra is not None:
         inputs = [torch.cat([x_TF, more.to(x_TF)], 1) for x_TF, more in zip(inputs, extra, strict=True)]
-    windows = Windows(inputs, settings)
-    label_N = torch.cat(list(labels)).to(torch.int64)
-    known = (label_N != UNLABELLED).nonzero().squeeze(1)
-    order = known[torch.randperm(len(known), generator=generator).to(known.device)]
-    places = list(torch.split(order, settings.batch))
-    if len(places) > 1 and len(places[-1]) == 1:
-        places[-2:] = [torch.cat(places[-2:])]
-    for place in places:
-        x_BWF = windows.cut(place)
-        yield (augmented(x_BWF, generator, coordinates=coordinates) if settings.augment else x_BWF), label_N[place]
+    yield from Samples(inputs, labels, settings, coordinates=coordinates).epoch(generator)

@@ -1,29 +1,33 @@
 """The benchmark paper's own networks, one window a frame: supervised baselines without pretraining (CalMS21, Sun et al. 2021).
 
-Networks, windows and settings are theirs, and so are the initial weights and batch norm of their framework, Keras.
-``baseline_windows.py`` cuts what they read.
+Networks are theirs, and so are the initial weights and batch norm of their framework, Keras; widths, windows and training settings are
+in ``paper/networks/``. ``baseline_windows.py`` cuts what they read, ``baseline_fit.py`` trains them.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.config import read
 from pretrain.errors import refuse
+
+NETWORKS = Path(__file__).parent / "paper" / "networks"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """One network of the paper and how it was trained."""
+    """One network of the paper and how it was trained on Task 1."""
 
     network: Literal["conv1d", "lstm", "self_attention", "fully_connected"]
-    widths: tuple[int, ...]
+    widths: Sequence[int]
     past: int
     """Steps before the frame in its window."""
     future: int
@@ -42,26 +46,33 @@ class Baseline:
     state: int = 256
     """Width of the LSTM's state."""
 
+    def __post_init__(self) -> None:
+        least = {"past": 0, "future": 0, "skip": 1, "epochs": 1, "batch": 2, "kernel": 1, "state": 1}
+        problems = [
+            f"{name} is {getattr(self, name)}; it must be at least {low}" for name, low in least.items() if getattr(self, name) < low
+        ]
+        problems += [f"widths are {list(self.widths)}; give at least one, each at least 1"] if min(self.widths, default=0) < 1 else []
+        problems += [f"lr is {self.lr}; it must be above 0"] if not self.lr > 0 else []
+        problems += [f"dropout is {self.dropout}; it must be at least 0 and below 1"] if not 0 <= self.dropout < 1 else []
+        refuse(problems, about="a network of the paper")
+
     @property
     def window(self) -> int:
         """Steps of a window, W."""
         return self.past + 1 + self.future
 
 
-_CONVS, _HIDDEN = (128, 64, 32), (512, 256, 128)
+def published_network(name: str, changed: Mapping[str, Any] | None = None) -> Baseline:
+    """A published network's settings: ``conv1d`` is "the baseline", ``conv1d_augmented`` where Tasks 2 and 3 start from.
 
-paper_settings: Mapping[str, Baseline] = {
-    "conv1d": Baseline(network="conv1d", widths=_CONVS, past=100, future=100, skip=2, lr=1e-3, dropout=0.5, epochs=15),
-    "conv1d_augmented": Baseline(
-        network="conv1d", widths=_CONVS, past=50, future=50, skip=1, lr=1e-3, dropout=0.5, epochs=50, augment=True
-    ),
-    "conv1d_causal": Baseline(network="conv1d", widths=_CONVS, past=100, future=0, skip=2, lr=1e-3, dropout=0.5, epochs=15),
-    "lstm": Baseline(network="lstm", widths=(256, 128), past=50, future=50, skip=1, lr=1e-3, dropout=0.5, epochs=20),
-    "self_attention": Baseline(network="self_attention", widths=_CONVS, past=50, future=50, skip=1, lr=1e-3, dropout=0.5, epochs=20),
-    "fully_connected": Baseline(network="fully_connected", widths=_HIDDEN, past=100, future=100, skip=2, lr=3e-4, dropout=0.5, epochs=15),
-    "single_frame": Baseline(network="fully_connected", widths=(*_HIDDEN, 64), past=0, future=0, skip=1, lr=5e-3, dropout=0.2, epochs=15),
-}
-"""Task 1's published settings by name; ``conv1d`` is "the baseline", ``conv1d_augmented`` where Tasks 2 and 3 start from."""
+    Args:
+        name: A file of ``finetune/paper/networks/``, or a path.
+        changed: Keys to other values.
+
+    Raises:
+        BadInput: If there is none of that name, or its settings are wrong.
+    """
+    return read(Baseline, name, NETWORKS, changed or {})
 
 
 def build_baseline(settings: Baseline, *, inputs: int, classes: int) -> nn.Module:

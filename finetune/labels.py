@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +14,8 @@ from finetune.frames import UNLABELLED, rest_class
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.annotations import read_rows
 from pretrain.pose.store import Store
+
+log = logging.getLogger(__name__)
 
 Labelled = Mapping[str, npt.NDArray[np.int8]]
 """Video to labels: (T,) places in ``classes``, or (T, C) of 0 and 1; UNLABELLED where nobody looked."""
@@ -105,23 +109,37 @@ def with_some_test(found: list[Problem], *, share: float = 0.3, gap_s: float = 5
     return made, notes
 
 
-def refuse_unfit(found: list[Problem]) -> list[str]:
+def refuse_unfit(found: list[Problem], *, videos: int | None = None, unknown_annotators: bool = False) -> list[str]:
     """Refuses problems that nothing can be learned from; returns sentences on those that can be, with a loss.
 
+    Args:
+        found: Problems with their training and test videos.
+        videos: Label budget, if there is one.
+        unknown_annotators: Whether the head can speak for an annotator of whom no training video is there.
+
     Raises:
-        BadInput: If a problem has no training or no test video, or its training frames show one class only.
+        BadInput: If a problem has no training or no test video, or its training frames show one class only, or the budget is below 1.
     """
     problems_found, notes = [], []
+    if videos is not None and videos < 1:
+        problems_found.append(f"--videos {videos}: the label budget must be at least one video")
     for problem in found:
         where = f"task {problem.task!r}" + (f", {problem.name}" if problem.name != problem.task else "")
+        if not problem.train and any(other.train for other in found if other.classes == problem.classes):
+            if unknown_annotators:
+                notes.append(f"{where}: no training video; scored as the mean of the annotators there are")
+            else:
+                problems_found.append(f"{where}: no training video by this annotator (--set head.annotator=embedding scores such a one "
+                                      "as the mean of the others)")  # fmt: skip
+        elif not problem.train:
+            problems_found.append(f"{where}: no training video")
+        elif videos is not None and videos > len(problem.train):
+            notes.append(f"{where}: --videos {videos}, but there are {len(problem.train)} labelled training videos: all are used")
         for side, held in (("training", problem.train), ("test", problem.test)):
             seen = _classes_seen(problem, held)
             if not held:
-                problems_found.append(
-                    f"{where}: no {side} video (score on another store with --test-data)"
-                    if side == "test"
-                    else f"{where}: no training video"
-                )
+                if side == "test":
+                    problems_found.append(f"{where}: no test video (score on another store with --test-data)")
             elif not seen:
                 problems_found.append(f"{where}: the {side} videos have not one labelled frame")
             elif side == "training" and len(seen) == 1 and not problem.overlapping:
@@ -138,24 +156,50 @@ def _classes_seen(problem: Problem, held: Labelled) -> set[str]:
     return {problem.classes[c] for labels in held.values() for c in np.unique(labels) if c != UNLABELLED}
 
 
-def draw_budget(found: list[Problem], *, videos: int | None, seed: int) -> list[Problem]:
+def draw_budget(found: list[Problem], *, videos: int | None, seed: int, permute: bool = False) -> list[Problem]:
     """A label budget: for each problem so many of its training videos, drawn with the seed.
 
-    Draws are nested: the videos of a small budget are among those of a larger one under the same seed.
+    Draws are nested: the videos of a small budget are among those of a larger one under the same seed. Where a problem has
+    fewer videos, all are taken.
+
+    Args:
+        found: Problems with all their videos.
+        videos: How many, None for all.
+        seed: Of the draw.
+        permute: Whether the labels lose their meaning, see :func:`permuted`.
 
     Raises:
         BadInput: If a budget is below 1.
     """
-    if videos is None:
-        return found
-    if videos < 1:
+    if videos is not None and videos < 1:
         raise BadInput(f"--videos {videos}: the label budget must be at least one video")
     drawn = []
     for problem in found:
         names = sorted(problem.train)
         order = np.random.default_rng([seed, 1]).permutation(len(names))
-        drawn.append(problem.only([names[place] for place in order[:videos]]))
+        budget = problem if videos is None else problem.only([names[place] for place in order[:videos]])
+        drawn.append(permuted(budget, seed=seed) if permute else budget)
     return drawn
+
+
+def permuted(problem: Problem, *, seed: int) -> Problem:
+    """The control: the labels of each training video rolled in time by an offset of its own; test labels stay.
+
+    Bouts keep their lengths, their number and their order, but no longer fit what the animals do. Rolled are the labelled
+    frames alone, by a tenth to nine tenths of them.
+
+    Args:
+        problem: With true labels.
+        seed: Of the offsets, together with the name of the video: all annotators of a video are rolled alike.
+    """
+    rolled = {}
+    for name, labels in problem.train.items():
+        known = labels != UNLABELLED if labels.ndim == 1 else (labels != UNLABELLED).any(1)
+        places = np.flatnonzero(known)
+        share = np.random.default_rng([seed, 4, zlib.crc32(name.encode())]).uniform(0.1, 0.9)
+        rolled[name] = labels.copy()
+        rolled[name][places] = np.roll(labels[places], round(share * len(places)), axis=0)
+    return replace(problem, train=rolled)
 
 
 def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Labelled]:
@@ -192,8 +236,17 @@ def _most_classes(problem: Problem, names: list[str], number: int) -> list[str]:
 ELSEWHERE = " (test store)"  # behind the names of videos of another store
 
 
-def with_test_of(found: list[Problem], others: list[Problem], store: Store, test_store: Store) -> list[Problem]:
+def with_test_of(
+    found: list[Problem], others: list[Problem], store: Store, test_store: Store, *, unknown_annotators: bool = False
+) -> list[Problem]:
     """The same problems, trained on all labelled videos of their store and tested on all of another.
+
+    Args:
+        found: Problems of ``store``.
+        others: Problems of ``test_store``.
+        store: Where the training videos are.
+        test_store: Where the test videos are.
+        unknown_annotators: Whether the head can speak for annotators who are in ``test_store`` alone: then they are scored too.
 
     Raises:
         BadInput: If the skeletons or the classes of the two stores differ.
@@ -208,9 +261,17 @@ def with_test_of(found: list[Problem], others: list[Problem], store: Store, test
         ],
         about=f"--test-data {test_store.uri} (there) does not fit {store.uri} (here)",
     )
-    moved = []
-    for problem in found:
-        other = by_key[problem.annotator, problem.classes]
-        test = {f"{name}{ELSEWHERE}": labels for name, labels in {**other.train, **other.test}.items()}
-        moved.append(replace(problem, train={**problem.train, **problem.test}, test=test))
+
+    def test_of(other: Problem) -> Labelled:
+        return {f"{name}{ELSEWHERE}": labels for name, labels in {**other.train, **other.test}.items()}
+
+    moved = [
+        replace(problem, train={**problem.train, **problem.test}, test=test_of(by_key.pop((problem.annotator, problem.classes))))
+        for problem in found
+    ]
+    for other in by_key.values():
+        if unknown_annotators and other.classes in {problem.classes for problem in found}:
+            moved.append(replace(other, name=f"annotator {other.annotator}", train={}, test=test_of(other)))
+        else:
+            log.warning("%s: %s has no counterpart among the training labels and is not scored", test_store.uri, other.name)
     return moved

@@ -9,6 +9,7 @@ from typing import Any
 
 import safetensors.torch
 
+from finetune.after import After
 from finetune.fit import Model
 from finetune.heads import AbstractHead, build_head
 from finetune.labels import Problem
@@ -25,8 +26,12 @@ def save_model(
     *,
     head_settings: Mapping[str, Any],
     made_by: Mapping[str, Any],
+    afters: Sequence[After] | None = None,
 ) -> None:
-    """Writes ``encoder.json``, ``encoder.safetensors``, ``head.json`` (problems, classes, settings) and ``head.safetensors``."""
+    """Writes ``encoder.json``, ``encoder.safetensors``, ``head.json`` (problems, classes, settings), ``head.safetensors``, ``after.json``.
+
+    The last is there only if something comes after the network; ``afters`` has it for each problem.
+    """
     save_encoder(folder, embedder, made_by=made_by)
     about = {
         "head": dict(head_settings),
@@ -37,6 +42,27 @@ def save_model(
     }
     (folder / "head.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     safetensors.torch.save_file({name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()}, folder / "head.safetensors")
+    if afters is not None:
+        assert len(afters) == len(problems), "one for each problem"
+        (folder / "after.json").write_text(json.dumps([after.to_dict() for after in afters], indent=1) + "\n", encoding="utf-8")
+
+
+def load_afters(folder: Path, problems: int) -> list[After] | None:
+    """What comes after the network, for each of so many problems; None where the model was saved without.
+
+    Raises:
+        BadInput: If it is damaged.
+    """
+    path = folder / "after.json"
+    if not path.is_file():
+        return None
+    try:
+        found = [After.from_dict(values) for values in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"the model {folder} is damaged: after.json: {error}") from error
+    if len(found) != problems:
+        raise BadInput(f"the model {folder} is damaged: after.json has {len(found)} entries for {problems} problems")
+    return found
 
 
 def load_model(folder: Path) -> tuple[Model, list[dict[str, Any]]]:

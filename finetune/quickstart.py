@@ -25,7 +25,7 @@ from pretrain.launch import DATA_CPUS, cluster
 from pretrain.tracking import ui_command
 
 TASKS = {"classic_classification": "Task 1", "annotation_style_transfer": "Task 2", "new_behaviors": "Task 3"}
-SETTINGS = ("steps=80", "evaluations=2", "batch=8", "recipe=quickstart")
+SETTINGS = ("steps=80", "evaluations=2", "batch=8", "after=0", "recipe=quickstart")
 SMALL = ["--trials", "3", "--seeds", "3", *(word for pair in SETTINGS for word in ("--set", pair))]
 
 

@@ -1,62 +1,24 @@
-"""What a run leaves: predictions anyone can score again, tables, pictures."""
+"""What a run shows: tables and pictures."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from finetune.fit import Probabilities
 from finetune.frames import UNLABELLED
 from finetune.labels import Problem
 from finetune.metrics import Scores, SeedScores
+from finetune.predictions import write_predictions as write_predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ETHOGRAM_FRAMES = 5400
-
-
-def write_predictions(folder: Path, problems: Sequence[Problem], probabilities: Sequence[Probabilities], *, seed: int) -> list[Path]:
-    """Writes every test frame's label and probabilities: one file for each problem, ``predictions/seed-42-PROBLEM.parquet``.
-
-    Columns: video, frame, task, annotator, label (name of the class, empty where unlabelled; overlapping behaviours joined
-    by ``+``), and ``p_<class>`` for each class. A task with one problem writes ``predictions/seed-42.parquet``.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for problem, found in zip(problems, probabilities, strict=True):
-        tables = []
-        for video in sorted(found):
-            p_TC, labels = found[video], problem.test[video]
-            columns: dict[str, Any] = {
-                "video": pa.array([video] * len(labels)).dictionary_encode(),
-                "frame": pa.array(np.arange(len(labels), dtype=np.int32)),
-                "task": pa.array([problem.task] * len(labels)).dictionary_encode(),
-                "annotator": pa.array([problem.annotator] * len(labels)).dictionary_encode(),
-                "label": pa.array(_names(problem, labels)).dictionary_encode(),
-            }
-            columns |= {f"p_{name}": pa.array(p_TC[:, c].astype(np.float32)) for c, name in enumerate(problem.classes)}
-            tables.append(pa.table(columns))
-        plain = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in problem.name)
-        path = folder / (f"seed-{seed}.parquet" if len(problems) == 1 else f"seed-{seed}-{plain}.parquet")
-        pq.write_table(pa.concat_tables(tables).unify_dictionaries(), path, compression="zstd")
-        written.append(path)
-    return written
-
-
-def _names(problem: Problem, labels: npt.NDArray[np.int8]) -> list[str]:
-    if problem.overlapping:
-        return ["+".join(name for c, name in enumerate(problem.classes) if row[c] == 1) for row in labels]
-    names = [*problem.classes, ""]  # UNLABELLED is -1: the last
-    assert UNLABELLED == -1
-    return [names[label] for label in labels]
 
 
 def table(scores: SeedScores) -> str:
@@ -69,6 +31,32 @@ def table(scores: SeedScores) -> str:
         f"{'macro F1 / MAP':24} {_pm(scores.macro_f1, scores.macro_f1_std)} {_pm(scores.map, scores.map_std)} {scores.chance_map:>10.3f}"
     )
     return "\n".join(lines)
+
+
+def more_lines(result: Mapping[str, Any]) -> str:
+    """Bouts, calibration, what comes after the network, and annotators, in a line each; empty where there is nothing to say."""
+    lines = []
+    after = result.get("after") or {}
+    for title, held in (("bouts", result.get("bouts") or {}), ("bouts after smoothing", after.get("bouts") or {})):
+        if f1 := held.get("macro_f1"):
+            overlaps = ", ".join(f"{_number(value)} at overlap {overlap}" for overlap, value in f1.items())
+            lines.append(f"{title}: F1 {overlaps}; onset off by {_number(held.get('onset_mean_abs_frames'), 1)} frames")
+    if (error := result.get("calibration_error")) is not None:
+        told = f"; after temperature {_number(after['calibration_error'])}" if after.get("calibration_error") is not None else ""
+        lines.append(f"calibration error {_number(error)}{told}")
+    if after:
+        lines.append(
+            f"after the network (learned on held-out training videos): macro F1 {after['macro_f1']:.3f} ± {after['macro_f1_std']:.3f}"
+        )
+    annotators = result.get("annotators") or {}
+    if annotators.get("pairs"):
+        lines.append(f"annotators among each other: macro F1 {_number(annotators['macro_f1'])}, kappa {_number(annotators['kappa'])}; "
+                     f"we with each: {_number(annotators['ours_macro_f1'])}, {_number(annotators['ours_kappa'])}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _pm(value: float, spread: float) -> str:

@@ -20,6 +20,7 @@ from finetune.encoder import HANDMADE, RANDOM, open_encoder
 from finetune.heads import build_head
 from finetune.labels import problems, refuse_unfit, with_some_test, with_test_of
 from finetune.settings import TASKS, Tuning, task_file
+from finetune.space import examples
 from finetune.tune import Question, tune
 from pretrain import places, runs
 from pretrain.config import SCALES, Scale, parse_overrides, plain, read
@@ -75,7 +76,8 @@ def main(words: list[str] | None = None) -> None:
         raise BadInput(f"--videos {args.videos}: the label budget must be at least one video")
     given = args.encoder if args.encoder in (RANDOM, HANDMADE) else places.open_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed)
-    build_head(tuning.head, embedder.dim, [len(problem.classes) for problem in found])  # one that cannot be is refused here
+    for tried in (tuning, *(tuning.with_choice(choice) for choice in examples(tuning.search))):  # one that cannot be is refused here
+        build_head(tried.head, embedder.dim, [len(problem.classes) for problem in found])
     out = places.run_folder(args.out, kind=f"finetune-{args.task}")
 
     settings = {"task": args.task, "encoder": about, "tuning": plain(tuning), "videos": args.videos, "fingerprint": store.fingerprint}

@@ -1,29 +1,39 @@
-"""Ray Tune: the search on validation, and the fits over seeds that are scored once on test."""
+"""Ray Tune: the search on validation, and the fits over seeds that are scored once on test.
+
+An interrupted search goes on from its own history (``search.jsonl``): Optuna's choices and ASHA's stops are functions of what the
+two were told, so telling them again puts them where they stood. Ray's own way, ``Tuner.restore``, forgets the stopping rule's past,
+whatever happened since its last snapshot, and everything where the kill tore one.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ray
 import ray.tune
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 from tqdm import tqdm
 
+from finetune.course import Course
 from finetune.fit import Model, Probabilities
+from finetune.history import History
 from finetune.labels import Problem
+from finetune.material import Material, embed
 from finetune.settings import Tuning
-from finetune.trial import final, stops_of, validate
+from finetune.trial import embed_there, final, stops_of, validate
 from pretrain.config import Scale
 from pretrain.encoders import Embedder
 from pretrain.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
 
-_NAME = "search"
+_WORKPLACE = "tune"  # of Ray; after a search it holds nothing that the history does not
 
 
 def search(
@@ -33,9 +43,9 @@ def search(
     """Finds the best settings on validation videos; goes on with a search that was interrupted in ``out``.
 
     Args:
-        material: Frames, as Ray holds them (``ray.put``).
+        material: Frames, as Ray holds them (``ray.put``): one copy a machine, read in place by its trials.
         problems: With the training labels of the budget.
-        tuning: Settings, search space and number of trials.
+        tuning: Settings, search space, who searches and number of trials.
         scale: Trials at a time, and their GPUs.
         embedder: To train along, or None where ``material`` holds embeddings.
         out: The run's folder.
@@ -44,45 +54,108 @@ def search(
     Returns:
         ``choice`` (searched keys to values), ``steps``, ``score`` on validation, and a row for each trial.
     """
-    for key, value in tuning.search.items():
-        tuning.with_choice({key: _example(value)})
     if tuning.trials == 1 or not tuning.search:
         log.info("one trial: the settings of the task as they are, no search")
         return {"choice": {}, "steps": tuning.steps, "score": None, "trials": []}
-    stops = stops_of(tuning)
-    share = {"cpu": 1.0, "gpu": scale.gpus_per_trial if scale.gpu else 0.0}
-    function = ray.tune.with_parameters(validate, material=material, problems=problems, tuning=tuning, embedder=embedder,
-                                        seed=tuning.first_seed, run=run)  # fmt: skip
-    trainable = ray.tune.with_resources(function, share)
-    folder = out / "tune"
-    if ray.tune.Tuner.can_restore(str(folder / _NAME)):
-        tuner = ray.tune.Tuner.restore(str(folder / _NAME), trainable=trainable, restart_errored=True)
-    else:
-        tuner = ray.tune.Tuner(
-            trainable,
-            param_space={key: _space(value) for key, value in tuning.search.items()},
-            tune_config=ray.tune.TuneConfig(
-                num_samples=tuning.trials, max_concurrent_trials=scale.concurrent_trials, metric="score", mode="max",
-                scheduler=ASHAScheduler(time_attr="steps", max_t=tuning.steps, grace_period=stops[0], reduction_factor=3),
-                search_alg=ray.tune.search.BasicVariantGenerator(random_state=tuning.first_seed),
-            ),
-            run_config=ray.tune.RunConfig(name=_NAME, storage_path=str(folder.absolute()), verbose=0, callbacks=[_Bar(tuning.trials)]),
-        )  # fmt: skip
-    results = tuner.fit()
-    rows: list[dict[str, Any]] = []
-    failed: list[str] = []
-    for result in results:
-        if result.error is not None or "best_score" not in (result.metrics or {}):
-            failed.append(str(result.error).strip().splitlines()[-1] if result.error else "it reported nothing")
-            continue
-        found = result.metrics
-        rows.append({"choice": dict(result.config or {}), "steps": int(found["best_steps"]), "score": float(found["best_score"])})
+    course = Course(History(out / "search.jsonl"), tuning, stops=Halving(tuning), run=run)
+    errors: list[str] = []
+    if course.missing:
+        function = ray.tune.with_parameters(validate, material=material, problems=problems, tuning=tuning, embedder=embedder,
+                                            seed=tuning.first_seed)  # fmt: skip
+        share = {"cpu": 1.0, "gpu": scale.gpus_per_trial if scale.gpu else 0.0}
+        with course:
+            results = ray.tune.Tuner(
+                ray.tune.with_resources(function, share),
+                tune_config=ray.tune.TuneConfig(
+                    num_samples=course.missing, max_concurrent_trials=scale.concurrent_trials, metric="score", mode="max",
+                    search_alg=_Asks(course), scheduler=_Stops(course), reuse_actors=True,  # a process takes seconds to start
+                ),
+                run_config=ray.tune.RunConfig(
+                    name=_WORKPLACE, storage_path=str(out.absolute()), verbose=0,
+                    failure_config=ray.tune.FailureConfig(max_failures=scale.retries),
+                ),
+            ).fit()  # fmt: skip
+        errors = [str(result.error).strip().splitlines()[-1] for result in results if result.error is not None]
+        if course.missing > len(errors):
+            raise KeyboardInterrupt  # which Ray answers by ending early, as if all were well
+        if not errors:
+            shutil.rmtree(out / _WORKPLACE, ignore_errors=True)
+    for sentence in sorted(set(errors)):
+        log.warning("%d of %d trials failed: %s", errors.count(sentence), tuning.trials, sentence)
+    rows = course.rows()
     if not rows:
-        raise RuntimeError(f"all {len(failed)} trials failed; the last said: {failed[-1] if failed else 'nothing'}")
-    for sentence in sorted(set(failed)):
-        log.warning("%d of %d trials failed: %s", failed.count(sentence), tuning.trials, sentence)
-    best_row = max(rows, key=lambda row: (row["score"], -row["steps"]))
-    return {**best_row, "trials": rows}
+        raise RuntimeError(f"all {len(errors)} trials failed; the last said: {errors[-1] if errors else 'nothing'}")
+    best = max(rows, key=lambda row: (row["score"], -row["steps"]))
+    return {"choice": best["choice"], "steps": best["steps"], "score": best["score"], "trials": rows}
+
+
+class Halving:
+    """Asynchronous successive halving (Li et al. 2020), by our numbers of trials: Ray's names do not outlive an interruption."""
+
+    def __init__(self, tuning: Tuning) -> None:
+        self._rule = ASHAScheduler(metric="score", mode="max", time_attr="steps", max_t=tuning.steps, grace_period=stops_of(tuning)[0],
+                                   reduction_factor=3)  # fmt: skip
+        self._known: set[int] = set()
+
+    def __call__(self, number: int, report: Mapping[str, float]) -> bool:
+        """Whether a trial is stopped at its latest report."""
+        named = SimpleNamespace(trial_id=str(number))
+        if number not in self._known:
+            self._known.add(number)
+            self._rule.on_trial_add(None, named)
+        return bool(self._rule.on_trial_result(None, named, dict(report)) == TrialScheduler.STOP)
+
+
+class _Asks(Searcher):  # type: ignore[misc]
+    """What Ray Tune asks for the next trial."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__(metric="score", mode="max")
+        self._course: Course | None = course
+        self._numbers: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        assert self._course is not None
+        number, choice = self._course.ask()
+        self._numbers[trial_id] = number
+        return {"number": number, "choice": dict(choice)}
+
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
+        assert self._course is not None
+        if error or (result or {}).get("done"):  # else Ray clears up after an interruption
+            self._course.end(self._numbers[trial_id], failed=error)
+
+    def save(self, checkpoint_path: str) -> None:
+        Path(checkpoint_path).touch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_course": None}  # Ray keeps a copy that nobody reads; the history is what counts
+
+
+class _Stops(FIFOScheduler):  # type: ignore[misc]
+    """What Ray Tune asks whether a trial goes on."""
+
+    def __init__(self, course: Course) -> None:
+        super().__init__()
+        self._course: Course | None = course
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        assert self._course is not None
+        stopped = self._course.score(trial.config["number"], result)
+        return str(TrialScheduler.STOP if stopped else TrialScheduler.CONTINUE)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_course": None}
+
+
+def embedded(poses: Material, embedder: Embedder, scale: Scale, *, told: Callable[[int], object]) -> Material:
+    """Embeddings of all frames, each computed once for all trials and seeds: on a GPU where the scale has them, else here."""
+    if not scale.gpu:
+        return embed(poses, embedder, told=told)
+    there = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial, max_retries=1)(embed_there)
+    made: Material = ray.get(there.remote(poses, embedder))
+    told(len(made.arrays["z"]))
+    return made
 
 
 def score_seeds(
@@ -103,44 +176,3 @@ def score_seeds(
             done[running.pop(ready)] = ray.get(ready)
             bar.update()
     return {seed: done[seed] for seed in budgets}
-
-
-class _Bar(ray.tune.Callback):  # type: ignore[misc]
-    """A progress bar over trials, with the best score so far."""
-
-    def __init__(self, trials: int) -> None:
-        self._trials, self._best = trials, -math.inf
-        self._bar: tqdm[Any] | None = None
-
-    def setup(self, **info: Any) -> None:
-        self._bar = tqdm(total=self._trials, desc="trials", unit="trial")
-
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        if result.get("score", -math.inf) > self._best and self._bar is not None:
-            self._best = result["score"]
-            self._bar.set_postfix_str(f"best on validation {self._best:.3f}")
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if self._bar is not None:
-            self._bar.update()
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.on_trial_complete(iteration, trials, trial)
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _space(value: Any) -> Any:
-    if isinstance(value, list):
-        return ray.tune.choice(value)
-    low, high = value["low"], value["high"]
-    whole = isinstance(low, int) and isinstance(high, int)
-    if value.get("log"):
-        return ray.tune.lograndint(low, high + 1) if whole else ray.tune.loguniform(low, high)
-    return ray.tune.randint(low, high + 1) if whole else ray.tune.uniform(low, high)
-
-
-def _example(value: Any) -> Any:
-    return value[0] if isinstance(value, list) else value["low"]

@@ -187,11 +187,10 @@ def candidates(*, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str
     found: dict[str, Smoother] = {"unsmoothed": Unsmoothed(overlapping=_overlapping(labels))}
     kinds: tuple[Literal["mean", "median"], ...] = ("mean", "median")
     for kind in kinds:
-        windows = (
-            Moving.fit(probabilities=probabilities, labels=labels, classes=classes, rest=rest, share=share, kind=kind)
-            for share in (0.1, 0.25, 0.5, 1.0)
-        )
-        found |= {f"{kind} over {window.frames} frames": window for window in windows if window.frames > 1}
+        for share in (0.1, 0.25, 0.5, 1.0):
+            window = Moving.fit(probabilities=probabilities, labels=labels, classes=classes, rest=rest, share=share, kind=kind)
+            if window.frames > 1:
+                found[f"{kind} over {share:g} of the shortest bouts"] = window
     for quantile in (0.02, 0.05, 0.1):
         found[f"minimum bout, quantile {quantile:g}"] = MinimumBout.fit(
             probabilities=probabilities, labels=labels, classes=classes, quantile=quantile

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import ray.tune
 import torch
 
+from finetune.after import Learned
 from finetune.fit import Model, Probabilities, fit, one_number, score_problems
+from finetune.held_out import learn_after
 from finetune.labels import Labelled, Problem, hold_out
-from finetune.material import Material
+from finetune.material import Material, embed
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
-from pretrain.tracking import TrackedRun
 
 
 def stops_of(tuning: Tuning) -> list[int]:
@@ -24,42 +24,33 @@ def stops_of(tuning: Tuning) -> list[int]:
 
 
 def validate(
-    choice: Mapping[str, Any], *, material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int,
-    run: TrackedRun | None,
-) -> None:  # fmt: skip
+    trial: Mapping[str, Any], *, material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int
+) -> None:
     """A Ray Tune trial: fits on part of the labelled training videos and reports scores on the rest.
 
+    Its reports are a function of its choice, wherever and whenever it runs.
+
     Args:
-        choice: Searched keys and their values.
+        trial: ``choice``: searched keys and their values.
         material: Frames, shared by all trials.
         problems: With the training labels within the budget; their test labels are not looked at.
-        tuning: Settings that ``choice`` is laid over.
+        tuning: Settings that the choice is laid over.
         embedder: To train along, or None where ``material`` holds embeddings.
         seed: Of weights, windows and the validation split (the same split in every trial).
-        run: Parent of the trial's own run.
     """
     _one_share_of_cores()
-    settings = tuning.with_choice(choice)
+    settings = tuning.with_choice(trial["choice"])
     parts: list[tuple[Problem, Labelled]] = [hold_out(problem, share=tuning.validation, seed=seed) for problem in problems]
-    best = {"best_score": -1.0, "best_steps": 0}
-    with _own_run(run, choice) as own:
-        for step, loss, model in fit(
-            material, [part for part, _ in parts], settings, embedder=embedder, seed=seed, stops=stops_of(settings)
-        ):
-            truth = [labels for _, labels in parts]
-            scores = score_problems(problems, model.predict(material, problems, truth), truth)
-            found = {"score": one_number(scores), "macro_f1": scores.macro_f1, "map": scores.map}
-            if own is not None:
-                own.log_metrics({f"validation_{key}": value for key, value in found.items()} | {"training_loss": loss}, step=step)
-            if found["score"] > best["best_score"]:
-                best = {"best_score": found["score"], "best_steps": step}
-            ray.tune.report(found | best | {"training_loss": loss, "steps": step})
+    truth = [labels for _, labels in parts]
+    for step, loss, model in fit(material, [part for part, _ in parts], settings, embedder=embedder, seed=seed, stops=stops_of(settings)):
+        scores = score_problems(problems, model.predict(material, problems, truth), truth)
+        ray.tune.report({"steps": step, "score": one_number(scores), "macro_f1": scores.macro_f1, "map": scores.map, "training_loss": loss})
 
 
-def _own_run(run: TrackedRun | None, choice: Mapping[str, Any]) -> AbstractContextManager[TrackedRun | None]:
-    if run is None:
-        return nullcontext()
-    return run.tracking.start(run.experiment, ray.tune.get_context().get_trial_name(), parent=run, params=dict(choice))
+def embed_there(poses: Material, embedder: Embedder) -> Material:
+    """Embeddings of the same frames, on the GPU that Ray lends this process."""
+    _one_share_of_cores()
+    return embed(poses, embedder, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def final(
@@ -81,6 +72,14 @@ def final(
     _one_share_of_cores()
     ((_, _, model),) = fit(material, problems, tuning, embedder=embedder, seed=seed, stops=[stop])
     return model, model.predict(material, problems, [problem.test for problem in problems])
+
+
+def after(
+    material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
+) -> list[Learned]:
+    """What comes after the network of one seed; arguments as of :func:`final`."""
+    _one_share_of_cores()
+    return learn_after(material, problems, tuning, embedder, seed=seed, stop=stop)
 
 
 def _one_share_of_cores() -> None:

@@ -12,14 +12,18 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
+from finetune.after import Learned
+from finetune.beyond_frames import beyond, beyond_metrics
 from finetune.fit import Model, Probabilities, score_problems
 from finetune.labels import ELSEWHERE, Problem, draw_budget
-from finetune.material import Material, embed, gather_poses
+from finetune.material import Material, gather_poses
 from finetune.metrics import Scores, SeedScores, over_seeds
 from finetune.model_folder import save_model
-from finetune.report import confusion_figure, ethogram_figure, png, table, write_predictions
-from finetune.search import score_seeds, search
+from finetune.predictions import Decisions, write_predictions
+from finetune.report import confusion_figure, ethogram_figure, more_lines, png, table
+from finetune.search import embedded, score_seeds, search
 from finetune.settings import Tuning
+from finetune.trial import after
 from pretrain.config import Scale, plain
 from pretrain.encoders import Embedder
 from pretrain.pose.store import Store
@@ -53,14 +57,18 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
     Returns:
         What is in ``result.json``.
     """
-    budgets = {seed: draw_budget(list(question.problems), videos=question.videos, seed=seed) for seed in tuning.seed_list}
-    material = _material(question, budgets, frozen=tuning.frozen)
+    budgets = {
+        seed: draw_budget(list(question.problems), videos=question.videos, seed=seed, permute=tuning.permute_labels)
+        for seed in tuning.seed_list
+    }
+    material = _material(question, budgets, scale, frozen=tuning.frozen)
     held = ray.put(material)
     trained = None if tuning.frozen else question.embedder
     best = search(held, budgets[tuning.first_seed], tuning, scale, embedder=trained, out=out, run=run)
     chosen = tuning.with_choice(best["choice"])
     done = score_seeds(held, budgets, chosen, scale, embedder=trained, steps=best["steps"])
     by_seed = {seed: score_problems(budgets[seed], found, [p.test for p in budgets[seed]]) for seed, (_, found) in done.items()}
+    learned = _learn_after(held, budgets, chosen, scale, embedder=trained, steps=best["steps"])
     scores = over_seeds(by_seed)
     result = {
         "task": question.task,
@@ -73,11 +81,41 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
         "search": best, "settings": {"tuning": plain(tuning), "chosen": plain(chosen), "scale": plain(scale)},
         "data": question.store.uri, "fingerprint": question.store.fingerprint, "test_data": question.test_store.uri,
     }  # fmt: skip
-    _leave(question, tuning, budgets, done, by_seed, scores, result, out=out, run=run)
+    found = {seed: predicted for seed, (_, predicted) in done.items()}
+    more, decided = beyond(budgets, found, learned, material, fps=question.store.schema.fps)
+    result["notes"] += more.pop("notes")
+    result |= more
+    _leave(question, tuning, budgets, done, by_seed, scores, learned, decided, result, out=out, run=run)
     return result
 
 
-def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], *, frozen: bool) -> Material:
+def _learn_after(
+    material: Any, budgets: Mapping[int, Sequence[Problem]], tuning: Tuning, scale: Scale, *, embedder: Embedder | None, steps: int
+) -> dict[int, list[Learned]]:
+    """What comes after the network of each seed, as many seeds at a time as trials; nothing where the settings say so."""
+    if not tuning.after:
+        return {}
+    learn_one = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1)(after)
+    held = ray.put(embedder)
+    running: dict[Any, int] = {}
+    done: dict[int, list[Learned]] = {}
+    with tqdm(total=len(budgets), desc="seeds, what comes after", unit="seed") as bar:
+        for seed, problems in budgets.items():
+            if len(running) >= (scale.concurrent_trials or len(budgets)):
+                _one_ready(running, done, bar)
+            running[learn_one.remote(material, problems, tuning, held, seed, steps)] = seed
+        while running:
+            _one_ready(running, done, bar)
+    return {seed: done[seed] for seed in budgets}
+
+
+def _one_ready(running: dict[Any, int], done: dict[int, list[Learned]], bar: Any) -> None:
+    (ready,), _ = ray.wait(list(running), num_returns=1)
+    done[running.pop(ready)] = ray.get(ready)
+    bar.update()
+
+
+def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], scale: Scale, *, frozen: bool) -> Material:
     train = sorted({video for budget in budgets.values() for problem in budget for video in problem.train})
     test = sorted({video for problem in question.problems for video in problem.test})
     elsewhere = question.test_store is not question.store
@@ -85,32 +123,37 @@ def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], *, f
     frames = sum(question.store.videos[question.store.place(name)]["frames"] for name in here)
     what = "embedding" if frozen else "reading"
     with tqdm(total=frames * (2 if frozen else 1), desc=f"{what} labelled videos", unit="frame", unit_scale=True) as bar:
-        poses = gather_poses(question.store, here, told=bar.update)
+        features = tuple(question.embedder.features.external)
+        poses = gather_poses(question.store, here, features=features, told=bar.update)
         if elsewhere:
-            poses = poses.joined(gather_poses(question.test_store, test, suffix=ELSEWHERE))
-        return embed(poses, question.embedder, told=bar.update) if frozen else poses
+            poses = poses.joined(gather_poses(question.test_store, test, features=features, suffix=ELSEWHERE))
+        return embedded(poses, question.embedder, scale, told=bar.update) if frozen else poses
 
 
 def _leave(
     question: Question, tuning: Tuning, budgets: Mapping[int, Sequence[Problem]], done: Mapping[int, tuple[Model, Sequence[Probabilities]]],
-    by_seed: Mapping[int, Scores], scores: SeedScores, result: dict[str, Any], *, out: Path, run: TrackedRun | None,
+    by_seed: Mapping[int, Scores], scores: SeedScores, learned: Mapping[int, Sequence[Learned]],
+    decided: Mapping[int, Sequence[Decisions]], result: dict[str, Any], *, out: Path, run: TrackedRun | None,
 ) -> None:  # fmt: skip
     first = tuning.first_seed
     for seed, (model, found) in done.items():
-        write_predictions(out / "predictions", budgets[seed], found, seed=seed)
+        write_predictions(out / "predictions", budgets[seed], found, seed=seed, decided=decided.get(seed))
         network = question.embedder if model.embedder is None else model.embedder
         save_model(out / "model" / f"seed-{seed}", model.head, network, budgets[seed], head_settings=result["settings"]["chosen"]["head"],
-                   made_by=question.encoder)  # fmt: skip
+                   made_by=question.encoder, afters=[one.after for one in learned[seed]] if seed in learned else None)  # fmt: skip
     pictures = {"confusion.png": png(confusion_figure(by_seed[first]))}
     shown = budgets[first][0]
     pictures["ethogram.png"] = png(ethogram_figure(shown, done[first][1][0], fps=question.store.schema.fps))
     for name, data in pictures.items():
         (out / name).write_bytes(data)
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (out / "scores.txt").write_text(table(scores) + "\n", encoding="utf-8")
+    (out / "scores.txt").write_text("\n".join([table(scores), more_lines(result)]).strip("\n") + "\n", encoding="utf-8")
     if run is not None:
         run.log_metrics({key: result[key] for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map")}, step=0)
         run.log_metrics({f"f1/{name}": held["f1"] for name, held in scores.per_class.items()}, step=0)
+        run.log_metrics(beyond_metrics(result), step=0)
+        if learned:
+            run.log_params({"after": {p.name: one.name for p, one in zip(budgets[first], learned[first], strict=True)}})
         run.log_params({"chosen": result["search"]["choice"], "chosen_steps": result["search"]["steps"]})
         for name in (*pictures, "result.json", "scores.txt"):
             run.log_artifact(out / name)

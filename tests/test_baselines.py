@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from finetune.baseline_windows import Windows, augmented, batches, scaled, standardised
-from finetune.baselines import Baseline, build_baseline, paper_settings
+from finetune.baselines import NETWORKS as FILES
+from finetune.baselines import Baseline, build_baseline, published_network
 from pretrain.errors import BadInput
 
-NETWORKS = sorted(paper_settings)
+PAPER = {path.stem: published_network(path.stem) for path in sorted(FILES.glob("*.yaml"))}
+NETWORKS = list(PAPER)
 
 
 def small(network: str = "conv1d", **changed: object) -> Baseline:
@@ -56,7 +58,7 @@ def dense(inputs: int, width: int) -> int:
     ],
 )  # fmt: skip
 def test_parameters_are_those_counted_by_hand(name: str, expected: int) -> None:
-    network = build_baseline(paper_settings[name], inputs=28, classes=4)
+    network = build_baseline(PAPER[name], inputs=28, classes=4)
     assert sum(weight.numel() for weight in network.parameters() if weight.requires_grad) == expected
 
 
@@ -68,7 +70,7 @@ def test_every_published_setting_has_its_hand_count() -> None:
 @pytest.mark.parametrize("inputs", [28, 60])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_windows_to_logits(name: str, inputs: int) -> None:
-    settings = paper_settings[name]
+    settings = PAPER[name]
     network = build_baseline(settings, inputs=inputs, classes=4)
     logits = network(torch.randn(3, settings.window, inputs))
     assert logits.shape == (3, 4)
@@ -77,7 +79,7 @@ def test_windows_to_logits(name: str, inputs: int) -> None:
 
 
 def test_window_lengths_are_those_published() -> None:
-    assert {name: held.window for name, held in paper_settings.items()} == {
+    assert {name: held.window for name, held in PAPER.items()} == {
         "conv1d": 201, "conv1d_augmented": 101, "conv1d_causal": 101, "lstm": 101, "self_attention": 101, "fully_connected": 201,
         "single_frame": 1,
     }  # fmt: skip
@@ -98,7 +100,7 @@ def test_attention_is_unscaled_and_its_keys_are_its_values() -> None:
 
 
 def test_lstm_starts_as_keras_does() -> None:
-    state = next(m for m in build_baseline(paper_settings["lstm"], inputs=28, classes=4).modules() if isinstance(m, nn.LSTM))
+    state = next(m for m in build_baseline(PAPER["lstm"], inputs=28, classes=4).modules() if isinstance(m, nn.LSTM))
     assert torch.equal(state.bias_ih_l0[256:512], torch.ones(256))
     assert float(state.bias_ih_l0.detach().abs().sum()) == 256
     assert not state.bias_hh_l0.any()

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.fit import class_weights, fit, one_number, score_problems
+from finetune.fit import fit, one_number, score_problems
 from finetune.frames import UNLABELLED
-from finetune.heads import HEADS, build_head
-from finetune.labels import Problem
+from finetune.heads import build_head
+from finetune.heads._dropout import Dropout
+from finetune.labels import Problem, draw_budget
+from finetune.losses import class_weights
 from finetune.material import Material
+from finetune.sampling import WindowDraw
 from finetune.settings import Tuning
+from pretrain.components import names
 from pretrain.errors import BadInput
+from tests.worlds import MICE, embedder_of, windows_of
 
 CLASSES = ("attack", "mount", "other")
 
@@ -35,7 +40,7 @@ def problem(labels: dict[str, np.ndarray], *, test: tuple[str, ...] = ("v4", "v5
     return Problem(name=name, task="S1", classes=CLASSES, annotator="", overlapping=False, train=train, test={v: labels[v] for v in test})
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", names("finetune.heads"))
 def test_a_head_learns_what_the_embedding_says_and_no_more_from_noise(head: str) -> None:
     material, labels = world()
     asked = problem(labels)
@@ -91,13 +96,11 @@ def test_unlabelled_frames_teach_nothing() -> None:
 
 
 def test_windows_never_cross_a_video_and_labels_stay_with_their_frames() -> None:
-    from finetune.fit import _WindowDraw
-
     labels = {"a": np.zeros(30, np.int8), "b": np.ones(500, np.int8), "c": np.full(90, 2, np.int8)}
     place = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
     video = np.repeat([0, 1, 2], [30, 500, 90])
     z = np.stack([video, np.arange(620)], 1).astype(np.float32)
-    windows = _WindowDraw(Material(place=place, arrays={"z": z}), [problem(labels, test=())], window=64, context=0)
+    windows = WindowDraw(Material(place=place, arrays={"z": z}), [problem(labels, test=())], window=64)
     for seed in range(20):
         batch = windows.draw(np.random.default_rng(seed), 16)
         for row in range(16):
@@ -136,7 +139,7 @@ def test_overlapping_behaviours_are_fitted_apart() -> None:
 
 
 def test_unknown_heads_and_settings_are_refused() -> None:
-    with pytest.raises(BadInput, match="linear, temporal"):
+    with pytest.raises(BadInput, match="linear, mlp, prototype, temporal"):
         build_head({"name": "magic"}, 8, [3])
     with pytest.raises(BadInput, match="unknown setting 'depth'"):
         build_head({"name": "linear", "depth": 3}, 8, [3])
@@ -150,3 +153,114 @@ def test_a_searched_key_that_does_not_exist_is_refused() -> None:
     chosen = Tuning().with_choice({"head": {"name": "linear"}, "head.dropout": 0.1, "lr": 0.5})
     assert chosen.head == {"name": "linear", "dropout": 0.1}
     assert chosen.lr == 0.5
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_prototypes_are_class_means_and_scores_are_distances_to_them(distance: str, overlap: bool) -> None:
+    material, labels = world(videos=3, frames=60)
+    asked = problem(labels, test=("v2",))
+    if overlap:
+        both = {name: np.stack([held == 0, held != 2], 1).astype(np.int8) for name, held in labels.items()}
+        asked = replace(problem(both, test=("v2",)), overlapping=True, classes=("a", "b"))
+    tuning = Tuning(head={"name": "prototype", "distance": distance, "temperature": 0.5}, window=30)
+    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[10])
+    z = (material.arrays["z"] - model.head.mean_D.numpy()) * model.head.scale_D.numpy()
+    first, end = material.place["v2"]
+    held = np.concatenate([asked.train[name] for name in ("v0", "v1")])
+
+    def far(mean: np.ndarray) -> np.ndarray:
+        if distance == "euclidean":
+            return ((z[first:end] - mean) ** 2).mean(1)
+        return 1 - z[first:end] @ mean / np.linalg.norm(mean) / np.linalg.norm(z[first:end], axis=1)
+
+    chosen = held.T == 1 if overlap else np.stack([held == c for c in range(3)])
+    score = np.stack([far(z[:120][~rows].mean(0)) * overlap - far(z[:120][rows].mean(0)) for rows in chosen], 1) / 0.5
+    wanted = 1 / (1 + np.exp(-score)) if overlap else np.exp(score) / np.exp(score).sum(1, keepdims=True)
+    (found,) = model.predict(material, [asked], [["v2"]])
+    np.testing.assert_allclose(found["v2"], wanted, atol=1e-4)
+
+
+def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
+    material, labels = world(videos=3, frames=60)
+    asked = problem({name: np.minimum(held, 1) for name, held in labels.items()}, test=("v2",))
+    ((_, _, model),) = fit(material, [asked], Tuning(head={"name": "prototype"}, window=30), embedder=None, seed=0, stops=[1])
+    (found,) = model.predict(material, [asked], [["v2"]])
+    assert (found["v2"][:, 2] == 0).all()
+    assert np.isfinite(found["v2"]).all()
+    with pytest.raises(BadInput, match="it must be above 0"):
+        build_head({"name": "prototype", "temperature": 0.0}, 8, [3])
+
+
+def test_dropout_hides_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    drop = Dropout(0.3)
+    x = torch.ones(1000, 251)
+    hidden = drop(x)
+    assert (hidden == 0).float().mean().item() == pytest.approx(77 / 256, abs=0.003)
+    assert hidden.mean().item() == pytest.approx(1, abs=0.005)
+    by_row, by_column = (hidden == 0).float().mean(0).std(), (hidden == 0).float().mean(1).std()
+    assert by_row.item() == pytest.approx((0.3 * 0.7 / 1000) ** 0.5, rel=0.2), "places are hidden independently"
+    assert by_column.item() == pytest.approx((0.3 * 0.7 / 251) ** 0.5, rel=0.2)
+    assert torch.equal(drop.eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+
+
+@pytest.mark.parametrize("name", names("finetune.heads"))
+def test_frames_beyond_a_video_reach_no_other(name: str) -> None:
+    head = build_head({"name": name}, 4, [3]).eval()
+    z, valid = torch.randn(2, 40, 4), torch.ones(2, 40, dtype=torch.bool)
+    valid[0, 25:] = False
+    other = z.clone()
+    other[0, 25:] = 1e6
+    (one,), (two,) = head(z, valid), head(other, valid)
+    torch.testing.assert_close(one[valid], two[valid])
+    (whole,) = head(z[1:], valid[1:])
+    torch.testing.assert_close(one[1:], whole)
+
+
+def test_labels_without_their_meaning_leave_nothing_to_learn() -> None:
+    material, labels = world(videos=8, frames=600)
+    (rolled,) = draw_budget([problem(labels)], videos=None, seed=0, permute=True)
+    tuning = Tuning(head={"name": "linear"}, steps=100, window=64, batch=8, lr=0.01)
+    maps = []
+    for asked in (problem(labels), rolled):
+        ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[100])
+        maps.append(score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test]).map)
+    assert maps[0] > 0.95
+    assert maps[1] < 0.6, "a third of the frames is any class"
+
+
+def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
+    pose = windows_of(MICE, batch=1, frames=240).pose
+    embedder = embedder_of(MICE, "tcn", pose).eval()
+    material = Material(place={"v0": (0, 120), "v1": (120, 240)},
+                        arrays={"position": pose.position_BTMKX[0].numpy(), "confidence": pose.confidence_BTMK[0].numpy()})  # fmt: skip
+    asked = problem({name: np.arange(120).astype(np.int8) // 60 for name in ("v0", "v1")}, test=("v1",))
+    before = [p.clone() for p in embedder.parameters()]
+    for name, moves in (("linear", True), ("prototype", False)):
+        ((_, loss, model),) = fit(
+            material, [asked], Tuning(head={"name": name}, steps=2, window=150, batch=2), embedder=embedder, seed=0, stops=[2]
+        )
+        assert np.isfinite(loss)
+        assert model.embedder is not None
+        assert moves == any(not torch.equal(p, q) for p, q in zip(before, model.embedder.parameters(), strict=True))
+        assert all(torch.equal(p, q) for p, q in zip(before, embedder.parameters(), strict=True)), "a copy is trained"
+        (found,) = model.predict(material, [asked], [["v1"]])
+        assert found["v1"].shape == (120, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"loss": "hinge"}, "loss is 'hinge'"),
+        ({"focal_gamma": -1.0}, "focal_gamma is -1.0; it must not be negative"),
+        ({"balanced_sampling": 1.5}, "balanced_sampling is 1.5; it must lie in 0…1"),
+        ({"soft_boundaries": 2.5}, "soft_boundaries is 2.5; it must be a whole number"),
+        ({"class_weights": {"attack": -2}}, "that of attack is -2; it must not be negative"),
+        ({"class_weights": {"attack": "many"}}, "class_weights is"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        Tuning().with_choice(settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.labels import ELSEWHERE, Problem, draw_budget, hold_out, problems, refuse_unfit, tasks, with_some_test, with_test_of
+from finetune.labels import ELSEWHERE, Problem, draw_budget, hold_out, permuted, problems, refuse_unfit, tasks, with_some_test, with_test_of
 from pretrain.errors import BadInput
 from pretrain.pose.annotations import UNLABELLED, Labels, write_labels
 from pretrain.pose.schema import CALMS21, Video
@@ -153,3 +153,72 @@ def test_damaged_labels_are_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(BadInput, match="is damaged"):
         problems(store, "S1")
+
+
+def test_rolled_labels_keep_their_bouts_and_lose_their_places() -> None:
+    draw = np.random.default_rng(0)
+    labels = np.repeat(draw.integers(3, size=20), draw.integers(5, 40, size=20)).astype(np.int8)
+    labels[:30], labels[100:120] = UNLABELLED, UNLABELLED
+    test = {"t": labels.copy()}
+    problem = Problem(name="S1", task="S1", classes=("a", "b", "c"), annotator="", overlapping=False,
+                      train={"v": labels, "w": labels.copy()}, test=test)  # fmt: skip
+    rolled = permuted(problem, seed=3)
+    known = labels != UNLABELLED
+    offsets = []
+    for name in ("v", "w"):
+        held = rolled.train[name]
+        np.testing.assert_array_equal(held == UNLABELLED, ~known)
+        matches = [n for n in range(known.sum()) if np.array_equal(np.roll(labels[known], n), held[known])]
+        assert len(matches) == 1
+        assert 0.1 * known.sum() - 1 <= matches[0] <= 0.9 * known.sum() + 1
+        offsets += matches
+    assert offsets[0] != offsets[1], "each video has an offset of its own"
+    assert rolled.test is test
+    np.testing.assert_array_equal(problem.train["v"], labels)
+    np.testing.assert_array_equal(permuted(problem, seed=3).train["v"], rolled.train["v"])
+    assert not np.array_equal(permuted(problem, seed=4).train["v"], rolled.train["v"])
+    both = np.stack([labels == 0, labels == 1], 1).astype(np.int8)
+    overlapping = Problem(name="S1", task="S1", classes=("a", "b"), annotator="", overlapping=True, train={"v": both}, test={})
+    found = permuted(overlapping, seed=3).train["v"]
+    assert sorted(map(tuple, found)) == sorted(map(tuple, both)), "behaviours of a frame stay together"
+
+
+def test_a_budget_below_one_is_refused_and_one_above_all_videos_is_told(tmp_path: Path) -> None:
+    store = make(tmp_path / "store", [label("a"), label("b"), label("c", split="test")])
+    found = problems(store, "S1")
+    assert refuse_unfit(found, videos=2) == []
+    assert refuse_unfit(found, videos=3) == ["task 'S1': --videos 3, but there are 2 labelled training videos: all are used"]
+    for ask in (lambda: refuse_unfit(found, videos=0), lambda: draw_budget(found, videos=0, seed=0)):
+        with pytest.raises(BadInput, match="--videos 0: the label budget must be at least one video"):
+            ask()
+
+
+def test_an_annotator_who_labelled_test_videos_alone_is_refused_or_scored_as_the_mean(tmp_path: Path) -> None:
+    store = make(tmp_path / "store", [
+        label("a", annotator="1"), label("a", annotator="2"),
+        *(label("b", annotator=name, split="test") for name in "123"),
+    ])  # fmt: skip
+    found = problems(store, "S1")
+    with pytest.raises(BadInput, match=r"annotator 3: no training video by this annotator .*head.annotator=embedding"):
+        refuse_unfit(found)
+    assert refuse_unfit(found, unknown_annotators=True) == [
+        "task 'S1', annotator 3: no training video; scored as the mean of the annotators there are"
+    ]
+
+
+def test_an_annotator_of_the_test_store_alone_is_left_out_or_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    here = make(tmp_path / "here", [label("a", annotator=name) for name in "12"])
+    there = make(tmp_path / "there", [label("b", annotator=name) for name in "123"])
+    arguments = (problems(here, "S1"), problems(there, "S1"), here, there)
+    assert [p.name for p in with_test_of(*arguments)] == ["annotator 1", "annotator 2"]
+    assert "annotator 3 has no counterpart among the training labels and is not scored" in caplog.text
+    found = with_test_of(*arguments, unknown_annotators=True)
+    assert [(p.name, len(p.train), list(p.test)) for p in found] == [
+        ("annotator 1", 1, [f"b{ELSEWHERE}"]), ("annotator 2", 1, [f"b{ELSEWHERE}"]), ("annotator 3", 0, [f"b{ELSEWHERE}"]),
+    ]  # fmt: skip
+
+
+def test_validation_of_an_annotator_without_training_videos_is_empty() -> None:
+    problem = Problem(name="S1", task="S1", classes=CLASSES, annotator="9", overlapping=False, train={}, test={"a": halves(0, 1)})
+    fitted, kept = hold_out(problem, share=0.25, seed=0)
+    assert (fitted.train, kept) == ({}, {})

@@ -1,0 +1,107 @@
+"""Heads: embeddings to class scores, one output for each problem of a task. One file each; its name is its name in a task file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.heads._annotators import Annotators
+from pretrain.components import build, names
+from pretrain.errors import BadInput, refuse
+
+APART, EMBEDDING = "apart", "embedding"
+
+
+class AbstractHead(nn.Module, ABC):
+    """(B, T, D) to one (B, T, C) a problem: what a frame's surroundings say, then one output for each problem.
+
+    Subclasses take ``dim`` (D), ``classes`` (C of each problem) and keyword settings, and set ``out`` and ``context``.
+    """
+
+    context: int = 0
+    """Frames to either side that a score depends on."""
+    by_steps: bool = True
+    """Whether gradient steps fit it; if not, it has a method ``remember``."""
+    annotators: Annotators | None
+    """Where the problems are annotators that share one output: what tells them apart."""
+    out: nn.ModuleList
+    mean_D: Tensor
+    scale_D: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.annotators = None
+        self.register_buffer("mean_D", torch.zeros(dim))
+        self.register_buffer("scale_D", torch.ones(dim))
+
+    @torch.no_grad()
+    def standardise(self, z_ND: Tensor) -> None:
+        """Takes mean and spread of each dimension from training embeddings; inputs are brought to unit spread from then on."""
+        spread = z_ND.std(0)
+        self.mean_D.copy_(z_ND.mean(0))
+        self.scale_D.copy_(torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0))
+
+    @abstractmethod
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """What the outputs read, (B, T, H), of standardised embeddings; frames that are not valid must not reach the others."""
+
+    def forward(self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None) -> list[Tensor]:
+        """Logits of every problem.
+
+        Args:
+            z_BTD: Embeddings.
+            valid_BT: False where a frame does not exist.
+            problem_B: The problem that each window is asked about, where only that problem's logits of it are wanted.
+
+        Returns:
+            (B, T, C) for each problem.
+        """
+        z_BTD = (z_BTD - self.mean_D) * self.scale_D
+        if self.annotators is None:
+            h_BTH = self.trunk(z_BTD, valid_BT)
+            return [out(h_BTH) for out in self.out]
+        number = len(self.annotators)
+        if problem_B is not None:
+            return [self.out[0](self.trunk(self.annotators(z_BTD, problem_B), valid_BT))] * number
+        every = z_BTD.new_zeros(len(z_BTD), dtype=torch.int64)
+        return [self.out[0](self.trunk(self.annotators(z_BTD, every + p), valid_BT)) for p in range(number)]
+
+
+def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> AbstractHead:
+    """A head from ``{"name": …, setting: value}``.
+
+    With ``annotator: embedding`` the problems, annotators of the same classes, share one output and are told apart by
+    what :class:`Annotators` makes of the embedding; with ``annotator: apart`` (left out) each has its own output.
+
+    Args:
+        spec: As a task file gives it.
+        dim: D.
+        classes: C of each problem.
+
+    Raises:
+        BadInput: If the name or a setting is unknown, or problems of unlike classes were to share an output.
+    """
+    settings = {key: value for key, value in spec.items() if key not in ("annotator", "annotator_width")}
+    annotator, width = spec.get("annotator", APART), spec.get("annotator_width", 8)
+    known = names(__name__)
+    problems = []
+    if settings.get("name") not in known:
+        problems.append(f"there is no {settings.get('name')!r}; there are: {', '.join(known)}")
+    if annotator not in (APART, EMBEDDING):
+        problems.append(f"annotator is {annotator!r}; allowed: {APART}, {EMBEDDING}")
+    if not isinstance(width, int) or width < 1:
+        problems.append(f"annotator_width is {width!r}; it must be a whole number above 0")
+    shared = annotator == EMBEDDING
+    if shared and len(set(classes)) > 1:
+        problems.append("annotator: embedding is for several annotators of the same classes; these problems have unlike classes")
+    refuse(problems, about="head")
+    head: AbstractHead = build(__name__, settings, AbstractHead, dim, list(classes[:1] if shared else classes))
+    if shared and not head.by_steps:
+        raise BadInput(f"head: {settings['name']} is not fitted by gradient steps, so it cannot learn annotators: leave annotator: {APART}")
+    if shared:
+        head.annotators = Annotators(len(classes), dim, width=width)
+    return head

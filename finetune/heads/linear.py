@@ -1,0 +1,28 @@
+"""One linear layer on each frame's embedding: what the encoder already tells apart."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from finetune.heads import AbstractHead
+from finetune.heads._dropout import Dropout
+
+
+class Linear(AbstractHead):
+    """One linear layer.
+
+    Args:
+        dim: D.
+        classes: C of each problem.
+        dropout: Share of the embedding hidden while fitting.
+    """
+
+    def __init__(self, dim: int, classes: list[int], *, dropout: float = 0.0) -> None:
+        super().__init__(dim)
+        self.drop = Dropout(dropout)
+        self.out = nn.ModuleList(nn.Linear(dim, number) for number in classes)
+
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """The embedding itself."""
+        hidden: Tensor = self.drop(z_BTD)
+        return hidden

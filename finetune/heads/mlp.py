@@ -1,0 +1,30 @@
+"""One hidden layer on each frame's embedding: combinations that one linear layer cannot read."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from finetune.heads import AbstractHead
+from finetune.heads._dropout import Dropout
+
+
+class Mlp(AbstractHead):
+    """One hidden layer, then a linear layer.
+
+    Args:
+        dim: D.
+        classes: C of each problem.
+        width: Units of the hidden layer.
+        dropout: Share of the units hidden while fitting.
+    """
+
+    def __init__(self, dim: int, classes: list[int], *, width: int = 64, dropout: float = 0.3) -> None:
+        super().__init__(dim)
+        self.enter = nn.Linear(dim, width)
+        self.drop = Dropout(dropout)
+        self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
+
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """Hidden units of each frame."""
+        hidden: Tensor = self.drop(nn.functional.gelu(self.enter(z_BTD)))
+        return hidden

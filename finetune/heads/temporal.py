@@ -1,0 +1,42 @@
+"""Two convolutions over time: what happens around a frame decides with it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from finetune.heads import AbstractHead
+from finetune.heads._dropout import Dropout
+
+
+class Temporal(AbstractHead):
+    """Two dilated convolutions over time, then a linear layer.
+
+    Args:
+        dim: D.
+        classes: C of each problem.
+        width: Channels.
+        dilation: Step of the second convolution; the reach is ``2 * (1 + dilation)`` frames to either side.
+        dropout: Share of the channels hidden while fitting.
+    """
+
+    def __init__(self, dim: int, classes: list[int], *, width: int = 64, dilation: int = 4, dropout: float = 0.3) -> None:
+        super().__init__(dim)
+        self.enter = nn.Conv1d(dim, width, 5, padding=2)
+        self.wider = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
+        self.drop = Dropout(dropout)
+        self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
+        self.context = 2 * (1 + dilation)
+
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """Channels of each frame."""
+        # Most batches have no frame beyond its video: nothing to hide then.
+        beyond_B1T = None if valid_BT.all() else ~valid_BT.unsqueeze(1)
+        h_BDT = nn.functional.gelu(self.enter(self.drop(_without(z_BTD.transpose(1, 2), beyond_B1T))))
+        h_BDT = _without(h_BDT, beyond_B1T)
+        h_BDT = h_BDT + nn.functional.gelu(self.wider(self.drop(h_BDT)))
+        hidden: Tensor = self.drop(h_BDT).transpose(1, 2)
+        return hidden
+
+
+def _without(h_BDT: Tensor, beyond_B1T: Tensor | None) -> Tensor:
+    return h_BDT if beyond_B1T is None else h_BDT.masked_fill(beyond_B1T, 0.0)

@@ -1,0 +1,145 @@
+"""One network for several label sets, after B. Wild's MABe 2021 entry: encoder, a shared residual layer, one linear layer a label set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finetune.frames import UNLABELLED
+from pretrain.encoders import Embedder
+from pretrain.errors import refuse
+
+PAPER = Path(__file__).parent / "paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointSettings:
+    """How one model for all tasks is trained; ``finetune/paper/joint.yaml`` holds the entry's values."""
+
+    features: Mapping[str, Any]
+    """Settings of pretrain/pose/features.py."""
+    encoder: Mapping[str, Any]
+    """``name`` (a file in pretrain/encoders/) and its settings."""
+    cpc: Mapping[str, Any]
+    """Settings of pretrain/objectives/cpc.py, one view."""
+    window: int = 512
+    """Frames of a window."""
+    labelled: int = 8
+    """Windows of a batch from any labelled video, by their lengths."""
+    each_layer: int = 1
+    """Windows of a batch from the videos of each output layer."""
+    unlabelled: int = 16
+    """Windows of a batch from videos without labels."""
+    advance: int = 256
+    """Frames that a window counts for when epochs are counted."""
+    epochs: int = 40
+    lr: float = 0.001
+    """Of AdamW, falling to 0 as a cosine."""
+    weight_decay: float = 1e-5
+    class_weight: float = 1.0
+    """Power of the inverse class frequency that weighs cross-entropy: 0 = none, 1 = balanced."""
+    smoothing: float = 0.2
+    """Share of the target that is the prior of the classes."""
+    task_weight: Mapping[str, float] = field(default_factory=dict)
+    """Label set to the weight of its cross-entropy; others weigh 1."""
+    annotator_width: int = 6
+    elapsed: float = 1500.0
+    """Frames since the start that the head sees as tanh(t / elapsed)."""
+    remaining: float = 2300.0
+    """Frames to the end, likewise."""
+    wall: float = 465.0
+    """Distance of each animal to the nearest wall (px), likewise."""
+    members: int = 32
+    """Networks whose probabilities are averaged, each fitted on its own split."""
+    validation: float = 0.15
+    """Share of the labelled training videos that choose a network's epoch."""
+
+    def __post_init__(self) -> None:
+        least = {
+            "window": 2,
+            "labelled": 0,
+            "each_layer": 1,
+            "unlabelled": 0,
+            "advance": 1,
+            "epochs": 1,
+            "members": 1,
+            "annotator_width": 1,
+        }
+        problems = [
+            f"{name} is {getattr(self, name)}; it must be at least {low}" for name, low in least.items() if getattr(self, name) < low
+        ]
+        problems += [f"{name} must be above 0" for name in ("lr", "elapsed", "remaining", "wall") if not getattr(self, name) > 0]
+        problems += [
+            f"{name} is {getattr(self, name)}; it must lie between 0 and 1" for name in ("validation",) if not 0 < self.validation < 1
+        ]
+        problems += [f"smoothing is {self.smoothing}; it must lie in 0…1"] if not 0 <= self.smoothing < 1 else []
+        problems += ["encoder needs a `name`"] if not isinstance(self.encoder.get("name"), str) else []
+        refuse(problems, about="the settings of the joint model")
+
+
+class JointModel(nn.Module):
+    """Encoder, shared layer and output layers.
+
+    Args:
+        embedder: Poses to embeddings.
+        classes: C of each output layer.
+        annotators: How many people labelled.
+        annotator_width: Numbers that stand for one of them; where that is their number they start as told apart completely.
+        beside: Numbers of a frame that only the head sees (:func:`beside`).
+    """
+
+    def __init__(self, embedder: Embedder, *, classes: Sequence[int], annotators: int, annotator_width: int, beside: int) -> None:
+        super().__init__()
+        self.embedder = embedder
+        width = embedder.dim + beside
+        self.annotators = nn.Parameter(torch.eye(annotators, annotator_width))
+        self.mix = nn.Sequential(nn.Linear(width + annotator_width, width), nn.LeakyReLU(), nn.Linear(width, width))
+        self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
+        for layer in self.out:
+            assert isinstance(layer, nn.Linear)
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def label(self, z_BTD: Tensor, beside_BTE: Tensor, annotator_B: Tensor, layer: int) -> Tensor:
+        """Logits (B, T, C) of one output layer, in the style of an annotator."""
+        h_BTD = torch.cat([z_BTD, beside_BTE], -1)
+        style_BTA = self.annotators[annotator_B].unsqueeze(1).expand(-1, z_BTD.shape[1], -1)
+        logits_BTC: Tensor = self.out[layer](h_BTD + self.mix(torch.cat([h_BTD, style_BTA], -1)))
+        return logits_BTC
+
+
+def beside(position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[float]) -> Tensor:
+    """What only the head sees of a video's frames: time since the start, time to the end, every animal's distance to the nearest wall.
+
+    Args:
+        position_TMKX: px, NaN where missing.
+        settings: The scales.
+        image_px: Width and height.
+
+    Returns:
+        (T, 2 + M) in 0…1; 0 where an animal is not seen.
+    """
+    frames = torch.arange(len(position_TMKX), dtype=torch.float32)
+    centre_TMX = position_TMKX.nanmean(2)
+    size_X = centre_TMX.new_tensor(list(image_px))[: centre_TMX.shape[-1]]
+    distance_TM = torch.minimum(centre_TMX[..., : len(size_X)], size_X - centre_TMX[..., : len(size_X)]).amin(-1).clamp(min=0)
+    columns = [
+        frames / settings.elapsed,
+        (len(frames) - frames) / settings.remaining,
+        *(distance_TM / settings.wall).nan_to_num(0).unbind(1),
+    ]
+    return torch.stack(columns, 1).tanh()
+
+
+def smoothed_cross_entropy(logits_NC: Tensor, labels_N: Tensor, *, prior_C: Tensor, weight_C: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy against labels smoothed towards the prior, classes weighted; the mean over labelled frames, 0 where there are none."""
+    known = labels_N != UNLABELLED
+    logits_NC, labels_N = logits_NC[known], labels_N[known]
+    target_NC = F.one_hot(labels_N, len(prior_C)) * (1 - smoothing) + prior_C * smoothing
+    return -(target_NC * weight_C * logits_NC.log_softmax(-1)).sum() / max(len(labels_N), 1)

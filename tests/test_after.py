@@ -1,0 +1,180 @@
+"""What comes after the network: learned on held-out videos alone, kept only where it helps, read back as it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+from test_fit import problem, world
+
+from finetune.after import AS_IT_IS, After, HeldOut, learn
+from finetune.better import BLOCK, not_worse
+from finetune.calibrate import Temperature
+from finetune.fit import fit
+from finetune.frames import UNLABELLED, decide
+from finetune.held_out import deal, held_out, learn_after
+from finetune.labels import Problem
+from finetune.metrics import frame_f1
+from finetune.settings import Tuning
+from finetune.smooth import Moving
+from finetune.thresholds import Thresholds
+from pretrain.errors import BadInput
+
+CLASSES = ("attack", "mount", "other")
+TUNING = Tuning(head={"name": "linear"}, steps=40, window=64, batch=8, lr=0.01, after=3)
+
+
+def unsure(*, videos: int = 6, frames: int = 1500, noise: float, seed: int = 0, doubled: float = 1.0) -> tuple[Problem, HeldOut]:
+    """Bouts of 25 frames, and the probabilities of a network that hears each frame's class through noise, ``doubled`` too sure of it."""
+    draw = np.random.default_rng(seed)
+    labels = {f"v{i}": np.repeat(draw.integers(3, size=frames // 25), 25).astype(np.int8) for i in range(videos)}
+    found = {}
+    for name, held in labels.items():
+        heard = 2 * np.eye(3)[held] + draw.normal(0, noise, (frames, 3))
+        exact = np.exp(2 * heard / noise**2 if noise else 20 * heard) ** doubled
+        found[name] = (exact / exact.sum(1, keepdims=True)).astype(np.float32)
+    asked = Problem(name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train=labels, test={})
+    return asked, HeldOut(probabilities=found, labels=labels, part={f"v{i}": i % 3 for i in range(videos)})
+
+
+def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_videos() -> None:
+    asked, held = unsure(noise=2.0, doubled=3.0)
+    found = learn(asked, held)
+    assert found.name != AS_IT_IS
+    assert found.after.smoother is not None
+    assert found.after.temperature is not None
+    assert found.after.temperature.temperature == pytest.approx(3, rel=0.05)
+    assert found.notes == ()
+    assert (found.videos, found.frames) == (6, 9000)
+    fresh, new = unsure(noise=2.0, doubled=3.0, seed=1)
+
+    def score(decided: dict[str, np.ndarray]) -> float:
+        return frame_f1(labels=fresh.train, predicted=decided, classes=CLASSES)
+
+    raw = score({name: decide(probabilities_TC=p) for name, p in new.probabilities.items()})
+    tuned = score({name: found.after.decide(p) for name, p in new.probabilities.items()})
+    assert tuned > raw + 0.1
+    assert tuned == pytest.approx(found.scores[found.name]["macro_f1"], abs=0.05), "judged on parts it was not fitted on: no flattery"
+
+
+def test_where_nothing_helps_nothing_is_done() -> None:
+    asked, held = unsure(noise=0.0)
+    found = learn(asked, held)
+    assert found.name == AS_IT_IS
+    assert found.after.thresholds is None
+    assert found.after.smoother is None
+
+
+def test_one_part_is_said_and_nothing_labelled_leaves_the_network_alone() -> None:
+    asked, held = unsure(noise=1.0, videos=2)
+    one = learn(asked, replace(held, part=dict.fromkeys(held.part, 0)))
+    assert any("judged on the frames they were fitted on" in note for note in one.notes)
+    assert any("learned on 2 videos" in note for note in one.notes)
+    blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held.labels.items()}
+    none = learn(asked, replace(held, labels=blank))
+    assert none.after == After()
+    p = held.probabilities["v0"]
+    assert np.array_equal(none.after.decide(p), p.argmax(1))
+
+
+def test_steps_survive_json_and_damage_is_refused() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 200)
+    several = After(temperature=Temperature(temperature=2.5), thresholds=Thresholds(values=(1.0, 0.2, 0.7)), smoother=Moving(frames=5))
+    for after in (After(), After(overlapping=True), several):
+        again = After.from_dict(json.loads(json.dumps(after.to_dict())))
+        assert again == after
+        assert np.array_equal(again.decide(p), after.decide(p))
+    for broken in ({}, several.to_dict() | {"thresholds": several.to_dict()["temperature"]}, several.to_dict() | {"smoother": {}}):
+        with pytest.raises(BadInput):
+            After.from_dict(broken)
+
+
+def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None:
+    draw = np.random.default_rng(0)
+    labels = {"a": draw.integers(3, size=6 * BLOCK), "b": draw.integers(3, size=6 * BLOCK)}
+    wrong = {share: {name: np.where(draw.random(len(held)) < share, (held + 1) % 3, held) for name, held in labels.items()}
+             for share in (0.1, 0.102, 0.2)}  # fmt: skip
+    decided = {"much worse": wrong[0.2], "the same": wrong[0.102], "good": wrong[0.1]}
+    assert not_worse(labels=labels, decided=decided, classes=CLASSES) == ["the same", "good"]
+    blocks = [np.concatenate([held[at : at + BLOCK] for held in (one["a"], one["b"])]) for one in (labels, wrong[0.1], wrong[0.2])
+              for at in range(0, 6 * BLOCK, BLOCK)]  # fmt: skip
+    truth, good, bad = (blocks[6 * i : 6 * i + 6] for i in range(3))
+    gaps = []
+    for _ in range(50):
+        picked = draw.integers(6, size=6)
+        true, first, second = (np.concatenate([part[i] for i in picked]) for part in (truth, good, bad))
+        gaps.append(np.mean([f1_score(true == c, first == c) - f1_score(true == c, second == c) for c in (0, 1)]))
+    assert np.mean(gaps) > 5 * np.std(gaps), "the slow way sees the difference as well"
+    flat = {"first": wrong[0.2], "second": wrong[0.2]}
+    assert not_worse(labels={name: np.full_like(held, 2) for name, held in labels.items()}, decided=flat, classes=CLASSES) == list(flat)
+
+
+def test_every_video_is_held_out_once_and_of_all_problems_at_the_same_time() -> None:
+    _, labels = world(videos=6, frames=100)
+    names = list(labels)
+    first = problem(labels, test=(), name="first")
+    second = replace(first.only(names[2:]), name="second")
+    alone = replace(first.only(names[:1]), name="alone")
+    nobody = replace(first, train={}, name="nobody")
+    asked = [first, second, alone, nobody]
+    dealt = deal(asked, parts=3, share=0.25, seed=0)
+    assert len(dealt) == 3
+    for p, held in ((0, first), (1, second)):
+        assert sorted(name for sides in dealt for name in sides[p][1]) == sorted(held.train)
+    for sides in dealt:
+        out = set(sides[0][1])
+        assert set(sides[0][0].train) == set(names) - out
+        assert set(sides[1][0].train) == set(names[2:]) - out
+        assert not sides[3][0].train
+        assert not sides[3][1]
+        if names[0] in out:  # the only video of a problem keeps its first part for fitting
+            fitted, scored = sides[2][0].train[names[0]], sides[2][1][names[0]]
+            assert not ((fitted != UNLABELLED) & (scored != UNLABELLED)).any()
+            assert (scored != UNLABELLED).any()
+        else:
+            assert set(sides[2][0].train) == {names[0]}
+    assert len(deal([first], parts=9, share=0.25, seed=0)) == 6
+    assert len(deal([first], parts=1, share=0.25, seed=0)) == 1
+
+
+def test_rare_classes_stay_where_networks_are_fitted() -> None:
+    labels = {f"v{i}": np.full(50, 2, np.int8) for i in range(6)}
+    for name in ("v1", "v4"):
+        labels[name][:10] = 0
+    for seed in range(5):
+        for sides in deal([problem(labels, test=())], parts=3, share=0.25, seed=seed):
+            assert any((held == 0).any() for held in sides[0][0].train.values())
+
+
+def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() -> None:
+    material, labels = world(videos=6, frames=200)
+    asked = problem(labels, test=())
+    (found,) = held_out(material, [asked], TUNING, None, seed=0, stop=5)
+    assert set(found.probabilities) == set(asked.train)
+    part = found.part["v0"]
+    inside = asked.only([name for name in asked.train if found.part[name] != part])
+    ((_, _, model),) = fit(material, [inside], TUNING, embedder=None, seed=0, stops=[5])
+    assert np.array_equal(model.predict(material, [asked], [["v0"]])[0]["v0"], found.probabilities["v0"])
+
+
+def test_nothing_is_learned_from_test_labels() -> None:
+    material, labels = world(videos=6, frames=200, noise=2.0)
+    asked = problem(labels)
+    lies = replace(asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()})
+    one, other = (learn_after(material, [p], TUNING, None, seed=0, stop=20)[0].to_dict() for p in (asked, lies))
+    assert one == other
+
+
+def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
+    draw = np.random.default_rng(0)
+    labels = {f"v{i}": (draw.random((2000, 2)) < (0.3, 0.03)).astype(np.int8) for i in range(4)}
+    shy = {name: np.clip(0.2 * held + draw.normal(0.1, 0.03, held.shape), 0.01, 0.99) for name, held in labels.items()}
+    asked = Problem(name="p", task="t", classes=("sniff", "groom"), annotator="", overlapping=True, train=labels, test={})
+    found = learn(asked, HeldOut(probabilities=shy, labels=labels, part={name: i for i, name in enumerate(labels)}))
+    assert found.after.thresholds is not None
+    decided = {name: found.after.decide(p) for name, p in shy.items()}
+    assert frame_f1(labels=labels, predicted=decided, classes=asked.classes) > 0.95
+    assert found.scores[AS_IT_IS]["macro_f1"] < 0.7

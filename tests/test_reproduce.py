@@ -1,0 +1,125 @@
+"""The whole table, made small, from start to end on a real Ray; and going on with one that was interrupted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import finetune.joint
+import finetune.reproduce
+from finetune.baseline_fit import gather_inputs, label_videos
+from finetune.baselines import build_baseline, published_network
+from finetune.fit import score_problems
+from finetune.metrics import over_seeds
+from finetune.paper_runs import RowFolder
+from finetune.predictions import read_predictions
+from pretrain.errors import BadInput
+from pretrain.pose.annotations import write_labels
+from pretrain.pose.arena import ORIGIN, arena, recordings
+from pretrain.pose.schema import CALMS21
+from pretrain.pose.store import Store
+from pretrain.pose.store_writer import StoreWriter
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+TINY = [
+    "conv1d.widths=[4,4,4]", "conv1d_augmented.widths=[4,4,4]", "joint.window=64",
+    "joint.cpc.horizons=[8]", "joint.encoder.width=8", "joint.encoder.context_width=8", "joint.encoder.contexter=1", "joint.members=2",
+    "joint.epochs=2",
+]  # fmt: skip
+SMALL = ["--seeds", "2", "--epochs-share", "0.002", *(word for pair in TINY for word in ("--set", pair))]
+ROWS = ["task1_conv1d", "task1_conv1d_features", "task2_zero_shot", "task2_transfer", "task3_transfer", "joint_inductive"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An arena with 32 features a frame beside the poses, as the task-programming ones come."""
+    place = tmp_path_factory.mktemp("arena") / "store"
+    draw, labels = np.random.default_rng(0), []
+    with StoreWriter(place, CALMS21, origin=ORIGIN) as writer:
+        for video, noted in arena(recordings(15_000)):
+            features = draw.normal(size=(len(video.position_TMKX), 32)).astype(np.float32)
+            writer.add(replace(video, features={"task_programming": features}))
+            labels += noted
+        write_labels(writer, labels)
+    return str(place)
+
+
+def results(out: Path) -> dict[str, dict[str, object]]:
+    return {path.parent.name: json.loads(path.read_text()) for path in (out / "rows").glob("*/result.json")}
+
+
+def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "paper"
+    finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--rows", *ROWS])
+    found = results(out)
+    assert set(found) == {*ROWS, "task1_conv1d_augmented"}
+    assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert "NOT COMPARABLE" in capsys.readouterr().out
+    for name, held in found.items():
+        for task, scores in held["tasks"].items():
+            by_seed = {}
+            for seed in (42, 43):
+                problems, given, _ = zip(
+                    *read_predictions(out / "rows" / name / task / "predictions" / f"seed-{seed}.parquet"), strict=True
+                )
+                by_seed[seed] = score_problems(problems, given, [problem.test for problem in problems])
+            again = over_seeds(by_seed)
+            assert len(again.problems) == {"classic_classification": 0, "annotation_style_transfer": 5, "new_behaviors": 7}[task]
+            for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map"):
+                assert scores[key] == pytest.approx(getattr(again, key), abs=1e-9), (name, task, key)
+    assert {"classic_classification", "annotation_style_transfer", "new_behaviors"} == set(found["joint_inductive"]["tasks"])
+    assert not list(out.rglob("*.npz")), "probabilities of finished seeds are kept twice"
+
+    # Zero-shot is Task 1's network of the same seed, as it is.
+    zero, transferred = (
+        next(read_predictions(out / "rows" / name / "annotation_style_transfer" / "predictions" / "seed-43.parquet"))[1]
+        for name in ("task2_zero_shot", "task2_transfer")
+    )
+    settings = published_network("conv1d_augmented", {"widths": [4, 4, 4]})
+    network = build_baseline(settings, inputs=28, classes=4)
+    weights = RowFolder(out, "task1_conv1d_augmented").weights(43)
+    network.load_state_dict({key: torch.tensor(held) for key, held in weights.items()})
+    video = sorted(zero)[0]
+    said = label_videos(network, gather_inputs(Store(store), [video]), [video], settings)[video]
+    np.testing.assert_allclose(zero[video], said, atol=1e-6)
+    assert not np.allclose(transferred[video], said, atol=1e-4)
+
+    # A row that is gone is run again, to the same end; the others are not touched.
+    before = {name: (out / "rows" / name / "result.json").stat().st_mtime_ns for name in found}
+    seed = out / "rows" / "task1_conv1d" / "classic_classification" / "seed-43.json"
+    (out / "rows" / "task1_conv1d" / "result.json").unlink()
+    seed.unlink()
+    finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--rows", "task1_conv1d", "joint_inductive", "--resume"])
+    assert results(out)["task1_conv1d"]["tasks"] == found["task1_conv1d"]["tasks"]
+    after = {name: (out / "rows" / name / "result.json").stat().st_mtime_ns for name in found}
+    assert {name for name in found if before[name] != after[name]} == {"task1_conv1d"}
+    with pytest.raises(BadInput, match="begun with other settings"):
+        finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--seeds", "3", "--resume"])
+
+
+def test_the_joint_model_alone_and_with_what_was_asked_for(ray_here: None, store: str, tmp_path: Path) -> None:
+    words = [word for pair in TINY if pair.startswith("joint.") for word in ("--set", pair.removeprefix("joint."))]
+    finetune.joint.main(["--data", store, "--out", str(tmp_path / "joint"), "--transductive", "--seeds", "1", "--epochs-share", "0.002",
+                         *words, "--set", "members=1"])  # fmt: skip
+    (name, held), = results(tmp_path / "joint").items()  # fmt: skip
+    assert name == "joint_transductive"
+    assert "TRANSDUCTIVE" in held["title"]
+    assert "TRANSDUCTIVE" in (tmp_path / "joint" / "table.md").read_text(encoding="utf-8")
+
+
+def test_what_is_wrong_is_said_before_anything_starts(store: str, tmp_path: Path) -> None:
+    for words, said in (
+        (["--rows", "task9"], "there is no row 'task9'"), (["--set", "conv9.epochs=1"], "files are: "), (["--seeds", "0"], "--seeds is 0"),
+        (["--epochs-share", "2"], "--epochs-share 2"), (["--rows", "encoder"], "no --encoder was given"),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match=said):
+            finetune.reproduce.main(["--data", store, "--out", str(tmp_path / "none"), *words])
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(BadInput, match="--data is required"):
+        finetune.reproduce.main([])
