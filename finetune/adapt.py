@@ -2,7 +2,7 @@ r"""Learns where a head should start, on all behaviours of a store that are *not
 
     python finetune/adapt.py --encoder runs/mine --data STORE --task S1 --out runs/start
     python finetune/run.py --encoder runs/start --data STORE --task S1 --videos 1 --trials 1 --set start=runs/start \
-        --set optimiser=sgd --set lr=0.1 --set steps=10 --set balanced_sampling=1
+        --set optimiser=sgd --set lr=0.1 --set steps=100 --set balanced_sampling=1
 
 Every behaviour of the other label sets, against the rest, is a small task that is fitted in a few steps, again and again; kept are
 the weights from which this goes best (MAML, Finn et al. 2017). --method anil learns the head and leaves the encoder as it is, maml
@@ -92,6 +92,9 @@ def main(words: list[str] | None = None) -> None:
         losses, lr = learn_start(model, material, behaviours, tuning, episodes, seed=args.seed, told=lambda loss: bar.update())
     tenth = max(1, len(losses) // 10)
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
+    if not last < first:
+        log.warning("the loss has not fallen (%.3f, in the end %.3f): more meta_steps, or a smaller outer_lr, may help; this start does not",
+                    first, last)  # fmt: skip
 
     save_encoder(out, embedder, made_by={**about, args.method: args.task})
     save_start(
@@ -109,7 +112,7 @@ def main(words: list[str] | None = None) -> None:
     print(f"learned on {len(behaviours)} behaviours: {', '.join(problem.name for problem in behaviours)}\n"
           f"loss on windows of other videos after {episodes.inner_steps} steps: {first:.3f}, in the end {last:.3f}\n"
           f"go on: python finetune/run.py --encoder {out} --data {args.data} --task {args.task} --trials 1 --set start={out} "
-          f"--set optimiser=sgd --set lr={lr:.3g} --set steps={2 * episodes.inner_steps} --set balanced_sampling=1{more}")  # fmt: skip
+          f"--set optimiser=sgd --set lr={lr:.3g} --set steps={20 * episodes.inner_steps} --set balanced_sampling=1{more}")  # fmt: skip
 
 
 if __name__ == "__main__":

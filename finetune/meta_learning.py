@@ -44,7 +44,7 @@ class Episodes:
     inner_steps: int = 5
     inner_lr: float = 0.1
     """Step length to begin with; it is learned along (Li et al. 2017)."""
-    outer_lr: float = 0.01
+    outer_lr: float = 0.003
     """Peak rate of Adam."""
     first_order: bool = False
     """Whether the outer gradient passes by the inner steps: cheaper, nearly as good (Finn et al. 2017)."""
@@ -189,7 +189,7 @@ def learn_start(
                            f"{episodes.outer_lr}")  # fmt: skip
         optimiser.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights.values(), 10.0)
+        nn.utils.clip_grad_norm_(weights.values(), 1.0)
         optimiser.step()
         schedule.step()
         found.append(total.item())

@@ -94,14 +94,20 @@ def cut(
 
 
 def _joined(runs: Sequence[Sequence[int]], shortest: int) -> list[tuple[int, int]]:
-    """Runs of at least ``shortest`` frames; a gap between two keeps them apart."""
+    """Short runs with what follows, and the last with what went before; a gap between two keeps them apart."""
     found: list[tuple[int, int]] = []
     for start, stop in runs:
-        if found and found[-1][1] == start and (found[-1][1] - found[-1][0] < shortest or stop - start < shortest):
+        if found and found[-1][1] == start and found[-1][1] - found[-1][0] < shortest:
             found[-1] = (found[-1][0], stop)
         else:
             found.append((start, stop))
-    return found
+    whole: list[tuple[int, int]] = []
+    for start, stop in found:
+        if whole and whole[-1][1] == start and stop - start < shortest:
+            whole[-1] = (whole[-1][0], stop)
+        else:
+            whole.append((start, stop))
+    return whole
 
 
 def _parted(runs: Sequence[tuple[int, int]], longest: int) -> list[tuple[int, int]]:

@@ -80,7 +80,9 @@ def test_a_start_learned_on_other_behaviours_needs_few_labels(tmp_path: Path) ->
     tuning = Tuning(head=HEAD, window=32, steps=10, batch=4, optimiser="sgd", balanced_sampling=1.0)
     torch.manual_seed(0)
     head = build_head(HEAD, 40, [2])
-    losses, lr = learn_start(Model(head, None), material, behaviours, tuning, Episodes(meta_steps=100, inner_steps=3, inner_lr=0.4), seed=0)
+    losses, lr = learn_start(
+        Model(head, None), material, behaviours, tuning, Episodes(meta_steps=100, inner_steps=3, inner_lr=0.4, outer_lr=0.01), seed=0
+    )
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.1
     save_start(tmp_path, head, head_settings=HEAD, about={"behaviours": [f"b{k}" for k in range(1, 7)]})
     tuning = replace(tuning, lr=lr)

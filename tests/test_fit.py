@@ -16,8 +16,9 @@ from finetune.labels import Problem, draw_budget
 from finetune.losses import class_weights
 from finetune.material import Material
 from finetune.sampling import WindowDraw
-from finetune.settings import Tuning
+from finetune.settings import TASKS, Tuning
 from pretrain.components import names
+from pretrain.config import read
 from pretrain.errors import BadInput
 from tests.worlds import MICE, embedder_of, windows_of
 
@@ -264,3 +265,9 @@ def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
 def test_settings_that_cannot_be_are_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         Tuning().with_choice(settings)
+
+
+@pytest.mark.parametrize("task", sorted(path.stem for path in TASKS.glob("*.yaml")))
+@pytest.mark.parametrize("name", names("finetune.heads"))
+def test_any_head_can_be_asked_for_by_its_name_alone(task: str, name: str) -> None:
+    build_head(read(Tuning, task, TASKS, {"head.name": name}).head, 8, [3])

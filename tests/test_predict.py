@@ -30,6 +30,8 @@ from pretrain.pose.annotations import UNLABELLED
 from pretrain.pose.label_formats import read_label_files
 from pretrain.pose.windows import Pose
 
+PLAIN: dict[str, object] = {"edges": None, "mirror_pairs": None, "axis": None}
+"""Of a file that says nothing of bones."""
 MOUSE = Problem(name="task", task="task", classes=("attack", "sniff face", "other"), annotator="", overlapping=False, train={}, test={})
 BOTH = Problem(name="acts", task="acts", classes=("sniff", "groom"), annotator="", overlapping=True, train={}, test={})
 AFTER = After(temperature=Temperature(temperature=2.0), thresholds=Thresholds(values=(1.0, 0.8, 0.9)), smoother=Moving(frames=3))
@@ -58,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tracks(folder: Path, name: str = "m1", *, frames: int = 300, fps: float = 30.0, seed: int = 0, **more: object) -> Path:
     position, confidence = wander(MICE, frames, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"keypoints": np.array(MICE.keypoints), "animals": np.array(MICE.animals), "fps": fps}
+    names = {"keypoints": np.array(MICE.keypoints), "animals": np.array(MICE.animals), "fps": fps, **PLAIN}
     return write_npz(folder / f"{name}.npz", World(position.astype(float), confidence.astype(float)), **(names | more))
 
 
@@ -184,7 +186,7 @@ def test_a_store_and_its_files_are_labelled_alike_and_problems_get_folders(run: 
     position, confidence = wander(MICE, 150, seed=4)
     confidence = np.round(confidence * 255) / 255  # as a store keeps it
     write_npz(tmp_path / "video 0.npz", World(position.astype(float), confidence.astype(float)), keypoints=np.array(MICE.keypoints),
-              animals=np.array(MICE.animals), fps=30.0)  # fmt: skip
+              animals=np.array(MICE.animals), fps=30.0, **PLAIN)  # fmt: skip
     said = []
     for poses in (store.uri, str(tmp_path / "video 0.npz")):
         out = tmp_path / f"out {len(said)}"
@@ -199,7 +201,7 @@ def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> No
     position, confidence = wander(MICE, 100, seed=5, missing=0)
     twice = np.repeat(position, 2, axis=0)
     twice[1:-1:2] = (position[:-1] + position[1:]) / 2
-    names = {"keypoints": np.array(MICE.keypoints), "animals": np.array(MICE.animals), "fps": None}
+    names = {"keypoints": np.array(MICE.keypoints), "animals": np.array(MICE.animals), "fps": None, **PLAIN}
     said = []
     for name, held, sure, fps in (("a", position, confidence, 30), ("b", twice, np.repeat(confidence, 2, axis=0), 60)):
         write_npz(tmp_path / f"{name}.npz", World(held.astype(float), sure.astype(float)), **names)

@@ -44,8 +44,8 @@ def test_a_video_is_cut_into_predicted_bouts() -> None:
     p[np.arange(200), labels] = 0.6
     z = np.arange(200, dtype=np.float32)[:, None]
     found = cut("v", MOUSE, labels, p, z, shortest=10, longest=60)
-    # Three frames of attack go to the bout before them; what is longer than two seconds is parted evenly.
-    assert [(held.start, held.stop) for held in found] == [(0, 52), (52, 103), (103, 123), (123, 153), (153, 200)]
+    # Three frames of attack go with what follows; what is longer than two seconds is parted evenly.
+    assert [(held.start, held.stop) for held in found] == [(0, 50), (50, 100), (100, 123), (123, 153), (153, 200)]
     assert [held.guess for held in found] == ["other", "other", "other", "attack", "sniff face"]
     np.testing.assert_allclose([held.uncertainty for held in found], 0.6)
     np.testing.assert_allclose(found[-1].z_D, [176])
@@ -53,6 +53,8 @@ def test_a_video_is_cut_into_predicted_bouts() -> None:
     free[50:160] = False
     for held in cut("v", MOUSE, labels, p, z, shortest=10, longest=60, free_T=free):
         assert free[held.start : held.stop].all()
+    ends = np.array([0] * 50 + [1] * 4)
+    assert [(held.start, held.stop) for held in cut("v", MOUSE, ends, p[:54], z[:54], shortest=10, longest=60)] == [(0, 54)]
 
 
 def test_of_the_uncertain_those_unlike_each_other_and_the_labelled_come_first() -> None:
@@ -134,7 +136,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_list_is_written_of_what_nobody_labelled(run: Path, store: str, tmp_path: Path) -> None:  # noqa: F811
     out = tmp_path / "list.csv"
-    main(["--model", str(run), "--data", store, "--number", "9", "--labels-of", "task", "--out", str(out)])
+    main(["--model", str(run), "--data", store, "--number", "9", "--labels-of", "task", "--out", str(out), "--shortest", "0.5"])
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == [str(i) for i in range(1, 10)]
@@ -157,7 +159,8 @@ def test_a_list_is_written_of_what_nobody_labelled(run: Path, store: str, tmp_pa
 def test_recordings_that_nobody_labelled_are_taken_as_they_are(run: Path, tmp_path: Path) -> None:  # noqa: F811
     path = tracks(tmp_path / "new", frames=200, fps=60.0)
     out = tmp_path / "list"
-    main(["--model", str(run), "--poses", str(path), "--number", "3", "--labels-of", "task", "--out", str(out)])
+    main(["--model", str(run), "--poses", str(path), "--number", "3", "--labels-of", "task", "--out", str(out),
+          "--shortest", "0.3"])  # fmt: skip
     with (tmp_path / "list.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
