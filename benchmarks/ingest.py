@@ -20,9 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from pretrain.pose.calms21 import find_sources, read, total_bytes, write_officia
 from pretrain.pose.official.counts import CLASSES, CLASSIC
 from pretrain.pose.schema import CALMS21, Video
 from pretrain.pose.store_writer import StoreWriter
+
+if TYPE_CHECKING:
+    import measure
 
 SEQUENCE_FRAMES = 20_000
 LABELLED_SHARE = 0.1
@@ -83,7 +86,8 @@ def json_load(folder: Path, out: Path) -> dict[str, float]:
     return {"bytes": path.stat().st_size, "frames": frames}
 
 
-WAYS = {"to the store": whole_road, "reading alone": reading_alone, "json.load, one part": json_load}
+WHOLE = "to the store"
+WAYS = {WHOLE: whole_road, "reading alone": reading_alone, "json.load, one part": json_load}
 
 
 def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
@@ -96,71 +100,80 @@ def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
 
 
 def run_way(way: str, folder: Path, out: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     started, cpu = time.perf_counter(), time.process_time()
     found = WAYS[way](folder, out)
     found |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
-    unit = 1 if sys.platform == "darwin" else 1024
-    found |= {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, "imports_mib": before * unit / 2**20}
+    found |= {"peak_mib": peak_mib(), "imports_mib": before}
     print(json.dumps(found))
 
 
-def report(frames: int, found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
-    rows = []
-    print(f"\n{frames:,} frames, {found['to the store'][0]['bytes'] / 1e9:.2f} GB of JSON (best of runs; a core's second is CPU time)")
-    print(f"{'':22}{'MB/s':>8}{'MB/core-s':>11}{'frames/s':>12}{'us/frame':>10}{'peak MiB':>10}{'spread':>9}")
+def peak_mib() -> float:
+    """Peak memory of this process. On Linux getrusage also remembers the process that started this one, so it is not asked there."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return int(lines["VmHWM"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
+
+
+def add_figures(report: measure.Report, frames: int, found: dict[str, list[dict[str, float]]]) -> None:
+    """Rates and memory of one size."""
+    size = f"{frames / 1e6:g} million"
+    report.note(f"{size} frames are {found[WHOLE][0]['bytes'] / 1e9:.2f} GB of JSON")
     for way, runs in found.items():
-        best, fastest = min(r["seconds"] for r in runs), min(r["cpu_seconds"] for r in runs)
-        size, count, peak = runs[0]["bytes"], runs[0]["frames"], max(r["peak_mib"] for r in runs)
-        spread = max(r["seconds"] for r in runs) / best
-        row = {"way": way, "frames": count, "mb_per_s": size / 1e6 / best, "mb_per_core_s": size / 1e6 / fastest,
-               "frames_per_s": count / best, "us_per_frame": best / count * 1e6, "peak_mib": peak,
-               "spread": spread, "runs": runs}  # fmt: skip
-        rows.append(row)
-        print(f"{way:22}{row['mb_per_s']:8.0f}{row['mb_per_core_s']:11.0f}{row['frames_per_s']:12,.0f}{row['us_per_frame']:10.2f}"
-              f"{peak:10.0f}{spread:8.2f}x")  # fmt: skip
-    return rows
+        goal = {"at_least": 150.0} if way == WHOLE else {}
+        report.add(f"{size}, {way}", [run["bytes"] / 1e6 / run["seconds"] for run in runs], "MB/s")
+        report.add(f"{size}, {way}: by CPU time", [run["bytes"] / 1e6 / run["cpu_seconds"] for run in runs], "MB/core-s", **goal)
+        report.add(f"{size}, {way}: frames", [run["frames"] / run["seconds"] for run in runs], "frames/s")
+        limit = {"at_most": 1024.0} if way == WHOLE else {}
+        report.add(f"{size}, {way}: peak memory", [run["peak_mib"] for run in runs], "MiB", **limit)
 
 
-def compare(sizes: list[int], repeats: int, zipped: bool, out: str | None) -> None:
-    results = []
-    for frames in sizes:
-        with tempfile.TemporaryDirectory() as temporary:
-            top = Path(temporary)
-            needed, free = frames * BYTES_PER_FRAME * (1 + zipped), shutil.disk_usage(top).free
-            if needed > free:
-                raise BadInput(f"--frames {frames:,} needs {needed / 1e9:.0f} GB in {top.parent}, {free / 1e9:.0f} are free: set TMPDIR")
-            started = time.perf_counter()
-            write_official(top / "official", recordings(frames), zipped=zipped)
-            seconds = time.perf_counter() - started
-            ways = [way for way in WAYS if not (zipped and way.startswith("json.load"))]
-            found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-            for _ in range(repeats):
-                for way in ways:
-                    found[way].append(measured(way, top / "official", top / "store"))
-            rows = report(frames, found)
-            print(f"{'writing it':22}{rows[0]['runs'][0]['bytes'] / 1e6 / seconds:8.0f}{'':11}{frames / seconds:12,.0f}")
-            results.append({"frames": frames, "zipped": zipped, "written_frames_per_s": frames / seconds, "ways": rows})
-    print(json.dumps(results) if out is None else f"written to {out}")
-    if out is not None:
-        Path(out).write_text(json.dumps(results, indent=1))
+def compare(report: measure.Report, frames: int, args: argparse.Namespace) -> None:
+    """One size, all ways in turns."""
+    import measure
+
+    with tempfile.TemporaryDirectory() as temporary:
+        top = Path(temporary)
+        needed, free = frames * BYTES_PER_FRAME * (1 + args.zipped), shutil.disk_usage(top).free
+        if needed > free:
+            raise BadInput(f"--frames {frames:,} needs {needed / 1e9:.0f} GB in {top.parent}, {free / 1e9:.0f} are free: set TMPDIR")
+        written = measure.seconds(lambda: write_official(top / "official", recordings(frames), zipped=args.zipped))
+        ways = [way for way in WAYS if not (args.zipped and way.startswith("json.load"))]
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        for _ in range(args.turns):
+            for way in ways:
+                found[way].append(measured(way, top / "official", top / "store"))
+    add_figures(report, frames, found)
+    report.add(f"{frames / 1e6:g} million, writing the JSON", frames / written, "frames/s")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, nargs="+", default=[600_000], metavar="N")
-    parser.add_argument("--repeats", type=int, default=3)
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the benchmark."""
+    import measure  # and with it torch, whose memory is not to be counted where a way is measured
+
+    parser = measure.new_parser(__doc__, turns=3)
+    parser.add_argument("--frames", type=int, nargs="+", default=[600_000], metavar="N", help="sizes (%(default)s)")
     parser.add_argument("--zipped", action="store_true", help="read the archives in place")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there instead of printing them")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.way:
-        run_way(given.way, given.folder, given.out)
-    else:
-        compare(given.frames, given.repeats, given.zipped, given.json)
+    args = measure.parse(parser, words)
+    if min(args.frames) < 1:
+        raise BadInput("--frames must be at least 1")
+    report = measure.Report("ingest", "CalMS21's official JSON into a store, beside json.load", measure.settings_of(args))
+    for frames in args.frames:
+        compare(report, frames, args)
+    report.finish(args.json)
+
+
+def measure_one_way() -> None:
+    """The work of a measuring process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--way", choices=WAYS, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    run_way(args.way, args.folder, args.out)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(exit_status(measure_one_way if "--way" in sys.argv else main))

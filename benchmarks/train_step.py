@@ -1,0 +1,198 @@
+"""The whole training step: floating-point use beside a bare matrix product, windows a second beside LISBET, task programming beside TREBA.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --lisbet ENVIRONMENT/bin/python      an interpreter that has the package `lisbet`; it then takes turns
+
+A step is what a run does between two batches: cut the windows, two views, features, encoder, loss, gradient, clipping, optimiser.
+Its operations are what torch.utils.flop_counter counts, a product and a sum as two: matrix products and convolutions of encoder and loss,
+forward and backward. Views, features, norms and the optimiser take time but count nothing. The bare product is one square
+matrix times another, of the type that the step multiplies in. Every window that goes through the encoder forward and backward counts: two
+views of it, two windows. The frames are random walks that lie in memory.
+
+LISBET trains as it comes (window 200, four tasks, a loader process for each), in its own process, in turn with ours at window 200 and about
+its 75,620 parameters; its loaders go on filling their queues while ours runs, which favours it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import measure
+import torch
+import yaml
+from steps import Training, learner_of, recipe_of
+from torch.utils.flop_counter import FlopCounterMode
+from walks import Resident
+
+from pretrain.errors import BadInput, exit_status
+from pretrain.learner import multiplies_bf16
+
+WIDE = "{name: tcn, width: 256, layers: 6}"
+SMALL = "{name: tcn, width: 48, layers: 7}"  # 74,976 parameters with the recipe's features
+LISBET_WINDOW, TREBA_RATE = 200, 130
+
+
+class Step:
+    """A training step that can be called again and again."""
+
+    def __init__(self, recipe_name: str, changes: Mapping[str, Any], *, frames: int) -> None:
+        recipe = recipe_of(recipe_name, changes)
+        self._frames = Resident(frames, window=recipe.window, batch=recipe.batch)
+        self.recipe, self.learner = recipe, learner_of(recipe)
+        self._training = Training(recipe, self.learner)
+        self._done = 0
+
+    def __call__(self) -> None:
+        """The next step."""
+        self._training.step(self._frames.windows(self._done))
+        self._done += 1
+
+    @property
+    def windows(self) -> int:
+        """That go through the encoder, forward and backward."""
+        return self.recipe.batch * self.learner.objective.views
+
+    @property
+    def parameters(self) -> int:
+        """Of the encoder."""
+        return sum(weight.numel() for weight in self.learner.embedder.encoder.parameters())
+
+    def operations(self) -> int:
+        """Of one step, as the counter of torch counts them."""
+        with FlopCounterMode(display=False) as counter:
+            self()
+        return int(counter.get_total_flops())
+
+
+def matrix_product(size: int, dtype: torch.dtype) -> Callable[[], object]:
+    """One product of square matrices: 2 size^3 operations."""
+    left, right = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    out = torch.empty(size, size, dtype=dtype)
+    return lambda: torch.mm(left, right, out=out)
+
+
+def against_matrix_product(report: measure.Report, args: argparse.Namespace) -> None:
+    """Operations a second of the contrastive step, wide and small."""
+    half = multiplies_bf16("cpu") if args.precision == "auto" else args.precision == "bf16"
+    product = matrix_product(args.matrix, torch.bfloat16 if half else torch.float32)
+    changes = {"precision": "bf16" if half else "float32", "window": args.window, "batch": args.batch}
+    named = {"wide": (args.wide, 0.4), "small": (args.small, 0.2)}
+    steps = {
+        name: Step("contrastive", changes | {"encoder": yaml.safe_load(spec)}, frames=args.frames) for name, (spec, _) in named.items()
+    }
+    operations = {name: step.operations() for name, step in steps.items()}
+    spent = measure.take_turns({"product": product, **steps, "product again": product}, turns=args.turns)
+    bare = [(a + b) / 2 for a, b in zip(spent["product"], spent["product again"], strict=True)]
+    rate = measure.rates(2 * args.matrix**3 / 1e9, bare)
+    report.add(f"matrix product of {args.matrix}, {changes['precision']}", rate, "GFLOP/s")
+    for name, step in steps.items():
+        used = measure.rates(operations[name] / 1e9, spent[name])
+        report.add(f"{name}: {step.recipe.encoder}, parameters", step.parameters, "")
+        report.add(f"{name}: operations of a step", operations[name] / 1e9, "GFLOP")
+        report.add(f"{name}: step", used, "GFLOP/s")
+        report.add(f"{name}: share of the matrix product", measure.ratios(used, rate), "", at_least=named[name][1])
+        report.add(f"{name}: windows of {args.window}, forward and backward", measure.rates(step.windows, spent[name]), "windows/s")
+    report.note(f"multiplied in {changes['precision']}; the counter sees no operations in views, features, norms and optimiser")
+
+
+@contextmanager
+def lisbet(python: str, *, batches: int, threads: int) -> Iterator[tuple[dict[str, Any], Callable[[], float]]]:
+    """LISBET in a process of its own: what it is, and a turn of it in seconds by its own clock."""
+    command = [python, str(Path(__file__).with_name("lisbet_steps.py")), "--batches", str(batches), "--threads", str(threads)]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise BadInput(f"--lisbet {python}: {error}") from error
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
+
+    def answer() -> dict[str, Any]:
+        assert process.stdout is not None and process.stderr is not None  # noqa: PT018
+        line = process.stdout.readline()
+        if not line:
+            raise BadInput(f"--lisbet {python}: it ended: {process.stderr.read()[-500:]}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def turn() -> float:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        return float(answer()["seconds"])
+
+    try:
+        yield answer(), turn
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def against_lisbet(report: measure.Report, args: argparse.Namespace) -> None:
+    """Windows a second at window 200 and equal parameters."""
+    changes = {"window": LISBET_WINDOW, "batch": args.batch, "encoder": yaml.safe_load(args.small)}
+    step = Step("contrastive", changes, frames=args.frames)
+    what = f"ours, {step.parameters:,} parameters, windows of {LISBET_WINDOW}"
+    if args.lisbet is None:
+        spent = measure.take_turns({what: step}, turns=args.turns)[what]
+        report.add(what, measure.rates(step.windows, spent), "windows/s")
+        report.note("LISBET was not run: give --lisbet an interpreter that has it")
+        return
+    with lisbet(args.lisbet, batches=args.lisbet_batches, threads=args.threads) as (theirs, turn):
+        mine, other = [], []
+        for place in range(-1, args.turns):
+            spent_s, its_s = measure.seconds(step), turn()
+            if place >= 0:
+                mine.append(step.windows / spent_s)
+                other.append(theirs["windows"] / its_s)
+    report.add(what, mine, "windows/s")
+    report.add(f"LISBET {theirs['version']}, {theirs['parameters']:,} parameters, windows of {theirs['window']}", other, "windows/s")
+    report.add("ours against LISBET", measure.ratios(mine, other), "x", at_least=5)
+
+
+def against_treba(report: measure.Report, args: argparse.Namespace) -> None:
+    """Trajectories a second of task programming; each counts once, though both of its views are learned from."""
+    modes = {"differentiable": "differentiable programs", "published": "learned approximators"}
+    steps = {mode: Step("task_programming", {"objective.mode": mode, "batch": args.batch}, frames=args.frames) for mode in modes}
+    spent = measure.take_turns(steps, turns=args.turns)
+    for mode, step in steps.items():
+        objective: Any = step.learner.objective
+        rate = measure.rates(step.recipe.batch * objective.trajectories, spent[mode])
+        code, frames = objective.code, objective.frames
+        what = f"task programming, {modes[mode]}: trajectories of {frames} frames, {code} numbers"
+        report.add(what, rate, "trajectories/s", at_least=20 * TREBA_RATE)
+    report.add("learned approximators against differentiable programs, time of a step",
+               measure.ratios(spent["published"], spent["differentiable"]), "x")  # fmt: skip
+    report.note(f"TREBA itself ran at {TREBA_RATE} trajectories/s on another two-core machine; it was not run here")
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the benchmark."""
+    parser = measure.new_parser(__doc__, turns=5)
+    parser.add_argument("--frames", type=int, default=120_000, help="frames in memory (%(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="windows of a batch (%(default)s)")
+    parser.add_argument("--window", type=int, default=128, help="frames of a window, for the comparison with the product (%(default)s)")
+    parser.add_argument("--matrix", type=int, default=2048, help="rows of the bare product (%(default)s)")
+    parser.add_argument("--wide", default=WIDE, metavar="YAML", help="the wide encoder (%(default)s)")
+    parser.add_argument("--small", default=SMALL, metavar="YAML", help="the small encoder (%(default)s)")
+    parser.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto", help="of products (%(default)s)")
+    parser.add_argument("--lisbet", metavar="PYTHON", help="interpreter of an environment that has the package lisbet")
+    parser.add_argument("--lisbet-batches", type=int, default=4, help="its batches (of four tasks) in a turn (%(default)s)")
+    args = measure.parse(parser, words)
+    report = measure.Report("train_step", "the contrastive step beside a matrix product, LISBET and TREBA", measure.settings_of(args))
+    against_matrix_product(report, args)
+    against_lisbet(report, args)
+    against_treba(report, args)
+    report.finish(args.json)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))
