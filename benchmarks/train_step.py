@@ -36,6 +36,7 @@ from pretrain.learner import multiplies_bf16
 
 WIDE = "{name: tcn, width: 256, layers: 6}"
 SMALL = "{name: tcn, width: 48, layers: 7}"  # 74,976 parameters with the recipe's features
+CHEAP = "{name: two_rate, width: 56, narrow: 32, dim: 56, layers: 4}"  # 75,472; fewer operations a frame
 LISBET_WINDOW, TREBA_RATE = 200, 130
 
 
@@ -138,7 +139,7 @@ def lisbet(python: str, *, batches: int, threads: int) -> Iterator[tuple[dict[st
 
 def against_lisbet(report: measure.Report, args: argparse.Namespace) -> None:
     """Windows a second at window 200 and equal parameters."""
-    changes = {"window": LISBET_WINDOW, "batch": args.batch, "encoder": yaml.safe_load(args.small)}
+    changes = {"window": LISBET_WINDOW, "batch": args.batch, "encoder": yaml.safe_load(args.cheap)}
     step = Step("contrastive", changes, frames=args.frames)
     what = f"ours, {step.parameters:,} parameters, windows of {LISBET_WINDOW}"
     if args.lisbet is None:
@@ -183,6 +184,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--matrix", type=int, default=2048, help="rows of the bare product (%(default)s)")
     parser.add_argument("--wide", default=WIDE, metavar="YAML", help="the wide encoder (%(default)s)")
     parser.add_argument("--small", default=SMALL, metavar="YAML", help="the small encoder (%(default)s)")
+    parser.add_argument("--cheap", default=CHEAP, metavar="YAML", help="the encoder that stands beside LISBET's (%(default)s)")
     parser.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto", help="of products (%(default)s)")
     parser.add_argument("--lisbet", metavar="PYTHON", help="interpreter of an environment that has the package lisbet")
     parser.add_argument("--lisbet-batches", type=int, default=4, help="its batches (of four tasks) in a turn (%(default)s)")

@@ -93,7 +93,7 @@ def main(words: list[str] | None = None) -> None:
     tenth = max(1, len(losses) // 10)
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
     if not last < first:
-        log.warning("the loss has not fallen (%.3f, in the end %.3f): more meta_steps, or a smaller outer_lr, may help; this start does not",
+        log.warning("the loss has not fallen (%.3f, in the end %.3f): more meta_steps or a smaller outer_lr may help; this start does not",
                     first, last)  # fmt: skip
 
     save_encoder(out, embedder, made_by={**about, args.method: args.task})

@@ -17,7 +17,7 @@ import logging
 import sys
 
 from finetune.encoder import HANDMADE, RANDOM, open_encoder
-from finetune.heads import build_head
+from finetune.fit import head_for
 from finetune.labels import problems, refuse_unfit, with_some_test, with_test_of
 from finetune.settings import TASKS, Tuning, task_file
 from finetune.space import examples
@@ -66,18 +66,18 @@ def main(words: list[str] | None = None) -> None:
     store = Store(places.open_address(args.data) if args.data else places.default_store())
     test_store = Store(places.open_address(args.test_data)) if args.test_data else store
     found = problems(store, args.task)
+    tried = (tuning, *(tuning.with_choice(choice) for choice in (examples(tuning.search) if tuning.trials > 1 else ())))
+    shared = all(one.head.get("annotator") == "embedding" for one in tried)  # such a head can label for an annotator it never saw
     if test_store is not store:
-        found = with_test_of(found, problems(test_store, args.task), store, test_store)
+        found = with_test_of(found, problems(test_store, args.task), store, test_store, unknown_annotators=shared)
     found, notes = with_some_test(found, fps=store.schema.fps)
-    notes += refuse_unfit(found)
+    notes += refuse_unfit(found, videos=args.videos, unknown_annotators=shared)
     for sentence in notes:
         log.warning("%s", sentence)
-    if args.videos is not None and args.videos < 1:
-        raise BadInput(f"--videos {args.videos}: the label budget must be at least one video")
     given = args.encoder if args.encoder in (RANDOM, HANDMADE) else places.open_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed)
-    for tried in (tuning, *(tuning.with_choice(choice) for choice in examples(tuning.search))):  # one that cannot be is refused here
-        build_head(tried.head, embedder.dim, [len(problem.classes) for problem in found])
+    for one in tried:  # one that cannot be is refused here
+        head_for(found, one, embedder.dim)
     out = places.run_folder(args.out, kind=f"finetune-{args.task}")
 
     settings = {"task": args.task, "encoder": about, "tuning": plain(tuning), "videos": args.videos, "fingerprint": store.fingerprint}

@@ -13,6 +13,7 @@ import ray
 from tqdm import tqdm
 
 from finetune.after import Learned
+from finetune.annotators import annotators_figure
 from finetune.beyond_frames import beyond, beyond_metrics
 from finetune.fit import Model, Probabilities, score_problems
 from finetune.labels import ELSEWHERE, Problem, draw_budget
@@ -63,6 +64,7 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
     }
     material = _material(question, budgets, scale, frozen=tuning.frozen)
     held = ray.put(material)
+    material = ray.get(held)  # a view of Ray's copy; ours goes
     trained = None if tuning.frozen else question.embedder
     best = search(held, budgets[tuning.first_seed], tuning, scale, embedder=trained, out=out, run=run)
     chosen = tuning.with_choice(best["choice"])
@@ -85,7 +87,11 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
     more, decided = beyond(budgets, found, learned, material, fps=question.store.schema.fps)
     result["notes"] += more.pop("notes")
     result |= more
-    _leave(question, tuning, budgets, done, by_seed, scores, learned, decided, result, out=out, run=run)
+    first = done[tuning.first_seed][0]
+    pictures = {}
+    if first.head.annotators is not None:
+        pictures["annotators.png"] = png(annotators_figure(first, material, budgets[tuning.first_seed]))
+    _leave(question, tuning, budgets, done, by_seed, scores, learned, decided, result, pictures=pictures, out=out, run=run)
     return result
 
 
@@ -133,7 +139,7 @@ def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], scal
 def _leave(
     question: Question, tuning: Tuning, budgets: Mapping[int, Sequence[Problem]], done: Mapping[int, tuple[Model, Sequence[Probabilities]]],
     by_seed: Mapping[int, Scores], scores: SeedScores, learned: Mapping[int, Sequence[Learned]],
-    decided: Mapping[int, Sequence[Decisions]], result: dict[str, Any], *, out: Path, run: TrackedRun | None,
+    decided: Mapping[int, Sequence[Decisions]], result: dict[str, Any], *, pictures: dict[str, bytes], out: Path, run: TrackedRun | None,
 ) -> None:  # fmt: skip
     first = tuning.first_seed
     for seed, (model, found) in done.items():
@@ -141,9 +147,9 @@ def _leave(
         network = question.embedder if model.embedder is None else model.embedder
         save_model(out / "model" / f"seed-{seed}", model.head, network, budgets[seed], head_settings=result["settings"]["chosen"]["head"],
                    made_by=question.encoder, afters=[one.after for one in learned[seed]] if seed in learned else None)  # fmt: skip
-    pictures = {"confusion.png": png(confusion_figure(by_seed[first]))}
     shown = budgets[first][0]
-    pictures["ethogram.png"] = png(ethogram_figure(shown, done[first][1][0], fps=question.store.schema.fps))
+    pictures |= {"confusion.png": png(confusion_figure(by_seed[first])),
+                 "ethogram.png": png(ethogram_figure(shown, done[first][1][0], fps=question.store.schema.fps))}  # fmt: skip
     for name, data in pictures.items():
         (out / name).write_bytes(data)
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

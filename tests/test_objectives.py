@@ -397,7 +397,11 @@ def test_divergence_is_that_of_gaussians_and_free_bits_are_a_floor() -> None:
 def test_supervised_contrastive_is_the_formula_term_by_term() -> None:
     g = F.normalize(noise(9, 2, 5), dim=-1)
     labels = torch.tensor([[0, 0], [0, 1], [1, 1], [-1, 2], [1, -1], [0, 0], [2, -1], [1, 0], [-1, 1]])
-    totals, numbers = supervised_contrastive(g, labels, temperature=0.2)
+    strangers = torch.stack([g, F.normalize(noise(9, 2, 5, seed=1), dim=-1)], 1)  # two groups; the second has no known class
+    totals, numbers = supervised_contrastive(strangers, torch.stack([labels, torch.full_like(labels, -1)], 1), temperature=0.2)
+    twice = supervised_contrastive(g.unsqueeze(1).repeat(1, 2, 1, 1), labels.unsqueeze(1).repeat(1, 2, 1), temperature=0.2)
+    torch.testing.assert_close(twice[0], 2 * totals)
+    assert torch.equal(twice[1], 2 * numbers)
     for p in range(2):
         known = [i for i in range(9) if labels[i, p] >= 0]
         terms = []
@@ -412,7 +416,7 @@ def test_supervised_contrastive_is_the_formula_term_by_term() -> None:
 
 
 def test_supervised_contrastive_where_all_is_alike_guesses() -> None:
-    totals, numbers = supervised_contrastive(torch.ones(8, 1, 4) / 2, torch.zeros(8, 1, dtype=torch.long), temperature=0.07)
+    totals, numbers = supervised_contrastive(torch.ones(8, 1, 1, 4) / 2, torch.zeros(8, 1, 1, dtype=torch.long), temperature=0.07)
     assert (totals / numbers).item() == pytest.approx(math.log(7), rel=1e-5)
 
 

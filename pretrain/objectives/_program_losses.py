@@ -25,36 +25,38 @@ class Heads(nn.Module):
         return told
 
 
-def supervised_contrastive(g_NPE: Tensor, class_NP: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+def supervised_contrastive(g_NRPE: Tensor, class_NRP: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
     r"""Anchors should lie near all others of their class, for each program (Khosla et al. 2020, eq. 2, L_out).
 
     .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{j \in P(i)} \log \frac{\exp(g_i g_j / \tau)}{\sum_{k \ne i} \exp(g_i g_k / \tau)}
 
+    Anchors of different groups R are strangers: sums over j and k stay within a group.
+
     Args:
-        g_NPE: This worker's anchors on the unit sphere.
-        class_NP: Their classes, -1 where unknown: such an anchor is nobody's positive or negative for that program.
+        g_NRPE: This worker's anchors on the unit sphere.
+        class_NRP: Their classes, -1 where unknown: such an anchor is nobody's positive or negative for that program.
         temperature: tau.
 
     Returns:
-        For each program the sum over this worker's anchors that have a positive among all workers' anchors, and how many
-        those are: (P,) each.
+        For each program the sum over this worker's anchors that have a positive among all workers' anchors of their group, and
+        how many those are: (P,) each.
     """
-    all_APE, all_AP = workers.gather(g_NPE), workers.gather(class_NP)
-    place = torch.arange(len(g_NPE), device=g_NPE.device)
-    itself = torch.zeros(len(g_NPE), len(all_AP), dtype=torch.bool, device=g_NPE.device)
-    itself[place, workers.rank() * len(g_NPE) + place] = True
+    all_ARPE, all_ARP = workers.gather(g_NRPE), workers.gather(class_NRP)
+    place = torch.arange(len(g_NRPE), device=g_NRPE.device)
+    itself_NA = torch.zeros(len(g_NRPE), len(all_ARP), dtype=torch.bool, device=g_NRPE.device)
+    itself_NA[place, workers.rank() * len(g_NRPE) + place] = True
     totals, numbers = [], []
-    for program in range(g_NPE.shape[1]):  # one after the other: N x A x P numbers at once would not stay in the cache
-        mine, theirs = class_NP[:, program], all_AP[:, program]
-        others = (theirs >= 0) & ~itself
-        similarity = (g_NPE[:, program] @ all_APE[:, program].T / temperature).float()
-        positive = others & (mine[:, None] == theirs)
-        number = positive.sum(1)
-        log_share = similarity - similarity.masked_fill(~others, -1e9).logsumexp(1, keepdim=True)
-        term = -torch.where(positive, log_share, 0.0).sum(1) / number.clamp(min=1)
-        counts = (mine >= 0) & (number > 0)
-        totals.append(torch.where(counts, term, 0.0).sum())
-        numbers.append(counts.sum())
+    for program in range(g_NRPE.shape[2]):  # one after the other: the numbers of all at once would not stay in the cache
+        mine_RN, theirs_RA = class_NRP[:, :, program].T, all_ARP[:, :, program].T
+        others_RNA = (theirs_RA >= 0).unsqueeze(1) & ~itself_NA
+        similarity_RNA = (g_NRPE[:, :, program].transpose(0, 1) @ all_ARPE[:, :, program].permute(1, 2, 0) / temperature).float()
+        positive_RNA = others_RNA & (mine_RN.unsqueeze(2) == theirs_RA.unsqueeze(1))
+        number_RN = positive_RNA.sum(2)
+        log_share_RNA = similarity_RNA - similarity_RNA.masked_fill(~others_RNA, -1e9).logsumexp(2, keepdim=True)
+        term_RN = -torch.where(positive_RNA, log_share_RNA, 0.0).sum(2) / number_RN.clamp(min=1)
+        counts_RN = (mine_RN >= 0) & (number_RN > 0)
+        totals.append(torch.where(counts_RN, term_RN, 0.0).sum())
+        numbers.append(counts_RN.sum())
     return torch.stack(totals), torch.stack(numbers)
 
 

@@ -183,7 +183,11 @@ class TaskProgramming(AbstractObjective):
     def _from_codes(self, sums: dict[str, Tensor], counts: dict[str, Tensor], code_NZ: Tensor, class_NP: Tensor) -> None:
         if self.contrast is not None:
             g_NPE = F.normalize(self.contrast(code_NZ), dim=-1)
-            sums["contrastive"], counts["contrastive"] = supervised_contrastive(g_NPE, class_NP, temperature=self.temperature)
+            # Each window's first trajectories among themselves, its second ones…: groups of the size of the paper's batches, in which
+            # no two come from one moment. All against all would cost as many times more as a window has trajectories.
+            shape = (-1, self.trajectories, class_NP.shape[1])
+            found = supervised_contrastive(g_NPE.view(*shape, g_NPE.shape[-1]), class_NP.view(shape), temperature=self.temperature)
+            sums["contrastive"], counts["contrastive"] = found
         if self.decode is not None:
             told_NPC = self.decode(code_NZ).log_softmax(-1)
             sums["decoding"], counts["decoding"], _ = class_surprise(told_NPC, class_NP, torch.ones_like(class_NP[:, 0], dtype=torch.bool))
