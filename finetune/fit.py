@@ -37,19 +37,33 @@ class Model:
     head: AbstractHead
     embedder: Embedder | None
 
+    def to(self, device: torch.device | str) -> Model:
+        """Moves it."""
+        self.head.to(device)
+        if self.embedder is not None:
+            self.embedder.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.head.mean_D.device
+
     @torch.no_grad()
     def embeddings(self, material: Material, video: str) -> Tensor:
-        """(T, D) of a whole video."""
+        """(T, D) of a whole video, where the model is."""
         frames = material.video(video)
-        return frames["z"] if self.embedder is None else embed_video(self.embedder.eval(), frames)
+        if self.embedder is None:
+            return frames["z"].to(self.device)
+        return embed_video(self.embedder.eval(), frames, device=str(self.device))
 
     @torch.no_grad()
     def logits(self, material: Material, video: str) -> list[Tensor]:
-        """(T, C) of a whole video for each problem."""
+        """(T, C) of a whole video for each problem, on the CPU."""
         z_TD = self.embeddings(material, video)
         self.head.eval()
-        every = torch.ones((1, len(z_TD)), dtype=torch.bool)
-        return [out[0] for out in self.head(z_TD.unsqueeze(0), every)]
+        every = torch.ones((1, len(z_TD)), dtype=torch.bool, device=self.device)
+        return [out[0].cpu() for out in self.head(z_TD.unsqueeze(0), every)]
 
     def predict(self, material: Material, problems: Sequence[Problem], videos: Sequence[Iterable[str]]) -> Sequence[Probabilities]:
         """Probabilities for the given videos of each problem; a video shared by problems passes the network once."""
@@ -108,7 +122,7 @@ def head_for(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractH
 def fit(
     material: Material, problems: Sequence[Problem], tuning: Tuning, *, embedder: Embedder | None, seed: int, stops: Sequence[int]
 ) -> Iterator[tuple[int, float, Model]]:
-    """Fits on the training labels of all problems together.
+    """Fits on the training labels of all problems together, on the GPU where this process has one.
 
     Args:
         material: Embeddings, or poses where ``embedder`` is given.
@@ -124,15 +138,16 @@ def fit(
     torch.manual_seed(seed)
     draw = np.random.default_rng([seed, 3])
     dim = embedder.dim if embedder is not None else material.arrays["z"].shape[1]
-    model = Model(head_for(problems, tuning, dim), copy.deepcopy(embedder))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = Model(head_for(problems, tuning, dim), copy.deepcopy(embedder)).to(device)
     windows = WindowDraw(material, problems, tuning.window, balance=tuning.balanced_sampling)
     if not tuning.start:
-        model.head.standardise(_some_embeddings(model, windows.draw(draw, 32)))
-    losses_of = [Loss.of(problem, tuning) for problem in problems]
+        model.head.standardise(_some_embeddings(model, windows.draw(draw, 32).to(device)))
+    losses_of = [Loss.of(problem, tuning).to(device) for problem in problems]
     if not model.head.by_steps:
         remember(model, material, problems)
         with torch.no_grad():
-            missed = loss_of(model, windows.draw(draw, tuning.batch), losses_of).item()
+            missed = loss_of(model, windows.draw(draw, tuning.batch).to(device), losses_of).item()
         yield from ((step, missed, model) for step in stops)
         return
     groups = [{"params": list(model.head.parameters()), "lr": tuning.lr}]
@@ -147,7 +162,7 @@ def fit(
         model.head.train()
         if model.embedder is not None:
             model.embedder.train()
-        loss = loss_of(model, windows.draw(draw, tuning.batch), losses_of)
+        loss = loss_of(model, windows.draw(draw, tuning.batch).to(device), losses_of)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
@@ -186,12 +201,12 @@ def remember(model: Model, material: Material, problems: Sequence[Problem]) -> N
     assert isinstance(head, Prototype)
     for p, problem in enumerate(problems):
         z_ND = torch.cat([model.embeddings(material, name) for name in sorted(problem.train)])
-        labels = torch.from_numpy(np.concatenate([problem.train[name] for name in sorted(problem.train)]))
+        labels = torch.from_numpy(np.concatenate([problem.train[name] for name in sorted(problem.train)])).to(model.device)
         if problem.overlapping:
             known_NC, held_NC = labels != UNLABELLED, labels == 1
         else:
             known_NC = (labels != UNLABELLED).unsqueeze(1).expand(-1, len(problem.classes))
-            held_NC = labels.unsqueeze(1) == torch.arange(len(problem.classes))
+            held_NC = labels.unsqueeze(1) == torch.arange(len(problem.classes), device=model.device)
         head.remember(p, z_ND, known_NC, held_NC, overlapping=problem.overlapping)
 
 

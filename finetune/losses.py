@@ -6,7 +6,7 @@ Targets are shares of the classes, ``target_NC``: 0 and 1, or between them where
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -118,6 +118,10 @@ class Loss:
             overlapping=problem.overlapping, weight_C=weight_C, shift_C=tuning.logit_adjustment * log_priors(problem),
             gamma=tuning.focal_gamma if tuning.loss == "focal" else 0.0, smoothing=tuning.label_smoothing, reach=tuning.soft_boundaries,
         )  # fmt: skip
+
+    def to(self, device: torch.device | str) -> Loss:
+        """The same elsewhere."""
+        return replace(self, weight_C=self.weight_C.to(device), shift_C=self.shift_C.to(device))
 
     def __call__(self, logits_BTC: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Sum over the labelled frames, and their number.

@@ -32,6 +32,12 @@ class Batch:
     labels: list[tuple[int, Tensor, Tensor]]
     """Problem, its rows, their labels; UNLABELLED where nobody looked and beyond the end of a video."""
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same elsewhere."""
+        stretch = {name: held.to(device) for name, held in self.stretch.items()}
+        labels = [(p, rows.to(device), held.to(device)) for p, rows, held in self.labels]
+        return Batch(stretch, self.valid_BT.to(device), self.problem_B.to(device), labels)
+
     def embeddings(self, embedder: Embedder | None) -> Tensor:
         """(B, T, D): those of the material, or those that an encoder makes of its poses."""
         return self.stretch["z"] if embedder is None else embedder(self._pose(), self.valid_BT).float()

@@ -71,7 +71,8 @@ def final(
     """
     _one_share_of_cores()
     ((_, _, model),) = fit(material, problems, tuning, embedder=embedder, seed=seed, stops=[stop])
-    return model, model.predict(material, problems, [problem.test for problem in problems])
+    found = model.predict(material, problems, [problem.test for problem in problems])
+    return model.to("cpu"), found  # who asked may have no GPU
 
 
 def after(
