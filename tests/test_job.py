@@ -37,6 +37,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     (scratch / "token").write_text("0123456789abcdef" * 4)
     port, page = free_port(), free_port()
     command = [str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={page}",
+               # The usual ports of its agent may be taken by another Ray.
+               f"--dashboard-agent-listen-port={free_port()}", f"--dashboard-agent-grpc-port={free_port()}",
                "--num-cpus=3", "--disable-usage-stats", f"--temp-dir={scratch / 'ray'}", "--object-store-memory=134217728"]  # fmt: skip
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     address = f"http://127.0.0.1:{page}"
