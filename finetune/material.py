@@ -62,12 +62,11 @@ def gather_poses(
     positions, confidences, extras, place, end = [], [], [], {}, 0
     for name in videos:
         video = store.read_video(name.removesuffix(suffix), features=features)
-        missing = ~(video.confidence_TMK > 0)
-        positions.append(np.where(missing[..., None], np.float32(np.nan), video.position_TMKX))
+        positions.append(video.position_TMKX)
         confidences.append(video.confidence_TMK.astype(np.float32))
         extras.append([video.features[key] for key in features])
-        place[name] = (end, end := end + len(missing))
-        told(len(missing))
+        place[name] = (end, end := end + len(video.position_TMKX))
+        told(len(video.position_TMKX))
     arrays = {"position": np.concatenate(positions), "confidence": np.concatenate(confidences)}
     if features:
         arrays["extra"] = np.concatenate([np.concatenate(held, 1) for held in extras])

@@ -7,7 +7,7 @@ the worker cuts the windows. Blocks arrive in the order asked for, so a run repe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -151,14 +151,15 @@ def _read_tasks(store: Store, groups: list[int], *, features: Sequence[str]) -> 
     return reads
 
 
-@dataclass
 class _GroupSource(Datasource):  # type: ignore[misc]
-    """Ray Data's way to read row groups of a store in a given order."""
+    """Ray Data's way to read row groups of a store in a given order.
 
-    uri: str
-    fingerprint: str
-    features: tuple[str, ...]
-    reads: list[Read] = field(default_factory=list)
+    No dataclass: Ray Data walks those, field by field, number by number, before it starts.
+    """
+
+    def __init__(self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read]) -> None:
+        super().__init__()
+        self.uri, self.fingerprint, self.features, self.reads = uri, fingerprint, features, reads
 
     def get_name(self) -> str:
         return "Poses"

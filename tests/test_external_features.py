@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from worlds import wander, windows_of
 
 from finetune.material import embed, gather_poses
 from pretrain.config import Recipe, make
@@ -22,7 +23,6 @@ from pretrain.pose.schema import CALMS21, Video
 from pretrain.pose.store import Store
 from pretrain.pose.store_writer import StoreWriter
 from pretrain.pose.windows import Lanes, Pose
-from tests.worlds import wander, windows_of
 
 FEW = {"groups": ["posture", "confidence"], "external": {"lights": 3, "sound": 1}}
 

@@ -229,3 +229,18 @@ def test_what_is_no_store_says_what_it_is(tmp_path: Path) -> None:
         Store("gopher://lab/store")
     with pytest.raises(BadInput, match="no video 'x'"):
         marked_store(tmp_path / "s", [9]).read_video("x")
+
+
+def test_what_is_missing_has_no_coordinates_in_a_store(tmp_path: Path) -> None:
+    position, confidence = np.ones((5, 2, 7, 2), np.float32), np.ones((5, 2, 7), np.float32)
+    confidence[1, 0, 3] = 0
+    position[2, 1, 4, 0] = np.nan
+    with StoreWriter(tmp_path / "s", MICE, origin="test") as writer:
+        writer.add(Video(name="one", position_TMKX=position, confidence_TMK=confidence))
+    assert position[1, 0, 3, 0] == 1, "what was given is not changed"
+    read = Store(tmp_path / "s").read_video("one")
+    expected = np.zeros((5, 2, 7), bool)
+    expected[1, 0, 3] = expected[2, 1, 4] = True
+    for axis in (0, 1):
+        np.testing.assert_array_equal(np.isnan(read.position_TMKX[..., axis]), expected)
+    np.testing.assert_array_equal(read.confidence_TMK == 0, expected)

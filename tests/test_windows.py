@@ -144,7 +144,7 @@ def test_cut_windows_are_missing_beyond_their_end() -> None:
 def test_a_missing_point_is_nan_never_a_coordinate() -> None:
     buffer = FrameBuffer(4, (1, 2, 2), window=4)
     confidence = torch.tensor([[[255, 0]], [[0, 128]], [[1, 255]], [[0, 0]]], dtype=torch.uint8)
-    buffer.put(torch.zeros(4, 1, 2, 2), confidence)
+    buffer.put(torch.zeros(4, 1, 2, 2).masked_fill(confidence.unsqueeze(-1) == 0, torch.nan), confidence)
     pose = buffer.cut(np.array([0]), np.array([4]), np.array([0])).pose
     torch.testing.assert_close(pose.position_BTMKX.isnan().all(-1)[0], confidence == 0)
     torch.testing.assert_close(pose.confidence_BTMK[0], confidence / 255)

@@ -114,7 +114,8 @@ class StoreWriter:
         self._names.add(video.name)
         missing = np.isnan(video.position_TMKX).any(-1) | ~(video.confidence_TMK > 0)
         confidence = confidence_steps(video.confidence_TMK, missing)
-        position = np.ascontiguousarray(video.position_TMKX, dtype="<f4")
+        position = np.array(video.position_TMKX, dtype="<f4")
+        position[missing] = np.nan  # here and once: a missing point is never a coordinate, whoever reads
         for first in range(0, len(position), self._chunk_frames):
             rows = slice(first, first + self._chunk_frames)
             self._features.add_chunk(Row(video.name, first, len(position[rows])), video)

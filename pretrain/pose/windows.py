@@ -178,12 +178,13 @@ class FrameBuffer:
         self._position_windows = _overlapping(self._position, window)
         self._confidence_windows = _overlapping(self._confidence, window)
         self._extra_windows = _overlapping(self._extra, window) if extra else None
+        self._whole = torch.ones((1, window), dtype=torch.bool, device=device)
 
     def put(self, position: npt.ArrayLike, confidence: npt.ArrayLike, extra: npt.ArrayLike | None = None) -> int:
         """Keeps frames and returns where in the buffer they begin.
 
         Args:
-            position: (frames, M, K, X) px.
+            position: (frames, M, K, X) px, NaN where a point is missing: as stores hold them.
             confidence: (frames, M, K) in steps of 1/255.
             extra: (frames, E) features from elsewhere, where the buffer was made for them.
         """
@@ -193,9 +194,6 @@ class FrameBuffer:
         self._filled = max(self._filled, end)
         _fill(self._position[begin:end], position)
         _fill(self._confidence[begin:end], confidence)
-        missing = self._confidence[begin:end] == 0
-        points = self._position[begin:end].view(*missing.shape, -1)
-        points.masked_fill_(missing.unsqueeze(-1), torch.nan)
         if extra is not None:
             _fill(self._extra[begin:end], extra)
         return begin
@@ -226,7 +224,7 @@ class FrameBuffer:
             confidence.masked_fill_(~valid[:, :, None, None], 0)
             extra = None if extra is None else extra.masked_fill_(~valid[:, :, None], torch.nan)
         else:
-            valid = torch.ones(position.shape[:2], dtype=torch.bool, device=device)
+            valid = self._whole.expand(len(rows), -1)
         return Windows(Pose(position, confidence, extra), valid, torch.from_numpy(key).to(device, non_blocking=True))
 
 
