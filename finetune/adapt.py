@@ -84,7 +84,7 @@ def main(words: list[str] | None = None) -> None:
     frames = sum(store.videos[store.place(name)]["frames"] for name in names)
     learned = args.method == "maml"
     with tqdm(total=frames * (1 if learned else 2), desc="reading labelled videos", unit="frame", unit_scale=True) as bar:
-        material = gather_poses(store, names, features=tuple(embedder.features.external), told=bar.update)
+        material = gather_poses(store, names, features=tuple(embedder.external), told=bar.update)
         if not learned:
             material = embed(material, embedder, told=bar.update)
     model = Model(head, embedder if learned else None)

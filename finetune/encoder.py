@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from pretrain.pose.store import Store
 RANDOM, HANDMADE = "none", "handmade"
 
 
-def open_encoder(given: str, store: Store, *, recipe: str, seed: int) -> tuple[Embedder, dict[str, Any]]:
+def open_encoder(given: str, store: Store, *, recipe: str, seed: int, beside: Sequence[str] = ()) -> tuple[Embedder, dict[str, Any]]:
     """The encoder of a run.
 
     Args:
@@ -25,6 +26,7 @@ def open_encoder(given: str, store: Store, *, recipe: str, seed: int) -> tuple[E
         store: Poses it is to embed; what is not pretrained is fitted to their spread.
         recipe: Whose network ``none`` means: a name, a file, or a pretraining run.
         seed: Of the random weights.
+        beside: Features from elsewhere, by their names in the store, that heads see beside what the encoder makes.
 
     Returns:
         The embedder, and what to say of it in ``result.json``.
@@ -34,12 +36,28 @@ def open_encoder(given: str, store: Store, *, recipe: str, seed: int) -> tuple[E
     """
     if given not in (RANDOM, HANDMADE):
         embedder, about = load_encoder(given, store.schema)
-        refuse_unlike(embedder.features.external, store)
-        return embedder, {"kind": "pretrained", "folder": given, "made_by": about.get("made_by", {})}
+        refuse_unlike(embedder.external, store)
+        return _with(beside, embedder, store, seed=seed), {"kind": "pretrained", "folder": given, "made_by": about.get("made_by", {})}
     settings = read(Recipe, recipe, RECIPES, {})
     network = settings.encoder if given == RANDOM else {"name": HANDMADE}
     torch.manual_seed(seed)
     embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
     refuse_unlike(embedder.features.external, store)
     embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
-    return embedder, {"kind": "random weights" if given == RANDOM else "hand-made features", "encoder": dict(network)}
+    return _with(beside, embedder, store, seed=seed), {
+        "kind": "random weights" if given == RANDOM else "hand-made features",
+        "encoder": dict(network),
+    }
+
+
+def _with(names: Sequence[str], embedder: Embedder, store: Store, *, seed: int) -> Embedder:
+    """The same with features from elsewhere beside each embedding."""
+    if not names:
+        return embedder
+    beside = {**embedder.beside, **{name: int(store.feature(name)["dim"]) for name in names}}
+    made_of = embedder.made_of
+    wider = build_embedder(embedder.features.schema, features=made_of["features"], encoder=made_of["encoder"], beside=beside).eval()
+    wider.features.load_state_dict(embedder.features.state_dict())
+    wider.encoder.load_state_dict(embedder.encoder.state_dict())
+    wider.fit_beside(sample(store, seed=seed, features=tuple(wider.external)))
+    return wider

@@ -57,8 +57,8 @@ class Ready:
 
     @property
     def external(self) -> Mapping[str, int]:
-        """Features from elsewhere that the encoder reads: name to dimension."""
-        return {name: dim for model in self.models for name, dim in _embedder(model).features.external.items()}
+        """Features from elsewhere that encoder or head read: name to dimension."""
+        return {name: dim for model in self.models for name, dim in _embedder(model).external.items()}
 
     def embed(self, frames: Mapping[str, Tensor]) -> Tensor:
         """(T, D): embeddings by the first network's encoder."""

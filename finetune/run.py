@@ -75,7 +75,7 @@ def main(words: list[str] | None = None) -> None:
     for sentence in notes:
         log.warning("%s", sentence)
     given = args.encoder if args.encoder in (RANDOM, HANDMADE) else places.open_address(args.encoder)
-    embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed)
+    embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed, beside=tuning.beside)
     for one in tried:  # one that cannot be is refused here
         head_for(found, one, embedder.dim)
     out = places.run_folder(args.out, kind=f"finetune-{args.task}")

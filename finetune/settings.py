@@ -23,6 +23,8 @@ class Tuning:
     output and are told apart by what is learned of each; ``apart``, the default: an output for each."""
     start: str | None = None
     """Folder that finetune/adapt.py left: the head begins as what it learned on other behaviours."""
+    beside: Sequence[str] = ()
+    """Features from elsewhere (`prepare.py check` lists those of the store) that the head sees beside the embedding."""
     frozen: bool = True
     """Whether the encoder stays as it is (its embeddings are then computed once a search)."""
     optimiser: Literal["adamw", "sgd"] = "adamw"

@@ -129,7 +129,7 @@ def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], scal
     frames = sum(question.store.videos[question.store.place(name)]["frames"] for name in here)
     what = "embedding" if frozen else "reading"
     with tqdm(total=frames * (2 if frozen else 1), desc=f"{what} labelled videos", unit="frame", unit_scale=True) as bar:
-        features = tuple(question.embedder.features.external)
+        features = tuple(question.embedder.external)
         poses = gather_poses(question.store, here, features=features, told=bar.update)
         if elsewhere:
             poses = poses.joined(gather_poses(question.test_store, test, features=features, suffix=ELSEWHERE))

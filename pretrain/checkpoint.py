@@ -106,7 +106,7 @@ def load_encoder(place: str | Path, schema: Schema | None = None) -> tuple[Embed
         if trained_on.fps != schema.fps:
             there, here = f"{trained_on.fps:g}", f"{schema.fps:g}"
             raise BadInput(f"the encoder {folder} was trained at {there} frames/s, the store has {here}: prepare it at {there}")
-    embedder = build_embedder(trained_on, features=about["features"], encoder=about["encoder"])
+    embedder = build_embedder(trained_on, features=about["features"], encoder=about["encoder"], beside=about.get("beside"))
     try:
         embedder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pretrain.components import build, check_settings
@@ -46,17 +47,32 @@ class Embedder(nn.Module):
     """Features and encoder together: poses in, one embedding a frame out. :func:`build_embedder` makes it.
 
     Attributes:
-        made_of: The settings it was built from: ``features`` and ``encoder``.
+        made_of: The settings it was built from: ``features``, ``encoder``, and ``beside`` where there is some.
+        beside: Features from elsewhere that stand in every embedding behind what the encoder makes (name to dimension),
+            standardised, 0 where unknown. They are for heads; the encoder does not read them.
     """
 
-    def __init__(self, features: Features, encoder: AbstractEncoder, *, made_of: Mapping[str, Any]) -> None:
+    beside_mean_E: Tensor
+    beside_scale_E: Tensor
+
+    def __init__(
+        self, features: Features, encoder: AbstractEncoder, *, made_of: Mapping[str, Any], beside: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
-        self.features, self.encoder, self.made_of = features, encoder, made_of
+        self.features, self.encoder, self.made_of, self.beside = features, encoder, made_of, dict(beside or {})
+        if self.beside:
+            self.register_buffer("beside_mean_E", torch.zeros(sum(self.beside.values())))
+            self.register_buffer("beside_scale_E", torch.ones(sum(self.beside.values())))
+
+    @property
+    def external(self) -> dict[str, int]:
+        """Features from elsewhere that poses must bring (:attr:`Pose.extra_BTE`), in this order: name to dimension."""
+        return {**self.features.external, **self.beside}
 
     @property
     def dim(self) -> int:
         """D."""
-        return self.encoder.dim
+        return self.encoder.dim + sum(self.beside.values())
 
     @property
     def overlap(self) -> int:
@@ -67,7 +83,27 @@ class Embedder(nn.Module):
     def forward(self, pose: Pose, valid_BT: Tensor) -> Tensor:
         """(B, T, D) in the type the encoder computes in."""
         z_BTD: Tensor = self.encoder(self.features(pose), valid_BT)
-        return z_BTD
+        if not self.beside:
+            return z_BTD
+        beside_BTE = ((self._beside(pose) - self.beside_mean_E) * self.beside_scale_E).nan_to_num(0.0)
+        return torch.cat([z_BTD, beside_BTE.to(z_BTD.dtype)], -1)
+
+    @torch.no_grad()
+    def fit_beside(self, pose: Pose) -> None:
+        """Takes mean and spread of the features beside the embedding from a sample."""
+        values_NE = self._beside(pose).flatten(0, 1)
+        known_NE = values_NE.isfinite()
+        count_E = known_NE.sum(0).clamp(min=1)
+        mean_E = values_NE.nan_to_num(0.0).sum(0) / count_E
+        spread_E = (torch.where(known_NE, values_NE - mean_E, 0.0).square().sum(0) / count_E).sqrt()
+        self.beside_mean_E.copy_(mean_E)
+        self.beside_scale_E.copy_(torch.where(spread_E > 1e-6, 1 / spread_E.clamp(min=1e-6), 0.0))
+
+    def _beside(self, pose: Pose) -> Tensor:
+        """(B, T, E) as they came."""
+        assert pose.extra_BTE is not None, f"poses without the features {list(self.external)}"
+        held = dict(zip(self.external, pose.extra_BTE.split(list(self.external.values()), -1), strict=True))
+        return torch.cat([held[name] for name in self.beside], -1)
 
     def embed(self, windows: Windows) -> Tensor:
         """As calling it, on :class:`Windows`."""
@@ -75,7 +111,9 @@ class Embedder(nn.Module):
         return z_BTD
 
 
-def build_embedder(schema: Schema, *, features: Mapping[str, Any], encoder: Mapping[str, Any]) -> Embedder:
+def build_embedder(
+    schema: Schema, *, features: Mapping[str, Any], encoder: Mapping[str, Any], beside: Mapping[str, int] | None = None
+) -> Embedder:
     """Features and encoder from their settings, untrained and unfitted.
 
     Raises:
@@ -83,5 +121,5 @@ def build_embedder(schema: Schema, *, features: Mapping[str, Any], encoder: Mapp
     """
     check_settings(Features, features, about="features")
     read = Features(schema, **features)
-    made_of = {"features": dict(features), "encoder": dict(encoder)}
-    return Embedder(read, build(__name__, encoder, AbstractEncoder, read), made_of=made_of)
+    made_of = {"features": dict(features), "encoder": dict(encoder), **({"beside": dict(beside)} if beside else {})}
+    return Embedder(read, build(__name__, encoder, AbstractEncoder, read), made_of=made_of, beside=beside)

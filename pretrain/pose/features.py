@@ -162,7 +162,7 @@ class Features(nn.Module):
         columns: dict[str, list[Tensor]] = {group: getattr(self, f"_{group}")(pose, place, heading, own) for group in self.groups}
         if self.external:
             assert pose.extra_BTE is not None, f"poses without the features {list(self.external)}"
-            columns["external"] = [pose.extra_BTE]
+            columns["external"] = [pose.extra_BTE[..., : sum(self.external.values())]]  # what heads alone read comes behind
         return columns
 
     def _example(self) -> Pose:
