@@ -44,10 +44,8 @@ def open_encoder(given: str, store: Store, *, recipe: str, seed: int, beside: Se
     embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
     refuse_unlike(embedder.features.external, store)
     embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
-    return _with(beside, embedder, store, seed=seed), {
-        "kind": "random weights" if given == RANDOM else "hand-made features",
-        "encoder": dict(network),
-    }
+    kind = "random weights" if given == RANDOM else "hand-made features"
+    return _with(beside, embedder, store, seed=seed), {"kind": kind, "encoder": dict(network)}
 
 
 def _with(names: Sequence[str], embedder: Embedder, store: Store, *, seed: int) -> Embedder:

@@ -11,6 +11,7 @@ import torch
 from worlds import wander, windows_of
 
 from finetune.material import embed, gather_poses
+from pretrain.checkpoint import load_encoder
 from pretrain.config import Recipe, make
 from pretrain.draws import Draws
 from pretrain.encoders import build_embedder
@@ -188,8 +189,9 @@ def test_a_run_pretrains_and_tunes_with_them(store: Store, ray_here: None, tmp_p
     assert json.loads((tmp_path / "tuned" / "result.json").read_text())["map"] > 0.75  # chance: 0.5
     for beside, says in (([], lambda score: score < 0.7), (["sound"], lambda score: score > 0.95)):
         out = tmp_path / f"head{len(beside)}"
-        finetune.run.main(["--data", str(data), "--encoder", "handmade", "--task", "ticks", "--out", str(out), "--trials", "1", "--seeds", "1",
-                           "--set", "steps=60", "--set", "head={name: linear}", "--set", f"beside={beside}", "--set", "after=0"])  # fmt: skip
+        quick = [word for pair in ("steps=60", "head={name: linear}", f"beside={beside}", "after=0") for word in ("--set", pair)]
+        words = ["--data", str(data), "--encoder", "handmade", "--task", "ticks", "--out", str(out), "--trials", "1", "--seeds", "1"]
+        finetune.run.main([*words, *quick])
         assert says(json.loads((out / "result.json").read_text())["map"])
     wider, _ = load_encoder(out / "model" / "seed-42", CALMS21)
     assert wider.external == {"sound": 1}
