@@ -3,8 +3,9 @@
     python finetune/compare.py --data STORE --tasks S1 S2 --encoders runs/mine none handmade --videos 1 3 all --out runs/compare
 
 The row of an encoder is tuned as `finetune/run.py` does it, with the same drawn videos, seeds and search as the others; `--modes`
-says whether the encoder stays frozen, is trained along, or both. Leaves table.md and table.csv in --out, and every run's folder.
-Chance (the MAP of permuted labels, which is the prevalence) stands in the last column.
+says whether the encoder stays frozen, is trained along, or stays frozen while the training labels are rolled in time (`permuted`: what
+is scored when labels mean nothing). Leaves table.md and table.csv in --out, and every run's folder. Chance, the MAP of a random
+scorer, which is the share of positive frames, stands in the last row.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--encoders", nargs="+", required=True, help="pretraining runs, none (random weights), handmade")
     parser.add_argument("--videos", nargs="+", default=["all"], help="label budgets, 1 3 all (%(default)s)")
     parser.add_argument(
-        "--modes", nargs="+", choices=["frozen", "trained"], default=["frozen"], help="encoder frozen, trained along (%(default)s)"
+        "--modes",
+        nargs="+",
+        choices=["frozen", "trained", "permuted"],
+        default=["frozen"],
+        help="encoder frozen, trained along, frozen with permuted labels (%(default)s)",
     )
     parser.add_argument("--out", required=True, help="folder of the comparison; what is there already is not computed again")
     parser.add_argument("--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)")
@@ -65,7 +70,8 @@ def _one(args: argparse.Namespace, out: Path, *, task: str, videos: str, encoder
     result = folder / "result.json"
     if not result.is_file():
         log.info("\n== %s, %s labelled videos, %s, %s", task, videos, name, mode)
-        settings = args.frozen_set if mode == "frozen" else [*args.trained_set, "frozen=false"]
+        settings = {"frozen": args.frozen_set, "trained": [*args.trained_set, "frozen=false"],
+                    "permuted": [*args.frozen_set, "permute_labels=true"]}[mode]  # fmt: skip
         words = ["--encoder", encoder, "--task", task, "--data", args.data, "--scale", args.scale, "--out", str(folder)]
         words += ["--videos", videos] if videos != "all" else []
         words += ["--resume"] if (folder / "run.json").is_file() else []
