@@ -6,24 +6,19 @@ the worker cuts the windows. Blocks arrive in the order asked for, so a run repe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import ray.data
 import torch
-from ray.data.block import BlockMetadata
-from ray.data.datasource import Datasource, ReadTask
 
-from pretrain.errors import BadInput
+from pretrain.group_source import READ_BYTES, GroupSource, Read
 from pretrain.pose.store import Chunks, Store
 from pretrain.pose.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
 
-READ_BYTES = 24 * 2**20
 _ABSENT = -1
 
 
@@ -98,7 +93,7 @@ class FrameStream:
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
         reads = _read_tasks(self._store, [group for _, group in wanted], features=self._features)
-        source = _GroupSource(self._store.uri, self._store.fingerprint, self._features, reads)
+        source = GroupSource(self._store.uri, self._store.fingerprint, self._features, reads)
         dataset = ray.data.read_datasource(source, override_num_blocks=len(reads))
         names = iter(wanted)
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
@@ -134,9 +129,6 @@ def _uses(grid: Ints, key_of: Ints) -> _Uses:
     return _Uses(keys[order], step[first[order]], last[order], windows[first[order]])
 
 
-Read = list[tuple[int, list[int], list[int]]]  # (part, row groups within it, place of each in what was asked for)
-
-
 def _read_tasks(store: Store, groups: list[int], *, features: Sequence[str]) -> list[Read]:
     """Cuts a list of row groups into read tasks of about READ_BYTES, one block each."""
     chunks: Chunks = store.chunks
@@ -149,49 +141,3 @@ def _read_tasks(store: Store, groups: list[int], *, features: Sequence[str]) -> 
         places = np.flatnonzero(task == number)
         reads.append([(int(part[p]), [int(within[p])], [int(p)]) for p in places])
     return reads
-
-
-class _GroupSource(Datasource):  # type: ignore[misc]
-    """Ray Data's way to read row groups of a store in a given order.
-
-    No dataclass: Ray Data walks those, field by field, number by number, before it starts.
-    """
-
-    def __init__(self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read]) -> None:
-        super().__init__()
-        self.uri, self.fingerprint, self.features, self.reads = uri, fingerprint, features, reads
-
-    def get_name(self) -> str:
-        return "Poses"
-
-    def estimate_inmemory_data_size(self) -> int | None:
-        return READ_BYTES * len(self.reads)
-
-    def get_read_tasks(self, parallelism: int, *args: object, **more: object) -> list[ReadTask]:
-        return [
-            ReadTask(
-                _reader(self.uri, self.fingerprint, self.features, read),
-                BlockMetadata(num_rows=None, size_bytes=READ_BYTES, input_files=None, exec_stats=None),
-            )
-            for read in self.reads
-        ]
-
-
-def _reader(uri: str, fingerprint: str, features: Sequence[str], read: Read) -> Callable[[], list[pa.Table]]:
-    def tables() -> list[pa.Table]:
-        store, pieces = _opened(uri, fingerprint), []
-        for part, groups, places in read:
-            table = store.read_groups(part, groups, features=features).drop_columns(["video", "first_frame"])
-            pieces.append(table.append_column("order", pa.array(np.repeat(places, len(table)))))
-        return [pa.concat_tables(pieces).combine_chunks()]
-
-    return tables
-
-
-@lru_cache(maxsize=4)
-def _opened(uri: str, fingerprint: str) -> Store:
-    """A store, opened once a process: it remembers where the row groups of its parts lie."""
-    store = Store(uri)
-    if store.fingerprint != fingerprint:
-        raise BadInput(f"the store {uri} was changed while it was being read; start the run again")
-    return store

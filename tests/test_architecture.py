@@ -19,6 +19,7 @@ RAY_FILES = {
     "pretrain.launch",
     "pretrain.loop",
     "pretrain.stream",
+    "pretrain.group_source",
     "pretrain.run",
     "finetune.paper_deal",
     "finetune.run",
@@ -28,7 +29,15 @@ RAY_FILES = {
 }
 MLFLOW_FILES = {"pretrain.tracking"}
 LABELS = "pretrain.pose.annotations"
-TRAINS = {"pretrain.run", "pretrain.launch", "pretrain.loop", "pretrain.stream", "pretrain.learner", "pretrain.checkpoint"}
+TRAINS = {
+    "pretrain.run",
+    "pretrain.launch",
+    "pretrain.loop",
+    "pretrain.stream",
+    "pretrain.group_source",
+    "pretrain.learner",
+    "pretrain.checkpoint",
+}
 
 
 @cache

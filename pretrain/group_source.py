@@ -1,0 +1,67 @@
+"""Ray Data's way to row groups of a store, in a given order. Processes that read import no torch: they are up in half the time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from pretrain.errors import BadInput
+from pretrain.pose.store import Store
+
+READ_BYTES = 24 * 2**20
+
+Read = list[tuple[int, list[int], list[int]]]  # (part, row groups within it, place of each in what was asked for)
+
+
+class GroupSource(Datasource):  # type: ignore[misc]
+    """Ray Data's way to read row groups of a store in a given order.
+
+    No dataclass: Ray Data walks those, field by field, number by number, before it starts.
+    """
+
+    def __init__(self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read]) -> None:
+        super().__init__()
+        self.uri, self.fingerprint, self.features, self.reads = uri, fingerprint, features, reads
+
+    def get_name(self) -> str:
+        """For Ray's logs."""
+        return "Poses"
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Bytes of all blocks, roughly."""
+        return READ_BYTES * len(self.reads)
+
+    def get_read_tasks(self, parallelism: int, *args: object, **more: object) -> list[ReadTask]:
+        """One task a read, in the order given."""
+        return [
+            ReadTask(
+                _reader(self.uri, self.fingerprint, self.features, read),
+                BlockMetadata(num_rows=None, size_bytes=READ_BYTES, input_files=None, exec_stats=None),
+            )
+            for read in self.reads
+        ]
+
+
+def _reader(uri: str, fingerprint: str, features: Sequence[str], read: Read) -> Callable[[], list[pa.Table]]:
+    def tables() -> list[pa.Table]:
+        store, pieces = _opened(uri, fingerprint), []
+        for part, groups, places in read:
+            table = store.read_groups(part, groups, features=features).drop_columns(["video", "first_frame"])
+            pieces.append(table.append_column("order", pa.array(np.repeat(places, len(table)))))
+        return [pa.concat_tables(pieces).combine_chunks()]
+
+    return tables
+
+
+@lru_cache(maxsize=4)
+def _opened(uri: str, fingerprint: str) -> Store:
+    """A store, opened once a process: it remembers where the row groups of its parts lie."""
+    store = Store(uri)
+    if store.fingerprint != fingerprint:
+        raise BadInput(f"the store {uri} was changed while it was being read; start the run again")
+    return store
