@@ -102,7 +102,7 @@ class Embedder(nn.Module):
     def _beside(self, pose: Pose) -> Tensor:
         """(B, T, E) as they came."""
         assert pose.extra_BTE is not None, f"poses without the features {list(self.external)}"
-        held = dict(zip(self.external, pose.extra_BTE.split(list(self.external.values()), -1), strict=True))
+        held = dict(zip(self.external, torch.split(pose.extra_BTE, list(self.external.values()), -1), strict=True))
         return torch.cat([held[name] for name in self.beside], -1)
 
     def embed(self, windows: Windows) -> Tensor:
