@@ -26,7 +26,7 @@ from pretrain.tracking import ui_command
 
 TASKS = {"classic_classification": "Task 1", "annotation_style_transfer": "Task 2", "new_behaviors": "Task 3"}
 # Three trials look around in one direction only; the tasks' own search spaces want dozens.
-SETTINGS = ("steps=100", "evaluations=2", "batch=8", "after=0", "recipe=quickstart", "search={lr: [0.002, 0.005, 0.01]}")
+SETTINGS = ("steps=80", "evaluations=2", "batch=8", "after=0", "recipe=quickstart", "search={lr: [0.002, 0.005, 0.01]}")
 SMALL = ["--trials", "3", "--seeds", "3", *(word for pair in SETTINGS for word in ("--set", pair))]
 HEADS = {"annotation_style_transfer": "{name: temporal, annotator: embedding}"}  # one head for five annotators
 

@@ -37,6 +37,7 @@ from pretrain.prepare_tracks import add_options, prepare_tracks
 log = logging.getLogger(__name__)
 
 OFFICIAL = "calms21-json"
+ORIGIN_FILE = "ORIGIN.txt"  # beside files in the release's format that are not the release
 OFFICIAL_BYTES = 800
 """Of a frame in the official JSON, somewhat more than it takes."""
 
@@ -56,6 +57,7 @@ def arena(args: argparse.Namespace) -> None:
             folder = _local(args.out)
             _refuse_full_disk(folder, total * OFFICIAL_BYTES)
             files = write_official(folder, mice.arena(plan), zipped=args.zipped, progress=_moving(bar))
+            _note_origin(folder, mice.ORIGIN)
     if args.form == "store":
         _done(args.out)
     else:
@@ -83,7 +85,7 @@ def calms21(args: argparse.Namespace) -> None:
     notes: list[str] = []
     labels = []
     with (
-        StoreWriter(places.open_address(args.out), CALMS21, origin="CalMS21, doi 10.22002/D1.1991") as writer,
+        StoreWriter(places.open_address(args.out), CALMS21, origin=_origin(Path(args.source))) as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
         for video, noted in official.read(sources, progress=_moving(bar), notes=notes):
@@ -93,6 +95,17 @@ def calms21(args: argparse.Namespace) -> None:
     for sentence in [*notes, *count_differences(labels)]:
         log.warning("%s", sentence)
     _done(args.out)
+
+
+def _origin(folder: Path) -> str:
+    """What a folder of official files holds: the release, unless it says otherwise."""
+    said = folder.expanduser() / ORIGIN_FILE
+    return said.read_text(encoding="utf-8").strip() if said.is_file() else "CalMS21, doi 10.22002/D1.1991"
+
+
+def _note_origin(folder: Path, origin: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ORIGIN_FILE).write_text(origin + "\n", encoding="utf-8")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -127,6 +140,7 @@ def export(args: argparse.Namespace) -> None:
     with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
         if args.form == OFFICIAL:
             export_official(store, folder, zipped=args.zipped, progress=_moving(bar))
+            _note_origin(folder, store.origin)
         else:
             export_npz(store, folder, progress=_moving(bar))
     words = ["calms21", "--source", str(folder)] if args.form == OFFICIAL else ["tracks", "--poses", str(folder / "tracks")]

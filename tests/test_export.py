@@ -150,6 +150,7 @@ def test_store_to_official_json_to_store(tmp_path: Path, zipped: bool) -> None:
     prepare.main(["calms21", "--source", str(tmp_path / "files"), "--out", str(tmp_path / "after")])
     after = Store(tmp_path / "after")
     assert after.schema == before.schema
+    assert after.origin == before.origin
 
     def plain(store: Store) -> dict[tuple[object, ...], list[object]]:
         # A recording under several label sets is in the file of each, and told apart by what follows its name.
@@ -186,13 +187,15 @@ def test_what_the_official_format_cannot_say_is_refused(tmp_path: Path, monkeypa
 def test_the_arena_as_official_files(tmp_path: Path, zipped: bool) -> None:
     words = ["arena", "--frames", "15000", "--seed", "3"]
     prepare.main([*words, "--as", "calms21-json", "--out", str(tmp_path / "files"), *(["--zipped"] if zipped else [])])
-    assert {path.suffix for path in (tmp_path / "files").iterdir()} == ({".zip"} if zipped else {""})
+    assert {path.suffix for path in (tmp_path / "files").iterdir()} == {".zip" if zipped else "", ".txt"}
     assert {source.task for source in find_sources(tmp_path / "files")} == {0, 1, 2, 3}
     if zipped:
         return
     prepare.main(["calms21", "--source", str(tmp_path / "files"), "--out", str(tmp_path / "read")])
     prepare.main([*words, "--out", str(tmp_path / "made")])
     read, made = Store(tmp_path / "read"), Store(tmp_path / "made")
+    assert read.origin == made.origin
+    assert "simulated" in read.origin
     assert said_of(read) == said_of(made)
     for held in made.videos[::7]:
         old, new = made.read_video(held["name"]), read.read_video(held["name"])
@@ -223,4 +226,4 @@ def test_the_full_arena_has_the_frames_of_the_release(tmp_path: Path, monkeypatc
     assert {one.part for one in planned if not one.task} == {1, 2, 3, 4}
     monkeypatch.setattr(prepare, "OFFICIAL_BYTES", 10**12)
     with pytest.raises(BadInput, match="are free there"):
-        prepare.main(["arena", "--as", "calms21-json", "--out", str(tmp_path / "files")])
+        prepare.main(["arena", "--as", "calms21-json", "--out", str(tmp_path / "more")])
