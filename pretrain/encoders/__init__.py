@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.components import build, check_settings
-from pretrain.pose.features import Features
+from pretrain.pose.features import Features, standard
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Pose, Windows
 
@@ -91,13 +91,9 @@ class Embedder(nn.Module):
     @torch.no_grad()
     def fit_beside(self, pose: Pose) -> None:
         """Takes mean and spread of the features beside the embedding from a sample."""
-        values_NE = self._beside(pose).flatten(0, 1)
-        known_NE = values_NE.isfinite()
-        count_E = known_NE.sum(0).clamp(min=1)
-        mean_E = values_NE.nan_to_num(0.0).sum(0) / count_E
-        spread_E = (torch.where(known_NE, values_NE - mean_E, 0.0).square().sum(0) / count_E).sqrt()
+        mean_E, scale_E = standard(self._beside(pose).flatten(0, 1))
         self.beside_mean_E.copy_(mean_E)
-        self.beside_scale_E.copy_(torch.where(spread_E > 1e-6, 1 / spread_E.clamp(min=1e-6), 0.0))
+        self.beside_scale_E.copy_(scale_E)
 
     def _beside(self, pose: Pose) -> Tensor:
         """(B, T, E) as they came."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
+from pretrain.pose.features import Features, standard
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Pose
 
@@ -44,13 +44,9 @@ class Scene(nn.Module):
     def fit(self, pose: Pose) -> None:
         """Takes the mean body, means and spreads from a sample."""
         self.frames.fit(pose)
-        raw = self._raw(pose).flatten(0, 1)
-        known = raw.isfinite()
-        number = known.sum(0).clamp(min=1)
-        mean = raw.nan_to_num(0.0).sum(0) / number
-        spread = (torch.where(known, raw - mean, 0.0).square().sum(0) / number).sqrt()
+        mean, scale = standard(self._raw(pose).flatten(0, 1))
         self.mean_MKV.copy_(mean)
-        self.scale_MKV.copy_(torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0))
+        self.scale_MKV.copy_(scale)
 
     def forward(self, pose: Pose) -> Tensor:
         """(B, T, M, K, V)."""

@@ -117,14 +117,9 @@ class Features(nn.Module):
             about="the poses show no whole body to measure the others against",
         )  # fmt: skip
         self.body_KX.copy_(body - body.mean(0, keepdim=True))
-        raw = self._raw(pose).flatten(0, 1)
-        known = raw.isfinite()
-        count = known.sum(0).clamp(min=1)
-        filled = raw.nan_to_num(0.0)
-        mean = filled.sum(0) / count
-        spread = (torch.where(known, raw - mean, 0.0).square().sum(0) / count).sqrt()
+        mean, scale = standard(self._raw(pose).flatten(0, 1))
         self.mean_F.copy_(mean)
-        self.scale_F.copy_(torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0))
+        self.scale_F.copy_(scale)
 
     def forward(self, pose: Pose) -> Tensor:
         """Returns (B, T, F): features with unit spread, 0 where unknown, then visibility (0 or 1) of each keypoint."""
@@ -208,6 +203,15 @@ class Features(nn.Module):
 
     def _confidence(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
         return [pose.confidence_BTMK]
+
+
+def standard(values: Tensor) -> tuple[Tensor, Tensor]:
+    """What standardises values: the mean over the first axis of those that are known, and 1 / spread, 0 where there is none."""
+    known = values.isfinite()
+    count = known.sum(0).clamp(min=1)
+    mean = values.nan_to_num(0.0).sum(0) / count
+    spread = (torch.where(known, values - mean, 0.0).square().sum(0) / count).sqrt()
+    return mean, torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0)
 
 
 def _turn(vector: Tensor, heading: Tensor) -> Tensor:
