@@ -19,10 +19,11 @@ from typing import Any
 
 import measure
 import torch
-from steps import Training, learner_of, recipe_of
+from steps import learner_of, recipe_of
 from torch.utils.flop_counter import FlopCounterMode
 from walks import Resident
 
+from pretrain.alone import Training
 from pretrain.errors import exit_status
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -56,7 +57,7 @@ class Way:
         made: Any = torch.compile(self._learner) if compiled else self._learner
         self._training = Training(recipe, made)
         self.precision, self._done = precision, 0
-        self.first_loss = self._training.step(frames.windows(0)).item()
+        self.first_loss = self._training.step(frames.windows(0)).total.item()
 
     def run(self, steps: int) -> None:
         """So many steps, until the device has done them."""

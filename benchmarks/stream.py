@@ -24,9 +24,10 @@ import measure
 from beside import beside_one_worker
 from mapped import LoaderProcess, MappedWindows, batches_of, windows_of, write_arrays
 from memory import Memory
-from steps import Training, learner_of, recipe_of
+from steps import learner_of, recipe_of
 from walks import write_store
 
+from pretrain.alone import Training
 from pretrain.errors import BadInput, exit_status
 from pretrain.pose.store import Store
 from pretrain.pose.windows import Lanes

@@ -27,10 +27,11 @@ from typing import Any
 import measure
 import torch
 import yaml
-from steps import Training, learner_of, recipe_of
+from steps import learner_of, recipe_of
 from torch.utils.flop_counter import FlopCounterMode
 from walks import Resident
 
+from pretrain.alone import Training
 from pretrain.errors import BadInput, exit_status
 from pretrain.learner import multiplies_bf16
 

@@ -21,6 +21,7 @@ RAY_FILES = {
     "pretrain.stream",
     "pretrain.group_source",
     "pretrain.run",
+    "finetune.grid_deal",
     "finetune.paper_deal",
     "finetune.run",
     "finetune.search",
@@ -30,6 +31,7 @@ RAY_FILES = {
 MLFLOW_FILES = {"pretrain.tracking"}
 LABELS = "pretrain.pose.annotations"
 TRAINS = {
+    "pretrain.alone",
     "pretrain.run",
     "pretrain.launch",
     "pretrain.loop",

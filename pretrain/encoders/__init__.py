@@ -29,6 +29,8 @@ class AbstractEncoder(nn.Module, ABC):
     grid: int = 1
     """Frames of the patches it reads as one, counted from the first frame of a window: a video embedded in pieces is embedded as in
     one if the pieces begin on them."""
+    groups: tuple[str, ...] = ()
+    """Groups of features that it cannot do without."""
 
     @abstractmethod
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:

@@ -39,11 +39,13 @@ class MSG3D(AbstractEncoder):
         BadInput: If a setting is out of range or the features lack a group.
     """
 
+    groups = _OF_POINTS[:2]
+
     def __init__(
         self, features: Features, *, width: int = 24, dilations: Sequence[int] = (1, 4), hops: int = 4, window: int = 3, dim: int = 96
     ) -> None:
         super().__init__()
-        lacking = [group for group in _OF_POINTS[:2] if group not in features.columns]
+        lacking = [group for group in self.groups if group not in features.columns]
         refuse(
             [f"it reads points, and features.groups lacks {group!r}; groups: {', '.join(features.groups)}" for group in lacking]
             + ([f"width is {width}; it must be a multiple of {_BRANCHES}"] if width < 1 or width % _BRANCHES else [])
