@@ -42,7 +42,7 @@ from pretrain.config import RECIPES, SCALES, Recipe, Scale, plain, read
 from pretrain.encoders import AbstractEncoder
 from pretrain.errors import BadInput, exit_status, refuse
 from pretrain.launch import cluster
-from pretrain.learner import new_learner
+from pretrain.learner import unfitted
 from pretrain.pose.store import Store
 from pretrain.tracking import open_tracking
 
@@ -64,7 +64,7 @@ def main(words: list[str] | None = None) -> None:
     scale = read(Scale, args.scale, SCALES, {})
     cells = _cells(args)
     for cell in cells:
-        new_learner(cell.recipe, store)  # what cannot be built is said before anything starts
+        unfitted(cell.recipe, store)  # what cannot be built is said before anything starts
     judges, notes = _judges(args, store)
     for sentence in notes:
         log.warning("%s", sentence)

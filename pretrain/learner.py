@@ -63,14 +63,24 @@ def new_learner(recipe: Recipe, store: Store) -> Learner:
     Raises:
         BadInput: If the recipe names what there is not, or does not fit the store's skeleton.
     """
-    torch.manual_seed(recipe.seed)
-    embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
-    objective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
-    refuse_unlike(embedder.features.external, store)
+    embedder, objective = unfitted(recipe, store)
     poses = sample(store, seed=recipe.seed, features=tuple(embedder.features.external))
     embedder.features.fit(poses)
     objective.fit(poses)
     return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
+
+
+def unfitted(recipe: Recipe, store: Store) -> tuple[Embedder, AbstractObjective]:
+    """The parts of a learner before any pose is read: enough to refuse a recipe by.
+
+    Raises:
+        BadInput: As :func:`new_learner`.
+    """
+    torch.manual_seed(recipe.seed)
+    embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
+    objective: AbstractObjective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
+    refuse_unlike(embedder.features.external, store)
+    return embedder, objective
 
 
 def refuse_unlike(external: Mapping[str, int], store: Store) -> None:
