@@ -20,7 +20,7 @@ from steps import learner_of, recipe_of
 from torch import Tensor
 from walks import walk
 
-from finetune.material import embed_video
+from pretrain.embedding import embed_video
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status
 from pretrain.pose.windows import Pose, Windows

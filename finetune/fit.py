@@ -18,11 +18,12 @@ from finetune.heads import AbstractHead, build_head
 from finetune.heads.prototype import Prototype
 from finetune.labels import Labelled, Problem
 from finetune.losses import Loss, refuse_weights
-from finetune.material import Material, embed_video
+from finetune.material import Material
 from finetune.metrics import Scores, mean_over_problems, score
 from finetune.sampling import Batch, WindowDraw
 from finetune.settings import Tuning
 from finetune.start import begin_from
+from pretrain.embedding import embed_video
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
 

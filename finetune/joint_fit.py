@@ -20,8 +20,9 @@ from finetune.fit import Probabilities, score_problems
 from finetune.frames import UNLABELLED
 from finetune.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
 from finetune.labels import Labelled, Problem, hold_out
-from finetune.material import Material, as_pose, embed_video
+from finetune.material import Material
 from pretrain.draws import Draws
+from pretrain.embedding import as_pose, embed_video
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput, refuse
 from pretrain.objectives import View

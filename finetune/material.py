@@ -10,11 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pretrain.embedding import embed_video
 from pretrain.encoders import Embedder
 from pretrain.pose.store import Store
-from pretrain.pose.windows import Pose, cover
-
-EMBED_FRAMES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,28 +86,3 @@ def embed(poses: Material, embedder: Embedder, *, device: str = "cpu", told: Cal
         z_ND[first:end] = embed_video(embedder, poses.video(name), device=device).cpu().numpy()
         told(end - first)
     return Material(place=poses.place, arrays={"z": z_ND})
-
-
-@torch.no_grad()
-def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str = "cpu") -> Tensor:
-    """Every frame of a video embedded once, in one pass of overlapping windows.
-
-    Args:
-        embedder: In evaluation mode.
-        frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K); ``extra`` (T, E) where the encoder reads it.
-        device: Where to compute.
-
-    Returns:
-        (T, D).
-    """
-    z_TD = torch.empty((len(frames["position"]), embedder.dim), device=device)
-    pose = as_pose({name: values.unsqueeze(0).to(device) for name, values in frames.items()})
-    window = EMBED_FRAMES + 2 * embedder.overlap
-    for windows, kept, inside in cover(pose, window=window, overlap=embedder.overlap):
-        z_TD[kept] = embedder.embed(windows)[0, inside].float()
-    return z_TD
-
-
-def as_pose(stretch: Mapping[str, Tensor]) -> Pose:
-    """Pose stretches as an encoder takes them."""
-    return Pose(stretch["position"], stretch["confidence"], stretch.get("extra"))

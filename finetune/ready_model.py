@@ -17,8 +17,9 @@ from finetune.after import After
 from finetune.fit import Model
 from finetune.frames import Ints, Reals
 from finetune.labels import Problem
-from finetune.material import Material, embed_video
+from finetune.material import Material
 from finetune.model_folder import load_afters, load_model
+from pretrain.embedding import embed_video
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.schema import Schema

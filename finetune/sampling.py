@@ -12,7 +12,8 @@ from torch import Tensor
 
 from finetune.frames import UNLABELLED
 from finetune.labels import Problem
-from finetune.material import Material, as_pose
+from finetune.material import Material
+from pretrain.embedding import as_pose
 from pretrain.encoders import Embedder
 from pretrain.pose.windows import Pose
 

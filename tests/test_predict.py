@@ -19,12 +19,12 @@ from finetune.ethograms import picture, summary, summary_table
 from finetune.heads import build_head
 from finetune.label_writers import FORMATS, Ethogram
 from finetune.labels import Problem
-from finetune.material import embed_video
 from finetune.model_folder import load_afters, load_model, save_model
 from finetune.predict import main
 from finetune.ready_model import as_tensors, open_model
 from finetune.smooth import MinimumBout, Moving
 from finetune.thresholds import Thresholds
+from pretrain.embedding import embed_video
 from pretrain.errors import BadInput, exit_status
 from pretrain.pose.annotations import UNLABELLED
 from pretrain.pose.label_formats import read_label_files

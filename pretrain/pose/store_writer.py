@@ -133,15 +133,8 @@ class StoreWriter:
         Raises:
             BadInput: If the place does not take it.
         """
-        path = f"{self.path}/{relative}"
-        try:
-            self.fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
-            self._written.append(path)
-            with self.fs.open_output_stream(path) as stream:
-                stream.write(data)
-        except OSError as error:  # a full disk, a bucket that is not ours
-            raise BadInput(f"cannot write {relative} of the store {self.uri}: {error}") from error
-        return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        self._written.append(f"{self.path}/{relative}")
+        return write_file(self.fs, self.path, relative, data, uri=self.uri)
 
     def discard(self) -> None:
         """Removes what this writer wrote; what was there before stays."""
@@ -197,7 +190,7 @@ class StoreWriter:
             "labels": self.labels,
             "features": self._features.record(),
         }
-        _replace(self.fs, f"{self.path}/store.json", json.dumps(meta, indent=1).encode())
+        replace_file(self.fs, f"{self.path}/store.json", json.dumps(meta, indent=1).encode())
 
 
 def confidence_steps(confidence_TMK: Float, missing_TMK: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -206,7 +199,23 @@ def confidence_steps(confidence_TMK: Float, missing_TMK: npt.NDArray[np.bool_]) 
     return np.where(missing_TMK, 0, steps).astype(np.uint8)
 
 
-def _replace(system: fs.FileSystem, path: str, data: bytes) -> None:
+def write_file(system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str) -> dict[str, Any]:
+    """Writes a file into the folder of a store and returns its record for store.json.
+
+    Raises:
+        BadInput: If the place does not take it.
+    """
+    path = f"{folder}/{relative}"
+    try:
+        system.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        with system.open_output_stream(path) as stream:
+            stream.write(data)
+    except OSError as error:  # a full disk, a bucket that is not ours
+        raise BadInput(f"cannot write {relative} of the store {uri}: {error}") from error
+    return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def replace_file(system: fs.FileSystem, path: str, data: bytes) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part of it."""
     if isinstance(system, fs.LocalFileSystem):
         Path(path).parent.mkdir(parents=True, exist_ok=True)

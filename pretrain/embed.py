@@ -1,0 +1,133 @@
+"""Embeds every frame of a store with a pretrained encoder: for other tools, or as features that heads and networks read beside poses.
+
+    python pretrain/embed.py --encoder runs/mine --data STORE --out embeddings                    one .npy a video, (frames, D)
+    python pretrain/embed.py --encoder runs/mine --data STORE --as mine                           into the store, as features `mine`
+    python pretrain/embed.py --encoder runs/treba --data STORE --as task_programming --components 32
+
+What is in the store is read by heads with `finetune/run.py --set 'beside=[mine]'`, and by the paper's networks where it is called
+task_programming (finetune/reproduce.py). --components keeps that many principal components of the embedding, fitted on frames from all
+over the store and brought to unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are unknown.
+Each frame is embedded once. No label is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pretrain import places
+from pretrain.checkpoint import load_encoder
+from pretrain.embedding import Components, embed_video
+from pretrain.encoders import Embedder
+from pretrain.errors import BadInput, exit_status, refuse
+from pretrain.learner import refuse_unlike
+from pretrain.pose.feature_append import append_features
+from pretrain.pose.sampling import sample
+from pretrain.pose.schema import Float
+from pretrain.pose.store import Store
+from pretrain.pose.windows import Pose
+
+log = logging.getLogger(__name__)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Runs the command line ``words``."""
+    args = _parser().parse_args(words)
+    refuse(
+        (["give --out FOLDER, or --as NAME, or both"] if not (args.out or args.name) else [])
+        + ([f"--components is {args.components}; it must be at least 1"] if args.components is not None and args.components < 1 else []),
+        about="nothing to do",
+    )
+    store = Store(places.open_address(args.data))
+    embedder, _ = load_encoder(places.open_address(args.encoder), store.schema)
+    refuse_unlike(embedder.external, store)
+    videos = [held for held in store.videos if fnmatch.fnmatchcase(held["name"], args.videos)]
+    if not videos:
+        raise BadInput(
+            f"--videos {args.videos}: no video of the store is called so; it has {', '.join(v['name'] for v in store.videos[:5])} …"
+        )
+    out = Path(args.out).expanduser() if args.out else None
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise BadInput(f"{out} already holds something: choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    embedder = embedder.to(device).eval()
+    components = _components(embedder, store, args.components, device) if args.components else None
+    dim = args.components or embedder.dim
+    with tqdm(total=sum(held["frames"] for held in videos), desc="embedding", unit="frame", unit_scale=True) as bar:
+
+        def values() -> Iterator[tuple[str, Float]]:
+            for held in videos:
+                z_TD = _one(embedder, components, store, held["name"], device)
+                if out is not None:
+                    np.save(out / f"{quote(held['name'], safe='')}.npy", z_TD)
+                bar.update(len(z_TD))
+                yield held["name"], z_TD
+
+        if args.name:
+            append_features(store, args.name, values())
+        else:
+            for _ in values():
+                pass
+    total = f"{sum(held['frames'] for held in videos):,} frames of {len(videos)} videos, {dim} numbers each"
+    if out is not None:
+        print(f"{out}: {total}")
+    if args.name:
+        print(f"{store.uri}: features {args.name}: {total}; heads read them: finetune/run.py --set 'beside=[{args.name}]'")
+
+
+def _components(embedder: Embedder, store: Store, number: int, device: str) -> Components:
+    if number > embedder.dim:
+        raise BadInput(f"--components is {number}, the embedding has {embedder.dim}")
+    pose = sample(store, seed=0, features=tuple(embedder.external))
+    windows, frames = pose.position_BTMKX.shape[:2]
+    every = torch.ones((1, frames), dtype=torch.bool, device=device)
+    with torch.no_grad():
+        z_BTD = torch.cat([embedder(_row(pose, b, device), every).float().cpu() for b in range(windows)])
+    z_ND = z_BTD[pose.position_BTMKX.isfinite().flatten(2).any(-1)]  # where nothing was seen there is nothing to learn
+    components = Components(embedder.dim, number)
+    share = components.fit(z_ND)
+    log.info("%d principal components hold %.1f %% of the variance of the embedding", number, 100 * share)
+    return components
+
+
+def _row(pose: Pose, b: int, device: str) -> Pose:
+    extra = None if pose.extra_BTE is None else pose.extra_BTE[b : b + 1].to(device)
+    return Pose(pose.position_BTMKX[b : b + 1].to(device), pose.confidence_BTMK[b : b + 1].to(device), extra)
+
+
+def _one(embedder: Embedder, components: Components | None, store: Store, name: str, device: str) -> Float:
+    """(T, D) of a video."""
+    features = tuple(embedder.external)
+    video = store.read_video(name, features=features)
+    frames = {"position": torch.from_numpy(video.position_TMKX), "confidence": torch.from_numpy(video.confidence_TMK.astype(np.float32))}
+    if features:
+        frames["extra"] = torch.from_numpy(np.concatenate([video.features[key] for key in features], 1))
+    z_TD = embed_video(embedder, frames, device=device).cpu()
+    return (z_TD if components is None else components(z_TD)).numpy()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", required=True, metavar="RUN|FOLDER", help="pretraining run or encoder folder")
+    parser.add_argument("--data", required=True, help="pose store, a folder or s3://…")
+    parser.add_argument("--out", metavar="FOLDER", help="write one .npy a video")
+    parser.add_argument("--as", dest="name", metavar="NAME", help="add them to the store as features of that name")
+    parser.add_argument("--components", type=int, metavar="N", help="keep N principal components; left out: the whole embedding")
+    parser.add_argument("--videos", default="*", metavar="PATTERN", help="only videos whose name fits (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(exit_status(main))

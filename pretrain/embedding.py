@@ -1,0 +1,70 @@
+"""Every frame of a video embedded once. Plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.encoders import Embedder
+from pretrain.pose.windows import Pose, cover
+
+EMBED_FRAMES = 1024
+
+
+@torch.no_grad()
+def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str = "cpu") -> Tensor:
+    """Every frame of a video embedded once, in one pass of overlapping windows.
+
+    Args:
+        embedder: In evaluation mode.
+        frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K); ``extra`` (T, E) where the encoder reads it.
+        device: Where to compute.
+
+    Returns:
+        (T, D).
+    """
+    z_TD = torch.empty((len(frames["position"]), embedder.dim), device=device)
+    pose = as_pose({name: values.unsqueeze(0).to(device) for name, values in frames.items()})
+    window = EMBED_FRAMES + 2 * embedder.overlap
+    for windows, kept, inside in cover(pose, window=window, overlap=embedder.overlap):
+        z_TD[kept] = embedder.embed(windows)[0, inside].float()
+    return z_TD
+
+
+def as_pose(stretch: Mapping[str, Tensor]) -> Pose:
+    """Pose stretches as an encoder takes them."""
+    return Pose(stretch["position"], stretch["confidence"], stretch.get("extra"))
+
+
+class Components(nn.Module):
+    """The first principal components of embeddings, each brought to unit spread.
+
+    Args:
+        dim: D of the embeddings.
+        number: How many to keep.
+    """
+
+    mean_D: Tensor
+    basis_DC: Tensor
+
+    def __init__(self, dim: int, number: int) -> None:
+        super().__init__()
+        self.register_buffer("mean_D", torch.zeros(dim))
+        self.register_buffer("basis_DC", torch.eye(dim, number))
+
+    @torch.no_grad()
+    def fit(self, z_ND: Tensor) -> float:
+        """Takes them from a sample of embeddings; returns the share of the variance that they hold."""
+        self.mean_D.copy_(z_ND.mean(0))
+        _, spread, basis = torch.linalg.svd(z_ND - self.mean_D, full_matrices=False)
+        kept = min(self.basis_DC.shape[1], len(spread))
+        unit = spread[:kept] / max(1, len(z_ND) - 1) ** 0.5
+        self.basis_DC.zero_()
+        self.basis_DC[:, :kept] = basis[:kept].T / unit.clamp(min=1e-6)
+        return float(spread[:kept].square().sum() / spread.square().sum().clamp(min=1e-12))
+
+    def forward(self, z_ND: Tensor) -> Tensor:
+        """(N, D) to (N, C)."""
+        return (z_ND - self.mean_D) @ self.basis_DC
