@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from finetune.fit import Model
-from finetune.frames import Reals, decide
 from finetune.heads import AbstractHead
 from finetune.labels import Problem
 from finetune.material import Material
+from finetune.scores.frames import Reals, decide
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from finetune.frames import UNLABELLED
 from finetune.heads import AbstractHead, build_head
 from finetune.heads.prototype import Prototype
 from finetune.labels import Labelled, Problem
 from finetune.losses import Loss, refuse_weights
 from finetune.material import Material
-from finetune.metrics import Scores, mean_over_problems, score
 from finetune.sampling import Batch, WindowDraw
+from finetune.scores.frames import UNLABELLED
+from finetune.scores.metrics import Scores, mean_over_problems, score
 from finetune.settings import Tuning
 from finetune.start import begin_from
 from pretrain.embedding import embed_video

@@ -13,7 +13,7 @@ from finetune.encoder import HANDMADE
 from finetune.fit import fit, score_problems
 from finetune.labels import Labelled, Problem, draw_budget
 from finetune.material import Material, embed
-from finetune.metrics import over_seeds
+from finetune.scores.metrics import over_seeds
 from finetune.settings import Tuning
 from pretrain.alone import learn_alone
 from pretrain.config import Recipe

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from finetune.frames import UNLABELLED, rest_class
+from finetune.scores.frames import UNLABELLED, rest_class
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.annotations import read_rows
 from pretrain.pose.store import Store

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from finetune.fit import Model
-from finetune.frames import UNLABELLED
 from finetune.heads import AbstractHead
 from finetune.labels import Problem
 from finetune.losses import Loss
 from finetune.material import Material
 from finetune.sampling import Batch, WindowDraw
+from finetune.scores.frames import UNLABELLED
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput

@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors.torch
 
-from finetune.after import After
+from finetune.after.learn import After
 from finetune.fit import Model
 from finetune.heads import AbstractHead, build_head
 from finetune.labels import Problem

@@ -30,10 +30,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from finetune.ethograms import SUMMARY, picture, summary, summary_table
-from finetune.label_writers import FORMATS, Ethogram, refuse_missing
-from finetune.ready_model import Ready, open_model
-from finetune.recordings import Recording, add_options, recordings
+from finetune.labelling.ethograms import SUMMARY, picture, summary, summary_table
+from finetune.labelling.ready_model import Ready, open_model
+from finetune.labelling.recordings import Recording, add_options, recordings
+from finetune.labelling.writers import FORMATS, Ethogram, refuse_missing
 from finetune.report import png
 from pretrain import places
 from pretrain.errors import BadInput, exit_status

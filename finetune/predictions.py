@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune.fit import Probabilities
-from finetune.frames import Ints, looked_at
 from finetune.labels import Problem
+from finetune.scores.frames import Ints, looked_at
 from pretrain.errors import BadInput
 
 _ABOUT = "ethoray.problems"

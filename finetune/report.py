@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.fit import Probabilities
-from finetune.frames import UNLABELLED
 from finetune.labels import Problem
-from finetune.metrics import Scores, SeedScores
 from finetune.predictions import write_predictions as write_predictions
+from finetune.scores.frames import UNLABELLED
+from finetune.scores.metrics import Scores, SeedScores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -32,11 +32,11 @@ from typing import Any
 
 import finetune.run
 from finetune.labels import Problem, problems, refuse_unfit, tasks, with_some_test
-from finetune.paper_deal import deal
-from finetune.paper_report import Line, Said, lines_of, write_table
-from finetune.paper_runs import RowFolder
-from finetune.paper_table import FIRST_SEED, Row, Settings, about_data, choose_rows, read_published, read_rows, read_settings
-from finetune.paper_work import Work, unlabelled_of
+from finetune.paper.deal import deal
+from finetune.paper.report import Line, Said, lines_of, write_table
+from finetune.paper.rows import RowFolder
+from finetune.paper.table import FIRST_SEED, Row, Settings, about_data, choose_rows, read_published, read_rows, read_settings
+from finetune.paper.work import Work, unlabelled_of
 from pretrain import places, runs
 from pretrain.config import SCALES, Scale, read
 from pretrain.errors import BadInput, exit_status

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.frames import UNLABELLED
 from finetune.labels import Problem
 from finetune.material import Material
+from finetune.scores.frames import UNLABELLED
 from pretrain.embedding import as_pose
 from pretrain.encoders import Embedder
 from pretrain.pose.windows import Pose

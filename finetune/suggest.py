@@ -6,7 +6,7 @@
 
 Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and beside it the same as BORIS tabular events
 (…_boris.csv, an observation a video), to be opened and corrected there. Uncertain: the margin between the two likeliest behaviours is
-small. Unlike: far from what is labelled or listed already in the encoder's embedding (finetune/worth_labelling.py has the papers).
+small. Unlike: far from what is labelled or listed already in the encoder's embedding (finetune/labelling/worth.py has the papers).
 
 --simulate begins with one labelled training video and labels --number stretches a round, suggested ones and, beside them, random ones
 of the same number and lengths; scores are on training videos held out. Leaves a table (CSV) and a picture of the two curves.
@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from finetune.active import curve_figure, curve_table, fits_of, simulate
-from finetune.frames import looked_at
-from finetune.label_writers import write_boris_observations
+from finetune.labelling.active import curve_figure, curve_table, fits_of, simulate
+from finetune.labelling.ready_model import Ready, open_model
+from finetune.labelling.recordings import Recording, add_options, recordings
+from finetune.labelling.worth import Stretch, cut, labelled_embeddings, rank
+from finetune.labelling.writers import write_boris_observations
 from finetune.labels import Labelled, Problem, problems, tasks
 from finetune.material import Material
-from finetune.ready_model import Ready, open_model
-from finetune.recordings import Recording, add_options, recordings
 from finetune.report import png
+from finetune.scores.frames import looked_at
 from finetune.settings import Tuning
-from finetune.worth_labelling import Stretch, cut, labelled_embeddings, rank
 from pretrain import places
 from pretrain.config import make
 from pretrain.errors import BadInput, exit_status

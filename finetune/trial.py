@@ -9,9 +9,9 @@ from typing import Any
 import ray.tune
 import torch
 
-from finetune.after import Learned
+from finetune.after.held_out import learn_after
+from finetune.after.learn import Learned
 from finetune.fit import Model, Probabilities, fit, one_number, score_problems
-from finetune.held_out import learn_after
 from finetune.labels import Labelled, Problem, hold_out
 from finetune.material import Material, embed
 from finetune.settings import Tuning

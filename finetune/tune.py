@@ -12,16 +12,16 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from finetune.after import Learned
+from finetune.after.learn import Learned
 from finetune.annotators import annotators_figure
-from finetune.beyond_frames import beyond, beyond_metrics
 from finetune.fit import Model, Probabilities, score_problems
 from finetune.labels import ELSEWHERE, Problem, draw_budget
 from finetune.material import Material, gather_poses
-from finetune.metrics import Scores, SeedScores, over_seeds
 from finetune.model_folder import save_model
 from finetune.predictions import Decisions, write_predictions
 from finetune.report import confusion_figure, ethogram_figure, more_lines, png, table
+from finetune.scores.beyond_frames import beyond, beyond_metrics
+from finetune.scores.metrics import Scores, SeedScores, over_seeds
 from finetune.search import embedded, score_seeds, search
 from finetune.settings import Tuning
 from finetune.trial import after

@@ -12,11 +12,11 @@ import torch
 
 import finetune.adapt
 from finetune.fit import Model, fit, head_for, score_problems
-from finetune.frames import UNLABELLED
 from finetune.heads import build_head
 from finetune.labels import Problem
 from finetune.material import Material
 from finetune.meta_learning import Episodes, adapted, learn_start, other_behaviours
+from finetune.scores.frames import UNLABELLED
 from finetune.settings import Tuning
 from finetune.start import save_start
 from pretrain.errors import BadInput

@@ -10,17 +10,17 @@ import pytest
 from sklearn.metrics import f1_score
 from test_fit import problem, world
 
-from finetune.after import AS_IT_IS, After, HeldOut, learn
-from finetune.better import BLOCK, not_worse
-from finetune.calibrate import Temperature
+from finetune.after.better import BLOCK, not_worse
+from finetune.after.calibrate import Temperature
+from finetune.after.held_out import deal, held_out, learn_after
+from finetune.after.learn import AS_IT_IS, After, HeldOut, learn
+from finetune.after.smooth import Moving
+from finetune.after.thresholds import Thresholds
 from finetune.fit import fit
-from finetune.frames import UNLABELLED, decide
-from finetune.held_out import deal, held_out, learn_after
 from finetune.labels import Problem
-from finetune.metrics import frame_f1
+from finetune.scores.frames import UNLABELLED, decide
+from finetune.scores.metrics import frame_f1
 from finetune.settings import Tuning
-from finetune.smooth import Moving
-from finetune.thresholds import Thresholds
 from pretrain.errors import BadInput
 
 CLASSES = ("attack", "mount", "other")

@@ -22,7 +22,7 @@ RAY_FILES = {
     "pretrain.group_source",
     "pretrain.run",
     "finetune.grid_deal",
-    "finetune.paper_deal",
+    "finetune.paper.deal",
     "finetune.run",
     "finetune.search",
     "finetune.trial",
@@ -279,7 +279,7 @@ def test_all_the_rest_works_without_ray_and_mlflow_and_nothing_happens_at_import
         "config",
         "prepare",
     }
-    assert {f"pretrain.{name}" for name in held} | {"finetune.heads", "finetune.metrics", "finetune.labels"} <= plain
+    assert {f"pretrain.{name}" for name in held} | {"finetune.heads", "finetune.scores.metrics", "finetune.labels"} <= plain
     found = import_all(plain, ("ray", "mlflow"), tmp_path)
     assert found == {"failed": {}, "events": [], "changed": {}, "ray": []}
 

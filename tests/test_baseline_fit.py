@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.baseline_dense import label_every_frame
-from finetune.baseline_fit import Phase, Start, label_videos, phase_steps, train_network
-from finetune.baseline_windows import Windows
-from finetune.baselines import Baseline, build_baseline
 from finetune.labels import Problem
+from finetune.paper.baselines import Baseline, build_baseline
+from finetune.paper.dense import label_every_frame
+from finetune.paper.fit import Phase, Start, label_videos, phase_steps, train_network
+from finetune.paper.windows import Windows
 from pretrain.errors import BadInput
 
 SMALL = Baseline(network="conv1d", widths=[8, 6, 4], past=20, future=20, skip=1, lr=0.01, dropout=0.0, epochs=1, batch=32)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from finetune.baseline_windows import Windows, augmented, batches, scaled, standardised
-from finetune.baselines import NETWORKS as FILES
-from finetune.baselines import Baseline, build_baseline, published_network
+from finetune.paper.baselines import NETWORKS as FILES
+from finetune.paper.baselines import Baseline, build_baseline, published_network
+from finetune.paper.windows import Windows, augmented, batches, scaled, standardised
 from pretrain.errors import BadInput
 
 PAPER = {path.stem: published_network(path.stem) for path in sorted(FILES.glob("*.yaml"))}

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.bouts import bouts, match, score_bouts
-from finetune.frames import UNLABELLED
+from finetune.scores.bouts import bouts, match, score_bouts
+from finetune.scores.frames import UNLABELLED
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")

@@ -11,10 +11,10 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import f1_score, log_loss
 
-from finetune.calibrate import Platt, Temperature, from_dict, negative_log_likelihood, reliability
-from finetune.frames import UNLABELLED, decide
-from finetune.metrics import frame_f1, score
-from finetune.thresholds import Thresholds
+from finetune.after.calibrate import Platt, Temperature, from_dict, negative_log_likelihood, reliability
+from finetune.after.thresholds import Thresholds
+from finetune.scores.frames import UNLABELLED, decide
+from finetune.scores.metrics import frame_f1, score
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")

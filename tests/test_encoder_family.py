@@ -16,8 +16,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from finetune.baseline_windows import Windows
-from finetune.baselines import Baseline, build_baseline
+from finetune.paper.baselines import Baseline, build_baseline
+from finetune.paper.windows import Windows
 from pretrain import workers
 from pretrain.components import names
 from pretrain.encoders import AbstractEncoder, build_embedder

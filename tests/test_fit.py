@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from finetune.fit import fit, one_number, score_problems
-from finetune.frames import UNLABELLED
 from finetune.heads import build_head
 from finetune.heads._dropout import Dropout
 from finetune.labels import Problem, draw_budget
 from finetune.losses import class_weights
 from finetune.material import Material
 from finetune.sampling import WindowDraw
+from finetune.scores.frames import UNLABELLED
 from finetune.settings import TASKS, Tuning
 from pretrain.components import names
 from pretrain.config import read

@@ -10,11 +10,11 @@ import pytest
 import torch
 from worlds import MICE, stiff
 
-from finetune.frames import UNLABELLED
-from finetune.joint_fit import annotators_of, epoch_steps, fit_member, footage, layers_of, unlabelled_videos
-from finetune.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
 from finetune.labels import Problem
 from finetune.material import Material
+from finetune.paper.joint_fit import annotators_of, epoch_steps, fit_member, footage, layers_of, unlabelled_videos
+from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
+from finetune.scores.frames import UNLABELLED
 from pretrain.errors import BadInput
 
 FOUR = ("attack", "investigation", "mount", "other")

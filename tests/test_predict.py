@@ -13,17 +13,17 @@ from reader_files import World, write_npz
 from worlds import MICE, embedder_of, wander, wander_store
 
 import finetune.predict
-from finetune.after import After
-from finetune.calibrate import Temperature
-from finetune.ethograms import picture, summary, summary_table
+from finetune.after.calibrate import Temperature
+from finetune.after.learn import After
+from finetune.after.smooth import MinimumBout, Moving
+from finetune.after.thresholds import Thresholds
 from finetune.heads import build_head
-from finetune.label_writers import FORMATS, Ethogram
+from finetune.labelling.ethograms import picture, summary, summary_table
+from finetune.labelling.ready_model import as_tensors, open_model
+from finetune.labelling.writers import FORMATS, Ethogram
 from finetune.labels import Problem
 from finetune.model_folder import load_afters, load_model, save_model
 from finetune.predict import main
-from finetune.ready_model import as_tensors, open_model
-from finetune.smooth import MinimumBout, Moving
-from finetune.thresholds import Thresholds
 from pretrain.embedding import embed_video
 from pretrain.errors import BadInput, exit_status
 from pretrain.pose.annotations import UNLABELLED

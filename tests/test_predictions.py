@@ -15,18 +15,18 @@ from test_fit import CLASSES, problem, world
 from test_labels import still
 
 import finetune.run
-from finetune.after import After, Learned
-from finetune.agreement import agreement, between_annotators, same_recordings
-from finetune.beyond_frames import beyond, beyond_metrics, mean_of
-from finetune.calibrate import Temperature
+from finetune.after.calibrate import Temperature
+from finetune.after.learn import After, Learned
+from finetune.after.smooth import Moving
 from finetune.fit import score_problems
-from finetune.frames import UNLABELLED
 from finetune.labels import Problem
 from finetune.material import Material
-from finetune.metrics import over_seeds
 from finetune.predictions import read_predictions, write_predictions
 from finetune.report import more_lines
-from finetune.smooth import Moving
+from finetune.scores.agreement import agreement, between_annotators, same_recordings
+from finetune.scores.beyond_frames import beyond, beyond_metrics, mean_of
+from finetune.scores.frames import UNLABELLED
+from finetune.scores.metrics import over_seeds
 from pretrain.errors import BadInput
 from pretrain.pose.annotations import Labels, write_labels
 from pretrain.pose.schema import CALMS21

@@ -12,12 +12,12 @@ import torch
 
 import finetune.joint
 import finetune.reproduce
-from finetune.baseline_fit import gather_inputs, label_videos
-from finetune.baselines import build_baseline, published_network
 from finetune.fit import score_problems
-from finetune.metrics import over_seeds
-from finetune.paper_runs import RowFolder
+from finetune.paper.baselines import build_baseline, published_network
+from finetune.paper.fit import gather_inputs, label_videos
+from finetune.paper.rows import RowFolder
 from finetune.predictions import read_predictions
+from finetune.scores.metrics import over_seeds
 from pretrain.errors import BadInput
 from pretrain.pose.annotations import write_labels
 from pretrain.pose.arena import ORIGIN, arena, recordings

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from finetune.bouts import bouts, score_bouts
-from finetune.frames import UNLABELLED
-from finetune.metrics import frame_f1
-from finetune.smooth import MinimumBout, Moving, Unsmoothed, candidates, choose, from_dict
-from finetune.viterbi import Viterbi, decode
+from finetune.after.smooth import MinimumBout, Moving, Unsmoothed, candidates, choose, from_dict
+from finetune.after.viterbi import Viterbi, decode
+from finetune.scores.bouts import bouts, score_bouts
+from finetune.scores.frames import UNLABELLED
+from finetune.scores.metrics import frame_f1
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")

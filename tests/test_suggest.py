@@ -13,13 +13,13 @@ from test_fit import problem
 from test_predict import MOUSE, run, tracks  # noqa: F401
 from worlds import MICE, wander
 
-from finetune.active import RANDOM, SUGGESTED, curve_figure, curve_table, fits_of, simulate
-from finetune.frames import UNLABELLED
+from finetune.labelling.active import RANDOM, SUGGESTED, curve_figure, curve_table, fits_of, simulate
+from finetune.labelling.worth import Stretch, cut, labelled_embeddings, rank, uncertainty
 from finetune.labels import Problem
 from finetune.material import Material
+from finetune.scores.frames import UNLABELLED
 from finetune.settings import Tuning
 from finetune.suggest import main
-from finetune.worth_labelling import Stretch, cut, labelled_embeddings, rank, uncertainty
 from pretrain.config import plain
 from pretrain.errors import exit_status
 from pretrain.pose.annotations import Labels, write_labels

@@ -34,8 +34,7 @@ def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]
     parts, written = FeatureParts({}, 0), list[str]()
 
     def write(relative: str, data: bytes) -> dict[str, Any]:
-        written.append(f"{store.path}/{relative}")
-        return write_file(store.fs, store.path, relative, data, uri=store.uri)
+        return write_file(store.fs, store.path, relative, data, uri=store.uri, written=written)
 
     try:
         _write_parts(store, name, values, parts, write)

@@ -133,8 +133,7 @@ class StoreWriter:
         Raises:
             BadInput: If the place does not take it.
         """
-        self._written.append(f"{self.path}/{relative}")
-        return write_file(self.fs, self.path, relative, data, uri=self.uri)
+        return write_file(self.fs, self.path, relative, data, uri=self.uri, written=self._written)
 
     def discard(self) -> None:
         """Removes what this writer wrote; what was there before stays."""
@@ -199,8 +198,8 @@ def confidence_steps(confidence_TMK: Float, missing_TMK: npt.NDArray[np.bool_]) 
     return np.where(missing_TMK, 0, steps).astype(np.uint8)
 
 
-def write_file(system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str) -> dict[str, Any]:
-    """Writes a file into the folder of a store and returns its record for store.json.
+def write_file(system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str, written: list[str]) -> dict[str, Any]:
+    """Writes a file into the folder of a store, notes its path in ``written`` once it may exist, and returns its record for store.json.
 
     Raises:
         BadInput: If the place does not take it.
@@ -208,6 +207,7 @@ def write_file(system: fs.FileSystem, folder: str, relative: str, data: bytes, *
     path = f"{folder}/{relative}"
     try:
         system.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        written.append(path)
         with system.open_output_stream(path) as stream:
             stream.write(data)
     except OSError as error:  # a full disk, a bucket that is not ours

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from finetune.fit import Probabilities, score_problems
-from finetune.frames import UNLABELLED
-from finetune.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
 from finetune.labels import Labelled, Problem, hold_out
 from finetune.material import Material
+from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
+from finetune.scores.frames import UNLABELLED
 from pretrain.draws import Draws
 from pretrain.embedding import as_pose, embed_video
 from pretrain.encoders import build_embedder

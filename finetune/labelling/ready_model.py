@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.after import After
+from finetune.after.learn import After
 from finetune.fit import Model
-from finetune.frames import Ints, Reals
 from finetune.labels import Problem
 from finetune.material import Material
 from finetune.model_folder import load_afters, load_model
+from finetune.scores.frames import Ints, Reals
 from pretrain.embedding import embed_video
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, refuse

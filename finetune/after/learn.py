@@ -17,16 +17,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from finetune.better import not_worse
-from finetune.bouts import score_bouts
-from finetune.calibrate import Temperature
-from finetune.calibrate import from_dict as step_from_dict
-from finetune.frames import ByVideo, Ints, Reals, decide, looked_at, plain
+from finetune.after.better import not_worse
+from finetune.after.calibrate import Temperature
+from finetune.after.calibrate import from_dict as step_from_dict
+from finetune.after.smooth import Smoother, Unsmoothed, candidates
+from finetune.after.smooth import from_dict as smoother_from_dict
+from finetune.after.thresholds import Thresholds
 from finetune.labels import Problem
-from finetune.metrics import frame_f1
-from finetune.smooth import Smoother, Unsmoothed, candidates
-from finetune.smooth import from_dict as smoother_from_dict
-from finetune.thresholds import Thresholds
+from finetune.scores.bouts import score_bouts
+from finetune.scores.frames import ByVideo, Ints, Reals, decide, looked_at, plain
+from finetune.scores.metrics import frame_f1
 from pretrain.errors import BadInput
 
 FEW_VIDEOS = 4

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from finetune.bouts import bouts
-from finetune.frames import Ints, Reals
 from finetune.labels import Problem
+from finetune.scores.bouts import bouts
+from finetune.scores.frames import Ints, Reals
 from pretrain.errors import BadInput
 
 BORIS = ("Observation id", "Observation date", "Description", "Observation duration", "Observation type", "Source", "Time offset (s)",

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from finetune.after import After, Learned
-from finetune.agreement import between_annotators, same_recordings, with_annotators
-from finetune.bouts import BoutScores, score_bouts
-from finetune.calibrate import reliability
+from finetune.after.calibrate import reliability
+from finetune.after.learn import After, Learned
 from finetune.fit import Probabilities
-from finetune.frames import Ints, decide, looked_at, plain
 from finetune.labels import Labelled, Problem
 from finetune.material import Material
-from finetune.metrics import Scores, mean_over_problems, over_seeds, score
 from finetune.predictions import Decisions
+from finetune.scores.agreement import between_annotators, same_recordings, with_annotators
+from finetune.scores.bouts import BoutScores, score_bouts
+from finetune.scores.frames import Ints, decide, looked_at, plain
+from finetune.scores.metrics import Scores, mean_over_problems, over_seeds, score
 
 
 def beyond(

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.frames import UNLABELLED
+from finetune.scores.frames import UNLABELLED
 from pretrain.encoders import Embedder
 from pretrain.errors import refuse
 
-PAPER = Path(__file__).parent / "paper"
+PAPER = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)

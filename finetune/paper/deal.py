@@ -11,8 +11,8 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from finetune.paper_runs import RowFolder
-from finetune.paper_work import Done, Piece, Work, do, gather
+from finetune.paper.rows import RowFolder
+from finetune.paper.work import Done, Piece, Work, do, gather
 from pretrain.config import Scale, plain
 from pretrain.errors import BadInput
 from pretrain.pose.store import Store

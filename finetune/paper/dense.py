@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.baselines import Baseline
+from finetune.paper.baselines import Baseline
 
 
 @torch.no_grad()

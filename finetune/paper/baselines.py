@@ -1,7 +1,7 @@
 """The benchmark paper's own networks, one window a frame: supervised baselines without pretraining (CalMS21, Sun et al. 2021).
 
 Networks are theirs, and so are the initial weights and batch norm of their framework, Keras; widths, windows and training settings are
-in ``paper/networks/``. ``baseline_windows.py`` cuts what they read, ``baseline_fit.py`` trains them.
+in ``networks/``. ``windows.py`` cuts what they read, ``fit.py`` trains them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pretrain.config import read
 from pretrain.errors import refuse
 
-NETWORKS = Path(__file__).parent / "paper" / "networks"
+NETWORKS = Path(__file__).parent / "networks"
 
 
 @dataclass(frozen=True, kw_only=True)

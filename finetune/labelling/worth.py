@@ -18,9 +18,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from finetune.bouts import bouts
-from finetune.frames import UNLABELLED, Ints, Reals
 from finetune.labels import Problem
+from finetune.scores.bouts import bouts
+from finetune.scores.frames import UNLABELLED, Ints, Reals
 
 POOL = 8
 """Stretches among which unlikeness decides, for each that is wanted."""

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import safetensors.numpy
 
 from finetune.fit import Probabilities, score_problems
-from finetune.metrics import over_seeds
-from finetune.paper_work import Done, Piece, Work, restored, together
+from finetune.paper.work import Done, Piece, Work, restored, together
 from finetune.report import write_predictions
+from finetune.scores.metrics import over_seeds
 
 
 class RowFolder:

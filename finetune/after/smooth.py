@@ -17,9 +17,9 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from scipy.ndimage import convolve1d, median_filter
 
-from finetune.bouts import bouts
-from finetune.frames import ByVideo, Ints, Reals, Smoothed, decide, examine_video, examine_videos, plain, rest_class
-from finetune.viterbi import Viterbi
+from finetune.after.viterbi import Viterbi
+from finetune.scores.bouts import bouts
+from finetune.scores.frames import ByVideo, Ints, Reals, Smoothed, decide, examine_video, examine_videos, plain, rest_class
 from pretrain.errors import BadInput, refuse
 
 log = logging.getLogger(__name__)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finetune.after import HeldOut, Learned, learn
+from finetune.after.learn import HeldOut, Learned, learn
 from finetune.fit import fit
-from finetune.frames import UNLABELLED
 from finetune.labels import Labelled, Problem, hold_out
 from finetune.material import Material
+from finetune.scores.frames import UNLABELLED
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 

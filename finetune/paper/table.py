@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from finetune.baseline_fit import Phase
-from finetune.baselines import NETWORKS, Baseline, published_network
-from finetune.frames import UNLABELLED
-from finetune.joint_model import JointSettings
 from finetune.labels import Problem
+from finetune.paper.baselines import NETWORKS, Baseline, published_network
+from finetune.paper.fit import Phase
+from finetune.paper.joint_model import JointSettings
+from finetune.scores.frames import UNLABELLED
 from pretrain.config import make, parse_overrides, read
 from pretrain.errors import BadInput, refuse
 from pretrain.pose.official.counts import EXPECTED_FRAMES
 from pretrain.pose.store import Store
 
-PAPER = Path(__file__).parent / "paper"
+PAPER = Path(__file__).parent
 FIRST_SEED = 42
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from finetune.baseline_fit import Inputs, Start, gather_inputs, label_videos, phase_steps, train_network
 from finetune.fit import Probabilities
-from finetune.joint_fit import epoch_steps, fit_member, footage, layers_of, unlabelled_videos
 from finetune.labels import Problem
 from finetune.material import Material, gather_poses
-from finetune.metrics import ClassScores, Scores
-from finetune.paper_table import Row, Settings
+from finetune.paper.fit import Inputs, Start, gather_inputs, label_videos, phase_steps, train_network
+from finetune.paper.joint_fit import epoch_steps, fit_member, footage, layers_of, unlabelled_videos
+from finetune.paper.table import Row, Settings
+from finetune.scores.metrics import ClassScores, Scores
 from pretrain.pose.schema import Schema
 from pretrain.pose.store import Store
 

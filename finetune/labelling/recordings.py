@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from finetune.frames import Reals
-from finetune.ready_model import as_tensors
+from finetune.labelling.ready_model import as_tensors
+from finetune.scores.frames import Reals
 from pretrain import places
 from pretrain.errors import BadInput, refuse
 from pretrain.pose import trackers, tracks

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.baseline_dense import label_every_frame
-from finetune.baseline_windows import Samples, Windows, scaled, standardised
-from finetune.baselines import Baseline, build_baseline
 from finetune.fit import Probabilities
 from finetune.labels import Problem
+from finetune.paper.baselines import Baseline, build_baseline
+from finetune.paper.dense import label_every_frame
+from finetune.paper.windows import Samples, Windows, scaled, standardised
 from pretrain.errors import BadInput
 from pretrain.pose.store import Store
 

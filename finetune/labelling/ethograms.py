@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.bouts import bouts
-from finetune.label_writers import Ethogram
+from finetune.labelling.writers import Ethogram
+from finetune.scores.bouts import bouts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

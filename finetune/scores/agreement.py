@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from finetune.frames import UNLABELLED, Ints
 from finetune.labels import Labelled, Problem
 from finetune.material import Material
-from finetune.metrics import frame_f1
 from finetune.predictions import Decisions
+from finetune.scores.frames import UNLABELLED, Ints
+from finetune.scores.metrics import frame_f1
 
 
 def same_recordings(material: Material) -> Callable[[str], str | None]:

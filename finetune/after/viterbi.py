@@ -9,8 +9,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from finetune.bouts import bouts
-from finetune.frames import UNLABELLED, ByVideo, Ints, Reals, Smoothed, examine_video, examine_videos, log_odds, log_probability, plain
+from finetune.scores.bouts import bouts
+from finetune.scores.frames import (
+    UNLABELLED,
+    ByVideo,
+    Ints,
+    Reals,
+    Smoothed,
+    examine_video,
+    examine_videos,
+    log_odds,
+    log_probability,
+    plain,
+)
 from pretrain.errors import refuse
 
 

@@ -1,0 +1,1 @@
+"""What comes after the network, learned on held-out training videos: temperature, thresholds, smoothing."""

@@ -1,0 +1,1 @@
+"""Scores: frames by the protocol, bouts, agreement."""
