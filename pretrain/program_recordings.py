@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,7 +21,8 @@ from pretrain.pose.schema import Schema
 
 log = logging.getLogger(__name__)
 
-Work = Callable[[Tensor], Sequence[Tensor]]
+Work = Callable[[Tensor], Tensor]
+"""From one block's planes, (M, K, X, 1, T), to (P, T)."""
 
 
 def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 16_384, compiled: bool = False) -> Tensor:
@@ -44,11 +45,8 @@ def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 16_
     def fill(first: int, work: Work) -> None:
         # All blocks are equally long, so that one compiled loop fits them: the last begins early.
         begin, last = max(0, min(first - SPAN, total - block)), min(total, first + step)
-        column = 0
         with torch.inference_mode():
-            for value_ABT in work(_planes(position[begin : begin + block])):
-                rows = slice(column, column := column + len(value_ABT))
-                out_PT[rows, first:last] = value_ABT[:, 0, first - begin : last - begin]
+            out_PT[:, first:last] = work(_planes(position[begin : begin + block]))[:, first - begin : last - begin]
 
     threads = torch.get_num_threads()
     try:
@@ -66,7 +64,7 @@ def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 16_
 
 @functools.cache
 def compiled_programs(schema: Schema, which: tuple[programs.Program, ...], frames: int, dtype: torch.dtype) -> Work | None:
-    """The programs as one loop over a block of planes, (M, K, X, 1, T); None, and a warning, where that cannot be had."""
+    """The programs as one loop over a block of that many frames; None, and a warning, where that cannot be had."""
     try:
         from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to import
 
@@ -83,8 +81,8 @@ def compiled_programs(schema: Schema, which: tuple[programs.Program, ...], frame
     return work
 
 
-def _as_they_stand(planes_MKXBT: Tensor, schema: Schema, *, fused: bool = False) -> list[Tensor]:
-    return list(programs.each(planes_MKXBT, schema, fused=fused))
+def _as_they_stand(planes_MKXBT: Tensor, schema: Schema, *, fused: bool = False) -> Tensor:
+    return torch.cat(list(programs.each(planes_MKXBT, schema, fused=fused))).squeeze(1)
 
 
 def _planes(position_TMKX: Tensor) -> Tensor:

@@ -125,6 +125,6 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     (ax, ay), (bx, by) = a.unbind(1), b.unbind(1)
     cross, dot = torch.addcmul(ax * by, ay, bx, value=-1), torch.addcmul(ax * bx, ay, by)
     if unknown is None:
-        return torch.atan2(cross, dot).add_(torch.zeros_like(dot).div_(cross.abs().add_(dot.abs())))  # 0 / 0 where both are 0
+        return torch.atan2(cross, dot).addcdiv_(dot.new_zeros(()), cross.abs().add_(dot.abs()))  # 0 / 0 is NaN, where both are 0
     none = (cross == 0) & (dot == 0)
     return torch.atan2(cross, dot.masked_fill(none, 1.0)).masked_fill(none | unknown, torch.nan)
