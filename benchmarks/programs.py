@@ -26,7 +26,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = measure.new_parser(__doc__, turns=5)
     parser.add_argument("--frames", type=int, default=6_000_000, help="frames of the recording (%(default)s)")
-    parser.add_argument("--block", type=int, default=16_384, help="frames worked on at a time (%(default)s)")
+    parser.add_argument("--block", type=int, default=20_000, help="frames worked on at a time (%(default)s)")
     args = measure.parse(parser, words)
 
     generator = torch.Generator().manual_seed(0)

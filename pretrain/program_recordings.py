@@ -25,13 +25,13 @@ Work = Callable[[Tensor], Tensor]
 """From one block's planes, (M, K, X, 1, T), to (P, T)."""
 
 
-def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 16_384, compiled: bool = False) -> Tensor:
+def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 20_000, compiled: bool = False) -> Tensor:
     """All programs over one long recording in memory, on as many cores as torch may use.
 
     Args:
         position_TMKX: px, NaN where missing; any number of frames.
         schema: The skeleton.
-        block: Frames worked on at a time.
+        block: Frames worked on at a time; not a power of two, or the coordinates of a frame fight for the same places in the cache.
         compiled: Compile the programs first, for this skeleton and block; where that fails, a warning says so and nothing else changes.
 
     Returns:
