@@ -3,6 +3,8 @@
 A program reads an animal's keypoints by name and returns a number a frame; thresholds cut the number into classes. To add
 one, write a function here and decorate it: it is found by being here, for every animal or pair of animals of any skeleton.
 
+:func:`measure` is for windows and gradients; :mod:`pretrain.program_recordings` is for recordings of any length.
+
 What a program sees of an animal is :class:`pretrain.pose.animal.Animal`: its nose, neck, tail base, axis, centre, and how
 the centre moved. What needs a missing point is NaN.
 """
@@ -18,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.pose.animal import SPAN, Animal, angle, displacement, length
+from pretrain.pose.animal import Animal, angle, displacement, length
 from pretrain.pose.landmarks import Landmarks
 from pretrain.pose.schema import Schema
 
@@ -130,30 +132,31 @@ def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
         (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of a window, where movement
         cannot be measured.
     """
-    return torch.cat(list(_each(position_BTMKX, schema))).movedim(0, -1)
+    batch, frames, animals, keypoints, coordinates = position_BTMKX.shape
+    planes = position_BTMKX.flatten(2).flatten(0, 1).t().contiguous()
+    return torch.cat(list(each(planes.view(animals, keypoints, coordinates, batch, frames), schema))).movedim(0, -1)
 
 
-def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 32_768) -> Tensor:
-    """All programs over one long recording, block by block so that the work stays in the processor's cache.
+def each(planes_MKXBT: Tensor, schema: Schema, *, fused: bool = False) -> Iterator[Tensor]:
+    """The columns of one program after the other, (A, B, T).
 
     Args:
-        position_TMKX: px; any number of frames.
+        planes_MKXBT: px; each coordinate of each point in one piece.
         schema: The skeleton.
-        block: Frames worked on at a time.
-
-    Returns:
-        (T, P), as :func:`measure` returns for one window of all frames; stored program by program.
+        fused: As :class:`pretrain.pose.animal.Animal` has it.
     """
-    total = len(position_TMKX)
-    out_PT = position_TMKX.new_empty(len(_columns(schema)), total)
-    with torch.inference_mode():
-        for first in range(0, total, block):
-            begin, end, last = max(0, first - SPAN), min(total, first + block + SPAN), min(total, first + block)
-            column = 0
-            for value_ABT in _each(position_TMKX[None, begin:end], schema):
-                rows = slice(column, column := column + len(value_ABT))
-                out_PT[rows, first:last] = value_ABT[:, 0, first - begin : last - begin]
-    return out_PT.T
+    animals = len(planes_MKXBT)
+    assert planes_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
+    marks = Landmarks.of(schema)
+    everyone = Animal(planes_MKXBT, marks, fused=fused)
+    sides: dict[tuple[int, ...], Animal] = {}
+    for one in all_programs():
+        who = one.applies_to(animals)
+        if who:
+            roles = list(zip(*who, strict=True))
+            for role in roles:
+                sides.setdefault(role, Animal(planes_MKXBT, marks, list(role), everyone))
+            yield one.measure(*([everyone] if one.of == "animal" else [sides[role] for role in roles]))
 
 
 def classes(value_BTP: Tensor, threshold_PH: Tensor) -> Tensor:
@@ -194,24 +197,6 @@ def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float
 def soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float = 0.1) -> Tensor:
     """The probabilities themselves; (B, T, P, H + 1), sum 1."""
     return log_soft_classes(value_BTP, threshold_PH, softness=softness).exp()
-
-
-def _each(position_BTMKX: Tensor, schema: Schema) -> Iterator[Tensor]:
-    """The columns of one program after the other, (A, B, T)."""
-    batch, frames, animals, keypoints, coordinates = position_BTMKX.shape
-    assert (animals, keypoints, coordinates) == schema.shape, "poses of another skeleton"
-    planes = position_BTMKX.reshape(batch * frames, -1).t().contiguous()
-    planes_MKXBT = planes.view(animals, keypoints, coordinates, batch, frames)
-    marks = Landmarks.of(schema)
-    everyone = Animal(planes_MKXBT, marks)
-    sides: dict[tuple[int, ...], Animal] = {}
-    for one in all_programs():
-        who = one.applies_to(animals)
-        if who:
-            roles = list(zip(*who, strict=True))
-            for role in roles:
-                sides.setdefault(role, Animal(planes_MKXBT, marks, list(role), everyone))
-            yield one.measure(*([everyone] if one.of == "animal" else [sides[role] for role in roles]))
 
 
 def _columns(schema: Schema) -> list[tuple[Program, tuple[int, ...]]]:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +20,7 @@ from pretrain import programs
 from pretrain.pose.animal import SPAN, Animal, length
 from pretrain.pose.landmarks import Landmarks
 from pretrain.pose.schema import Schema
+from pretrain.program_recordings import compiled_programs, measure_recording
 
 FRAMES = 64
 INSIDE = slice(SPAN, -SPAN)
@@ -161,12 +168,72 @@ def test_windows_are_measured_apart() -> None:
     assert value[:, [0, 1, -2, -1], :2].isnan().all(), "movement cannot be known at the edges of a window"
 
 
-@pytest.mark.parametrize("frames", [1, 3, 20, 21, 100])
+@pytest.mark.parametrize("frames", [0, 1, 3, 20, 21, 36, 37, 100])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_a_recording_in_blocks_is_the_whole_recording(frames: int, missing: float) -> None:
-    position = torch.from_numpy(wander(MICE, frames, seed=6, missing=missing)[0])
+    position = torch.from_numpy(wander(MICE, max(frames, 1), seed=6, missing=missing)[0])[:frames]
     whole = programs.measure(position[None], MICE)[0]
-    torch.testing.assert_close(programs.measure_recording(position, MICE, block=20), whole, atol=1e-3, rtol=1e-5, equal_nan=True)
+    threads = torch.get_num_threads()
+    torch.testing.assert_close(measure_recording(position, MICE, block=20), whole, atol=1e-3, rtol=1e-5, equal_nan=True)
+    torch.testing.assert_close(measure_recording(position.double(), MICE, block=20), whole.double(), atol=1e-3, rtol=1e-5, equal_nan=True)
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("schema", [MICE, RATS])
+def test_what_a_compiler_reads_is_what_runs_without_one(schema: Schema) -> None:
+    position = torch.from_numpy(wander(schema, 200, seed=3, missing=0.3)[0]).double()
+    position[50:60, 0] = torch.nan
+    planes = position.flatten(1).t().reshape(*schema.shape, 1, 200)
+    for plain, fused in zip(programs.each(planes, schema), programs.each(planes, schema, fused=True), strict=True):
+        torch.testing.assert_close(fused, plain, atol=1e-9, rtol=1e-9, equal_nan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize(("schema", "dtype", "within"), [(MICE, torch.float32, 1e-3), (RATS, torch.float64, 1e-5)])
+def test_compiled_programs_find_the_same(schema: Schema, dtype: torch.dtype, within: float) -> None:
+    """Positions of hundreds of pixels hold 1e-3 of 32 bits and their means."""
+    position = torch.from_numpy(wander(schema, 600, seed=3, missing=0.2)[0]).to(dtype)
+    position[300:310, 0] = torch.nan
+    found = measure_recording(position, schema, block=256, compiled=True)
+    torch.testing.assert_close(found, measure_recording(position, schema, block=256), atol=within, rtol=1e-5, equal_nan=True)
+    assert compiled_programs(schema, programs.all_programs(), 256, dtype) is not None, "they were compiled"
+
+
+WITHOUT = """
+import logging, torch
+from pretrain.pose.schema import CALMS21
+from pretrain.program_recordings import measure_recording
+logging.basicConfig(format="%(message)s")
+position = torch.arange(2800.0).sin().mul(300).view(100, 2, 7, 2)
+found = [measure_recording(position, CALMS21, block=24, compiled=compiled) for compiled in (False, True, True)]
+assert all(torch.equal(x.nan_to_num(-9), found[0].nan_to_num(-9)) for x in found)
+"""
+
+
+@pytest.mark.slow
+def test_programs_run_without_a_compiler(tmp_path: Path) -> None:
+    home = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", WITHOUT], env=home, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    (said,) = [line for line in ran.stderr.splitlines() if "compile" in line]
+    assert said.startswith("programs run uncompiled")
+    assert "no-such-compiler" in said
+
+
+def test_a_program_that_cannot_be_compiled_runs_all_the_same(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    @programs.program(of="animal", unit="px", thresholds=(80.0,))
+    def body_length(me: Animal) -> Tensor:
+        return length(me.axis) if bool(me.axis.isnan().any()) else length(me.axis) + 1
+
+    monkeypatch.setattr(programs, "body_length", body_length, raising=False)
+    position = torch.from_numpy(wander(MICE, 60, seed=3, missing=0.0)[0])
+    with caplog.at_level(logging.WARNING, logger="pretrain"):
+        found = [measure_recording(position, MICE, block=24, compiled=compiled) for compiled in (False, True, True)]
+    for again in found[1:]:
+        torch.testing.assert_close(again, found[0], atol=0, rtol=0, equal_nan=True)
+    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("pretrain")]
+    assert said.startswith("programs run uncompiled")
 
 
 # -- skeletons -------------------------------------------------------------------------------------------------------------
@@ -293,8 +360,10 @@ def test_animals_that_stand_still_or_on_top_of_each_other_have_a_finite_gradient
     value.nan_to_num(0.0).sum().backward()
     assert position.grad is not None
     assert position.grad.isfinite().all()
-    found = dict(zip(programs.names(MICE), value[0].unbind(-1), strict=True))
-    assert found["facing_resident_intruder"].isnan().all(), "there is no way from a place to itself"
+    learning = dict(zip(programs.names(MICE), value[0].unbind(-1), strict=True))
+    for found in (learning, columns(position.detach())):
+        assert found["facing_resident_intruder"].isnan().all(), "there is no way from a place to itself"
+        assert found["speed_resident"][INSIDE].eq(0).all()
 
 
 def test_the_body_of_the_worlds_is_what_these_tests_take_it_for() -> None:
