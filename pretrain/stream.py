@@ -1,7 +1,8 @@
 """Ray Data to windows: this worker's share of a store, streamed in the order it is needed, kept where it fits.
 
 Each read task of Ray Data reads the row groups that a worker needs next and hands them over as one block of raw bytes;
-the worker cuts the windows. Blocks arrive in the order asked for, so a run repeats itself exactly, kept or streamed.
+the worker cuts the windows. What the first step of an epoch needs it reads itself, while Ray Data starts. Blocks arrive in the
+order asked for, so a run repeats itself exactly, kept or streamed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -63,12 +65,17 @@ class FrameStream:
         self._buffer = FrameBuffer(room, store.schema.shape, window=lanes.window, slot=slot, extra=extra, device=device)
 
     def begin(self, epoch: int, first_step: int = 0) -> None:
-        """Has Ray Data start on an epoch that will be asked for next: its processes take seconds to come up."""
+        """Has Ray Data start on an epoch that will be asked for next.
+
+        Its processes take seconds to come up; what the first step needs is read here, meanwhile.
+        """
         grid = self._lanes.epoch(epoch)[first_step:, self._share]
         uses = _uses(grid, self._key)
         missing = np.flatnonzero(self._begin[uses.key] == _ABSENT)
         wanted = [(int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing]
-        self._begun = _Begun((epoch, first_step), grid, uses, missing, _ahead(self._fetch(wanted)) if wanted else iter(()))
+        here = int(np.searchsorted(uses.first[missing], 0, side="right"))
+        later = _ahead(self._fetch(wanted[here:])) if wanted[here:] else iter(())
+        self._begun = _Begun((epoch, first_step), grid, uses, missing, chain(self._read(wanted[:here]), later))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
         """This worker's rows of every step of an epoch, from ``first_step`` on."""
@@ -96,6 +103,13 @@ class FrameStream:
                 self._buffer.drop(int(self._begin[done]))
                 self._begin[done] = _ABSENT
                 left += 1
+
+    def _read(self, wanted: list[tuple[int, int]]) -> Iterator[_Group]:
+        """As :meth:`_fetch`, without Ray Data."""
+        chunks = self._store.chunks
+        for (key, _), first in zip(wanted, np.searchsorted(chunks.group_id, [group for _, group in wanted]), strict=True):
+            table = self._store.read_groups(int(chunks.part[first]), [int(chunks.group[first])], features=self._features)
+            yield key, self._store.decode_all(table, self._features)
 
     def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[_Group]:
         """Row groups in the order asked for: key, and (positions, confidence, features from elsewhere if there are)."""
