@@ -27,6 +27,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,22 @@ def main(words: list[str] | None = None) -> None:
     out = places.run_folder(args.out, kind="paper")
     asked = {"fingerprint": store.fingerprint, "seeds": args.seeds, "epochs_share": args.epochs_share, "set": sorted(args.set)}
     gpus = scale.gpus_per_trial if scale.gpu else 0
-    with runs.begun(out, asked, resume=args.resume), cluster(scale, cpus_wanted=1, gpus_wanted=gpus):
-        tracking = open_tracking(scale.tracking, runs_folder=out.parent)
-        with tracking.start("reproduce", out.name, params=asked, folder=out, resume=args.resume) as run:
-            run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-            table = _Table(out, Said(data=data, left_out=left_out, changed=sorted(args.set)), run)
-            works = _works(chosen, rows, found, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu)
-            moments = sorted({video for problem in found.get(CLASSIC, []) for video in problem.train})
-            seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-            deal(works, store, scale, out=out, seeds=seeds, moments_of=moments, finished=table.add)
-            for name in chosen:
-                for encoder in args.encoder if rows[name].encoder else []:
-                    table.add(_encoder(name, rows[name], encoder, args, list(found), out))
-            table.close()
+    opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
+    with (
+        runs.begun(out, asked, resume=args.resume),
+        cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
+        tracking.start("reproduce", out.name, params=asked, folder=out, resume=args.resume) as run,
+    ):
+        run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
+        table = _Table(out, Said(data=data, left_out=left_out, changed=sorted(args.set)), run)
+        works = _works(chosen, rows, found, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu)
+        moments = sorted({video for problem in found.get(CLASSIC, []) for video in problem.train})
+        seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
+        deal(works, store, scale, out=out, seeds=seeds, moments_of=moments, finished=table.add)
+        for name in chosen:
+            for encoder in args.encoder if rows[name].encoder else []:
+                table.add(_encoder(name, rows[name], encoder, args, list(found), out))
+        table.close()
     print(f"{(out / 'table.md').read_text(encoding='utf-8')}\ntable:   {out / 'table.csv'}\npicture: {out / 'table.png'}\n"
           f"compare runs: {tracking.ui_command()}")  # fmt: skip
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from functools import partial
 
 from finetune.encoder import HANDMADE, RANDOM, open_encoder
 from finetune.fit import head_for
@@ -82,15 +83,18 @@ def main(words: list[str] | None = None) -> None:
 
     settings = {"task": args.task, "encoder": about, "tuning": plain(tuning), "videos": args.videos, "fingerprint": store.fingerprint}
     gpus = scale.gpus_per_trial if scale.gpu else 0
-    with runs.begun(out, settings, resume=args.resume), cluster(scale, cpus_wanted=1, gpus_wanted=gpus):
-        tracking = open_tracking(scale.tracking, runs_folder=out.parent)
-        with tracking.start(f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume) as run:
-            run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-            question = Question(
-                task=args.task, problems=found, store=store, test_store=test_store, embedder=embedder, encoder=about, videos=args.videos,
-                notes=notes,
-            )  # fmt: skip
-            result = tune(question, tuning, scale, out=out, run=run)
+    opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
+    with (
+        runs.begun(out, settings, resume=args.resume),
+        cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
+        tracking.start(f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume) as run,
+    ):
+        run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
+        question = Question(
+            task=args.task, problems=found, store=store, test_store=test_store, embedder=embedder, encoder=about, videos=args.videos,
+            notes=notes,
+        )  # fmt: skip
+        result = tune(question, tuning, scale, out=out, run=run)
     print(f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
           f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
           f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP {result['map']:.3f} ± {result['map_std']:.3f} "

@@ -7,8 +7,9 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import ray.train.torch
 
 from pretrain.config import Recipe, Scale, plain
 from pretrain.errors import BadInput, refuse
+from pretrain.learner import Learner
 from pretrain.loop import train
 from pretrain.pose.store import Store
 from pretrain.tracking import TrackedRun
@@ -58,13 +60,17 @@ def arithmetic(recipe: Recipe, scale: Scale, store: Store) -> dict[str, Any]:
 
 
 @contextmanager
-def cluster(scale: Scale, *, cpus_wanted: float, gpus_wanted: float = 0) -> Iterator[None]:
+def cluster(scale: Scale, *, cpus_wanted: float, gpus_wanted: float = 0, meanwhile: Callable[[], Any] = lambda: None) -> Iterator[Any]:
     """A Ray to run on: the one joined, or one of our own that ends with the block.
 
     Args:
         scale: Where.
         cpus_wanted: CPUs the work reserves, Ray Data's included.
         gpus_wanted: GPUs the work reserves.
+        meanwhile: What is to be done while a Ray of our own starts, which takes seconds in other processes.
+
+    Yields:
+        What ``meanwhile`` returned.
 
     Raises:
         BadInput: If the machines have less than that, or the address does not answer; nothing is started then.
@@ -75,13 +81,15 @@ def cluster(scale: Scale, *, cpus_wanted: float, gpus_wanted: float = 0) -> Iter
     address = scale.address or os.environ.get("RAY_ADDRESS")
     if ray.is_initialized():
         _refuse_small(scale, ray.cluster_resources(), cpus_wanted, gpus_wanted, "this cluster")
-        yield
+        yield meanwhile()
         return
     if address is None:
         own = {"CPU": float(scale.cpus or os.cpu_count() or 1)}
         if not scale.gpu:
             _refuse_small(scale, own, cpus_wanted, gpus_wanted, "this machine (scale key cpus)")
-        ray.init(address="local", num_cpus=int(own["CPU"]), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        with ThreadPoolExecutor(1) as beside:
+            done = beside.submit(meanwhile)
+            ray.init(address="local", num_cpus=int(own["CPU"]), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     else:
         try:
             ray.init(address=address, logging_level="ERROR")
@@ -91,7 +99,7 @@ def cluster(scale: Scale, *, cpus_wanted: float, gpus_wanted: float = 0) -> Iter
             ) from error
     try:
         _refuse_small(scale, ray.cluster_resources(), cpus_wanted, gpus_wanted, f"the cluster at {address}" if address else "this machine")
-        yield
+        yield done.result() if address is None else meanwhile()
     finally:
         ray.shutdown()
 
@@ -108,7 +116,7 @@ def _refuse_small(scale: Scale, has: dict[str, float], cpus: float, gpus: float,
     refuse(problems, about="the scale does not fit")
 
 
-def pretrain(recipe: Recipe, scale: Scale, *, store: Store, out: Path, run: TrackedRun | None) -> dict[str, Any]:
+def pretrain(recipe: Recipe, scale: Scale, learner: Learner, *, store: Store, out: Path, run: TrackedRun | None) -> dict[str, Any]:
     """Trains on the cluster that is up; leaves ``encoder/`` and ``result.json`` in ``out``.
 
     A run that was interrupted goes on from its last checkpoint when it is called again with the same ``out``.
@@ -116,8 +124,15 @@ def pretrain(recipe: Recipe, scale: Scale, *, store: Store, out: Path, run: Trac
     Returns:
         What is in ``result.json``.
     """
+    with suppress(ImportError):  # Ray Train's controller waits for this process: let the two come up together
+        from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+
+        get_or_create_autoscaling_coordinator()
     log_file = out / "train.log"
-    settings = {"recipe": plain(recipe), "scale": plain(scale), "data": absolute(store.uri), "run": run, "log": str(log_file)}
+    settings = {
+        "recipe": plain(recipe), "scale": plain(scale), "data": absolute(store.uri), "learner": ray.put(learner), "run": run,
+        "log": str(log_file),
+    }  # fmt: skip
     trainer = ray.train.torch.TorchTrainer(
         train,
         train_loop_config=settings,
@@ -162,7 +177,7 @@ def following(file: Path) -> Iterator[None]:
     def follow() -> None:
         place = file.stat().st_size if file.is_file() else 0
         while True:
-            last = over.wait(0.5)
+            last = over.wait(0.1)
             if file.is_file():
                 with file.open(encoding="utf-8") as lines:
                     lines.seek(place)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -58,15 +59,16 @@ class Learner(nn.Module):
 
 
 def new_learner(recipe: Recipe, store: Store) -> Learner:
-    """An untrained learner, the same on every worker: weights from the seed, scales fitted on a sample of the store.
+    """An untrained learner: weights from the seed, scales fitted on a sample of the store.
 
     Raises:
         BadInput: If the recipe names what there is not, or does not fit the store's skeleton.
     """
     embedder, objective = unfitted(recipe, store)
-    poses = sample(store, seed=recipe.seed, features=tuple(embedder.features.external))
-    embedder.features.fit(poses)
-    objective.fit(poses)
+    with one_thread():
+        poses = sample(store, seed=recipe.seed, features=tuple(embedder.features.external))
+        embedder.features.fit(poses)
+        objective.fit(poses)
     return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
 
 
@@ -81,6 +83,17 @@ def unfitted(recipe: Recipe, store: Store) -> tuple[Embedder, AbstractObjective]
     objective: AbstractObjective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
     refuse_unlike(embedder.features.external, store)
     return embedder, objective
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: sums are the same on every machine, and small work is not held up where others use the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def refuse_unlike(external: Mapping[str, int], store: Store) -> None:

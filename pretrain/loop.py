@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 from pretrain import workers
 from pretrain.checkpoint import load_state, save_encoder, save_state
 from pretrain.config import Recipe, Scale, make
-from pretrain.learner import Learner, new_learner
+from pretrain.learner import Learner
 from pretrain.pose.store import Store
 from pretrain.pose.windows import Lanes
 from pretrain.progress import Progress
@@ -27,8 +28,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     """Learns an encoder; what ``TorchTrainer`` calls on each worker.
 
     Args:
-        settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store), ``run`` (a tracked run),
-            ``log`` (a file).
+        settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store), ``learner`` (untrained, in
+            Ray's object store), ``run`` (a tracked run), ``log`` (a file).
 
     Returns:
         Last loss, frames, seconds, frames per second: for ``result.json``.
@@ -39,21 +40,21 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         speak(settings["log"])
     device = ray.train.torch.get_device()
     share_cores()
+    torch.manual_seed(recipe.seed)
 
     store = Store(settings["data"])
     lanes = Lanes.deal(store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
-    learner = new_learner(recipe, store).to(device)
+    learner: Learner = ray.get(settings["learner"]).to(device)
     stream = FrameStream(store, lanes, rank=workers.rank(), workers=workers.count(), device=device,
                          resident_bytes=scale.resident_gb * 1e9, features=tuple(learner.embedder.features.external))  # fmt: skip
+    before = last_checkpoint()
+    at: dict[str, Any] = before["at"] if before else {"epoch": 0, "step": 0, "progress": None}
+    stream.begin(at["epoch"], at["step"])
     optimiser = torch.optim.AdamW(learner.parameters(), lr=recipe.optimiser.lr, weight_decay=recipe.optimiser.weight_decay, fused=True)
     model = nn.parallel.DistributedDataParallel(learner) if workers.count() > 1 else learner
-    at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}
-    if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as folder:
-            state = load_state(Path(folder))
-        learner.load_state_dict(state["learner"])
-        optimiser.load_state_dict(state["optimiser"])
-        at = state["at"]
+    if before:
+        learner.load_state_dict(before["learner"])
+        optimiser.load_state_dict(before["optimiser"])
 
     steps = lanes.steps * recipe.epochs
     progress = Progress(steps=steps, frames=store.frames * recipe.epochs, epochs=recipe.epochs, before=at["progress"], run=settings["run"])
@@ -85,6 +86,14 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                 made_by = {"recipe": settings["recipe"], "data": store.fingerprint, "step": step + 1, "steps": steps}
                 keep(learner, {"learner": learner.state_dict(), "optimiser": optimiser.state_dict(), "at": at}, made_by)
     return progress.result()
+
+
+def last_checkpoint() -> dict[str, Any] | None:
+    """The full state of a run that goes on."""
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            return load_state(Path(folder))
+    return None
 
 
 def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> None:

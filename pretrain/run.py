@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import sys
+from functools import partial
 
 from pretrain import places, runs
 from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
@@ -44,7 +45,7 @@ def main(words: list[str] | None = None) -> None:
     recipe, scale = read(Recipe, args.recipe, RECIPES, for_recipe), read(Scale, args.scale, SCALES, for_scale)
     store = Store(places.open_address(args.data) if args.data else places.default_store())
     sums = arithmetic(recipe, scale, store)
-    new_learner(recipe, store)  # what cannot be built or read is said before anything starts
+    learner = new_learner(recipe, store)  # what cannot be built or read is said before anything starts
     out = places.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
     if args.dry_run:
         resolved = {"recipe": plain(recipe), "scale": plain(scale), "data": store.uri, "out": str(out), "arithmetic": sums}
@@ -53,13 +54,16 @@ def main(words: list[str] | None = None) -> None:
 
     room = {"cpus_wanted": sums["cpus_wanted"], "gpus_wanted": sums["gpus_wanted"]}
     settings = {"recipe": plain(recipe), "fingerprint": store.fingerprint}
-    with runs.begun(out, settings, resume=args.resume), cluster(scale, **room):
-        tracking = open_tracking(scale.tracking, runs_folder=out.parent)
-        params = {"recipe": plain(recipe), "scale": plain(scale)}
-        with tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run:
-            run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-            result = pretrain(recipe, scale, store=store, out=out, run=run)
-            run.log_metrics({key: result[key] for key in ("loss", "seconds", "frames_per_s")}, step=sums["steps"])
+    opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
+    params = {"recipe": plain(recipe), "scale": plain(scale)}
+    with (
+        runs.begun(out, settings, resume=args.resume),
+        cluster(scale, **room, meanwhile=opened) as tracking,
+        tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run,
+    ):
+        run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
+        result = pretrain(recipe, scale, learner, store=store, out=out, run=run)
+        run.log_metrics({key: result[key] for key in ("loss", "seconds", "frames_per_s")}, step=sums["steps"])
     print(f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\nloss {result['loss']:.4f} after {result['frames']:,} frames in "
           f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command()}")  # fmt: skip
 

@@ -1,13 +1,16 @@
 """Ray Data to windows: this worker's share of a store, streamed in the order it is needed, kept where it fits.
 
 Each read task of Ray Data reads the row groups that a worker needs next and hands them over as one block of raw bytes;
-the worker cuts the windows. Blocks arrive in the order asked for, so a run repeats itself exactly, kept or streamed.
+the worker cuts the windows. What the first step of an epoch needs it reads itself, while Ray Data starts. Blocks arrive in the
+order asked for, so a run repeats itself exactly, kept or streamed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from pretrain.pose.store import Chunks, Store
 from pretrain.pose.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
 
 _ABSENT = -1
+_Group = tuple[int, list[npt.NDArray[Any]]]  # its key, and what it holds
 
 
 class FrameStream:
@@ -57,14 +61,29 @@ class FrameStream:
             slot = int(self._frames.max())
             room = slot * (self._share.stop - self._share.start + 1)
         extra = sum(store.feature(name)["dim"] for name in features)
+        self._begun: _Begun | None = None
         self._buffer = FrameBuffer(room, store.schema.shape, window=lanes.window, slot=slot, extra=extra, device=device)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
-        """This worker's rows of every step of an epoch, from ``first_step`` on."""
+    def begin(self, epoch: int, first_step: int = 0) -> None:
+        """Has Ray Data start on an epoch that will be asked for next.
+
+        Its processes take seconds to come up; what the first step needs is read here, meanwhile.
+        """
         grid = self._lanes.epoch(epoch)[first_step:, self._share]
         uses = _uses(grid, self._key)
         missing = np.flatnonzero(self._begin[uses.key] == _ABSENT)
-        incoming = self._fetch([(int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing])
+        wanted = [(int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing]
+        here = int(np.searchsorted(uses.first[missing], 0, side="right"))
+        later = _ahead(self._fetch(wanted[here:])) if wanted[here:] else iter(())
+        self._begun = _Begun((epoch, first_step), grid, uses, missing, chain(self._read(wanted[:here]), later))
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
+        """This worker's rows of every step of an epoch, from ``first_step`` on."""
+        if self._begun is None or self._begun.place != (epoch, first_step):
+            self.begin(epoch, first_step)
+        assert self._begun is not None
+        begun, self._begun = self._begun, None
+        grid, uses, missing, incoming = begun.grid, begun.uses, begun.missing, begun.incoming
         arrive = np.searchsorted(uses.first[missing], np.arange(len(grid)), side="right")
         leave = np.argsort(uses.last, kind="stable")
         left = fetched = 0
@@ -85,10 +104,15 @@ class FrameStream:
                 self._begin[done] = _ABSENT
                 left += 1
 
-    def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, list[npt.NDArray[Any]]]]:
+    def _read(self, wanted: list[tuple[int, int]]) -> Iterator[_Group]:
+        """As :meth:`_fetch`, without Ray Data."""
+        chunks = self._store.chunks
+        for (key, _), first in zip(wanted, np.searchsorted(chunks.group_id, [group for _, group in wanted]), strict=True):
+            table = self._store.read_groups(int(chunks.part[first]), [int(chunks.group[first])], features=self._features)
+            yield key, self._store.decode_all(table, self._features)
+
+    def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[_Group]:
         """Row groups in the order asked for: key, and (positions, confidence, features from elsewhere if there are)."""
-        if not wanted:
-            return
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
@@ -106,6 +130,17 @@ class FrameStream:
         assert next(names, None) is None, "Ray Data returned fewer row groups than were asked for"
 
 
+def _ahead(groups: Iterator[_Group]) -> Iterator[_Group]:
+    """The same groups, the first of which a thread begins to get at once."""
+    first = ThreadPoolExecutor(1).submit(next, groups)
+
+    def rest() -> Iterator[_Group]:
+        yield first.result()
+        yield from groups
+
+    return rest()
+
+
 @dataclass(frozen=True)
 class _Uses:
     """When each key is used in an epoch, by first use."""
@@ -115,6 +150,19 @@ class _Uses:
     last: Ints
     window: Ints
     """A window of it."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """An epoch under way."""
+
+    place: tuple[int, int]
+    """Epoch and first step."""
+    grid: Ints
+    uses: _Uses
+    missing: Ints
+    """Places among ``uses`` whose frames are not there yet."""
+    incoming: Iterator[_Group]
 
 
 def _uses(grid: Ints, key_of: Ints) -> _Uses:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -352,6 +353,40 @@ def test_a_head_that_does_not_answer(given: Path, monkeypatch: pytest.MonkeyPatc
     with (
         pytest.raises(BadInput, match=r"no Ray answers at ray://nobody:1.*ray start --head"),
         launch.cluster(Scale(address="ray://nobody:1"), cpus_wanted=2),
+    ):
+        pass
+
+
+def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, ended = threading.Event(), []
+
+    def start(*args: object, **more: object) -> None:
+        assert asked.wait(30), "nothing was begun before Ray was up"
+
+    def work() -> str:
+        asked.set()
+        return "opened"
+
+    monkeypatch.setattr(launch.ray, "init", start)
+    monkeypatch.setattr(launch.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(launch.ray, "shutdown", lambda: ended.append(True))
+    with launch.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=work) as found:
+        assert (found, ended) == ("opened", [])
+    assert ended == [True]
+
+    def fails() -> None:
+        asked.set()
+        raise BadInput("no such address")
+
+    with pytest.raises(BadInput, match="no such address"), launch.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=fails):
+        pytest.fail("the work began")
+    assert ended == [True, True]
+
+
+def test_where_the_machine_is_too_small_nothing_is_done(given: Path) -> None:
+    with (
+        pytest.raises(BadInput, match="this machine"),
+        launch.cluster(Scale(cpus=1), cpus_wanted=2, meanwhile=lambda: pytest.fail("it was begun")),
     ):
         pass
 

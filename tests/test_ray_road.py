@@ -17,11 +17,13 @@ import torch
 import yaml
 from worlds import MICE, frames_seen, marked_store, wander_store
 
+from pretrain import learner as learners
 from pretrain import run as entry
 from pretrain import stream as streams
 from pretrain.checkpoint import load_state
 from pretrain.errors import exit_status
 from pretrain.pose import store_writer as stores
+from pretrain.pose.sampling import sample
 from pretrain.pose.store import Store
 from pretrain.pose.windows import Lanes, Pose, Windows
 from pretrain.stream import FrameStream
@@ -97,6 +99,14 @@ class TestStream:
         self, marks: Store, lanes: Lanes, truth: list[Windows], workers: int, resident: float
     ) -> None:
         assert_same(joined(marks, lanes, workers=workers, resident=resident), truth)
+
+    def test_what_was_begun_ahead_is_what_is_asked_for(self, marks: Store, lanes: Lanes, truth: list[Windows]) -> None:
+        """Also where another place is asked for in the end."""
+        stream = FrameStream(marks, lanes, resident_bytes=STREAMED)
+        stream.begin(0, lanes.steps - 3)
+        assert_same(list(stream.epoch(0, lanes.steps - 3)), truth[-3:])
+        stream.begin(1)
+        assert_same(list(stream.epoch(0, lanes.steps - 2)), truth[-2:])
 
     @pytest.mark.parametrize("resident", [KEPT, STREAMED])
     def test_starting_at_a_later_step_gives_the_rest(self, marks: Store, lanes: Lanes, truth: list[Windows], resident: float) -> None:
@@ -250,7 +260,8 @@ def test_damage_that_a_worker_meets_is_the_users_matter_too(
     lab: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a large store the driver reads but a sample; here it reads nothing."""
-    monkeypatch.setattr(entry, "new_learner", lambda recipe, store: None)
+    undamaged = sample(Store(lab / "store"), seed=0)
+    monkeypatch.setattr(learners, "sample", lambda store, **settings: undamaged)
     assert pretrain(lab, "met", data="flipped") == 2
     said = capsys.readouterr().err
     assert "part-00000.parquet is damaged" in said
