@@ -16,9 +16,9 @@ from finetune.labels import Problem
 from finetune.metrics import Scores, score
 from pretrain.errors import BadInput
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
 FOLDS = 3
-ITERATIONS = 300
+ITERATIONS = 200
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""Trains the LISBET package on given poses in turns of so many core-seconds, then embeds given frames; lisbet_probe.py starts it.
+"""Trains the LISBET package on given poses for so many core-seconds a turn, then embeds given frames; lisbet_probe.py starts it.
 
     python benchmarks/lisbet_probe.py --data STORE --task S1 --lisbet /path/to/its/environment/bin/python
 
@@ -122,15 +122,18 @@ def main() -> None:
     frames = write_records(args.poses, args.out / "records")
     records = load_records("movement", args.out / "records")
 
+    begun: list[float] = []
+
     def turn(batches: int, **_: Any) -> Iterator[int]:
-        """An epoch that lasts so many core-seconds."""
+        """An epoch that lasts until the core-seconds of this turn and all before it are spent, what loaders did in between included."""
         if not sys.stdin.readline():
             raise KeyboardInterrupt
-        begin, steps = core_seconds(), 0
-        while (spent := core_seconds() - begin) < args.core_seconds:
+        begun.append(core_seconds())
+        end, steps = begun[0] + args.core_seconds * len(begun), 0
+        while core_seconds() < end:
             yield steps  # the loop trains one batch of every task before it asks for the next
             steps += 1
-        say(core_seconds=spent, steps=steps, windows=steps * BATCH * len(TASKS))
+        say(core_seconds=core_seconds() - begun[0], steps=steps, windows=steps * BATCH * len(TASKS))
 
     backbones: dict[str, Any] = {}
     build = core.create_model_from_config
@@ -138,7 +141,8 @@ def main() -> None:
     def remembered(config: Any) -> Any:
         model = build(config)
         backbones["random weights"], backbones["trained"] = copy.deepcopy(model.backbone), model.backbone
-        say(parameters=sum(p.numel() for p in model.backbone.parameters()), window=WINDOW, dim=config.backbone.embedding_dim, epochs=EPOCHS,
+        say(parameters=sum(p.numel() for p in model.backbone.parameters()), window=WINDOW,
+            with_heads=sum(p.numel() for p in model.parameters()),
             epoch_windows=sum(record.posetracks.sizes["time"] for record in records) * len(TASKS),
             version=importlib.metadata.version("lisbet"))  # fmt: skip
         return model
@@ -157,8 +161,7 @@ def main() -> None:
         backbone.eval()
     embedded = embed(backbones, records, frames, lambda windows: say(embedded=windows))
     np.savez(args.out / "embedded.npz", **embedded)
-    history = sorted((args.out / "models").rglob("metrics.csv"))
-    say(done=True, history=history[0].read_text(encoding="utf-8") if history else "")
+    say(done=True)
 
 
 if __name__ == "__main__":

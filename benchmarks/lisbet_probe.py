@@ -167,7 +167,7 @@ def learned(
                     one.turn(number)
                     bar.update()
         for what, one in ours.items():
-            report.add(f"{what}: parameters", one.parameters, "")
+            report.add(f"{what}: parameters of the encoder", one.parameters, "")
             report.add(f"{what}: processor time", one.spent_s, "core-s")
             report.add(f"{what}: windows of {LISBET_WINDOW} learned from", one.windows, "windows")
             report.note(
@@ -176,10 +176,11 @@ def learned(
             rows[f"{what}: trained"] = embedded(poses, one.embedder, frames, f"{what}, trained")
         for what, (process, about, out) in lisbets.items():
             windows = sum(held["windows"] for held in spent[what])
-            report.add(f"{what}: parameters", about["parameters"], "")
-            report.add(f"{what}: processor time", sum(held["core_seconds"] for held in spent[what]), "core-s")
+            report.add(f"{what}: parameters of the encoder", about["parameters"], "")
+            report.add(f"{what}: processor time", spent[what][-1]["core_seconds"], "core-s")
             report.add(f"{what}: windows of {about['window']} learned from", windows, "windows")
-            report.note(f"{what} (version {about['version']}): {windows / about['epoch_windows']:.4f} of an epoch by its own count, "
+            report.note(f"{what} (version {about['version']}): {about['with_heads']:,} parameters with its heads; "
+                        f"{windows / about['epoch_windows']:.4f} of an epoch by its own count, "
                         f"{sum(held['steps'] for held in spent[what])} steps")  # fmt: skip
             rows |= lisbet_embeddings(process, out, store, frames, what)
     return rows

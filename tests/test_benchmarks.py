@@ -221,10 +221,10 @@ import numpy as np
 words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 held = np.load(words["--poses"])
 say = lambda **what: print(json.dumps(what), flush=True)
-say(parameters=7, window=200, epoch_windows=1000, version="0")
-for _ in range(15):
+say(parameters=7, with_heads=9, window=200, epoch_windows=1000, version="0")
+for turn in range(15):
     sys.stdin.readline()
-    say(core_seconds=float(words["--core-seconds"]), steps=1, windows=128)
+    say(core_seconds=float(words["--core-seconds"]) * (turn + 1), steps=1, windows=128)
 sys.stdin.readline()
 z = []
 for number in range(len(held["videos"])):
@@ -245,6 +245,7 @@ def test_what_lisbet_embeds_is_probed_frame_by_frame(tmp_path: Path) -> None:
     lisbet.chmod(0o755)
     found = probed(tmp_path, "--lisbet", str(lisbet))
     assert found["LISBET, rate 0.0001: windows of 200 learned from"]["median"] == 15 * 128
+    assert found["LISBET, rate 0.0001: processor time"]["median"] == pytest.approx(1.2), "0.02 minutes of one thread"
     probe_of, linear = bench("lisbet_probe"), bench("linear_probe")
     store = Store(tmp_path / "arena")
     problem, frames = probe_of.every_nth(probe_of.problems(store, "classic_classification")[0], 5)
