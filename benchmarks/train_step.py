@@ -16,23 +16,21 @@ its 75,620 parameters; its loaders go on filling their queues while ours runs, w
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import measure
 import torch
 import yaml
+from beside_lisbet import Lisbet
 from steps import learner_of, recipe_of
 from torch.utils.flop_counter import FlopCounterMode
 from walks import Resident
 
 from pretrain.alone import Training
-from pretrain.errors import BadInput, exit_status
+from pretrain.errors import exit_status
 from pretrain.learner import multiplies_bf16
 
 WIDE = "{name: tcn, width: 256, layers: 6}"
@@ -107,35 +105,8 @@ def against_matrix_product(report: measure.Report, args: argparse.Namespace) -> 
 @contextmanager
 def lisbet(python: str, *, batches: int, threads: int) -> Iterator[tuple[dict[str, Any], Callable[[], float]]]:
     """LISBET in a process of its own: what it is, and a turn of it in seconds by its own clock."""
-    command = [python, str(Path(__file__).with_name("lisbet_steps.py")), "--batches", str(batches), "--threads", str(threads)]
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    except OSError as error:
-        raise BadInput(f"--lisbet {python}: {error}") from error
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: PT018
-
-    def answer() -> dict[str, Any]:
-        assert process.stdout is not None and process.stderr is not None  # noqa: PT018
-        line = process.stdout.readline()
-        if not line:
-            raise BadInput(f"--lisbet {python}: it ended: {process.stderr.read()[-500:]}")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def turn() -> float:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-        return float(answer()["seconds"])
-
-    try:
-        yield answer(), turn
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    with Lisbet(python, "lisbet_steps.py", "--batches", str(batches), "--threads", str(threads)) as process:
+        yield process.answer(), lambda: float(process.ask()["seconds"])
 
 
 def against_lisbet(report: measure.Report, args: argparse.Namespace) -> None:

@@ -193,6 +193,72 @@ def test_a_lisbet_that_is_not_there_is_named() -> None:
         pass
 
 
+def probed(tmp_path: Path, *words: str) -> dict[str, dict[str, Any]]:
+    made = tmp_path / "arena"
+    if not made.exists():
+        command = [sys.executable, str(ROOT / "pretrain" / "prepare.py"), "arena", "--out", str(made), "--frames", "20000"]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    tiny = ["--minutes", "0.02", "--threads", "1", "--every", "5", "--videos", "2", "--turns", "2", "--json", str(tmp_path / "found.json")]
+    network = "{name: two_rate, width: 8, narrow: 8, dim: 8, layers: 2}"
+    bench("lisbet_probe").main(["--data", str(made), "--task", "classic_classification", "--encoder", network, *tiny, *words])
+    return figures(tmp_path / "found.json")
+
+
+def test_our_side_of_the_probe_runs_small_and_beats_chance(tmp_path: Path) -> None:
+    found = probed(tmp_path)
+    rows = ("hand-made features", "ours, two_rate: random weights", "ours, two_rate: trained")
+    scores = {f"{budget}: {row}": found[f"{budget}: {row}: MAP"]["median"] for budget in ("2 videos", "all 6") for row in rows}
+    assert min(scores.values()) > found["chance: MAP"]["median"] + 0.05, scores
+    assert found["2 videos: hand-made features: MAP"]["turns"] == 2
+    assert found["all 6: hand-made features: MAP"]["turns"] == 1, "nothing is drawn from all videos"
+    assert 1.2 <= found["ours, two_rate: processor time"]["median"] < 6
+    assert found["ours, two_rate: windows of 200 learned from"]["median"] > 0
+
+
+STANDS_IN = """#!{python}
+import json, sys
+import numpy as np
+words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+held = np.load(words["--poses"])
+say = lambda **what: print(json.dumps(what), flush=True)
+say(parameters=7, with_heads=9, window=200, epoch_windows=1000, version="0")
+for turn in range(15):
+    sys.stdin.readline()
+    say(core_seconds=float(words["--core-seconds"]) * (turn + 1), steps=1, windows=128)
+sys.stdin.readline()
+z = []
+for number in range(len(held["videos"])):
+    position, frames = held[f"position{{number}}"], held[f"frames{{number}}"]
+    z.append(np.nan_to_num(position.reshape(len(position), -1))[frames])
+    say(embedded=2 * len(frames))
+import os
+os.makedirs(words["--out"])
+np.savez(words["--out"] + "/embedded.npz", **{{"trained, as it comes": np.concatenate(z).astype(np.float32)}})
+say(done=True)
+"""
+
+
+def test_what_lisbet_embeds_is_probed_frame_by_frame(tmp_path: Path) -> None:
+    """The process that stands in embeds the coordinates themselves: the score must be that of the coordinates."""
+    lisbet = tmp_path / "python"
+    lisbet.write_text(STANDS_IN.format(python=sys.executable))
+    lisbet.chmod(0o755)
+    found = probed(tmp_path, "--lisbet", str(lisbet))
+    assert found["LISBET, rate 0.0001: windows of 200 learned from"]["median"] == 15 * 128
+    assert found["LISBET, rate 0.0001: processor time"]["median"] == pytest.approx(1.2), "0.02 minutes of one thread"
+    probe_of, linear = bench("lisbet_probe"), bench("linear_probe")
+    store = Store(tmp_path / "arena")
+    problem, frames = probe_of.every_nth(probe_of.problems(store, "classic_classification")[0], 5)
+    z = {name: np.nan_to_num(store.read_video(name).position_TMKX.reshape(-1, 28))[rows] for name, rows in frames.items()}
+    scores, _ = linear.probe(z, problem)
+    assert found["all 6: LISBET, rate 0.0001: trained, as it comes: MAP"]["median"] == pytest.approx(scores.map, abs=1e-6)
+
+
+def test_the_probe_refuses_what_one_regression_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="--minutes is 0"):
+        bench("lisbet_probe").main(["--data", str(tmp_path), "--task", "S1", "--minutes", "0"])
+
+
 def test_programs_run_small(tmp_path: Path) -> None:
     bench("programs").main(["--frames", "4096", "--turns", "1", "--json", str(tmp_path / "found.json")])
     assert figures(tmp_path / "found.json")["programs"]["median"] > 0
