@@ -24,6 +24,7 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ def main(words: list[str] | None = None) -> None:
     asked = {"fingerprint": store.fingerprint, "task": args.task, "videos": args.videos, "minutes": args.minutes, "seeds": args.seeds,
              "steps": args.steps, "tuned_steps": args.tuned_steps}  # fmt: skip
     out = places.run_folder(args.out, kind="grid")
-    with runs.begun(out, asked, resume=args.resume), cluster(scale, cpus_wanted=1, gpus_wanted=scale.gpus_per_trial if scale.gpu else 0):
-        tracking = open_tracking(scale.tracking, runs_folder=out.parent)
+    gpus = scale.gpus_per_trial if scale.gpu else 0
+    opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
+    with runs.begun(out, asked, resume=args.resume), cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking:
         params = {**asked, "cells": {cell.name: plain(cell.recipe) for cell in cells}}
         with tracking.start(f"grid {args.task}", out.name, params=params, folder=out, resume=args.resume) as run:
             run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
