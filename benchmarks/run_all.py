@@ -23,7 +23,7 @@ import measure
 from pretrain.errors import BadInput, exit_status
 
 HERE = Path(__file__).parent
-NOT_ALONE = {"beside", "lisbet_steps", "mapped", "measure", "memory", "run_all", "steps", "walks"}
+NOT_ALONE = {"beside", "lisbet_steps", "mapped", "measure", "memory", "run_all", "steps", "treba_steps", "walks"}
 
 
 def names() -> list[str]:
