@@ -1,8 +1,8 @@
 """Task programming as it was published (TREBA, Sun et al. 2021), second stage, to measure beside ours; train_step.py lets it take turns.
 
-The released program is no package and its licence does not allow copies. This is a model of our own after its published description and
 The released program is no package and its licence does not allow copies. This is a model of our own after its published description
 and settings for CalMS21: sizes, losses, batch, augmentation and optimiser are those. Where something is left open, the faster way
+is taken: programs and augmentation work on the whole batch where the released ones go through it window by window in Python, the
 contrastive loss is the one that ours uses, and recurrent layers that know their input beforehand run through it in one call. Its
 approximators are fixed, as in the second stage: nothing is spent on their own gradient. Frames lie in memory, gaps filled.
 """
