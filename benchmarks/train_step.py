@@ -167,7 +167,7 @@ def against_lisbet(report: measure.Report, args: argparse.Namespace) -> None:
 def against_treba(report: measure.Report, args: argparse.Namespace) -> None:
     """Trajectories a second of task programming, in turn with the published model; each counts once, though two copies are learned from."""
     modes = {"differentiable": "differentiable programs", "published": "learned approximators"}
-    ours = {mode: Step("task_programming", {"objective.mode": mode, "batch": args.batch}, frames=args.frames) for mode in modes}
+    ours = {mode: Step("task_programming", {"objective.mode": mode}, frames=args.frames) for mode in modes}
     precisions = ["float32", *(["bf16"] if multiplies_bf16("cpu") else [])]
     theirs = {one: treba_steps.Training(args.frames, batch=args.treba_batch, half=one == "bf16") for one in precisions}
     spent = measure.take_turns({**ours, **theirs}, turns=args.turns)

@@ -181,8 +181,8 @@ class TaskProgramming(AbstractObjective):
     def _from_codes(self, sums: dict[str, Tensor], counts: dict[str, Tensor], code_NZ: Tensor, class_NP: Tensor) -> None:
         if self.contrast is not None:
             g_NPE = F.normalize(self.contrast(code_NZ), dim=-1)
-            # Each window's first trajectories among themselves, its second ones…: groups of the size of the paper's batches, in which
-            # no two come from one moment. All against all would cost as many times more as a window has trajectories.
+            # Each window's first trajectories among themselves, its second ones…: groups in which no two come from one moment but
+            # the two views of it. All against all would cost as many times more as a window has trajectories.
             shape = (-1, self.trajectories, class_NP.shape[1])
             g_NRPE, class_NRP = g_NPE.view(*shape, g_NPE.shape[-1]), class_NP.view(shape)
             found = supervised_contrastive(g_NRPE, class_NRP, classes=self.threshold_PH.shape[1] + 1, temperature=self.temperature)
