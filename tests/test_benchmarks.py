@@ -175,13 +175,50 @@ def test_the_training_step_is_measured_beside_a_lisbet_that_answers(tmp_path: Pa
     tiny = "{name: tcn, width: 8, layers: 2}"
     bench("train_step").main(
         ["--frames", "2048", "--batch", "2", "--window", "32", "--matrix", "32", "--wide", tiny, "--small", tiny, "--turns", "1",
-         "--threads", "1", "--lisbet", str(lisbet), "--json", str(tmp_path / "found.json")]
+         "--threads", "1", "--lisbet", str(lisbet), "--treba-batch", "4", "--json", str(tmp_path / "found.json")]
     )  # fmt: skip
     found = figures(tmp_path / "found.json")
     theirs = next(one for what, one in found.items() if what.startswith("LISBET"))
     assert theirs["median"] == 256
     ours = next(one for what, one in found.items() if what.startswith("ours, "))
     assert found["ours against LISBET"]["median"] == pytest.approx(ours["median"] / 256)
+    programmed = next(one for what, one in found.items() if what.startswith("task programming, differentiable"))
+    published = next(one for what, one in found.items() if what.startswith("the published model, 7,568,130 parameters, float32"))
+    ratio = found["ours against the published model, same machine"]
+    assert ratio["median"] == pytest.approx(programmed["median"] / published["median"])
+    assert ratio["goal"].startswith("at least 20")
+
+
+def test_the_published_model_learns_and_leaves_its_approximators() -> None:
+    torch.manual_seed(0)
+    training = bench("treba_steps").Training(2_048, batch=16)
+    fixed = [weight.clone() for weight in training.model.approximate.parameters()]
+    losses = [training().item() / 16 for _ in range(24)]
+    assert sum(losses[-4:]) < sum(losses[:4]) - 4 * 50  # nats a trajectory
+    assert all(torch.equal(a, b) for a, b in zip(fixed, training.model.approximate.parameters(), strict=True))
+
+
+def test_the_published_model_sees_a_trajectory_and_a_copy_that_is_moved_as_one() -> None:
+    treba = bench("treba_steps")
+    training = treba.Training(4_096, batch=64)
+    assert training.windows == 2 * training.batch
+    recorded = training._position[:64]
+    states = training.states(recorded)
+    assert states.shape == (64, 21, 18)
+    half = torch.tensor([512.0, 285.0])
+    torch.testing.assert_close(states[:, :, 9:11], recorded[:, :, 1, 3] / half - 1)
+    sin, cos = states[:, :, 11:13].unbind(-1)
+    x, y = ((recorded[:, :, 1, 3] - recorded[:, :, 1, 6]) / half).unbind(-1)
+    torch.testing.assert_close(torch.atan2(sin, cos), torch.atan2(x, y))
+    torch.manual_seed(1)
+    copy = treba.changed(recorded)
+
+    def distances(x: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(x.flatten(1, 3), x.flatten(1, 3), compute_mode="donot_use_mm_for_euclid_dist")
+
+    rigid = ((distances(copy) - distances(recorded)).abs().amax((1, 2)) < 0.1).double().mean()
+    assert 0.5 < rigid < 0.95  # three in four on average; the others are shaken
+    assert not torch.isclose(copy, recorded).all((1, 2, 3, 4)).any()
 
 
 def test_a_lisbet_that_is_not_there_is_named() -> None:

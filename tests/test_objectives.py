@@ -334,16 +334,16 @@ def test_an_animal_that_is_not_seen_is_unknown_and_its_actions_too() -> None:
     assert (~acted).any(-1).flatten().nonzero().flatten().tolist() == [3, 4]
 
 
-def test_memory_is_a_gated_recurrent_unit() -> None:
-    memory, reference = Memory(5, 7), nn.GRU(5, 7, batch_first=True)
-    for mine, theirs in (("enter", "ih"), ("recur", "hh")):
-        getattr(reference, f"weight_{theirs}_l0").data.copy_(getattr(memory, mine).weight)
-        getattr(reference, f"bias_{theirs}_l0").data.copy_(getattr(memory, mine).bias)
-    x, h, states = noise(3, 6, 5), torch.zeros(3, 7), []
+def test_memory_led_through_a_recording_is_memory_step_by_step() -> None:
+    memory, x, h, before = Memory(5, 7), noise(6, 3, 5), torch.zeros(3, 7), []
+    reference = nn.GRUCell(5, 7)
+    for mine, theirs in zip(memory.cell.parameters(), reference.parameters(), strict=True):
+        theirs.data.copy_(mine)
     for at in range(6):
-        h = memory.step(memory.enter(x)[:, at], h)
-        states.append(h)
-    torch.testing.assert_close(torch.stack(states, 1), reference(x)[0], atol=1e-6, rtol=1e-5)
+        before.append(h)
+        h = memory.step(x[at], h)
+        torch.testing.assert_close(h, reference(x[at], before[-1]), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(memory(x), torch.stack(before), atol=1e-6, rtol=1e-5)
 
 
 def policy_and_trajectories() -> tuple[Policy, Tensor, Tensor, Tensor, Tensor]:
@@ -367,7 +367,7 @@ def test_surprise_is_the_likelihood_of_step_after_step() -> None:
             mean, log_variance = policy.act(told).chunk(2)
             each = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(actions[n, t])
             expected[n] -= each[acted[n, t]].sum()
-            h = policy.memory.step(policy.memory.enter(torch.cat([states[n, t], actions[n, t]]))[None], h)
+            h = policy.memory.step(torch.cat([states[n, t], actions[n, t]])[None], h)
     torch.testing.assert_close(policy.surprise(states, actions, acted, code), expected, rtol=1e-4, atol=1e-3)
 
 
@@ -398,8 +398,8 @@ def test_supervised_contrastive_is_the_formula_term_by_term() -> None:
     g = F.normalize(noise(9, 2, 5), dim=-1)
     labels = torch.tensor([[0, 0], [0, 1], [1, 1], [-1, 2], [1, -1], [0, 0], [2, -1], [1, 0], [-1, 1]])
     strangers = torch.stack([g, F.normalize(noise(9, 2, 5, seed=1), dim=-1)], 1)  # two groups; the second has no known class
-    totals, numbers = supervised_contrastive(strangers, torch.stack([labels, torch.full_like(labels, -1)], 1), temperature=0.2)
-    twice = supervised_contrastive(g.unsqueeze(1).repeat(1, 2, 1, 1), labels.unsqueeze(1).repeat(1, 2, 1), temperature=0.2)
+    totals, numbers = supervised_contrastive(strangers, torch.stack([labels, torch.full_like(labels, -1)], 1), classes=3, temperature=0.2)
+    twice = supervised_contrastive(g.unsqueeze(1).repeat(1, 2, 1, 1), labels.unsqueeze(1).repeat(1, 2, 1), classes=3, temperature=0.2)
     torch.testing.assert_close(twice[0], 2 * totals)
     assert torch.equal(twice[1], 2 * numbers)
     for p in range(2):
@@ -415,8 +415,18 @@ def test_supervised_contrastive_is_the_formula_term_by_term() -> None:
         assert totals[p].item() == pytest.approx(sum(terms), rel=1e-4)
 
 
+def test_the_gradient_of_supervised_contrastive_is_that_of_its_differences() -> None:
+    g, labels = noise(7, 2, 2, 3).double(), torch.tensor([0, 1, 0, -1, 1, 1, 2])[:, None, None].expand(7, 2, 2)
+
+    def loss(direction: Tensor) -> Tensor:
+        return supervised_contrastive(F.normalize(direction, dim=-1), labels, classes=3, temperature=0.3)[0]
+
+    assert torch.autograd.gradcheck(loss, (g.requires_grad_(),))
+
+
 def test_supervised_contrastive_where_all_is_alike_guesses() -> None:
-    totals, numbers = supervised_contrastive(torch.ones(8, 1, 1, 4) / 2, torch.zeros(8, 1, 1, dtype=torch.long), temperature=0.07)
+    labels = torch.zeros(8, 1, 1, dtype=torch.long)
+    totals, numbers = supervised_contrastive(torch.ones(8, 1, 1, 4) / 2, labels, classes=2, temperature=0.07)
     assert (totals / numbers).item() == pytest.approx(math.log(7), rel=1e-5)
 
 
@@ -444,7 +454,7 @@ def test_programs_say_of_the_decoded_recording_what_they_say_of_the_recording() 
     windows = windows_of(MICE, batch=40, frames=21, missing=0.0, seed=5)
     objective = TaskProgramming(D, MICE, components=99, softness=0.01)
     objective.fit(windows.pose)
-    labels = objective.labels(windows.pose.position_BTMKX)
+    labels = objective.labels(windows.pose.position_BTMKX)[:, 10]
     states, _ = objective.state(windows.pose)
     rolled = objective.state.positions(states[:, 8:13])
     log_share = programs.log_soft_classes(programs.measure(rolled, MICE)[:, 2:3], objective.threshold_PH, softness=0.01)[:, 0]

@@ -44,21 +44,24 @@ class Encode(nn.Module):
 
 
 class Memory(nn.Module):
-    """A gated recurrent unit (Cho et al. 2014) whose part of the input is computed for all steps at once."""
+    """A gated recurrent unit (Cho et al. 2014) that is led through a recording or steps along with what it causes."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.enter, self.recur = nn.Linear(inputs, 3 * width), nn.Linear(width, 3 * width)
-        for weight in self.parameters():
-            nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
+        self.cell = nn.GRU(inputs, width)
 
-    def step(self, entered: Tensor, h: Tensor) -> Tensor:
-        """The state after an input that :attr:`enter` has seen already, (N, H)."""
-        reset_in, keep_in, new_in = entered.chunk(3, -1)
-        reset_h, keep_h, new_h = self.recur(h).chunk(3, -1)
-        keep = (keep_in + keep_h).sigmoid()
+    def forward(self, x_TNI: Tensor) -> Tensor:
+        """What it holds before each input, (T, N, H)."""
+        held: Tensor = self.cell(x_TNI[:-1])[0]
+        return F.pad(held, (0, 0, 0, 0, 1, 0))
+
+    def step(self, x_NI: Tensor, h_NH: Tensor) -> Tensor:
+        """What it holds after one more input, (N, H)."""
+        enter, recur, enter_bias, recur_bias = self.cell.parameters()
+        reset_in, keep_in, new_in = F.linear(x_NI, enter, enter_bias).chunk(3, -1)
+        reset_h, keep_h, new_h = F.linear(h_NH, recur, recur_bias).chunk(3, -1)
         new = (new_in + (reset_in + reset_h).sigmoid() * new_h).tanh()
-        return torch.lerp(new.to(h.dtype), h, keep.to(h.dtype))  # a memory of many steps stays in full precision
+        return torch.lerp(new, h_NH.to(new.dtype), (keep_in + keep_h).sigmoid())
 
 
 class Policy(nn.Module):
@@ -84,16 +87,11 @@ class Policy(nn.Module):
 
     def surprise(self, state_NTS: Tensor, action_NAS: Tensor, known_NAS: Tensor, code_NZ: Tensor) -> Tensor:
         """Teacher forcing: (N,) negative log-likelihood of the known actions in nats, summed over frames and dimensions."""
-        before = state_NTS[:, : action_NAS.shape[1]]
-        entered = self.memory.enter(torch.cat([before, action_NAS], -1))
-        h = state_NTS.new_zeros(len(state_NTS), self.width)
-        held = []
-        for at in range(entered.shape[1]):
-            held.append(h)
-            h = self.memory.step(entered[:, at], h)
-        mean, log_variance = self._action(self.from_state(before) + self.from_code(code_NZ).unsqueeze(1), torch.stack(held, 1))
-        each = 0.5 * ((action_NAS - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
-        return torch.where(known_NAS, each, 0.0).sum((1, 2))
+        before_ANS, action_ANS = state_NTS[:, : action_NAS.shape[1]].transpose(0, 1), action_NAS.transpose(0, 1)
+        held_ANH = self.memory(torch.cat([before_ANS, action_ANS], -1))
+        mean, log_variance = self._action(self.from_state(before_ANS) + self.from_code(code_NZ), held_ANH)
+        each = 0.5 * ((action_ANS - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+        return torch.where(known_NAS.transpose(0, 1), each, 0.0).sum((0, 2))
 
     def roll_out(self, first_NS: Tensor, code_NZ: Tensor, noise_NAS: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
         """Lets the policy act on its own states.
@@ -113,7 +111,7 @@ class Policy(nn.Module):
         for noise in noise_NAS.unbind(1):
             mean, log_variance = self._action(told + self.from_state(state), h)
             action = mean + temperature * (log_variance / 2).exp() * noise
-            h = self.memory.step(self.memory.enter(torch.cat([state, action], -1)), h)
+            h = self.memory.step(torch.cat([state, action], -1), h)
             state = self.state.advance(state, action)
             states.append(state)
             actions.append(action)

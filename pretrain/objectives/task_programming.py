@@ -128,12 +128,12 @@ class TaskProgramming(AbstractObjective):
         counts: dict[str, Tensor] = {}
         codes, labels = [], []
         for place, view in enumerate(views[:2]):
-            pose = Pose(*(x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in view.pose[:2]))
             posterior = self.encode(view.z_BTD[row_B1, centre_BR].flatten(0, 1))
             with torch.autocast(usable_N.device.type, enabled=False):
-                state_NTS, known_NTS = self.state(pose)
+                # Trajectories of a window share frames, so states and programs are told once a frame.
+                state_NTS, known_NTS = (x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in self.state(view.pose))
                 action_NAS, acted_NAS = self.state.actions(state_NTS, known_NTS)
-                class_NP = self.labels(pose.position_BTMKX)
+                class_NP = self.labels(view.pose.position_BTMKX)[row_B1, centre_BR].flatten(0, 1)
             code_NZ = posterior.sample(draws.normal(f"task/code/{place}", self.trajectories, self.code).flatten(0, 1))
             nll_N = self.policy.surprise(state_NTS, action_NAS, acted_NAS, code_NZ)
             for name, value_N in (("nll", nll_N), ("kl", posterior.divergence(self.free_bits))):
@@ -148,11 +148,9 @@ class TaskProgramming(AbstractObjective):
         self._from_codes(sums, counts, torch.cat(codes), torch.cat(labels))
         return self._sum(sums, counts)
 
-    def labels(self, position_NTMKX: Tensor) -> Tensor:
-        """What the programs say of the middle frame: classes (N, P), -1 where unknown."""
-        middle, span = position_NTMKX.shape[1] // 2, SPAN
-        value_NTP = programs.measure(position_NTMKX[:, middle - span : middle + span + 1], self.schema)
-        return programs.classes(value_NTP[:, span : span + 1], self.threshold_PH)[:, 0]
+    def labels(self, position_BTMKX: Tensor) -> Tensor:
+        """What the programs say of every frame: classes (B, T, P), -1 where unknown."""
+        return programs.classes(programs.measure(position_BTMKX, self.schema), self.threshold_PH)
 
     def _steps(self) -> int:
         """Steps of a rollout: as far as the programs read, or all that an approximator reads."""
@@ -183,10 +181,11 @@ class TaskProgramming(AbstractObjective):
     def _from_codes(self, sums: dict[str, Tensor], counts: dict[str, Tensor], code_NZ: Tensor, class_NP: Tensor) -> None:
         if self.contrast is not None:
             g_NPE = F.normalize(self.contrast(code_NZ), dim=-1)
-            # Each window's first trajectories among themselves, its second ones…: groups of the size of the paper's batches, in which
-            # no two come from one moment. All against all would cost as many times more as a window has trajectories.
+            # Each window's first trajectories among themselves, its second ones…: groups in which no two come from one moment but
+            # the two views of it. All against all would cost as many times more as a window has trajectories.
             shape = (-1, self.trajectories, class_NP.shape[1])
-            found = supervised_contrastive(g_NPE.view(*shape, g_NPE.shape[-1]), class_NP.view(shape), temperature=self.temperature)
+            g_NRPE, class_NRP = g_NPE.view(*shape, g_NPE.shape[-1]), class_NP.view(shape)
+            found = supervised_contrastive(g_NRPE, class_NRP, classes=self.threshold_PH.shape[1] + 1, temperature=self.temperature)
             sums["contrastive"], counts["contrastive"] = found
         if self.decode is not None:
             told_NPC = self.decode(code_NZ).log_softmax(-1)
