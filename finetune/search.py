@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import ray.tune
@@ -21,17 +21,17 @@ from ray.tune.search import Searcher
 from tqdm import tqdm
 
 from finetune.course import Course
-from finetune.fit import Model, Probabilities
 from finetune.history import History
 from finetune.labels import Problem
 from finetune.material import Material, embed
 from finetune.settings import Tuning
-from finetune.trial import embed_there, final, stops_of, validate
+from finetune.trial import embed_there, stops_of, validate
 from pretrain.config import Scale
 from pretrain.encoders import Embedder
 from pretrain.tracking import TrackedRun
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _WORKPLACE = "tune"  # of Ray; after a search it holds nothing that the history does not
 
@@ -158,20 +158,33 @@ def embedded(poses: Material, embedder: Embedder, scale: Scale, *, told: Callabl
     return made
 
 
-def score_seeds(
-    material: Any, budgets: Mapping[int, Sequence[Problem]], tuning: Tuning, scale: Scale, *, embedder: Embedder | None, steps: int
-) -> dict[int, tuple[Model, Sequence[Probabilities]]]:
-    """Fits once a seed on all training labels of its budget and predicts the test videos, as many at a time as trials."""
-    fit_one = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1)(final)
-    waiting = dict(budgets)
-    running: dict[Any, int] = {}
-    done: dict[int, tuple[Model, Sequence[Probabilities]]] = {}
+def each_seed(
+    work: Callable[..., T], material: Any, budgets: Mapping[int, Sequence[Problem]], tuning: Tuning, scale: Scale, *,
+    embedder: Embedder | None, steps: int, says: str,
+) -> dict[int, T]:  # fmt: skip
+    """One fit a seed on all training labels of its budget, as many at a time as trials.
+
+    Args:
+        work: ``trial.final``, which predicts the test videos, or ``trial.after``.
+        material: Frames, as Ray holds them.
+        budgets: Seed to its problems.
+        tuning: Best settings of the search.
+        scale: Fits at a time, and their GPUs.
+        embedder: To train along, or None where ``material`` holds embeddings.
+        steps: To fit for.
+        says: What the progress bar calls it.
+
+    Returns:
+        Seed to what ``work`` returned.
+    """
+    remote = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1)(work)
+    waiting, running, done = dict(budgets), dict[Any, int](), dict[int, T]()
     held = ray.put(embedder)
-    with tqdm(total=len(budgets), desc="seeds on test", unit="seed") as bar:
+    with tqdm(total=len(budgets), desc=says, unit="seed") as bar:
         while waiting or running:
             while waiting and len(running) < scale.concurrent_trials:
                 seed = next(iter(waiting))
-                running[fit_one.remote(material, waiting.pop(seed), tuning, held, seed, steps)] = seed
+                running[remote.remote(material, waiting.pop(seed), tuning, held, seed, steps)] = seed
             (ready,), _ = ray.wait(list(running), num_returns=1)
             done[running.pop(ready)] = ray.get(ready)
             bar.update()

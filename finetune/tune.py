@@ -22,9 +22,9 @@ from finetune.predictions import Decisions, write_predictions
 from finetune.report import confusion_figure, ethogram_figure, more_lines, png, table
 from finetune.scores.beyond_frames import beyond, beyond_metrics
 from finetune.scores.metrics import Scores, SeedScores, over_seeds
-from finetune.search import embedded, score_seeds, search
+from finetune.search import each_seed, embedded, search
 from finetune.settings import Tuning
-from finetune.trial import after
+from finetune.trial import after, final
 from pretrain.config import Scale, plain
 from pretrain.encoders import Embedder
 from pretrain.pose.store import Store
@@ -68,9 +68,11 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
     trained = None if tuning.frozen else question.embedder
     best = search(held, budgets[tuning.first_seed], tuning, scale, embedder=trained, out=out, run=run)
     chosen = tuning.with_choice(best["choice"])
-    done = score_seeds(held, budgets, chosen, scale, embedder=trained, steps=best["steps"])
+    done = each_seed(final, held, budgets, chosen, scale, embedder=trained, steps=best["steps"], says="seeds on test")
     by_seed = {seed: score_problems(budgets[seed], found, [p.test for p in budgets[seed]]) for seed, (_, found) in done.items()}
-    learned = _learn_after(held, budgets, chosen, scale, embedder=trained, steps=best["steps"])
+    learned: dict[int, list[Learned]] = {}
+    if chosen.after:
+        learned = each_seed(after, held, budgets, chosen, scale, embedder=trained, steps=best["steps"], says="seeds, what comes after")
     scores = over_seeds(by_seed)
     result = {
         "task": question.task,
@@ -93,32 +95,6 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
         pictures["annotators.png"] = png(annotators_figure(first, material, budgets[tuning.first_seed]))
     _leave(question, tuning, budgets, done, by_seed, scores, learned, decided, result, pictures=pictures, out=out, run=run)
     return result
-
-
-def _learn_after(
-    material: Any, budgets: Mapping[int, Sequence[Problem]], tuning: Tuning, scale: Scale, *, embedder: Embedder | None, steps: int
-) -> dict[int, list[Learned]]:
-    """What comes after the network of each seed, as many seeds at a time as trials; nothing where the settings say so."""
-    if not tuning.after:
-        return {}
-    learn_one = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1)(after)
-    held = ray.put(embedder)
-    running: dict[Any, int] = {}
-    done: dict[int, list[Learned]] = {}
-    with tqdm(total=len(budgets), desc="seeds, what comes after", unit="seed") as bar:
-        for seed, problems in budgets.items():
-            if len(running) >= (scale.concurrent_trials or len(budgets)):
-                _one_ready(running, done, bar)
-            running[learn_one.remote(material, problems, tuning, held, seed, steps)] = seed
-        while running:
-            _one_ready(running, done, bar)
-    return {seed: done[seed] for seed in budgets}
-
-
-def _one_ready(running: dict[Any, int], done: dict[int, list[Learned]], bar: Any) -> None:
-    (ready,), _ = ray.wait(list(running), num_returns=1)
-    done[running.pop(ready)] = ray.get(ready)
-    bar.update()
 
 
 def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], scale: Scale, *, frozen: bool) -> Material:
