@@ -80,9 +80,7 @@ class InMemory:
         self._buffer = FrameBuffer(store.frames, store.schema.shape, window=recipe.window, extra=extra, device=device)
         begin = np.zeros(len(group_frames(chunks)), np.int64)
         for group in np.unique(chunks.group_id):
-            first = int(np.searchsorted(chunks.group_id, group))
-            table = store.read_groups(int(chunks.part[first]), [int(chunks.group[first])], features=features)
-            begin[group] = self._buffer.put(*store.decode_all(table, features))
+            begin[group] = self._buffer.put(*store.read_group(int(group), features))
         self._begin = begin[self.lanes.group] + chunk_offset(chunks)[self.lanes.chunk] + self.lanes.start
 
     def batches(self) -> Iterator[Windows]:

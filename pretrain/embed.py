@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from pretrain import places
@@ -30,11 +31,10 @@ from pretrain.embedding import Components, embed_video
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status, refuse
 from pretrain.learner import refuse_unlike
-from pretrain.pose.feature_append import append_features
+from pretrain.pose.feature_append import append_features, refuse_taken
 from pretrain.pose.sampling import sample
 from pretrain.pose.schema import Float
 from pretrain.pose.store import Store
-from pretrain.pose.windows import Pose
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,10 @@ def main(words: list[str] | None = None) -> None:
         raise BadInput(
             f"--videos {args.videos}: no video of the store is called so; it has {', '.join(v['name'] for v in store.videos[:5])} …"
         )
+    if args.components and args.components > embedder.dim:
+        raise BadInput(f"--components is {args.components}, the embedding has {embedder.dim}")
+    if args.name:
+        refuse_taken(store, args.name)
     out = Path(args.out).expanduser() if args.out else None
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -87,32 +91,29 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _components(embedder: Embedder, store: Store, number: int, device: str) -> Components:
-    if number > embedder.dim:
-        raise BadInput(f"--components is {number}, the embedding has {embedder.dim}")
     pose = sample(store, seed=0, features=tuple(embedder.external))
-    windows, frames = pose.position_BTMKX.shape[:2]
-    every = torch.ones((1, frames), dtype=torch.bool, device=device)
-    with torch.no_grad():
-        z_BTD = torch.cat([embedder(_row(pose, b, device), every).float().cpu() for b in range(windows)])
-    z_ND = z_BTD[pose.position_BTMKX.isfinite().flatten(2).any(-1)]  # where nothing was seen there is nothing to learn
+    pieces = []
+    for b in range(len(pose.position_BTMKX)):
+        frames = _frames(pose.position_BTMKX[b], pose.confidence_BTMK[b], None if pose.extra_BTE is None else pose.extra_BTE[b])
+        seen_T = frames["position"].isfinite().flatten(1).any(1)  # where nothing was seen there is nothing to learn
+        pieces.append(embed_video(embedder, frames, device=device).cpu()[seen_T])
     components = Components(embedder.dim, number)
-    share = components.fit(z_ND)
+    share = components.fit(torch.cat(pieces))
     log.info("%d principal components hold %.1f %% of the variance of the embedding", number, 100 * share)
     return components
 
 
-def _row(pose: Pose, b: int, device: str) -> Pose:
-    extra = None if pose.extra_BTE is None else pose.extra_BTE[b : b + 1].to(device)
-    return Pose(pose.position_BTMKX[b : b + 1].to(device), pose.confidence_BTMK[b : b + 1].to(device), extra)
+def _frames(position_TMKX: Tensor, confidence_TMK: Tensor, extra_TE: Tensor | None) -> dict[str, Tensor]:
+    held = {"position": position_TMKX, "confidence": confidence_TMK}
+    return held if extra_TE is None else {**held, "extra": extra_TE}
 
 
 def _one(embedder: Embedder, components: Components | None, store: Store, name: str, device: str) -> Float:
     """(T, D) of a video."""
     features = tuple(embedder.external)
     video = store.read_video(name, features=features)
-    frames = {"position": torch.from_numpy(video.position_TMKX), "confidence": torch.from_numpy(video.confidence_TMK.astype(np.float32))}
-    if features:
-        frames["extra"] = torch.from_numpy(np.concatenate([video.features[key] for key in features], 1))
+    extra = torch.from_numpy(np.concatenate([video.features[key] for key in features], 1)) if features else None
+    frames = _frames(torch.from_numpy(video.position_TMKX), torch.from_numpy(video.confidence_TMK.astype(np.float32)), extra)
     z_TD = embed_video(embedder, frames, device=device).cpu()
     return (z_TD if components is None else components(z_TD)).numpy()
 

@@ -106,10 +106,8 @@ class FrameStream:
 
     def _read(self, wanted: list[tuple[int, int]]) -> Iterator[_Group]:
         """As :meth:`_fetch`, without Ray Data."""
-        chunks = self._store.chunks
-        for (key, _), first in zip(wanted, np.searchsorted(chunks.group_id, [group for _, group in wanted]), strict=True):
-            table = self._store.read_groups(int(chunks.part[first]), [int(chunks.group[first])], features=self._features)
-            yield key, self._store.decode_all(table, self._features)
+        for key, group in wanted:
+            yield key, self._store.read_group(group, self._features)
 
     def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[_Group]:
         """Row groups in the order asked for: key, and (positions, confidence, features from elsewhere if there are)."""

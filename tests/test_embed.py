@@ -129,8 +129,16 @@ def test_what_is_wrong_is_said(store: Store, encoder: tuple[str, Embedder], word
     assert json.loads((Path(store.uri) / "store.json").read_text()).get("features", {}) == {}
 
 
+def test_what_is_refused_leaves_no_folder(store: Store, encoder: tuple[str, Embedder], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="the embedding has 8"):
+        pretrain.embed.main(["--encoder", encoder[0], "--data", store.uri, "--out", str(tmp_path / "out"), "--components", "9"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_name_is_taken_once(store: Store, encoder: tuple[str, Embedder]) -> None:
     words = ["--encoder", encoder[0], "--data", store.uri, "--as", "mine"]
     pretrain.embed.main(words)
+    with pytest.raises(BadInput, match="already has features 'mine'"):
+        append_features(Store(store.uri), "mine", iter([]))
     with pytest.raises(BadInput, match="already has features 'mine'"):
         pretrain.embed.main(words)

@@ -29,8 +29,7 @@ def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]
     Raises:
         BadInput: If the name is taken or cannot be one, the values do not fit their video, or the store cannot be written.
     """
-    if name in store.features:
-        raise BadInput(f"the store {store.uri} already has features {name!r}: choose another name")
+    refuse_taken(store, name)
     parts, written = FeatureParts({}, 0), list[str]()
 
     def write(relative: str, data: bytes) -> dict[str, Any]:
@@ -49,6 +48,16 @@ def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]
             if store.fs.get_file_info(path).type == fs.FileType.File:
                 store.fs.delete_file(path)
         raise
+
+
+def refuse_taken(store: Store, name: str) -> None:
+    """Refuses a name of features that the store has; worth asking before long work.
+
+    Raises:
+        BadInput: In that case.
+    """
+    if name in store.features:
+        raise BadInput(f"the store {store.uri} already has features {name!r}: choose another name")
 
 
 def _write_parts(store: Store, name: str, values: Iterator[tuple[str, Float]], parts: FeatureParts, write: Any) -> None:

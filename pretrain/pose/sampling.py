@@ -30,9 +30,8 @@ def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256, fe
     buffer = FrameBuffer(frames * len(picked), store.schema.shape, window=frames, extra=extra)
     begins = []
     for chunk in picked:
-        table = store.read_groups(int(chunks.part[chunk]), [int(chunks.group[chunk])], features=features)
         rows = slice(int(offset[chunk]), int(offset[chunk]) + min(frames, int(chunks.frames[chunk])))
-        held = store.decode_all(table, features)
+        held = store.read_group(int(chunks.group_id[chunk]), features)
         begins.append(buffer.put(*(values[rows] for values in held)))
     length = np.minimum(chunks.frames[picked], frames).astype(np.int64)
     return buffer.cut(np.array(begins), length, np.zeros(len(picked), np.int64)).pose

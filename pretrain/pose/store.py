@@ -139,6 +139,16 @@ class Store:
             table = table.append_column(name, values)
         return table
 
+    def read_group(self, group_id: int, features: Sequence[str] = ()) -> list[npt.NDArray[Any]]:
+        """Frames of one row group of the store, as :meth:`decode_all` gives them.
+
+        Raises:
+            BadInput: As :meth:`read_groups`.
+        """
+        first = int(np.searchsorted(self.chunks.group_id, group_id))
+        table = self.read_groups(int(self.chunks.part[first]), [int(self.chunks.group[first])], features=features)
+        return self.decode_all(table, features)
+
     def _read(self, held: Mapping[str, Any], groups: list[int] | None) -> pa.Table:
         try:
             with self.fs.open_input_file(f"{self.path}/{held['file']}") as file:
