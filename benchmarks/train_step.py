@@ -36,7 +36,7 @@ from walks import Resident
 
 from pretrain.alone import Training
 from pretrain.errors import exit_status
-from pretrain.learner import multiplies_bf16
+from pretrain.precision import multiplies_bf16
 
 WIDE = "{name: tcn, width: 256, layers: 6}"
 SMALL = "{name: tcn, width: 48, layers: 7}"  # 74,976 parameters with the recipe's features

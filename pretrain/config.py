@@ -18,6 +18,7 @@ from pretrain.pose.augment import Augment
 from pretrain.tracking_address import full_address
 
 T = TypeVar("T")
+Precision = Literal["auto", "float32", "bf16"]
 
 RECIPES = Path(__file__).parent / "recipes"
 SCALES = Path(__file__).parent.parent / "ray_configs"
@@ -70,7 +71,7 @@ class Recipe:
     epochs: int = 10
     """Passes over every frame of the store."""
     seed: int = 0
-    precision: Literal["auto", "float32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """bf16: matrix products in bfloat16; weights, features and losses in float32. auto: bf16 where the processor multiplies it faster."""
 
     def __post_init__(self) -> None:

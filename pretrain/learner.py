@@ -10,7 +10,7 @@ from torch import nn
 
 from pretrain.collapse import signs_of_collapse
 from pretrain.components import build
-from pretrain.config import Recipe
+from pretrain.config import Precision, Recipe
 from pretrain.draws import Draws
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import refuse
@@ -19,6 +19,7 @@ from pretrain.pose.augment import Augment
 from pretrain.pose.sampling import sample
 from pretrain.pose.store import Store
 from pretrain.pose.windows import Windows, joined
+from pretrain.precision import products
 
 
 class Learner(nn.Module):
@@ -28,14 +29,13 @@ class Learner(nn.Module):
         embedder: Features and encoder; what remains in the end.
         objective: Its loss, with the heads that belong to it.
         augment: How views differ. An objective of one view gets one augmented view as well.
-        precision: ``float32``, ``bf16`` (matrix products in bfloat16, losses and weights in float32) or ``auto``: bf16 where
-            :func:`multiplies_bf16` says so.
+        precision: Of matrix products (pretrain/precision.py); losses and weights are float32.
 
     Attributes:
         watch: Whether the next step also measures signs of collapse; to be set where a step's values are logged.
     """
 
-    def __init__(self, embedder: Embedder, objective: AbstractObjective, augment: Augment, *, precision: str = "auto") -> None:
+    def __init__(self, embedder: Embedder, objective: AbstractObjective, augment: Augment, *, precision: Precision = "auto") -> None:
         super().__init__()
         self.embedder, self.objective, self.augment, self.precision = embedder, objective, augment, precision
         self.watch = False
@@ -47,8 +47,7 @@ class Learner(nn.Module):
         poses = [self.augment(windows.pose, schema, draws, view=str(view)) for view in range(self.objective.views)]
         seen = [self.objective.hide(pose, windows, draws, view=view) for view, pose in enumerate(poses)]
         device = windows.valid_BT.device.type
-        half = self.precision == "bf16" or (self.precision == "auto" and multiplies_bf16(device))
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=half):
+        with products(self.precision, device):
             z = self.embedder(joined(seen), windows.valid_BT.repeat(len(poses), 1))
             views = tuple(View(pose, z_BTD.float()) for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True))
             loss: Loss = self.objective(views, windows, draws)
@@ -111,10 +110,3 @@ def refuse_unlike(external: Mapping[str, int], store: Store) -> None:
          for name, dim in external.items() if store.feature(name)["dim"] != dim],
         about=f"features from elsewhere (features.external) do not fit the store {store.uri}",
     )  # fmt: skip
-
-
-def multiplies_bf16(device: str) -> bool:
-    """Whether a kind of device has matrix instructions for bfloat16; without them it is many times slower than float32."""
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

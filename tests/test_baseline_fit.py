@@ -13,7 +13,7 @@ from torch import nn
 from finetune.labels import Problem
 from finetune.paper.baselines import Baseline, build_baseline
 from finetune.paper.dense import label_every_frame
-from finetune.paper.fit import Phase, Start, label_videos, phase_steps, train_network
+from finetune.paper.fit import Phase, Start, label_steps, label_videos, phase_steps, train_network
 from finetune.paper.windows import Windows
 from pretrain.errors import BadInput
 
@@ -62,7 +62,9 @@ def test_every_frame_at_once_equals_one_window_a_frame(past: int, future: int, s
 def test_what_was_trained_labels_another_video(network: str) -> None:
     model, _ = trained(replace(SMALL, network=network))
     x, labels = swinging(seed=1)
-    (found,) = label_videos(model, {"b": x}, ["b"], replace(SMALL, network=network)).values()
+    told: list[float] = []
+    (found,) = label_videos(model, {"b": x}, ["b"], replace(SMALL, network=network), told=told.append).values()
+    assert sum(told) == pytest.approx(label_steps(replace(SMALL, network=network), len(x)))
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     assert (found.argmax(1) == labels).mean() > 0.9
 

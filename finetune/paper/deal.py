@@ -53,7 +53,7 @@ def deal(
     remote = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1)(_piece)
     frames, held = _Frames(works, store, moments_of), {name: ray.put(work) for name, work in works.items()}
     steps = sum(works[piece.row].steps(piece.part, frames.of) for piece in waiting)
-    log.info("%d networks to train, about %s steps, %d at a time", len(waiting), f"{steps:,}", scale.concurrent_trials)
+    log.info("%d networks to train, about %s steps (labelling counted), %d at a time", len(waiting), f"{steps:,}", scale.concurrent_trials)
     running: dict[Any, Piece] = {}
 
     def finish(name: str) -> None:
@@ -108,14 +108,14 @@ def _ready(piece: Piece, works: Mapping[str, Work], folders: Mapping[str, RowFol
 
 def _piece(work: Work, piece: Piece, frames: Any, start: Any, counter: Any) -> Done:
     """In a process of its own."""
-    waiting, last = 0, time.monotonic()
+    waiting, last = 0.0, time.monotonic()
 
-    def told(steps: int) -> None:
+    def told(steps: float) -> None:
         nonlocal waiting, last
         waiting += steps
         if time.monotonic() - last > 1.0:
             counter.add.remote(waiting)
-            waiting, last = 0, time.monotonic()
+            waiting, last = 0.0, time.monotonic()
 
     done = do(work, piece, frames, start, told)
     counter.add.remote(waiting)
@@ -126,13 +126,13 @@ class _Counter:
     """Steps of all processes together."""
 
     def __init__(self) -> None:
-        self._steps = 0
+        self._steps = 0.0
 
-    def add(self, steps: int) -> None:
+    def add(self, steps: float) -> None:
         self._steps += steps
 
     def count(self) -> int:
-        return self._steps
+        return round(self._steps)
 
 
 class _Frames:

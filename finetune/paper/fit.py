@@ -89,7 +89,7 @@ def _known(values_TD: npt.NDArray[np.float32], video: str, features: str) -> Ten
 def train_network(
     inputs: Inputs, problem: Problem, settings: Baseline, phases: Sequence[tuple[Phase, bool]], *, seed: int, coordinates: int,
     start: Start | None = None, class_weight: Mapping[str, float] | None = None, epochs_share: float = 1.0, device: str = "cpu",
-    told: Callable[[int], object] = lambda steps: None,
+    told: Callable[[float], object] = lambda steps: None,
 ) -> nn.Module:  # fmt: skip
     """Trains on all labelled training frames of a problem.
 
@@ -136,9 +136,21 @@ def phase_steps(steps_an_epoch: int, phase: Phase, epochs_share: float) -> int:
     return max(1, round(steps_an_epoch * phase.epochs * epochs_share)) if phase.epochs else 0
 
 
-def label_videos(network: nn.Module, inputs: Inputs, videos: Sequence[str], settings: Baseline, *, device: str = "cpu") -> Probabilities:
-    """Probabilities of every frame of some videos, (T, C) each."""
-    found = {}
+def label_videos(
+    network: nn.Module, inputs: Inputs, videos: Sequence[str], settings: Baseline, *, device: str = "cpu",
+    told: Callable[[float], object] = lambda steps: None,
+) -> Probabilities:  # fmt: skip
+    """Probabilities of every frame of some videos, (T, C) each.
+
+    Args:
+        network: What :func:`train_network` returns.
+        inputs: Of the videos, at least.
+        videos: Which.
+        settings: Of the network.
+        device: Where.
+        told: Called with what has been done, in optimiser steps (:func:`label_steps`).
+    """
+    found: dict[str, npt.NDArray[np.float32]] = {}
     network = network.to(device).eval()
     with torch.no_grad():
         for name in videos:
@@ -146,9 +158,21 @@ def label_videos(network: nn.Module, inputs: Inputs, videos: Sequence[str], sett
             if settings.network == "conv1d":
                 logits_TC = label_every_frame(network, x_TF, settings)
             else:
-                logits_TC = torch.cat([network(x_BWF) for x_BWF in Windows([x_TF], settings).in_order(AT_ONCE)])
+                found_here = []
+                for x_BWF in Windows([x_TF], settings).in_order(AT_ONCE):
+                    found_here.append(network(x_BWF))
+                    told(label_steps(settings, len(x_BWF)))
+                logits_TC = torch.cat(found_here)
             found[name] = logits_TC.softmax(1).cpu().numpy()
     return found
+
+
+def label_steps(settings: Baseline, frames: int) -> float:
+    """What labelling so many frames takes, in optimiser steps: a step goes through the network three times, twice of it backwards.
+
+    Nothing for ``conv1d``, which labels each frame once and not once for every window it lies in.
+    """
+    return 0.0 if settings.network == "conv1d" else frames / (3 * settings.batch)
 
 
 def _take(network: nn.Module, start: Start, problem: Problem) -> None:
@@ -164,7 +188,7 @@ def _take(network: nn.Module, start: Start, problem: Problem) -> None:
 
 def _train(
     network: nn.Module, samples: Samples, generator: torch.Generator, weight_C: Tensor, *, steps: int, lr: float, last_alone: bool,
-    told: Callable[[int], object],
+    told: Callable[[float], object],
 ) -> None:  # fmt: skip
     parts = list(network.children())
     for weight in network.parameters():

@@ -29,6 +29,7 @@ from pretrain.objectives import View
 from pretrain.objectives.cpc import CPC
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Windows
+from pretrain.precision import products
 
 _FITTED_ON = 65_536  # frames that means and spreads of features are taken from
 
@@ -79,12 +80,22 @@ def footage(poses: Material, settings: JointSettings, image_px: Sequence[float])
 
 def epoch_steps(settings: JointSettings, layers: int, frames: int) -> int:
     """Batches of an epoch over so many labelled and unlabelled training frames."""
-    return max(1, round(frames / settings.advance / (settings.labelled + layers * settings.each_layer + settings.unlabelled)))
+    return max(1, round(frames / settings.advance / _windows(settings, layers)))
+
+
+def label_steps(settings: JointSettings, layers: int, frames: int) -> float:
+    """What labelling so many frames takes, in optimiser steps: a step goes through the network three times, twice of it backwards."""
+    return frames / (3 * settings.window * _windows(settings, layers))
+
+
+def _windows(settings: JointSettings, layers: int) -> int:
+    """Of a batch."""
+    return settings.labelled + layers * settings.each_layer + settings.unlabelled
 
 
 def fit_member(
     frames: Material, problems: Sequence[Problem], unlabelled: Sequence[str], settings: JointSettings, schema: Schema, *, seed: int,
-    member: int, epochs_share: float = 1.0, device: str = "cpu", told: Callable[[int], object] = lambda steps: None,
+    member: int, epochs_share: float = 1.0, device: str = "cpu", told: Callable[[float], object] = lambda steps: None,
 ) -> tuple[list[Probabilities], dict[str, Any]]:  # fmt: skip
     """Fits one network of an ensemble and labels the test videos.
 
@@ -98,7 +109,7 @@ def fit_member(
         member: Which of its networks; decides the split, the weights and the draws.
         epochs_share: Train for this share of the epochs.
         device: Where.
-        told: Called with the number of steps done.
+        told: Called with the number of steps done, while videos are labelled with what that is in steps (:func:`label_steps`).
 
     Returns:
         Probabilities of the test videos for each problem; and the chosen epoch and validation score of each output layer.
@@ -136,7 +147,7 @@ def fit_member(
             state = {name: held.detach().cpu().clone() for name, held in model.state_dict().items()}
             for place, layer in enumerate(layers):
                 truth = [parts[p][1] for p in layer.problems]
-                found = [_label(model, frames, truth[at], place, annotators[p], device) for at, p in enumerate(layer.problems)]
+                found = [_label(model, frames, truth[at], place, annotators[p], settings, device) for at, p in enumerate(layer.problems)]
                 score = score_problems([problems[p] for p in layer.problems], found, truth).macro_f1
                 if (0.0 if math.isnan(score) else score) >= kept[place][0]:
                     kept[place] = (0.0 if math.isnan(score) else score, stops[step], state)
@@ -144,23 +155,27 @@ def fit_member(
     for place, layer in enumerate(layers):
         model.load_state_dict(kept[place][2])
         for p in layer.problems:
-            probabilities[p] = _label(model, frames, problems[p].test, place, annotators[p], device)
+            probabilities[p] = _label(model, frames, problems[p].test, place, annotators[p], settings, device, told)
     about = {" / ".join(layer.classes): {"epoch": kept[i][1], "validation_f1": kept[i][0]} for i, layer in enumerate(layers)}
     return probabilities, about
 
 
 @torch.no_grad()
 def _label(
-    model: JointModel, frames: Material, videos: Labelled, layer: int, annotator: int, device: str
-) -> dict[str, npt.NDArray[np.float32]]:
+    model: JointModel, frames: Material, videos: Labelled, layer: int, annotator: int, settings: JointSettings, device: str,
+    told: Callable[[float], object] = lambda steps: None,
+) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
     model.eval()
     found = {}
     who_B = torch.tensor([annotator], device=device)
     for name in sorted(videos):
         held = frames.video(name)
         alone = held.pop("beside").to(device).unsqueeze(0)
-        z_TD = embed_video(model.embedder, held, device=device)
-        found[name] = model.label(z_TD.unsqueeze(0), alone, who_B, layer)[0].softmax(-1).cpu().numpy()
+        with products(settings.precision, device):
+            z_TD = embed_video(model.embedder, held, device=device)
+            logits_TC = model.label(z_TD.unsqueeze(0), alone, who_B, layer)[0].float()
+        found[name] = logits_TC.softmax(-1).cpu().numpy()
+        told(label_steps(settings, len(model.out), len(z_TD)))
     return found
 
 
@@ -240,13 +255,16 @@ def _loss(model: JointModel, cpc: CPC, supply: _Supply, annotators: Sequence[int
     pose = as_pose(stretch)
     pose = pose.hidden((~valid_BT)[:, :, None, None].expand(pose.confidence_BTMK.shape))
     windows = Windows(pose, valid_BT, batch.key_B.to(device))
-    z_BTD = model.embedder(pose, valid_BT).float()
-    total: Tensor = cpc((View(pose, z_BTD),), windows, Draws(windows.key_B)).total
+    half = products(settings.precision, device)
+    with half:
+        z_BTD = model.embedder(pose, valid_BT).float()
+        total: Tensor = cpc((View(pose, z_BTD),), windows, Draws(windows.key_B)).total
     for place, layer in enumerate(supply.layers):
         rows = np.flatnonzero(np.isin(batch.problem_B, layer.problems))
         who_B = torch.tensor([annotators[p] for p in batch.problem_B[rows]], device=device)
         chosen = torch.from_numpy(rows).to(device)
-        logits_BTC = model.label(z_BTD[chosen], stretch["beside"][chosen], who_B, place)
+        with half:
+            logits_BTC = model.label(z_BTD[chosen], stretch["beside"][chosen], who_B, place).float()
         total = total + layer.weight * smoothed_cross_entropy(
             logits_BTC.flatten(0, 1), labels_BT[chosen].flatten(), prior_C=supply.prior_C[place].to(device),
             weight_C=supply.weight_C[place].to(device), smoothing=settings.smoothing,

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finetune.scores.frames import UNLABELLED
+from pretrain.config import Precision
 from pretrain.encoders import Embedder
 from pretrain.errors import refuse
 
@@ -59,6 +60,8 @@ class JointSettings:
     """Networks whose probabilities are averaged, each fitted on its own split."""
     validation: float = 0.15
     """Share of the labelled training videos that choose a network's epoch."""
+    precision: Precision = "auto"
+    """Of matrix products (pretrain/precision.py); weights, features and losses are float32."""
 
     def __post_init__(self) -> None:
         least = {

@@ -16,7 +16,8 @@ import torch
 from finetune.fit import Probabilities
 from finetune.labels import Problem
 from finetune.material import Material, gather_poses
-from finetune.paper.fit import Inputs, Start, gather_inputs, label_videos, phase_steps, train_network
+from finetune.paper import joint_fit
+from finetune.paper.fit import Inputs, Start, gather_inputs, label_steps, label_videos, phase_steps, train_network
 from finetune.paper.joint_fit import epoch_steps, fit_member, footage, layers_of, unlabelled_videos
 from finetune.paper.table import Row, Settings
 from finetune.scores.metrics import ClassScores, Scores
@@ -52,14 +53,17 @@ class Work:
         return self.settings.joint[self.row.joint].members if self.row.joint else len(self.problems)
 
     def steps(self, part: int, frames_of: Callable[[str], int]) -> int:
-        """Optimiser steps of a piece, about."""
+        """Optimiser steps of a piece, about, and what labelling the test videos is worth in them."""
         if self.row.joint:
             settings = self.settings.joint[self.row.joint]
             total = sum(map(frames_of, {*self.unlabelled, *(name for p in self.problems for name in p.train)}))
-            return round(epoch_steps(settings, len(layers_of(self.problems, settings)), total) * settings.epochs * self.epochs_share)
+            layers, test = len(layers_of(self.problems, settings)), sum(frames_of(name) for p in self.problems for name in p.test)
+            epochs = epoch_steps(settings, layers, total) * settings.epochs * self.epochs_share
+            return round(epochs + joint_fit.label_steps(settings, layers, test))
         network = self.settings.networks[self.row.network]
         epoch = -(-sum(map(len, self.problems[part].train.values())) // network.batch)
-        return sum(phase_steps(epoch, phase, self.epochs_share) for phase, _ in self.row.phases(network))
+        steps = sum(phase_steps(epoch, phase, self.epochs_share) for phase, _ in self.row.phases(network))
+        return steps + round(label_steps(network, sum(map(frames_of, self.problems[part].test))))
 
 
 class Done(NamedTuple):
@@ -86,7 +90,7 @@ def unlabelled_of(row: Row, store: Store, problems: Sequence[Problem]) -> list[s
     return unlabelled_videos(every, problems, transductive=row.transductive) if row.joint else []
 
 
-def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[Any]] | None, told: Callable[[int], object]) -> Done:
+def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[Any]] | None, told: Callable[[float], object]) -> Done:
     """Trains and labels the test videos; their labels are not looked at.
 
     Args:
@@ -94,7 +98,7 @@ def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[An
         piece: Which part and seed of it.
         frames: What :func:`gather` gives.
         start: Weights to start from, where the row has a start.
-        told: Called with the number of steps done.
+        told: Called with the number of steps done, labelling counted as in :meth:`Work.steps`.
     """
     began = time.monotonic()
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1") or 1)))
@@ -111,7 +115,7 @@ def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[An
         start=None if start is None else Start(weights=start, classes=work.start_classes), class_weight=work.row.class_weight,
         epochs_share=work.epochs_share, device=work.device, told=told,
     )  # fmt: skip
-    found_here = label_videos(network, frames, sorted(problem.test), settings, device=work.device)
+    found_here = label_videos(network, frames, sorted(problem.test), settings, device=work.device, told=told)
     weights = {name: held.cpu().numpy() for name, held in network.state_dict().items()}
     return Done({piece.part: found_here}, weights, {"seconds": round(time.monotonic() - began, 1)})
 
