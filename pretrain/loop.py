@@ -49,7 +49,6 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                          resident_bytes=scale.resident_gb * 1e9, features=tuple(learner.embedder.features.external))  # fmt: skip
     before = last_checkpoint()
     at: dict[str, Any] = before["at"] if before else {"epoch": 0, "step": 0, "progress": None}
-    stream.begin(at["epoch"], at["step"])
     optimiser = torch.optim.AdamW(learner.parameters(), lr=recipe.optimiser.lr, weight_decay=recipe.optimiser.weight_decay, fused=True)
     model = nn.parallel.DistributedDataParallel(learner) if workers.count() > 1 else learner
     if before:

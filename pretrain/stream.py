@@ -1,8 +1,9 @@
 """Ray Data to windows: this worker's share of a store, streamed in the order it is needed, kept where it fits.
 
 Each read task of Ray Data reads the row groups that a worker needs next and hands them over as one block of raw bytes;
-the worker cuts the windows. What the first step of an epoch needs it reads itself, while Ray Data starts. Blocks arrive in the
-order asked for, so a run repeats itself exactly, kept or streamed.
+the worker cuts the windows. What the first step of an epoch needs, a row group a lane, it reads itself: Ray Data starts while the
+steps after it, which need little more, are trained. Blocks arrive in the order asked for, so a run repeats itself exactly, kept or
+streamed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -61,29 +61,16 @@ class FrameStream:
             slot = int(self._frames.max())
             room = slot * (self._share.stop - self._share.start + 1)
         extra = sum(store.feature(name)["dim"] for name in features)
-        self._begun: _Begun | None = None
         self._buffer = FrameBuffer(room, store.schema.shape, window=lanes.window, slot=slot, extra=extra, device=device)
 
-    def begin(self, epoch: int, first_step: int = 0) -> None:
-        """Has Ray Data start on an epoch that will be asked for next.
-
-        Its processes take seconds to come up; what the first step needs is read here, meanwhile.
-        """
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
+        """This worker's rows of every step of an epoch, from ``first_step`` on."""
         grid = self._lanes.epoch(epoch)[first_step:, self._share]
         uses = _uses(grid, self._key)
         missing = np.flatnonzero(self._begin[uses.key] == _ABSENT)
         wanted = [(int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing]
-        here = int(np.searchsorted(uses.first[missing], 0, side="right"))
-        later = _ahead(self._fetch(wanted[here:])) if wanted[here:] else iter(())
-        self._begun = _Begun((epoch, first_step), grid, uses, missing, chain(self._read(wanted[:here]), later))
-
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
-        """This worker's rows of every step of an epoch, from ``first_step`` on."""
-        if self._begun is None or self._begun.place != (epoch, first_step):
-            self.begin(epoch, first_step)
-        assert self._begun is not None
-        begun, self._begun = self._begun, None
-        grid, uses, missing, incoming = begun.grid, begun.uses, begun.missing, begun.incoming
+        at_once = int(np.searchsorted(uses.first[missing], 0, side="right"))
+        incoming = self._read(wanted[:at_once])
         arrive = np.searchsorted(uses.first[missing], np.arange(len(grid)), side="right")
         leave = np.argsort(uses.last, kind="stable")
         left = fetched = 0
@@ -98,6 +85,9 @@ class FrameStream:
             fetched = int(arrive[step])
             begin = np.where(empty[step], 0, self._begin[key[step]] + offset[step])
             yield self._buffer.cut(begin, frames[step], draw[step])
+            if step == 0 and wanted[at_once:]:
+                # Ray Data's processes take seconds to come up, in which a step is trained on what is here.
+                incoming = _ahead(self._fetch(wanted[at_once:]))
             while not self.resident and left < len(leave) and uses.last[leave[left]] <= step:
                 done = uses.key[leave[left]]
                 self._buffer.drop(int(self._begin[done]))
@@ -148,19 +138,6 @@ class _Uses:
     last: Ints
     window: Ints
     """A window of it."""
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """An epoch under way."""
-
-    place: tuple[int, int]
-    """Epoch and first step."""
-    grid: Ints
-    uses: _Uses
-    missing: Ints
-    """Places among ``uses`` whose frames are not there yet."""
-    incoming: Iterator[_Group]
 
 
 def _uses(grid: Ints, key_of: Ints) -> _Uses:

@@ -100,14 +100,6 @@ class TestStream:
     ) -> None:
         assert_same(joined(marks, lanes, workers=workers, resident=resident), truth)
 
-    def test_what_was_begun_ahead_is_what_is_asked_for(self, marks: Store, lanes: Lanes, truth: list[Windows]) -> None:
-        """Also where another place is asked for in the end."""
-        stream = FrameStream(marks, lanes, resident_bytes=STREAMED)
-        stream.begin(0, lanes.steps - 3)
-        assert_same(list(stream.epoch(0, lanes.steps - 3)), truth[-3:])
-        stream.begin(1)
-        assert_same(list(stream.epoch(0, lanes.steps - 2)), truth[-2:])
-
     @pytest.mark.parametrize("resident", [KEPT, STREAMED])
     def test_starting_at_a_later_step_gives_the_rest(self, marks: Store, lanes: Lanes, truth: list[Windows], resident: float) -> None:
         step = lanes.steps * 2 // 3

@@ -171,9 +171,10 @@ class FrameBuffer:
         self._free = list(range(0, frames, slot))[::-1] if slot else []
         total = frames + window  # a window cut short may reach beyond the last frame
         animals, keypoints, coordinates = shape
-        self._position = torch.full((total, animals * keypoints * coordinates), torch.nan, device=device)
-        self._confidence = torch.zeros((total, animals * keypoints), dtype=torch.uint8, device=device)
-        self._extra = torch.full((total, extra), torch.nan, device=device)
+        # Memory that no frame has come to yet costs nothing; what is there is seen by nobody, since `cut` hides it.
+        self._position = torch.empty((total, animals * keypoints * coordinates), device=device)
+        self._confidence = torch.empty((total, animals * keypoints), dtype=torch.uint8, device=device)
+        self._extra = torch.empty((total, extra), device=device)
         # Overlapping views: row i is the window that starts at frame i. Selecting rows copies whole windows at once.
         self._position_windows = _overlapping(self._position, window)
         self._confidence_windows = _overlapping(self._confidence, window)
