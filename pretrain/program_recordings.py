@@ -22,7 +22,7 @@ from pretrain.pose.schema import Schema
 log = logging.getLogger(__name__)
 
 Work = Callable[[Tensor], Tensor]
-"""From one block's planes, (M, K, X, 1, T), to (P, T)."""
+"""From one block's positions, (T, M, K, X), to (P, T)."""
 
 
 def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 20_000, compiled: bool = False) -> Tensor:
@@ -46,7 +46,7 @@ def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 20_
         # All blocks are equally long, so that one compiled loop fits them: the last begins early.
         begin, last = max(0, min(first - SPAN, total - block)), min(total, first + step)
         with torch.inference_mode():
-            out_PT[:, first:last] = work(_planes(position[begin : begin + block]))[:, first - begin : last - begin]
+            out_PT[:, first:last] = work(position[begin : begin + block])[:, first - begin : last - begin]
 
     threads = torch.get_num_threads()
     try:
@@ -64,25 +64,40 @@ def measure_recording(position_TMKX: Tensor, schema: Schema, *, block: int = 20_
 
 @functools.cache
 def compiled_programs(schema: Schema, which: tuple[programs.Program, ...], frames: int, dtype: torch.dtype) -> Work | None:
-    """The programs as one loop over a block of that many frames; None, and a warning, where that cannot be had."""
+    """The programs as one loop over a block of that many frames, and another for gaps; None, and a warning, where that cannot be had."""
     try:
-        from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to import
+        import torch._inductor  # these take a second to import
+        from torch.fx.experimental.proxy_tensor import make_fx
 
-        # Tracing runs the programs, so they may use all of Python. The wrapper in C++ lets other threads run.
-        graph = make_fx(functools.partial(_as_they_stand, schema=schema, fused=True))
-        example = torch.zeros(*schema.shape, 1, frames, dtype=dtype)
-        work: Work = torch.compile(graph(example), options={"cpp.threads": 1, "cpp_wrapper": True})
-        with torch.inference_mode():
-            work(example)
+        # Tracing runs the programs, so they may use all of Python. The wrapper in C++ lets other threads run. What torch.compile adds,
+        # checks of the arguments of every call, takes 20 µs a block.
+        example, loops = torch.zeros(*schema.shape, 1, frames, dtype=dtype), []
+        for gaps in (False, True):
+            graph = make_fx(functools.partial(_columns, schema=schema, gaps=gaps))
+            loop = torch._inductor.compile(graph(example), [example], options={"cpp.threads": 1, "cpp_wrapper": True})
+            with torch.inference_mode():
+                loop(example)
+            loops.append(loop)
     except Exception as problem:  # whatever the compiler stumbles over, the programs are right without it
         reason = next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
         log.warning("programs run uncompiled, with the same result but slower: %s", reason)
         return None
+
+    def work(block_TMKX: Tensor) -> Tensor:
+        # The sum says whether a point is missing and brings the block into the cache, faster than the transposition would.
+        loop = loops[int(block_TMKX.sum().isnan())]
+        found_PT: Tensor = loop(_planes(block_TMKX))
+        return found_PT
+
     return work
 
 
-def _as_they_stand(planes_MKXBT: Tensor, schema: Schema, *, fused: bool = False) -> Tensor:
-    return torch.cat(list(programs.each(planes_MKXBT, schema, fused=fused))).squeeze(1)
+def _as_they_stand(block_TMKX: Tensor, schema: Schema) -> Tensor:
+    return _columns(_planes(block_TMKX), schema)
+
+
+def _columns(planes_MKXBT: Tensor, schema: Schema, *, gaps: bool | None = None) -> Tensor:
+    return torch.cat(list(programs.each(planes_MKXBT, schema, gaps=gaps))).squeeze(1)
 
 
 def _planes(position_TMKX: Tensor) -> Tensor:

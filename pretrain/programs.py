@@ -137,18 +137,18 @@ def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
     return torch.cat(list(each(planes.view(animals, keypoints, coordinates, batch, frames), schema))).movedim(0, -1)
 
 
-def each(planes_MKXBT: Tensor, schema: Schema, *, fused: bool = False) -> Iterator[Tensor]:
+def each(planes_MKXBT: Tensor, schema: Schema, *, gaps: bool | None = None) -> Iterator[Tensor]:
     """The columns of one program after the other, (A, B, T).
 
     Args:
         planes_MKXBT: px; each coordinate of each point in one piece.
         schema: The skeleton.
-        fused: As :class:`pretrain.pose.animal.Animal` has it.
+        gaps: As :class:`pretrain.pose.animal.Animal` has it.
     """
     animals = len(planes_MKXBT)
     assert planes_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
     marks = Landmarks.of(schema)
-    everyone = Animal(planes_MKXBT, marks, fused=fused)
+    everyone = Animal(planes_MKXBT, marks, gaps=gaps)
     sides: dict[tuple[int, ...], Animal] = {}
     for one in all_programs():
         who = one.applies_to(animals)
