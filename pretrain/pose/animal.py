@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.pose.landmarks import Landmarks
@@ -115,7 +114,9 @@ def displacement(point: Tensor, of: Callable[[Tensor], Tensor] = lambda x: x) ->
     """Displacement over 2 * SPAN frames, centred, and what ``of`` makes of it; NaN at the edges."""
     if point.shape[-1] <= 2 * SPAN:
         return torch.full_like(of(point), torch.nan)
-    return F.pad(of(point[..., 2 * SPAN :] - point[..., : -2 * SPAN]), (SPAN, SPAN), value=torch.nan)
+    known = of(point[..., 2 * SPAN :] - point[..., : -2 * SPAN])
+    edge = known.new_full((*known.shape[:-1], SPAN), torch.nan)
+    return torch.cat([edge, known, edge], -1)  # padding would be a question at every frame of a compiled loop
 
 
 def length(v: Tensor) -> Tensor:
