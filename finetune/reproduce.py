@@ -15,9 +15,8 @@ causal 1.5, LSTM 9.7, self-attention 4.0, fully connected 0.8, single frame 0.1,
 model takes 48 hours (and 220 more with 6 million unlabelled frames), and the published ensemble has 32 a seed: a GPU's work
 (--scale single_node). With --epochs-share 0.01 --set joint.members=1 and no unlabelled frames the whole table takes about 3 hours on two
 cores; networks that train for fewer than some 500 steps label badly, as batch norm does not know the data yet. Reckoned from steps
-measured on one server core: right to a factor of two. Measured: --seeds 2 --epochs-share 0.002, all rows but the joint one, one
-network at a time, 35 minutes; labelling all test videos with one published joint network takes more than 17 minutes of a core,
-during which the bar stands still.
+measured on one server core: right to a factor of two. Measured, with 6 million unlabelled frames beside them:
+--seeds 2 --epochs-share 0.01 --set joint.members=1 --set joint.epochs=10, all rows, 50 minutes on two cores with bf16 (docs/results.md).
 """
 
 from __future__ import annotations
