@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pretrain import programs
 from pretrain.pose.animal import SPAN
+from pretrain.pose.planes import transposed
 from pretrain.pose.schema import Schema
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,5 @@ def _columns(planes_MKXBT: Tensor, schema: Schema, *, gaps: bool | None = None) 
 
 
 def _planes(position_TMKX: Tensor) -> Tensor:
-    """(M, K, X, 1, T), one piece for each coordinate."""
-    # Shuffling the channels of one pixel is a transposition, in vector instructions; torch's own takes four times as long.
-    frames, numbers = len(position_TMKX), position_TMKX.numel()
-    pixel = position_TMKX.reshape(-1).as_strided((1, numbers, 1, 1), (numbers, 1, numbers, numbers))
-    return torch.native_channel_shuffle(pixel, frames).view(*position_TMKX.shape[1:], 1, frames)
+    """(M, K, X, 1, T)."""
+    return transposed(position_TMKX.flatten(1)).view(*position_TMKX.shape[1:], 1, -1)

@@ -15,6 +15,7 @@ from worlds import BODY_KX, MICE, RATS, SKELETONS, line, pose_of, stiff, windows
 
 from pretrain.errors import BadInput
 from pretrain.pose.features import GROUPS, Features
+from pretrain.pose.planes import transposed
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Pose
 
@@ -361,3 +362,16 @@ def test_settings_that_cannot_be(settings_given: dict[str, object], said: str) -
 def test_three_coordinates_are_refused() -> None:
     with pytest.raises(BadInput, match="x, y"):
         Features(replace(MICE, coordinates=("x", "y", "z"), image_px=(10.0, 10.0, 10.0)))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5, 28), (1, 3), (300, 1), (0, 4), (64, 64)])
+def test_a_transposition_is_one(rows: int, columns: int) -> None:
+    held = torch.arange(float(rows * columns)).view(rows, columns)
+    found = transposed(held)
+    assert found.is_contiguous()
+    assert torch.equal(found, held.t())
+    assert torch.equal(transposed(held.double()), held.double().t())
+    through = held.clone().requires_grad_()
+    (transposed(through) * 2).sum().backward()
+    assert through.grad is not None
+    assert bool((through.grad == 2).all())

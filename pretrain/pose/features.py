@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pretrain.errors import refuse
+from pretrain.pose.planes import transposed
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Pose
 
@@ -78,7 +80,9 @@ class Features(nn.Module):
         self._axis = back, front
         # Until fitted, bodies are laid on their axis alone.
         self.body_KX[front, 0], self.body_KX[back, 0] = 1.0, -1.0
-        parts = {group: sum(column.flatten(2).shape[-1] for column in found) for group, found in self._columns(self._example()).items()}
+        example = self._example()
+        columns = self._columns(example, _planes(example))
+        parts = {group: sum(len(column.flatten(0, -3)) for column in found) for group, found in columns.items()}
         ends = list(itertools.accumulate(parts.values()))
         width = ends[-1]
         self.columns = {group: slice(end - parts[group], end) for group, end in zip(parts, ends, strict=True)}
@@ -117,47 +121,54 @@ class Features(nn.Module):
             about="the poses show no whole body to measure the others against",
         )  # fmt: skip
         self.body_KX.copy_(body - body.mean(0, keepdim=True))
-        mean, scale = standard(self._raw(pose).flatten(0, 1))
+        mean, scale = standard(torch.cat(self._raw(pose, _planes(pose))).flatten(1).t())
         self.mean_F.copy_(mean)
         self.scale_F.copy_(scale)
 
     def forward(self, pose: Pose) -> Tensor:
         """Returns (B, T, F): features with unit spread, 0 where unknown, then visibility (0 or 1) of each keypoint."""
-        raw = self._raw(pose)
-        known = ((raw - self.mean_F) * self.scale_F).clamp_(-_CLIP, _CLIP).nan_to_num_(0.0)
-        visible = pose.position_BTMKX[..., 0].isfinite().flatten(2).to(known.dtype)
-        return torch.cat([known, visible], -1)
+        position = _planes(pose)
+        whole_FN = torch.cat([*self._raw(pose, position), _seen(position[:, :, :1]).flatten(0, 1)]).flatten(1)
+        known = whole_FN[: len(self.mean_F)]  # the rest says what is visible
+        known.sub_(self.mean_F.unsqueeze(1)).mul_(self.scale_F.unsqueeze(1)).clamp_(-_CLIP, _CLIP).nan_to_num_(0.0)
+        return transposed(whole_FN).view(*pose.position_BTMKX.shape[:2], -1)
 
     def frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """Each animal's own frame: where it is, (B, T, M, X) px, and its heading as (cos, sin), (B, T, M, 2)."""
-        position = pose.position_BTMKX
-        seen = position.isfinite().all(-1, keepdim=True)
-        count = seen.sum(-2).clamp(min=1)
-        reference = torch.where(seen, self.body_KX, 0.0)
-        centre = torch.where(seen, position, 0.0).sum(-2) / count
-        reference_centre = reference.sum(-2) / count
-        offset = torch.where(seen, position - centre.unsqueeze(-2), 0.0)
-        against = torch.where(seen, self.body_KX - reference_centre.unsqueeze(-2), 0.0)
-        cos = (against * offset).sum((-1, -2))
-        sin = (against[..., 0] * offset[..., 1] - against[..., 1] * offset[..., 0]).sum(-1)
-        length = torch.hypot(cos, sin)
-        heading = torch.stack([cos, sin], -1) / length.unsqueeze(-1)
+        place, heading = self._frames(_planes(pose))
+        return place.permute(2, 3, 0, 1), heading.permute(2, 3, 0, 1)
+
+    # From here on the frames come last, (…, X, B, T): each number of a frame lies in one piece with those of other frames, so that
+    # arithmetic runs at the speed of memory.
+
+    def _frames(self, position_MKXBT: Tensor) -> tuple[Tensor, Tensor]:
+        """Place (M, X, B, T) and heading (M, 2, B, T)."""
+        seen = _seen(position_MKXBT)
+        count = seen.sum(1, keepdim=True).clamp(min=1)
+        seen, body = seen.unsqueeze(2), self.body_KX[:, :, None, None]
+        found = position_MKXBT.nan_to_num(0.0, 0.0, 0.0) * seen
+        centre = found.sum(1) / count
+        # From the centre offsets add up to 0, so that it does not matter where the body's own centre lies.
+        offset_x, offset_y = ((found - centre.unsqueeze(1)) * seen).unbind(2)
+        cos = (body[:, 0] * offset_x + body[:, 1] * offset_y).sum(1)
+        sin = (body[:, 0] * offset_y - body[:, 1] * offset_x).sum(1)
+        length = torch.hypot(cos, sin).unsqueeze(1)
         # One visible point, or points on top of each other, tell no direction.
-        heading = torch.where((length > 1e-6).unsqueeze(-1), heading, torch.nan)
-        return centre - _turn(reference_centre, heading), heading
+        heading = torch.where(length > 1e-6, torch.stack([cos, sin], 1) / length, torch.nan)
+        return centre - _turn((body * seen).sum(1) / count, heading), heading
 
-    def _raw(self, pose: Pose) -> Tensor:
-        """(B, T, F) in px, angles as cosine and sine; NaN where unknown."""
-        return torch.cat([column.flatten(2) for found in self._columns(pose).values() for column in found], -1)
+    def _raw(self, pose: Pose, position_MKXBT: Tensor) -> list[Tensor]:
+        """(F, B, T) in pieces, in px, angles as cosine and sine; NaN where unknown."""
+        return [column.flatten(0, -3) for found in self._columns(pose, position_MKXBT).values() for column in found]
 
-    def _columns(self, pose: Pose) -> dict[str, list[Tensor]]:
-        position = pose.position_BTMKX
-        place, heading = self.frames(pose)
-        own = _unturn(position - place.unsqueeze(-2), heading.unsqueeze(-2))
-        columns: dict[str, list[Tensor]] = {group: getattr(self, f"_{group}")(pose, place, heading, own) for group in self.groups}
+    def _columns(self, pose: Pose, position: Tensor) -> dict[str, list[Tensor]]:
+        place, heading = self._frames(position)
+        bodies = _Bodies(pose, position, place, heading)
+        columns: dict[str, list[Tensor]] = {group: getattr(self, f"_{group}")(bodies) for group in self.groups}
         if self.external:
             assert pose.extra_BTE is not None, f"poses without the features {list(self.external)}"
-            columns["external"] = [pose.extra_BTE[..., : sum(self.external.values())]]  # what heads alone read comes behind
+            # What heads alone read comes behind.
+            columns["external"] = [pose.extra_BTE[..., : sum(self.external.values())].permute(2, 0, 1)]
         return columns
 
     def _example(self) -> Pose:
@@ -165,44 +176,56 @@ class Features(nn.Module):
         extra = torch.zeros(1, 2, sum(self.external.values())) if self.external else None
         return Pose(torch.zeros(1, 2, animals, keypoints, coordinates), torch.ones(1, 2, animals, keypoints), extra)
 
-    def _posture(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
-        return [own]
+    def _posture(self, bodies: _Bodies) -> list[Tensor]:
+        return [_unturn(bodies.position - bodies.place.unsqueeze(1), bodies.heading.unsqueeze(1))]
 
-    def _motion(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
+    def _motion(self, bodies: _Bodies) -> list[Tensor]:
         columns = []
         for lag in self.lags:
-            columns.append(_squash(_unturn(_difference(place, lag), heading)))
-            past, future = _shift(heading, -(lag // 2)), _shift(heading, lag // 2)
-            columns.append(past[..., 0] * future[..., 1] - past[..., 1] * future[..., 0])
-            columns.append((past * future).sum(-1))
-            columns.append(torch.log1p(_difference(pose.position_BTMKX, lag).norm(dim=-1)))
+            columns.append(_squash(_unturn(_difference(bodies.place, lag), bodies.heading)))
+            past_x, past_y = _shift(bodies.heading, -(lag // 2)).unbind(1)
+            future_x, future_y = _shift(bodies.heading, lag // 2).unbind(1)
+            columns += [past_x * future_y - past_y * future_x, past_x * future_x + past_y * future_y]
+            columns.append(torch.log1p(_length(*_difference(bodies.position, lag).unbind(2))))
         return columns
 
-    def _relation(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
+    def _relation(self, bodies: _Bodies) -> list[Tensor]:
         columns = []
         for me, other in itertools.permutations(range(len(self.schema.animals)), 2):
-            towards = place[:, :, other] - place[:, :, me]
-            distance = towards.norm(dim=-1, keepdim=True)
-            mine = heading[:, :, me]
-            columns += [_unturn(towards, mine) / (1 + distance), torch.log1p(distance), _unturn(heading[:, :, other], mine)]
+            towards, mine = bodies.place[other] - bodies.place[me], bodies.heading[me]
+            distance = _length(*towards.unbind(0)).unsqueeze(0)
+            columns += [_unturn(towards, mine) / (1 + distance), torch.log1p(distance), _unturn(bodies.heading[other], mine)]
             columns += [_squash(_difference(distance, lag)) for lag in self.lags]
         return columns
 
-    def _distances(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
-        position = pose.position_BTMKX
+    def _distances(self, bodies: _Bodies) -> list[Tensor]:
+        x, y = bodies.position.unbind(2)
         return [
-            torch.log1p((position[:, :, a].unsqueeze(-2) - position[:, :, b].unsqueeze(-3)).norm(dim=-1))
+            torch.log1p(_length(x[a].unsqueeze(1) - x[b].unsqueeze(0), y[a].unsqueeze(1) - y[b].unsqueeze(0)))
             for a, b in itertools.combinations(range(len(self.schema.animals)), 2)
         ]
 
-    def _scene(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
-        return [_unturn(pose.position_BTMKX - place[:, :, :1].unsqueeze(-2), heading[:, :, :1].unsqueeze(-2))]
+    def _scene(self, bodies: _Bodies) -> list[Tensor]:
+        return [_unturn(bodies.position - bodies.place[:1].unsqueeze(1), bodies.heading[:1].unsqueeze(1))]
 
-    def _place(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
-        return [place / self.image_X, 1 - place / self.image_X]
+    def _place(self, bodies: _Bodies) -> list[Tensor]:
+        share = bodies.place / self.image_X[:, None, None]
+        return [share, 1 - share]
 
-    def _confidence(self, pose: Pose, place: Tensor, heading: Tensor, own: Tensor) -> list[Tensor]:
-        return [pose.confidence_BTMK]
+    def _confidence(self, bodies: _Bodies) -> list[Tensor]:
+        return [bodies.pose.confidence_BTMK.permute(2, 3, 0, 1)]
+
+
+class _Bodies(NamedTuple):
+    """What features are made of."""
+
+    pose: Pose
+    position: Tensor
+    """(M, K, X, B, T)."""
+    place: Tensor
+    """(M, X, B, T)."""
+    heading: Tensor
+    """(M, 2, B, T)."""
 
 
 def standard(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,16 +237,33 @@ def standard(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0)
 
 
+def _planes(pose: Pose) -> Tensor:
+    """(M, K, X, B, T), each coordinate of each point in one piece."""
+    batch, frames, *shape = pose.position_BTMKX.shape
+    return transposed(pose.position_BTMKX.reshape(batch * frames, -1)).view(*shape, batch, frames)
+
+
+def _seen(position_MKXBT: Tensor) -> Tensor:
+    """(M, K, B, T): 1 where all coordinates of a point are known, else 0."""
+    # Numbers rather than truth values, which a processor takes several times as long to make.
+    none = (position_MKXBT.detach() * 0).sum(2)
+    return none.clone().eq_(none)
+
+
+def _length(x: Tensor, y: Tensor) -> Tensor:
+    return (x * x).addcmul_(y, y).sqrt_()
+
+
 def _turn(vector: Tensor, heading: Tensor) -> Tensor:
-    x, y = vector.unbind(-1)
-    cos, sin = heading.unbind(-1)
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], -1)
+    x, y = vector.unbind(-3)
+    cos, sin = heading.unbind(-3)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y], -3)
 
 
 def _unturn(vector: Tensor, heading: Tensor) -> Tensor:
-    x, y = vector.unbind(-1)
-    cos, sin = heading.unbind(-1)
-    return torch.stack([cos * x + sin * y, cos * y - sin * x], -1)
+    x, y = vector.unbind(-3)
+    cos, sin = heading.unbind(-3)
+    return torch.stack([cos * x + sin * y, cos * y - sin * x], -3)
 
 
 def _squash(px: Tensor) -> Tensor:
@@ -235,13 +275,13 @@ def _shift(x: Tensor, frames: int) -> Tensor:
     """The value ``frames`` later; NaN beyond the window."""
     if frames == 0:
         return x
-    gap = x.new_full((x.shape[0], min(abs(frames), x.shape[1]), *x.shape[2:]), torch.nan)
-    return torch.cat([x[:, frames:], gap], 1) if frames > 0 else torch.cat([gap, x[:, :frames]], 1)
+    gap = x.new_full((*x.shape[:-1], min(abs(frames), x.shape[-1])), torch.nan)
+    return torch.cat([x[..., frames:], gap], -1) if frames > 0 else torch.cat([gap, x[..., :frames]], -1)
 
 
 def _difference(x: Tensor, lag: int) -> Tensor:
     """Change over ``lag`` frames centred on each; NaN where the window ends first."""
-    if x.shape[1] <= lag:
+    if x.shape[-1] <= lag:
         return torch.full_like(x, torch.nan)
-    gap = x.new_full((x.shape[0], lag // 2, *x.shape[2:]), torch.nan)
-    return torch.cat([gap, x[:, lag:] - x[:, :-lag], gap], 1)
+    gap = x.new_full((*x.shape[:-1], lag // 2), torch.nan)
+    return torch.cat([gap, x[..., lag:] - x[..., :-lag], gap], -1)
