@@ -155,9 +155,10 @@ def test_workers_give_the_loss_and_gradient_of_the_joined_batch(
         whole = torch.cat([g.flatten() for g in truth["gradient"].values()])
         assert whole.norm() > 1e-3
         for name, gradient in truth["gradient"].items():
-            # Sums in another order, and now and then a ReLU that tips: far below what a lost or doubled share would make.
+            # Sums in another order, the last frames of a batch rounded otherwise (processors do those one by one), and now and then a
+            # ReLU or a maximum that tips: far below what a lost or doubled share would make, a twelfth for a row.
             apart = (mine["gradient"][name] - gradient).norm()
-            assert apart <= 2e-4 * gradient.norm() + 1e-6 * whole.norm(), f"{name}: {apart} of {gradient.norm()}"
+            assert apart <= 1e-3 * gradient.norm() + 1e-6 * whole.norm(), f"{name}: {apart} of {gradient.norm()}"
 
 
 def test_the_comparison_would_see_negatives_that_are_not_gathered(alone: dict[str, Any]) -> None:
