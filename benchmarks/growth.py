@@ -109,7 +109,7 @@ def grow(report: measure.Report, frames: int, folder: Path, args: argparse.Names
         report.add(f"{size}, {name}: memory of all processes", [run["all_mib"] for run in runs], "MiB")
     report.add(f"{size}, staying: memory gained / poses", [run["own_mib"] / poses_mib for run in found["staying"]], "x")
     if args.start:
-        report.add(f"{size}: a run starts training after", start(store, folder), "s", at_most=15)
+        report.add(f"{size}: a run starts training after", [start(store, folder) for _ in range(args.turns)], "s", at_most=15)
     report.add(f"{size}: writing the store", written / frames * 1e6, "us/frame")
     return found
 

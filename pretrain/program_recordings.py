@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pretrain import programs
 from pretrain.pose.animal import SPAN
-from pretrain.pose.planes import transposed
+from pretrain.pose.planes import planes
 from pretrain.pose.schema import Schema
 
 log = logging.getLogger(__name__)
@@ -87,20 +87,15 @@ def compiled_programs(schema: Schema, which: tuple[programs.Program, ...], frame
     def work(block_TMKX: Tensor) -> Tensor:
         # The sum says whether a point is missing and brings the block into the cache, faster than the transposition would.
         loop = loops[int(block_TMKX.sum().isnan())]
-        found_PT: Tensor = loop(_planes(block_TMKX))
+        found_PT: Tensor = loop(planes(block_TMKX.unsqueeze(0)))
         return found_PT
 
     return work
 
 
 def _as_they_stand(block_TMKX: Tensor, schema: Schema) -> Tensor:
-    return _columns(_planes(block_TMKX), schema)
+    return _columns(planes(block_TMKX.unsqueeze(0)), schema)
 
 
 def _columns(planes_MKXBT: Tensor, schema: Schema, *, gaps: bool | None = None) -> Tensor:
     return torch.cat(list(programs.each(planes_MKXBT, schema, gaps=gaps))).squeeze(1)
-
-
-def _planes(position_TMKX: Tensor) -> Tensor:
-    """(M, K, X, 1, T)."""
-    return transposed(position_TMKX.flatten(1)).view(*position_TMKX.shape[1:], 1, -1)

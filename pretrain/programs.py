@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pretrain.pose.animal import Animal, angle, displacement, length
 from pretrain.pose.landmarks import Landmarks
+from pretrain.pose.planes import planes
 from pretrain.pose.schema import Schema
 
 Of = Literal["animal", "towards", "pair", "first"]
@@ -132,9 +133,7 @@ def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
         (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of a window, where movement
         cannot be measured.
     """
-    batch, frames, animals, keypoints, coordinates = position_BTMKX.shape
-    planes = position_BTMKX.flatten(2).flatten(0, 1).t().contiguous()
-    return torch.cat(list(each(planes.view(animals, keypoints, coordinates, batch, frames), schema))).movedim(0, -1)
+    return torch.cat(list(each(planes(position_BTMKX), schema))).movedim(0, -1)
 
 
 def each(planes_MKXBT: Tensor, schema: Schema, *, gaps: bool | None = None) -> Iterator[Tensor]:

@@ -375,3 +375,13 @@ def test_a_transposition_is_one(rows: int, columns: int) -> None:
     (transposed(through) * 2).sum().backward()
     assert through.grad is not None
     assert bool((through.grad == 2).all())
+
+
+@pytest.mark.parametrize("rows", [slice(0, 6), slice(3, 4), slice(7, 12)])
+def test_frames_have_the_same_features_whatever_stands_beside_them(rows: slice) -> None:
+    """To the last bit, so that the number of workers changes nothing."""
+    pose = windows_of(MICE, batch=12, frames=40, seed=1).pose
+    features = Features(MICE, groups=GROUPS)
+    features.fit(pose)
+    part = Pose(pose.position_BTMKX[rows], pose.confidence_BTMK[rows])
+    assert torch.equal(features(part), features(pose)[rows])

@@ -28,8 +28,9 @@ SECONDS = 300
 BATCH = 12
 AUGMENT = Augment(rotate=True, mirror=0.5, exchange=0.5, scale=0.1, jitter_px=1.0, drop_points=0.1, drop_frames=0.1)
 JOINED = {
-    # With three workers the last has cut and empty rows only; with two, four of its six.
-    "cut and empty": windows_of(MICE, batch=BATCH, frames=40, seed=1, cut=(39, 3, 1, 0)),
+    # With three workers the last has cut and empty rows only; with two, four of its six. Poses of seed 1 hold a maximum of self_attention
+    # that tips by float32's rounding; in float64 workers and joined batch agree to 1e-13 on them.
+    "cut and empty": windows_of(MICE, batch=BATCH, frames=40, seed=4, cut=(39, 3, 1, 0)),
     "whole": windows_of(MICE, batch=BATCH, frames=40, seed=2),
     "nothing at all on the last": windows_of(MICE, batch=BATCH, frames=40, seed=3, cut=(0,) * 6),
 }
@@ -155,10 +156,9 @@ def test_workers_give_the_loss_and_gradient_of_the_joined_batch(
         whole = torch.cat([g.flatten() for g in truth["gradient"].values()])
         assert whole.norm() > 1e-3
         for name, gradient in truth["gradient"].items():
-            # Sums in another order, the last frames of a batch rounded otherwise (processors do those one by one), and now and then a
-            # ReLU or a maximum that tips: far below what a lost or doubled share would make, a twelfth for a row.
+            # Sums in another order, and now and then a ReLU that tips: far below what a lost or doubled share would make.
             apart = (mine["gradient"][name] - gradient).norm()
-            assert apart <= 1e-3 * gradient.norm() + 1e-6 * whole.norm(), f"{name}: {apart} of {gradient.norm()}"
+            assert apart <= 2e-4 * gradient.norm() + 1e-6 * whole.norm(), f"{name}: {apart} of {gradient.norm()}"
 
 
 def test_the_comparison_would_see_negatives_that_are_not_gathered(alone: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ def fit_member(
         member: Which of its networks; decides the split, the weights and the draws.
         epochs_share: Train for this share of the epochs.
         device: Where.
-        told: Called with the number of steps done, while videos are labelled with what that is in steps (:func:`label_steps`).
+        told: Called with the number of steps done, while the test videos are labelled with what that is in steps (:func:`label_steps`).
 
     Returns:
         Probabilities of the test videos for each problem; and the chosen epoch and validation score of each output layer.

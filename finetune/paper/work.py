@@ -16,9 +16,9 @@ import torch
 from finetune.fit import Probabilities
 from finetune.labels import Problem
 from finetune.material import Material, gather_poses
-from finetune.paper import joint_fit
 from finetune.paper.fit import Inputs, Start, gather_inputs, label_steps, label_videos, phase_steps, train_network
 from finetune.paper.joint_fit import epoch_steps, fit_member, footage, layers_of, unlabelled_videos
+from finetune.paper.joint_fit import label_steps as joint_label_steps
 from finetune.paper.table import Row, Settings
 from finetune.scores.metrics import ClassScores, Scores
 from pretrain.pose.schema import Schema
@@ -59,7 +59,7 @@ class Work:
             total = sum(map(frames_of, {*self.unlabelled, *(name for p in self.problems for name in p.train)}))
             layers, test = len(layers_of(self.problems, settings)), sum(frames_of(name) for p in self.problems for name in p.test)
             epochs = epoch_steps(settings, layers, total) * settings.epochs * self.epochs_share
-            return round(epochs + joint_fit.label_steps(settings, layers, test))
+            return round(epochs + joint_label_steps(settings, layers, test))
         network = self.settings.networks[self.row.network]
         epoch = -(-sum(map(len, self.problems[part].train.values())) // network.batch)
         steps = sum(phase_steps(epoch, phase, self.epochs_share) for phase, _ in self.row.phases(network))

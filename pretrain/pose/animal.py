@@ -31,14 +31,9 @@ class Animal:
     """
 
     def __init__(
-        self,
-        planes_AKXBT: Tensor,
-        marks: Landmarks,
-        chosen: list[int] | None = None,
-        whole: Animal | None = None,
-        *,
+        self, planes_AKXBT: Tensor, marks: Landmarks, chosen: list[int] | None = None, whole: Animal | None = None, *,
         gaps: bool | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._planes, self._marks, self._chosen, self._whole, self._known = planes_AKXBT, marks, chosen, whole, gaps
 
     def _point(self, place: int) -> Tensor:

@@ -11,6 +11,7 @@ moving or rotating the scene (all but ``place``), and a mirror changes signs of 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.errors import refuse
-from pretrain.pose.planes import transposed
+from pretrain.pose.planes import planes, transposed
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Pose
 
@@ -81,7 +82,7 @@ class Features(nn.Module):
         # Until fitted, bodies are laid on their axis alone.
         self.body_KX[front, 0], self.body_KX[back, 0] = 1.0, -1.0
         example = self._example()
-        columns = self._columns(example, _planes(example))
+        columns = self._columns(example, planes(example.position_BTMKX))
         parts = {group: sum(len(column.flatten(0, -3)) for column in found) for group, found in columns.items()}
         ends = list(itertools.accumulate(parts.values()))
         width = ends[-1]
@@ -121,13 +122,13 @@ class Features(nn.Module):
             about="the poses show no whole body to measure the others against",
         )  # fmt: skip
         self.body_KX.copy_(body - body.mean(0, keepdim=True))
-        mean, scale = standard(torch.cat(self._raw(pose, _planes(pose))).flatten(1).t())
+        mean, scale = standard(torch.cat(self._raw(pose, planes(pose.position_BTMKX))).flatten(1).t())
         self.mean_F.copy_(mean)
         self.scale_F.copy_(scale)
 
     def forward(self, pose: Pose) -> Tensor:
         """Returns (B, T, F): features with unit spread, 0 where unknown, then visibility (0 or 1) of each keypoint."""
-        position = _planes(pose)
+        position = planes(pose.position_BTMKX)
         whole_FN = torch.cat([*self._raw(pose, position), _seen(position[:, :, :1]).flatten(0, 1)]).flatten(1)
         known = whole_FN[: len(self.mean_F)]  # the rest says what is visible
         known.sub_(self.mean_F.unsqueeze(1)).mul_(self.scale_F.unsqueeze(1)).clamp_(-_CLIP, _CLIP).nan_to_num_(0.0)
@@ -135,7 +136,7 @@ class Features(nn.Module):
 
     def frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """Each animal's own frame: where it is, (B, T, M, X) px, and its heading as (cos, sin), (B, T, M, 2)."""
-        place, heading = self._frames(_planes(pose))
+        place, heading = self._frames(planes(pose.position_BTMKX))
         return place.permute(2, 3, 0, 1), heading.permute(2, 3, 0, 1)
 
     # From here on the frames come last, (…, X, B, T): each number of a frame lies in one piece with those of other frames, so that
@@ -147,15 +148,15 @@ class Features(nn.Module):
         count = seen.sum(1, keepdim=True).clamp(min=1)
         seen, body = seen.unsqueeze(2), self.body_KX[:, :, None, None]
         found = position_MKXBT.nan_to_num(0.0, 0.0, 0.0) * seen
-        centre = found.sum(1) / count
+        centre = _total(found) / count
         # From the centre offsets add up to 0, so that it does not matter where the body's own centre lies.
         offset_x, offset_y = ((found - centre.unsqueeze(1)) * seen).unbind(2)
-        cos = (body[:, 0] * offset_x + body[:, 1] * offset_y).sum(1)
-        sin = (body[:, 0] * offset_y - body[:, 1] * offset_x).sum(1)
-        length = torch.hypot(cos, sin).unsqueeze(1)
+        cos = _total(body[:, 0] * offset_x + body[:, 1] * offset_y)
+        sin = _total(body[:, 0] * offset_y - body[:, 1] * offset_x)
+        length = _length(cos, sin).unsqueeze(1)
         # One visible point, or points on top of each other, tell no direction.
         heading = torch.where(length > 1e-6, torch.stack([cos, sin], 1) / length, torch.nan)
-        return centre - _turn((body * seen).sum(1) / count, heading), heading
+        return centre - _turn(_total(body * seen) / count, heading), heading
 
     def _raw(self, pose: Pose, position_MKXBT: Tensor) -> list[Tensor]:
         """(F, B, T) in pieces, in px, angles as cosine and sine; NaN where unknown."""
@@ -237,17 +238,16 @@ def standard(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0)
 
 
-def _planes(pose: Pose) -> Tensor:
-    """(M, K, X, B, T), each coordinate of each point in one piece."""
-    batch, frames, *shape = pose.position_BTMKX.shape
-    return transposed(pose.position_BTMKX.reshape(batch * frames, -1)).view(*shape, batch, frames)
-
-
 def _seen(position_MKXBT: Tensor) -> Tensor:
     """(M, K, B, T): 1 where all coordinates of a point are known, else 0."""
     # Numbers rather than truth values, which a processor takes several times as long to make.
     none = (position_MKXBT.detach() * 0).sum(2)
     return none.clone().eq_(none)
+
+
+def _total(x_MK: Tensor) -> Tensor:
+    """Over the points, axis 1. torch's sum adds the last frames of a batch in another order than the same frames of a larger one."""
+    return functools.reduce(torch.add, x_MK.unbind(1))
 
 
 def _length(x: Tensor, y: Tensor) -> Tensor:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from torch import Tensor, float32, native_channel_shuffle
 
 
+def planes(position_BTMKX: Tensor) -> Tensor:
+    """(M, K, X, B, T)."""
+    batch, frames, *shape = position_BTMKX.shape
+    return transposed(position_BTMKX.flatten(2).flatten(0, 1)).view(*shape, batch, frames)
+
+
 def transposed(x_NF: Tensor) -> Tensor:
     """(N, F) to (F, N), in one piece. On a processor in vector instructions, a quarter of the time of torch's own or less."""
     rows, columns = x_NF.shape
