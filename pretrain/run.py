@@ -13,16 +13,14 @@ Leaves in --out: encoder/ (what finetune/run.py takes), checkpoints/, result.jso
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import logging
 import sys
 from functools import partial
 
 from pretrain import places, runs
-from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
 from pretrain.errors import exit_status
-from pretrain.launch import arithmetic, cluster, pretrain
-from pretrain.learner import new_learner
 from pretrain.pose.store import Store
 from pretrain.tracking import open_tracking
 
@@ -41,6 +39,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved run and the batch arithmetic, start nothing")
     args = parser.parse_args(words)
 
+    # Ray and torch take two seconds to import, a quarter of which would go into looking for garbage that is not there.
+    gc.disable()
+    from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
+    from pretrain.launch import arithmetic, cluster, pretrain
+    from pretrain.learner import new_learner
+
+    gc.enable()
     for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
     recipe, scale = read(Recipe, args.recipe, RECIPES, for_recipe), read(Scale, args.scale, SCALES, for_scale)
     store = Store(places.open_address(args.data) if args.data else places.default_store())

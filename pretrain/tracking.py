@@ -56,6 +56,7 @@ def open_tracking(address: str | None, *, runs_folder: str | Path) -> Tracking:
     server = _Server(full_address(address, runs_folder=runs_folder))
     tracking = Tracking(server, Path(runs_folder).expanduser().absolute())
     try:
+        _import_mlflow()  # here, where a caller may have something else begin meanwhile, and not at the first record
         _create_database(server.address)
     except Exception as error:  # whatever keeps MLflow from its database must not keep anybody from training
         log.warning("MLflow's database at %s cannot be made: %s. The run goes on; see the journal beside it", tracking.where, reason(error))
