@@ -18,7 +18,7 @@ import numpy.typing as npt
 import ray.data
 import torch
 
-from pretrain.group_source import READ_BYTES, GroupSource, Read
+from pretrain.group_source import READ_BYTES, STAYING_READ_BYTES, GroupSource, Read
 from pretrain.pose.store import Chunks, Store
 from pretrain.pose.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
 
@@ -104,7 +104,8 @@ class FrameStream:
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        reads = _read_tasks(self._store, [group for _, group in wanted], features=self._features)
+        size = STAYING_READ_BYTES if self.resident else READ_BYTES
+        reads = _read_tasks(self._store, [group for _, group in wanted], features=self._features, size=size)
         source = GroupSource(self._store.uri, self._store.fingerprint, self._features, reads)
         dataset = ray.data.read_datasource(source, override_num_blocks=len(reads))
         names = iter(wanted)
@@ -152,13 +153,12 @@ def _uses(grid: Ints, key_of: Ints) -> _Uses:
     return _Uses(keys[order], step[first[order]], last[order], windows[first[order]])
 
 
-def _read_tasks(store: Store, groups: list[int], *, features: Sequence[str]) -> list[Read]:
-    """Cuts a list of row groups into read tasks of about READ_BYTES, one block each."""
+def _read_tasks(store: Store, groups: list[int], *, features: Sequence[str], size: int) -> list[Read]:
+    """Cuts a list of row groups into read tasks of about ``size`` bytes, one block each."""
     chunks: Chunks = store.chunks
     first = np.searchsorted(chunks.group_id, groups)
     part, within = chunks.part[first], chunks.group[first]
-    size = group_frames(chunks)[groups] * store.frame_bytes(features)
-    task = np.cumsum(size) // READ_BYTES
+    task = np.cumsum(group_frames(chunks)[groups] * store.frame_bytes(features)) // size
     reads: list[Read] = []
     for number in np.unique(task):
         places = np.flatnonzero(task == number)

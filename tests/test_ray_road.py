@@ -65,6 +65,7 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         patch.setattr(stores, "CHUNK_FRAMES", 8)
         patch.setattr(stores, "PART_BYTES", 150_000)
         patch.setattr(streams, "READ_BYTES", 60_000)
+        patch.setattr(streams, "STAYING_READ_BYTES", 60_000)
         store = marked_store(tmp_path_factory.mktemp("marks") / "store", LENGTHS)
         assert len(store.parts) > 1
         assert len(np.unique(store.chunks.group_id)) < len(store.chunks)
