@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 
@@ -32,8 +33,7 @@ class Draws:
         Returns:
             (B, *shape), float32.
         """
-        place = torch.arange(math.prod(shape), dtype=torch.int32, device=self._low.device)
-        named = _hash(place ^ _signed(zlib.crc32(name.encode())))
+        named = _places(name, math.prod(shape), self._low.device)
         bits = _hash(named.unsqueeze(0) ^ self._low.unsqueeze(1))
         return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2**-24).view(-1, *shape)
 
@@ -48,6 +48,13 @@ class Draws:
     def chance(self, name: str, probability: float, *shape: int) -> Tensor:
         """True with the probability given, (B, *shape)."""
         return self.uniform(name, *shape) < probability
+
+
+@functools.lru_cache(maxsize=256)  # the same few names are drawn at every step
+def _places(name: str, number: int, device: torch.device) -> Tensor:
+    """The part of the hash that no window changes."""
+    place = torch.arange(number, dtype=torch.int32, device=device)
+    return _hash(place ^ _signed(zlib.crc32(name.encode())))
 
 
 def _signed(value: int) -> int:

@@ -21,16 +21,15 @@ from pretrain.components import names
 from pretrain.learner import Learner
 from pretrain.objectives import Loss
 from pretrain.pose.augment import Augment
-from pretrain.pose.windows import Windows
+from pretrain.pose.windows import Pose, Windows
 
 WORLDS = (2, 3)
 SECONDS = 300
 BATCH = 12
 AUGMENT = Augment(rotate=True, mirror=0.5, exchange=0.5, scale=0.1, jitter_px=1.0, drop_points=0.1, drop_frames=0.1)
 JOINED = {
-    # With three workers the last has cut and empty rows only; with two, four of its six. Poses of seed 1 hold a maximum of self_attention
-    # that tips by float32's rounding; in float64 workers and joined batch agree to 1e-13 on them.
-    "cut and empty": windows_of(MICE, batch=BATCH, frames=40, seed=4, cut=(39, 3, 1, 0)),
+    # With three workers the last has cut and empty rows only; with two, four of its six.
+    "cut and empty": windows_of(MICE, batch=BATCH, frames=40, seed=1, cut=(39, 3, 1, 0)),
     "whole": windows_of(MICE, batch=BATCH, frames=40, seed=2),
     "nothing at all on the last": windows_of(MICE, batch=BATCH, frames=40, seed=3, cut=(0,) * 6),
 }
@@ -52,11 +51,16 @@ def rows_for(rank: int, world: int) -> slice:
 
 
 def learn(world: int) -> dict[str, Any]:
+    """In float64: in float32 a maximum or a ReLU tips now and then, as sums of another batch are rounded otherwise."""
     found = {}
-    for encoder, objective, batch in LEARNERS:
-        learner = learner_of(MICE, encoder, objective, JOINED["whole"].pose, AUGMENT)
-        model = nn.parallel.DistributedDataParallel(learner) if world > 1 else learner
-        found[encoder, objective, batch] = loss_and_gradient(model, learner, rows_of(JOINED[batch], rows_for(workers.rank(), world)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "float", Tensor.double)  # which is said of what may have been multiplied in bf16
+        for encoder, objective, batch in LEARNERS:
+            learner = learner_of(MICE, encoder, objective, JOINED["whole"].pose, AUGMENT).double()
+            model = nn.parallel.DistributedDataParallel(learner) if world > 1 else learner
+            rows = rows_of(JOINED[batch], rows_for(workers.rank(), world))
+            rows = rows._replace(pose=Pose(*(x.double() for x in rows.pose[:2])))
+            found[encoder, objective, batch] = loss_and_gradient(model, learner, rows)
     return found
 
 
@@ -148,17 +152,17 @@ def test_workers_give_the_loss_and_gradient_of_the_joined_batch(
     assert truth["loss"] > 0
     for rank in range(world):
         mine = found[world][rank]["learn"][encoder, objective, batch]
-        near(mine["loss"], truth["loss"])
+        assert mine["loss"].dtype == torch.float64
+        near(mine["loss"], truth["loss"], within=1e-12)
         for name, part in truth["parts"].items():
-            near(mine["parts"][name], part)
+            near(mine["parts"][name], part, within=1e-12)
         assert set(mine["gradient"]) == set(truth["gradient"])
         assert truth["gradient"], "nothing has a gradient"
         whole = torch.cat([g.flatten() for g in truth["gradient"].values()])
         assert whole.norm() > 1e-3
         for name, gradient in truth["gradient"].items():
-            # Sums in another order, and now and then a ReLU that tips: far below what a lost or doubled share would make.
             apart = (mine["gradient"][name] - gradient).norm()
-            assert apart <= 2e-4 * gradient.norm() + 1e-6 * whole.norm(), f"{name}: {apart} of {gradient.norm()}"
+            assert apart <= 1e-11 * gradient.norm() + 1e-14 * whole.norm(), f"{name}: {apart} of {gradient.norm()}"
 
 
 def test_the_comparison_would_see_negatives_that_are_not_gathered(alone: dict[str, Any]) -> None:

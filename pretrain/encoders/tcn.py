@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pretrain.encoders import AbstractEncoder
-from pretrain.encoders._over_time import over_time
+from pretrain.encoders._over_time import existing, over_time
 from pretrain.pose.features import Features
 
 
@@ -29,10 +28,10 @@ class TCN(AbstractEncoder):
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
-        valid_BT1 = valid_BT.unsqueeze(-1)
-        h_BTD = self.enter(x_BTF)
+        h_BTD = existing(self.enter(x_BTF), valid_BT)
+        ones_BTD = valid_BT.unsqueeze(-1).to(h_BTD.dtype).expand_as(h_BTD).contiguous()
         for block in self.blocks:
-            h_BTD = block(h_BTD, valid_BT1)
+            h_BTD = block(h_BTD, ones_BTD)
         z_BTD: Tensor = self.leave(h_BTD)
         return z_BTD
 
@@ -47,9 +46,8 @@ class Block(nn.Module):
         self.mix = nn.Linear(width, width)
         nn.init.zeros_(self.mix.bias)
 
-    def forward(self, h_BTD: Tensor, valid_BT1: Tensor) -> Tensor:
+    def forward(self, h_BTD: Tensor, ones_BTD: Tensor) -> Tensor:
         """Frames that are not valid reach no other."""
-        x_BTD = torch.where(valid_BT1, self.norm(h_BTD), 0.0)
-        x_BTD = over_time(self.conv, x_BTD)
+        x_BTD = over_time(self.conv, self.norm(h_BTD) * ones_BTD)
         y_BTD: Tensor = h_BTD + self.mix(nn.functional.gelu(x_BTD))
         return y_BTD

@@ -92,7 +92,7 @@ def shares_below(value_BTA: Tensor, edge_AE: Tensor, frame_BN: Tensor, horizon: 
     """
     known = value_BTA.isfinite()
     below = (value_BTA.unsqueeze(-1) <= edge_AE) & known.unsqueeze(-1)
-    counts = torch.cat([below, known.unsqueeze(-1)], -1).to(torch.float32).cumsum(1)
+    counts = torch.cat([below, known.unsqueeze(-1)], -1).to(value_BTA.dtype).cumsum(1)
     counts = torch.cat([torch.zeros_like(counts[:, :1]), counts], 1)  # at t: over the frames before t
     row = torch.arange(len(frame_BN), device=frame_BN.device)[:, None]
     last = counts.shape[1] - 1

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.errors import refuse
-from pretrain.pose.planes import planes, transposed
+from pretrain.pose.planes import planes
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Pose
 
@@ -127,12 +127,15 @@ class Features(nn.Module):
         self.scale_F.copy_(scale)
 
     def forward(self, pose: Pose) -> Tensor:
-        """Returns (B, T, F): features with unit spread, 0 where unknown, then visibility (0 or 1) of each keypoint."""
+        """Returns (B, T, F): features with unit spread, 0 where unknown, then visibility (0 or 1) of each keypoint.
+
+        In memory frames come last: layers that multiply read them so, and turning them would take longer than most layers.
+        """
         position = planes(pose.position_BTMKX)
         whole_FN = torch.cat([*self._raw(pose, position), _seen(position[:, :, :1]).flatten(0, 1)]).flatten(1)
         known = whole_FN[: len(self.mean_F)]  # the rest says what is visible
         known.sub_(self.mean_F.unsqueeze(1)).mul_(self.scale_F.unsqueeze(1)).clamp_(-_CLIP, _CLIP).nan_to_num_(0.0)
-        return transposed(whole_FN).view(*pose.position_BTMKX.shape[:2], -1)
+        return whole_FN.view(-1, *pose.position_BTMKX.shape[:2]).permute(1, 2, 0)
 
     def frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """Each animal's own frame: where it is, (B, T, M, X) px, and its heading as (cos, sin), (B, T, M, 2)."""
