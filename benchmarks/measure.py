@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from pretrain.errors import BadInput
+from pretrain.own_process import settle
 
 BUSY = 0.3
 """Other work per core above which a machine counts as busy."""
@@ -229,7 +230,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argpa
              if isinstance(value, int) and not isinstance(value, bool) and value < 1]  # fmt: skip
     if small:
         raise BadInput("; ".join(small))
-    torch.set_num_threads(args.threads)
+    settle(args.threads)
     return args
 
 

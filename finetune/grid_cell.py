@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from pretrain.alone import learn_alone
 from pretrain.config import Recipe
 from pretrain.encoders import Embedder
 from pretrain.learner import new_learner
+from pretrain.own_process import settle
 from pretrain.pose.store import Store
 
 Mode = Literal["probe", "tuned", "permuted"]
@@ -82,7 +82,7 @@ def work(
     Returns:
         Plain values: ``learning`` (steps, loss…), ``parameters``, and for each mode the scores on ``validation`` and ``test``.
     """
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1") or 1)))
+    settle()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if cell.learns:
         embedder, learning = learn_alone(cell.recipe, store, seconds=seconds, device=device, told=told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from finetune.labels import Labelled, Problem, hold_out
 from finetune.material import Material, embed
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
+from pretrain.own_process import settle
 
 
 def stops_of(tuning: Tuning) -> list[int]:
@@ -38,7 +38,7 @@ def validate(
         embedder: To train along, or None where ``material`` holds embeddings.
         seed: Of weights, windows and the validation split (the same split in every trial).
     """
-    _one_share_of_cores()
+    settle()
     settings = tuning.with_choice(trial["choice"])
     parts: list[tuple[Problem, Labelled]] = [hold_out(problem, share=tuning.validation, seed=seed) for problem in problems]
     truth = [labels for _, labels in parts]
@@ -49,7 +49,7 @@ def validate(
 
 def embed_there(poses: Material, embedder: Embedder) -> Material:
     """Embeddings of the same frames, on the GPU that Ray lends this process."""
-    _one_share_of_cores()
+    settle()
     return embed(poses, embedder, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -69,7 +69,7 @@ def final(
     Returns:
         The model, and probabilities for the test videos of each problem.
     """
-    _one_share_of_cores()
+    settle()
     ((_, _, model),) = fit(material, problems, tuning, embedder=embedder, seed=seed, stops=[stop])
     found = model.predict(material, problems, [problem.test for problem in problems])
     return model.to("cpu"), found  # who asked may have no GPU
@@ -79,9 +79,5 @@ def after(
     material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
 ) -> list[Learned]:
     """What comes after the network of one seed; arguments as of :func:`final`."""
-    _one_share_of_cores()
+    settle()
     return learn_after(material, problems, tuning, embedder, seed=seed, stop=stop)
-
-
-def _one_share_of_cores() -> None:
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1") or 1)))

@@ -18,6 +18,7 @@ from pretrain import workers
 from pretrain.checkpoint import load_state, save_encoder, save_state
 from pretrain.config import Recipe, Scale, make
 from pretrain.learner import Learner
+from pretrain.own_process import settle
 from pretrain.pose.store import Store
 from pretrain.pose.windows import Lanes
 from pretrain.progress import Progress
@@ -110,7 +111,7 @@ def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> No
 def share_cores() -> None:
     """Lets torch use this machine's cores: Ray would hold it to the CPUs it reserved, which on a laptop is one."""
     beside = ray.train.get_context().get_local_world_size()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // beside))
+    settle(max(1, (os.cpu_count() or 1) // beside))
 
 
 def speak(log_file: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from finetune.fit import Probabilities
 from finetune.labels import Problem
@@ -21,6 +19,7 @@ from finetune.paper.joint_fit import epoch_steps, fit_member, footage, layers_of
 from finetune.paper.joint_fit import label_steps as joint_label_steps
 from finetune.paper.table import Row, Settings
 from finetune.scores.metrics import ClassScores, Scores
+from pretrain.own_process import settle
 from pretrain.pose.schema import Schema
 from pretrain.pose.store import Store
 
@@ -101,7 +100,7 @@ def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[An
         told: Called with the number of steps done, labelling counted as in :meth:`Work.steps`.
     """
     began = time.monotonic()
-    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1") or 1)))
+    settle()
     if work.row.joint:
         found, about = fit_member(
             frames, work.problems, work.unlabelled, work.settings.joint[work.row.joint], work.schema, seed=piece.seed, member=piece.part,

@@ -1,0 +1,52 @@
+"""How a process that is there for torch is settled."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import resource, torch
+from pretrain.own_process import settle
+before = torch.get_num_threads()
+if {settled}:
+    settle({threads})
+
+def step():
+    parts = [torch.ones(6_000_000) for _ in range(4)]  # 24 MB each, freed together
+    return sum(parts).sum()
+
+for _ in range(3):
+    step()
+first = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    step()
+print(torch.get_num_threads(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - first)
+"""
+
+
+def steps(*, settled: bool, threads: int | None = None, **environment: str) -> tuple[int, int]:
+    """Threads of torch, and pages that five steps had to ask the system for."""
+    script = STEPS.format(settled=settled, threads=threads)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "OMP_", "GLIBC_"))}
+    ran = subprocess.run([sys.executable, "-c", script], env=clean | environment, capture_output=True, text=True, check=True, timeout=120)
+    found, pages = map(int, ran.stdout.split())
+    return found, pages
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    _, asked = steps(settled=False, OMP_NUM_THREADS="1")
+    _, pages = steps(settled=True, OMP_NUM_THREADS="1")
+    assert asked > 1000, "there would be nothing to keep"
+    assert pages < asked / 20
+
+
+def test_threads_are_what_was_reserved() -> None:
+    assert steps(settled=True, OMP_NUM_THREADS="2")[0] == 2
+    assert steps(settled=True)[0] == 1
+    assert steps(settled=True, threads=3, OMP_NUM_THREADS="2")[0] == 3
