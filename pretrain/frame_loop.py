@@ -49,6 +49,8 @@ def frame_loop(seen: Planes, missing: Planes, shape: Sequence[int], dtype: torch
     fill.argtypes, fill.restype = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_long] * 3], None
 
     def loop(x: Tensor, out_PT: Tensor, first: int, last: int) -> None:
+        assert x.is_cpu, "on another device"
+        assert out_PT.is_cpu, "on another device"
         assert x.dtype == out_PT.dtype == dtype, "of another type"
         assert tuple(x.shape[1:]) == tuple(shape), "of another shape"
         assert x.is_contiguous(), "numbers lie apart"
@@ -61,7 +63,7 @@ def frame_loop(seen: Planes, missing: Planes, shape: Sequence[int], dtype: torch
 
 def _tile_loop(name: str, trace: Trace, reach: int) -> str:
     """A C function of that name, over one tile: results of its frames from the numbers of its frames and of ``reach`` to either side."""
-    far = max((abs(frames) for node in trace.results for frames in trace.loads(node)), default=0)
+    far = max([trace.edge, *(abs(frames) for node in trace.results for frames in trace.loads(node))])
     if far > reach:
         raise NotImplementedError(f"a loop over frames looks {reach} frames away, not {far}")
     rows = {node: row for row, node in enumerate(sorted(_kept(trace)))}

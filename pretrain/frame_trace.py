@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ class _Value:
     nodes: Any
     """Array of node numbers, shaped as the tensor without its last axis, time; a single one where ``frames`` is None."""
     frames: int | None
+    edges: tuple[int, int] = (0, 0)
+    """Frames at the beginning and at the end that are constant, whatever the nodes say."""
 
 
 class Trace(fx.Interpreter):
@@ -46,6 +48,8 @@ class Trace(fx.Interpreter):
     one frame alone gives k frames later; ``(operation, *nodes)``, an operation of :data:`ARITHMETIC`."""
     results: list[int]
     """The nodes that are asked for."""
+    edge: int
+    """So many frames at either end of a recording are constant, which no node says."""
 
     FRAMES = 64  # of the example
 
@@ -63,7 +67,7 @@ class Trace(fx.Interpreter):
         given = self.run(_Value(np.array(numbers, dtype=object).reshape(*shape, 1), self.FRAMES))
         if given.frames != self.FRAMES:
             raise NotImplementedError("a loop over frames gives each frame its number")
-        self.results = list(given.nodes.flat)
+        self.results, self.edge = list(given.nodes.flat), max(given.edges)
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operation of the trace."""
@@ -116,7 +120,8 @@ class Trace(fx.Interpreter):
         if len(frames) > 1:
             raise NotImplementedError("a loop over frames cannot put together pieces of different length")
         made = np.frompyfunc(functools.partial(self._node, name), len(values), 1)
-        return _Value(np.asarray(made(*(value.nodes for value in values)), dtype=object), frames.pop() if frames else None)
+        nodes = np.asarray(made(*(value.nodes for value in values)), dtype=object)
+        return _Value(nodes, frames.pop() if frames else None, _widest(values))
 
     def _do_sum(self, x: _Value, dims: Sequence[int] | None = None, keepdim: bool = False) -> _Value:
         if not dims:
@@ -124,7 +129,7 @@ class Trace(fx.Interpreter):
         add, nodes = np.frompyfunc(functools.partial(self._node, "add"), 2, 1), x.nodes
         for dim in sorted((self._axis(x, dim) for dim in dims), reverse=True):
             nodes = add.reduce(nodes, axis=dim, keepdims=keepdim)
-        return _Value(np.asarray(nodes, dtype=object), x.frames)
+        return replace(x, nodes=np.asarray(nodes, dtype=object))
 
     def _do_mean(self, x: _Value, dims: Sequence[int] | None = None, keepdim: bool = False) -> _Value:
         total = self._do_sum(x, dims, keepdim)
@@ -169,34 +174,41 @@ class Trace(fx.Interpreter):
     def _do_slice(self, x: _Value, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> _Value:
         if x.frames is not None and dim in (-1, x.nodes.ndim) and step == 1:
             first, last, _ = slice(start, end).indices(x.frames)
-            return _Value(self._moved(x.nodes, first), last - first)
+            edges = max(0, x.edges[0] - first), max(0, x.edges[1] - (x.frames - last))
+            return _Value(self._moved(x.nodes, first), last - first, edges)
         axis = self._axis(x, dim)
-        return _Value(x.nodes[(slice(None),) * axis + (slice(start, end, step),)], x.frames)
+        return replace(x, nodes=x.nodes[(slice(None),) * axis + (slice(start, end, step),)])
 
     def _moved(self, nodes: Any, frames: int) -> Any:
         return np.asarray(np.frompyfunc(lambda node: self._later(node, frames), 1, 1)(nodes), dtype=object)
 
     def _do_select(self, x: _Value, dim: int, index: int) -> _Value:
-        return _Value(np.asarray(x.nodes.take(index, axis=self._axis(x, dim)), dtype=object), x.frames)
+        return replace(x, nodes=np.asarray(x.nodes.take(index, axis=self._axis(x, dim)), dtype=object))
 
     def _do_flip(self, x: _Value, dims: Sequence[int]) -> _Value:
-        return _Value(np.flip(x.nodes, tuple(self._axis(x, dim) for dim in dims)), x.frames)
+        return replace(x, nodes=np.flip(x.nodes, tuple(self._axis(x, dim) for dim in dims)))
 
     def _do_squeeze(self, x: _Value, dims: Sequence[int]) -> _Value:
-        return _Value(x.nodes.squeeze(tuple(self._axis(x, dim) for dim in dims)), x.frames)
+        return replace(x, nodes=x.nodes.squeeze(tuple(self._axis(x, dim) for dim in dims)))
 
     def _do_unsqueeze(self, x: _Value, dim: int) -> _Value:
-        return _Value(np.expand_dims(x.nodes, dim if dim >= 0 else dim + 1), x.frames)
+        dim += (x.nodes.ndim + 2) * (dim < 0)
+        if dim > x.nodes.ndim:
+            raise NotImplementedError("a loop over frames has time last")
+        return replace(x, nodes=np.expand_dims(x.nodes, dim))
 
     def _do_cat(self, parts: Sequence[_Value], dim: int = 0) -> _Value:
         if dim not in (-1, parts[0].nodes.ndim):
-            return _Value(np.concatenate([part.nodes for part in parts], self._axis(parts[0], dim)), parts[0].frames)
-        # Along time: what is not constant is what holds within the recording; it begins as much later as lies before it.
-        before, found = 0, None
-        for part in parts:
-            if any(self.nodes[node][0] != "constant" for node in part.nodes.flat):
-                if found is not None:
-                    raise NotImplementedError("a loop over frames cannot put pieces of time together")
-                found = self._moved(part.nodes, -before)
-            before += part.frames or 0
-        return _Value(parts[0].nodes if found is None else found, before)
+            nodes = np.concatenate([part.nodes for part in parts], self._axis(parts[0], dim))
+            return _Value(nodes, parts[0].frames, _widest(parts))
+        # Along time: one piece holds within the recording, as much later as lies before it; those around it are constant.
+        lengths = [part.frames or 0 for part in parts]
+        inner = [place for place, part in enumerate(parts) if any(self.nodes[node][0] != "constant" for node in part.nodes.flat)]
+        if len(inner) != 1:
+            raise NotImplementedError("a loop over frames cannot put pieces of time together")
+        before, part, after = sum(lengths[: inner[0]]), parts[inner[0]], sum(lengths[inner[0] + 1 :])
+        return _Value(self._moved(part.nodes, -before), sum(lengths), (before + part.edges[0], after + part.edges[1]))
+
+
+def _widest(values: Sequence[_Value]) -> tuple[int, int]:
+    return max(value.edges[0] for value in values), max(value.edges[1] for value in values)

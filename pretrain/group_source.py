@@ -26,9 +26,9 @@ class GroupSource(Datasource):  # type: ignore[misc]
     No dataclass: Ray Data walks those, field by field, number by number, before it starts.
     """
 
-    def __init__(self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read]) -> None:
+    def __init__(self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read], size: int) -> None:
         super().__init__()
-        self.uri, self.fingerprint, self.features, self.reads = uri, fingerprint, features, reads
+        self.uri, self.fingerprint, self.features, self.reads, self.size = uri, fingerprint, features, reads, size
 
     def get_name(self) -> str:
         """For Ray's logs."""
@@ -36,14 +36,14 @@ class GroupSource(Datasource):  # type: ignore[misc]
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Bytes of all blocks, roughly."""
-        return READ_BYTES * len(self.reads)
+        return self.size * len(self.reads)
 
     def get_read_tasks(self, parallelism: int, *args: object, **more: object) -> list[ReadTask]:
         """One task a read, in the order given."""
         return [
             ReadTask(
                 _reader(self.uri, self.fingerprint, self.features, read),
-                BlockMetadata(num_rows=None, size_bytes=READ_BYTES, input_files=None, exec_stats=None),
+                BlockMetadata(num_rows=None, size_bytes=self.size, input_files=None, exec_stats=None),
             )
             for read in self.reads
         ]

@@ -32,7 +32,8 @@ def measure_recording(
         position_TMKX: px, NaN where missing; any number of frames.
         schema: The skeleton.
         block: Frames worked on at a time; not a power of two, or the coordinates of a frame fight for the same places in the cache.
-        compiled: Compile the programs first, for this skeleton; where that fails, a warning says so and nothing else changes.
+        compiled: Compile the programs first, for this skeleton; where that fails, a warning says so and nothing else changes. Not for
+            positions on a GPU, which run as they stand.
         out_TP: What an earlier call returned for as many frames: its memory takes the results. New memory costs the system as much time as
             compiled programs need for a third of their work.
 
@@ -52,7 +53,8 @@ def measure_recording(
         begin, end = max(0, first - SPAN), min(total, last + SPAN)
         out_PT[:, first:last] = _columns(planes(position[begin:end].unsqueeze(0)), schema)[:, first - begin : last - begin]
 
-    loop = compiled_programs(schema, programs.all_programs(), position.dtype) if compiled and total > 2 * SPAN else None
+    fits = compiled and position.is_cpu and total > 2 * SPAN
+    loop = compiled_programs(schema, programs.all_programs(), position.dtype) if fits else None
     # A loop looks SPAN frames away, so it leaves the ends.
     blocks = [(0, SPAN, fill), (total - SPAN, total, fill)] if loop else []
     edge, work = (SPAN, functools.partial(loop, position, out_PT)) if loop else (0, fill)

@@ -106,7 +106,7 @@ class FrameStream:
         context.enable_progress_bars = False
         size = STAYING_READ_BYTES if self.resident else READ_BYTES
         reads = _read_tasks(self._store, [group for _, group in wanted], features=self._features, size=size)
-        source = GroupSource(self._store.uri, self._store.fingerprint, self._features, reads)
+        source = GroupSource(self._store.uri, self._store.fingerprint, self._features, reads, size)
         dataset = ray.data.read_datasource(source, override_num_blocks=len(reads))
         names = iter(wanted)
         for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):

@@ -29,6 +29,7 @@ class TCN(AbstractEncoder):
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
         h_BTD = existing(self.enter(x_BTF), valid_BT)
+        # Multiplied by, in every block, rather than asked about: in bf16 half the time, the gradient counted.
         ones_BTD = valid_BT.unsqueeze(-1).to(h_BTD.dtype).expand_as(h_BTD).contiguous()
         for block in self.blocks:
             h_BTD = block(h_BTD, ones_BTD)
