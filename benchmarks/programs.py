@@ -1,26 +1,26 @@
-"""All programs over a long recording: frames a second, beside one pass over the memory they read.
+"""All programs over a long recording: million frames a second.
 
     python benchmarks/programs.py                       6 million frames of two mice
     python benchmarks/programs.py --frames 600000 --block 16384 --json out.json
 
-The recording is a random walk. Programs as they stand, programs compiled and passes take turns (A B A B …), since other work on the
-machine slows all. Results go to new memory, which the system must hand over and clear, and, compiled, also to memory that is held from an
-earlier recording. A pass is the sum of all positions (reads them) or a copy of them (reads and writes as much). It needs torch alone, and
-a C compiler for the compiled programs, which are left out where they cannot be had.
+The recording, a random walk, is measured block by block with :func:`pretrain.programs.measure`, in one process, as many blocks at a time
+as torch has threads. It needs torch alone.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import measure
 import torch
+from torch import Tensor
 
 from pretrain import programs
 from pretrain.errors import exit_status
+from pretrain.pose.animal import SPAN
 from pretrain.pose.schema import CALMS21
-from pretrain.program_recordings import compiled_programs, measure_recording
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -31,37 +31,30 @@ def main(words: Sequence[str] | None = None) -> None:
     args = measure.parse(parser, words)
 
     generator = torch.Generator().manual_seed(0)
-    step = torch.randn(args.frames, 2, 1, 2, generator=generator).mul_(2).cumsum_(0)
-    position = step + torch.rand(1, 2, 7, 2, generator=generator) * 100 + 300
-    position += torch.randn(7, 2, generator=generator)
-    copy, held = torch.empty_like(position), measure_recording(position, CALMS21, block=args.block)
-    works: dict[str, Callable[[], object]] = {
-        "programs": lambda: measure_recording(position, CALMS21, block=args.block),
-        "compiled programs": lambda: measure_recording(position, CALMS21, block=args.block, compiled=True),
-        "compiled programs, results in memory that is held": lambda: measure_recording(
-            position, CALMS21, block=args.block, compiled=True, out_TP=held
-        ),
-        "sum": position.sum,
-        "copy": lambda: copy.copy_(position),
-    }
-    what = f"{len(programs.names(CALMS21))} programs over a recording of 2 x 7 points, beside a pass over its memory"
+    position = torch.randn(args.frames, 2, 1, 2, generator=generator).mul_(2).cumsum_(0)
+    position = position + torch.rand(1, 2, 7, 2, generator=generator) * 100 + 300
+    what = f"{len(programs.names(CALMS21))} programs over a recording of 2 x 7 points"
     report = measure.Report("programs", what, measure.settings_of(args))
-    compiling = measure.seconds(lambda: measure_recording(position[: args.block], CALMS21, block=args.block, compiled=True))
-    if compiled_programs(CALMS21, programs.all_programs(), position.dtype) is None:
-        works = {name: work for name, work in works.items() if not name.startswith("compiled")}
-        report.note("the programs were not compiled: a warning says why")
-    spent = measure.take_turns(works, turns=args.turns)
-    kinds = [name for name in works if "programs" in name]
-    for name in kinds:
-        report.add(name, measure.rates(args.frames / 1e6, spent[name]), "million frames/s", at_least=1)
-    for name, says in (("sum", "one pass that reads (a sum)"), ("copy", "one pass that reads and writes (a copy)")):
-        report.add(says, measure.rates(args.frames / 1e6, spent[name]), "million frames/s")
-    for name in kinds:
-        report.add(f"time of the {name} / time of a reading pass", measure.ratios(spent[name], spent["sum"]), "x", at_most=4)
-        report.add(f"time of the {name} / time of a copy", measure.ratios(spent[name], spent["copy"]), "x")
-    if "compiled programs" in kinds:
-        report.add("compiling, once", compiling, "s")
+    # Threads of blocks need not wait for each other after every operation, as torch's own would.
+    with ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        spent = measure.take_turns({"programs": lambda: measured(position, args.block, pool)}, turns=args.turns)
+    report.add("programs", measure.rates(args.frames / 1e6, spent["programs"]), "million frames/s", at_least=10)
     report.finish(args.json)
+
+
+def measured(position_TMKX: Tensor, block: int, pool: ThreadPoolExecutor) -> Tensor:
+    """(T, P), as one window of all frames would give it."""
+    frames = len(position_TMKX)
+    out_TP = position_TMKX.new_empty(frames, len(programs.names(CALMS21)))
+
+    def fill(first: int) -> None:
+        begin, last = max(0, first - SPAN), min(frames, first + block)
+        with torch.inference_mode():
+            value_TP = programs.measure(position_TMKX[None, begin : last + SPAN], CALMS21)[0]
+            out_TP[first:last] = value_TP[first - begin : last - begin]
+
+    list(pool.map(fill, range(0, frames, block)))
+    return out_TP
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 A program reads an animal's keypoints by name and returns a number a frame; thresholds cut the number into classes. To add
 one, write a function here and decorate it: it is found by being here, for every animal or pair of animals of any skeleton.
 
-:func:`measure` is for windows and gradients; :mod:`pretrain.program_recordings` is for recordings of any length.
-
 What a program sees of an animal is :class:`pretrain.pose.animal.Animal`: its nose, neck, tail base, axis, centre, and how
 the centre moved. What needs a missing point is NaN.
 """
@@ -136,18 +134,17 @@ def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
     return torch.cat(list(each(planes(position_BTMKX), schema))).movedim(0, -1)
 
 
-def each(planes_MKXBT: Tensor, schema: Schema, *, gaps: bool | None = None) -> Iterator[Tensor]:
+def each(planes_MKXBT: Tensor, schema: Schema) -> Iterator[Tensor]:
     """The columns of one program after the other, (A, B, T).
 
     Args:
         planes_MKXBT: px; each coordinate of each point in one piece.
         schema: The skeleton.
-        gaps: As :class:`pretrain.pose.animal.Animal` has it.
     """
     animals = len(planes_MKXBT)
     assert planes_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
     marks = Landmarks.of(schema)
-    everyone = Animal(planes_MKXBT, marks, gaps=gaps)
+    everyone = Animal(planes_MKXBT, marks)
     sides: dict[tuple[int, ...], Animal] = {}
     for one in all_programs():
         who = one.applies_to(animals)
@@ -191,11 +188,6 @@ def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float
     between = beyond[..., :-1] + short_of[..., 1:] + torch.log1p(-torch.exp(-apart))
     never = torch.cat([torch.zeros_like(finite[:, :1]), ~finite], -1)
     return torch.cat([short_of[..., :1], between, beyond[..., -1:]], -1).masked_fill(never, -torch.inf)
-
-
-def soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float = 0.1) -> Tensor:
-    """The probabilities themselves; (B, T, P, H + 1), sum 1."""
-    return log_soft_classes(value_BTP, threshold_PH, softness=softness).exp()
 
 
 def _columns(schema: Schema) -> list[tuple[Program, tuple[int, ...]]]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain import programs
 from pretrain.errors import BadInput
+from pretrain.pose.schema import CALMS21
 from pretrain.pose.store import Store
 from pretrain.pose.windows import FrameBuffer, Lanes, chunk_offset
 
@@ -299,6 +302,13 @@ def test_the_probe_refuses_what_one_regression_does_not_fit(tmp_path: Path) -> N
 def test_programs_run_small(tmp_path: Path) -> None:
     bench("programs").main(["--frames", "4096", "--turns", "1", "--json", str(tmp_path / "found.json")])
     assert figures(tmp_path / "found.json")["programs"]["median"] > 0
+
+
+def test_programs_in_blocks_are_those_of_the_whole_recording() -> None:
+    position = torch.randn(100, 2, 7, 2).cumsum(0) + 300
+    with ThreadPoolExecutor(2) as pool:
+        found = bench("programs").measured(position, 24, pool)
+    torch.testing.assert_close(found, programs.measure(position[None], CALMS21)[0], atol=1e-3, rtol=1e-5, equal_nan=True)
 
 
 GPU = """

@@ -15,7 +15,7 @@ from worlds import BODY_KX, MICE, RATS, SKELETONS, line, pose_of, stiff, windows
 
 from pretrain.errors import BadInput
 from pretrain.pose.features import GROUPS, Features
-from pretrain.pose.planes import transposed
+from pretrain.pose.planes import planes
 from pretrain.pose.schema import Schema
 from pretrain.pose.windows import Pose
 
@@ -364,15 +364,15 @@ def test_three_coordinates_are_refused() -> None:
         Features(replace(MICE, coordinates=("x", "y", "z"), image_px=(10.0, 10.0, 10.0)))
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(5, 28), (1, 3), (300, 1), (0, 4), (64, 64)])
-def test_a_transposition_is_one(rows: int, columns: int) -> None:
-    held = torch.arange(float(rows * columns)).view(rows, columns)
-    found = transposed(held)
+@pytest.mark.parametrize("shape", [(1, 5, 2, 7, 2), (1, 1, 1, 3, 1), (3, 100, 1, 1, 1), (0, 9, 1, 2, 2), (2, 32, 4, 8, 2)])
+def test_planes_are_a_transposition(shape: tuple[int, ...]) -> None:
+    held = torch.arange(float(math.prod(shape))).view(shape)
+    found = planes(held)
     assert found.is_contiguous()
-    assert torch.equal(found, held.t())
-    assert torch.equal(transposed(held.double()), held.double().t())
+    assert torch.equal(found, held.permute(2, 3, 4, 0, 1))
+    assert torch.equal(planes(held.double()), held.double().permute(2, 3, 4, 0, 1))
     through = held.clone().requires_grad_()
-    (transposed(through) * 2).sum().backward()
+    (planes(through) * 2).sum().backward()
     assert through.grad is not None
     assert bool((through.grad == 2).all())
 

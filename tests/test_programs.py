@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,7 +14,6 @@ from pretrain import programs
 from pretrain.pose.animal import SPAN, Animal, length
 from pretrain.pose.landmarks import Landmarks
 from pretrain.pose.schema import Schema
-from pretrain.program_recordings import compiled_programs, measure_recording
 
 FRAMES = 64
 INSIDE = slice(SPAN, -SPAN)
@@ -38,6 +32,10 @@ def of(*animals_TKX: np.ndarray) -> dict[str, Tensor]:
 
 def holds(found: Tensor, truth: float | Tensor, *, within: float = 2e-3) -> None:
     torch.testing.assert_close(found, torch.as_tensor(truth, dtype=found.dtype).expand(found.shape), atol=within, rtol=1e-5)
+
+
+def soft_classes(value_BTP: Tensor, threshold_PH: Tensor, **softness: float) -> Tensor:
+    return programs.log_soft_classes(value_BTP, threshold_PH, **softness).exp()
 
 
 # -- animals worked out by hand ----------------------------------------------------------------------------------------
@@ -167,89 +165,6 @@ def test_windows_are_measured_apart() -> None:
     assert value[:, [0, 1, -2, -1], :2].isnan().all(), "movement cannot be known at the edges of a window"
 
 
-@pytest.mark.parametrize("frames", [0, 1, 3, 20, 21, 36, 37, 100])
-@pytest.mark.parametrize("missing", [0.0, 0.2])
-def test_a_recording_in_blocks_is_the_whole_recording(frames: int, missing: float) -> None:
-    position = torch.from_numpy(wander(MICE, max(frames, 1), seed=6, missing=missing)[0])[:frames]
-    whole = programs.measure(position[None], MICE)[0]
-    threads = torch.get_num_threads()
-    torch.testing.assert_close(measure_recording(position, MICE, block=20), whole, atol=1e-3, rtol=1e-5, equal_nan=True)
-    torch.testing.assert_close(measure_recording(position.double(), MICE, block=20), whole.double(), atol=1e-3, rtol=1e-5, equal_nan=True)
-    held = torch.full_like(whole.T, -9).contiguous().T
-    assert measure_recording(position, MICE, block=20, out_TP=held).data_ptr() == held.data_ptr()
-    torch.testing.assert_close(held, whole, atol=1e-3, rtol=1e-5, equal_nan=True)
-    with pytest.raises(AssertionError, match="not what this recording returns"):
-        measure_recording(position, MICE, out_TP=torch.zeros(frames + 1, 10))
-    assert torch.get_num_threads() == threads
-
-
-@pytest.mark.parametrize("schema", [MICE, RATS])
-def test_what_a_compiler_reads_is_what_runs_without_one(schema: Schema) -> None:
-    """Told that points may be missing, and, where none is, told that none is."""
-    for missing, told in ((0.3, True), (0.0, True), (0.0, False)):
-        position = torch.from_numpy(wander(schema, 200, seed=3, missing=missing)[0]).double()
-        if missing:
-            position[50:60, 0] = torch.nan
-        planes = position.flatten(1).t().reshape(*schema.shape, 1, 200)
-        for plain, fused in zip(programs.each(planes, schema), programs.each(planes, schema, gaps=told), strict=True):
-            torch.testing.assert_close(fused, plain, atol=1e-9, rtol=1e-9, equal_nan=True)
-
-
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-@pytest.mark.parametrize(("schema", "dtype", "within"), [(MICE, torch.float32, 1e-3), (RATS, torch.float64, 1e-9)])
-def test_compiled_programs_find_the_same(schema: Schema, dtype: torch.dtype, within: float) -> None:
-    """Positions of hundreds of pixels hold 1e-3 of 32 bits and their means."""
-    position = torch.from_numpy(wander(schema, 900, seed=3, missing=0.0)[0]).to(dtype)  # blocks without gaps and with them
-    position[300:310, 0] = torch.nan
-    position[310:500, :, 1] = torch.nan
-    as_they_stand = programs.measure(position[None], schema)[0]
-    for frames, block in ((900, 256), (900, 20_000), (300, 100), (5, 100), (4, 100), (0, 100)):
-        found = measure_recording(position[:frames], schema, block=block, compiled=True)
-        whole = as_they_stand if frames == len(position) else programs.measure(position[None, :frames], schema)[0]
-        torch.testing.assert_close(found, whole, atol=within, rtol=1e-5, equal_nan=True)
-    apart = position.flip(0).flip(0)[::2]
-    torch.testing.assert_close(
-        measure_recording(apart, schema, compiled=True), measure_recording(apart, schema), atol=within, rtol=1e-5, equal_nan=True
-    )
-    assert compiled_programs(schema, programs.all_programs(), dtype) is not None, "they were compiled"
-
-
-WITHOUT = """
-import logging, torch
-from pretrain.pose.schema import CALMS21
-from pretrain.program_recordings import measure_recording
-logging.basicConfig(format="%(message)s")
-position = torch.arange(2800.0).sin().mul(300).view(100, 2, 7, 2)
-found = [measure_recording(position, CALMS21, block=24, compiled=compiled) for compiled in (False, True, True)]
-assert all(torch.equal(x.nan_to_num(-9), found[0].nan_to_num(-9)) for x in found)
-"""
-
-
-@pytest.mark.slow
-def test_programs_run_without_a_compiler() -> None:
-    home = {**os.environ, "CC": "no-such-compiler"}
-    ran = subprocess.run([sys.executable, "-c", WITHOUT], env=home, capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == 0, ran.stderr
-    (said,) = [line for line in ran.stderr.splitlines() if "compile" in line]
-    assert said.startswith("programs run uncompiled")
-    assert "no-such-compiler" in said
-
-
-def test_a_program_that_cannot_be_compiled_runs_all_the_same(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    @programs.program(of="animal", unit="px", thresholds=(80.0,))
-    def body_length(me: Animal) -> Tensor:
-        return length(me.axis) if bool(me.axis.isnan().any()) else length(me.axis) + 1
-
-    monkeypatch.setattr(programs, "body_length", body_length, raising=False)
-    position = torch.from_numpy(wander(MICE, 60, seed=3, missing=0.0)[0])
-    with caplog.at_level(logging.WARNING, logger="pretrain"):
-        found = [measure_recording(position, MICE, block=24, compiled=compiled) for compiled in (False, True, True)]
-    for again in found[1:]:
-        torch.testing.assert_close(again, found[0], atol=0, rtol=0, equal_nan=True)
-    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("pretrain")]
-    assert said.startswith("programs run uncompiled")
-
-
 # -- skeletons -------------------------------------------------------------------------------------------------------------
 
 
@@ -300,7 +215,7 @@ def test_a_new_program_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
     holds(found["body_length_intruder"], 63.0)
     cuts = programs.thresholds(MICE)
     assert cuts[-1].tolist() == [80.0, math.inf]
-    soft = programs.soft_classes(torch.tensor([[[0.0] * 10 + [63.0, 63.0]]]), cuts)
+    soft = soft_classes(torch.tensor([[[0.0] * 10 + [63.0, 63.0]]]), cuts)
     assert soft[..., -1, 2].item() == 0
     assert soft[..., -1, :].sum().item() == pytest.approx(1)
 
@@ -316,14 +231,14 @@ def test_a_class_is_the_number_of_thresholds_strictly_below() -> None:
 def test_soft_labels_become_the_hard_ones() -> None:
     cuts = torch.tensor([[10.0, 20.0], [-0.5, 0.5]])
     value = torch.tensor([[[3.0, -3.0], [14.0, 0.1], [26.0, 0.6]]])
-    soft = programs.soft_classes(value, cuts, softness=1e-3)
+    soft = soft_classes(value, cuts, softness=1e-3)
     torch.testing.assert_close(soft.argmax(-1), programs.classes(value, cuts))
     torch.testing.assert_close(soft.amax(-1), torch.ones(1, 3, 2))
-    wide = programs.soft_classes(value, cuts, softness=0.5)
+    wide = soft_classes(value, cuts, softness=0.5)
     torch.testing.assert_close(wide.sum(-1), torch.ones(1, 3, 2))
     by_hand = torch.sigmoid(torch.tensor((14 - 10) / 5)) - torch.sigmoid(torch.tensor((14 - 20) / 5))
     assert wide[0, 1, 0, 1].item() == pytest.approx(by_hand.item(), rel=1e-5)
-    half = programs.soft_classes(torch.tensor([[[10.0, 0.0]]]), cuts, softness=0.01)
+    half = soft_classes(torch.tensor([[[10.0, 0.0]]]), cuts, softness=0.01)
     assert half[0, 0, 0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
 
 
@@ -337,7 +252,7 @@ def test_far_from_a_threshold_the_gradient_still_shows_the_way() -> None:
 
 
 def test_unknown_stays_unknown() -> None:
-    soft = programs.soft_classes(torch.tensor([[[math.nan]]]), torch.tensor([[1.0, 2.0]]))
+    soft = soft_classes(torch.tensor([[[math.nan]]]), torch.tensor([[1.0, 2.0]]))
     assert soft.isnan().all()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.pose.landmarks import Landmarks
@@ -26,15 +27,10 @@ class Animal:
         marks: Which keypoints play nose, neck and tail base.
         chosen: Which animals, by place; all where None.
         whole: The animals this is a choice of, where it is one.
-        gaps: Whether any point is missing, where that is known: means over all points are quicker than over those that are seen. What
-            is then done does not depend on the values, so that a compiler can read it. None: it is looked at.
     """
 
-    def __init__(
-        self, planes_AKXBT: Tensor, marks: Landmarks, chosen: list[int] | None = None, whole: Animal | None = None, *,
-        gaps: bool | None = None,
-    ) -> None:  # fmt: skip
-        self._planes, self._marks, self._chosen, self._whole, self._known = planes_AKXBT, marks, chosen, whole, gaps
+    def __init__(self, planes_AKXBT: Tensor, marks: Landmarks, chosen: list[int] | None = None, whole: Animal | None = None) -> None:
+        self._planes, self._marks, self._chosen, self._whole = planes_AKXBT, marks, chosen, whole
 
     def _point(self, place: int) -> Tensor:
         return self._choose(self._planes[:, place])
@@ -72,14 +68,14 @@ class Animal:
         """Mean of the points that are seen."""
         if self._whole is not None and self._chosen is not None:
             return self._choose(self._whole.centre)
-        return self._whole_centre if not self._gaps else self._seen_mean(self._planes)
+        return self._whole_centre if not self._gaps else seen_mean(self._planes)
 
     @cached_property
     def moved(self) -> Tensor:
         """Displacement of the centre: mean over the points that are seen at both times."""
         if self._whole is not None:
             return self._choose(self._whole.moved)
-        return displacement(self._whole_centre) if not self._gaps else displacement(self._planes, self._seen_mean)
+        return displacement(self._whole_centre) if not self._gaps else displacement(self._planes, seen_mean)
 
     @cached_property
     def _whole_centre(self) -> Tensor:
@@ -88,17 +84,12 @@ class Animal:
     @cached_property
     def _gaps(self) -> bool:
         # Means over seen points cost three times as much. Asking would halt a GPU, which can afford them.
-        if self._known is not None:
-            return self._known
         return self._planes.device.type != "cpu" or bool(self._whole_centre.sum().isnan())
 
-    def _seen_mean(self, points_AKXBT: Tensor) -> Tensor:
-        return seen_mean(points_AKXBT, fused=self._known is not None)
 
-
-def seen_mean(points_AKXBT: Tensor, *, fused: bool = False) -> Tensor:
-    """Mean over the points that are seen, (A, X, B, T); NaN where none is. ``fused``: in the way that is quickest as part of one loop."""
-    if not fused and not points_AKXBT.requires_grad and points_AKXBT.device.type == "cpu":
+def seen_mean(points_AKXBT: Tensor) -> Tensor:
+    """Mean over the points that are seen, (A, X, B, T); NaN where none is."""
+    if not points_AKXBT.requires_grad and points_AKXBT.device.type == "cpu":
         # On a processor torch takes seven times as long for a comparison that gives truth values as for one that gives numbers.
         return points_AKXBT.nan_to_num(0.0).sum(1).div_(points_AKXBT.clone().eq_(points_AKXBT).sum(1))
     seen = points_AKXBT == points_AKXBT
@@ -109,9 +100,7 @@ def displacement(point: Tensor, of: Callable[[Tensor], Tensor] = lambda x: x) ->
     """Displacement over 2 * SPAN frames, centred, and what ``of`` makes of it; NaN at the edges."""
     if point.shape[-1] <= 2 * SPAN:
         return torch.full_like(of(point), torch.nan)
-    known = of(point[..., 2 * SPAN :] - point[..., : -2 * SPAN])
-    edge = known.new_full((*known.shape[:-1], SPAN), torch.nan)
-    return torch.cat([edge, known, edge], -1)  # padding would be a question at every frame of a compiled loop
+    return F.pad(of(point[..., 2 * SPAN :] - point[..., : -2 * SPAN]), (SPAN, SPAN), value=torch.nan)
 
 
 def length(v: Tensor) -> Tensor:
