@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import stat
+import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,6 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.official.inflate import Inflated
 from pretrain.pose.official.text import Bytes
 
 logger = logging.getLogger(__name__)
@@ -168,15 +168,10 @@ def opened(source: Source) -> Iterator[Bytes]:
         try:
             if source.member:
                 archive = held.enter_context(zipfile.ZipFile(source.path))
-                member = archive.getinfo(source.member)
-                deflated = member.compress_type == zipfile.ZIP_DEFLATED and not member.flag_bits & 1
-                if deflated:
-                    stream = held.enter_context(Inflated(source.path, member))
-                else:
-                    stream = held.enter_context(archive.open(member))
+                stream = held.enter_context(archive.open(source.member))
             else:
                 stream = held.enter_context(source.path.open("rb", buffering=0))
-        except (OSError, RuntimeError, zipfile.BadZipFile, KeyError) as error:
+        except (OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, KeyError) as error:
             raise BadInput(f"{source.place} cannot be opened: {error}") from error
         yield stream
 
