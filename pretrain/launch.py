@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,6 @@ def pretrain(recipe: Recipe, scale: Scale, learner: Learner, *, store: Store, ou
     Returns:
         What is in ``result.json``.
     """
-    with suppress(ImportError):  # Ray Train's controller waits for this process: let the two come up together
-        from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
-
-        get_or_create_autoscaling_coordinator()
     log_file = out / "train.log"
     settings = {
         "recipe": plain(recipe), "scale": plain(scale), "data": absolute(store.uri), "learner": ray.put(learner), "run": run,

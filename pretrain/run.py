@@ -13,7 +13,6 @@ Leaves in --out: encoder/ (what finetune/run.py takes), checkpoints/, result.jso
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import logging
 import sys
@@ -39,13 +38,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the resolved run and the batch arithmetic, start nothing")
     args = parser.parse_args(words)
 
-    # Ray and torch take two seconds to import, a quarter of which would go into looking for garbage that is not there.
-    gc.disable()
+    # Ray and torch take two seconds to import, which --help need not wait for.
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
     from pretrain.launch import arithmetic, cluster, pretrain
     from pretrain.learner import new_learner
 
-    gc.enable()
     for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
     recipe, scale = read(Recipe, args.recipe, RECIPES, for_recipe), read(Scale, args.scale, SCALES, for_scale)
     store = Store(places.open_address(args.data) if args.data else places.default_store())

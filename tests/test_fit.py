@@ -10,7 +10,6 @@ import torch
 
 from finetune.fit import fit, one_number, score_problems
 from finetune.heads import build_head
-from finetune.heads._dropout import Dropout
 from finetune.labels import Problem, draw_budget
 from finetune.losses import class_weights
 from finetune.material import Material
@@ -191,20 +190,8 @@ def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
     assert np.isfinite(found["v2"]).all()
     with pytest.raises(BadInput, match="it must be above 0"):
         build_head({"name": "prototype", "temperature": 0.0}, 8, [3])
-
-
-def test_dropout_hides_its_share_and_keeps_the_mean() -> None:
-    torch.manual_seed(0)
-    drop = Dropout(0.3)
-    x = torch.ones(1000, 251)
-    hidden = drop(x)
-    assert (hidden == 0).float().mean().item() == pytest.approx(77 / 256, abs=0.003)
-    assert hidden.mean().item() == pytest.approx(1, abs=0.005)
-    by_row, by_column = (hidden == 0).float().mean(0).std(), (hidden == 0).float().mean(1).std()
-    assert by_row.item() == pytest.approx((0.3 * 0.7 / 1000) ** 0.5, rel=0.2), "places are hidden independently"
-    assert by_column.item() == pytest.approx((0.3 * 0.7 / 251) ** 0.5, rel=0.2)
-    assert torch.equal(drop.eval()(x), x)
-    assert torch.equal(Dropout(0.0)(x), x)
+    with pytest.raises(BadInput, match="dropout is 1"):
+        build_head({"name": "mlp", "dropout": 1}, 8, [3])
 
 
 @pytest.mark.parametrize("name", names("finetune.heads"))

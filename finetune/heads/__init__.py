@@ -95,6 +95,9 @@ def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> Abs
         problems.append(f"annotator is {annotator!r}; allowed: {APART}, {EMBEDDING}")
     if not isinstance(width, int) or width < 1:
         problems.append(f"annotator_width is {width!r}; it must be a whole number above 0")
+    dropout = settings.get("dropout", 0.0)
+    if isinstance(dropout, int | float) and not 0 <= dropout < 1:
+        problems.append(f"dropout is {dropout}; it must be at least 0 and below 1")
     shared = annotator == EMBEDDING
     if shared and len(set(classes)) > 1:
         problems.append("annotator: embedding is for several annotators of the same classes; these problems have unlike classes")

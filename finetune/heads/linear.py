@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead
-from finetune.heads._dropout import Dropout
 
 
 class Linear(AbstractHead):
@@ -19,7 +18,7 @@ class Linear(AbstractHead):
 
     def __init__(self, dim: int, classes: list[int], *, dropout: float = 0.0) -> None:
         super().__init__(dim)
-        self.drop = Dropout(dropout)
+        self.drop = nn.Dropout(dropout)
         self.out = nn.ModuleList(nn.Linear(dim, number) for number in classes)
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:

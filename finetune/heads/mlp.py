@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead
-from finetune.heads._dropout import Dropout
 
 
 class Mlp(AbstractHead):
@@ -21,7 +20,7 @@ class Mlp(AbstractHead):
     def __init__(self, dim: int, classes: list[int], *, width: int = 64, dropout: float = 0.3) -> None:
         super().__init__(dim)
         self.enter = nn.Linear(dim, width)
-        self.drop = Dropout(dropout)
+        self.drop = nn.Dropout(dropout)
         self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:

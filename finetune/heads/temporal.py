@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead
-from finetune.heads._dropout import Dropout
 
 
 class Temporal(AbstractHead):
@@ -23,7 +22,7 @@ class Temporal(AbstractHead):
         super().__init__(dim)
         self.enter = nn.Conv1d(dim, width, 5, padding=2)
         self.wider = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
-        self.drop = Dropout(dropout)
+        self.drop = nn.Dropout(dropout)
         self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
         self.context = 2 * (1 + dilation)
 
