@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,8 @@ import pyarrow.parquet as pq
 from finetune.fit import Probabilities
 from finetune.labels import Problem
 from finetune.scores.frames import Ints, looked_at
-from pretrain.errors import BadInput
 
 _ABOUT = "ethoray.problems"
-_TEXTS = ("video", "task", "problem", "annotator", "label", "decided")
 
 Decisions = Mapping[str, Ints]
 """Video to what was decided after the network: (T,), or (T, C)."""
@@ -71,36 +69,6 @@ def write_predictions(
     return path
 
 
-def read_predictions(path: Path) -> Iterator[tuple[Problem, Probabilities, Decisions | None]]:
-    """Each problem of a file of predictions: with the test labels, the raw scores, and what was decided after the network.
-
-    Raises:
-        BadInput: If it is no such file.
-    """
-    try:
-        table = pq.ParquetFile(path).read(use_threads=False)
-        about = json.loads((table.schema.metadata or {})[_ABOUT.encode()])
-        columns = {name: np.array(table[name].to_pylist(), object) for name in _TEXTS}
-        scores = {name[2:]: table[name].to_numpy() for name in table.column_names if name.startswith("p_")}
-    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-        raise BadInput(f"{path} is no file of predictions, or damaged: {error!r}") from error
-    for held in about:
-        classes, overlapping = tuple(held["classes"]), bool(held["overlapping"])
-        rows = np.flatnonzero(columns["problem"] == held["name"])
-        labels, found, decided = {}, {}, {}
-        for video in dict.fromkeys(columns["video"][rows]):
-            mine = rows[columns["video"][rows] == video]
-            labels[video], decided[video] = (
-                _places(columns[name][mine], classes, overlapping=overlapping) for name in ("label", "decided")
-            )
-            found[video] = np.stack([scores[c][mine] for c in classes], axis=1).astype(np.float32)
-        task, annotator = (columns[name][rows[0]] if len(rows) else "" for name in ("task", "annotator"))
-        problem = Problem(
-            name=held["name"], task=task, classes=classes, annotator=annotator, overlapping=overlapping, train={}, test=labels
-        )
-        yield problem, found, decided if any(text is not None for text in columns["decided"][rows]) else None
-
-
 def names_of(problem: Problem, labels: Ints, *, known: npt.NDArray[np.bool_]) -> list[str | None]:
     """Labels or decisions as text; None where not ``known``."""
     if problem.overlapping:
@@ -108,18 +76,6 @@ def names_of(problem: Problem, labels: Ints, *, known: npt.NDArray[np.bool_]) ->
         texts = ["+".join(name for name, shown in zip(problem.classes, kind, strict=True) if shown) for kind in kinds]
         return [texts[k] if seen else None for k, seen in zip(which.reshape(-1), known, strict=True)]
     return [problem.classes[label] if seen else None for label, seen in zip(labels.tolist(), known, strict=True)]
-
-
-def _places(texts: npt.NDArray[Any], classes: Sequence[str], *, overlapping: bool) -> npt.NDArray[np.int8]:
-    place = {name: c for c, name in enumerate(classes)}
-    if not overlapping:
-        return np.array([-1 if text is None else place[text] for text in texts], np.int8)
-    rows = np.full((len(texts), len(classes)), -1, np.int8)
-    for row, text in zip(rows, texts, strict=True):
-        if text is not None:
-            row[:] = 0
-            row[[place[name] for name in ([text] if text in place else text.split("+")) if name]] = 1
-    return rows
 
 
 def _same(text: str, frames: int) -> Any:

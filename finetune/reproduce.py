@@ -9,6 +9,10 @@
 Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and result.json in rows/. Only with CalMS21's own
 recordings are the figures comparable; the table says on which data it ran. Rows, settings and published figures: finetune/paper/.
 
+The rows joint_inductive and joint_transductive are one model for Tasks 1-3 (MABe 2021), encoder and output layers trained together:
+contrastive predictive coding on labelled and unlabelled windows, cross-entropy on labelled ones, one linear layer a label set, the mean of
+networks fitted on grouped splits. The transductive row learns from the test videos' poses as well, and says so.
+
 Times. On CalMS21's frame counts (Tasks 1-3: 1.3 million training frames, 1.9 million test frames) five seeds of the paper's own rows take
 72 hours on two cores, and 37 more with task-programming features; by row and seed, in hours of one core: conv1d 3.5, augmented 5.2,
 causal 1.5, LSTM 9.7, self-attention 4.0, fully connected 0.8, single frame 0.1, Task 2 1.8, Task 3 2.3. One network of the joint

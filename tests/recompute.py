@@ -1,14 +1,38 @@
-"""Every score of ``result.json`` from the files of predictions alone, with pandas and scikit-learn."""
+"""What is in the files of predictions; and every score of ``result.json`` from them alone, with pandas and scikit-learn."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from sklearn.metrics import average_precision_score, f1_score
 
 REST = ("none", "background", "base", "other")
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def predictions(path: Path) -> Iterator[tuple[dict[str, Any], Arrays, Arrays, Arrays | None]]:
+    """Each problem of a file: what it says of the problem, and by video labels, raw scores and what was decided."""
+    table = pq.read_table(path)
+    rows = table.to_pandas()
+    for about in json.loads(table.schema.metadata[b"ethoray.problems"]):
+        each = dict(iter(rows[rows["problem"] == about["name"]].groupby("video", observed=True)))
+        labels, decided = ({name: _numbers(held[of], **about) for name, held in each.items()} for of in ("label", "decided"))
+        scores = {name: held[[f"p_{c}" for c in about["classes"]]].to_numpy() for name, held in each.items()}
+        yield about, labels, scores, decided if any(held["decided"].notna().any() for held in each.values()) else None
+
+
+def _numbers(texts: pd.Series, *, classes: list[str], overlapping: bool, **_: str) -> np.ndarray:
+    if overlapping:
+        return np.array([[-1 if pd.isna(text) else int(c in text.split("+")) for c in classes] for text in texts], np.int8)
+    return np.array([-1 if pd.isna(text) else classes.index(text) for text in texts], np.int8)
 
 
 def recomputed(folder: Path) -> dict[str, float]:

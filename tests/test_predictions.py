@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from recompute import recomputed
+from recompute import predictions, recomputed
 from sklearn.metrics import cohen_kappa_score, f1_score
 from test_fit import CLASSES, problem, world
 from test_labels import still
@@ -21,13 +21,12 @@ from finetune.after.smooth import Moving
 from finetune.fit import score_problems
 from finetune.labels import Problem
 from finetune.material import Material
-from finetune.predictions import read_predictions, write_predictions
+from finetune.predictions import write_predictions
 from finetune.report import more_lines
 from finetune.scores.agreement import agreement, between_annotators, same_recordings
 from finetune.scores.beyond_frames import beyond, beyond_metrics, mean_of
 from finetune.scores.frames import UNLABELLED
 from finetune.scores.metrics import over_seeds
-from pretrain.errors import BadInput
 from pretrain.pose.annotations import Labels, write_labels
 from pretrain.pose.schema import CALMS21
 from pretrain.pose.store_writer import StoreWriter
@@ -81,10 +80,10 @@ def test_every_number_can_be_had_again_from_the_files(asked: list[Problem], lear
     for seed in budgets:
         path = write_predictions(tmp_path / "predictions", asked, found[seed], seed=seed, decided=decided.get(seed))
         assert path.name == f"seed-{seed}.parquet"
-        for p, (again, scored, chosen) in enumerate(read_predictions(path)):
-            assert (again.name, again.classes, again.overlapping) == (asked[p].name, asked[p].classes, asked[p].overlapping)
+        for p, (about, found_labels, scored, chosen) in enumerate(predictions(path)):
+            assert about == {"name": asked[p].name, "classes": list(asked[p].classes), "overlapping": asked[p].overlapping}
             for video, labels in asked[p].test.items():
-                assert np.array_equal(again.test[video], labels)
+                assert np.array_equal(found_labels[video], labels)
                 assert np.array_equal(scored[video], found[seed][p][video])
                 if learned:
                     assert chosen is not None
@@ -103,12 +102,6 @@ def test_every_number_can_be_had_again_from_the_files(asked: list[Problem], lear
     json.dumps(more, allow_nan=False)
     assert "bouts: F1" in more_lines(more)
     assert all(np.isfinite(value) for value in beyond_metrics(more).values())
-
-
-def test_what_is_no_file_of_predictions_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").write_bytes(b"no")
-    with pytest.raises(BadInput, match="no file of predictions"):
-        list(read_predictions(tmp_path / "x.parquet"))
 
 
 def test_means_are_taken_number_by_number() -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from recompute import predictions
 
-import finetune.joint
 import finetune.reproduce
 from finetune.fit import score_problems
+from finetune.labels import Problem
 from finetune.paper.baselines import build_baseline, published_network
 from finetune.paper.fit import gather_inputs, label_videos
 from finetune.paper.rows import RowFolder
-from finetune.predictions import read_predictions
 from finetune.scores.metrics import over_seeds
 from pretrain.errors import BadInput
 from pretrain.pose.annotations import write_labels
@@ -54,6 +55,11 @@ def results(out: Path) -> dict[str, dict[str, object]]:
     return {path.parent.name: json.loads(path.read_text()) for path in (out / "rows").glob("*/result.json")}
 
 
+def asked(about: dict[str, Any], task: str) -> Problem:
+    classes, overlapping = tuple(about["classes"]), about["overlapping"]
+    return Problem(name=about["name"], task=task, classes=classes, annotator="", overlapping=overlapping, train={}, test={})
+
+
 def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "paper"
     finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--rows", *ROWS])
@@ -65,10 +71,9 @@ def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path:
         for task, scores in held["tasks"].items():
             by_seed = {}
             for seed in (42, 43):
-                problems, given, _ = zip(
-                    *read_predictions(out / "rows" / name / task / "predictions" / f"seed-{seed}.parquet"), strict=True
-                )
-                by_seed[seed] = score_problems(problems, given, [problem.test for problem in problems])
+                path = out / "rows" / name / task / "predictions" / f"seed-{seed}.parquet"
+                problems, labels, given = zip(*((asked(about, task), truth, p) for about, truth, p, _ in predictions(path)), strict=True)
+                by_seed[seed] = score_problems(problems, given, labels)
             again = over_seeds(by_seed)
             assert len(again.problems) == {"classic_classification": 0, "annotation_style_transfer": 5, "new_behaviors": 7}[task]
             for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map"):
@@ -78,7 +83,7 @@ def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path:
 
     # Zero-shot is Task 1's network of the same seed, as it is.
     zero, transferred = (
-        next(read_predictions(out / "rows" / name / "annotation_style_transfer" / "predictions" / "seed-43.parquet"))[1]
+        next(predictions(out / "rows" / name / "annotation_style_transfer" / "predictions" / "seed-43.parquet"))[2]
         for name in ("task2_zero_shot", "task2_transfer")
     )
     settings = published_network("conv1d_augmented", {"widths": [4, 4, 4]})
@@ -104,9 +109,9 @@ def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path:
 
 
 def test_the_joint_model_alone_and_with_what_was_asked_for(ray_here: None, store: str, tmp_path: Path) -> None:
-    words = [word for pair in TINY if pair.startswith("joint.") for word in ("--set", pair.removeprefix("joint."))]
-    finetune.joint.main(["--data", store, "--out", str(tmp_path / "joint"), "--transductive", "--seeds", "1", "--epochs-share", "0.002",
-                         *words, "--set", "members=1"])  # fmt: skip
+    words = [word for pair in TINY if pair.startswith("joint.") for word in ("--set", pair)]
+    finetune.reproduce.main(["--data", store, "--out", str(tmp_path / "joint"), "--rows", "joint_transductive", "--seeds", "1",
+                             "--epochs-share", "0.002", *words, "--set", "joint.members=1"])  # fmt: skip
     (name, held), = results(tmp_path / "joint").items()  # fmt: skip
     assert name == "joint_transductive"
     assert "TRANSDUCTIVE" in held["title"]
