@@ -36,7 +36,7 @@ from train_step import CHEAP, LISBET_WINDOW
 from finetune.encoder import HANDMADE, open_encoder
 from finetune.labels import Problem, draw_budget, problems
 from finetune.material import Material, embed, gather_poses
-from finetune.scores.metrics import Scores, chance, over_seeds
+from finetune.scores.metrics import Scores, over_seeds, score
 from pretrain import places
 from pretrain.alone import InMemory, Training
 from pretrain.encoders import Embedder
@@ -183,7 +183,9 @@ def compare(report: measure.Report, rows: Mapping[str, Embeddings], problem: Pro
                     bar.update()
                 write(report, f"{budget}: {what}", scores, f"; C {', '.join(f'{s:g}' for s in strengths)}")
     truth = np.concatenate([problem.test[name] for name in sorted(problem.test)])
-    write(report, "chance", {seed: chance(labels=truth, classes=problem.classes, seed=seed) for seed in range(args.turns)}, "")
+    guesses = {seed: np.random.default_rng(seed).random((len(truth), len(problem.classes))) for seed in range(args.turns)}
+    blind = {seed: score(probabilities_TC=p, labels=truth, classes=problem.classes) for seed, p in guesses.items()}
+    write(report, "chance", blind, "")
 
 
 def write(report: measure.Report, what: str, scores: Mapping[int, Scores], more: str) -> None:

@@ -60,11 +60,6 @@ class Judges:
         """The labels that a seed draws, the same for every cell."""
         return draw_budget(list(self.problems), videos=self.videos, seed=seed, permute=permute)
 
-    def videos_needed(self) -> list[str]:
-        """All that a head is fitted or scored on."""
-        drawn = [problem for seed in self.probe.seed_list for problem in self.budget(seed)]
-        return sorted({name for p in drawn for name in (*p.train, *p.test)} | {name for held in self.validation for name in held})
-
 
 def work(
     cell: Cell, store: Store, poses: Material, judges: Judges, *, seconds: float, told: Callable[[float], object] = lambda share: None

@@ -233,17 +233,6 @@ class TrackedRun:
         """
         self._put("artifact", path=str(Path(path).absolute()), folder=folder)
 
-    def log_figure(self, figure: Any, file: str) -> None:
-        """Draws a matplotlib figure into ``figures/`` beside the run and keeps a copy among the artifacts."""
-        path = self.folder / "figures" / file
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=150, bbox_inches="tight")
-        except OSError as error:
-            log.warning("the figure %s could not be saved: %s", path, error)
-            return
-        self.log_artifact(path, folder="figures")
-
     def log_dataset(self, name: str, fingerprint: str, uri: str | Path, *, context: str = "training") -> None:
         """Names exactly the data the run saw: as a dataset of the run and as a tag, which later children inherit.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finetune.paper.baselines import NETWORKS as FILES
 from finetune.paper.baselines import Baseline, build_baseline, published_network
-from finetune.paper.windows import Windows, augmented, batches, scaled, standardised
+from finetune.paper.windows import Samples, Windows, augmented, scaled, standardised
 from pretrain.errors import BadInput
 
 PAPER = {path.stem: published_network(path.stem) for path in sorted(FILES.glob("*.yaml"))}
@@ -154,7 +154,8 @@ def test_an_epoch_holds_every_labelled_frame_once_with_its_label() -> None:
     labels = [torch.arange(n) % 5 - 1 for n in frames]  # a fifth is unlabelled
     settings = small(past=0, future=0)
     draw = torch.Generator().manual_seed(0)
-    epochs = [list(batches(videos, labels, settings, draw, image_px=(1.0, 1.0))) for _ in range(2)]
+    samples = Samples([scaled(held, (1.0, 1.0)) for held in videos], labels, settings, coordinates=28)
+    epochs = [list(samples.epoch(draw)) for _ in range(2)]
     order = []
     for epoch in epochs:
         x, y = torch.cat([x for x, _ in epoch])[:, 0, 0], torch.cat([y for _, y in epoch])
@@ -167,12 +168,13 @@ def test_an_epoch_holds_every_labelled_frame_once_with_its_label() -> None:
 
 
 def test_one_window_alone_joins_the_batch_before_it() -> None:
-    sizes = [len(y) for _, y in batches([wander(33)], [torch.zeros(33)], small(), torch.Generator())]
+    sizes = [len(y) for _, y in Samples([scaled(wander(33))], [torch.zeros(33)], small(), coordinates=28).epoch(torch.Generator())]
     assert sizes == [16, 17]
 
 
 def test_the_same_generator_gives_the_same_epoch() -> None:
-    made = [list(batches([wander(50)], [torch.zeros(50)], small(augment=True), torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)]
+    samples = Samples([scaled(wander(50))], [torch.zeros(50)], small(augment=True), coordinates=28)
+    made = [list(samples.epoch(torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)]
     assert all(torch.equal(a[0], b[0]) for a, b in zip(made[0], made[1], strict=True))
     assert not torch.equal(made[0][0][0], made[2][0][0])
 
@@ -200,7 +202,8 @@ def test_augmentation_turns_about_the_origin_and_moves_whole_windows() -> None:
 def test_features_from_elsewhere_lie_beside_the_coordinates_and_are_not_turned() -> None:
     video, extra = wander(20), torch.randn(20, 3)
     settings = small(past=0, future=0, augment=True, batch=20)
-    (x, y), = batches([video], [torch.arange(20)], settings, torch.Generator(), extra=[extra])  # fmt: skip
+    samples = Samples([torch.cat([scaled(video), extra], 1)], [torch.arange(20)], settings, coordinates=28)
+    (x, y), = samples.epoch(torch.Generator())  # fmt: skip
     assert x.shape == (20, 1, 31)
     assert torch.equal(x[:, 0, 28:], extra[y])
     assert not torch.allclose(x[:, 0, :28], scaled(video)[y])
@@ -214,13 +217,10 @@ def test_standardised_features_have_mean_0_and_spread_1() -> None:
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
-    draw = torch.Generator()
     with pytest.raises(BadInput, match=r"(?s)2 videos, but labels of 1.*video 0 has 20 frames, its labels 19"):
-        next(batches([wander(20), wander(5)], [torch.zeros(19)], small(), draw))
+        Samples([scaled(wander(20)), scaled(wander(5))], [torch.zeros(19)], small(), coordinates=28)
     with pytest.raises(BadInput, match="no frame is labelled"):
-        next(batches([wander(20)], [torch.full((20,), -1)], small(), draw))
-    with pytest.raises(BadInput, match="extra features 7"):
-        next(batches([wander(20)], [torch.zeros(20)], small(), draw, extra=[torch.zeros(7, 2)]))
+        Samples([scaled(wander(20))], [torch.full((20,), -1)], small(), coordinates=28)
 
 
 @pytest.mark.parametrize("network", ["conv1d", "lstm", "self_attention", "fully_connected"])
@@ -230,15 +230,15 @@ def test_each_network_learns_what_its_window_shows(network: str) -> None:
     swing = 300 * torch.sin(torch.arange(400) * (2 * math.pi / 40) + 0.1)
     video = torch.tensor([512.0, 285.0]) + torch.randn(400, 2, 7, 2) * 20
     video[:, 0, :, 0] += swing.unsqueeze(1)
-    videos, labels = [video], [(swing > 0).long()]
+    label = (swing > 0).long()
     settings = small(network, widths=(16, 8), past=8, future=8, batch=64)
-    model = build_baseline(settings, inputs=28, classes=2)
+    model, samples = build_baseline(settings, inputs=28, classes=2), Samples([scaled(video)], [label], settings, coordinates=28)
     adam, draw = torch.optim.Adam(model.parameters(), lr=settings.lr), torch.Generator().manual_seed(0)
     for _ in range(12):
-        for x, y in batches(videos, labels, settings, draw):
+        for x, y in samples.epoch(draw):
             adam.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             adam.step()
     with torch.no_grad():
         chosen = torch.cat([model(x).argmax(1) for x in Windows([scaled(video)], settings).in_order(100)])
-    assert float((chosen == labels[0]).float().mean()) > 0.9
+    assert float((chosen == label).float().mean()) > 0.9

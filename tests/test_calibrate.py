@@ -1,17 +1,16 @@
-"""Calibration and thresholds: worlds whose temperature, intercept or best threshold is known."""
+"""Calibration and thresholds: worlds whose temperature or best threshold is known."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import logging
 
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import f1_score, log_loss
 
-from finetune.after.calibrate import Platt, Temperature, from_dict, negative_log_likelihood, reliability
+from finetune.after.calibrate import Temperature, expected_calibration_error, from_dict
 from finetune.after.thresholds import Thresholds
 from finetune.scores.frames import UNLABELLED, decide
 from finetune.scores.metrics import frame_f1, score
@@ -43,9 +42,9 @@ def test_the_temperature_of_an_overconfident_network_is_found_and_helps_on_other
     assert fitted.temperature == pytest.approx(2.5, rel=0.05)
     other_p, other_labels = overconfident(1)
     moved = fitted.apply(other_p)
-    before, after = (negative_log_likelihood(probabilities_TC=held, labels=other_labels) for held in (other_p, moved))
+    before, after = (log_loss(other_labels, held) for held in (other_p, moved))
     assert after < 0.8 * before
-    errors = [reliability(probabilities_TC=held, labels=other_labels).error for held in (other_p, moved)]
+    errors = [expected_calibration_error(probabilities_TC=held, labels=other_labels) for held in (other_p, moved)]
     assert errors[0] > 0.1
     assert errors[1] < 0.02
     np.testing.assert_allclose(moved.sum(axis=1), 1)
@@ -56,17 +55,9 @@ def test_the_temperature_of_an_overconfident_network_is_found_and_helps_on_other
 def test_no_temperature_of_a_grid_is_better(factor: float) -> None:
     p, labels = overconfident(2, frames=2_000, factor=factor)
     fitted = Temperature.fit(probabilities_TC=p, labels=labels)
-    best = negative_log_likelihood(probabilities_TC=fitted.apply(p), labels=labels)
+    best = log_loss(labels, fitted.apply(p))
     for t in np.geomspace(0.1, 10, 60):
-        assert best <= negative_log_likelihood(probabilities_TC=Temperature(temperature=t).apply(p), labels=labels) + 1e-7
-
-
-def test_likelihood_agrees_with_scikit_learn() -> None:
-    p, labels = overconfident(3, frames=500, factor=1.0)
-    assert negative_log_likelihood(probabilities_TC=p, labels=labels) == pytest.approx(log_loss(labels, p), rel=1e-5)
-    several = (np.random.default_rng(0).random((500, 4)) < 0.3).astype(int)
-    each = np.mean([log_loss(several[:, c], p[:, c], labels=[0, 1]) for c in range(4)])
-    assert negative_log_likelihood(probabilities_TC=p, labels=several) == pytest.approx(each, rel=1e-5)
+        assert best <= log_loss(labels, Temperature(temperature=t).apply(p)) + 1e-7
 
 
 def test_the_temperature_of_overlapping_behaviours() -> None:
@@ -87,43 +78,7 @@ def test_saturated_probabilities_stay_finite() -> None:
     assert np.isfinite(sure.apply(p)).all()
     wrong = Temperature.fit(probabilities_TC=p, labels=(labels + 1) % 4)
     assert wrong.temperature == pytest.approx(20)
-    assert np.isfinite(negative_log_likelihood(probabilities_TC=p, labels=(labels + 1) % 4))
-
-
-def test_platt_undoes_a_class_weight_and_a_wrong_scale() -> None:
-    p, labels, truth = rare(0, frames=60_000)
-    fitted = Platt.fit(probabilities_TC=p, labels=labels)
-    assert fitted.slopes[0] == pytest.approx(1, abs=0.06)
-    assert fitted.intercepts[0] == pytest.approx(-np.log(30), abs=0.1)
-    moved = fitted.apply(p)
-    np.testing.assert_allclose(moved[:, 1], truth, atol=0.05)
-    np.testing.assert_allclose(moved.sum(axis=1), 1)
-    assert np.array_equal(np.argsort(moved[:, 1], kind="stable"), np.argsort(p[:, 1], kind="stable"))
-    raw, after = (score(probabilities_TC=held, labels=labels, classes=("other", "groom")).map for held in (p, moved))
-    assert after == pytest.approx(raw, abs=1e-12)
-    assert negative_log_likelihood(probabilities_TC=moved, labels=labels) < 0.5 * negative_log_likelihood(probabilities_TC=p, labels=labels)
-
-
-def test_platt_moves_to_a_known_prior() -> None:
-    p, labels, truth = rare(1, frames=60_000)
-    kept = np.flatnonzero((labels == 1) | (np.random.default_rng(0).random(len(labels)) < 0.1))  # validation with few negatives
-    share = float(labels.mean())
-    there = Platt.fit(probabilities_TC=p[kept], labels=labels[kept])
-    corrected = Platt.fit(probabilities_TC=p[kept], labels=labels[kept], prior=[share])
-    assert there.apply(p)[:, 1].mean() > 3 * share
-    assert corrected.apply(p)[:, 1].mean() == pytest.approx(share, rel=0.1)
-    np.testing.assert_allclose(corrected.apply(p)[:, 1], truth, atol=0.06)
-
-
-def test_platt_fits_each_overlapping_behaviour_and_leaves_a_hopeless_one(caplog: pytest.LogCaptureFixture) -> None:
-    first, labels, _ = rare(2)
-    p = np.stack([first[:, 1], np.full(len(labels), 0.3)], axis=1)
-    with caplog.at_level(logging.WARNING):
-        fitted = Platt.fit(probabilities_TC=p, labels=np.stack([labels, np.zeros_like(labels)], axis=1), prior=[0.02, 0.02])
-    assert fitted.intercepts[0] == pytest.approx(-np.log(30), abs=0.3)
-    assert (fitted.slopes[1], fitted.intercepts[1], fitted.shifts[1]) == (1, 0, 0)
-    np.testing.assert_allclose(fitted.apply(p)[:, 1], 0.3)
-    assert "0 of 20000" in caplog.text
+    assert np.isfinite(wrong.apply(p)).all()
 
 
 def test_a_threshold_wins_back_the_f1_that_one_half_costs_a_rare_behaviour() -> None:
@@ -212,38 +167,28 @@ def test_steps_chain() -> None:
     np.testing.assert_allclose(chained.sum(axis=1), 1)
 
 
-def test_reliability_of_a_hand_worked_case() -> None:
+def test_the_calibration_error_of_a_hand_worked_case() -> None:
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.4, 0.6]])
-    table = reliability(probabilities_TC=p, labels=np.array([0, 1, 0, 1, UNLABELLED]), bins=5)
-    assert table.frames == (0, 0, 1, 1, 2)  # 0.6 belongs to 0.4…0.6, 0.8 to 0.6…0.8
-    assert table.accuracy[2:] == (1, 1, 0.5)
-    assert table.confidence[2:] == pytest.approx((0.6, 0.8, 0.9))
-    assert table.error == pytest.approx((0.4 + 0.2 + 2 * 0.4) / 4)
-    assert json.loads(json.dumps(table.to_dict(), allow_nan=False))["accuracy"][0] is None
-    one = reliability(probabilities_TC=p, labels=np.array([0, 1, 0, 1, UNLABELLED]), class_index=1, bins=5)
-    assert one.frames == (3, 0, 1, 0, 0)
-    assert one.error == pytest.approx((3 * (1 / 3 - 0.4 / 3) + (1 - 0.6)) / 4)  # says 0.133, is 1 in 3; says 0.6, is 1 in 1
-    several = reliability(probabilities_TC=p, labels=np.array([[1, 0], [0, UNLABELLED], [1, 0], [0, 1], [0, 1]]))
-    assert sum(several.frames) == 9
-    assert len(several.edges) == 16
+    error = expected_calibration_error(probabilities_TC=p, labels=np.array([0, 1, 0, 1, UNLABELLED]), bins=5)
+    assert error == pytest.approx((0.4 + 0.2 + 2 * 0.4) / 4)  # 0.6 belongs to 0.4…0.6, 0.8 to 0.6…0.8
+    several = expected_calibration_error(probabilities_TC=p[:2], labels=np.array([[1, 0], [0, UNLABELLED]]), bins=5)
+    assert several == pytest.approx((2 * (0.9 - 0.5) + (0.1 - 0)) / 3)
 
 
 def test_a_calibrated_network_has_no_calibration_error() -> None:
     p, labels = overconfident(6, factor=1.0, frames=100_000)
-    assert reliability(probabilities_TC=p, labels=labels).error < 0.01
-    assert reliability(probabilities_TC=p, labels=labels, class_index=0).error < 0.01
-    assert sum(reliability(probabilities_TC=np.eye(4), labels=np.arange(4)).frames) == 4  # 0 and 1 have a bin too
+    assert expected_calibration_error(probabilities_TC=p, labels=labels) < 0.01
+    assert expected_calibration_error(probabilities_TC=np.eye(4), labels=np.arange(4)) == 0  # 0 and 1 have a bin too
 
 
 @pytest.mark.parametrize(
     "step",
     [
         Temperature(temperature=1.7),
-        Platt(slopes=(0.5, 1.0), intercepts=(-1.0, 0.0), shifts=(0.0, 0.2), overlapping=True),
         Thresholds(values=(0.1, 1.0, 0.4, 1.0)),
     ],
 )
-def test_steps_survive_json(step: Temperature | Platt | Thresholds) -> None:
+def test_steps_survive_json(step: Temperature | Thresholds) -> None:
     again = from_dict(json.loads(json.dumps(step.to_dict())))
     assert again == step
     assert hash(again) == hash(step)
@@ -251,11 +196,11 @@ def test_steps_survive_json(step: Temperature | Platt | Thresholds) -> None:
 
 def test_what_is_no_step_is_refused() -> None:
     for values in ({}, {"step": "Magic"}, {"step": "Temperature", "heat": 1}):
-        with pytest.raises(BadInput, match="allowed steps: Temperature, Platt, Thresholds"):
+        with pytest.raises(BadInput, match="allowed steps: Temperature, Thresholds"):
             from_dict(values)
 
 
-@pytest.mark.parametrize("kind", [Temperature, Platt, Thresholds])
+@pytest.mark.parametrize("kind", [Temperature, Thresholds])
 @pytest.mark.parametrize(
     ("labels", "p", "said"),
     [
@@ -269,10 +214,3 @@ def test_what_cannot_be_fitted_is_refused_in_words(kind: type, labels: np.ndarra
     with pytest.raises(BadInput) as refused:
         kind.fit(probabilities_TC=p, labels=labels, **({"classes": ("other", "groom")} if kind is Thresholds else {}))
     assert said in str(refused.value)
-
-
-def test_platt_refuses_many_exclusive_classes_and_impossible_priors() -> None:
-    with pytest.raises(BadInput, match="not for 4 classes"):
-        Platt.fit(probabilities_TC=np.full((4, 4), 0.25), labels=np.arange(4))
-    with pytest.raises(BadInput, match="between 0 and 1"):
-        Platt.fit(probabilities_TC=np.full((4, 2), 0.5), labels=np.array([0, 1, 0, 1]), prior=[1.5])

@@ -78,16 +78,12 @@ def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
 
 
 def test_a_run_is_in_the_store_whole(tracking: Tracking, runs: Path) -> None:
-    matplotlib = pytest.importorskip("matplotlib.figure")
-    figure = matplotlib.Figure()
-    figure.subplots().plot([0, 1])
     (runs / "table.csv").write_text("a,b\n")
     with tracking.start("pretrain", "one", params={"epochs": 3}, tags={"note": "hello"}, folder=runs / "one") as run:
         for step in range(5):
             run.log_metrics({"loss": 5.0 - step, "objective": {"scale": step}}, step=step)
         run.log_text("# report", "report.md")
         run.log_artifact(runs / "table.csv", folder="tables")
-        run.log_figure(figure, "confusion.png")
         run.log_dataset("arena", "0123456789abcdef", runs / "store")
     found = client(runs / "mlflow.db")
     data = found.get_run(run.run_id)
@@ -101,10 +97,9 @@ def test_a_run_is_in_the_store_whole(tracking: Tracking, runs: Path) -> None:
     assert "cores" in tags["ethoray.machine"]
     assert socket.gethostname() not in tags["ethoray.machine"]
     assert tags["ethoray.version"]
-    assert {path: {file.path for file in found.list_artifacts(run.run_id, path)} for path in ("", "tables", "figures")} == {
-        "": {"report.md", "tables", "figures"},
+    assert {path: {file.path for file in found.list_artifacts(run.run_id, path)} for path in ("", "tables")} == {
+        "": {"report.md", "tables"},
         "tables": {"tables/table.csv"},
-        "figures": {"figures/confusion.png"},
     }
     dataset = data.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("arena", "0123456789abcdef")

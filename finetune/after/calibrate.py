@@ -8,20 +8,17 @@ that of the raw scores. A class without a positive (or a negative) validation fr
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, logit
+from scipy.special import expit, log_softmax
 
 from finetune.after.thresholds import Thresholds
 from finetune.scores.frames import UNLABELLED, Ints, Reals, examine, log_odds, log_probability, plain
-from pretrain.errors import BadInput, refuse
-
-log = logging.getLogger(__name__)
+from pretrain.errors import BadInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,63 +69,8 @@ class Temperature:
         return {"step": type(self).__name__, **plain(asdict(self))}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Platt:
-    """A slope and an intercept on the logit of each binary decision (Platt 1999), moved to another prior where one is known.
-
-    Two exclusive classes have one logit, that of the second; overlapping behaviours have one each.
-    """
-
-    slopes: tuple[float, ...]
-    intercepts: tuple[float, ...]
-    shifts: tuple[float, ...]
-    """Added logit: that of the known prior minus that of validation; 0 where none was given."""
-    overlapping: bool = False
-
-    @classmethod
-    def fit(cls, *, probabilities_TC: Reals, labels: Ints, prior: Sequence[float] | None = None) -> Self:
-        """Fits slopes (positive, so that the order of frames stays) and intercepts on labelled validation frames.
-
-        Targets are Platt's (n + 1) / (n + 2), which keep few labels from giving certainty.
-
-        Args:
-            probabilities_TC: (T, 2) of two exclusive classes, or (T, C) of overlapping behaviours.
-            labels: (T,) or (T, C).
-            prior: Share of positive frames where the result will be used, one for each logit, if it is known and differs from
-                that of the validation frames (balanced draws). Never take it from test labels.
-
-        Raises:
-            BadInput: If there are more than two exclusive classes, a prior is not within 0…1, or see :class:`Temperature`.
-        """
-        _examine(probabilities_TC=probabilities_TC, labels=labels)
-        overlapping = labels.ndim == 2
-        truth, raw = (labels, log_odds(probabilities_TC)) if overlapping else (labels[:, None], _binary_logit(probabilities_TC))
-        n = raw.shape[1]
-        if prior is not None and (len(prior) != n or not all(0 < p < 1 for p in prior)):
-            raise BadInput(f"the prior is {list(prior)}; wanted {n} share(s) between 0 and 1, one for each binary decision")
-        slopes, intercepts, shifts = [], [], []
-        for c in range(n):
-            known = truth[:, c] != UNLABELLED
-            slope, intercept = _platt(raw[known, c], truth[known, c] == 1)
-            share = float((truth[known, c] == 1).mean()) if known.any() else 0.0
-            slopes.append(slope)
-            intercepts.append(intercept)
-            shifts.append(float(logit(prior[c]) - logit(share)) if prior is not None and 0 < share < 1 else 0.0)
-        return cls(slopes=tuple(slopes), intercepts=tuple(intercepts), shifts=tuple(shifts), overlapping=overlapping)
-
-    def apply(self, probabilities_TC: Reals) -> Reals:
-        """(T, C) calibrated probabilities."""
-        raw = log_odds(probabilities_TC) if self.overlapping else _binary_logit(probabilities_TC)
-        moved = expit(raw * self.slopes + self.intercepts + self.shifts)
-        return np.asarray(moved) if self.overlapping else np.concatenate([1 - moved, moved], axis=1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"step": type(self).__name__, **plain(asdict(self))}
-
-
-Step = Temperature | Platt | Thresholds
-_STEPS: dict[str, type[Step]] = {step.__name__: step for step in (Temperature, Platt, Thresholds)}
+Step = Temperature | Thresholds
+_STEPS: dict[str, type[Step]] = {step.__name__: step for step in (Temperature, Thresholds)}
 
 
 def from_dict(values: Mapping[str, Any]) -> Step:
@@ -146,99 +88,30 @@ def from_dict(values: Mapping[str, Any]) -> Step:
     return step
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """How often predictions made with a certain confidence are right."""
+def expected_calibration_error(*, probabilities_TC: Reals, labels: Ints, bins: int = 15) -> float:
+    """The expected calibration error over labelled frames: mean of |accuracy - confidence|, bin by bin (Guo et al. 2017).
 
-    edges: tuple[float, ...]
-    """Of the bins, each closed on the right."""
-    confidence: tuple[float, ...]
-    """Mean within each bin; NaN in an empty one. Likewise ``accuracy``."""
-    accuracy: tuple[float, ...]
-    frames: tuple[int, ...]
-    error: float
-    """Expected calibration error: mean of |accuracy - confidence|, weighted by frames."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; NaN becomes None."""
-        return dict(plain(asdict(self)))
-
-
-def reliability(*, probabilities_TC: Reals, labels: Ints, class_index: int | None = None, bins: int = 15) -> Reliability:
-    """The reliability table and the expected calibration error (Guo et al. 2017), over labelled frames.
+    Of exclusive classes it asks whether the chosen class of each frame is right; of overlapping behaviours, every behaviour of every frame.
 
     Args:
         probabilities_TC: Probabilities of exclusive classes or overlapping behaviours.
         labels: (T,) or (T, C).
-        class_index: The probability of this class against its occurrence. None: of exclusive classes the chosen class of each frame and
-            whether it is right; of overlapping behaviours every behaviour of every frame.
-        bins: Equal parts of 0…1.
+        bins: Equal parts of 0…1, each closed on the right.
 
     Raises:
         BadInput: See :class:`Temperature`.
     """
     _examine(probabilities_TC=probabilities_TC, labels=labels)
-    refuse([f"bins is {bins}; it must be at least 1"] if bins < 1 else [], about="the reliability table")
-    p = np.asarray(probabilities_TC, np.float64)
+    p, known = np.asarray(probabilities_TC, np.float64), labels != UNLABELLED
     if labels.ndim == 2:
-        columns = slice(None) if class_index is None else slice(class_index, class_index + 1)
-        known = labels[:, columns] != UNLABELLED
-        confidence, right = p[:, columns][known], labels[:, columns][known] == 1
+        confidence, right = p[known], labels[known] == 1
     else:
-        p, truth = p[labels != UNLABELLED], labels[labels != UNLABELLED]
-        confidence = p.max(axis=1) if class_index is None else p[:, class_index]
-        right = truth == (p.argmax(axis=1) if class_index is None else class_index)
+        confidence, right = p[known].max(axis=1), labels[known] == p[known].argmax(axis=1)
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    frames = np.bincount(place, minlength=bins)
-    held = np.where(frames > 0, frames, np.nan)
-    mean, accuracy = (np.bincount(place, weights=values, minlength=bins) / held for values in (confidence, right))
-    return Reliability(
-        edges=tuple(np.linspace(0, 1, bins + 1).tolist()),
-        confidence=tuple(mean.tolist()),
-        accuracy=tuple(accuracy.tolist()),
-        frames=tuple(frames.tolist()),
-        error=float(np.nansum(np.abs(accuracy - mean) * frames) / max(frames.sum(), 1)),
-    )
-
-
-def negative_log_likelihood(*, probabilities_TC: Reals, labels: Ints) -> float:
-    """Mean over labelled frames (of overlapping behaviours: over all labelled decisions), in nats."""
-    _examine(probabilities_TC=probabilities_TC, labels=labels)
-    known = labels != UNLABELLED
-    if labels.ndim == 2:
-        p = probabilities_TC[known]
-        return float(-log_probability(np.where(labels[known] == 1, p, 1 - np.asarray(p, np.float64))).mean())
-    return float(-log_probability(np.take_along_axis(probabilities_TC[known], labels[known][:, None].astype(np.int64), axis=1)).mean())
+    sure, correct = (np.bincount(place, weights=values, minlength=bins) for values in (confidence, right))
+    return float(np.abs(correct - sure).sum() / max(len(place), 1))
 
 
 def _examine(*, probabilities_TC: Reals, labels: Ints) -> None:
     width = probabilities_TC.shape[1] if probabilities_TC.ndim == 2 else 0
     examine(labels=labels, classes=[f"class {c}" for c in range(width)], probabilities_TC=probabilities_TC)
-
-
-def _binary_logit(probabilities_TC: Reals) -> Reals:
-    if probabilities_TC.shape[1] != 2:
-        raise BadInput(
-            f"Platt scaling is for two exclusive classes or for overlapping behaviours, not for {probabilities_TC.shape[1]} classes"
-        )
-    raw = log_probability(probabilities_TC)
-    return raw[:, 1:] - raw[:, :1]
-
-
-def _platt(raw: Reals, positive: Reals) -> tuple[float, float]:
-    n, n_positive = len(positive), int(positive.sum())
-    if not 0 < n_positive < n:
-        log.warning("%d of %d validation frames are positive: Platt scaling leaves this decision as it is", n_positive, n)
-        return 1.0, 0.0
-    target = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n - n_positive + 2))
-    scale = float(raw.std()) or 1.0  # slope and intercept of like size make the search quick
-    centred = (raw - raw.mean()) / scale
-
-    def loss(settings: Reals) -> tuple[float, Reals]:
-        z = settings[0] * centred + settings[1]
-        error = expit(z) - target
-        return float((np.logaddexp(0, z) - target * z).mean()), np.array([(error * centred).mean(), error.mean()])
-
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(1e-3, 1e3), (None, None)])
-    slope = found.x[0] / scale
-    return float(slope), float(found.x[1] - slope * raw.mean())

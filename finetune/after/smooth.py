@@ -8,9 +8,7 @@ raw scores of the network.
 from __future__ import annotations
 
 import heapq
-import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol, Self
 
@@ -21,8 +19,6 @@ from finetune.after.viterbi import Viterbi
 from finetune.scores.bouts import bouts
 from finetune.scores.frames import ByVideo, Ints, Reals, Smoothed, decide, examine_video, examine_videos, plain, rest_class
 from pretrain.errors import BadInput, refuse
-
-log = logging.getLogger(__name__)
 
 
 class Smoother(Protocol):
@@ -169,19 +165,6 @@ def from_dict(values: Mapping[str, Any]) -> Smoother:
     return smoother
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The smoother that scored best on validation, and what the others scored."""
-
-    name: str
-    smoother: Smoother
-    scores: Mapping[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"name": self.name, "smoother": self.smoother.to_dict(), "scores": plain(self.scores)}
-
-
 def candidates(*, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], rest: str | None = None) -> dict[str, Smoother]:
     """The smoothers worth trying, fitted on validation, simplest first; by a name that says what each is."""
     found: dict[str, Smoother] = {"unsmoothed": Unsmoothed(overlapping=_overlapping(labels))}
@@ -199,30 +182,6 @@ def candidates(*, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str
     for weight in () if exclusive and len(classes) < 2 else (1.0, 0.3, 0.1, 0.03):
         found[f"viterbi, weight {weight:g}"] = Viterbi.fit(probabilities=probabilities, labels=labels, classes=classes, weight=weight)
     return found
-
-
-def choose(
-    *, candidates: Mapping[str, Smoother], probabilities: ByVideo, labels: ByVideo, score: Callable[[ByVideo, ByVideo], float]
-) -> Choice:
-    """Takes the candidate with the best validation score; of equals the earlier, so put the simplest first.
-
-    Args:
-        candidates: By name.
-        probabilities: (T, C) for each validation video.
-        labels: (T,) or (T, C) for each of them.
-        score: Called with the labels and the decisions of all videos; greater is better, NaN never wins:
-            ``lambda true, chosen: frame_f1(labels=true, predicted=chosen, classes=classes)``.
-            Where every score is NaN the first candidate stays.
-    """
-    assert candidates, "no candidate to choose from"
-    scores = {
-        name: float(score(labels, {video: smoother.apply(probabilities[video]).labels for video in labels}))
-        for name, smoother in candidates.items()
-    }
-    best = max(scores, key=lambda name: -math.inf if math.isnan(scores[name]) else scores[name])
-    if math.isnan(scores[best]):
-        log.warning("no smoother has a validation score: %s is kept", best)
-    return Choice(name=best, smoother=candidates[best], scores=scores)
 
 
 def _overlapping(labels: ByVideo) -> bool:

@@ -143,32 +143,3 @@ def _unlike(one: Sequence[Tensor], other: Sequence[Tensor], name: str) -> list[s
         for place, (held, more) in enumerate(zip(one, other, strict=False))
         if len(held) != len(more)
     ]
-
-
-def batches(
-    position: Sequence[Tensor], labels: Sequence[Tensor], settings: Baseline, generator: torch.Generator, *,
-    image_px: Sequence[float] = (1024.0, 570.0), extra: Sequence[Tensor] | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-    """One epoch of training batches from poses: :class:`Samples` of their :func:`scaled` coordinates.
-
-    Args:
-        position: (T, M, K, X) px of each video.
-        labels: (T,) class of each of its frames, or UNLABELLED.
-        settings: Window, batch, augmentation.
-        generator: Of order and augmentation, on the CPU; go on using the same one for the next epoch.
-        image_px: Width and height.
-        extra: (T, D) of each video, :func:`standardised`; laid beside the coordinates.
-
-    Yields:
-        (B, W, F) and (B,) int64.
-
-    Raises:
-        BadInput: If videos, labels and extra features do not belong together, or no frame is labelled.
-    """
-    unlike = _unlike(position, labels, "labels") + (_unlike(position, extra, "extra features") if extra is not None else [])
-    refuse(unlike, about="the baseline's training data")
-    inputs = [scaled(held, image_px) for held in position]
-    coordinates = inputs[0].shape[1] if inputs else 0
-    if extra is not None:
-        inputs = [torch.cat([x_TF, more.to(x_TF)], 1) for x_TF, more in zip(inputs, extra, strict=True)]
-    yield from Samples(inputs, labels, settings, coordinates=coordinates).epoch(generator)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.after.calibrate import reliability
+from finetune.after.calibrate import expected_calibration_error
 from finetune.after.learn import After, Learned
 from finetune.fit import Probabilities
 from finetune.labels import Labelled, Problem
@@ -133,7 +133,7 @@ def calibration_error(problems: Sequence[Problem], found: Sequence[Probabilities
         names = sorted(problem.test)
         scores = [found[p][name] if afters is None else afters[p].calibrated(found[p][name]) for name in names]
         labels = np.concatenate([problem.test[name] for name in names])
-        errors.append(reliability(probabilities_TC=np.concatenate(scores), labels=labels).error)
+        errors.append(expected_calibration_error(probabilities_TC=np.concatenate(scores), labels=labels))
     return float(np.mean(errors)) if errors else None
 
 

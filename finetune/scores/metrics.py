@@ -223,27 +223,6 @@ def over_seeds(by_seed: Mapping[int, Scores]) -> SeedScores:
     )
 
 
-def chance(
-    *, labels: Ints, classes: Sequence[str], rest: str | None = None, probabilities_TC: Reals | None = None, seed: int = 0
-) -> Scores:
-    """What knowing nothing scores: AP near the prevalence p of a class, F1 near 2pq / (p + q) for a predicted share q.
-
-    Args:
-        labels: As in :func:`score`.
-        classes: Names, in the order of axis C.
-        rest: See :func:`rest_class`.
-        probabilities_TC: Scores of a network: they are dealt out to labelled frames at random, which equals permuting the labels.
-            Left out: independent uniform scores, which predict every class equally often.
-        seed: Seed of the draw.
-    """
-    examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
-    draw = np.random.default_rng(seed)
-    if probabilities_TC is None:
-        return score(probabilities_TC=draw.random((len(labels), len(classes))), labels=labels, classes=classes, rest=rest)
-    known = np.flatnonzero(looked_at(labels))
-    return score(probabilities_TC=probabilities_TC[draw.permutation(known)], labels=labels[known], classes=classes, rest=rest)
-
-
 def _confusion(*, labels: Ints, predicted: Ints, n_classes: int) -> npt.NDArray[np.int64]:
     if labels.ndim == 1:
         known = labels != UNLABELLED

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -269,9 +269,3 @@ class Store:
             elif info.size != held["bytes"]:
                 problems.append(f"{held['file']} has {info.size:,} bytes; store.json says {held['bytes']:,}")
         refuse(problems, about=f"the store {self.uri} is damaged")
-
-
-def read_videos(store: Store) -> Iterator[Video]:
-    """Every video of a store, one after the other."""
-    for held in store.videos:
-        yield store.read_video(held["name"])
