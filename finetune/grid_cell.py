@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -61,9 +61,7 @@ class Judges:
         return draw_budget(list(self.problems), videos=self.videos, seed=seed, permute=permute)
 
 
-def work(
-    cell: Cell, store: Store, poses: Material, judges: Judges, *, seconds: float, told: Callable[[float], object] = lambda share: None
-) -> dict[str, Any]:
+def work(cell: Cell, store: Store, poses: Material, judges: Judges, *, seconds: float) -> dict[str, Any]:
     """Learns and is judged.
 
     Args:
@@ -72,7 +70,6 @@ def work(
         poses: Frames of the labelled videos.
         judges: The heads.
         seconds: Processor time of learning.
-        told: Called with the share of learning that is done.
 
     Returns:
         Plain values: ``learning`` (steps, loss…), ``parameters``, and for each mode the scores on ``validation`` and ``test``.
@@ -80,7 +77,7 @@ def work(
     settle()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if cell.learns:
-        embedder, learning = learn_alone(cell.recipe, store, seconds=seconds, device=device, told=told)
+        embedder, learning = learn_alone(cell.recipe, store, seconds=seconds, device=device)
     else:
         embedder, learning = new_learner(cell.recipe, store).embedder.eval(), {}
     embedded = embed(poses, embedder, device=device)

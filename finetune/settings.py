@@ -122,9 +122,6 @@ class Tuning:
         return make(Tuning, values, about="a trial of the search")
 
 
-Kind = Literal["choice", "range"]
-
-
 def _check_space(space: Any) -> list[str]:
     if isinstance(space, list) and space:
         spaces = [(key, held) for choice in space if isinstance(choice, Mapping) for key, held in choice.items()]

@@ -92,9 +92,7 @@ class InMemory:
                 yield self._buffer.cut(np.where(empty, 0, self._begin[held]), frames, self.lanes.key(held, epoch))
 
 
-def learn_alone(
-    recipe: Recipe, store: Store, *, seconds: float, device: str = "cpu", told: Callable[[float], object] = lambda share: None
-) -> tuple[Embedder, dict[str, Any]]:
+def learn_alone(recipe: Recipe, store: Store, *, seconds: float, device: str = "cpu") -> tuple[Embedder, dict[str, Any]]:
     """Learns for a given time: what a step costs is measured first, the schedule is laid over as many steps as fit.
 
     Args:
@@ -102,7 +100,6 @@ def learn_alone(
         store: Poses.
         seconds: Processor time of this process (on a GPU: time on the clock), so that other work on the machine takes none of it.
         device: Where.
-        told: Called with the share that is done.
 
     Returns:
         The embedder, and ``steps``, ``windows``, ``frames``, ``epochs``, ``seconds``, ``loss`` (the mean of the last twentieth), ``parts``.
@@ -116,7 +113,6 @@ def learn_alone(
         loss = training.step(windows, rate=recipe.optimiser.rate(step, steps))
         if step >= steps * 19 // 20:
             last.append(loss)
-        told((step + 1) / steps)
     done = steps * recipe.batch
     about = {
         "steps": steps, "windows": done, "frames": done * recipe.window, "epochs": round(steps / frames.lanes.steps, 2),

@@ -233,18 +233,17 @@ class TrackedRun:
         """
         self._put("artifact", path=str(Path(path).absolute()), folder=folder)
 
-    def log_dataset(self, name: str, fingerprint: str, uri: str | Path, *, context: str = "training") -> None:
+    def log_dataset(self, name: str, fingerprint: str, uri: str | Path) -> None:
         """Names exactly the data the run saw: as a dataset of the run and as a tag, which later children inherit.
 
         Args:
             name: What people call it.
             fingerprint: ``Store.fingerprint``.
             uri: Where it was read from.
-            context: What it served for; the tag is ``ethoray.data`` for training, ``ethoray.data.<context>`` else.
         """
-        tag = plain_tags({"ethoray.data" if context == "training" else f"ethoray.data.{context}": fingerprint})
+        tag = plain_tags({"ethoray.data": fingerprint})
         self.inherited |= tag
-        self._put("dataset", name=name, fingerprint=fingerprint, uri=redact(str(uri)), context=context)
+        self._put("dataset", name=name, fingerprint=fingerprint, uri=redact(str(uri)))
         self.set_tags(tag)
 
     def flush(self, *, seconds: float | None = None) -> bool:

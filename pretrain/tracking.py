@@ -265,7 +265,7 @@ class _Server:
         kind = urlsplit(record["uri"]).scheme if "://" in record["uri"] else "local"
         source = json.dumps({"uri": record["uri"]})
         dataset = Dataset(name=record["name"][:500], digest=record["fingerprint"][:36], source_type=kind, source=source)
-        client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", record["context"])])])
+        client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
 
 def _create_database(address: str) -> None:

@@ -40,9 +40,9 @@ class RowFolder:
         file = self.path / "result.json"
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
-    def weights(self, seed: int, part: int = 0) -> Mapping[str, npt.NDArray[Any]] | None:
+    def weights(self, seed: int) -> Mapping[str, npt.NDArray[Any]] | None:
         """Weights of a network that is finished."""
-        file = self._part(seed, part, ".safetensors")
+        file = self._part(seed, 0, ".safetensors")
         return safetensors.numpy.load_file(file) if file.is_file() else None
 
     def has(self, piece: Piece, tasks: Sequence[str]) -> bool:

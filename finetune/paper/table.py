@@ -78,9 +78,9 @@ def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
     return rows
 
 
-def read_published(file: Path = PAPER / "published.yaml") -> dict[str, dict[str, Any]]:
+def read_published() -> dict[str, dict[str, Any]]:
     """Published figures: entry, then label set."""
-    values: dict[str, dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    values: dict[str, dict[str, Any]] = yaml.safe_load((PAPER / "published.yaml").read_text(encoding="utf-8"))
     return values
 
 

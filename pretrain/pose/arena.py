@@ -23,7 +23,7 @@ from pretrain.pose.annotations import Labels, write_labels
 from pretrain.pose.schema import CALMS21, Float, Video
 from pretrain.pose.simulation.annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
 from pretrain.pose.simulation.motion import draw_scene
-from pretrain.pose.simulation.noise import MISSING, watch
+from pretrain.pose.simulation.noise import watch
 from pretrain.pose.simulation.plan import Recording, official_recordings, recordings
 from pretrain.pose.simulation.statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
 from pretrain.pose.simulation.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
@@ -97,7 +97,6 @@ def write_arena(
     *,
     frames: int = 60_000,
     seed: int = 0,
-    missing: float = MISSING,
     plan: Iterable[Recording] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
@@ -107,14 +106,13 @@ def write_arena(
         uri: Folder or address of the store.
         frames: Frames of all recordings.
         seed: Another seed gives other animals.
-        missing: Share of points the tracker loses.
-        plan: Recordings to make instead of those of :func:`recordings`; ``frames``, ``seed`` and ``missing`` are then not used.
+        plan: Recordings to make instead of those of :func:`recordings`; ``frames`` and ``seed`` are then not used.
         progress: Told (frames done, frames of all) after each recording.
 
     Raises:
         BadInput: If the arena would be too small, or something is at ``uri`` already.
     """
-    chosen = list(recordings(frames, seed, missing=missing) if plan is None else plan)
+    chosen = list(recordings(frames, seed) if plan is None else plan)
     total, done = sum(recording.frames for recording in chosen), 0
     labels: list[Labels] = []
     with StoreWriter(uri, CALMS21, origin=ORIGIN) as writer:

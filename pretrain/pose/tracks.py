@@ -54,10 +54,10 @@ class Tracks:
         """Length of axis T."""
         return len(self.position_TMKX)
 
-    def video(self, *, source: str = "") -> Video:
-        """The form in which a store takes it; ``source`` names the file there, if not by its path."""
+    def video(self) -> Video:
+        """The form in which a store takes it."""
         return Video(name=self.name, position_TMKX=self.position_TMKX, confidence_TMK=self.confidence_TMK,
-                     source=source or str(self.path), source_sha256=self.source_sha256)  # fmt: skip
+                     source=str(self.path), source_sha256=self.source_sha256)  # fmt: skip
 
 
 def clean_points(

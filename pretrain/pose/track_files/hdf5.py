@@ -67,7 +67,7 @@ def node(file: Any, place: str, path: Path) -> Any:
     return here
 
 
-def array(file: Any, place: str, path: Path, *, ndim: int | None = None, rows: slice | None = None) -> npt.NDArray[Any]:
+def array(file: Any, place: str, path: Path, *, ndim: int | None = None) -> npt.NDArray[Any]:
     """The numbers at a place.
 
     Args:
@@ -75,7 +75,6 @@ def array(file: Any, place: str, path: Path, *, ndim: int | None = None, rows: s
         place: Path of the dataset.
         path: Of the file, for messages.
         ndim: How many axes it must have.
-        rows: Which part of the first axis.
 
     Raises:
         BadInput: If it is absent, no dataset of numbers, of another shape, kept in another file, or absurdly large.
@@ -92,7 +91,7 @@ def array(file: Any, place: str, path: Path, *, ndim: int | None = None, rows: s
     if found.dtype.kind not in "biuf" and found.dtype.names is None:
         raise BadInput(f"{path}: {place} holds {found.dtype}, not numbers")
     refuse_too_large(int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize, place=place, path=path)
-    values: npt.NDArray[Any] = found[()] if rows is None else found[rows]
+    values: npt.NDArray[Any] = found[()]
     return np.asarray(values)
 
 
