@@ -1,1 +1,0 @@
-"""What comes after the network, learned on held-out training videos: temperature, thresholds, smoothing."""

@@ -1,1 +1,0 @@
-"""Scores: frames by the protocol, bouts, agreement."""

@@ -1,1 +1,0 @@
-"""Pose data: its vocabulary, its store, its readers. No Ray, no training."""

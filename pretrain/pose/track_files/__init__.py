@@ -1,1 +1,0 @@
-"""Tracker files: a format is a module. `pose/trackers.py` tells them apart."""
