@@ -20,10 +20,10 @@ from steps import learner_of, recipe_of
 from torch import Tensor
 from walks import walk
 
-from pretrain.embedding import embed_video
+from pretrain.data.windows import Pose, Windows
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose.windows import Pose, Windows
+from pretrain.train.embed_video import embed_video
 
 
 @torch.no_grad()

@@ -23,8 +23,8 @@ from steps import learner_of, recipe_of
 from torch.utils.flop_counter import FlopCounterMode
 from walks import Resident
 
-from pretrain.alone import Training
 from pretrain.errors import exit_status
+from pretrain.train.in_memory import Training
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 

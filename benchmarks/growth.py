@@ -37,9 +37,9 @@ def two_epochs(uri: str, *, stays: bool, window: int, batch: int) -> dict[str, f
     """Streams a store twice; the work of a measuring process."""
     from beside import beside_one_worker
 
-    from pretrain.pose.store import Store
-    from pretrain.pose.windows import Lanes
-    from pretrain.stream import FrameStream
+    from pretrain.data.ray_stream import FrameStream
+    from pretrain.data.store import Store
+    from pretrain.data.windows import Lanes
 
     found: dict[str, float] = {}
     with beside_one_worker(), Memory() as memory:

@@ -28,11 +28,11 @@ from beside import beside_one_worker
 from steps import learner_of, recipe_of
 from walks import Resident, write_store
 
-from pretrain.draws import Draws
+from pretrain.data.ray_stream import FrameStream
+from pretrain.data.store import CONFIDENCE_STEPS, Store
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Lanes
 from pretrain.errors import exit_status
-from pretrain.pose.store import CONFIDENCE_STEPS, Store
-from pretrain.pose.windows import Lanes
-from pretrain.stream import FrameStream
 
 READ_BYTES = 24 * 2**20
 

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pretrain.data.schema import CALMS21, Video
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.calms21 import find_sources, read, total_bytes, write_official
-from pretrain.pose.official.counts import CLASSES, CLASSIC
-from pretrain.pose.schema import CALMS21, Video
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import Labels, write_labels
+from pretrain.readers.calms21.expected_counts import CLASSES, CLASSIC
+from pretrain.readers.calms21.read import find_sources, read, total_bytes, write_official
 
 if TYPE_CHECKING:
     import measure

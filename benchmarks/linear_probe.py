@@ -11,9 +11,9 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from finetune.labels import Problem
-from finetune.scores.frames import UNLABELLED
-from finetune.scores.metrics import Scores, score
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
+from finetune.metrics.frame_metrics import Scores, score
 from pretrain.errors import BadInput
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)

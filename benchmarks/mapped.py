@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pretrain.pose.store import CONFIDENCE_STEPS, Store
-from pretrain.pose.windows import Ints, Lanes
+from pretrain.data.store import CONFIDENCE_STEPS, Store
+from pretrain.data.windows import Ints, Lanes
 
 Batch = tuple[Tensor, ...]
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from pretrain.errors import BadInput
-from pretrain.own_process import settle
+from pretrain.train.torch_setup import settle
 
 BUSY = 0.3
 """Other work per core above which a machine counts as busy."""

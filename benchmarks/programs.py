@@ -3,7 +3,7 @@
     python benchmarks/programs.py                       6 million frames of two mice
     python benchmarks/programs.py --frames 600000 --block 16384 --json out.json
 
-The recording, a random walk, is measured block by block with :func:`pretrain.programs.measure`, in one process, as many blocks at a time
+The recording, a random walk, is measured block by block with :func:`pretrain.transforms.programs.measure`, in one process, as many blocks at a time
 as torch has threads. It needs torch alone.
 """
 
@@ -17,10 +17,10 @@ import measure
 import torch
 from torch import Tensor
 
-from pretrain import programs
+from pretrain.data.schema import CALMS21
 from pretrain.errors import exit_status
-from pretrain.pose.animal import SPAN
-from pretrain.pose.schema import CALMS21
+from pretrain.transforms import programs
+from pretrain.transforms.animal import SPAN
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -23,8 +23,7 @@ import measure
 from pretrain.errors import BadInput, exit_status
 
 HERE = Path(__file__).parent
-SHARED = {"beside", "beside_lisbet", "linear_probe", "lisbet_embed", "lisbet_steps", "mapped", "measure", "memory", "steps", "treba_steps",
-          "walks"}  # fmt: skip
+SHARED = {"beside", "linear_probe", "mapped", "measure", "memory", "steps", "walks"}
 NOT_ALONE = SHARED | {"lisbet_probe", "run_all"}  # lisbet_probe needs a store of real recordings and an interpreter that has LISBET
 
 

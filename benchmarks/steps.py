@@ -10,10 +10,10 @@ from walks import sample_pose
 
 from pretrain.components import build
 from pretrain.config import RECIPES, Recipe, read
+from pretrain.data.schema import CALMS21, Schema
 from pretrain.encoders import build_embedder
-from pretrain.learner import Learner
 from pretrain.objectives import AbstractObjective
-from pretrain.pose.schema import CALMS21, Schema
+from pretrain.train.learner import Learner
 
 
 def recipe_of(name: str, changes: Mapping[str, Any]) -> Recipe:

@@ -27,11 +27,11 @@ from memory import Memory
 from steps import learner_of, recipe_of
 from walks import write_store
 
-from pretrain.alone import Training
+from pretrain.data.ray_stream import FrameStream
+from pretrain.data.store import Store
+from pretrain.data.windows import Lanes
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose.store import Store
-from pretrain.pose.windows import Lanes
-from pretrain.stream import FrameStream
+from pretrain.train.in_memory import Training
 
 FRAME_BYTES = 126  # on disk, in the store and again in the mapped files
 

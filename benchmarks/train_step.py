@@ -27,16 +27,16 @@ from typing import Any
 
 import measure
 import torch
-import treba_steps
+from rivals import treba_steps
 import yaml
-from beside_lisbet import Lisbet
+from rivals.beside_lisbet import Lisbet
 from steps import learner_of, recipe_of
 from torch.utils.flop_counter import FlopCounterMode
 from walks import Resident
 
-from pretrain.alone import Training
 from pretrain.errors import exit_status
-from pretrain.precision import multiplies_bf16
+from pretrain.train.in_memory import Training
+from pretrain.train.precision import multiplies_bf16
 
 WIDE = "{name: tcn, width: 256, layers: 6}"
 SMALL = "{name: tcn, width: 48, layers: 7}"  # 74,976 parameters with the recipe's features
@@ -173,7 +173,7 @@ def against_treba(report: measure.Report, args: argparse.Namespace) -> None:
         report.add("ours against it in bf16, in which it was not published", measure.ratios(rate["differentiable"], rate["bf16"]), "x")
     report.add("learned approximators against differentiable programs, time of a step",
                measure.ratios(spent["published"], spent["differentiable"]), "x")  # fmt: skip
-    report.note(f"the published model is benchmarks/treba_steps.py; the released program ran at {TREBA_RATE} trajectories/s on another "
+    report.note(f"the published model is benchmarks/rivals/treba_steps.py; the released program ran at {TREBA_RATE} trajectories/s on another "
                 "two-core machine, which is the goal's absolute figure")  # fmt: skip
 
 

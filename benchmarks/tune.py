@@ -4,7 +4,7 @@
     python benchmarks/tune.py --data STORE --task S1 --encoder RUN   real embeddings
     python benchmarks/tune.py --trials 8 --turns 1                   a glance
 
-Each search is `finetune.search.search` with the task's own settings and search space, one Ray for all of them, MLflow's store and
+Each search is `finetune.search.ray_tune.search` with the task's own settings and search space, one Ray for all of them, MLflow's store and
 its logging included; embedding and the start of Ray are timed apart. Below, the same trials with the same stops one after another in
 this process: what is left to a search is the rest.
 """
@@ -27,20 +27,20 @@ import ray
 import ray.tune
 from measure import Report, new_parser, parse, ratios, seconds, take_turns
 
-from finetune.course import Course
-from finetune.encoder import RANDOM, open_encoder
-from finetune.history import History
-from finetune.labels import draw_budget, problems, with_some_test
-from finetune.material import Material, embed, gather_poses
-from finetune.search import Halving, search
+from finetune.fit.frames import Material, embed, gather_poses
+from finetune.fit.open_encoder import RANDOM, open_encoder
+from finetune.labels.problems import draw_budget, problems, with_some_test
+from finetune.search.history import History
+from finetune.search.ray_tune import Halving, search
+from finetune.search.study import Course
+from finetune.search.trial import validate
 from finetune.settings import TASKS, Tuning, task_file
-from finetune.trial import validate
-from pretrain import places
 from pretrain.config import SCALES, Scale, parse_overrides, read
+from pretrain.data.store import Store
 from pretrain.errors import exit_status
-from pretrain.launch import cluster
-from pretrain.pose.store import Store
-from pretrain.tracking import open_tracking
+from pretrain.runs import paths
+from pretrain.runs.mlflow_server import open_tracking
+from pretrain.train.driver import cluster
 
 
 class _Stopped(Exception):
@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
     tuning = read(Tuning, task_file(given.task), TASKS, for_tuning | {"trials": given.trials})
     scale = read(Scale, given.scale, SCALES, for_scale)
 
-    store = Store(places.open_address(given.data) if given.data else places.default_store())
+    store = Store(paths.open_address(given.data) if given.data else paths.default_store())
     found, _ = with_some_test(problems(store, given.task), fps=store.schema.fps)
     found = draw_budget(found, videos=given.videos, seed=tuning.first_seed)
     embedder, about = open_encoder(given.encoder, store, recipe=tuning.recipe, seed=tuning.first_seed)

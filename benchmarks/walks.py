@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pretrain.pose.schema import CALMS21, Schema, Video
-from pretrain.pose.store import Chunks, Store
-from pretrain.pose.store_writer import CHUNK_FRAMES, StoreWriter
-from pretrain.pose.windows import FrameBuffer, Lanes, Pose, Windows, chunk_offset
+from pretrain.data.schema import CALMS21, Schema, Video
+from pretrain.data.store import Chunks, Store
+from pretrain.data.store_writer import CHUNK_FRAMES, StoreWriter
+from pretrain.data.windows import FrameBuffer, Lanes, Pose, Windows, chunk_offset
 
 VIDEO_FRAMES = 20_480
 MISSING = 0.05

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import finetune.run
-from finetune.encoder import HANDMADE, RANDOM
-from pretrain import places
+from finetune.fit.open_encoder import HANDMADE, RANDOM
 from pretrain.config import SCALES, Scale, parse_overrides, read
 from pretrain.errors import exit_status
-from pretrain.launch import cluster
+from pretrain.runs import paths
+from pretrain.train.driver import cluster
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--frozen-set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of frozen runs, trials=4 steps=200")
     parser.add_argument("--trained-set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of trained runs, trials=1 steps=150")
     args = parser.parse_args(words)
-    out = places.run_folder(args.out, kind="compare")
+    out = paths.run_folder(args.out, kind="compare")
     (scale_values,) = parse_overrides([], Scale)
     scale = read(Scale, args.scale, SCALES, scale_values)
     rows = []

@@ -30,22 +30,23 @@ from typing import Any
 
 import yaml
 
-from finetune.encoder import HANDMADE
-from finetune.grid_cell import Cell, Judges
-from finetune.grid_deal import deal
-from finetune.grid_report import write_table
-from finetune.labels import hold_out, problems, refuse_unfit, with_some_test
-from finetune.material import gather_poses
+from finetune.compare_objectives.cell import Cell, Judges
+from finetune.compare_objectives.jobs import deal
+from finetune.compare_objectives.table import write_table
+from finetune.fit.frames import gather_poses
+from finetune.fit.open_encoder import HANDMADE
+from finetune.labels.problems import hold_out, problems, refuse_unfit, with_some_test
 from finetune.settings import TASKS, Tuning, task_file
-from pretrain import places, runs
 from pretrain.components import find
 from pretrain.config import RECIPES, SCALES, Recipe, Scale, plain, read
+from pretrain.data.store import Store
 from pretrain.encoders import AbstractEncoder
 from pretrain.errors import BadInput, exit_status, refuse
-from pretrain.launch import cluster
-from pretrain.learner import unfitted
-from pretrain.pose.store import Store
-from pretrain.tracking import open_tracking
+from pretrain.runs import paths
+from pretrain.runs.folder import begun
+from pretrain.runs.mlflow_server import open_tracking
+from pretrain.train.driver import cluster
+from pretrain.train.learner import unfitted
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def main(words: list[str] | None = None) -> None:
         ("minutes", args.minutes, args.minutes > 0, "above 0"), ("seeds", args.seeds, args.seeds >= 1, "at least 1"),
         ("steps", args.steps, args.steps >= 1, "at least 1"), ("tuned-steps", args.tuned_steps, args.tuned_steps >= 1, "at least 1"),
     ) if not ok], about="the grid")  # fmt: skip
-    store = Store(places.open_address(args.data) if args.data else places.default_store())
+    store = Store(paths.open_address(args.data) if args.data else paths.default_store())
     scale = read(Scale, args.scale, SCALES, {})
     cells = _cells(args)
     for cell in cells:
@@ -71,10 +72,10 @@ def main(words: list[str] | None = None) -> None:
         log.warning("%s", sentence)
     asked = {"fingerprint": store.fingerprint, "task": args.task, "videos": args.videos, "minutes": args.minutes, "seeds": args.seeds,
              "steps": args.steps, "tuned_steps": args.tuned_steps}  # fmt: skip
-    out = places.run_folder(args.out, kind="grid")
+    out = paths.run_folder(args.out, kind="grid")
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
-    with runs.begun(out, asked, resume=args.resume), cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking:
+    with begun(out, asked, resume=args.resume), cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking:
         params = {**asked, "cells": {cell.name: plain(cell.recipe) for cell in cells}}
         with tracking.start(f"grid {args.task}", out.name, params=params, folder=out, resume=args.resume) as run:
             run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)

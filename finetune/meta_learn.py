@@ -1,6 +1,6 @@
 r"""Learns where a head should start, on all behaviours of a store that are *not* asked for; then few labels do.
 
-    python finetune/adapt.py --encoder runs/mine --data STORE --task S1 --out runs/start
+    python finetune/meta_learn.py --encoder runs/mine --data STORE --task S1 --out runs/start
     python finetune/run.py --encoder runs/start --data STORE --task S1 --videos 1 --trials 1 --set start=runs/start \
         --set optimiser=sgd --set lr=0.1 --set steps=100 --set balanced_sampling=1
 
@@ -24,19 +24,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from finetune.encoder import RANDOM, open_encoder
-from finetune.fit import Model
+from finetune.fit.fit import Model
+from finetune.fit.frames import embed, gather_poses
+from finetune.fit.initial_weights import save_start
+from finetune.fit.meta_learning import Episodes, learn_start, other_behaviours
+from finetune.fit.open_encoder import RANDOM, open_encoder
 from finetune.heads import build_head
-from finetune.labels import problems, tasks
-from finetune.material import embed, gather_poses
-from finetune.meta_learning import Episodes, learn_start, other_behaviours
+from finetune.labels.problems import problems, tasks
 from finetune.settings import TASKS, Tuning, task_file
-from finetune.start import save_start
-from pretrain import places
-from pretrain.checkpoint import save_encoder
 from pretrain.config import make, parse_overrides, plain, read
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose.store import Store
+from pretrain.runs import paths
+from pretrain.train.checkpoint import save_encoder
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ def main(words: list[str] | None = None) -> None:
 
     for_tuning, for_episodes = parse_overrides(args.set, Tuning, Episodes)
     tuning, episodes = read(Tuning, task_file(args.task), TASKS, for_tuning), make(Episodes, for_episodes, about="--set")
-    store = Store(places.open_address(args.data))
+    store = Store(paths.open_address(args.data))
     target = problems(store, args.task)
     behaviours = other_behaviours([problem for task in tasks(store) for problem in problems(store, task)], target, asked=args.behaviour)
-    out = Path(places.open_address(args.out))
+    out = Path(paths.open_address(args.out))
     if (out / "start.json").exists():
         raise BadInput(f"{out} holds a start already: give another --out")
-    given = args.encoder if args.encoder == RANDOM else places.open_address(args.encoder)
+    given = args.encoder if args.encoder == RANDOM else paths.open_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=args.seed)
     settings = {key: value for key, value in tuning.head.items() if key not in ("annotator", "annotator_width")}
     torch.manual_seed(args.seed)

@@ -30,13 +30,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from finetune.labelling.ethograms import SUMMARY, picture, summary, summary_table
-from finetune.labelling.ready_model import Ready, open_model
-from finetune.labelling.recordings import Recording, add_options, recordings
-from finetune.labelling.writers import FORMATS, Ethogram, refuse_missing
-from finetune.report import png
-from pretrain import places
+from finetune.inference.ethograms import SUMMARY, picture, summary, summary_table
+from finetune.inference.model import Ready, open_model
+from finetune.inference.recordings import Recording, add_options, recordings
+from finetune.inference.writers import FORMATS, Ethogram, refuse_missing
+from finetune.report.figures import png
 from pretrain.errors import BadInput, exit_status
+from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ def main(words: Sequence[str] | None = None) -> None:
     which.add_argument("--ensemble", action="store_true", help="mean of the probabilities of all seeds")
     args = parser.parse_args(words)
     refuse_missing(args.format)
-    model = open_model(str(places.base() / args.model), seed=args.seed, ensemble=args.ensemble, labels_of=args.labels_of)
-    out = places.run_folder(args.out, kind="predict")
+    model = open_model(str(paths.base() / args.model), seed=args.seed, ensemble=args.ensemble, labels_of=args.labels_of)
+    out = paths.run_folder(args.out, kind="predict")
     if out.exists():
         raise BadInput(f"{out} is there already: choose another --out")
     making = out.with_name(f".{out.name}.unfinished")

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import finetune.run
 import pretrain.run
-from finetune.encoder import HANDMADE, RANDOM
-from pretrain import places
+from finetune.fit.open_encoder import HANDMADE, RANDOM
 from pretrain.config import SCALES, Scale, read
 from pretrain.errors import BadInput, exit_status
-from pretrain.launch import DATA_CPUS, cluster
-from pretrain.tracking import ui_command
+from pretrain.runs import paths
+from pretrain.runs.mlflow_server import ui_command
+from pretrain.train.driver import DATA_CPUS, cluster
 
 TASKS = {"classic_classification": "Task 1", "annotation_style_transfer": "Task 2", "new_behaviors": "Task 3"}
 # Three trials look around in one direction only; the tasks' own search spaces want dozens.
@@ -37,10 +37,10 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--out", default=f"runs/quickstart-{time.strftime('%Y%m%d-%H%M%S')}", help="folder of the runs (%(default)s)")
     parser.add_argument("--data", help="pose store with Tasks 1-3; left out: a small simulated arena")
     args = parser.parse_args(words)
-    out = places.run_folder(args.out, kind="quickstart")
+    out = paths.run_folder(args.out, kind="quickstart")
     if out.exists():
         raise BadInput(f"{out} is there already: choose another --out")
-    data = args.data or places.default_store()
+    data = args.data or paths.default_store()
     scale = read(Scale, "laptop", SCALES, {})
     began = time.monotonic()
     with cluster(scale, cpus_wanted=scale.workers * scale.cpus_per_worker + DATA_CPUS):

@@ -37,19 +37,20 @@ from pathlib import Path
 from typing import Any
 
 import finetune.run
-from finetune.labels import Problem, problems, refuse_unfit, tasks, with_some_test
+from finetune.labels.problems import Problem, problems, refuse_unfit, tasks, with_some_test
 from finetune.paper.deal import deal
 from finetune.paper.report import Line, Said, lines_of, write_table
 from finetune.paper.rows import RowFolder
 from finetune.paper.table import FIRST_SEED, Row, Settings, about_data, choose_rows, read_published, read_rows, read_settings
 from finetune.paper.work import Work, unlabelled_of
-from pretrain import places, runs
 from pretrain.config import SCALES, Scale, read
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
-from pretrain.launch import cluster
-from pretrain.pose.store import Store
-from pretrain.tracked_run import TrackedRun
-from pretrain.tracking import open_tracking
+from pretrain.runs import paths
+from pretrain.runs.folder import begun
+from pretrain.runs.mlflow_server import open_tracking
+from pretrain.runs.tracked_run import TrackedRun
+from pretrain.train.driver import cluster
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +70,17 @@ def main(words: list[str] | None = None) -> None:
         raise BadInput(f"--seeds is {args.seeds}, --epochs-share {args.epochs_share}; allowed: at least 1, and above 0 up to 1")
     settings = read_settings(args.set, rows)
     scale = read(Scale, args.scale, SCALES, {})
-    store = Store(places.open_address(args.data))
+    store = Store(paths.open_address(args.data))
     chosen, left_out = choose_rows(rows, args.rows, has_tasks=tasks(store), store=store, encoder=bool(args.encoder))
     found = _problems(store, [task for name in chosen for task in rows[name].tasks])
     data, _ = about_data(store, itertools.chain.from_iterable(found.values()))
     log.info("data: %s", data)
-    out = places.run_folder(args.out, kind="paper")
+    out = paths.run_folder(args.out, kind="paper")
     asked = {"fingerprint": store.fingerprint, "seeds": args.seeds, "epochs_share": args.epochs_share, "set": sorted(args.set)}
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        runs.begun(out, asked, resume=args.resume),
+        begun(out, asked, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start("reproduce", out.name, params=asked, folder=out, resume=args.resume) as run,
     ):

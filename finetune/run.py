@@ -17,18 +17,19 @@ import logging
 import sys
 from functools import partial
 
-from finetune.encoder import HANDMADE, RANDOM, open_encoder
-from finetune.fit import head_for
-from finetune.labels import problems, refuse_unfit, with_some_test, with_test_of
+from finetune.fit.fit import head_for
+from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
+from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
+from finetune.search.space import examples
+from finetune.search.tune import Question, tune
 from finetune.settings import TASKS, Tuning, task_file
-from finetune.space import examples
-from finetune.tune import Question, tune
-from pretrain import places, runs
 from pretrain.config import SCALES, Scale, parse_overrides, plain, read
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
-from pretrain.launch import cluster
-from pretrain.pose.store import Store
-from pretrain.tracking import open_tracking
+from pretrain.runs import paths
+from pretrain.runs.folder import begun
+from pretrain.runs.mlflow_server import open_tracking
+from pretrain.train.driver import cluster
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ def main(words: list[str] | None = None) -> None:
     tuning, scale = read(Tuning, task_file(args.task), TASKS, for_tuning), read(Scale, args.scale, SCALES, for_scale)
     if args.encoder == HANDMADE and not tuning.frozen:
         raise BadInput("--encoder handmade has no weights to train: leave frozen=true")
-    store = Store(places.open_address(args.data) if args.data else places.default_store())
-    test_store = Store(places.open_address(args.test_data)) if args.test_data else store
+    store = Store(paths.open_address(args.data) if args.data else paths.default_store())
+    test_store = Store(paths.open_address(args.test_data)) if args.test_data else store
     found = problems(store, args.task)
     tried = (tuning, *(tuning.with_choice(choice) for choice in (examples(tuning.search) if tuning.trials > 1 else ())))
     shared = all(one.head.get("annotator") == "embedding" for one in tried)  # such a head can label for an annotator it never saw
@@ -75,17 +76,17 @@ def main(words: list[str] | None = None) -> None:
     notes += refuse_unfit(found, videos=args.videos, unknown_annotators=shared)
     for sentence in notes:
         log.warning("%s", sentence)
-    given = args.encoder if args.encoder in (RANDOM, HANDMADE) else places.open_address(args.encoder)
+    given = args.encoder if args.encoder in (RANDOM, HANDMADE) else paths.open_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed, beside=tuning.beside)
     for one in tried:  # one that cannot be is refused here
         head_for(found, one, embedder.dim)
-    out = places.run_folder(args.out, kind=f"finetune-{args.task}")
+    out = paths.run_folder(args.out, kind=f"finetune-{args.task}")
 
     settings = {"task": args.task, "encoder": about, "tuning": plain(tuning), "videos": args.videos, "fingerprint": store.fingerprint}
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        runs.begun(out, settings, resume=args.resume),
+        begun(out, settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume) as run,
     ):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pretrain import places
 from pretrain.config import make, plain
 from pretrain.errors import BadInput, refuse
+from pretrain.runs import paths
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -22,7 +22,7 @@ class Tuning:
     """``name`` (a file in finetune/heads/) and its settings. ``annotator: embedding``, with any of them: annotators share one
     output and are told apart by what is learned of each; ``apart``, the default: an output for each."""
     start: str | None = None
-    """Folder that finetune/adapt.py left: the head begins as what it learned on other behaviours."""
+    """Folder that finetune/meta_learn.py left: the head begins as what it learned on other behaviours."""
     beside: Sequence[str] = ()
     """Features from elsewhere (`prepare.py check` lists those of the store) that the head sees beside the embedding."""
     frozen: bool = True
@@ -96,7 +96,7 @@ class Tuning:
             problems.append("head needs a `name`")
         if self.start is not None:
             # Trials run in folders of their own.
-            object.__setattr__(self, "start", places.open_address(self.start))
+            object.__setattr__(self, "start", paths.open_address(self.start))
         for key, space in self.search.items():
             problems += [f"search key {key!r}: {sentence}" for sentence in _check_space(space)]
         refuse(problems, about="the tuning settings")

@@ -6,7 +6,7 @@
 
 Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and beside it the same as BORIS tabular events
 (…_boris.csv, an observation a video), to be opened and corrected there. Uncertain: the margin between the two likeliest behaviours is
-small. Unlike: far from what is labelled or listed already in the encoder's embedding (finetune/labelling/worth.py has the papers).
+small. Unlike: far from what is labelled or listed already in the encoder's embedding (finetune/active_learning/acquisition.py has the papers).
 
 --simulate begins with one labelled training video and labels --number stretches a round, suggested ones and, beside them, random ones
 of the same number and lengths; scores are on training videos held out. Leaves a table (CSV) and a picture of the two curves.
@@ -27,20 +27,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from finetune.labelling.active import curve_figure, curve_table, fits_of, simulate
-from finetune.labelling.ready_model import Ready, open_model
-from finetune.labelling.recordings import Recording, add_options, recordings
-from finetune.labelling.worth import Stretch, cut, labelled_embeddings, rank
-from finetune.labelling.writers import write_boris_observations
-from finetune.labels import Labelled, Problem, problems, tasks
-from finetune.material import Material
-from finetune.report import png
-from finetune.scores.frames import looked_at
+from finetune.active_learning.acquisition import Stretch, cut, labelled_embeddings, rank
+from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
+from finetune.fit.frames import Material
+from finetune.inference.model import Ready, open_model
+from finetune.inference.recordings import Recording, add_options, recordings
+from finetune.inference.writers import write_boris_observations
+from finetune.labels.frame_labels import looked_at
+from finetune.labels.problems import Labelled, Problem, problems, tasks
+from finetune.report.figures import png
 from finetune.settings import Tuning
-from pretrain import places
 from pretrain.config import make
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose.store import Store
+from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of --simulate (%(default)s)")
     args = parser.parse_args(words)
     _refuse(args)
-    model = open_model(str(places.base() / args.model), seed=args.seed, ensemble=args.ensemble, labels_of=args.labels_of)
+    model = open_model(str(paths.base() / args.model), seed=args.seed, ensemble=args.ensemble, labels_of=args.labels_of)
     if len(model.asked) > 1:
         raise BadInput(f"{args.model} has several problems; choose one with --labels-of: {', '.join(p.name for p in model.asked)}")
-    out = places.run_folder(args.out or None, kind="simulate" if args.simulate else "suggest")
+    out = paths.run_folder(args.out or None, kind="simulate" if args.simulate else "suggest")
     out = out if out.suffix == ".csv" else out.with_name(f"{out.name}.csv")
     beside = out.with_name(f"{out.stem}.png") if args.simulate else out.with_name(f"{out.stem}_boris.csv")
     for path in (out, beside):
@@ -91,7 +91,7 @@ def _refuse(args: argparse.Namespace) -> None:
 def _suggest(args: argparse.Namespace, model: Ready, out: Path, beside: Path) -> None:
     (asked,) = model.asked
     args.poses = args.poses or [args.data]
-    labels = _labels(Store(places.open_address(args.data)), asked) if args.data else {}
+    labels = _labels(Store(paths.open_address(args.data)), asked) if args.data else {}
     stretches: list[Stretch] = []
     centres = []
     held: dict[str, tuple[Recording, int]] = {}
@@ -136,7 +136,7 @@ def _suggest(args: argparse.Namespace, model: Ready, out: Path, beside: Path) ->
 def _simulate(args: argparse.Namespace, model: Ready, out: Path, beside: Path) -> None:
     (asked,) = model.asked
     tuning = _tuning(args.model)
-    store = Store(places.open_address(args.data))
+    store = Store(paths.open_address(args.data))
     problem = _problem(store, asked)
     args.poses = [args.data]
     place: dict[str, tuple[int, int]] = {}
@@ -182,7 +182,7 @@ def _problem(store: Store, asked: Problem) -> Problem:
 
 def _tuning(run: str) -> Tuning:
     """The settings that the run chose."""
-    path = places.base() / run / "result.json"
+    path = paths.base() / run / "result.json"
     try:
         settings: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]["chosen"]
     except (OSError, ValueError, KeyError) as error:

@@ -14,8 +14,8 @@ import yaml
 
 from pretrain.components import fits, type_name
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.augment import Augment
-from pretrain.tracking_address import full_address
+from pretrain.runs.addresses import full_address
+from pretrain.transforms.augment import Augment
 
 T = TypeVar("T")
 Precision = Literal["auto", "float32", "bf16"]
@@ -61,7 +61,7 @@ class Recipe:
     objective: Mapping[str, Any]
     """``name`` (a file in pretrain/objectives/) and its settings."""
     features: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of pretrain/pose/features.py: groups, lags."""
+    """Settings of pretrain/transforms/features.py: groups, lags."""
     augment: Augment = field(default_factory=Augment)
     optimiser: Optimiser = field(default_factory=Optimiser)
     batch: int = 64

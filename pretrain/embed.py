@@ -25,16 +25,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pretrain import places
-from pretrain.checkpoint import load_encoder
-from pretrain.embedding import Components, embed_video
+from pretrain.data.feature_append import append_features, refuse_taken
+from pretrain.data.sample import sample
+from pretrain.data.schema import Float
+from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status, refuse
-from pretrain.learner import refuse_unlike
-from pretrain.pose.feature_append import append_features, refuse_taken
-from pretrain.pose.sampling import sample
-from pretrain.pose.schema import Float
-from pretrain.pose.store import Store
+from pretrain.runs import paths
+from pretrain.train.checkpoint import load_encoder
+from pretrain.train.embed_video import Components, embed_video
+from pretrain.train.learner import refuse_unlike
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,8 @@ def main(words: list[str] | None = None) -> None:
         + ([f"--components is {args.components}; it must be at least 1"] if args.components is not None and args.components < 1 else []),
         about="nothing to do",
     )
-    store = Store(places.open_address(args.data))
-    embedder, _ = load_encoder(places.open_address(args.encoder), store.schema)
+    store = Store(paths.open_address(args.data))
+    embedder, _ = load_encoder(paths.open_address(args.encoder), store.schema)
     refuse_unlike(embedder.external, store)
     videos = [held for held in store.videos if fnmatch.fnmatchcase(held["name"], args.videos)]
     if not videos:

@@ -24,15 +24,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pretrain import places
+from pretrain.arena import write as mice
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose import arena as mice
-from pretrain.pose.annotations import write_labels
-from pretrain.pose.checks import describe, report
-from pretrain.pose.export import export_npz, export_official
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
-from pretrain.prepare_tracks import add_options, prepare_tracks
+from pretrain.quality.check import describe, report
+from pretrain.readers.annotations import write_labels
+from pretrain.readers.export import export_npz, export_official
+from pretrain.readers.prepare_tracks import add_options, prepare_tracks
+from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ def arena(args: argparse.Namespace) -> None:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}: a store is not zipped")
     with tqdm(total=total, desc="simulating mice", unit="frame", unit_scale=True) as bar:
         if args.form == "store":
-            mice.write_arena(places.open_address(args.out), plan=plan, progress=lambda done, _: _advance(bar, done))
+            mice.write_arena(paths.open_address(args.out), plan=plan, progress=lambda done, _: _advance(bar, done))
         else:
-            from pretrain.pose.official.write import write_official
+            from pretrain.readers.calms21.write import write_official
 
             folder = _local(args.out)
             _refuse_full_disk(folder, total * OFFICIAL_BYTES)
@@ -73,11 +73,11 @@ def from_tracks(args: argparse.Namespace) -> None:
 
 def calms21(args: argparse.Namespace) -> None:
     """The official archives or JSON."""
-    from pretrain.pose import calms21 as official
-    from pretrain.pose.official.counts import count_differences
-    from pretrain.pose.official.download import download
-    from pretrain.pose.official.sources import find_sources, total_bytes
-    from pretrain.pose.schema import CALMS21
+    from pretrain.data.schema import CALMS21
+    from pretrain.readers.calms21 import read as official
+    from pretrain.readers.calms21.download import download
+    from pretrain.readers.calms21.expected_counts import count_differences
+    from pretrain.readers.calms21.sources import find_sources, total_bytes
 
     if args.download:
         download(args.source)
@@ -85,7 +85,7 @@ def calms21(args: argparse.Namespace) -> None:
     notes: list[str] = []
     labels = []
     with (
-        StoreWriter(places.open_address(args.out), CALMS21, origin=_origin(Path(args.source))) as writer,
+        StoreWriter(paths.open_address(args.out), CALMS21, origin=_origin(Path(args.source))) as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
         for video, noted in official.read(sources, progress=_moving(bar), notes=notes):
@@ -110,7 +110,7 @@ def _note_origin(folder: Path, origin: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Counts, missing points, jumps, swaps, labels, integrity; and a picture of it."""
-    store = Store(places.open_address(args.store))
+    store = Store(paths.open_address(args.store))
     found = describe(store)
     print(json.dumps(found, indent=1) if args.json else report(found))
     if found["damage"]:
@@ -120,7 +120,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
-    from pretrain.pose.check_picture import draw
+    from pretrain.quality.picture import draw
 
     try:
         draw(found, file)
@@ -134,7 +134,7 @@ def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
-    store, folder = Store(places.open_address(args.store)), _local(args.out)
+    store, folder = Store(paths.open_address(args.store)), _local(args.out)
     if args.zipped and args.form != OFFICIAL:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}")
     with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
@@ -166,7 +166,7 @@ def _moving(bar: tqdm[Any]) -> Callable[[int], None]:
 def _local(out: str) -> Path:
     if "://" in out:
         raise BadInput(f"--out {out}: these files go into a local folder; only stores go to an address")
-    return Path(places.open_address(out))
+    return Path(paths.open_address(out))
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
@@ -177,7 +177,7 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
 
 
 def _done(out: str) -> None:
-    store = Store(places.open_address(out))
+    store = Store(paths.open_address(out))
     print(f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
           f"python pretrain/prepare.py check {shlex.quote(store.uri)}")  # fmt: skip
 

@@ -18,10 +18,11 @@ import logging
 import sys
 from functools import partial
 
-from pretrain import places, runs
+from pretrain.data.store import Store
 from pretrain.errors import exit_status
-from pretrain.pose.store import Store
-from pretrain.tracking import open_tracking
+from pretrain.runs import paths
+from pretrain.runs.folder import begun
+from pretrain.runs.mlflow_server import open_tracking
 
 
 def main(words: list[str] | None = None) -> None:
@@ -40,15 +41,15 @@ def main(words: list[str] | None = None) -> None:
 
     # Ray and torch take two seconds to import, which --help need not wait for.
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
-    from pretrain.launch import arithmetic, cluster, pretrain
-    from pretrain.learner import new_learner
+    from pretrain.train.driver import arithmetic, cluster, pretrain
+    from pretrain.train.learner import new_learner
 
     for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
     recipe, scale = read(Recipe, args.recipe, RECIPES, for_recipe), read(Scale, args.scale, SCALES, for_scale)
-    store = Store(places.open_address(args.data) if args.data else places.default_store())
+    store = Store(paths.open_address(args.data) if args.data else paths.default_store())
     sums = arithmetic(recipe, scale, store)
     learner = new_learner(recipe, store)  # what cannot be built or read is said before anything starts
-    out = places.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
+    out = paths.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
     if args.dry_run:
         resolved = {"recipe": plain(recipe), "scale": plain(scale), "data": store.uri, "out": str(out), "arithmetic": sums}
         print(json.dumps(resolved, indent=1))
@@ -59,7 +60,7 @@ def main(words: list[str] | None = None) -> None:
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     params = {"recipe": plain(recipe), "scale": plain(scale)}
     with (
-        runs.begun(out, settings, resume=args.resume),
+        begun(out, settings, resume=args.resume),
         cluster(scale, **room, meanwhile=opened) as tracking,
         tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run,
     ):

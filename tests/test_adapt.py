@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-import finetune.adapt
-from finetune.fit import Model, fit, head_for, score_problems
+import finetune.meta_learn
+from finetune.fit.fit import Model, fit, head_for, score_problems
+from finetune.fit.frames import Material
+from finetune.fit.initial_weights import save_start
+from finetune.fit.meta_learning import Episodes, adapted, learn_start, other_behaviours
 from finetune.heads import build_head
-from finetune.labels import Problem
-from finetune.material import Material
-from finetune.meta_learning import Episodes, adapted, learn_start, other_behaviours
-from finetune.scores.frames import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
 from finetune.settings import Tuning
-from finetune.start import save_start
+from pretrain.data.schema import CALMS21, Video
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.schema import CALMS21, Video
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import Labels, write_labels
 from tests.worlds import wander
 
 HEAD = {"name": "mlp", "width": 16, "dropout": 0.0}
@@ -168,7 +168,7 @@ def test_the_command_leaves_an_encoder_and_a_start(tmp_path: Path, method: str, 
     words = ["--encoder", "none", "--data", str(tmp_path / "store"), "--task", "S1", "--method", method, "--out", str(tmp_path / "start")]
     words += [word for pair in (f"recipe={tmp_path / 'net.yaml'}", "meta_steps=2", "window=32", "head.name=mlp", "head.width=4")
               for word in ("--set", pair)]  # fmt: skip
-    finetune.adapt.main(words)
+    finetune.meta_learn.main(words)
     about = json.loads((tmp_path / "start" / "start.json").read_text())
     assert about["behaviours"] == ["groom"]
     assert "groom (S2)" in capsys.readouterr().out
@@ -179,4 +179,4 @@ def test_the_command_leaves_an_encoder_and_a_start(tmp_path: Path, method: str, 
     assert torch.isfinite(next(head.parameters())).all()
     assert (tmp_path / "start" / "encoder.safetensors").is_file()
     with pytest.raises(BadInput, match="holds a start already"):
-        finetune.adapt.main(words)
+        finetune.meta_learn.main(words)

@@ -10,16 +10,16 @@ import pytest
 from sklearn.metrics import f1_score
 from test_fit import problem, world
 
-from finetune.after.better import BLOCK, not_worse
-from finetune.after.calibrate import Temperature
-from finetune.after.held_out import deal, held_out, learn_after
-from finetune.after.learn import AS_IT_IS, After, HeldOut, learn
-from finetune.after.smooth import Moving
-from finetune.after.thresholds import Thresholds
-from finetune.fit import fit
-from finetune.labels import Problem
-from finetune.scores.frames import UNLABELLED, decide
-from finetune.scores.metrics import frame_f1
+from finetune.fit.fit import fit
+from finetune.labels.frame_labels import UNLABELLED, decide
+from finetune.labels.problems import Problem
+from finetune.metrics.frame_metrics import frame_f1
+from finetune.postprocess.calibrate import Temperature
+from finetune.postprocess.cross_fit import deal, held_out, learn_after
+from finetune.postprocess.learn import AS_IT_IS, After, HeldOut, learn
+from finetune.postprocess.one_standard_error import BLOCK, not_worse
+from finetune.postprocess.smooth import Moving
+from finetune.postprocess.thresholds import Thresholds
 from finetune.settings import Tuning
 from pretrain.errors import BadInput
 

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from reader_files import BENTO, BORIS, BORIS_AGGREGATED, CALTECH, INTERVALS, LABELS, ONE_HOT, world, write_deeplabcut
 
+from pretrain.data.schema import Schema, Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.label_append import conformed
-from pretrain.pose.label_files.sheets import frame_at
-from pretrain.pose.label_formats import read_label_files, read_sheets, recognise_labels
-from pretrain.pose.schema import Schema, Video
-from pretrain.pose.split import assign_missing_splits, assign_split, resample_labels
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
-from pretrain.pose.trackers import recognise
-from pretrain.pose.tracks import resampled_times
+from pretrain.readers.add_labels import conformed
+from pretrain.readers.annotations import Labels, write_labels
+from pretrain.readers.find_labels import read_label_files, read_sheets, recognise_labels
+from pretrain.readers.find_tracks import recognise
+from pretrain.readers.label_formats.sheets import frame_at
+from pretrain.readers.split import assign_missing_splits, assign_split, resample_labels
+from pretrain.readers.tracks import resampled_times
 
 REAL = Path(os.environ.get("ETHORAY_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 _ = -1

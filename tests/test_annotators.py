@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.annotators import agreement, annotators_figure, similarity
-from finetune.fit import Model, fit, head_for, score_problems
+from finetune.fit.fit import Model, fit, head_for, score_problems
+from finetune.fit.frames import Material
 from finetune.heads import build_head
-from finetune.labels import Problem
-from finetune.material import Material
+from finetune.labels.problems import Problem
+from finetune.report.annotator_styles import agreement, annotators_figure, similarity
 from finetune.settings import Tuning
 from pretrain.components import names
 from pretrain.errors import BadInput

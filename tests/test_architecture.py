@@ -16,29 +16,29 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("pretrain", "finetune")
 MAX_LINES = 300
 RAY_FILES = {
-    "pretrain.launch",
-    "pretrain.loop",
-    "pretrain.stream",
-    "pretrain.group_source",
+    "pretrain.train.driver",
+    "pretrain.train.loop",
+    "pretrain.data.ray_stream",
+    "pretrain.data.ray_datasource",
     "pretrain.run",
-    "finetune.grid_deal",
+    "finetune.compare_objectives.jobs",
     "finetune.paper.deal",
     "finetune.run",
-    "finetune.search",
-    "finetune.trial",
-    "finetune.tune",
+    "finetune.search.ray_tune",
+    "finetune.search.trial",
+    "finetune.search.tune",
 }
-MLFLOW_FILES = {"pretrain.tracking"}
-LABELS = "pretrain.pose.annotations"
+MLFLOW_FILES = {"pretrain.runs.mlflow_server"}
+LABELS = "pretrain.readers.annotations"
 TRAINS = {
-    "pretrain.alone",
+    "pretrain.train.in_memory",
     "pretrain.run",
-    "pretrain.launch",
-    "pretrain.loop",
-    "pretrain.stream",
-    "pretrain.group_source",
-    "pretrain.learner",
-    "pretrain.checkpoint",
+    "pretrain.train.driver",
+    "pretrain.train.loop",
+    "pretrain.data.ray_stream",
+    "pretrain.data.ray_datasource",
+    "pretrain.train.learner",
+    "pretrain.train.checkpoint",
 }
 
 
@@ -118,7 +118,7 @@ def top(name: str) -> str:
 
 def label_modules() -> set[str]:
     """The annotations, everything that reaches them, and every reader of label files."""
-    named = {module for module in files() if module.rpartition(".")[2].startswith("label") or module == LABELS}
+    named = {m for m in files() if m in (LABELS, "pretrain.readers.find_labels") or m.startswith("pretrain.readers.label_formats")}
     return named | {module for module in files() if LABELS in reached({module})}
 
 
@@ -128,9 +128,9 @@ def label_modules() -> set[str]:
 def test_the_map_of_imports_sees_what_it_should() -> None:
     assert set(files()) >= TRAINS
     assert LABELS in imports("pretrain.prepare")
-    assert "pretrain.pose.calms21" in imports("pretrain.prepare") - imports("pretrain.prepare", lazy=False), "lazy imports count"
-    assert "ray" in {top(name) for name in imports("pretrain.loop")}
-    assert {"pretrain.prepare", "pretrain.pose.label_formats"} <= label_modules()
+    assert "pretrain.readers.calms21.read" in imports("pretrain.prepare") - imports("pretrain.prepare", lazy=False), "lazy imports count"
+    assert "ray" in {top(name) for name in imports("pretrain.train.loop")}
+    assert {"pretrain.prepare", "pretrain.readers.find_labels"} <= label_modules()
 
 
 def test_nothing_that_trains_can_reach_an_annotation() -> None:
@@ -138,12 +138,12 @@ def test_nothing_that_trains_can_reach_an_annotation() -> None:
     came_from = reached(TRAINS | components)
     leaks = [path_to(module, came_from) for module in sorted(label_modules()) if module in came_from]
     assert not leaks
-    assert "pretrain.pose.store" in came_from, "the road from a start to the store was not seen"
+    assert "pretrain.data.store" in came_from, "the road from a start to the store was not seen"
 
 
 def test_only_prepare_and_the_readers_of_labels_know_the_annotations() -> None:
     importers = {module for module in files() if LABELS in imports(module)}
-    allowed = {m for m in files() if m.startswith("pretrain.pose.")} | {"pretrain.prepare", "finetune.labels"}
+    allowed = {m for m in files() if m.startswith(("pretrain.readers.", "pretrain.arena.", "pretrain.quality."))} | {"pretrain.prepare", "finetune.labels.problems"}
     assert importers <= allowed, sorted(importers - allowed)
 
 
@@ -164,7 +164,7 @@ def test_no_module_hides_the_standard_library_or_a_dependency() -> None:
     taken = set(sys.stdlib_module_names) | set(importlib.metadata.packages_distributions()) - set(PACKAGES)
     direct = {path.stem if path.is_file() else path.name for package in PACKAGES for path in (ROOT / package).iterdir()
               if path.suffix == ".py" or (path.is_dir() and path.name != "__pycache__")}  # fmt: skip
-    assert {"run", "pose", "tasks"} <= direct
+    assert {"run", "data", "tasks"} <= direct
     assert not (direct - {"__init__"}) & taken
 
 
@@ -183,7 +183,7 @@ def test_a_file_is_read_in_one_sitting(module: str) -> None:
 
 
 def test_the_loop_is_one_screen() -> None:
-    assert len(files()["pretrain.loop"].read_text(encoding="utf-8").splitlines()) <= 140
+    assert len(files()["pretrain.train.loop"].read_text(encoding="utf-8").splitlines()) <= 140
 
 
 def is_entry(module: str) -> bool:
@@ -269,17 +269,17 @@ def plain_modules() -> set[str]:
 def test_all_the_rest_works_without_ray_and_mlflow_and_nothing_happens_at_import(tmp_path: Path) -> None:
     plain = plain_modules()
     held = {
-        "learner",
+        "train.learner",
         "encoders.tcn",
         "objectives.contrastive",
-        "pose.store",
-        "pose.windows",
-        "pose.features",
-        "checkpoint",
+        "data.store",
+        "data.windows",
+        "transforms.features",
+        "train.checkpoint",
         "config",
         "prepare",
     }
-    assert {f"pretrain.{name}" for name in held} | {"finetune.heads", "finetune.scores.metrics", "finetune.labels"} <= plain
+    assert {f"pretrain.{name}" for name in held} | {"finetune.heads", "finetune.metrics.frame_metrics", "finetune.labels.problems"} <= plain
     found = import_all(plain, ("ray", "mlflow"), tmp_path)
     assert found == {"failed": {}, "events": [], "changed": {}, "ray": []}
 

@@ -7,17 +7,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pretrain.arena import write
+from pretrain.arena.annotators import annotate, runs
+from pretrain.arena.motion import draw_scene
+from pretrain.arena.noise import watch
+from pretrain.arena.plan import by_task
+from pretrain.arena.statistics import BEHAVIOUR_FRAMES, BOUT_FRAMES, CLASS_FRAMES, SEQUENCE_FRAMES, TRANSITIONS
+from pretrain.arena.timeline import ACTS, draw_timeline
+from pretrain.arena.write import ANNOTATORS, BEHAVIOURS, CLASSES, Annotator, Recording, Timeline, simulate, truth
+from pretrain.data.schema import CALMS21
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.pose import arena
-from pretrain.pose.arena import ANNOTATORS, BEHAVIOURS, CLASSES, Annotator, Recording, Timeline, simulate, truth
-from pretrain.pose.schema import CALMS21
-from pretrain.pose.simulation.annotators import annotate, runs
-from pretrain.pose.simulation.motion import draw_scene
-from pretrain.pose.simulation.noise import watch
-from pretrain.pose.simulation.plan import by_task
-from pretrain.pose.simulation.statistics import BEHAVIOUR_FRAMES, BOUT_FRAMES, CLASS_FRAMES, SEQUENCE_FRAMES, TRANSITIONS
-from pretrain.pose.simulation.timeline import ACTS, draw_timeline
-from pretrain.pose.store import Store
 
 ATTACK, INVESTIGATION, MOUNT, OTHER = range(4)
 
@@ -54,7 +54,7 @@ def step_px(point_TMK, frames=5):
 
 class TestDeterminism:
     def test_a_recording_follows_from_its_fields_alone(self):
-        plan = arena.recordings(20_000, seed=3)
+        plan = write.recordings(20_000, seed=3)
         alone, labels = simulate(plan[-1])
         for other in plan[-3:]:
             again, labels_again = simulate(other)
@@ -63,12 +63,12 @@ class TestDeterminism:
         np.testing.assert_array_equal(labels[0].frames, labels_again[0].frames)
 
     def test_another_seed_gives_other_animals(self):
-        first, second = (simulate(arena.recordings(20_000, seed=seed)[0])[0] for seed in (0, 1))
+        first, second = (simulate(write.recordings(20_000, seed=seed)[0])[0] for seed in (0, 1))
         size = min(len(first.position_TMKX), len(second.position_TMKX))
         assert np.nanmean(np.abs(first.position_TMKX[:size] - second.position_TMKX[:size])) > 50
 
     def test_no_two_recordings_of_an_arena_are_alike(self):
-        for plan in (arena.recordings(), arena.official_recordings()):
+        for plan in (write.recordings(), write.official_recordings()):
             assert len({held.seed for held in plan}) == len({held.name for held in plan}) == len(plan)
 
     def test_losing_points_changes_no_point_that_is_left(self):
@@ -79,7 +79,7 @@ class TestDeterminism:
 
     def test_it_is_made_one_recording_at_a_time(self):
         plan = iter([Recording(name="a", frames=50, seed=1), Recording(name="b", frames=50, seed=2)])
-        videos = arena.arena(plan)
+        videos = write.arena(plan)
         assert next(videos)[0].name == "a"
         assert next(plan).name == "b"  # nobody had asked for it yet
 
@@ -87,7 +87,7 @@ class TestDeterminism:
 @pytest.fixture(scope="module")
 def official_truth():
     """Truth and labels of Task 1 with the real frame counts, by split."""
-    plan = [held for held in arena.official_recordings(0) if held.task == "classic_classification"]
+    plan = [held for held in write.official_recordings(0) if held.task == "classic_classification"]
     return {split: [truth(held) for held in plan if held.split == split] for split in ("train", "test")}
 
 
@@ -144,7 +144,7 @@ class TestTimeline:
         assert np.mean(np.array(before["chase"]) == ATTACK) > 0.5  # a chase foretells an attack, mostly
 
     def test_rare_behaviours_are_as_rare_as_in_the_real_data(self):
-        plan = arena.official_recordings(0)
+        plan = write.official_recordings(0)
         for (behaviour, split), (shown, frames) in BEHAVIOUR_FRAMES.items():
             mine = [truth(held) for held in plan if held.behaviour == behaviour and held.split == split]
             found = np.concatenate([timeline.shows(behaviour) for timeline in mine])
@@ -399,14 +399,14 @@ class TestAnnotators:
 class TestPlan:
     @pytest.mark.parametrize("frames", [15_000, 60_000, 61_234, 700_000])
     def test_frames_add_up_and_over_half_is_unlabelled(self, frames):
-        plan = arena.recordings(frames)
+        plan = write.recordings(frames)
         assert sum(held.frames for held in plan) == frames
         assert sum(held.frames for held in plan if not held.task) > (0.3 if frames < 60_000 else 0.55) * frames
 
     @pytest.mark.parametrize(("frames", "seed"), [(60_000, 0), (60_000, 1), (60_000, 2), (60_000, 3), (15_000, 11)])
     def test_every_class_is_in_train_and_test_of_every_task(self, frames, seed):
         seen = set()
-        for (task, annotator, behaviour, split), held in by_task(arena.recordings(frames, seed)):
+        for (task, annotator, behaviour, split), held in by_task(write.recordings(frames, seed)):
             if not task:
                 continue
             labels = [simulate(recording)[1][0] for recording in held]
@@ -422,7 +422,7 @@ class TestPlan:
         assert len(seen) == 2 * (1 + 5 + 7)
 
     def test_the_official_plan_has_the_true_frame_counts(self):
-        plan = arena.official_recordings()
+        plan = write.official_recordings()
         frames = {key: (len(held), sum(recording.frames for recording in held)) for key, held in by_task(plan)}
         assert frames["classic_classification", "0", "", "train"] == (70, 507_738)
         assert frames["classic_classification", "0", "", "test"] == (19, 262_107)
@@ -437,7 +437,7 @@ class TestPlan:
         assert sorted({held.part for held in unlabelled}) == [1, 2, 3, 4]
 
     def test_names_and_groups_are_the_official_ones(self):
-        plan = arena.official_recordings()
+        plan = write.official_recordings()
         held = {recording.name: recording for recording in plan}
         assert held["task1/train/mouse001_task1_annotator1"].group == "annotator-id_0"
         assert held["task1/test/mouse071_task1_annotator1"].split == "test"
@@ -447,25 +447,25 @@ class TestPlan:
         assert any(name.startswith("task3/whiterearing/train/") for name in held)
 
     def test_sequences_are_as_long_as_real_ones(self):
-        lengths = [held.frames for held in arena.official_recordings(0) if held.name.startswith("task1/train")]
+        lengths = [held.frames for held in write.official_recordings(0) if held.name.startswith("task1/train")]
         np.testing.assert_allclose(np.quantile(lengths, [0.25, 0.5, 0.75]), SEQUENCE_FRAMES["train"][2:5], rtol=0.4)
 
     def test_what_cannot_be_made_is_refused(self):
         with pytest.raises(BadInput, match="15,000 or more"):
-            arena.recordings(500)
+            write.recordings(500)
         with pytest.raises(BadInput, match=r"missing points is 1\.5"):
-            arena.recordings(missing=1.5)
+            write.recordings(missing=1.5)
         with pytest.raises(BadInput, match="282 videos"):
-            arena.official_recordings(10)
+            write.official_recordings(10)
         with pytest.raises(BadInput, match=r"too few(.|\n)*seed is -1(.|\n)*missing points is 2"):
-            arena.recordings(10, -1, missing=2)
+            write.recordings(10, -1, missing=2)
 
 
 class TestStore:
     def test_the_whole_arena_goes_into_a_store(self, tmp_path):
         told = []
-        arena.write_arena(tmp_path / "store", frames=15_000, seed=4, progress=lambda done, of: told.append((done, of)))
-        store, plan = Store(tmp_path / "store"), arena.recordings(15_000, seed=4)
+        write.write_arena(tmp_path / "store", frames=15_000, seed=4, progress=lambda done, of: told.append((done, of)))
+        store, plan = Store(tmp_path / "store"), write.recordings(15_000, seed=4)
         assert store.frames == 15_000
         assert store.schema == CALMS21
         assert "simulated" in store.origin
@@ -482,7 +482,7 @@ class TestStore:
         assert sum(len(rows) for rows in files.values()) == sum(bool(held.task) for held in plan)
 
     def test_a_plan_of_ones_own(self, tmp_path):
-        arena.write_arena(tmp_path / "store", plan=[Recording(name="mine", frames=300, seed=9)])
+        write.write_arena(tmp_path / "store", plan=[Recording(name="mine", frames=300, seed=9)])
         assert json.loads((tmp_path / "store" / "store.json").read_text())["frames"] == 300
 
     def test_nothing_is_left_of_an_arena_that_was_broken_off(self, tmp_path):
@@ -490,12 +490,12 @@ class TestStore:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            arena.write_arena(tmp_path / "store", frames=15_000, progress=stop)
+            write.write_arena(tmp_path / "store", frames=15_000, progress=stop)
         assert list(tmp_path.iterdir()) == []
         (tmp_path / "store").mkdir()
         (tmp_path / "store" / "mine.txt").write_text("keep")
         with pytest.raises(BadInput, match="already holds"):
-            arena.write_arena(tmp_path / "store", frames=15_000)
+            write.write_arena(tmp_path / "store", frames=15_000)
         assert (tmp_path / "store" / "mine.txt").read_text() == "keep"
 
 

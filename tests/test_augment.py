@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from worlds import MICE, RATS, rows_of, windows_of
 
-from pretrain.draws import Draws
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
-from pretrain.pose.augment import Augment
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
+from pretrain.transforms.augment import Augment
 
 MANY = windows_of(MICE, batch=600, frames=16, missing=0.1)
 WHOLE = windows_of(MICE, batch=200, frames=16, missing=0.0)

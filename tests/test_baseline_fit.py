@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from finetune.labels import Problem
+from finetune.labels.problems import Problem
 from finetune.paper.baselines import Baseline, build_baseline
 from finetune.paper.dense import label_every_frame
 from finetune.paper.fit import Phase, Start, label_steps, label_videos, phase_steps, train_network

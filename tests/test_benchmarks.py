@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain import programs
+from pretrain.data.schema import CALMS21
+from pretrain.data.store import Store
+from pretrain.data.windows import FrameBuffer, Lanes, chunk_offset
 from pretrain.errors import BadInput
-from pretrain.pose.schema import CALMS21
-from pretrain.pose.store import Store
-from pretrain.pose.windows import FrameBuffer, Lanes, chunk_offset
+from pretrain.transforms import programs
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks"
@@ -194,7 +194,7 @@ def test_the_training_step_is_measured_beside_a_lisbet_that_answers(tmp_path: Pa
 
 def test_the_published_model_learns_and_leaves_its_approximators() -> None:
     torch.manual_seed(0)
-    training = bench("treba_steps").Training(2_048, batch=16)
+    training = bench("rivals.treba_steps").Training(2_048, batch=16)
     fixed = [weight.clone() for weight in training.model.approximate.parameters()]
     losses = [training().item() / 16 for _ in range(24)]
     assert sum(losses[-4:]) < sum(losses[:4]) - 4 * 50  # nats a trajectory
@@ -202,7 +202,7 @@ def test_the_published_model_learns_and_leaves_its_approximators() -> None:
 
 
 def test_the_published_model_sees_a_trajectory_and_a_copy_that_is_moved_as_one() -> None:
-    treba = bench("treba_steps")
+    treba = bench("rivals.treba_steps")
     training = treba.Training(4_096, batch=64)
     assert training.windows == 2 * training.batch
     recorded = training._position[:64]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.scores.bouts import bouts, match, score_bouts
-from finetune.scores.frames import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.metrics.bouts import bouts, match, score_bouts
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")

@@ -10,10 +10,10 @@ import pytest
 from scipy.special import expit, softmax
 from sklearn.metrics import f1_score, log_loss
 
-from finetune.after.calibrate import Temperature, expected_calibration_error, from_dict
-from finetune.after.thresholds import Thresholds
-from finetune.scores.frames import UNLABELLED, decide
-from finetune.scores.metrics import frame_f1, score
+from finetune.labels.frame_labels import UNLABELLED, decide
+from finetune.metrics.frame_metrics import frame_f1, score
+from finetune.postprocess.calibrate import Temperature, expected_calibration_error, from_dict
+from finetune.postprocess.thresholds import Thresholds
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")

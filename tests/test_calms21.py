@@ -20,16 +20,16 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from pretrain.data.schema import Video
 from pretrain.errors import BadInput
-from pretrain.pose.annotations import Labels
-from pretrain.pose.calms21 import FEATURES, count_differences, download, find_sources, read, total_bytes, write_official
-from pretrain.pose.official import download as calms21_download
-from pretrain.pose.official import sequences as calms21_json
-from pretrain.pose.official import text as calms21_text
-from pretrain.pose.official.counts import BEHAVIORS, CLASSES, CLASSIC, EXPECTED_FRAMES, NEW_BEHAVIORS, STYLES
-from pretrain.pose.official.download import Archive
-from pretrain.pose.official.sources import opened
-from pretrain.pose.schema import Video
+from pretrain.readers.annotations import Labels
+from pretrain.readers.calms21 import download as calms21_download
+from pretrain.readers.calms21 import json_stream as calms21_text
+from pretrain.readers.calms21 import sequences as calms21_json
+from pretrain.readers.calms21.download import Archive
+from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSES, CLASSIC, EXPECTED_FRAMES, NEW_BEHAVIORS, STYLES
+from pretrain.readers.calms21.read import FEATURES, count_differences, download, find_sources, read, total_bytes, write_official
+from pretrain.readers.calms21.sources import opened
 
 VOCAB = {"attack": 0, "investigation": 1, "mount": 2, "other": 3}
 NAME = "task1/train/mouse001_task1_annotator1"
@@ -245,7 +245,7 @@ def test_a_sequence_longer_than_memory_allows_is_refused(tmp_path: Path, monkeyp
 
 MEMORY = """
 import resource, sys
-from pretrain.pose.calms21 import find_sources, read
+from pretrain.readers.calms21.read import find_sources, read
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 frames = sum(len(video.position_TMKX) for video, _ in read(find_sources(sys.argv[1])))
 print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

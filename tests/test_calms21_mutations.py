@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pretrain.data.schema import Video
 from pretrain.errors import BadInput
-from pretrain.pose.annotations import Labels
-from pretrain.pose.calms21 import FEATURES, find_sources, read
-from pretrain.pose.official import text as calms21_text
-from pretrain.pose.schema import Video
+from pretrain.readers.annotations import Labels
+from pretrain.readers.calms21 import json_stream as calms21_text
+from pretrain.readers.calms21.read import FEATURES, find_sources, read
 
 COUNT = int(os.environ.get("ETHORAY_MUTATIONS", "400"))
 FRAMES = 6

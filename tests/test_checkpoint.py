@@ -13,10 +13,10 @@ import pytest
 import torch
 from worlds import MICE, RATS, embedder_of, windows_of
 
-from pretrain.checkpoint import find_encoder, load_encoder, load_state, save_encoder, save_state
 from pretrain.components import names
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
+from pretrain.train.checkpoint import find_encoder, load_encoder, load_state, save_encoder, save_state
 
 WINDOWS = windows_of(MICE, batch=3, frames=24)
 

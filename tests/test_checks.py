@@ -11,18 +11,18 @@ import pytest
 from worlds import MICE, RATS, line, marked_store, stiff
 
 from pretrain import prepare
+from pretrain.arena import noise
+from pretrain.arena.motion import draw_scene
+from pretrain.arena.noise import watch
+from pretrain.arena.timeline import draw_timeline
+from pretrain.data import store_writer as stores
+from pretrain.data.schema import Float, Schema, Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose import oddities
-from pretrain.pose import store_writer as stores
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.checks import describe, report
-from pretrain.pose.schema import Float, Schema, Video
-from pretrain.pose.simulation import noise
-from pretrain.pose.simulation.motion import draw_scene
-from pretrain.pose.simulation.noise import watch
-from pretrain.pose.simulation.timeline import draw_timeline
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.quality import jumps_and_swaps
+from pretrain.quality.check import describe, report
+from pretrain.readers.annotations import Labels, write_labels
 
 FRAMES = 300
 BODY_PX = 88.0  # of the stiff mouse: nose to tail base
@@ -46,13 +46,13 @@ def store_of(folder: Path, *positions: Float, schema: Schema = MICE, labels: lis
 def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "CHUNK_FRAMES", request.param)
     monkeypatch.setattr(stores, "PART_BYTES", 30_000)
-    monkeypatch.setattr(oddities, "_BLOCK_FRAMES", 7 if request.param == 16 else 16_384)
+    monkeypatch.setattr(jumps_and_swaps, "_BLOCK_FRAMES", 7 if request.param == 16 else 16_384)
 
 
 @pytest.mark.usefixtures("chunked")
 def test_jumps_are_those_that_were_made(tmp_path: Path) -> None:
     position = couple()
-    limit = BODY_PX * oddities.JUMP_BODIES_PER_S / MICE.fps
+    limit = BODY_PX * jumps_and_swaps.JUMP_BODIES_PER_S / MICE.fps
     position[100, 0, 2, 1] += limit + 3  # there and back: two frames
     position[160:, 1, 6, 0] += limit + 3  # there for good: one
     position[200, 1, 3, 0] += limit - 3  # fast, but not a jump
@@ -117,7 +117,7 @@ def test_swaps_of_the_arena_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
             named.extend((int(video[1:]), first_frame + int(t)) for t in np.flatnonzero(odd_T))
 
     store = store_of(tmp_path / "s", *made)
-    monkeypatch.setattr(oddities.Oddities, "_name", name)
+    monkeypatch.setattr(jumps_and_swaps.Oddities, "_name", name)
     describe(store)
     happened, found = set().union(*truth), set(named)
     assert len(happened) >= 60, "the world has too few swaps"

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from worlds import MICE, learner_of, windows_of
 
-from pretrain.collapse import alignment, effective_rank, signs_of_collapse, spread, uniformity
-from pretrain.draws import Draws
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose
 from pretrain.objectives import View
-from pretrain.pose.windows import Pose
+from pretrain.train.collapse_metrics import alignment, effective_rank, signs_of_collapse, spread, uniformity
 
 NAMES = {"alignment", "uniformity", "effective_rank", "spread_mean", "spread_least"}
 

@@ -16,14 +16,16 @@ import pytest
 from worlds import MICE, RATS, embedder_of, marked_store, wander_store, windows_of
 
 from finetune import run as tuning
-from pretrain import launch, places, prepare
+from pretrain import prepare
 from pretrain import run as pretraining
-from pretrain.checkpoint import save_encoder
 from pretrain.config import Recipe, Scale
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import Labels, write_labels
+from pretrain.runs import paths
+from pretrain.train import driver
+from pretrain.train.checkpoint import save_encoder
 
 ROOT = Path(__file__).parent.parent
 MAINS = {"prepare": prepare.main, "pretrain": pretraining.main, "finetune": tuning.main}
@@ -37,15 +39,15 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*args: object, **more: object) -> None:
         pytest.fail("Ray was started before the input was checked")
 
-    monkeypatch.setattr(launch.ray, "init", started)
-    monkeypatch.setattr(launch.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(driver.ray, "init", started)
+    monkeypatch.setattr(driver.ray, "is_initialized", lambda: False)
 
 
 @pytest.fixture
 def ray_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is refused once the machines were found to be large enough, and before anything runs on them."""
-    monkeypatch.setattr(launch.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(launch.ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(driver.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 8.0})
 
 
 @pytest.fixture(scope="module")
@@ -349,10 +351,10 @@ def test_a_head_that_does_not_answer(given: Path, monkeypatch: pytest.MonkeyPatc
     def nobody(*args: object, **more: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(launch.ray, "init", nobody)
+    monkeypatch.setattr(driver.ray, "init", nobody)
     with (
         pytest.raises(BadInput, match=r"no Ray answers at ray://nobody:1.*ray start --head"),
-        launch.cluster(Scale(address="ray://nobody:1"), cpus_wanted=2),
+        driver.cluster(Scale(address="ray://nobody:1"), cpus_wanted=2),
     ):
         pass
 
@@ -367,10 +369,10 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
         asked.set()
         return "opened"
 
-    monkeypatch.setattr(launch.ray, "init", start)
-    monkeypatch.setattr(launch.ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(launch.ray, "shutdown", lambda: ended.append(True))
-    with launch.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=work) as found:
+    monkeypatch.setattr(driver.ray, "init", start)
+    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(driver.ray, "shutdown", lambda: ended.append(True))
+    with driver.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=work) as found:
         assert (found, ended) == ("opened", [])
     assert ended == [True]
 
@@ -378,7 +380,7 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
         asked.set()
         raise BadInput("no such address")
 
-    with pytest.raises(BadInput, match="no such address"), launch.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=fails):
+    with pytest.raises(BadInput, match="no such address"), driver.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=fails):
         pytest.fail("the work began")
     assert ended == [True, True]
 
@@ -386,18 +388,18 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
 def test_where_the_machine_is_too_small_nothing_is_done(given: Path) -> None:
     with (
         pytest.raises(BadInput, match="this machine"),
-        launch.cluster(Scale(cpus=1), cpus_wanted=2, meanwhile=lambda: pytest.fail("it was begun")),
+        driver.cluster(Scale(cpus=1), cpus_wanted=2, meanwhile=lambda: pytest.fail("it was begun")),
     ):
         pass
 
 
 def test_arithmetic_agrees_with_the_deal(given: Path) -> None:
-    from pretrain.pose.windows import Lanes
+    from pretrain.data.windows import Lanes
 
     store = Store(given / "mice")
     for window, batch in ((7, 4), (64, 3), (1000, 8)):
         recipe = Recipe(encoder={"name": "tcn"}, objective={"name": "contrastive"}, window=window, batch=batch, epochs=3)
-        sums = launch.arithmetic(recipe, Scale(), store)
+        sums = driver.arithmetic(recipe, Scale(), store)
         lanes = Lanes.deal(store.chunks, window=window, batch=batch, seed=0)
         assert (sums["windows_per_epoch"], sums["steps_per_epoch"], sums["steps"]) == (len(lanes), lanes.steps, 3 * lanes.steps)
 
@@ -479,10 +481,10 @@ def test_the_exit_status_of_the_real_process(
 @pytest.mark.slow
 def test_the_default_store_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ETHORAY_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(places, "DEFAULT_FRAMES", 15_000)
-    first = places.default_store()
+    monkeypatch.setattr(paths, "DEFAULT_FRAMES", 15_000)
+    first = paths.default_store()
     assert Store(first).frames == 15_000
     made = (Path(first) / "store.json").stat().st_mtime_ns
-    assert places.default_store() == first
+    assert paths.default_store() == first
     assert (Path(first) / "store.json").stat().st_mtime_ns == made
     assert [path.name for path in Path(first).parent.iterdir()] == [Path(first).name], "something was left beside it"

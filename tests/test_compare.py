@@ -11,14 +11,14 @@ import pytest
 import finetune.compare
 import finetune.run
 from finetune.compare import write
-from pretrain import places
+from pretrain.runs import paths
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_comparison_is_a_table_of_runs(ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "compared"
-    words = ["--data", places.default_store(), "--tasks", "classic_classification", "--encoders", "handmade", "--videos", "1", "--modes",
+    words = ["--data", paths.default_store(), "--tasks", "classic_classification", "--encoders", "handmade", "--videos", "1", "--modes",
              "frozen", "permuted", "trained", "--out", str(out), "--frozen-set", "trials=1", "seeds=1", "steps=40", "after=0"]  # fmt: skip
     finetune.compare.main(words)
     with (out / "table.csv").open(encoding="utf-8") as file:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from worlds import FEATURES, SKELETONS, embedder_of, learner_of, rows_of, windows_of
 
 from pretrain.components import find, names, settings_of
-from pretrain.draws import Draws
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.encoders import AbstractEncoder, Embedder, build_embedder
 from pretrain.errors import BadInput
-from pretrain.learner import Learner
 from pretrain.objectives import AbstractObjective, Loss, View
-from pretrain.pose.augment import Augment
-from pretrain.pose.windows import Pose, Windows
+from pretrain.train.learner import Learner
+from pretrain.transforms.augment import Augment
 
 ENCODERS, OBJECTIVES = names("pretrain.encoders"), names("pretrain.objectives")
 FRAMES = 48

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from worlds import MICE
 
-from pretrain.draws import Draws
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
 from pretrain.objectives import Loss, View
 from pretrain.objectives.contrastive import Contrastive, _Anchors
-from pretrain.pose.windows import Pose, Windows
 
 
 def windows_with(lengths: list[int], frames: int) -> Windows:

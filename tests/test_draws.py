@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pretrain.draws import Draws
+from pretrain.data.window_rng import Draws
 
 KEYS = torch.arange(4000, dtype=torch.int64) * 7_919_777_777_777 - 3
 

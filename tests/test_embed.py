@@ -12,16 +12,16 @@ import torch
 from worlds import MICE, wander
 
 import pretrain.embed
-from pretrain.checkpoint import save_encoder
-from pretrain.embedding import Components, embed_video
+from pretrain.data import feature_append
+from pretrain.data.feature_append import append_features
+from pretrain.data.sample import sample
+from pretrain.data.schema import Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import BadInput
-from pretrain.pose import feature_append
-from pretrain.pose.feature_append import append_features
-from pretrain.pose.sampling import sample
-from pretrain.pose.schema import Video
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.train.checkpoint import save_encoder
+from pretrain.train.embed_video import Components, embed_video
 
 VIDEOS = {"a b/1": 2_500, "c": 300, "d": 1_100}
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from finetune.paper.baselines import Baseline, build_baseline
 from finetune.paper.windows import Windows
-from pretrain import workers
+from pretrain import distributed
 from pretrain.components import names
+from pretrain.data.schema import CALMS21, Schema
 from pretrain.encoders import AbstractEncoder, build_embedder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._graph import edges, scales, steps_apart
@@ -30,8 +31,7 @@ from pretrain.encoders.lstm import LSTM
 from pretrain.encoders.msg3d import MSG3D
 from pretrain.encoders.self_attention import SelfAttention, attend_nearby
 from pretrain.errors import BadInput
-from pretrain.pose.features import GROUPS, Features
-from pretrain.pose.schema import CALMS21, Schema
+from pretrain.transforms.features import GROUPS, Features
 
 RATS = Schema.from_names(animals=("one", "two"), keypoints=("nose", "earL", "earR", "back", "tail"), fps=30.0, image_px=(640.0, 480.0))
 ALONE = Schema.from_names(animals=("one",), keypoints=("nose", "tail"), fps=30.0, image_px=(640.0, 480.0))
@@ -479,10 +479,10 @@ def one_step(rows: slice) -> dict[str, Tensor]:
         z = made(x[rows], valid[rows])
         aim = torch.randn(6, 30, made.dim, generator=torch.Generator().manual_seed(9))[rows]
         each = (z - aim).square().sum(-1)[valid[rows]]
-        loss = workers.mean_over_workers(each.sum(), torch.tensor(len(each)))
+        loss = distributed.mean_over_workers(each.sum(), torch.tensor(len(each)))
         loss.backward()
-        found[f"{name} loss"] = workers.mean(loss)
-        found |= {f"{name} {key}": workers.mean(weight.grad) for key, weight in made.named_parameters() if weight.grad is not None}
+        found[f"{name} loss"] = distributed.mean(loss)
+        found |= {f"{name} {key}": distributed.mean(weight.grad) for key, weight in made.named_parameters() if weight.grad is not None}
         found |= {f"{name} {key}": value.clone() for key, value in made.named_buffers()}
     return found
 

@@ -7,9 +7,9 @@ import torch
 from worlds import FEATURES, MICE, embedder_of, windows_of
 
 from pretrain.components import names
+from pretrain.data.windows import Pose, cover
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import BadInput
-from pretrain.pose.windows import Pose, cover
 
 WINDOWS = windows_of(MICE, batch=4, frames=40, seed=2, cut=(25,))
 

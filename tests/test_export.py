@@ -13,15 +13,15 @@ import pytest
 from worlds import MICE, RATS, wander, wander_store
 
 from pretrain import prepare
+from pretrain.data import store_writer as stores
+from pretrain.data.schema import Schema, Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose import store_writer as stores
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.calms21 import find_sources
-from pretrain.pose.export import read_labels
-from pretrain.pose.official.counts import BEHAVIORS, CLASSIC, EXPECTED_FRAMES, STYLES
-from pretrain.pose.schema import Schema, Video
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import Labels, write_labels
+from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSIC, EXPECTED_FRAMES, STYLES
+from pretrain.readers.calms21.read import find_sources
+from pretrain.readers.export import read_labels
 
 _ = -1
 
@@ -213,7 +213,7 @@ def test_the_full_arena_has_the_frames_of_the_release(tmp_path: Path, monkeypatc
         planned.extend(plan)
         return []
 
-    monkeypatch.setattr("pretrain.pose.official.write.write_official", write)
+    monkeypatch.setattr("pretrain.readers.calms21.write.write_official", write)
     monkeypatch.setattr(prepare.mice, "arena", made)
     monkeypatch.setattr(prepare, "OFFICIAL_BYTES", 0)
     prepare.main(["arena", "--as", "calms21-json", "--frames", "full", "--out", str(tmp_path / "files")])

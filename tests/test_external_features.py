@@ -10,20 +10,20 @@ import pytest
 import torch
 from worlds import wander, windows_of
 
-from finetune.material import embed, gather_poses
-from pretrain.checkpoint import load_encoder
+from finetune.fit.frames import embed, gather_poses
 from pretrain.config import Recipe, make
-from pretrain.draws import Draws
+from pretrain.data.sample import sample
+from pretrain.data.schema import CALMS21, Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Lanes, Pose
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
-from pretrain.learner import new_learner
-from pretrain.pose.augment import Augment
-from pretrain.pose.features import Features
-from pretrain.pose.sampling import sample
-from pretrain.pose.schema import CALMS21, Video
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
-from pretrain.pose.windows import Lanes, Pose
+from pretrain.train.checkpoint import load_encoder
+from pretrain.train.learner import new_learner
+from pretrain.transforms.augment import Augment
+from pretrain.transforms.features import Features
 
 FEW = {"groups": ["posture", "confidence"], "external": {"lights": 3, "sound": 1}}
 
@@ -76,7 +76,7 @@ def test_a_sample_brings_them_frame_by_frame(store: Store) -> None:
 @pytest.mark.ray
 @pytest.mark.parametrize("resident_bytes", [4e9, 0.0])
 def test_the_stream_brings_them_beside_their_own_frames(store: Store, ray_here: None, resident_bytes: float) -> None:
-    from pretrain.stream import FrameStream
+    from pretrain.data.ray_stream import FrameStream
 
     lanes = Lanes.deal(store.chunks, window=64, batch=4, seed=1)
     stream = FrameStream(store, lanes, resident_bytes=resident_bytes, features=("lights", "sound"))
@@ -159,7 +159,7 @@ def test_features_that_the_store_does_not_have_are_refused(store: Store, externa
 def test_a_run_pretrains_and_tunes_with_them(store: Store, ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import finetune.run
     import pretrain.run
-    from pretrain.pose.annotations import Labels, write_labels
+    from pretrain.readers.annotations import Labels, write_labels
 
     monkeypatch.setenv("ETHORAY_HOME", str(tmp_path))
     data = tmp_path / "store"

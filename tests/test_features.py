@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from worlds import BODY_KX, MICE, RATS, SKELETONS, line, pose_of, stiff, windows_of
 
+from pretrain.data.schema import Schema
+from pretrain.data.windows import Pose
 from pretrain.errors import BadInput
-from pretrain.pose.features import GROUPS, Features
-from pretrain.pose.planes import planes
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose
+from pretrain.transforms.features import GROUPS, Features
+from pretrain.transforms.planes import planes
 
 UNIT = 1000.0  # of the columns of `measuring`, so that nothing is clipped
 

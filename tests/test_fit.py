@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.fit import fit, one_number, score_problems
+from finetune.fit.fit import fit, one_number, score_problems
+from finetune.fit.frames import Material
+from finetune.fit.losses import class_weights
+from finetune.fit.window_sampler import WindowDraw
 from finetune.heads import build_head
-from finetune.labels import Problem, draw_budget
-from finetune.losses import class_weights
-from finetune.material import Material
-from finetune.sampling import WindowDraw
-from finetune.scores.frames import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem, draw_budget
 from finetune.settings import TASKS, Tuning
 from pretrain.components import names
 from pretrain.config import read

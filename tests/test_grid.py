@@ -12,18 +12,19 @@ import pytest
 import torch
 
 import finetune.grid
+from finetune.compare_objectives.cell import Cell, Judges, work
+from finetune.compare_objectives.table import write_table
+from finetune.fit.frames import gather_poses
 from finetune.grid import BY_HAND, RANDOM
-from finetune.grid_cell import Cell, Judges, work
-from finetune.grid_report import write_table
-from finetune.labels import hold_out, problems
-from finetune.material import gather_poses
+from finetune.labels.problems import hold_out, problems
 from finetune.settings import Tuning
-from pretrain import alone, places
-from pretrain.alone import InMemory, Training, learn_alone
 from pretrain.config import RECIPES, Recipe, read
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.learner import new_learner
-from pretrain.pose.store import Store
+from pretrain.runs import paths
+from pretrain.train import in_memory
+from pretrain.train.in_memory import InMemory, Training, learn_alone
+from pretrain.train.learner import new_learner
 
 TASK = "classic_classification"
 
@@ -34,7 +35,7 @@ def small(name: str = "contrastive", **changed: object) -> Recipe:
 
 @pytest.fixture(scope="module")
 def store(own_places: None) -> Store:
-    return Store(places.default_store())
+    return Store(paths.default_store())
 
 
 def test_an_epoch_in_memory_holds_every_frame_once(store: Store) -> None:
@@ -68,7 +69,7 @@ def test_a_step_follows_the_schedule_and_refuses_what_is_not_finite(store: Store
 
 def test_time_decides_how_many_steps_are_made_and_learning_is_learning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small()
-    monkeypatch.setattr(alone, "_cost", lambda *_: 0.5)
+    monkeypatch.setattr(in_memory, "_cost", lambda *_: 0.5)
     embedder, about = learn_alone(recipe, store, seconds=30.0)
     assert (about["steps"], about["windows"], about["frames"]) == (60, 60 * 8, 60 * 8 * 64)
     _, short = learn_alone(recipe, store, seconds=0.5)
@@ -81,7 +82,7 @@ def test_what_a_step_costs_leaves_the_learner_alone(store: Store) -> None:
     recipe = small()
     learner, ticks = new_learner(recipe, store), iter([10.0, 18.0])
     before = {name: weight.clone() for name, weight in learner.state_dict().items()}
-    assert alone._cost(recipe, learner, InMemory(store, recipe), lambda: next(ticks)) == 8.0 / alone.TIMED
+    assert in_memory._cost(recipe, learner, InMemory(store, recipe), lambda: next(ticks)) == 8.0 / in_memory.TIMED
     assert all(torch.equal(weight, before[name]) for name, weight in learner.state_dict().items())
 
 
@@ -96,8 +97,8 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
     assert not {name for part, held in parts for name in part.train if name in held}
     cell = Cell(column=RANDOM, row="tcn", recipe=small(), learns=False)
     shares = []
-    original = finetune.grid_cell.fit
-    monkeypatch.setattr(finetune.grid_cell, "fit", lambda *a, **k: (shares.append(a[2].encoder_lr_share), original(*a, **k))[1])
+    original = finetune.compare_objectives.cell.fit
+    monkeypatch.setattr(finetune.compare_objectives.cell, "fit", lambda *a, **k: (shares.append(a[2].encoder_lr_share), original(*a, **k))[1])
     poses = gather_poses(store, sorted({name for problem in found for name in (*problem.train, *problem.test)}))
     result = work(cell, store, poses, judges, seconds=1.0)
     assert set(result["modes"]) == {"probe", "tuned", "permuted"}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import places
+from pretrain.runs import paths
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -61,7 +61,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
 
 @pytest.fixture(scope="module")
 def arena(own_places: None) -> str:
-    return places.default_store()
+    return paths.default_store()
 
 
 @pytest.mark.ray

@@ -10,11 +10,11 @@ import pytest
 import torch
 from worlds import MICE, stiff
 
-from finetune.labels import Problem
-from finetune.material import Material
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
 from finetune.paper.joint_fit import annotators_of, epoch_steps, fit_member, footage, label_steps, layers_of, unlabelled_videos
 from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
-from finetune.scores.frames import UNLABELLED
 from pretrain.errors import BadInput
 
 FOUR = ("attack", "investigation", "mount", "other")

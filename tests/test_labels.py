@@ -7,12 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.labels import ELSEWHERE, Problem, draw_budget, hold_out, permuted, problems, refuse_unfit, tasks, with_some_test, with_test_of
+from finetune.labels.problems import (
+    ELSEWHERE,
+    Problem,
+    draw_budget,
+    hold_out,
+    permuted,
+    problems,
+    refuse_unfit,
+    tasks,
+    with_some_test,
+    with_test_of,
+)
+from pretrain.data.schema import CALMS21, Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose.annotations import UNLABELLED, Labels, write_labels
-from pretrain.pose.schema import CALMS21, Video
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import UNLABELLED, Labels, write_labels
 
 CLASSES = ("attack", "other")
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from finetune.fit import fit, score_problems
-from finetune.labels import Problem
-from finetune.losses import Loss, binary_cross_entropy, binary_focal, blurred, cross_entropy, focal, log_priors, refuse_weights
-from finetune.material import Material
-from finetune.sampling import WindowDraw
-from finetune.scores.frames import UNLABELLED
+from finetune.fit.fit import fit, score_problems
+from finetune.fit.frames import Material
+from finetune.fit.losses import Loss, binary_cross_entropy, binary_focal, blurred, cross_entropy, focal, log_priors, refuse_weights
+from finetune.fit.window_sampler import WindowDraw
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
 from finetune.settings import TASKS, Tuning
 from pretrain.config import read
 from pretrain.errors import BadInput

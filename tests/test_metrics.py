@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from finetune.scores.frames import UNLABELLED, decide, rest_class
-from finetune.scores.metrics import ClassScores, Scores, frame_f1, mean_over_problems, over_seeds, score
+from finetune.labels.frame_labels import UNLABELLED, decide, rest_class
+from finetune.metrics.frame_metrics import ClassScores, Scores, frame_f1, mean_over_problems, over_seeds, score
 from pretrain.errors import BadInput
-from pretrain.pose import annotations
+from pretrain.readers import annotations
 
 MICE = ("attack", "investigation", "mount", "other")
 

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from worlds import MICE, RATS, embedder_of, line, pose_of, rows_of, wander, windows_of
 
-from pretrain import programs, workers
+from pretrain import distributed
 from pretrain.components import build
-from pretrain.draws import Draws
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
-from pretrain.learner import Learner
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._actions import Actions, shares_below
 from pretrain.objectives._program_losses import Heads, class_surprise, supervised_contrastive
@@ -32,9 +33,9 @@ from pretrain.objectives.cpc import CPC
 from pretrain.objectives.masked import Masked
 from pretrain.objectives.multi_timescale import MultiTimescale
 from pretrain.objectives.task_programming import TaskProgramming
-from pretrain.pose.augment import Augment
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
+from pretrain.train.learner import Learner
+from pretrain.transforms import programs
+from pretrain.transforms.augment import Augment
 
 D = 8
 
@@ -654,18 +655,18 @@ JOINED = windows_of(MICE, batch=BATCH, frames=40, seed=1, cut=(30, 2, 0))
 
 def learn() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
     """Loss and gradient of every mode, from this worker's rows."""
-    share = BATCH // workers.count()
-    windows = rows_of(JOINED, slice(workers.rank() * share, (workers.rank() + 1) * share))
+    share = BATCH // distributed.count()
+    windows = rows_of(JOINED, slice(distributed.rank() * share, (distributed.rank() + 1) * share))
     found = {}
     for mode, spec in MODES.items():
         embedder = embedder_of(MICE, "tcn", JOINED.pose)
         objective = build("pretrain.objectives", spec, AbstractObjective, embedder.dim, MICE)
         objective.fit(JOINED.pose)
         learner = Learner(embedder, objective, Augment(mirror=0.5, drop_points=0.1), precision="float32")
-        model = nn.parallel.DistributedDataParallel(learner) if workers.count() > 1 else learner
+        model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
         loss = model(windows)
         loss.total.backward()
-        found[mode] = workers.mean(loss.total), {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
+        found[mode] = distributed.mean(loss.total), {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 
 STEPS = """
 import ctypes, resource, torch
-from pretrain.own_process import settle
+from pretrain.train.torch_setup import settle
 if {settled}:
     settle({threads})
 

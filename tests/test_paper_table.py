@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.labels import problems
+from finetune.labels.problems import problems
+from finetune.metrics.frame_metrics import over_seeds, score
 from finetune.paper.report import Said, compare_with, lines_of, write_table
 from finetune.paper.table import PAPER, about_data, choose_rows, read_published, read_rows, read_settings
 from finetune.paper.work import restored
-from finetune.scores.metrics import over_seeds, score
+from pretrain.arena.write import write_arena
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.pose.arena import write_arena
-from pretrain.pose.store import Store
 
 TASKS = ["classic_classification", "annotation_style_transfer", "new_behaviors"]
 

@@ -13,22 +13,22 @@ from reader_files import World, write_npz
 from worlds import MICE, embedder_of, wander, wander_store
 
 import finetune.predict
-from finetune.after.calibrate import Temperature
-from finetune.after.learn import After
-from finetune.after.smooth import MinimumBout, Moving
-from finetune.after.thresholds import Thresholds
 from finetune.heads import build_head
-from finetune.labelling.ethograms import picture, summary, summary_table
-from finetune.labelling.ready_model import as_tensors, open_model
-from finetune.labelling.writers import FORMATS, Ethogram
-from finetune.labels import Problem
-from finetune.model_folder import load_afters, load_model, save_model
+from finetune.inference.ethograms import picture, summary, summary_table
+from finetune.inference.model import as_tensors, open_model
+from finetune.inference.writers import FORMATS, Ethogram
+from finetune.labels.problems import Problem
+from finetune.postprocess.calibrate import Temperature
+from finetune.postprocess.learn import After
+from finetune.postprocess.smooth import MinimumBout, Moving
+from finetune.postprocess.thresholds import Thresholds
 from finetune.predict import main
-from pretrain.embedding import embed_video
+from finetune.report.model_folder import load_afters, load_model, save_model
+from pretrain.data.windows import Pose
 from pretrain.errors import BadInput, exit_status
-from pretrain.pose.annotations import UNLABELLED
-from pretrain.pose.label_formats import read_label_files
-from pretrain.pose.windows import Pose
+from pretrain.readers.annotations import UNLABELLED
+from pretrain.readers.find_labels import read_label_files
+from pretrain.train.embed_video import embed_video
 
 PLAIN: dict[str, object] = {"edges": None, "mirror_pairs": None, "axis": None}
 """Of a file that says nothing of bones."""

@@ -15,21 +15,21 @@ from test_fit import CLASSES, problem, world
 from test_labels import still
 
 import finetune.run
-from finetune.after.calibrate import Temperature
-from finetune.after.learn import After, Learned
-from finetune.after.smooth import Moving
-from finetune.fit import score_problems
-from finetune.labels import Problem
-from finetune.material import Material
-from finetune.predictions import write_predictions
-from finetune.report import more_lines
-from finetune.scores.agreement import agreement, between_annotators, same_recordings
-from finetune.scores.beyond_frames import beyond, beyond_metrics, mean_of
-from finetune.scores.frames import UNLABELLED
-from finetune.scores.metrics import over_seeds
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.schema import CALMS21
-from pretrain.pose.store_writer import StoreWriter
+from finetune.fit.fit import score_problems
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
+from finetune.metrics.frame_metrics import over_seeds
+from finetune.postprocess.calibrate import Temperature
+from finetune.postprocess.learn import After, Learned
+from finetune.postprocess.smooth import Moving
+from finetune.report.annotator_agreement import agreement, between_annotators, same_recordings
+from finetune.report.extended_scores import beyond, beyond_metrics, mean_of
+from finetune.report.figures import more_lines
+from finetune.report.predictions import write_predictions
+from pretrain.data.schema import CALMS21
+from pretrain.data.store_writer import StoreWriter
+from pretrain.readers.annotations import Labels, write_labels
 
 
 def guesses(asked: Problem, *, seed: int) -> dict[str, np.ndarray]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from pretrain import prepare
+from pretrain.data.schema import Float
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.pose.export import read_labels
-from pretrain.pose.schema import Float
-from pretrain.pose.store import Store
-from pretrain.pose.unlike import Naming
+from pretrain.readers.export import read_labels
+from pretrain.readers.harmonise import Naming
 
 POINTS = ("nose", "neck", "tail")
 _ = -1

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from worlds import BODY_KX, MICE, RATS, line, pose_of, stiff, wander
 
-from pretrain import programs
-from pretrain.pose.animal import SPAN, Animal, length
-from pretrain.pose.landmarks import Landmarks
-from pretrain.pose.schema import Schema
+from pretrain.data.schema import Schema
+from pretrain.transforms import programs
+from pretrain.transforms.animal import SPAN, Animal, length
+from pretrain.transforms.landmarks import Landmarks
 
 FRAMES = 64
 INSIDE = slice(SPAN, -SPAN)

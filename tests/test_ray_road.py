@@ -17,16 +17,16 @@ import torch
 import yaml
 from worlds import MICE, frames_seen, marked_store, wander_store
 
-from pretrain import learner as learners
 from pretrain import run as entry
-from pretrain import stream as streams
-from pretrain.checkpoint import load_state
+from pretrain.data import ray_stream as streams
+from pretrain.data import store_writer as stores
+from pretrain.data.ray_stream import FrameStream
+from pretrain.data.sample import sample
+from pretrain.data.store import Store
+from pretrain.data.windows import Lanes, Pose, Windows
 from pretrain.errors import exit_status
-from pretrain.pose import store_writer as stores
-from pretrain.pose.sampling import sample
-from pretrain.pose.store import Store
-from pretrain.pose.windows import Lanes, Pose, Windows
-from pretrain.stream import FrameStream
+from pretrain.train import learner as learners
+from pretrain.train.checkpoint import load_state
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 

@@ -20,9 +20,9 @@ import pytest
 from reader_files import ANIMALS, KEYPOINTS, LABELS, TRACKERS, deeplabcut_rows, text_of, world, write_npz
 
 from pretrain.errors import BadInput
-from pretrain.pose.label_formats import read_label_files, recognise_labels
-from pretrain.pose.trackers import find_tracks, read_tracks, unpacked
-from pretrain.pose.tracks import Tracks, conform
+from pretrain.readers.find_labels import read_label_files, recognise_labels
+from pretrain.readers.find_tracks import find_tracks, read_tracks, unpacked
+from pretrain.readers.tracks import Tracks, conform
 
 h5py = pytest.importorskip("h5py", reason="needs the extra: pip install 'ethoray[trackers]'")
 MUTATIONS = int(os.environ.get("ETHORAY_MUTATIONS", "150"))

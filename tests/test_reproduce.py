@@ -13,18 +13,18 @@ import torch
 from recompute import predictions
 
 import finetune.reproduce
-from finetune.fit import score_problems
-from finetune.labels import Problem
+from finetune.fit.fit import score_problems
+from finetune.labels.problems import Problem
+from finetune.metrics.frame_metrics import over_seeds
 from finetune.paper.baselines import build_baseline, published_network
 from finetune.paper.fit import gather_inputs, label_videos
 from finetune.paper.rows import RowFolder
-from finetune.scores.metrics import over_seeds
+from pretrain.arena.write import ORIGIN, arena, recordings
+from pretrain.data.schema import CALMS21
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose.annotations import write_labels
-from pretrain.pose.arena import ORIGIN, arena, recordings
-from pretrain.pose.schema import CALMS21
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import write_labels
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.tracking import open_tracking
+from pretrain.runs.mlflow_server import open_tracking
 
 pytestmark = pytest.mark.slow
 

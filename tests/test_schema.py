@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from worlds import MICE, RATS
 
+from pretrain.data.schema import Schema, Video
 from pretrain.errors import BadInput
-from pretrain.pose.schema import Schema, Video
 
 
 def test_calms21_is_as_published() -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.course import Course
-from finetune.history import History
+from finetune.search.history import History
+from finetune.search.space import draw, examples, study
+from finetune.search.study import Course
 from finetune.settings import Tuning
-from finetune.space import draw, examples, study
 from pretrain.errors import BadInput
 
 pytest.importorskip("ray.tune")
-from finetune.search import Halving
+from finetune.search.ray_tune import Halving
 
 SPACE = {
     "head": [{"name": "linear"}, {"name": "temporal", "width": [16, 32], "dropout": {"low": 0.0, "high": 0.5}}],

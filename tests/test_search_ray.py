@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 import finetune.run
-from finetune import search as searches
-from finetune.history import History
-from finetune.material import Material, embed
+from finetune.fit.frames import Material, embed
+from finetune.search import ray_tune as searches
+from finetune.search.history import History
 from finetune.settings import Tuning
-from pretrain import places
 from pretrain.config import Scale
 from pretrain.errors import BadInput
+from pretrain.runs import paths
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -36,7 +36,7 @@ def words(out: Path) -> list[str]:
     """One trial at a time: with more, who is stopped depends on who is quicker, and no two searches are the same."""
     settings = ["steps=24", "evaluations=4", "window=64", "concurrent_trials=1", "searcher=optuna", "cpus=4", "after=0"]
     changed = [word for pair in settings for word in ("--set", pair)]
-    return ["--encoder", "handmade", "--task", "classic_classification", "--videos", "3", "--data", places.default_store(),
+    return ["--encoder", "handmade", "--task", "classic_classification", "--videos", "3", "--data", paths.default_store(),
             "--out", str(out), "--trials", str(TRIALS), "--seeds", "1", *changed]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def kill_at(process: subprocess.Popen[bytes], history: Path, lines: int) -> None
 def folder(own_places: None, ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two searches of the same at the same time on one store: ``here`` in this process, ``killed`` in another, killed and gone on with."""
     runs = tmp_path_factory.mktemp("searches")
-    places.default_store()
+    paths.default_store()
     killed = begun(runs / "killed")
     moment = random.randint(1, 2 * TRIALS)
     killer = threading.Thread(target=kill_at, args=(killed, runs / "killed" / "search.jsonl", moment))
@@ -198,11 +198,11 @@ def test_an_interruption_from_the_keyboard_is_one(ray_here: None, tmp_path: Path
 def test_embeddings_made_where_a_gpu_is_are_those_made_here(ray_here: None) -> None:
     from types import SimpleNamespace
 
-    from finetune.encoder import HANDMADE, open_encoder
-    from finetune.material import gather_poses
-    from pretrain.pose.store import Store
+    from finetune.fit.frames import gather_poses
+    from finetune.fit.open_encoder import HANDMADE, open_encoder
+    from pretrain.data.store import Store
 
-    store = Store(places.default_store())
+    store = Store(paths.default_store())
     embedder, _ = open_encoder(HANDMADE, store, recipe="quickstart", seed=0)
     poses = gather_poses(store, [store.videos[0]["name"]])
     scale: Any = SimpleNamespace(gpu=True, gpus_per_trial=0)  # so that it runs where there is none

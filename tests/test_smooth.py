@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from finetune.after.smooth import MinimumBout, Moving, Unsmoothed, candidates, from_dict
-from finetune.after.viterbi import Viterbi, decode
-from finetune.scores.bouts import bouts, score_bouts
-from finetune.scores.frames import UNLABELLED
-from finetune.scores.metrics import frame_f1
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.metrics.bouts import bouts, score_bouts
+from finetune.metrics.frame_metrics import frame_f1
+from finetune.postprocess.smooth import MinimumBout, Moving, Unsmoothed, candidates, from_dict
+from finetune.postprocess.viterbi import Viterbi, decode
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")

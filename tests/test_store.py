@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MICE, RATS, marked, marked_store, wander
 
+from pretrain.data import store_writer as stores
+from pretrain.data.schema import Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose import store_writer as stores
-from pretrain.pose.schema import Video
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from worlds import MICE, marked, wander_store
 
 from pretrain import prepare
 from pretrain import run as pretraining
+from pretrain.data import store_writer as stores
+from pretrain.data.schema import Video
+from pretrain.data.store import Store, filesystem
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
-from pretrain.pose import store_writer as stores
-from pretrain.pose.schema import Video
-from pretrain.pose.store import Store, filesystem
-from pretrain.pose.store_writer import StoreWriter
 
 pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
 

@@ -13,18 +13,18 @@ from test_fit import problem
 from test_predict import MOUSE, run, tracks  # noqa: F401
 from worlds import MICE, wander
 
-from finetune.labelling.active import RANDOM, SUGGESTED, curve_figure, curve_table, fits_of, simulate
-from finetune.labelling.worth import Stretch, cut, labelled_embeddings, rank, uncertainty
-from finetune.labels import Problem
-from finetune.material import Material
-from finetune.scores.frames import UNLABELLED
+from finetune.active_learning.acquisition import Stretch, cut, labelled_embeddings, rank, uncertainty
+from finetune.active_learning.simulate import RANDOM, SUGGESTED, curve_figure, curve_table, fits_of, simulate
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
 from finetune.settings import Tuning
 from finetune.suggest import main
 from pretrain.config import plain
+from pretrain.data.schema import Video
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import exit_status
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.schema import Video
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import Labels, write_labels
 
 
 def stretch(z: list[float], doubt: float, *, start: int = 0) -> Stretch:

@@ -27,12 +27,12 @@ from reader_files import (
     write_sleap_project,
 )
 
+from pretrain.data.schema import Schema
 from pretrain.errors import BadInput
-from pretrain.pose import arrays_npz
-from pretrain.pose.recording_names import candidates, common_ending, recording_stem
-from pretrain.pose.schema import Schema
-from pretrain.pose.trackers import find_tracks, read_all_names, read_tracks, recognise, unpacked
-from pretrain.pose.tracks import Tracks, check_agreement, conform, extent_px, rename, resample, scale, schema_of
+from pretrain.readers import safe_npz
+from pretrain.readers.find_tracks import find_tracks, read_all_names, read_tracks, recognise, unpacked
+from pretrain.readers.recording_names import candidates, common_ending, recording_stem
+from pretrain.readers.tracks import Tracks, check_agreement, conform, extent_px, rename, resample, scale, schema_of
 
 h5py = pytest.importorskip("h5py", reason="needs the extra: pip install 'ethoray[trackers]'")
 REAL = Path(os.environ.get("ETHORAY_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -211,7 +211,7 @@ def test_files_that_lead_elsewhere_or_state_too_much_are_refused(tmp_path: Path,
     bomb = tmp_path / "bomb.npz"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("position.npy", bytes(2**22))
-    monkeypatch.setattr(arrays_npz, "_ROOM_BYTES", 2**20)
+    monkeypatch.setattr(safe_npz, "_ROOM_BYTES", 2**20)
     with pytest.raises(BadInput, match="zip bomb"):
         read_tracks(bomb)
 

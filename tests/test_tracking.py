@@ -22,15 +22,15 @@ from typing import Any
 
 import pytest
 
-from pretrain import journal as journals
-from pretrain import replay as replay_entry
-from pretrain import tracked_run
 from pretrain.errors import BadInput, exit_status
-from pretrain.journal import Journal
-from pretrain.mlflow_limits import plain_name
-from pretrain.provenance import code_tags
-from pretrain.tracking import TrackedRun, Tracking, open_tracking, replay, ui_command
-from pretrain.tracking_address import redact
+from pretrain.runs import journal as journals
+from pretrain.runs import replay as replay_entry
+from pretrain.runs import tracked_run
+from pretrain.runs.addresses import redact
+from pretrain.runs.journal import Journal
+from pretrain.runs.mlflow_limits import plain_name
+from pretrain.runs.mlflow_server import TrackedRun, Tracking, open_tracking, replay, ui_command
+from pretrain.runs.provenance import code_tags
 
 PYTHON = [sys.executable, "-c"]
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -254,7 +254,7 @@ def test_another_process_goes_on_with_the_run_and_starts_children(tracking: Trac
 RACE = """
 import os, sys, traceback
 import mlflow.store.tracking.sqlalchemy_store
-from pretrain.tracking import open_tracking
+from pretrain.runs.mlflow_server import open_tracking
 
 racing = []
 for name in "0123":  # forked, so that none has a lead of seconds from its imports
@@ -383,7 +383,7 @@ def test_a_server_that_stalls_does_not_stall_training(server: ServerProcess, tmp
     told = warnings(caplog)
     assert len(told) == 2, told  # that it is away; how to send the rest
     assert all(server.address in line for line in told)
-    assert f"pretrain.replay {run.journal.path} {server.address}" in told[1]
+    assert f"pretrain.runs.replay {run.journal.path} {server.address}" in told[1]
     replay(run.journal.path, server.address)
     assert run.flush(seconds=20)  # by now the background thread has sent it all once more
     found = client(server.address)
@@ -453,7 +453,7 @@ def test_a_server_that_is_never_there(
     shown = nobody.replace("me:secret@", "***@")
     assert shown in told[0]
     assert "Connection refused" in told[0]
-    assert "pretrain.replay" in told[1]
+    assert "pretrain.runs.replay" in told[1]
     assert not any("secret" in text for text in (caplog.text, *capfd.readouterr(), run.journal.path.read_text(), repr(run), repr(tracking)))
 
     address = f"sqlite:///{runs / 'mlflow.db'}"  # another server than the one that was meant
@@ -591,7 +591,7 @@ def test_passwords_are_taken_out_of_any_text() -> None:
 
 def test_the_users_own_patience_is_respected(runs: Path) -> None:
     script = (
-        "import os, sys; from pretrain.tracking import open_tracking\n"
+        "import os, sys; from pretrain.runs.mlflow_server import open_tracking\n"
         "assert 'mlflow' not in sys.modules\n"
         "open_tracking(None, runs_folder=sys.argv[1]).start('e', 'r').finish()\n"
         "print(os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'], os.environ['MLFLOW_DISABLE_TELEMETRY'])"

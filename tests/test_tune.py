@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score, f1_score
 
 import finetune.run
 import pretrain.run
-from finetune.model_folder import load_model
-from pretrain import places
+from finetune.report.model_folder import load_model
+from pretrain.runs import paths
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -22,7 +22,7 @@ TINY = ["--set", "epochs=1", "--set", "batch=32", "--set", "encoder.width=16", "
 
 @pytest.fixture(scope="module")
 def arena(own_places: None) -> str:
-    return places.default_store()
+    return paths.default_store()
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from worlds import MICE, RATS, chunks_of, frames_seen, marked, marked_store, wander_store
 
-from pretrain.pose import store_writer as stores
-from pretrain.pose.sampling import sample
-from pretrain.pose.schema import Schema
-from pretrain.pose.store import Chunks
-from pretrain.pose.windows import FrameBuffer, Lanes, Pose, Windows, chunk_offset, cover, group_frames, mix
+from pretrain.data import store_writer as stores
+from pretrain.data.sample import sample
+from pretrain.data.schema import Schema
+from pretrain.data.store import Chunks
+from pretrain.data.windows import FrameBuffer, Lanes, Pose, Windows, chunk_offset, cover, group_frames, mix
 
 ONE_POINT = Schema.from_names(animals=("a",), keypoints=("p",), fps=30.0, image_px=(10.0, 10.0))
 FEW = settings(max_examples=40, deadline=None)

@@ -16,12 +16,12 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from worlds import MICE, learner_of, rows_of, windows_of
 
-from pretrain import workers
+from pretrain import distributed
 from pretrain.components import names
-from pretrain.learner import Learner
+from pretrain.data.windows import Pose, Windows
 from pretrain.objectives import Loss
-from pretrain.pose.augment import Augment
-from pretrain.pose.windows import Pose, Windows
+from pretrain.train.learner import Learner
+from pretrain.transforms.augment import Augment
 
 WORLDS = (2, 3)
 SECONDS = 300
@@ -43,7 +43,7 @@ def loss_and_gradient(model: nn.Module, learner: Learner, windows: Windows) -> d
     loss: Loss = model(windows)
     loss.total.backward()
     gradient = {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
-    return {"loss": workers.mean(loss.total), "parts": {k: workers.mean(v) for k, v in loss.parts.items()}, "gradient": gradient}
+    return {"loss": distributed.mean(loss.total), "parts": {k: distributed.mean(v) for k, v in loss.parts.items()}, "gradient": gradient}
 
 
 def rows_for(rank: int, world: int) -> slice:
@@ -58,7 +58,7 @@ def learn(world: int) -> dict[str, Any]:
         for encoder, objective, batch in LEARNERS:
             learner = learner_of(MICE, encoder, objective, JOINED["whole"].pose, AUGMENT).double()
             model = nn.parallel.DistributedDataParallel(learner) if world > 1 else learner
-            rows = rows_of(JOINED[batch], rows_for(workers.rank(), world))
+            rows = rows_of(JOINED[batch], rows_for(distributed.rank(), world))
             rows = rows._replace(pose=Pose(*(x.double() for x in rows.pose[:2])))
             found[encoder, objective, batch] = loss_and_gradient(model, learner, rows)
     return found
@@ -78,25 +78,25 @@ def term(joined: Tensor, mine: Tensor, weight: Tensor) -> Tensor:
 
 
 def gathering(world: int) -> dict[str, Any]:
-    rank = workers.rank()
+    rank = distributed.rank()
     x, added, weight = inputs(world)
     mine = x[rank].clone().requires_grad_()
-    term(workers.gather(mine), mine, weight[rank]).backward()
+    term(distributed.gather(mine), mine, weight[rank]).backward()
 
     again, beside = x[rank].clone().requires_grad_(), added[rank].clone().requires_grad_()
     earlier = beside * 1.0  # so that its turn in the backward pass comes after gather's
-    ((workers.gather(again) + earlier) * weight[rank]).sum().backward()
+    ((distributed.gather(again) + earlier) * weight[rank]).sum().backward()
 
     column = x[rank].clone().requires_grad_()
-    workers.gather(column.T.contiguous().T)[:, 1].sum().backward()
+    distributed.gather(column.T.contiguous().T)[:, 1].sum().backward()
     total = (x[rank, : rank + 1] * 2).sum().requires_grad_()
-    share = workers.mean_over_workers(total, torch.tensor(3 * (rank + 1)))
+    share = distributed.mean_over_workers(total, torch.tensor(3 * (rank + 1)))
     share.backward()
     return {
-        "joined": workers.gather(x[rank]), "gradient": mine.grad, "shared": (again.grad, beside.grad), "column": column.grad,
-        "bool": workers.gather(x[rank] > 0), "int": workers.gather((x[rank] * 100).long()), "rank": (rank, workers.count()),
-        "mean": workers.mean(torch.tensor(float(rank))), "share": (share.detach(), total.grad),
-        "nothing": workers.mean_over_workers(torch.zeros(()), torch.tensor(0)),
+        "joined": distributed.gather(x[rank]), "gradient": mine.grad, "shared": (again.grad, beside.grad), "column": column.grad,
+        "bool": distributed.gather(x[rank] > 0), "int": distributed.gather((x[rank] * 100).long()), "rank": (rank, distributed.count()),
+        "mean": distributed.mean(torch.tensor(float(rank))), "share": (share.detach(), total.grad),
+        "nothing": distributed.mean_over_workers(torch.zeros(()), torch.tensor(0)),
     }  # fmt: skip
 
 
@@ -216,8 +216,8 @@ def test_mean_over_workers_is_the_mean_of_the_joined_terms(found: dict[int, Any]
         assert found[world][rank]["gather"]["nothing"] == 0
 
 
-@pytest.mark.parametrize("call", [workers.gather, workers.mean, lambda x: workers.mean_over_workers(x.sum(), torch.tensor(1))])
+@pytest.mark.parametrize("call", [distributed.gather, distributed.mean, lambda x: distributed.mean_over_workers(x.sum(), torch.tensor(1))])
 def test_one_worker_needs_no_process_group(call: Callable[[Tensor], Tensor]) -> None:
     assert not dist.is_initialized()
     assert torch.equal(call(torch.ones(1)).flatten(), torch.ones(1))
-    assert (workers.rank(), workers.count()) == (0, 1)
+    assert (distributed.rank(), distributed.count()) == (0, 1)

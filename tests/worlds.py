@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from pretrain.components import build
+from pretrain.data.schema import CALMS21, Schema, Video
+from pretrain.data.store import Chunks, Store
+from pretrain.data.store_writer import StoreWriter
+from pretrain.data.windows import Pose, Windows
 from pretrain.encoders import Embedder, build_embedder
-from pretrain.learner import Learner
 from pretrain.objectives import AbstractObjective
-from pretrain.pose.augment import Augment
-from pretrain.pose.schema import CALMS21, Schema, Video
-from pretrain.pose.store import Chunks, Store
-from pretrain.pose.store_writer import StoreWriter
-from pretrain.pose.windows import Pose, Windows
+from pretrain.train.learner import Learner
+from pretrain.transforms.augment import Augment
 
 MICE = CALMS21
 RATS = Schema.from_names(animals=("rat1", "rat2"), keypoints=("top", "body", "tail", "tail-m", "tail-e"), fps=30.0, image_px=(640.0, 480.0))

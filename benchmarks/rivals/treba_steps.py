@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from walks import VIDEO_FRAMES, walk
 
-from pretrain import programs
+from pretrain.data.schema import CALMS21
 from pretrain.objectives._program_losses import Heads, supervised_contrastive
 from pretrain.objectives._trajectory_vae import Posterior
-from pretrain.pose.schema import CALMS21
+from pretrain.transforms import programs
 
 FRAMES, CODE, WIDTH, BENDS = 21, 32, 256, 5
 TEMPERATURE, NOISE, CONTRASTIVE, FREE_BITS = 0.07, 0.1, 10.0, 1 / 32

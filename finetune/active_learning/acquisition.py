@@ -18,9 +18,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from finetune.labels import Problem
-from finetune.scores.bouts import bouts
-from finetune.scores.frames import UNLABELLED, Ints, Reals
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals
+from finetune.labels.problems import Problem
+from finetune.metrics.bouts import bouts
 
 POOL = 8
 """Stretches among which unlikeness decides, for each that is wanted."""

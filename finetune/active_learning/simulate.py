@@ -1,7 +1,7 @@
 """Active learning tried out on labels that exist: would the suggested stretches have taught more than as many random ones?
 
 One labelled training video to begin with; then, round by round, stretches of other training videos are labelled, chosen by
-:mod:`finetune.labelling.worth` or at random, the random ones of the same number and lengths. Scores are on training videos that are
+:mod:`finetune.active_learning.acquisition` or at random, the random ones of the same number and lengths. Scores are on training videos that are
 never offered. Test videos are not looked at.
 """
 
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.fit import Model, fit, score_problems
-from finetune.labelling.worth import cut, labelled_embeddings, rank
-from finetune.labels import Labelled, Problem, hold_out
-from finetune.material import Material
-from finetune.scores.frames import UNLABELLED, Ints, decide, looked_at
+from finetune.active_learning.acquisition import cut, labelled_embeddings, rank
+from finetune.fit.fit import Model, fit, score_problems
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED, Ints, decide, looked_at
+from finetune.labels.problems import Labelled, Problem, hold_out
 from finetune.settings import Tuning
 from pretrain.errors import BadInput
 
@@ -43,7 +43,7 @@ def simulate(
         rounds: Rounds of labelling.
         number: Stretches a round.
         seeds: Of the held-out videos, the first video, the weights and the random stretches.
-        shortest: Frames, see :func:`finetune.labelling.worth.cut`.
+        shortest: Frames, see :func:`finetune.active_learning.acquisition.cut`.
         longest: Frames, likewise.
         told: Called after every fit.
 

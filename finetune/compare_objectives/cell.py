@@ -8,18 +8,18 @@ from typing import Any, Literal
 
 import torch
 
-from finetune.encoder import HANDMADE
-from finetune.fit import fit, score_problems
-from finetune.labels import Labelled, Problem, draw_budget
-from finetune.material import Material, embed
-from finetune.scores.metrics import over_seeds
+from finetune.fit.fit import fit, score_problems
+from finetune.fit.frames import Material, embed
+from finetune.fit.open_encoder import HANDMADE
+from finetune.labels.problems import Labelled, Problem, draw_budget
+from finetune.metrics.frame_metrics import over_seeds
 from finetune.settings import Tuning
-from pretrain.alone import learn_alone
 from pretrain.config import Recipe
+from pretrain.data.store import Store
 from pretrain.encoders import Embedder
-from pretrain.learner import new_learner
-from pretrain.own_process import settle
-from pretrain.pose.store import Store
+from pretrain.train.in_memory import learn_alone
+from pretrain.train.learner import new_learner
+from pretrain.train.torch_setup import settle
 
 Mode = Literal["probe", "tuned", "permuted"]
 

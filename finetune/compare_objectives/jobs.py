@@ -11,11 +11,11 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from finetune.grid_cell import Cell, Judges, work
-from finetune.material import Material
+from finetune.compare_objectives.cell import Cell, Judges, work
+from finetune.fit.frames import Material
 from pretrain.config import Scale
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.pose.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.report import png
+from finetune.report.figures import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

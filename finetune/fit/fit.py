@@ -13,19 +13,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from finetune.fit.frames import Material
+from finetune.fit.initial_weights import begin_from
+from finetune.fit.losses import Loss, refuse_weights
+from finetune.fit.window_sampler import Batch, WindowDraw
 from finetune.heads import AbstractHead, build_head
 from finetune.heads.prototype import Prototype
-from finetune.labels import Labelled, Problem
-from finetune.losses import Loss, refuse_weights
-from finetune.material import Material
-from finetune.sampling import Batch, WindowDraw
-from finetune.scores.frames import UNLABELLED
-from finetune.scores.metrics import Scores, mean_over_problems, score
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Labelled, Problem
+from finetune.metrics.frame_metrics import Scores, mean_over_problems, score
 from finetune.settings import Tuning
-from finetune.start import begin_from
-from pretrain.embedding import embed_video
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
+from pretrain.train.embed_video import embed_video
 
 Probabilities = Mapping[str, npt.NDArray[np.float32]]
 """Video to (T, C)."""

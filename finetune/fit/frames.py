@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pretrain.embedding import embed_video
+from pretrain.data.store import Store
 from pretrain.encoders import Embedder
-from pretrain.pose.store import Store
+from pretrain.train.embed_video import embed_video
 
 
 @dataclass(frozen=True, kw_only=True)

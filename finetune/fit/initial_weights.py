@@ -1,4 +1,4 @@
-"""Where a head starts from: weights that finetune/adapt.py learned on other behaviours."""
+"""Where a head starts from: weights that finetune/meta_learn.py learned on other behaviours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from finetune.heads import AbstractHead
-from finetune.labels import Problem
+from finetune.labels.problems import Problem
 from pretrain.errors import BadInput, refuse
 
 REST, BEHAVIOUR = 0, 1  # places of the two outputs of a head that was trained on one behaviour against the rest
@@ -45,7 +45,7 @@ def begin_from(folder: str, head: AbstractHead, spec: Mapping[str, Any], problem
         state = safetensors.torch.load_file(place / "start.safetensors")
         learned, made_with = set(about["behaviours"]), dict(about["head"])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise BadInput(f"start: {place} holds nothing to start from (finetune/adapt.py makes such a folder): {error}") from error
+        raise BadInput(f"start: {place} holds nothing to start from (finetune/meta_learn.py makes such a folder): {error}") from error
     asked = {key: value for key, value in spec.items() if key not in ("annotator", "annotator_width")}
     seen = sorted({name for problem in problems for name in problem.classes if name != problem.rest} & learned)
     trouble = [f"it was learned on {', '.join(seen)}, which this task asks for"] if seen else []

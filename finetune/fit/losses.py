@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finetune.labels import Problem
-from finetune.scores.frames import UNLABELLED, Reals
+from finetune.labels.frame_labels import UNLABELLED, Reals
+from finetune.labels.problems import Problem
 from finetune.settings import Tuning
 from pretrain.errors import BadInput
 

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from finetune.fit import Model
+from finetune.fit.fit import Model
+from finetune.fit.frames import Material
+from finetune.fit.losses import Loss
+from finetune.fit.window_sampler import Batch, WindowDraw
 from finetune.heads import AbstractHead
-from finetune.labels import Problem
-from finetune.losses import Loss
-from finetune.material import Material
-from finetune.sampling import Batch, WindowDraw
-from finetune.scores.frames import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from pretrain.checkpoint import load_encoder
 from pretrain.config import RECIPES, Recipe, read
+from pretrain.data.sample import sample
+from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
-from pretrain.learner import refuse_unlike
-from pretrain.pose.sampling import sample
-from pretrain.pose.store import Store
+from pretrain.train.checkpoint import load_encoder
+from pretrain.train.learner import refuse_unlike
 
 RANDOM, HANDMADE = "none", "handmade"
 

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.labels import Problem
-from finetune.material import Material
-from finetune.scores.frames import UNLABELLED
-from pretrain.embedding import as_pose
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
+from pretrain.data.windows import Pose
 from pretrain.encoders import Embedder
-from pretrain.pose.windows import Pose
+from pretrain.train.embed_video import as_pose
 
 Ints = npt.NDArray[np.int64]
 

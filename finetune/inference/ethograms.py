@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.labelling.writers import Ethogram
-from finetune.scores.bouts import bouts
+from finetune.inference.writers import Ethogram
+from finetune.metrics.bouts import bouts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

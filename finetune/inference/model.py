@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.after.learn import After
-from finetune.fit import Model
-from finetune.labels import Problem
-from finetune.material import Material
-from finetune.model_folder import load_afters, load_model
-from finetune.scores.frames import Ints, Reals
-from pretrain.embedding import embed_video
+from finetune.fit.fit import Model
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import Ints, Reals
+from finetune.labels.problems import Problem
+from finetune.postprocess.learn import After
+from finetune.report.model_folder import load_afters, load_model
+from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.schema import Schema
+from pretrain.train.embed_video import embed_video
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from finetune.labelling.ready_model import as_tensors
-from finetune.scores.frames import Reals
-from pretrain import places
+from finetune.inference.model import as_tensors
+from finetune.labels.frame_labels import Reals
+from pretrain.data.schema import Schema
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.pose import trackers, tracks
-from pretrain.pose.schema import Schema
-from pretrain.pose.store import Store
-from pretrain.pose.tracks import Tracks
-from pretrain.pose.unlike import Conversion, Naming, parsed_size
+from pretrain.readers import find_tracks, tracks
+from pretrain.readers.harmonise import Conversion, Naming, parsed_size
+from pretrain.readers.tracks import Tracks
+from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Recording:
             beside = dict(video.features)
         else:
             assert self.path is not None
-            raw = trackers.read_tracks(self.path, name=self.name)
+            raw = find_tracks.read_tracks(self.path, name=self.name)
         if not raw.frames:
             raise BadInput(f"{raw.path}: {self.name!r} has no frames")
         made = self.convert.apply(raw, like=_like(self.schema, "the model"))
@@ -101,11 +101,11 @@ def recordings(args: argparse.Namespace, schema: Schema, external: Mapping[str, 
     }  # fmt: skip
     found: list[Recording] = []
     with ExitStack() as stack:
-        stores = [word for word in args.poses if "://" in word or (Path(places.open_address(word)) / "store.json").is_file()]
+        stores = [word for word in args.poses if "://" in word or (Path(paths.open_address(word)) / "store.json").is_file()]
         files: list[Path] = []
         for word in (word for word in args.poses if word not in stores):
-            files += trackers.find_tracks(stack.enter_context(trackers.unpacked(word)))
-        held = trackers.read_all_names(list(dict.fromkeys(files))) if files else []
+            files += find_tracks.find_tracks(stack.enter_context(find_tracks.unpacked(word)))
+        held = find_tracks.read_all_names(list(dict.fromkeys(files))) if files else []
         if held and external:
             raise BadInput(f"the model reads features from elsewhere ({', '.join(external)}), which track files do not hold: "
                            "prepare a store with prepare.py tracks --features and give that as --poses")  # fmt: skip
@@ -118,7 +118,7 @@ def recordings(args: argparse.Namespace, schema: Schema, external: Mapping[str, 
         if held and not args.fps and not all(one.fps for one in held):
             log.warning("no --fps, and the files do not say it: they are taken to have %g frames/s, as the model's recordings", schema.fps)
         for word in stores:
-            found += _of_store(Store(places.open_address(word)), args, schema, external, common)
+            found += _of_store(Store(paths.open_address(word)), args, schema, external, common)
         names = [one.name for one in found]
         twice = sorted({name for name in names if names.count(name) > 1})
         refuse([f"two recordings are named {name!r}" for name in twice[:20]], about="--poses")

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from finetune.labels import Problem
-from finetune.scores.bouts import bouts
-from finetune.scores.frames import Ints, Reals
+from finetune.labels.frame_labels import Ints, Reals
+from finetune.labels.problems import Problem
+from finetune.metrics.bouts import bouts
 from pretrain.errors import BadInput
 
 BORIS = ("Observation id", "Observation date", "Description", "Observation duration", "Observation type", "Source", "Time offset (s)",

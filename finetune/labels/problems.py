@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from finetune.scores.frames import UNLABELLED, rest_class
+from finetune.labels.frame_labels import UNLABELLED, rest_class
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.annotations import read_rows
-from pretrain.pose.store import Store
+from pretrain.readers.annotations import read_rows
 
 log = logging.getLogger(__name__)
 

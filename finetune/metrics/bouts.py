@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.scores.frames import UNLABELLED, ByVideo, Ints, examine, looked_at, plain, rest_class
+from finetune.labels.frame_labels import UNLABELLED, ByVideo, Ints, examine, looked_at, plain, rest_class
 from pretrain.errors import refuse
 
 Spans = npt.NDArray[np.int64]
@@ -128,7 +128,7 @@ def score_bouts(
         predicted: For each of the same videos, decisions of the same shape.
         classes: Names, in the order of axis C.
         fps: Frames per second.
-        rest: The class left out of the means; see :func:`finetune.scores.frames.rest_class`.
+        rest: The class left out of the means; see :func:`finetune.labels.frame_labels.rest_class`.
         overlaps: Thresholds on intersection over union.
 
     Raises:

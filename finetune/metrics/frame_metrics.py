@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
-from finetune.scores.frames import UNLABELLED, ByVideo, Ints, Reals, decide, examine, looked_at, plain, rest_class
+from finetune.labels.frame_labels import UNLABELLED, ByVideo, Ints, Reals, decide, examine, looked_at, plain, rest_class
 
 
 @dataclass(frozen=True, kw_only=True)

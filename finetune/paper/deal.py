@@ -14,8 +14,8 @@ from tqdm import tqdm
 from finetune.paper.rows import RowFolder
 from finetune.paper.work import Done, Piece, Work, do, gather
 from pretrain.config import Scale, plain
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.pose.store import Store
 
 log = logging.getLogger(__name__)
 

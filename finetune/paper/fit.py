@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.fit import Probabilities
-from finetune.labels import Problem
+from finetune.fit.fit import Probabilities
+from finetune.labels.problems import Problem
 from finetune.paper.baselines import Baseline, build_baseline
 from finetune.paper.dense import label_every_frame
 from finetune.paper.windows import Samples, Windows, scaled, standardised
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.pose.store import Store
 
 Inputs = Mapping[str, npt.NDArray[np.float32]]
 """Video to (T, F), coordinates first."""

@@ -16,20 +16,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.fit import Probabilities, score_problems
-from finetune.labels import Labelled, Problem, hold_out
-from finetune.material import Material
+from finetune.fit.fit import Probabilities, score_problems
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Labelled, Problem, hold_out
 from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
-from finetune.scores.frames import UNLABELLED
-from pretrain.draws import Draws
-from pretrain.embedding import as_pose, embed_video
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Windows
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput, refuse
 from pretrain.objectives import View
 from pretrain.objectives.cpc import CPC
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Windows
-from pretrain.precision import products
+from pretrain.train.embed_video import as_pose, embed_video
+from pretrain.train.precision import products
 
 _FITTED_ON = 65_536  # frames that means and spreads of features are taken from
 

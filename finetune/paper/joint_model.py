@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.scores.frames import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED
 from pretrain.config import Precision
 from pretrain.encoders import Embedder
 from pretrain.errors import refuse
@@ -24,7 +24,7 @@ class JointSettings:
     """How one model for all tasks is trained; ``finetune/paper/joint.yaml`` holds the entry's values."""
 
     features: Mapping[str, Any]
-    """Settings of pretrain/pose/features.py."""
+    """Settings of pretrain/transforms/features.py."""
     encoder: Mapping[str, Any]
     """``name`` (a file in pretrain/encoders/) and its settings."""
     cpc: Mapping[str, Any]
@@ -61,7 +61,7 @@ class JointSettings:
     validation: float = 0.15
     """Share of the labelled training videos that choose a network's epoch."""
     precision: Precision = "auto"
-    """Of matrix products (pretrain/precision.py); weights, features and losses are float32."""
+    """Of matrix products (pretrain/train/precision.py); weights, features and losses are float32."""
 
     def __post_init__(self) -> None:
         least = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.report import png
+from finetune.report.figures import png
 
 COLUMNS = (
     "row", "title", "task", "part", "score", "ours", "ours_std", "chance", "published", "published_std", "difference", "difference_in_std",

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from finetune.fit import Probabilities, score_problems
+from finetune.fit.fit import Probabilities, score_problems
+from finetune.metrics.frame_metrics import over_seeds
 from finetune.paper.work import Done, Piece, Work, restored, together
-from finetune.report import write_predictions
-from finetune.scores.metrics import over_seeds
+from finetune.report.figures import write_predictions
 
 
 class RowFolder:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from finetune.labels import Problem
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
 from finetune.paper.baselines import NETWORKS, Baseline, published_network
 from finetune.paper.fit import Phase
 from finetune.paper.joint_model import JointSettings
-from finetune.scores.frames import UNLABELLED
 from pretrain.config import make, parse_overrides, read
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.official.counts import EXPECTED_FRAMES
-from pretrain.pose.store import Store
+from pretrain.readers.calms21.expected_counts import EXPECTED_FRAMES
 
 PAPER = Path(__file__).parent
 FIRST_SEED = 42

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from finetune.labels.frame_labels import UNLABELLED
 from finetune.paper.baselines import Baseline
-from finetune.scores.frames import UNLABELLED
 from pretrain.errors import refuse
 
 

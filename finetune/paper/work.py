@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from finetune.fit import Probabilities
-from finetune.labels import Problem
-from finetune.material import Material, gather_poses
+from finetune.fit.fit import Probabilities
+from finetune.fit.frames import Material, gather_poses
+from finetune.labels.problems import Problem
+from finetune.metrics.frame_metrics import ClassScores, Scores
 from finetune.paper.fit import Inputs, Start, gather_inputs, label_steps, label_videos, phase_steps, train_network
 from finetune.paper.joint_fit import epoch_steps, fit_member, footage, layers_of, unlabelled_videos
 from finetune.paper.joint_fit import label_steps as joint_label_steps
 from finetune.paper.table import Row, Settings
-from finetune.scores.metrics import ClassScores, Scores
-from pretrain.own_process import settle
-from pretrain.pose.schema import Schema
-from pretrain.pose.store import Store
+from pretrain.data.schema import Schema
+from pretrain.data.store import Store
+from pretrain.train.torch_setup import settle
 
 
 class Piece(NamedTuple):

@@ -1,7 +1,7 @@
 """Probabilities that mean what they say, and decisions that suit F1; every number here is learned on validation frames.
 
 Each step is a frozen dataclass, ``Step.fit(probabilities_TC=…, labels=…)``, whose ``apply`` takes probabilities to
-probabilities, so that steps chain: temperature, then thresholds, then ``finetune.after.smooth``. ``Thresholds.apply`` moves the
+probabilities, so that steps chain: temperature, then thresholds, then ``finetune.postprocess.smooth``. ``Thresholds.apply`` moves the
 probabilities so that the plain decision (argmax; 0.5 where behaviours overlap) is the tuned one. Average precision stays
 that of the raw scores. A class without a positive (or a negative) validation frame keeps its neutral setting.
 """
@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
-from finetune.after.thresholds import Thresholds
-from finetune.scores.frames import UNLABELLED, Ints, Reals, examine, log_odds, log_probability, plain
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, examine, log_odds, log_probability, plain
+from finetune.postprocess.thresholds import Thresholds
 from pretrain.errors import BadInput
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from finetune.after.learn import HeldOut, Learned, learn
-from finetune.fit import fit
-from finetune.labels import Labelled, Problem, hold_out
-from finetune.material import Material
-from finetune.scores.frames import UNLABELLED
+from finetune.fit.fit import fit
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.postprocess.learn import HeldOut, Learned, learn
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 
@@ -55,7 +55,7 @@ def deal(problems: Sequence[Problem], *, parts: int, share: float, seed: int) ->
     """For each part and problem: the problem to fit on, and the labels of the videos held out with that part.
 
     A video is held out of all problems at once, for two problems may share it. A problem whose videos all fall to one part (it
-    has one video, say) keeps some of its labels for fitting, as :func:`finetune.labels.hold_out` divides them.
+    has one video, say) keeps some of its labels for fitting, as :func:`finetune.labels.problems.hold_out` divides them.
     """
     if parts == 1:
         return [[hold_out(problem, share=share, seed=seed) if problem.train else (problem, {}) for problem in problems]]

@@ -17,16 +17,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from finetune.after.better import not_worse
-from finetune.after.calibrate import Temperature
-from finetune.after.calibrate import from_dict as step_from_dict
-from finetune.after.smooth import Smoother, Unsmoothed, candidates
-from finetune.after.smooth import from_dict as smoother_from_dict
-from finetune.after.thresholds import Thresholds
-from finetune.labels import Problem
-from finetune.scores.bouts import score_bouts
-from finetune.scores.frames import ByVideo, Ints, Reals, decide, looked_at, plain
-from finetune.scores.metrics import frame_f1
+from finetune.labels.frame_labels import ByVideo, Ints, Reals, decide, looked_at, plain
+from finetune.labels.problems import Problem
+from finetune.metrics.bouts import score_bouts
+from finetune.metrics.frame_metrics import frame_f1
+from finetune.postprocess.calibrate import Temperature
+from finetune.postprocess.calibrate import from_dict as step_from_dict
+from finetune.postprocess.one_standard_error import not_worse
+from finetune.postprocess.smooth import Smoother, Unsmoothed, candidates
+from finetune.postprocess.smooth import from_dict as smoother_from_dict
+from finetune.postprocess.thresholds import Thresholds
 from pretrain.errors import BadInput
 
 FEW_VIDEOS = 4

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from finetune.scores.frames import UNLABELLED, ByVideo, Reals, rest_class
+from finetune.labels.frame_labels import UNLABELLED, ByVideo, Reals, rest_class
 
 BLOCK = 512
 """Frames drawn together: longer than most bouts, for neighbouring frames tell the same story."""
@@ -24,7 +24,7 @@ def not_worse(*, labels: ByVideo, decided: Mapping[str, ByVideo], classes: Seque
         labels: (T,) or (T, C) for each video.
         decided: For each way decisions of the same shapes.
         classes: Names, in the order of axis C.
-        rest: See :func:`finetune.scores.frames.rest_class`.
+        rest: See :func:`finetune.labels.frame_labels.rest_class`.
     """
     left_out = rest_class(classes=classes, rest=rest)
     counted = np.array([name != left_out for name in classes])

@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from scipy.ndimage import convolve1d, median_filter
 
-from finetune.after.viterbi import Viterbi
-from finetune.scores.bouts import bouts
-from finetune.scores.frames import ByVideo, Ints, Reals, Smoothed, decide, examine_video, examine_videos, plain, rest_class
+from finetune.labels.frame_labels import ByVideo, Ints, Reals, Smoothed, decide, examine_video, examine_videos, plain, rest_class
+from finetune.metrics.bouts import bouts
+from finetune.postprocess.viterbi import Viterbi
 from pretrain.errors import BadInput, refuse
 
 

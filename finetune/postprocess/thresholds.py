@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, softmax
 
-from finetune.scores.frames import UNLABELLED, Ints, Reals, decide, examine, log_odds, log_probability, plain, rest_class
-from finetune.scores.metrics import frame_f1
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, decide, examine, log_odds, log_probability, plain, rest_class
+from finetune.metrics.frame_metrics import frame_f1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Thresholds:
             probabilities_TC: Raw or calibrated.
             labels: (T,) or (T, C).
             classes: Names, in the order of axis C.
-            rest: The class without a say in the score; see :func:`finetune.scores.frames.rest_class`.
+            rest: The class without a say in the score; see :func:`finetune.labels.frame_labels.rest_class`.
             sweeps: Most passes over the classes; it stops when one pass gains nothing.
 
         Raises:

@@ -9,8 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from finetune.scores.bouts import bouts
-from finetune.scores.frames import (
+from finetune.labels.frame_labels import (
     UNLABELLED,
     ByVideo,
     Ints,
@@ -22,6 +21,7 @@ from finetune.scores.frames import (
     log_probability,
     plain,
 )
+from finetune.metrics.bouts import bouts
 from pretrain.errors import refuse
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from finetune.labels import Labelled, Problem
-from finetune.material import Material
-from finetune.predictions import Decisions
-from finetune.scores.frames import UNLABELLED, Ints
-from finetune.scores.metrics import frame_f1
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import UNLABELLED, Ints
+from finetune.labels.problems import Labelled, Problem
+from finetune.metrics.frame_metrics import frame_f1
+from finetune.report.predictions import Decisions
 
 
 def same_recordings(material: Material) -> Callable[[str], str | None]:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from finetune.fit import Model
+from finetune.fit.fit import Model
+from finetune.fit.frames import Material
 from finetune.heads import AbstractHead
-from finetune.labels import Problem
-from finetune.material import Material
-from finetune.scores.frames import Reals, decide
+from finetune.labels.frame_labels import Reals, decide
+from finetune.labels.problems import Problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

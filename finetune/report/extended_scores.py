@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from finetune.after.calibrate import expected_calibration_error
-from finetune.after.learn import After, Learned
-from finetune.fit import Probabilities
-from finetune.labels import Labelled, Problem
-from finetune.material import Material
-from finetune.predictions import Decisions
-from finetune.scores.agreement import between_annotators, same_recordings, with_annotators
-from finetune.scores.bouts import BoutScores, score_bouts
-from finetune.scores.frames import Ints, decide, looked_at, plain
-from finetune.scores.metrics import Scores, mean_over_problems, over_seeds, score
+from finetune.fit.fit import Probabilities
+from finetune.fit.frames import Material
+from finetune.labels.frame_labels import Ints, decide, looked_at, plain
+from finetune.labels.problems import Labelled, Problem
+from finetune.metrics.bouts import BoutScores, score_bouts
+from finetune.metrics.frame_metrics import Scores, mean_over_problems, over_seeds, score
+from finetune.postprocess.calibrate import expected_calibration_error
+from finetune.postprocess.learn import After, Learned
+from finetune.report.annotator_agreement import between_annotators, same_recordings, with_annotators
+from finetune.report.predictions import Decisions
 
 
 def beyond(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.fit import Probabilities
-from finetune.labels import Problem
-from finetune.predictions import write_predictions as write_predictions
-from finetune.scores.frames import UNLABELLED
-from finetune.scores.metrics import Scores, SeedScores
+from finetune.fit.fit import Probabilities
+from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Problem
+from finetune.metrics.frame_metrics import Scores, SeedScores
+from finetune.report.predictions import write_predictions as write_predictions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,13 +9,13 @@ from typing import Any
 
 import safetensors.torch
 
-from finetune.after.learn import After
-from finetune.fit import Model
+from finetune.fit.fit import Model
 from finetune.heads import AbstractHead, build_head
-from finetune.labels import Problem
-from pretrain.checkpoint import load_encoder, save_encoder
+from finetune.labels.problems import Problem
+from finetune.postprocess.learn import After
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
+from pretrain.train.checkpoint import load_encoder, save_encoder
 
 
 def save_model(

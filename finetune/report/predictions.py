@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from finetune.fit import Probabilities
-from finetune.labels import Problem
-from finetune.scores.frames import Ints, looked_at
+from finetune.fit.fit import Probabilities
+from finetune.labels.frame_labels import Ints, looked_at
+from finetune.labels.problems import Problem
 
 _ABOUT = "ethoray.problems"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretrain.journal import Journal
+from pretrain.runs.journal import Journal
 
 
 @dataclass

@@ -20,15 +20,15 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from tqdm import tqdm
 
-from finetune.course import Course
-from finetune.history import History
-from finetune.labels import Problem
-from finetune.material import Material, embed
+from finetune.fit.frames import Material, embed
+from finetune.labels.problems import Problem
+from finetune.search.history import History
+from finetune.search.study import Course
+from finetune.search.trial import embed_there, stops_of, validate
 from finetune.settings import Tuning
-from finetune.trial import embed_there, stops_of, validate
 from pretrain.config import Scale
 from pretrain.encoders import Embedder
-from pretrain.tracking import TrackedRun
+from pretrain.runs.mlflow_server import TrackedRun
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

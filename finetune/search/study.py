@@ -9,10 +9,10 @@ from typing import Any
 import optuna
 from tqdm import tqdm
 
-from finetune.history import History
+from finetune.search.history import History
+from finetune.search.space import draw, study
 from finetune.settings import Tuning
-from finetune.space import draw, study
-from pretrain.tracking import TrackedRun
+from pretrain.runs.mlflow_server import TrackedRun
 
 log = logging.getLogger(__name__)
 

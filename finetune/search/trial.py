@@ -8,14 +8,14 @@ from typing import Any
 import ray.tune
 import torch
 
-from finetune.after.held_out import learn_after
-from finetune.after.learn import Learned
-from finetune.fit import Model, Probabilities, fit, one_number, score_problems
-from finetune.labels import Labelled, Problem, hold_out
-from finetune.material import Material, embed
+from finetune.fit.fit import Model, Probabilities, fit, one_number, score_problems
+from finetune.fit.frames import Material, embed
+from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.postprocess.cross_fit import learn_after
+from finetune.postprocess.learn import Learned
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
-from pretrain.own_process import settle
+from pretrain.train.torch_setup import settle
 
 
 def stops_of(tuning: Tuning) -> list[int]:

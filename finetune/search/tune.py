@@ -12,23 +12,23 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from finetune.after.learn import Learned
-from finetune.annotators import annotators_figure
-from finetune.fit import Model, Probabilities, score_problems
-from finetune.labels import ELSEWHERE, Problem, draw_budget
-from finetune.material import Material, gather_poses
-from finetune.model_folder import save_model
-from finetune.predictions import Decisions, write_predictions
-from finetune.report import confusion_figure, ethogram_figure, more_lines, png, table
-from finetune.scores.beyond_frames import beyond, beyond_metrics
-from finetune.scores.metrics import Scores, SeedScores, over_seeds
-from finetune.search import each_seed, embedded, search
+from finetune.fit.fit import Model, Probabilities, score_problems
+from finetune.fit.frames import Material, gather_poses
+from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
+from finetune.metrics.frame_metrics import Scores, SeedScores, over_seeds
+from finetune.postprocess.learn import Learned
+from finetune.report.annotator_styles import annotators_figure
+from finetune.report.extended_scores import beyond, beyond_metrics
+from finetune.report.figures import confusion_figure, ethogram_figure, more_lines, png, table
+from finetune.report.model_folder import save_model
+from finetune.report.predictions import Decisions, write_predictions
+from finetune.search.ray_tune import each_seed, embedded, search
+from finetune.search.trial import after, final
 from finetune.settings import Tuning
-from finetune.trial import after, final
 from pretrain.config import Scale, plain
+from pretrain.data.store import Store
 from pretrain.encoders import Embedder
-from pretrain.pose.store import Store
-from pretrain.tracking import TrackedRun
+from pretrain.runs.mlflow_server import TrackedRun
 
 log = logging.getLogger(__name__)
 

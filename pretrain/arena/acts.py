@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.pose.simulation.timeline import ACTS
+from pretrain.arena.timeline import ACTS
 
 
 class Act(NamedTuple):

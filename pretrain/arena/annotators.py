@@ -24,9 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.pose.simulation.paths import Series, smooth
-from pretrain.pose.simulation.statistics import CLASSES
-from pretrain.pose.simulation.timeline import CHASE, MOUNT_ATTEMPT, Random, Timeline
+from pretrain.arena.paths import Series, smooth
+from pretrain.arena.statistics import CLASSES
+from pretrain.arena.timeline import CHASE, MOUNT_ATTEMPT, Random, Timeline
 
 _ATTACK, _INVESTIGATION, _MOUNT, _OTHER = range(4)
 

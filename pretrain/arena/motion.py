@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.pose.simulation.acts import IN_CONTACT, TABLE
-from pretrain.pose.simulation.paths import Points, Series, free_path, heading, kept_apart, rhythm, shake, smooth, turned, unit, wander
-from pretrain.pose.simulation.statistics import SHAPE_PX
-from pretrain.pose.simulation.timeline import APPROACH, ATTACK, CHASE, DISENGAGED, Random, Timeline
+from pretrain.arena.acts import IN_CONTACT, TABLE
+from pretrain.arena.paths import Points, Series, free_path, heading, kept_apart, rhythm, shake, smooth, turned, unit, wander
+from pretrain.arena.statistics import SHAPE_PX
+from pretrain.arena.timeline import APPROACH, ATTACK, CHASE, DISENGAGED, Random, Timeline
 
 RESIDENT, INTRUDER = 0, 1
 PACE_PX = np.array([1.8, 2.0], np.float32)

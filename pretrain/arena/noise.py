@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.pose.schema import CALMS21, Float
-from pretrain.pose.simulation.paths import Points, Series, wander
-from pretrain.pose.simulation.timeline import Random
+from pretrain.arena.paths import Points, Series, wander
+from pretrain.arena.timeline import Random
+from pretrain.data.schema import CALMS21, Float
 
 JITTER_PX = 0.95
 """Standard deviation a coordinate in clear view; about 2 px from the true place."""

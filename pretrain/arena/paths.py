@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import lfilter
 
-from pretrain.pose.simulation.timeline import Random
+from pretrain.arena.timeline import Random
 
 Points = npt.NDArray[np.complex64]
 Series = npt.NDArray[np.float32]

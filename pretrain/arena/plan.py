@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrain.errors import refuse
-from pretrain.pose.simulation.noise import MISSING
-from pretrain.pose.simulation.statistics import (
+from pretrain.arena.noise import MISSING
+from pretrain.arena.statistics import (
     BEHAVIOUR_FRAMES,
     BEHAVIOURS,
     CLASS_FRAMES,
@@ -20,7 +19,8 @@ from pretrain.pose.simulation.statistics import (
     UNLABELLED_PARTS,
     UNLABELLED_VIDEOS,
 )
-from pretrain.pose.simulation.timeline import draw_lengths
+from pretrain.arena.timeline import draw_lengths
+from pretrain.errors import refuse
 
 SMALLEST_ARENA = 15_000
 """Below this the labelled recordings are too short to hold every class."""

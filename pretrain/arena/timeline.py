@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.pose.simulation.statistics import BEHAVIOURS, BOUT_FRAMES, CLASSES, QUANTILES, TRANSITIONS
+from pretrain.arena.statistics import BEHAVIOURS, BOUT_FRAMES, CLASSES, QUANTILES, TRANSITIONS
 
 ACTS = (
     "explore", "groom", "approach", "disengaged", "sniff_face", "sniff_body", "sniff_rear", "chase", "attack",

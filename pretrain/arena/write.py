@@ -19,15 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.pose.annotations import Labels, write_labels
-from pretrain.pose.schema import CALMS21, Float, Video
-from pretrain.pose.simulation.annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
-from pretrain.pose.simulation.motion import draw_scene
-from pretrain.pose.simulation.noise import watch
-from pretrain.pose.simulation.plan import Recording, official_recordings, recordings
-from pretrain.pose.simulation.statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
-from pretrain.pose.simulation.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.arena.annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
+from pretrain.arena.motion import draw_scene
+from pretrain.arena.noise import watch
+from pretrain.arena.plan import Recording, official_recordings, recordings
+from pretrain.arena.statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
+from pretrain.arena.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
+from pretrain.data.schema import CALMS21, Float, Video
+from pretrain.data.store_writer import StoreWriter
+from pretrain.readers.annotations import Labels, write_labels
 
 __all__ = [
     "ANNOTATORS", "BEHAVIOURS", "CLASSES", "ORIGIN", "Annotator", "Recording", "Timeline", "arena", "official_recordings",

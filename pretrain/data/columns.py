@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pretrain.data.schema import Float
 from pretrain.errors import BadInput
-from pretrain.pose.schema import Float
 
 
 def binary_column(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:

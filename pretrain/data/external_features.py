@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pretrain.data.schema import Float, Video
 from pretrain.errors import refuse
-from pretrain.pose.schema import Float, Video
 
 MOST_DIMENSIONS = 65_536  # a row group of so many must fit a column of bytes
 _COLUMNS = pa.schema([("video", pa.string()), ("first_frame", pa.int32()), ("frames", pa.int32()), ("values", pa.binary())])

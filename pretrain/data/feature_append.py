@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from pyarrow import fs
 
+from pretrain.data.external_features import FeatureParts, Row
+from pretrain.data.schema import Float, Video
+from pretrain.data.store import Store
+from pretrain.data.store_address import read_meta
+from pretrain.data.store_writer import replace_file, write_file
 from pretrain.errors import BadInput
-from pretrain.pose.addresses import read_meta
-from pretrain.pose.feature_parts import FeatureParts, Row
-from pretrain.pose.schema import Float, Video
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import replace_file, write_file
 
 
 def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]) -> None:

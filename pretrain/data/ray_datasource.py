@@ -10,8 +10,8 @@ import pyarrow as pa
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.pose.store import Store
 
 READ_BYTES = 24 * 2**20
 STAYING_READ_BYTES = 12 * 2**20

@@ -18,9 +18,9 @@ import numpy.typing as npt
 import ray.data
 import torch
 
-from pretrain.group_source import READ_BYTES, STAYING_READ_BYTES, GroupSource, Read
-from pretrain.pose.store import Chunks, Store
-from pretrain.pose.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
+from pretrain.data.ray_datasource import READ_BYTES, STAYING_READ_BYTES, GroupSource, Read
+from pretrain.data.store import Chunks, Store
+from pretrain.data.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
 
 _ABSENT = -1
 _Group = tuple[int, list[npt.NDArray[Any]]]  # its key, and what it holds

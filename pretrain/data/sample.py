@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pretrain.pose.store import Store
-from pretrain.pose.windows import FrameBuffer, Pose, chunk_offset, mix
+from pretrain.data.store import Store
+from pretrain.data.windows import FrameBuffer, Pose, chunk_offset, mix
 
 
 def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256, features: Sequence[str] = ()) -> Pose:

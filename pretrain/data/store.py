@@ -3,7 +3,7 @@
     STORE/store.json               schema, videos, parts with their checksums; written last, so its presence means "whole"
     STORE/poses/part-00000.parquet a row is a chunk of at most 1,024 frames of one video
     STORE/features/NAME/part-…     per-frame features from elsewhere, chunk for chunk beside the poses
-    STORE/labels/TASK.parquet      written and read elsewhere (pose/annotations.py, finetune/labels.py), never here
+    STORE/labels/TASK.parquet      written and read elsewhere (pose/annotations.py, finetune/labels/problems.py), never here
 
 A store is a local folder or an address that pyarrow's file systems understand (``s3://bucket/store``). Positions keep
 the full float32 of their source; confidence is kept in steps of 1/255. Columns are raw bytes without compression: of the
@@ -27,10 +27,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from pretrain.data.columns import binary_column, float_column
+from pretrain.data.schema import Float, Schema, Video
+from pretrain.data.store_address import filesystem, read_meta
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.addresses import filesystem, read_meta
-from pretrain.pose.columns import binary_column, float_column
-from pretrain.pose.schema import Float, Schema, Video
 
 CONFIDENCE_STEPS = 255
 

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from pretrain.data.external_features import FeatureParts, Row
+from pretrain.data.schema import Float, Schema, Video
+from pretrain.data.store import CONFIDENCE_STEPS
+from pretrain.data.store_address import VERSION, filesystem, read_meta
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.addresses import VERSION, filesystem, read_meta
-from pretrain.pose.feature_parts import FeatureParts, Row
-from pretrain.pose.schema import Float, Schema, Video
-from pretrain.pose.store import CONFIDENCE_STEPS
 
 CHUNK_FRAMES = 1024
 PART_BYTES = 64 * 2**20

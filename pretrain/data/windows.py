@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pretrain.pose.store import CONFIDENCE_STEPS, Chunks
+from pretrain.data.store import CONFIDENCE_STEPS, Chunks
 
 Ints = npt.NDArray[np.int64]
 

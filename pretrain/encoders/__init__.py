@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.components import build, check_settings
-from pretrain.pose.features import Features, standard
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
+from pretrain.data.schema import Schema
+from pretrain.data.windows import Pose, Windows
+from pretrain.transforms.features import Features, standard
 
 
 class AbstractEncoder(nn.Module, ABC):

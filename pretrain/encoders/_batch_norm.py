@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain import workers
+from pretrain import distributed
 
 
 class BatchNorm(nn.Module):
@@ -50,7 +50,7 @@ class BatchNorm(nn.Module):
         mean = share_1N @ x_NC / mine.clamp(min=1)
         squares = share_1N @ (x_NC - mean).square()
         # Chan, Golub & LeVeque 1979: squares about each worker's own mean join without cancellation.
-        number_RC, mean_RC, squares_RC = workers.gather(torch.stack([mine, mean, squares], 1)).unbind(1)
+        number_RC, mean_RC, squares_RC = distributed.gather(torch.stack([mine, mean, squares], 1)).unbind(1)
         number = number_RC.sum(0).clamp(min=1)
         joined = (number_RC * mean_RC).sum(0) / number
         variance = (squares_RC.sum(0) + (number_RC * (mean_RC - joined).square()).sum(0)) / number

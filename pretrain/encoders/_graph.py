@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pretrain.pose.schema import Schema
+from pretrain.data.schema import Schema
 
 
 def edges(schema: Schema) -> list[tuple[int, int]]:

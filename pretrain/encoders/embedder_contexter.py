@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import over_time, surrounded
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 
 class EmbedderContexter(AbstractEncoder):

@@ -12,7 +12,7 @@ from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._over_time import over_time, surrounded
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 
 class FullyConnected(AbstractEncoder):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import each_channel_over_time, existing
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 
 class GatedConv(AbstractEncoder):

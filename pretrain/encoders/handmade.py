@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.encoders import AbstractEncoder
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 
 class Handmade(AbstractEncoder):

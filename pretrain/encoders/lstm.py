@@ -13,7 +13,7 @@ from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._over_time import surrounded
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 _STATES = 1 << 24  # numbers of a state over the steps of the windows that are worked on at once: 64 MB
 

@@ -12,7 +12,7 @@ from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._graph import edges, scales, steps_apart
 from pretrain.encoders._over_time import over_time
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 _OF_POINTS = ("scene", "confidence", "visible")
 _BRANCHES = 6

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import existing, over_time
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 
 class TCN(AbstractEncoder):

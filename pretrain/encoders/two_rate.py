@@ -10,7 +10,7 @@ from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import existing
 from pretrain.encoders.tcn import Block
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
+from pretrain.transforms.features import Features
 
 
 class TwoRate(AbstractEncoder):

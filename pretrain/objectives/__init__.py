@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pretrain.draws import Draws
-from pretrain.pose.windows import Pose, Windows
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 
 
 class View(NamedTuple):

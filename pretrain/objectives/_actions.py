@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.schema import Schema
+from pretrain.data.windows import Pose
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose
+from pretrain.transforms.features import Features
 
 # Ranges of the unfitted module: forward, sideways (px), turn (rad), movement of the points (px), approach (px).
 _UNFITTED = ((-20.0, 20.0), (-10.0, 10.0), (-0.5, 0.5), (0.0, 15.0))

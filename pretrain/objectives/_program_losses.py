@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain import workers
+from pretrain import distributed
 
 _NEVER = -1e9
 
@@ -77,9 +77,9 @@ def supervised_contrastive(g_NRPE: Tensor, class_NRP: Tensor, *, classes: int, t
     """
     rows, groups, count, _ = g_NRPE.shape
     mine_GNE = g_NRPE.permute(1, 2, 0, 3).flatten(0, 1)
-    theirs_GAE = workers.gather(g_NRPE).permute(1, 2, 0, 3).flatten(0, 1)
-    class_GA = workers.gather(class_NRP).permute(1, 2, 0).flatten(0, 1)
-    own = workers.rank() * rows
+    theirs_GAE = distributed.gather(g_NRPE).permute(1, 2, 0, 3).flatten(0, 1)
+    class_GA = distributed.gather(class_NRP).permute(1, 2, 0).flatten(0, 1)
+    own = distributed.rank() * rows
     with torch.autocast(g_NRPE.device.type, enabled=False):
         is_GAC = (class_GA.unsqueeze(2) == torch.arange(classes, device=class_GA.device)).to(mine_GNE.dtype)
         is_GNC = is_GAC[:, own : own + rows]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.schema import Schema
+from pretrain.data.windows import Pose
 from pretrain.errors import refuse
-from pretrain.pose.features import Features, standard
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose
+from pretrain.transforms.features import Features, standard
 
 _CLIP = 6.0
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.data.schema import Schema
+from pretrain.data.windows import Pose
 from pretrain.errors import refuse
-from pretrain.pose.features import Features
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose
+from pretrain.transforms.features import Features
 
 _JUMP = 10.0  # standard deviations; a tracker's jump is not worth more
 

@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from pretrain.components import build
-from pretrain.draws import Draws
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
 
 DEFAULT: tuple[Mapping[str, Any], ...] = ({"name": "contrastive", "weight": 1.0}, {"name": "masked", "weight": 1.0})
 

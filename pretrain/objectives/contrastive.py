@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain import workers
-from pretrain.draws import Draws
+from pretrain import distributed
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Windows
 
 
 class Contrastive(AbstractObjective):
@@ -63,20 +63,20 @@ class Contrastive(AbstractObjective):
         picked = torch.stack([view.z_BTD[row, frame] for view, frame in zip(views, (frame_BA, moved_BA), strict=True)])
         g_VND = F.normalize(self.head(picked).float(), dim=-1).flatten(1, 2)
         exists_N = (length_B1 > 0).expand_as(frame_BA).flatten()
-        window_N = (row + workers.rank() * batch).expand_as(frame_BA).flatten()
+        window_N = (row + distributed.rank() * batch).expand_as(frame_BA).flatten()
 
         mine = _Anchors(
             torch.cat([g_VND[0], g_VND[1]]), window_N.repeat(2), torch.cat([frame_BA.flatten(), moved_BA.flatten()]), exists_N.repeat(2)
         )
-        total, number, hit = self.share(mine, _Anchors(*(workers.gather(x) for x in mine)))
-        loss = workers.mean_over_workers(total, number)
-        found = workers.mean_over_workers(hit, number)
+        total, number, hit = self.share(mine, _Anchors(*(distributed.gather(x) for x in mine)))
+        loss = distributed.mean_over_workers(total, number)
+        found = distributed.mean_over_workers(hit, number)
         return Loss(loss, {"contrastive": loss.detach(), "contrastive_found": found.detach()})
 
     def share(self, mine: _Anchors, all: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of this worker's terms, how many, and how often the positive was the nearest of all."""
         count = len(mine.g) // 2
-        first = workers.rank() * len(mine.g)
+        first = distributed.rank() * len(mine.g)
         place = torch.arange(len(mine.g), device=mine.g.device)
         itself, positive = first + place, first + (place + count) % len(mine.g)
         similarity = mine.g @ all.g.T / self.temperature

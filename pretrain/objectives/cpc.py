@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain import workers
-from pretrain.draws import Draws
+from pretrain import distributed
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
 
 
 class CPC(AbstractObjective):
@@ -90,14 +90,14 @@ class CPC(AbstractObjective):
         future_BND = views[-1].z_BTD[row_B[:, None], ahead_BN.clamp(max=frames - 1)]
         guess_BNP = F.normalize(self.predict(past_BD).float().unflatten(1, (len(self.horizons), -1)), dim=-1)
         truth_BNP = F.normalize(self.target(future_BND).float(), dim=-1)
-        total, number, hit = self.share(guess_BNP, fits_BN, workers.gather(truth_BNP), workers.gather(fits_BN))
-        loss = workers.mean_over_workers(total, number)
-        found = workers.mean_over_workers(hit, number)
+        total, number, hit = self.share(guess_BNP, fits_BN, distributed.gather(truth_BNP), distributed.gather(fits_BN))
+        loss = distributed.mean_over_workers(total, number)
+        found = distributed.mean_over_workers(hit, number)
         return Loss(loss, {"cpc": loss.detach(), "cpc_found": found.detach()})
 
     def share(self, guess_BNP: Tensor, fits_BN: Tensor, truth_ANP: Tensor, fits_AN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of this worker's terms, how many, and how often its own future was the nearest. ``A``: windows of all workers."""
-        own_B = workers.rank() * len(guess_BNP) + torch.arange(len(guess_BNP), device=guess_BNP.device)
+        own_B = distributed.rank() * len(guess_BNP) + torch.arange(len(guess_BNP), device=guess_BNP.device)
         similarity_NBA = torch.einsum("bnp,anp->nba", guess_BNP, truth_ANP) / self.temperature
         similarity_NBA = similarity_NBA.masked_fill(~fits_AN.T[:, None], -torch.inf)
         similarity_NBA = torch.where(fits_BN.T[:, :, None], similarity_NBA, 0.0)

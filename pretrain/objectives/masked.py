@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pretrain import workers
-from pretrain.draws import Draws
+from pretrain import distributed
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._scene import Scene
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
 
 
 class Masked(AbstractObjective):
@@ -84,6 +84,6 @@ class Masked(AbstractObjective):
         guess_BTMKV = self.decode(views[0].z_BTD).float().view_as(truth_BTMKV)
         asked = self.hidden(windows, draws).unsqueeze(-1) & truth_BTMKV.isfinite()
         error = torch.where(asked, guess_BTMKV - truth_BTMKV.nan_to_num(0.0), 0.0).square()
-        loss = workers.mean_over_workers(error.sum(), asked.sum())
-        blind = workers.mean_over_workers(torch.where(asked, truth_BTMKV.nan_to_num(0.0), 0.0).square().sum(), asked.sum())
+        loss = distributed.mean_over_workers(error.sum(), asked.sum())
+        blind = distributed.mean_over_workers(torch.where(asked, truth_BTMKV.nan_to_num(0.0), 0.0).square().sum(), asked.sum())
         return Loss(loss, {"masked": loss.detach(), "masked_blind": blind.detach()})

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain import workers
-from pretrain.draws import Draws
+from pretrain import distributed
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._actions import Actions, shares_below
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
 
 
 class MultiTimescale(AbstractObjective):
@@ -91,7 +91,7 @@ class MultiTimescale(AbstractObjective):
             for name, head, half, when_BN in zip(("short", "long"), self.agree, self.halves, (soon_BN, late_BN), strict=True):
                 there = view.z_BTD[row_B1, when_BN][..., half].detach()
                 apart = 1 - F.cosine_similarity(head(z_BND[..., half]).float(), there, dim=-1)
-                term = workers.mean_over_workers(torch.where(exists_BN, apart, 0.0).sum(), exists_BN.sum())
+                term = distributed.mean_over_workers(torch.where(exists_BN, apart, 0.0).sum(), exists_BN.sum())
                 total = total + self.latent * term
                 parts[f"latent_{name}"] = term.detach()
         return Loss(total, {"multi_timescale": total.detach(), **parts})
@@ -107,7 +107,7 @@ class MultiTimescale(AbstractObjective):
         for place, horizon in enumerate(self.horizons):
             below_BNAE, weight_BNA = shares_below(actions_BTA, edge_AE, frame_BN, horizon)
             distance_BNA = self._apart(logits_BNHAb[:, :, place], below_BNAE)
-            terms.append(workers.mean_over_workers((weight_BNA * distance_BNA).sum(), weight_BNA.sum()))
+            terms.append(distributed.mean_over_workers((weight_BNA * distance_BNA).sum(), weight_BNA.sum()))
         return terms
 
     def _apart(self, logits: Tensor, below: Tensor) -> Tensor:

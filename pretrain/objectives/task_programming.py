@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain import programs, workers
-from pretrain.draws import Draws
+from pretrain import distributed
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._program_losses import Heads, class_surprise, supervised_contrastive
 from pretrain.objectives._trajectory_state import TrajectoryState
 from pretrain.objectives._trajectory_vae import Approximators, Encode, Policy, Posterior
-from pretrain.pose.animal import SPAN
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose, Windows
+from pretrain.transforms import programs
+from pretrain.transforms.animal import SPAN
 
 
 class TaskProgramming(AbstractObjective):
@@ -194,7 +195,7 @@ class TaskProgramming(AbstractObjective):
     def _sum(self, sums: dict[str, Tensor], counts: dict[str, Tensor]) -> Loss:
         """All means in one exchange between the workers; a program's terms are averaged over its labels, then added up."""
         flat = torch.cat([value.reshape(-1) for value in sums.values()])
-        means = workers.mean_over_workers(flat, torch.cat([value.reshape(-1) for value in counts.values()]))
+        means = distributed.mean_over_workers(flat, torch.cat([value.reshape(-1) for value in counts.values()]))
         pieces = torch.split(means, [value.numel() for value in sums.values()])
         found = {name: piece.mean() if name == "agreement" else piece.sum() for name, piece in zip(sums, pieces, strict=True)}
         parts = {"nll": found["nll_0"] + found["nll_1"], "kl": found["kl_0"] + found["kl_1"]}

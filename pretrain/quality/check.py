@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.pose.annotations import UNLABELLED, read_rows
-from pretrain.pose.oddities import Oddities, body_lengths_px, pieces
-from pretrain.pose.store import Store
+from pretrain.data.store import Store
+from pretrain.quality.jumps_and_swaps import Oddities, body_lengths_px, pieces
+from pretrain.readers.annotations import UNLABELLED, read_rows
 
 
 def describe(store: Store) -> dict[str, Any]:

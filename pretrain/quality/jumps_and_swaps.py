@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.pose.schema import Float
-from pretrain.pose.store import Store
+from pretrain.data.schema import Float
+from pretrain.data.store import Store
 
 JUMP_BODIES_PER_S = 15.0
 SWAP_SHARE = 0.5

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import refuse
-from pretrain.pose.annotations import UNLABELLED, Labels, read_rows, write_labels
-from pretrain.pose.label_formats import read_label_files
-from pretrain.pose.split import assign_missing_splits, resample_labels
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
+from pretrain.readers.annotations import UNLABELLED, Labels, read_rows, write_labels
+from pretrain.readers.find_labels import read_label_files
+from pretrain.readers.split import assign_missing_splits, resample_labels
 
 log = logging.getLogger(__name__)
 

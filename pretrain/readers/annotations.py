@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
 
 UNLABELLED = -1  # a frame that nobody looked at; it is not a class
 

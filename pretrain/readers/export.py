@@ -16,11 +16,11 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pretrain.data.schema import CALMS21, Video
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.annotations import Labels, read_rows
-from pretrain.pose.official.write import TASKS, write_official
-from pretrain.pose.schema import CALMS21, Video
-from pretrain.pose.store import Store
+from pretrain.readers.annotations import Labels, read_rows
+from pretrain.readers.calms21.write import TASKS, write_official
 
 log = logging.getLogger(__name__)
 

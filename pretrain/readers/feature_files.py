@@ -16,10 +16,10 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
+from pretrain.data.schema import Float
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.arrays_npz import HEADER_ERRORS, read_arrays
-from pretrain.pose.recording_names import candidates, common_ending, natural_order, nearest
-from pretrain.pose.schema import Float
+from pretrain.readers.recording_names import candidates, common_ending, natural_order, nearest
+from pretrain.readers.safe_npz import HEADER_ERRORS, read_arrays
 
 _SUFFIXES = (".npy", ".npz")
 

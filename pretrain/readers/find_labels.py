@@ -1,4 +1,4 @@
-"""Label files into labels. The format is found by content, never by name; a format is a module in ``label_files/``.
+"""Label files into labels. The format is found by content, never by name; a format is a module in ``label_formats/``.
 
 Which recording a file belongs to is told by what the file itself says, or by its name: ``1_annot.txt`` belongs to
 ``1``. What cannot be told is refused with both sides named.
@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose import arrays_npz
-from pretrain.pose.annotations import Labels
-from pretrain.pose.label_files import boris as label_boris
-from pretrain.pose.label_files import caltech as label_caltech
-from pretrain.pose.label_files import npz as label_npz
-from pretrain.pose.label_files import tables as label_tables
-from pretrain.pose.label_files.sheets import Mismatch, Placed, Sheet, labels_of
-from pretrain.pose.label_files.text import decoded
-from pretrain.pose.recording_names import candidates, common_ending, file_stem, natural_order, nearest
-from pretrain.pose.trackers import recognise
+from pretrain.readers import safe_npz
+from pretrain.readers.annotations import Labels
+from pretrain.readers.find_tracks import recognise
+from pretrain.readers.label_formats import boris as label_boris
+from pretrain.readers.label_formats import caltech as label_caltech
+from pretrain.readers.label_formats import npz as label_npz
+from pretrain.readers.label_formats import tables as label_tables
+from pretrain.readers.label_formats.sheets import Mismatch, Placed, Sheet, labels_of
+from pretrain.readers.label_formats.text import decoded
+from pretrain.readers.recording_names import candidates, common_ending, file_stem, natural_order, nearest
 
 MODULES = (label_caltech, label_boris, label_tables, label_npz)
 FORMATS = ", ".join(module.NAME for module in MODULES)
@@ -39,7 +39,7 @@ def _module_of(path: Path):  # type: ignore[no-untyped-def]
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     if head.startswith(b"PK"):
-        return label_npz if label_npz.recognises(arrays_npz.members(path)) else None
+        return label_npz if label_npz.recognises(safe_npz.members(path)) else None
     if recognise(path) is not None:
         return None
     try:

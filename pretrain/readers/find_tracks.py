@@ -1,8 +1,8 @@
-"""Tracker files into tracks. The format is found by content, never by name; a format is a module in ``track_files/``.
+"""Tracker files into tracks. The format is found by content, never by name; a format is a module in ``track_formats/``.
 
 paths = find_tracks("FOLDER")              # or a pattern
 names = read_all_names(paths)              # headers alone: cheap, and enough to see whether they fit each other
-check_agreement(names)                     # pretrain/pose/tracks.py, with all that makes unlike recordings alike
+check_agreement(names)                     # pretrain/readers/tracks.py, with all that makes unlike recordings alike
 tracks = read_tracks(names[0].path, name=names[0].name)
 """
 
@@ -21,17 +21,17 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 from pretrain.errors import BadInput
-from pretrain.pose import arrays_npz
-from pretrain.pose.recording_names import natural_order, unique_names
-from pretrain.pose.track_files import deeplabcut as tracker_deeplabcut
-from pretrain.pose.track_files import deeplabcut_h5 as tracker_deeplabcut_h5
-from pretrain.pose.track_files import hdf5 as tracker_hdf5
-from pretrain.pose.track_files import jabs as tracker_jabs
-from pretrain.pose.track_files import npz as tracker_npz
-from pretrain.pose.track_files import nwb as tracker_nwb
-from pretrain.pose.track_files import sleap as tracker_sleap
-from pretrain.pose.track_files import sleap_project as tracker_sleap_project
-from pretrain.pose.tracks import Tracks
+from pretrain.readers import safe_npz
+from pretrain.readers.recording_names import natural_order, unique_names
+from pretrain.readers.track_formats import deeplabcut as tracker_deeplabcut
+from pretrain.readers.track_formats import deeplabcut_h5 as tracker_deeplabcut_h5
+from pretrain.readers.track_formats import hdf5 as tracker_hdf5
+from pretrain.readers.track_formats import jabs as tracker_jabs
+from pretrain.readers.track_formats import npz as tracker_npz
+from pretrain.readers.track_formats import nwb as tracker_nwb
+from pretrain.readers.track_formats import sleap as tracker_sleap
+from pretrain.readers.track_formats import sleap_project as tracker_sleap_project
+from pretrain.readers.tracks import Tracks
 
 HDF5 = (tracker_jabs, tracker_nwb, tracker_sleap, tracker_sleap_project, tracker_deeplabcut_h5)
 FORMATS = ", ".join(module.NAME for module in (tracker_deeplabcut, *reversed(HDF5), tracker_npz))
@@ -52,7 +52,7 @@ def find_tracks(poses: str) -> list[Path]:
     Raises:
         BadInput: If there are none (with what was found instead), or a file is neither tracks nor labels.
     """
-    from pretrain.pose.label_formats import recognise_labels
+    from pretrain.readers.find_labels import recognise_labels
 
     folder = Path(poses).expanduser()
     if folder.is_dir():
@@ -122,7 +122,7 @@ def _module_of(path: Path) -> ModuleType | None:
         with tracker_hdf5.open_hdf5(path) as file:
             return next((module for module in HDF5 if module.recognises(file)), None)
     if head.startswith(b"PK"):
-        return tracker_npz if tracker_npz.recognises(arrays_npz.members(path)) else None
+        return tracker_npz if tracker_npz.recognises(safe_npz.members(path)) else None
     return tracker_deeplabcut if tracker_deeplabcut.recognises(head) else None
 
 
@@ -141,7 +141,7 @@ def _beginning(path: Path) -> str:
     if head.startswith(tracker_hdf5.SIGNATURE):
         return "HDF5 of a layout not known"
     if head.startswith(b"PK"):
-        return f"a zip with {', '.join(arrays_npz.members(path)[:5]) or 'no arrays that can be listed'}"
+        return f"a zip with {', '.join(safe_npz.members(path)[:5]) or 'no arrays that can be listed'}"
     first = head.split(b"\n", 1)[0][:60].decode("utf-8", "replace")
     return f"line 1 begins {first!r}"
 
@@ -189,7 +189,7 @@ def unpacked(address: str) -> Iterator[str]:
         BadInput: If the zip is damaged, a bomb, or holds a file that would leave the folder.
     """
     path = Path(address).expanduser()
-    if not (path.is_file() and zipfile.is_zipfile(path)) or arrays_npz.members(path):
+    if not (path.is_file() and zipfile.is_zipfile(path)) or safe_npz.members(path):
         yield address
         return
     with TemporaryDirectory() as scratch:

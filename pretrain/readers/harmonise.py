@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose import tracks
-from pretrain.pose.tracks import Tracks
+from pretrain.readers import tracks
+from pretrain.readers.tracks import Tracks
 
 
 @dataclass(frozen=True)

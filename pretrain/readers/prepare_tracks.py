@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pretrain import places
+from pretrain.data.schema import Float
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, refuse
-from pretrain.pose import trackers, tracks
-from pretrain.pose.feature_files import FeatureFiles, find_features
-from pretrain.pose.label_append import add_labels
-from pretrain.pose.schema import Float
-from pretrain.pose.store import Store
-from pretrain.pose.store_writer import StoreWriter
-from pretrain.pose.tracks import Tracks
-from pretrain.pose.unlike import Conversion, Naming, parsed_size
+from pretrain.readers import find_tracks, tracks
+from pretrain.readers.add_labels import add_labels
+from pretrain.readers.feature_files import FeatureFiles, find_features
+from pretrain.readers.harmonise import Conversion, Naming, parsed_size
+from pretrain.readers.tracks import Tracks
+from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +54,11 @@ def prepare_tracks(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
-    out = places.open_address(args.out)
+    out = paths.open_address(args.out)
     there = Store(out) if args.append else None
     convert = _conversion(args, there)
-    with trackers.unpacked(args.poses) as poses:
-        held = convert.named(trackers.read_all_names(trackers.find_tracks(poses)))
+    with find_tracks.unpacked(args.poses) as poses:
+        held = convert.named(find_tracks.read_all_names(find_tracks.find_tracks(poses)))
         like = _agreed(held, there)
         _warn_of_other_rates(held, args.fps)
         features = [find_features(given, [one.name for one in held]) for given in args.features]
@@ -71,7 +71,7 @@ def prepare_tracks(args: argparse.Namespace) -> None:
             else:
                 _warn_of_other_extents(read, there)
             if args.labels:
-                with trackers.unpacked(args.labels) as folder:
+                with find_tracks.unpacked(args.labels) as folder:
                     add_labels(writer, folder, {one.name: one.frames for one in read}, fps=args.fps, there=there,
                                test_share=args.test_share, seed=args.seed)  # fmt: skip
 
@@ -125,7 +125,7 @@ def _add_recordings(
 ) -> list[_Read]:
     read, notes = [], []
     for one in tqdm(held, desc="reading tracks", unit="video"):
-        raw = trackers.read_tracks(one.path, name=one.name)
+        raw = find_tracks.read_tracks(one.path, name=one.name)
         beside: dict[str, Float] = {}
         for files in features:
             values, note = files.read(one.name, frames=raw.frames)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput
-from pretrain.pose.annotations import UNLABELLED, Labels
-from pretrain.pose.tracks import resampled_times
+from pretrain.readers.annotations import UNLABELLED, Labels
+from pretrain.readers.tracks import resampled_times
 
 
 def resample_labels(labels: Labels, *, old_fps: float, fps: float) -> Labels:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pretrain.data.schema import Float, Schema, Video
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.schema import Float, Schema, Video
 
 MAX_PX = 1e6  # no camera is this wide; beyond it a number is not a position
 CONFIDENCE_RANGE = (-0.5, 2.0)  # peaks of a heat map may leave 0…1 a little; beyond this it is another column

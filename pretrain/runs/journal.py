@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pretrain.tracking_address import redact
+from pretrain.runs.addresses import redact
 
 log = logging.getLogger(__name__)
 

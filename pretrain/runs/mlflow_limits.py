@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from pretrain.tracking_address import redact
+from pretrain.runs.addresses import redact
 
 NAME_CHARACTERS = 250
 PARAM_CHARACTERS = 6000

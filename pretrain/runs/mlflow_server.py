@@ -22,10 +22,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pretrain.errors import BadInput
-from pretrain.journal import Away, Journal, Record, Refused, batches, locked, reason
-from pretrain.mlflow_limits import ITEMS_A_REQUEST, METRICS_A_REQUEST
-from pretrain.tracked_run import TrackedRun, Tracking
-from pretrain.tracking_address import artifacts_folder, database_file, full_address, redact, ui_command
+from pretrain.runs.addresses import artifacts_folder, database_file, full_address, redact, ui_command
+from pretrain.runs.journal import Away, Journal, Record, Refused, batches, locked, reason
+from pretrain.runs.mlflow_limits import ITEMS_A_REQUEST, METRICS_A_REQUEST
+from pretrain.runs.tracked_run import TrackedRun, Tracking
 
 log = logging.getLogger(__name__)
 

@@ -56,7 +56,7 @@ def default_store() -> str:
     log.info("no --data: making the default, %s frames of simulated mice, in %s", f"{DEFAULT_FRAMES:,}", store)
     making = store.with_name(f"{store.name}.{os.getpid()}")
     # Another process, so that nothing which trains ever has the labels' code in reach.
-    command = [sys.executable, str(Path(__file__).with_name("prepare.py")), "arena", "--out", str(making), "--frames", str(DEFAULT_FRAMES)]
+    command = [sys.executable, str(Path(__file__).parents[1] / "prepare.py"), "arena", "--out", str(making), "--frames", str(DEFAULT_FRAMES)]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         shutil.rmtree(making, ignore_errors=True)

@@ -28,7 +28,7 @@ def code_tags(root: Path | None = None) -> dict[str, str]:
         root: The checkout; by default the one this file lies in. A folder that merely lies inside somebody else's
             repository has no commit.
     """
-    root = root or Path(__file__).resolve().parent.parent
+    root = root or Path(__file__).resolve().parents[2]
     tags = {"ethoray.version": "unknown"}
     with contextlib.suppress(PackageNotFoundError):  # run from a copied folder, as a submitted job does
         tags["ethoray.version"] = version("ethoray")

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from pretrain.journal import Courier, Journal, Record
-from pretrain.mlflow_limits import (
+from pretrain.runs.addresses import redact, ui_command
+from pretrain.runs.journal import Courier, Journal, Record
+from pretrain.runs.mlflow_limits import (
     ITEMS_A_REQUEST,
     METRICS_A_REQUEST,
     NAME_CHARACTERS,
@@ -27,8 +28,7 @@ from pretrain.mlflow_limits import (
     pieces,
     plain_tags,
 )
-from pretrain.provenance import code_tags, machine_tags
-from pretrain.tracking_address import redact, ui_command
+from pretrain.runs.provenance import code_tags, machine_tags
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Server(Protocol):
 
 
 class Tracking:
-    """A place where runs are kept. Picklable; made by :func:`pretrain.tracking.open_tracking`.
+    """A place where runs are kept. Picklable; made by :func:`pretrain.runs.mlflow_server.open_tracking`.
 
     Attributes:
         where: Its address without password.
@@ -143,7 +143,7 @@ class Tracking:
         if left and run.journal.path not in self._told:
             self._told.add(run.journal.path)
             self._courier.say_away("it does not answer", run.journal)
-            command = shlex.join([sys.executable, "-m", "pretrain.replay", str(run.journal.path), self.where])
+            command = shlex.join([sys.executable, "-m", "pretrain.runs.replay", str(run.journal.path), self.where])
             log.warning("%d records of run %r are not sent yet. They are kept; when the server is back: %s", left, run.name, command)
         return left == 0
 

@@ -11,9 +11,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.schema import Schema
 
 VERSION = 1
 _STATE, _COMPLETE = "state.pt", "complete"

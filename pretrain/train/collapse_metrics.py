@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.draws import Draws
-from pretrain.pose.windows import Windows
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Windows
 
 if TYPE_CHECKING:  # objectives import the encoders' side of the project; only the type is needed here
     from pretrain.objectives import View

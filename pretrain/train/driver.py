@@ -18,11 +18,11 @@ import ray.train
 import ray.train.torch
 
 from pretrain.config import Recipe, Scale, plain
+from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.learner import Learner
-from pretrain.loop import train
-from pretrain.pose.store import Store
-from pretrain.tracking import TrackedRun
+from pretrain.runs.mlflow_server import TrackedRun
+from pretrain.train.learner import Learner
+from pretrain.train.loop import train
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.windows import Pose, cover
 from pretrain.encoders import Embedder
-from pretrain.pose.windows import Pose, cover
 
 EMBED_FRAMES = 1024
 

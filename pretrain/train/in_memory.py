@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from pretrain.config import Recipe
+from pretrain.data.store import Store
+from pretrain.data.windows import FrameBuffer, Lanes, Windows, chunk_offset, group_frames
 from pretrain.encoders import Embedder
-from pretrain.learner import new_learner
 from pretrain.objectives import Loss
-from pretrain.pose.store import Store
-from pretrain.pose.windows import FrameBuffer, Lanes, Windows, chunk_offset, group_frames
+from pretrain.train.learner import new_learner
 
 WARM, TIMED = 2, 4
 

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from pretrain.collapse import signs_of_collapse
 from pretrain.components import build
 from pretrain.config import Precision, Recipe
-from pretrain.draws import Draws
+from pretrain.data.sample import sample
+from pretrain.data.store import Store
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Windows, joined
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
-from pretrain.pose.augment import Augment
-from pretrain.pose.sampling import sample
-from pretrain.pose.store import Store
-from pretrain.pose.windows import Windows, joined
-from pretrain.precision import products
+from pretrain.train.collapse_metrics import signs_of_collapse
+from pretrain.train.precision import products
+from pretrain.transforms.augment import Augment
 
 
 class Learner(nn.Module):
@@ -29,7 +29,7 @@ class Learner(nn.Module):
         embedder: Features and encoder; what remains in the end.
         objective: Its loss, with the heads that belong to it.
         augment: How views differ. An objective of one view gets one augmented view as well.
-        precision: Of matrix products (pretrain/precision.py); losses and weights are float32.
+        precision: Of matrix products (pretrain/train/precision.py); losses and weights are float32.
 
     Attributes:
         watch: Whether the next step also measures signs of collapse; to be set where a step's values are logged.

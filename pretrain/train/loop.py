@@ -14,15 +14,15 @@ import ray.train.torch
 import torch
 from torch import nn
 
-from pretrain import workers
-from pretrain.checkpoint import load_state, save_encoder, save_state
+from pretrain import distributed
 from pretrain.config import Recipe, Scale, make
-from pretrain.learner import Learner
-from pretrain.own_process import settle
-from pretrain.pose.store import Store
-from pretrain.pose.windows import Lanes
-from pretrain.progress import Progress
-from pretrain.stream import FrameStream
+from pretrain.data.ray_stream import FrameStream
+from pretrain.data.store import Store
+from pretrain.data.windows import Lanes
+from pretrain.train.checkpoint import load_state, save_encoder, save_state
+from pretrain.train.learner import Learner
+from pretrain.train.progress import Progress
+from pretrain.train.torch_setup import settle
 
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     """
     recipe = make(Recipe, settings["recipe"], about="recipe")
     scale = make(Scale, settings["scale"], about="scale")
-    if workers.rank() == 0:
+    if distributed.rank() == 0:
         speak(settings["log"])
     device = ray.train.torch.get_device()
     share_cores()
@@ -46,12 +46,12 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     store = Store(settings["data"])
     lanes = Lanes.deal(store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
     learner: Learner = ray.get(settings["learner"]).to(device)
-    stream = FrameStream(store, lanes, rank=workers.rank(), workers=workers.count(), device=device,
+    stream = FrameStream(store, lanes, rank=distributed.rank(), workers=distributed.count(), device=device,
                          resident_bytes=scale.resident_gb * 1e9, features=tuple(learner.embedder.features.external))  # fmt: skip
     before = last_checkpoint()
     at: dict[str, Any] = before["at"] if before else {"epoch": 0, "step": 0, "progress": None}
     optimiser = torch.optim.AdamW(learner.parameters(), lr=recipe.optimiser.lr, weight_decay=recipe.optimiser.weight_decay, fused=True)
-    model = nn.parallel.DistributedDataParallel(learner) if workers.count() > 1 else learner
+    model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
     if before:
         learner.load_state_dict(before["learner"])
         optimiser.load_state_dict(before["optimiser"])
@@ -98,7 +98,7 @@ def last_checkpoint() -> dict[str, Any] | None:
 
 def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> None:
     """Reports a checkpoint: the full state and, ready for use, the encoder folder. All workers call it, rank 0 writes."""
-    if workers.rank() > 0:
+    if distributed.rank() > 0:
         ray.train.report({})
         return
     with tempfile.TemporaryDirectory() as folder:

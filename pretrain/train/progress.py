@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pretrain import workers
-from pretrain.tracking import TrackedRun
+from pretrain import distributed
+from pretrain.runs.mlflow_server import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,10 @@ class Progress:
         if not self.logs(step):
             return
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        shared = workers.mean(torch.stack([value.detach().float() for value in tensors.values()])).tolist()
+        shared = distributed.mean(torch.stack([value.detach().float() for value in tensors.values()])).tolist()
         self._last = dict(zip(tensors, shared, strict=True)) | {n: v for n, v in values.items() if not isinstance(v, Tensor)}
         self._losses.append(self._last["loss"])
-        if workers.rank() > 0:
+        if distributed.rank() > 0:
             return
         elapsed = time.monotonic() - self._began_steps
         rate = (step - self._first) / self._steps * self._frames / elapsed if step > self._first else 0.0

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.pose.landmarks import Landmarks
+from pretrain.transforms.landmarks import Landmarks
 
 SPAN = 2
 """Frames before and after a frame between which movement is measured."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.draws import Draws
+from pretrain.data.schema import Schema
+from pretrain.data.window_rng import Draws
+from pretrain.data.windows import Pose
 from pretrain.errors import refuse
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose
 
 
 @dataclass(frozen=True, kw_only=True)

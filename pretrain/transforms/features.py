@@ -19,10 +19,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.schema import Schema
+from pretrain.data.windows import Pose
 from pretrain.errors import refuse
-from pretrain.pose.planes import planes
-from pretrain.pose.schema import Schema
-from pretrain.pose.windows import Pose
+from pretrain.transforms.planes import planes
 
 GROUPS = ("posture", "motion", "relation", "distances", "scene", "place", "confidence")
 _CLIP = 6.0  # standard deviations; a tracker's jump is not worth more

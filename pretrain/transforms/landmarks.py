@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from pretrain.pose.schema import Schema
+from pretrain.data.schema import Schema
 
 _NOSES, _NECKS = ("nose", "snout"), ("neck",)
 

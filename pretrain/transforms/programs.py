@@ -3,7 +3,7 @@
 A program reads an animal's keypoints by name and returns a number a frame; thresholds cut the number into classes. To add
 one, write a function here and decorate it: it is found by being here, for every animal or pair of animals of any skeleton.
 
-What a program sees of an animal is :class:`pretrain.pose.animal.Animal`: its nose, neck, tail base, axis, centre, and how
+What a program sees of an animal is :class:`pretrain.transforms.animal.Animal`: its nose, neck, tail base, axis, centre, and how
 the centre moved. What needs a missing point is NaN.
 """
 
@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.pose.animal import Animal, angle, displacement, length
-from pretrain.pose.landmarks import Landmarks
-from pretrain.pose.planes import planes
-from pretrain.pose.schema import Schema
+from pretrain.data.schema import Schema
+from pretrain.transforms.animal import Animal, angle, displacement, length
+from pretrain.transforms.landmarks import Landmarks
+from pretrain.transforms.planes import planes
 
 Of = Literal["animal", "towards", "pair", "first"]
 

@@ -15,7 +15,7 @@ import requests
 from tqdm import tqdm
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.official.sources import unsafe_members
+from pretrain.readers.calms21.sources import unsafe_members
 
 logger = logging.getLogger(__name__)
 

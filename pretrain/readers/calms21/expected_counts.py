@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from pretrain.pose.annotations import Labels
+from pretrain.readers.annotations import Labels
 
 CLASSIC = "classic_classification"
 STYLES = "annotation_style_transfer"

@@ -7,11 +7,11 @@ from typing import Self
 
 import numpy as np
 
+from pretrain.data.schema import Float
 from pretrain.errors import BadInput
-from pretrain.pose.official.sequences import Sequence, read_sequences
-from pretrain.pose.official.sources import Source, opened
-from pretrain.pose.official.text import Rows
-from pretrain.pose.schema import Float
+from pretrain.readers.calms21.json_stream import Rows
+from pretrain.readers.calms21.sequences import Sequence, read_sequences
+from pretrain.readers.calms21.sources import Source, opened
 
 FEATURE_DIMENSIONS = 32
 _ROWS = {"features": Rows((FEATURE_DIMENSIONS,), np.float32, f"{FEATURE_DIMENSIONS} numbers")}

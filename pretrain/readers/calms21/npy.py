@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput
-from pretrain.pose.official.sequences import Sequence
+from pretrain.readers.calms21.sequences import Sequence
 
 MAX_BYTES = 768 * 2**20  # a pickle has to be held whole
 _MAX_INSTRUCTIONS = 2_000_000

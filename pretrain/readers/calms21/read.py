@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pretrain.data.schema import Float, Video
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.annotations import Labels
-from pretrain.pose.official.counts import BEHAVIORS, CLASSES, CLASSIC, NEW_BEHAVIORS, STYLES, count_differences
-from pretrain.pose.official.download import download
-from pretrain.pose.official.features import FEATURE_DIMENSIONS, FeaturesInStep
-from pretrain.pose.official.npy import read_npy
-from pretrain.pose.official.sequences import Sequence, read_sequences
-from pretrain.pose.official.sources import Source, find_sources, opened, sha256, total_bytes
-from pretrain.pose.official.text import Rows
-from pretrain.pose.official.write import write_official
-from pretrain.pose.schema import Float, Video
+from pretrain.readers.annotations import Labels
+from pretrain.readers.calms21.download import download
+from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSES, CLASSIC, NEW_BEHAVIORS, STYLES, count_differences
+from pretrain.readers.calms21.features import FEATURE_DIMENSIONS, FeaturesInStep
+from pretrain.readers.calms21.json_stream import Rows
+from pretrain.readers.calms21.npy import read_npy
+from pretrain.readers.calms21.sequences import Sequence, read_sequences
+from pretrain.readers.calms21.sources import Source, find_sources, opened, sha256, total_bytes
+from pretrain.readers.calms21.write import write_official
 
 __all__ = ["Source", "count_differences", "download", "find_sources", "read", "total_bytes", "write_official"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.pose.official.text import Bytes, JsonText, Rows
+from pretrain.readers.calms21.json_stream import Bytes, JsonText, Rows
 
 MAX_FRAMES = 1_000_000  # of one sequence, nine hours at 30 frames/s: its arrays must fit the memory promised
 MAX_SEQUENCES = 1_000_000

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.official.text import Bytes
+from pretrain.readers.calms21.json_stream import Bytes
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from pretrain.data.schema import CALMS21, Float, Video
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.annotations import Labels
-from pretrain.pose.official.counts import BEHAVIORS, CLASSIC, STYLES, label_set
-from pretrain.pose.official.features import FEATURE_DIMENSIONS
-from pretrain.pose.schema import CALMS21, Float, Video
+from pretrain.readers.annotations import Labels
+from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSIC, STYLES, label_set
+from pretrain.readers.calms21.features import FEATURE_DIMENSIONS
 
 UNLABELED_PARTS = 4
 _FOLDERS = ("unlabeled_videos", "task1_classic_classification", "task2_annotation_styles", "task3_new_behaviors")

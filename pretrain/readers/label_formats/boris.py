@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.label_files.sheets import Bout, Sheet
-from pretrain.pose.label_files.text import cells_of, delimiter_of, read_lines, seconds
-from pretrain.pose.recording_names import file_stem
+from pretrain.readers.label_formats.sheets import Bout, Sheet
+from pretrain.readers.label_formats.text import cells_of, delimiter_of, read_lines, seconds
+from pretrain.readers.recording_names import file_stem
 
 NAME = "BORIS events (tabular or aggregated)"
 _LENGTH = ("total length", "media duration (s)")

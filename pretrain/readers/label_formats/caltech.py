@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.label_files.sheets import Bout, Sheet
-from pretrain.pose.label_files.text import MAX_FRAME, frame_number, read_lines, seconds
+from pretrain.readers.label_formats.sheets import Bout, Sheet
+from pretrain.readers.label_formats.text import MAX_FRAME, frame_number, read_lines, seconds
 
 NAME = "Caltech Behavior Annotator text, Bento .annot"
 _CALTECH, _BENTO = "Caltech Behavior Annotator", "Bento annotation file"

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.annotations import UNLABELLED
-from pretrain.pose.arrays_npz import names_in, read_arrays
-from pretrain.pose.label_files.sheets import Sheet
+from pretrain.readers.annotations import UNLABELLED
+from pretrain.readers.label_formats.sheets import Sheet
+from pretrain.readers.safe_npz import names_in, read_arrays
 
 NAME = "npz with labels and classes"
 KEYS = ("labels", "classes", "task", "annotator", "video", "split")

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.annotations import UNLABELLED, Labels
+from pretrain.readers.annotations import UNLABELLED, Labels
 
 OTHER = "other"
 SEVERAL = "behaviors"

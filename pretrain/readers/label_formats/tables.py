@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.annotations import UNLABELLED
-from pretrain.pose.label_files.sheets import OTHER, Bout, Sheet
-from pretrain.pose.label_files.text import cells_of, delimiter_of, frame_number, read_lines, seconds
-from pretrain.pose.recording_names import file_stem
+from pretrain.readers.annotations import UNLABELLED
+from pretrain.readers.label_formats.sheets import OTHER, Bout, Sheet
+from pretrain.readers.label_formats.text import cells_of, delimiter_of, frame_number, read_lines, seconds
+from pretrain.readers.recording_names import file_stem
 
 NAME = "interval CSV, one-hot CSV"
 _COLUMNS = {

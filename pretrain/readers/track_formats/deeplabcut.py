@@ -19,10 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from pretrain.data.schema import Float
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.recording_names import recording_stem
-from pretrain.pose.schema import Float
-from pretrain.pose.tracks import Tracks, clean_points, no_frames
+from pretrain.readers.recording_names import recording_stem
+from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
 NAME = "DeepLabCut CSV"
 ONE_ANIMAL = "animal"

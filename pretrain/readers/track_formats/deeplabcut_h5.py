@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import BadInput
-from pretrain.pose.track_files.deeplabcut import Cells, Layout
-from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, text, texts
-from pretrain.pose.tracks import Tracks
+from pretrain.readers.track_formats.deeplabcut import Cells, Layout
+from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, text, texts
+from pretrain.readers.tracks import Tracks
 
 NAME = "DeepLabCut h5"
 _PLAIN_OPCODES = frozenset(

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput
-from pretrain.pose.recording_names import recording_stem
-from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, refuse_too_large
-from pretrain.pose.tracks import Tracks, clean_points, no_frames
+from pretrain.readers.recording_names import recording_stem
+from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, refuse_too_large
+from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
 NAME = "JABS pose h5"
 KEYPOINTS = ("nose", "left_ear", "right_ear", "base_neck", "left_front_paw", "right_front_paw", "center_spine", "left_rear_paw",

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.arrays_npz import names_in, number_in, read_arrays
-from pretrain.pose.recording_names import recording_stem
-from pretrain.pose.tracks import Tracks, clean_points, no_frames
+from pretrain.readers.recording_names import recording_stem
+from pretrain.readers.safe_npz import names_in, number_in, read_arrays
+from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
 NAME = "npz with named axes"
 KEYS = ("position", "keypoints", "axes", "confidence", "animals", "fps", "image_px", "name", "edges", "mirror_pairs", "axis")

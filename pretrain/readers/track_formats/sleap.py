@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput
-from pretrain.pose.recording_names import recording_stem
-from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, text, texts
-from pretrain.pose.tracks import Tracks, clean_points, no_frames
+from pretrain.readers.recording_names import recording_stem
+from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, text, texts
+from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
 NAME = "SLEAP analysis h5"
 Numbers = npt.NDArray[Any]

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import BadInput, refuse
-from pretrain.pose.track_files.hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, refuse_too_large, text, texts
-from pretrain.pose.track_files.sleap import Edges, Found, Names, Numbers, sleap_tracks
-from pretrain.pose.tracks import Tracks
+from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, refuse_too_large, text, texts
+from pretrain.readers.track_formats.sleap import Edges, Found, Names, Numbers, sleap_tracks
+from pretrain.readers.tracks import Tracks
 
 NAME = "SLEAP .slp"
 NEWEST_FORMAT = 3.0

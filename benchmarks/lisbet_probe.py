@@ -6,7 +6,7 @@ Both learn from all poses of the store and no label, at windows of 200 frames an
 core-seconds (A B A B …; LISBET's loader processes count): minutes times threads in all. Ours is the contrastive recipe with its own
 optimiser; LISBET trains as it comes (lisbet_embed.py says how). Then every Nth frame of the labelled videos is embedded and one and
 the same logistic regression is fitted on a few labelled videos and on all, beside random weights, hand-made features and
-chance. Scores are those of finetune/scores/metrics.py, without the rest class, on the test videos; a turn (--turns) is a seed, which
+chance. Scores are those of finetune/metrics/frame_metrics.py, without the rest class, on the test videos; a turn (--turns) is a seed, which
 draws the labelled videos alike for all rows. LISBET's licence allows academic use: it is run here, never copied.
 """
 
@@ -26,23 +26,23 @@ import measure
 import numpy as np
 import numpy.typing as npt
 import yaml
-from beside_lisbet import Lisbet
+from rivals.beside_lisbet import Lisbet
 from linear_probe import probe, refuse_what_is_not_probed
-from lisbet_embed import EPOCHS
+from rivals.lisbet_embed import EPOCHS
 from steps import recipe_of
 from tqdm import tqdm
 from train_step import CHEAP, LISBET_WINDOW
 
-from finetune.encoder import HANDMADE, open_encoder
-from finetune.labels import Problem, draw_budget, problems
-from finetune.material import Material, embed, gather_poses
-from finetune.scores.metrics import Scores, over_seeds, score
-from pretrain import places
-from pretrain.alone import InMemory, Training
+from finetune.fit.frames import Material, embed, gather_poses
+from finetune.fit.open_encoder import HANDMADE, open_encoder
+from finetune.labels.problems import Problem, draw_budget, problems
+from finetune.metrics.frame_metrics import Scores, over_seeds, score
+from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status
-from pretrain.learner import new_learner
-from pretrain.pose.store import Store
+from pretrain.runs import paths
+from pretrain.train.in_memory import InMemory, Training
+from pretrain.train.learner import new_learner
 
 Embeddings = Mapping[str, npt.NDArray[np.float32]]
 SHARES = 1_000_000
@@ -219,7 +219,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args = measure.parse(parser, words)
     if args.minutes <= 0:
         raise BadInput(f"--minutes is {args.minutes}; it must be above 0")
-    store = Store(places.open_address(args.data))
+    store = Store(paths.open_address(args.data))
     found = problems(store, args.task)
     if len(found) != 1:
         raise BadInput(f"the task {args.task!r} has {len(found)} problems ({', '.join(one.name for one in found)}); this probe fits one")

@@ -1,0 +1,1 @@
+"""Objectives and encoders side by side, at equal time."""

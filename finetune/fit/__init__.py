@@ -1,0 +1,1 @@
+"""Fitting a head, with or without the encoder."""

@@ -1,0 +1,1 @@
+"""Labels read from a store: classification problems, splits, budgets."""

@@ -1,0 +1,1 @@
+"""What comes after the network: calibration, thresholds, smoothing."""

@@ -1,0 +1,1 @@
+"""Pose stores, windows, and the stream of frames."""

@@ -1,0 +1,1 @@
+"""What `prepare.py check` measures and draws."""

@@ -1,0 +1,1 @@
+"""Files of trackers and labels, read into stores and written back."""

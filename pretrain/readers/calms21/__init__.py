@@ -1,0 +1,1 @@
+"""CalMS21's archives: download, read, write."""

@@ -1,0 +1,1 @@
+"""Run folders, MLflow, metrics, provenance."""

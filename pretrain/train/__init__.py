@@ -1,0 +1,1 @@
+"""The training of an encoder: loop, step, learner, driver."""

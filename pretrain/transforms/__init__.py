@@ -1,0 +1,1 @@
+"""What turns poses into numbers, on the device."""
