@@ -39,13 +39,13 @@ def two_epochs(uri: str, *, stays: bool, window: int, batch: int) -> dict[str, f
 
     from pretrain.data.ray_stream import FrameStream
     from pretrain.data.store import Store
-    from pretrain.data.windows import Lanes
+    from pretrain.data.windows import BatchPlan
 
     found: dict[str, float] = {}
     with beside_one_worker(), Memory() as memory:
         begin = time.perf_counter()
         store = Store(uri)
-        lanes = Lanes.deal(store.chunks, window=window, batch=batch, seed=0)
+        lanes = BatchPlan.deal(store.chunks, window=window, batch=batch, seed=0)
         stream = FrameStream(store, lanes, resident_bytes=1e15 if stays else 0)
         for epoch in range(2):
             if epoch:

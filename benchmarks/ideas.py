@@ -30,8 +30,8 @@ from walks import Resident, write_store
 
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import CONFIDENCE_STEPS, Store
-from pretrain.data.window_rng import Draws
-from pretrain.data.windows import Lanes
+from pretrain.data.window_rng import WindowRNG
+from pretrain.data.windows import BatchPlan
 from pretrain.errors import exit_status
 
 READ_BYTES = 24 * 2**20
@@ -105,7 +105,7 @@ def _reads(store: Store) -> list[tuple[int, list[int]]]:
 
 def stays_or_streams(report: measure.Report, store: Store, args: argparse.Namespace) -> None:
     """Idea 3."""
-    lanes = Lanes.deal(store.chunks, window=args.window, batch=args.batch, seed=0)
+    lanes = BatchPlan.deal(store.chunks, window=args.window, batch=args.batch, seed=0)
     epochs = {"stays": 0, "streams": 0}
 
     def drained(name: str, stream: FrameStream) -> Callable[[], None]:
@@ -134,7 +134,7 @@ def batch_or_window(report: measure.Report, args: argparse.Namespace) -> None:
 
     def prepare(held: Resident, step: int) -> None:
         windows = held.windows(step)
-        features(recipe.augment(windows.pose, schema, Draws(windows.key_B), view="0"))
+        features(recipe.augment(windows.pose, schema, WindowRNG(windows.key_B), view="0"))
 
     def one_by_one() -> None:
         for step in range(args.batch):

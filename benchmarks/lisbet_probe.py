@@ -26,14 +26,13 @@ import measure
 import numpy as np
 import numpy.typing as npt
 import yaml
-from rivals.beside_lisbet import Lisbet
 from linear_probe import probe, refuse_what_is_not_probed
-from rivals.lisbet_embed import EPOCHS
+from rivals.beside_lisbet import Lisbet
 from steps import recipe_of
 from tqdm import tqdm
 from train_step import CHEAP, LISBET_WINDOW
 
-from finetune.fit.frames import Material, embed, gather_poses
+from finetune.fit.frames import Frames, embed, gather_poses
 from finetune.fit.open_encoder import HANDMADE, open_encoder
 from finetune.labels.problems import Problem, draw_budget, problems
 from finetune.metrics.frame_metrics import Scores, over_seeds, score
@@ -46,6 +45,9 @@ from pretrain.train.learner import new_learner
 
 Embeddings = Mapping[str, npt.NDArray[np.float32]]
 SHARES = 1_000_000
+
+EPOCHS = 15
+"""Turns; LISBET's own default number of epochs."""
 
 
 class Ours:
@@ -85,10 +87,10 @@ class Ours:
         self.spent_s = spent
 
 
-def embedded(poses: Material, embedder: Embedder, frames: Mapping[str, Any], what: str) -> Embeddings:
+def embedded(poses: Frames, embedder: Embedder, frames: Mapping[str, Any], what: str) -> Embeddings:
     """Some frames of every video, embedded by one of our encoders."""
     with tqdm(total=len(poses.arrays["position"]), desc=f"embedding: {what}", unit="frame", unit_scale=True) as bar:
-        z = embed(poses, embedder, told=bar.update)
+        z = embed(poses, embedder, on_progress=bar.update)
     return {name: z.arrays["z"][first:end][frames[name]] for name, (first, end) in z.place.items()}
 
 
@@ -129,7 +131,7 @@ def learned(
             for rate in args.lisbet_rate:
                 out = folder / f"lisbet {rate}"
                 words = ["--poses", str(folder / "poses.npz"), "--out", str(out), "--core-seconds", str(share), "--rate", str(rate)]
-                process = stack.enter_context(Lisbet(args.lisbet, "lisbet_embed.py", *words, "--threads", str(args.threads)))
+                process = stack.enter_context(Lisbet(args.lisbet, "lisbet_embed.py", *words, "--threads", str(args.threads), "--epochs", str(EPOCHS)))
                 lisbets[f"LISBET, rate {rate:g}"] = (process, process.answer(), out)
         ours = {f"ours, {yaml.safe_load(spec)['name']}": Ours(store, spec, core_seconds=share) for spec in args.encoder}
         poses = gather_poses(store, sorted(frames))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pretrain.data.store import CONFIDENCE_STEPS, Store
-from pretrain.data.windows import Ints, Lanes
+from pretrain.data.windows import BatchPlan, Ints
 
 Batch = tuple[Tensor, ...]
 
@@ -68,7 +68,7 @@ def _overlapping(frames: npt.NDArray[Any], window: int) -> npt.NDArray[Any]:
     return np.lib.stride_tricks.as_strided(frames, shape, (frames.strides[0], frames.strides[1]), writeable=False)
 
 
-def windows_of(store: Store, lanes: Lanes) -> Ints:
+def windows_of(store: Store, lanes: BatchPlan) -> Ints:
     """First frame of every window of a deal, counted over the whole store. A window cut short at the end of a video is taken whole."""
     chunks = store.chunks
     before = np.cumsum(chunks.frames, dtype=np.int64) - chunks.frames
@@ -76,7 +76,7 @@ def windows_of(store: Store, lanes: Lanes) -> Ints:
     return first
 
 
-def batches_of(lanes: Lanes, epoch: int) -> list[Ints]:
+def batches_of(lanes: BatchPlan, epoch: int) -> list[Ints]:
     """The windows of every batch of an epoch, those that a stream delivers."""
     return [row[row >= 0] for row in lanes.epoch(epoch)]
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from pretrain.errors import BadInput
-from pretrain.train.torch_setup import settle
+from pretrain.train.torch_setup import configure_torch
 
 BUSY = 0.3
 """Other work per core above which a machine counts as busy."""
@@ -230,7 +230,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argpa
              if isinstance(value, int) and not isinstance(value, bool) and value < 1]  # fmt: skip
     if small:
         raise BadInput("; ".join(small))
-    settle(args.threads)
+    configure_torch(args.threads)
     return args
 
 

@@ -29,7 +29,7 @@ from walks import write_store
 
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
-from pretrain.data.windows import Lanes
+from pretrain.data.windows import BatchPlan
 from pretrain.errors import BadInput, exit_status
 from pretrain.train.in_memory import Training
 
@@ -56,7 +56,7 @@ def drain(batches: Iterator[Any], count: Callable[[Any], int]) -> Pass:
 class Way:
     """One way to get the batches of an epoch; every call takes the next epoch."""
 
-    def __init__(self, lanes: Lanes, epoch: Callable[[int], Iterator[Any]], count: Callable[[Any], int]) -> None:
+    def __init__(self, lanes: BatchPlan, epoch: Callable[[int], Iterator[Any]], count: Callable[[Any], int]) -> None:
         self._lanes, self._epoch, self._count = lanes, epoch, count
         self.passes: list[Pass] = []
 
@@ -69,7 +69,7 @@ class Way:
 
 def compare(report: measure.Report, store: Store, folder: Path, args: argparse.Namespace) -> None:
     """The loops without training."""
-    lanes = Lanes.deal(store.chunks, window=args.window, batch=args.batch, seed=0)
+    lanes = BatchPlan.deal(store.chunks, window=args.window, batch=args.batch, seed=0)
     begin = windows_of(store, lanes)
     mapped = MappedWindows(folder, begin, window=args.window)
     positions = MappedWindows(folder, begin, window=args.window, confidence=False)
@@ -110,7 +110,7 @@ def compare(report: measure.Report, store: Store, folder: Path, args: argparse.N
     train(report, lanes, streams, args)
 
 
-def train(report: measure.Report, lanes: Lanes, streams: dict[str, FrameStream], args: argparse.Namespace) -> None:
+def train(report: measure.Report, lanes: BatchPlan, streams: dict[str, FrameStream], args: argparse.Namespace) -> None:
     """The last ``--steps`` steps of epochs, trained; how long the loop waits."""
     recipe = recipe_of(args.recipe, {"window": args.window, "batch": args.batch})
     training = Training(recipe, learner_of(recipe))

@@ -27,8 +27,8 @@ from typing import Any
 
 import measure
 import torch
-from rivals import treba_steps
 import yaml
+from rivals import treba_steps
 from rivals.beside_lisbet import Lisbet
 from steps import learner_of, recipe_of
 from torch.utils.flop_counter import FlopCounterMode

@@ -27,11 +27,11 @@ import ray
 import ray.tune
 from measure import Report, new_parser, parse, ratios, seconds, take_turns
 
-from finetune.fit.frames import Material, embed, gather_poses
+from finetune.fit.frames import Frames, embed, gather_poses
 from finetune.fit.open_encoder import RANDOM, open_encoder
 from finetune.labels.problems import draw_budget, problems, with_some_test
 from finetune.search.history import History
-from finetune.search.ray_tune import Halving, search
+from finetune.search.ray_tune import SuccessiveHalving, search
 from finetune.search.study import Course
 from finetune.search.trial import validate
 from finetune.settings import TASKS, Tuning, task_file
@@ -71,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     {"data": given.data or "arena", "task": given.task, "encoder": about["kind"], "trials": given.trials,
                      "at_once": scale.concurrent_trials, "steps": tuning.steps, "frames": len(poses.arrays["position"])})  # fmt: skip
 
-    made: list[Material] = []
+    made: list[Frames] = []
     embedding = seconds(lambda: made.append(embed(poses, embedder)))
     alone = _fits_alone(made[0], found, tuning)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -135,19 +135,19 @@ def _core_seconds(work: Callable[[], object]) -> float:
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in used.items())
 
 
-def _fits_alone(material: Material, found: Sequence[Any], tuning: Tuning) -> Any:
+def _fits_alone(material: Frames, found: Sequence[Any], tuning: Tuning) -> Any:
     numbers = itertools.count()
 
     def work(folder: Path) -> None:
-        course = Course(History(folder / f"alone-{next(numbers)}.jsonl"), tuning, stops=Halving(tuning), run=None)
+        course = Course(History(folder / f"alone-{next(numbers)}.jsonl"), tuning, stops=SuccessiveHalving(tuning), run=None)
         for _ in range(course.missing):
             number, choice = course.ask()
 
-            def told(values: Mapping[str, float], number: int = number) -> None:
+            def on_progress(values: Mapping[str, float], number: int = number) -> None:
                 if course.score(number, values):
                     raise _Stopped
 
-            with mock.patch.object(ray.tune, "report", told), contextlib.suppress(_Stopped):
+            with mock.patch.object(ray.tune, "report", on_progress), contextlib.suppress(_Stopped):
                 validate({"choice": choice}, material=material, problems=found, tuning=tuning, embedder=None, seed=tuning.first_seed)
             course.end(number)
 

@@ -11,7 +11,7 @@ import torch
 from pretrain.data.schema import CALMS21, Schema, Video
 from pretrain.data.store import Chunks, Store
 from pretrain.data.store_writer import CHUNK_FRAMES, StoreWriter
-from pretrain.data.windows import FrameBuffer, Lanes, Pose, Windows, chunk_offset
+from pretrain.data.windows import BatchPlan, FrameBuffer, Pose, Windows, chunk_offset
 
 VIDEO_FRAMES = 20_480
 MISSING = 0.05
@@ -68,7 +68,7 @@ class Resident:
 
     def __init__(self, frames: int, *, window: int, batch: int, device: str = "cpu", schema: Schema = CALMS21) -> None:
         chunks = chunks_of(frames)
-        self.lanes = Lanes.deal(chunks, window=window, batch=batch, seed=0)
+        self.lanes = BatchPlan.deal(chunks, window=window, batch=batch, seed=0)
         self.buffer = FrameBuffer(frames, schema.shape, window=window, device=device)
         position, confidence = walk(min(frames, VIDEO_FRAMES))
         steps = torch.from_numpy(np.where(confidence > 0, np.clip(np.rint(confidence * 255), 1, 255), 0).astype(np.uint8))

@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from finetune.compare_objectives.cell import Cell, Judges
+from finetune.compare_objectives.cell import Cell, ProbeProtocol
 from finetune.compare_objectives.jobs import deal
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses
@@ -145,13 +145,13 @@ def _changes(pairs: Sequence[str], recipes: Sequence[str]) -> dict[str, dict[str
     return found
 
 
-def _judges(args: argparse.Namespace, store: Store) -> tuple[Judges, list[str]]:
+def _judges(args: argparse.Namespace, store: Store) -> tuple[ProbeProtocol, list[str]]:
     found, notes = with_some_test(problems(store, args.task), fps=store.schema.fps)
     notes += refuse_unfit(found, videos=args.videos)
     probe = read(Tuning, task_file(args.task), TASKS,
                  {"head": {"name": "linear"}, "search": {}, "steps": args.steps, "seeds": args.seeds, "trials": 1})  # fmt: skip
     parts = [hold_out(problem, share=probe.validation, seed=0) for problem in found]
-    judges = Judges(problems=[part for part, _ in parts], validation=[held for _, held in parts], videos=args.videos, probe=probe,
+    judges = ProbeProtocol(problems=[part for part, _ in parts], validation=[held for _, held in parts], videos=args.videos, probe=probe,
                     tuned=replace(probe, frozen=False, steps=args.tuned_steps))  # fmt: skip
     return judges, notes
 

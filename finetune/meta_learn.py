@@ -27,7 +27,7 @@ from tqdm import tqdm
 from finetune.fit.fit import Model
 from finetune.fit.frames import embed, gather_poses
 from finetune.fit.initial_weights import save_start
-from finetune.fit.meta_learning import Episodes, learn_start, other_behaviours
+from finetune.fit.meta_learning import Episodes, meta_learn, other_behaviours
 from finetune.fit.open_encoder import RANDOM, open_encoder
 from finetune.heads import build_head
 from finetune.labels.problems import problems, tasks
@@ -84,12 +84,12 @@ def main(words: list[str] | None = None) -> None:
     frames = sum(store.videos[store.place(name)]["frames"] for name in names)
     learned = args.method == "maml"
     with tqdm(total=frames * (1 if learned else 2), desc="reading labelled videos", unit="frame", unit_scale=True) as bar:
-        material = gather_poses(store, names, features=tuple(embedder.external), told=bar.update)
+        material = gather_poses(store, names, features=tuple(embedder.external), on_progress=bar.update)
         if not learned:
-            material = embed(material, embedder, told=bar.update)
+            material = embed(material, embedder, on_progress=bar.update)
     model = Model(head, embedder if learned else None)
     with tqdm(total=episodes.meta_steps, desc=args.method, unit="step") as bar:
-        losses, lr = learn_start(model, material, behaviours, tuning, episodes, seed=args.seed, told=lambda loss: bar.update())
+        losses, lr = meta_learn(model, material, behaviours, tuning, episodes, seed=args.seed, on_progress=lambda loss: bar.update())
     tenth = max(1, len(losses) // 10)
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
     if not last < first:

@@ -31,7 +31,7 @@ from typing import Any
 from tqdm import tqdm
 
 from finetune.inference.ethograms import SUMMARY, picture, summary, summary_table
-from finetune.inference.model import Ready, open_model
+from finetune.inference.model import LoadedModel, open_model
 from finetune.inference.recordings import Recording, add_options, recordings
 from finetune.inference.writers import FORMATS, Ethogram, refuse_missing
 from finetune.report.figures import png
@@ -74,7 +74,7 @@ def main(words: Sequence[str] | None = None) -> None:
           + ", ".join(str(out / name) for name in args.format))  # fmt: skip
 
 
-def _write(out: Path, model: Ready, found: Sequence[Recording], formats: Sequence[str]) -> list[dict[str, Any]]:
+def _write(out: Path, model: LoadedModel, found: Sequence[Recording], formats: Sequence[str]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     out.mkdir(parents=True)
     for one in tqdm(found, desc="labelling", unit="video"):

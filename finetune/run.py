@@ -21,7 +21,7 @@ from finetune.fit.fit import head_for
 from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
 from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
 from finetune.search.space import examples
-from finetune.search.tune import Question, tune
+from finetune.search.tune import TuningJob, tune
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.config import SCALES, Scale, parse_overrides, plain, read
 from pretrain.data.store import Store
@@ -91,7 +91,7 @@ def main(words: list[str] | None = None) -> None:
         tracking.start(f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-        question = Question(
+        question = TuningJob(
             task=args.task, problems=found, store=store, test_store=test_store, embedder=embedder, encoder=about, videos=args.videos,
             notes=notes,
         )  # fmt: skip

@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from finetune.active_learning.acquisition import Stretch, cut, labelled_embeddings, rank
 from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
-from finetune.fit.frames import Material
-from finetune.inference.model import Ready, open_model
+from finetune.fit.frames import Frames
+from finetune.inference.model import LoadedModel, open_model
 from finetune.inference.recordings import Recording, add_options, recordings
 from finetune.inference.writers import write_boris_observations
 from finetune.labels.frame_labels import looked_at
@@ -88,7 +88,7 @@ def _refuse(args: argparse.Namespace) -> None:
         raise BadInput("; ".join(said))
 
 
-def _suggest(args: argparse.Namespace, model: Ready, out: Path, beside: Path) -> None:
+def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
     (asked,) = model.asked
     args.poses = args.poses or [args.data]
     labels = _labels(Store(paths.open_address(args.data)), asked) if args.data else {}
@@ -133,7 +133,7 @@ def _suggest(args: argparse.Namespace, model: Ready, out: Path, beside: Path) ->
     print(f"{len(rows)} of {len(stretches):,} stretches, {minutes:.1f} minutes to look at: {out}\nfor BORIS: {beside}")
 
 
-def _simulate(args: argparse.Namespace, model: Ready, out: Path, beside: Path) -> None:
+def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
     (asked,) = model.asked
     tuning = _tuning(args.model)
     store = Store(paths.open_address(args.data))
@@ -154,8 +154,8 @@ def _simulate(args: argparse.Namespace, model: Ready, out: Path, beside: Path) -
     shortest, longest = (max(1, round(seconds * fps)) for seconds in (args.shortest, args.longest))
     with tqdm(total=fits_of(rounds=args.rounds, seeds=args.seeds), desc="fitting", unit="fit") as bar:
         rows = simulate(
-            Material(place=place, arrays={"z": np.concatenate(arrays)}), problem, tuning, rounds=args.rounds, number=args.number,
-            seeds=range(args.seeds), shortest=shortest, longest=longest, told=bar.update,
+            Frames(place=place, arrays={"z": np.concatenate(arrays)}), problem, tuning, rounds=args.rounds, number=args.number,
+            seeds=range(args.seeds), shortest=shortest, longest=longest, on_progress=bar.update,
         )  # fmt: skip
     called = problem.task if problem.name == problem.task else f"{problem.task}, {problem.name}"
     title = f"{called}: what {args.number} stretches a round teach"

@@ -12,9 +12,9 @@ import torch
 
 import finetune.meta_learn
 from finetune.fit.fit import Model, fit, head_for, score_problems
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.fit.initial_weights import save_start
-from finetune.fit.meta_learning import Episodes, adapted, learn_start, other_behaviours
+from finetune.fit.meta_learning import Episodes, adapted, meta_learn, other_behaviours
 from finetune.heads import build_head
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
@@ -46,10 +46,10 @@ def test_a_start_that_diverges_is_refused() -> None:
     material, problems = few_shot_world()
     model = Model(build_head(HEAD, 40, [2]), None)
     with pytest.raises(BadInput, match="has diverged: try a smaller inner_lr than 1e"):
-        learn_start(model, material, problems[:2], Tuning(head=HEAD, window=32), Episodes(meta_steps=2, inner_lr=1e38), seed=0)
+        meta_learn(model, material, problems[:2], Tuning(head=HEAD, window=32), Episodes(meta_steps=2, inner_lr=1e38), seed=0)
 
 
-def few_shot_world() -> tuple[Material, list[Problem]]:
+def few_shot_world() -> tuple[Frames, list[Problem]]:
     """Forty numbers a frame, of which behaviours are read off three: seven directions among these, the rest is noise."""
     draw = np.random.default_rng(0)
     directions = draw.normal(size=(7, 3))
@@ -64,10 +64,10 @@ def few_shot_world() -> tuple[Material, list[Problem]]:
         problems.append(
             Problem(name=f"b{k}", task="new", classes=("other", f"b{k}"), annotator="", overlapping=False, train=labels, test=test)
         )
-    return Material(place=place, arrays={"z": z.astype(np.float32)}), problems
+    return Frames(place=place, arrays={"z": z.astype(np.float32)}), problems
 
 
-def average_precision(material: Material, problem: Problem, tuning: Tuning) -> float:
+def average_precision(material: Frames, problem: Problem, tuning: Tuning) -> float:
     ((_, _, model),) = fit(material, [problem], tuning, embedder=None, seed=1, stops=[tuning.steps])
     return score_problems([problem], model.predict(material, [problem], [problem.test]), [problem.test]).map
 
@@ -80,7 +80,7 @@ def test_a_start_learned_on_other_behaviours_needs_few_labels(tmp_path: Path) ->
     tuning = Tuning(head=HEAD, window=32, steps=10, batch=4, optimiser="sgd", balanced_sampling=1.0)
     torch.manual_seed(0)
     head = build_head(HEAD, 40, [2])
-    losses, lr = learn_start(
+    losses, lr = meta_learn(
         Model(head, None), material, behaviours, tuning, Episodes(meta_steps=100, inner_steps=3, inner_lr=0.4, outer_lr=0.01), seed=0
     )
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.1

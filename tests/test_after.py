@@ -16,7 +16,7 @@ from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.calibrate import Temperature
 from finetune.postprocess.cross_fit import deal, held_out, learn_after
-from finetune.postprocess.learn import AS_IT_IS, After, HeldOut, learn
+from finetune.postprocess.learn import AS_IT_IS, HeldOut, Postprocessing, learn
 from finetune.postprocess.one_standard_error import BLOCK, not_worse
 from finetune.postprocess.smooth import Moving
 from finetune.postprocess.thresholds import Thresholds
@@ -75,21 +75,21 @@ def test_one_part_is_said_and_nothing_labelled_leaves_the_network_alone() -> Non
     assert any("learned on 2 videos" in note for note in one.notes)
     blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held.labels.items()}
     none = learn(asked, replace(held, labels=blank))
-    assert none.after == After()
+    assert none.after == Postprocessing()
     p = held.probabilities["v0"]
     assert np.array_equal(none.after.decide(p), p.argmax(1))
 
 
 def test_steps_survive_json_and_damage_is_refused() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(3), 200)
-    several = After(temperature=Temperature(temperature=2.5), thresholds=Thresholds(values=(1.0, 0.2, 0.7)), smoother=Moving(frames=5))
-    for after in (After(), After(overlapping=True), several):
-        again = After.from_dict(json.loads(json.dumps(after.to_dict())))
+    several = Postprocessing(temperature=Temperature(temperature=2.5), thresholds=Thresholds(values=(1.0, 0.2, 0.7)), smoother=Moving(frames=5))
+    for after in (Postprocessing(), Postprocessing(overlapping=True), several):
+        again = Postprocessing.from_dict(json.loads(json.dumps(after.to_dict())))
         assert again == after
         assert np.array_equal(again.decide(p), after.decide(p))
     for broken in ({}, several.to_dict() | {"thresholds": several.to_dict()["temperature"]}, several.to_dict() | {"smoother": {}}):
         with pytest.raises(BadInput):
-            After.from_dict(broken)
+            Postprocessing.from_dict(broken)
 
 
 def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune.fit.fit import Model, fit, head_for, score_problems
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.heads import build_head
 from finetune.labels.problems import Problem
 from finetune.report.annotator_styles import agreement, annotators_figure, similarity
@@ -20,7 +20,7 @@ from pretrain.errors import BadInput
 SHARED = {"name": "linear", "annotator": "embedding"}
 
 
-def styles(thresholds: tuple[float, ...]) -> tuple[Material, list[Problem]]:
+def styles(thresholds: tuple[float, ...]) -> tuple[Frames, list[Problem]]:
     """Annotators who call it an attack from different distances on: the first of six numbers says how far."""
     draw = np.random.default_rng(0)
     z = draw.normal(size=(1200, 6)).astype(np.float32)
@@ -31,22 +31,22 @@ def styles(thresholds: tuple[float, ...]) -> tuple[Material, list[Problem]]:
         test = {"v5": labels.pop("v5")}
         problems.append(Problem(name=f"annotator {number}", task="style", classes=("other", "attack"), annotator=str(number),
                                 overlapping=False, train=labels, test=test))  # fmt: skip
-    return Material(place=place, arrays={"z": z}), problems
+    return Frames(place=place, arrays={"z": z}), problems
 
 
-def fitted(material: Material, problems: list[Problem], head: dict[str, object]) -> Model:
+def fitted(material: Frames, problems: list[Problem], head: dict[str, object]) -> Model:
     tuning = Tuning(head=head, steps=150, window=50, batch=16, lr=0.03, class_weight=0.0)
     ((_, _, model),) = fit(material, problems, tuning, embedder=None, seed=0, stops=[150])
     return model
 
 
 @pytest.fixture(scope="module")
-def two_schools() -> tuple[Material, list[Problem], Model]:
+def two_schools() -> tuple[Frames, list[Problem], Model]:
     material, problems = styles((-0.6, -0.6, 0.6, 0.6))
     return material, problems, fitted(material, problems, SHARED)
 
 
-def test_annotators_of_one_school_are_alike_and_of_another_not(two_schools: tuple[Material, list[Problem], Model]) -> None:
+def test_annotators_of_one_school_are_alike_and_of_another_not(two_schools: tuple[Frames, list[Problem], Model]) -> None:
     material, problems, model = two_schools
     cosine = similarity(model.head)
     assert cosine is not None
@@ -60,7 +60,7 @@ def test_annotators_of_one_school_are_alike_and_of_another_not(two_schools: tupl
     assert alike[0, 2] == pytest.approx(between, abs=0.07)
 
 
-def test_a_shared_head_follows_each_annotator(two_schools: tuple[Material, list[Problem], Model]) -> None:
+def test_a_shared_head_follows_each_annotator(two_schools: tuple[Frames, list[Problem], Model]) -> None:
     material, problems, model = two_schools
     found = model.predict(material, problems, [problem.test for problem in problems])
     assert score_problems(problems, found, [problem.test for problem in problems]).macro_f1 > 0.93
@@ -111,7 +111,7 @@ def test_sharing_what_cannot_be_shared_is_refused() -> None:
         head_for(behaviours, Tuning(head=SHARED), 6)
 
 
-def test_the_picture_has_both_panels_or_the_one_there_is(two_schools: tuple[Material, list[Problem], Model]) -> None:
+def test_the_picture_has_both_panels_or_the_one_there_is(two_schools: tuple[Frames, list[Problem], Model]) -> None:
     material, problems, model = two_schools
     figure = annotators_figure(model, material, problems)
     assert [axes.get_title() for axes in figure.axes] == ["cosine of what was learned of them", "frames labelled alike"]

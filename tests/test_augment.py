@@ -11,7 +11,7 @@ from torch import Tensor
 from worlds import MICE, RATS, rows_of, windows_of
 
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
 from pretrain.transforms.augment import Augment
@@ -22,7 +22,7 @@ ALL = Augment(rotate=True, mirror=0.5, exchange=0.5, scale=0.2, jitter_px=2.0, d
 
 
 def view(augment: Augment, windows: Windows = MANY, *, name: str = "0", schema: Schema = MICE) -> Pose:
-    return augment(windows.pose, schema, Draws(windows.key_B), view=name)
+    return augment(windows.pose, schema, WindowRNG(windows.key_B), view=name)
 
 
 def same(a: Tensor, b: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def test_mirror() -> None:
     torch.testing.assert_close(once.position_BTMKX[..., right, :], torch.stack([1024 - x, y], -1), equal_nan=True)
     nose = MICE.keypoint("nose")
     torch.testing.assert_close(once.confidence_BTMK[..., nose], MANY.pose.confidence_BTMK[..., nose])
-    twice = Augment(mirror=1.0)(once, MICE, Draws(MANY.key_B), view="1")
+    twice = Augment(mirror=1.0)(once, MICE, WindowRNG(MANY.key_B), view="1")
     torch.testing.assert_close(twice, MANY.pose, equal_nan=True, atol=1e-3, rtol=0)
 
 

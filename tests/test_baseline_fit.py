@@ -63,7 +63,7 @@ def test_what_was_trained_labels_another_video(network: str) -> None:
     model, _ = trained(replace(SMALL, network=network))
     x, labels = swinging(seed=1)
     told: list[float] = []
-    (found,) = label_videos(model, {"b": x}, ["b"], replace(SMALL, network=network), told=told.append).values()
+    (found,) = label_videos(model, {"b": x}, ["b"], replace(SMALL, network=network), on_progress=told.append).values()
     assert sum(told) == pytest.approx(label_steps(replace(SMALL, network=network), len(x)))
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     assert (found.argmax(1) == labels).mean() > 0.9

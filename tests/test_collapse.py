@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from worlds import MICE, learner_of, windows_of
 
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose
 from pretrain.objectives import View
-from pretrain.train.collapse_metrics import alignment, effective_rank, signs_of_collapse, spread, uniformity
+from pretrain.train.collapse_metrics import alignment, collapse_metrics, effective_rank, spread, uniformity
 
 NAMES = {"alignment", "uniformity", "effective_rank", "spread_mean", "spread_least"}
 
@@ -69,19 +69,19 @@ def views_of(windows, *embeddings):  # type: ignore[no-untyped-def]
 
 def test_collapse_is_seen_and_health_as_well() -> None:
     windows = windows_of(MICE, batch=32, frames=24, cut=(10, 1, 0))
-    draws = Draws(windows.key_B)
+    draws = WindowRNG(windows.key_B)
     shape = windows.valid_BT.shape
     generator = torch.Generator().manual_seed(0)
     healthy, beside = torch.randn(*shape, 16, generator=generator), torch.randn(*shape, 16, generator=generator)
-    well = signs_of_collapse(views_of(windows, healthy, healthy + 0.1 * beside), windows, draws)
+    well = collapse_metrics(views_of(windows, healthy, healthy + 0.1 * beside), windows, draws)
     assert set(well) == NAMES
     assert well["effective_rank"] > 12
     assert well["alignment"] < 0.05
     assert well["uniformity"] < -2
-    point = signs_of_collapse(views_of(windows, torch.ones(*shape, 16), torch.ones(*shape, 16)), windows, draws)
+    point = collapse_metrics(views_of(windows, torch.ones(*shape, 16), torch.ones(*shape, 16)), windows, draws)
     assert {name: round(value.item(), 5) for name, value in point.items()} == dict.fromkeys(NAMES, 0.0)
     on_a_line = healthy[..., :1] * torch.linspace(1, 2, 16)
-    assert signs_of_collapse(views_of(windows, on_a_line), windows, draws)["effective_rank"].item() == pytest.approx(1, abs=1e-3)
+    assert collapse_metrics(views_of(windows, on_a_line), windows, draws)["effective_rank"].item() == pytest.approx(1, abs=1e-3)
 
 
 def test_frames_that_do_not_exist_or_were_hidden_do_not_count() -> None:
@@ -90,12 +90,12 @@ def test_frames_that_do_not_exist_or_were_hidden_do_not_count() -> None:
     seen = windows.valid_BT.clone()
     seen[:, 10:] = False
     hidden = Pose(windows.pose.position_BTMKX, windows.pose.confidence_BTMK.masked_fill(~seen[:, :, None, None], 0.0))
-    draws = Draws(windows.key_B)
-    one = signs_of_collapse([View(hidden, z)], windows, draws)
-    other = signs_of_collapse([View(hidden, torch.where(seen.unsqueeze(-1), z, 1e4))], windows, draws)
+    draws = WindowRNG(windows.key_B)
+    one = collapse_metrics([View(hidden, z)], windows, draws)
+    other = collapse_metrics([View(hidden, torch.where(seen.unsqueeze(-1), z, 1e4))], windows, draws)
     assert one == other
     nothing = Pose(windows.pose.position_BTMKX, torch.zeros_like(windows.pose.confidence_BTMK))
-    assert {value.item() for value in signs_of_collapse([View(nothing, z)], windows, draws).values()} == {0.0}
+    assert {value.item() for value in collapse_metrics([View(nothing, z)], windows, draws).values()} == {0.0}
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "cpc", "masked"])

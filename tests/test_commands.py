@@ -394,13 +394,13 @@ def test_where_the_machine_is_too_small_nothing_is_done(given: Path) -> None:
 
 
 def test_arithmetic_agrees_with_the_deal(given: Path) -> None:
-    from pretrain.data.windows import Lanes
+    from pretrain.data.windows import BatchPlan
 
     store = Store(given / "mice")
     for window, batch in ((7, 4), (64, 3), (1000, 8)):
         recipe = Recipe(encoder={"name": "tcn"}, objective={"name": "contrastive"}, window=window, batch=batch, epochs=3)
         sums = driver.arithmetic(recipe, Scale(), store)
-        lanes = Lanes.deal(store.chunks, window=window, batch=batch, seed=0)
+        lanes = BatchPlan.deal(store.chunks, window=window, batch=batch, seed=0)
         assert (sums["windows_per_epoch"], sums["steps_per_epoch"], sums["steps"]) == (len(lanes), lanes.steps, 3 * lanes.steps)
 
 

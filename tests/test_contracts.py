@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from worlds import FEATURES, SKELETONS, embedder_of, learner_of, rows_of, windows_of
 
 from pretrain.components import find, names, settings_of
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.encoders import AbstractEncoder, Embedder, build_embedder
 from pretrain.errors import BadInput
@@ -264,7 +264,7 @@ def test_empty_rows_do_not_count(objective: str) -> None:
 def test_frames_that_do_not_exist_do_not_count(objective: str) -> None:
     """What lies in a frame that does not exist is nobody's business: here other embeddings are put there."""
     made, windows = learner("mice", objective, augment=Augment()), world("mice")
-    draws = Draws(windows.key_B)
+    draws = WindowRNG(windows.key_B)
     poses = [made.objective.hide(windows.pose, windows, draws, view=view) for view in range(made.objective.views)]
 
     def loss(filling: float) -> Tensor:
@@ -293,7 +293,7 @@ def test_what_is_hidden_is_missing_not_zero_and_the_recording_stays(objective: s
     made, windows = learner("mice", objective), world("mice")
     before = windows.pose.position_BTMKX.clone()
     for view in range(made.objective.views):
-        pose = made.objective.hide(windows.pose, windows, Draws(windows.key_B), view=view)
+        pose = made.objective.hide(windows.pose, windows, WindowRNG(windows.key_B), view=view)
         assert torch.equal(pose.position_BTMKX.isnan().any(-1), pose.confidence_BTMK == 0)
         kept = pose.confidence_BTMK > 0
         assert torch.equal(pose.position_BTMKX[kept], before[kept])

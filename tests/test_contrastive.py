@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from worlds import MICE
 
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
 from pretrain.objectives import Loss, View
@@ -31,7 +31,7 @@ def bare(dim: int, **settings: float) -> Contrastive:
 
 
 def loss_of(objective: Contrastive, one: Tensor, other: Tensor, windows: Windows) -> Loss:
-    found: Loss = objective((View(windows.pose, one), View(windows.pose, other)), windows, Draws(windows.key_B))
+    found: Loss = objective((View(windows.pose, one), View(windows.pose, other)), windows, WindowRNG(windows.key_B))
     return found
 
 

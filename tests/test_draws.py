@@ -1,4 +1,4 @@
-"""Draws belong to a window: the same numbers whatever else was drawn, in whatever batch; and they are random numbers."""
+"""WindowRNG belong to a window: the same numbers whatever else was drawn, in whatever batch; and they are random numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 
 KEYS = torch.arange(4000, dtype=torch.int64) * 7_919_777_777_777 - 3
 
@@ -15,24 +15,24 @@ KEYS = torch.arange(4000, dtype=torch.int64) * 7_919_777_777_777 - 3
 def test_a_window_draws_the_same_in_any_batch() -> None:
     order = torch.randperm(len(KEYS), generator=torch.Generator().manual_seed(0))
     for draw in (lambda d: d.uniform("u", 3, 2), lambda d: d.normal("n", 5), lambda d: d.chance("c", 0.3, 4)):
-        whole = draw(Draws(KEYS))
-        assert torch.equal(draw(Draws(KEYS[order])), whole[order])
-        assert torch.equal(draw(Draws(KEYS[17:18])), whole[17:18])
+        whole = draw(WindowRNG(KEYS))
+        assert torch.equal(draw(WindowRNG(KEYS[order])), whole[order])
+        assert torch.equal(draw(WindowRNG(KEYS[17:18])), whole[17:18])
 
 
 def test_another_name_or_key_draws_otherwise() -> None:
-    draws = Draws(KEYS)
+    draws = WindowRNG(KEYS)
     one, other = draws.uniform("one"), draws.uniform("other")
     assert (one != other).float().mean() > 0.999
     assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1].item()) < 0.05
-    beside = Draws(KEYS + 1).uniform("one")
+    beside = WindowRNG(KEYS + 1).uniform("one")
     assert abs(torch.corrcoef(torch.stack([one, beside]))[0, 1].item()) < 0.05
-    high = Draws(KEYS + (1 << 40)).uniform("one")
+    high = WindowRNG(KEYS + (1 << 40)).uniform("one")
     assert (one != high).float().mean() > 0.999, "the upper half of the key is not used"
 
 
 def test_uniform_is_uniform() -> None:
-    drawn = Draws(KEYS).uniform("u", 50)
+    drawn = WindowRNG(KEYS).uniform("u", 50)
     assert drawn.shape == (4000, 50)
     assert drawn.dtype == torch.float32
     assert drawn.min() >= 0
@@ -47,7 +47,7 @@ def test_uniform_is_uniform() -> None:
 
 @pytest.mark.parametrize("number", [1, 7, 64])
 def test_normal_is_normal_and_independent(number: int) -> None:
-    drawn = Draws(KEYS).normal("n", number)
+    drawn = WindowRNG(KEYS).normal("n", number)
     assert drawn.shape == (4000, number)
     assert drawn.isfinite().all()
     spread = 1 / math.sqrt(drawn.numel())
@@ -63,12 +63,12 @@ def test_normal_is_normal_and_independent(number: int) -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 0.05, 0.5, 1.0])
 def test_chance_happens_as_often_as_it_says(probability: float) -> None:
-    found = Draws(KEYS).chance("c", probability, 20).float().mean().item()
+    found = WindowRNG(KEYS).chance("c", probability, 20).float().mean().item()
     assert abs(found - probability) <= 5 * math.sqrt(probability * (1 - probability) / 80_000)
 
 
 def test_shapes_without_axes_and_with_many() -> None:
-    draws = Draws(KEYS[:3])
+    draws = WindowRNG(KEYS[:3])
     assert draws.uniform("u").shape == (3,)
     assert draws.normal("n").shape == (3,)
     assert draws.normal("n", 2, 1, 3).shape == (3, 2, 1, 3)

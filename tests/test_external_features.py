@@ -16,8 +16,8 @@ from pretrain.data.sample import sample
 from pretrain.data.schema import CALMS21, Video
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
-from pretrain.data.window_rng import Draws
-from pretrain.data.windows import Lanes, Pose
+from pretrain.data.window_rng import WindowRNG
+from pretrain.data.windows import BatchPlan, Pose
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
 from pretrain.train.checkpoint import load_encoder
@@ -78,7 +78,7 @@ def test_a_sample_brings_them_frame_by_frame(store: Store) -> None:
 def test_the_stream_brings_them_beside_their_own_frames(store: Store, ray_here: None, resident_bytes: float) -> None:
     from pretrain.data.ray_stream import FrameStream
 
-    lanes = Lanes.deal(store.chunks, window=64, batch=4, seed=1)
+    lanes = BatchPlan.deal(store.chunks, window=64, batch=4, seed=1)
     stream = FrameStream(store, lanes, resident_bytes=resident_bytes, features=("lights", "sound"))
     poses = {name: store.read_video(name).position_TMKX for name in ("video1", "video2", "video3")}
     seen: list[tuple[int, int]] = []
@@ -123,7 +123,7 @@ def test_a_frame_that_is_hidden_takes_its_features_along() -> None:
     expected[0, 5], expected[2, 7:9] = True, True
     assert torch.equal(hidden.isnan().all(-1), expected)
     assert torch.equal(hidden.isnan().any(-1), expected)
-    moved = Augment(mirror=0.5, rotate=True, jitter_px=2.0)(pose, CALMS21, Draws(windows.key_B), view="a").extra_BTE
+    moved = Augment(mirror=0.5, rotate=True, jitter_px=2.0)(pose, CALMS21, WindowRNG(windows.key_B), view="a").extra_BTE
     assert moved is not None
     assert torch.equal(moved, pose.extra_BTE)
 

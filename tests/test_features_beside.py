@@ -30,7 +30,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "PART_BYTES", 20_000)
 
 
-def told(number: int, frames: int, dim: int = 3) -> Values:
+def on_progress(number: int, frames: int, dim: int = 3) -> Values:
     """Features that say which video, frame and column they are of."""
     return (1e6 * number + np.arange(frames)[:, None] + 0.25 * np.arange(dim)).astype(np.float32)
 
@@ -71,7 +71,7 @@ def test_they_lie_chunk_for_chunk_beside_the_poses(tmp_path: Path, small_chunks:
     lengths = [2100, 30, 500, 900, 7]
     has = {1: ("b",), 2: ("a", "b"), 4: ("a",)}
     store = write(
-        tmp_path / "s", *(video(n, T, **{key: told(n, T, 3 if key == "a" else 1) for key in has.get(n, ())}) for n, T in enumerate(lengths))
+        tmp_path / "s", *(video(n, T, **{key: on_progress(n, T, 3 if key == "a" else 1) for key in has.get(n, ())}) for n, T in enumerate(lengths))
     )
     assert store.verify() == []
     assert {name: held["dim"] for name, held in store.features.items()} == {"a": 3, "b": 1}
@@ -81,63 +81,63 @@ def test_they_lie_chunk_for_chunk_beside_the_poses(tmp_path: Path, small_chunks:
         found = beside(store, name)
         for number, frames in enumerate(lengths):
             if name in has.get(number, ()):
-                np.testing.assert_array_equal(found[f"video {number}"], told(number, frames, dim))
+                np.testing.assert_array_equal(found[f"video {number}"], on_progress(number, frames, dim))
             elif f"video {number}" in found:  # at least all that lies in parts of others is unknown
                 assert np.isnan(found[f"video {number}"]).all()
 
 
 def test_the_reader_gets_them_back(tmp_path: Path, small_chunks: None) -> None:
-    store = write(tmp_path / "s", video(0, 90, a=told(0, 90)), video(1, 40), video(2, 300, a=told(2, 300), b=told(2, 300, 2)))
+    store = write(tmp_path / "s", video(0, 90, a=on_progress(0, 90)), video(1, 40), video(2, 300, a=on_progress(2, 300), b=on_progress(2, 300, 2)))
     assert store.read_video("video 0").features.keys() == {"a"}
     assert not store.read_video("video 1").features
     found = store.read_video("video 2").features
-    np.testing.assert_array_equal(found["a"], told(2, 300))
-    np.testing.assert_array_equal(found["b"], told(2, 300, 2))
+    np.testing.assert_array_equal(found["a"], on_progress(2, 300))
+    np.testing.assert_array_equal(found["b"], on_progress(2, 300, 2))
 
 
 def test_appending_keeps_and_extends_them(tmp_path: Path, small_chunks: None) -> None:
     folder = tmp_path / "s"
-    before = write(folder, video(0, 300, a=told(0, 300)), video(1, 20, b=told(1, 20)))
+    before = write(folder, video(0, 300, a=on_progress(0, 300)), video(1, 20, b=on_progress(1, 20)))
     kept = {path: path.read_bytes() for path in folder.rglob("*.parquet")}
     parts = len(before.parts)
-    store = write(folder, video(2, 200, b=told(2, 200), c=told(2, 200, 5)), append=True)
+    store = write(folder, video(2, 200, b=on_progress(2, 200), c=on_progress(2, 200, 5)), append=True)
     assert store.verify() == []
     assert all(path.read_bytes() == data for path, data in kept.items())
     added = len(store.parts) - parts
     assert added > 0
     assert store.features["a"]["parts"][parts:] == [None] * added
     assert store.features["c"]["parts"][:parts] == [None] * parts
-    np.testing.assert_array_equal(beside(store, "a")["video 0"], told(0, 300))
-    np.testing.assert_array_equal(beside(store, "b")["video 1"], told(1, 20))
-    np.testing.assert_array_equal(beside(store, "b")["video 2"], told(2, 200))
-    np.testing.assert_array_equal(beside(store, "c")["video 2"], told(2, 200, 5))
+    np.testing.assert_array_equal(beside(store, "a")["video 0"], on_progress(0, 300))
+    np.testing.assert_array_equal(beside(store, "b")["video 1"], on_progress(1, 20))
+    np.testing.assert_array_equal(beside(store, "b")["video 2"], on_progress(2, 200))
+    np.testing.assert_array_equal(beside(store, "c")["video 2"], on_progress(2, 200, 5))
     again = write(folder, video(3, 9), append=True)
     assert again.features["c"]["parts"][:-1] == store.features["c"]["parts"]
     with pytest.raises(BadInput, match=r"'b' have 4 numbers a frame, those of the store 3"):
-        write(folder, video(4, 9, b=told(4, 9, 4)), append=True)
+        write(folder, video(4, 9, b=on_progress(4, 9, 4)), append=True)
     assert Store(folder).verify() == []
 
 
 @pytest.mark.parametrize(
     ("features", "said"),
     [
-        ({"../up": told(1, 9)}, "no safe|letters, digits"),
-        ({".hidden": told(1, 9)}, "letters, digits"),
-        ({"a/b": told(1, 9)}, "letters, digits"),
-        ({"position": told(1, 9)}, "not one of"),
-        ({"a": told(1, 9, 4)}, r"video 1.*\n.*'a' have 4 numbers a frame, those of video 'video 0' 3"),
-        ({"a": told(1, 9, 0)}, "have 0 numbers"),
+        ({"../up": on_progress(1, 9)}, "no safe|letters, digits"),
+        ({".hidden": on_progress(1, 9)}, "letters, digits"),
+        ({"a/b": on_progress(1, 9)}, "letters, digits"),
+        ({"position": on_progress(1, 9)}, "not one of"),
+        ({"a": on_progress(1, 9, 4)}, r"video 1.*\n.*'a' have 4 numbers a frame, those of video 'video 0' 3"),
+        ({"a": on_progress(1, 9, 0)}, "have 0 numbers"),
         ({"a": np.full((9, 3), np.inf, np.float32)}, "frame 0: a number is infinite"),
     ],
 )
 def test_features_that_cannot_be_written_are_refused(tmp_path: Path, features: dict[str, Values], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        write(tmp_path / "s", video(0, 9, a=told(0, 9)), video(1, 9, **features))
+        write(tmp_path / "s", video(0, 9, a=on_progress(0, 9)), video(1, 9, **features))
     assert not (tmp_path / "s").exists()
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
-    store = write(tmp_path / "s", video(0, 90, a=told(0, 90)))
+    store = write(tmp_path / "s", video(0, 90, a=on_progress(0, 90)))
     record = store.features["a"]["parts"][0]
     file = tmp_path / "s" / record["file"]
     data = bytearray(file.read_bytes())
@@ -158,30 +158,30 @@ def put(folder: Path, **arrays: Values) -> Path:
 
 
 def test_files_find_their_recording_and_take_its_length(tmp_path: Path) -> None:
-    folder = put(tmp_path / "emb", m1_features=told(1, 5), m2_features=told(2, 9))
-    np.savez(folder / "m3_features.npz", features=told(3, 7), times=np.arange(7))
+    folder = put(tmp_path / "emb", m1_features=on_progress(1, 5), m2_features=on_progress(2, 9))
+    np.savez(folder / "m3_features.npz", features=on_progress(3, 7), times=np.arange(7))
     found = find_features(f"clip={folder}", ["m1", "m2", "m3", "m4"])
     assert (found.name, found.read("m4", frames=3)) == ("clip", (None, ""))
     short, note = found.read("m1", frames=7)
     assert short is not None
-    np.testing.assert_array_equal(short[:5], told(1, 5))
+    np.testing.assert_array_equal(short[:5], on_progress(1, 5))
     assert np.isnan(short[5:]).all()
     assert "m1_features.npy" in note
     assert "end 2 frames before it; those are unknown" in note
     long, note = found.read("m2", frames=7)
-    np.testing.assert_array_equal(long, told(2, 7))
+    np.testing.assert_array_equal(long, on_progress(2, 7))
     assert "end 2 frames after it" in note
     exact, note = found.read("m3", frames=7)
-    np.testing.assert_array_equal(exact, told(3, 7))
+    np.testing.assert_array_equal(exact, on_progress(3, 7))
     assert note == ""
     assert find_features(str(folder), ["m1", "m2", "m3"]).name == "emb"
 
 
 def test_files_that_fit_no_recording_or_two_are_refused(tmp_path: Path) -> None:
-    folder = put(tmp_path / "emb", m1=told(1, 5), m9_late=told(9, 5))
+    folder = put(tmp_path / "emb", m1=on_progress(1, 5), m9_late=on_progress(9, 5))
     with pytest.raises(BadInput, match=r"m9_late.npy belongs to no known recording; recordings: m1, m9. If it is m9"):
         find_features(str(folder), ["m1", "m9"])
-    np.savez(folder / "m1.npz", told(1, 5))
+    np.savez(folder / "m1.npz", on_progress(1, 5))
     (folder / "m9_late.npy").unlink()
     with pytest.raises(BadInput, match="'m1' has two files"):
         find_features(str(folder), ["m1"])
@@ -211,7 +211,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
 def test_damaged_files_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, packed: bool) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.bin"
     with path.open("wb") as file:
-        (np.savez if packed else np.save)(file, told(1, 20))
+        (np.savez if packed else np.save)(file, on_progress(1, 20))
     raw = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(raw) - 1))

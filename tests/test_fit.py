@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from finetune.fit.fit import fit, one_number, score_problems
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.fit.losses import class_weights
 from finetune.fit.window_sampler import WindowDraw
 from finetune.heads import build_head
@@ -24,7 +24,7 @@ from tests.worlds import MICE, embedder_of, windows_of
 CLASSES = ("attack", "mount", "other")
 
 
-def world(videos: int = 6, frames: int = 400, *, seed: int = 0, noise: float = 0.5) -> tuple[Material, dict[str, np.ndarray]]:
+def world(videos: int = 6, frames: int = 400, *, seed: int = 0, noise: float = 0.5) -> tuple[Frames, dict[str, np.ndarray]]:
     """Embeddings of eight numbers, three of which say which class it is, in bouts of 20 frames."""
     draw = np.random.default_rng(seed)
     labels = {f"v{i}": np.repeat(draw.integers(3, size=frames // 20), 20).astype(np.int8) for i in range(videos)}
@@ -32,7 +32,7 @@ def world(videos: int = 6, frames: int = 400, *, seed: int = 0, noise: float = 0
     for i, held in enumerate(labels.values()):
         z[i * frames + np.arange(frames), held] += 2.0
     place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
-    return Material(place=place, arrays={"z": z * 30 + 7}), labels  # a head must not need embeddings of unit spread
+    return Frames(place=place, arrays={"z": z * 30 + 7}), labels  # a head must not need embeddings of unit spread
 
 
 def problem(labels: dict[str, np.ndarray], *, test: tuple[str, ...] = ("v4", "v5"), name: str = "S1") -> Problem:
@@ -49,7 +49,7 @@ def test_a_head_learns_what_the_embedding_says_and_no_more_from_noise(head: str)
     scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
     assert scores.macro_f1 > 0.95
     assert scores.map > 0.97
-    nothing = Material(place=material.place, arrays={"z": np.random.default_rng(1).normal(size=(2400, 8)).astype(np.float32)})
+    nothing = Frames(place=material.place, arrays={"z": np.random.default_rng(1).normal(size=(2400, 8)).astype(np.float32)})
     ((_, _, model),) = fit(nothing, [asked], tuning, embedder=None, seed=0, stops=[120])
     scores = score_problems([asked], model.predict(nothing, [asked], [asked.test]), [asked.test])
     assert scores.map < scores.chance_map + 0.15
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_model_and_stopping_on_the_way_changes_noth
 def test_unlabelled_frames_teach_nothing() -> None:
     material, labels = world(frames=120)
     hidden = {name: np.where(np.arange(120) < 60, held, UNLABELLED).astype(np.int8) for name, held in labels.items()}
-    spoilt = Material(place=material.place, arrays={"z": material.arrays["z"].copy()})
+    spoilt = Frames(place=material.place, arrays={"z": material.arrays["z"].copy()})
     for first, end in spoilt.place.values():
         spoilt.arrays["z"][first + 60 : end] = 1e6
     tuning = Tuning(head={"name": "linear"}, steps=60, window=20, batch=8, lr=0.01)
@@ -100,7 +100,7 @@ def test_windows_never_cross_a_video_and_labels_stay_with_their_frames() -> None
     place = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
     video = np.repeat([0, 1, 2], [30, 500, 90])
     z = np.stack([video, np.arange(620)], 1).astype(np.float32)
-    windows = WindowDraw(Material(place=place, arrays={"z": z}), [problem(labels, test=())], window=64)
+    windows = WindowDraw(Frames(place=place, arrays={"z": z}), [problem(labels, test=())], window=64)
     for seed in range(20):
         batch = windows.draw(np.random.default_rng(seed), 16)
         for row in range(16):
@@ -131,7 +131,7 @@ def test_overlapping_behaviours_are_fitted_apart() -> None:
     asked = Problem(
         name="p", task="t", classes=("sniff", "groom"), annotator="", overlapping=True, train={"a": both[0]}, test={"b": both[1]}
     )
-    material = Material(place={"a": (0, 300), "b": (300, 600)}, arrays={"z": z})
+    material = Frames(place={"a": (0, 300), "b": (300, 600)}, arrays={"z": z})
     tuning = Tuning(head={"name": "linear"}, steps=100, window=64, batch=8, lr=0.02)
     ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[100])
     scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
@@ -222,7 +222,7 @@ def test_labels_without_their_meaning_leave_nothing_to_learn() -> None:
 def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
     pose = windows_of(MICE, batch=1, frames=240).pose
     embedder = embedder_of(MICE, "tcn", pose).eval()
-    material = Material(place={"v0": (0, 120), "v1": (120, 240)},
+    material = Frames(place={"v0": (0, 120), "v1": (120, 240)},
                         arrays={"position": pose.position_BTMKX[0].numpy(), "confidence": pose.confidence_BTMK[0].numpy()})  # fmt: skip
     asked = problem({name: np.arange(120).astype(np.int8) // 60 for name in ("v0", "v1")}, test=("v1",))
     before = [p.clone() for p in embedder.parameters()]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import finetune.grid
-from finetune.compare_objectives.cell import Cell, Judges, work
+from finetune.compare_objectives.cell import Cell, ProbeProtocol, work
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses
 from finetune.grid import BY_HAND, RANDOM
@@ -92,7 +92,7 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
     found = problems(store, TASK)
     parts = [hold_out(problem, share=0.25, seed=0) for problem in found]
     probe = Tuning(head={"name": "linear"}, steps=30, seeds=2)
-    judges = Judges(problems=[part for part, _ in parts], validation=[held for _, held in parts], videos=1, probe=probe,
+    judges = ProbeProtocol(problems=[part for part, _ in parts], validation=[held for _, held in parts], videos=1, probe=probe,
                     tuned=replace(probe, frozen=False, steps=2))  # fmt: skip
     assert not {name for part, held in parts for name in part.train if name in held}
     cell = Cell(column=RANDOM, row="tcn", recipe=small(), learns=False)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from worlds import MICE, stiff
 
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.paper.joint_fit import annotators_of, epoch_steps, fit_member, footage, label_steps, layers_of, unlabelled_videos
@@ -109,12 +109,12 @@ def running(seed: int, frames: int = 160) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[Material, list[Problem]]:
+def world() -> tuple[Frames, list[Problem]]:
     names = ["a", "b", "c", "d", "e", "test", "free"]
     made = {name: running(seed) for seed, name in enumerate(names)}
     place = {name: (160 * n, 160 * (n + 1)) for n, name in enumerate(names)}
     position = np.concatenate([made[name][0] for name in names])
-    poses = Material(place=place, arrays={"position": position, "confidence": np.ones(position.shape[:3], np.float32)})
+    poses = Frames(place=place, arrays={"position": position, "confidence": np.ones(position.shape[:3], np.float32)})
     runs = {name: held[1] for name, held in made.items()}
     first = problem("runs", ("stands", "runs"), train={name: runs[name] for name in "abc"}, test={"test": runs["test"]})
     second = problem(
@@ -123,10 +123,10 @@ def world() -> tuple[Material, list[Problem]]:
     return footage(poses, TINY, MICE.image_px), [first, second]
 
 
-def test_it_learns_both_label_sets_and_never_looks_at_test_labels(world: tuple[Material, list[Problem]]) -> None:
+def test_it_learns_both_label_sets_and_never_looks_at_test_labels(world: tuple[Frames, list[Problem]]) -> None:
     frames, problems = world
     steps: list[float] = []
-    found, about = fit_member(frames, problems, ["free"], TINY, MICE, seed=42, member=0, told=steps.append)
+    found, about = fit_member(frames, problems, ["free"], TINY, MICE, seed=42, member=0, on_progress=steps.append)
     for held, asked in zip(found, problems, strict=True):
         assert (held["test"].argmax(1) == asked.test["test"]).mean() > 0.85
     assert len(about) == 2
@@ -139,7 +139,7 @@ def test_it_learns_both_label_sets_and_never_looks_at_test_labels(world: tuple[M
     assert not np.array_equal(other[0]["test"], found[0]["test"])
 
 
-def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(world: tuple[Material, list[Problem]]) -> None:
+def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(world: tuple[Frames, list[Problem]]) -> None:
     frames, problems = world
     asked = [replace(held, test={**held.test, "free": held.test["test"]}) for held in problems]
     first, end = frames.place["test"]
@@ -147,7 +147,7 @@ def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(worl
     position[first:end] = position[first:end][::-1] + 50
     moved = replace(frames, arrays={**frames.arrays, "position": position})
 
-    def of_free(material: Material, unlabelled: list[str]) -> np.ndarray:
+    def of_free(material: Frames, unlabelled: list[str]) -> np.ndarray:
         found, _ = fit_member(material, asked, unlabelled, TINY, MICE, seed=42, member=0, epochs_share=0.1)
         return found[0]["free"]
 

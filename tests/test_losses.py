@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from finetune.fit.fit import fit, score_problems
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.fit.losses import Loss, binary_cross_entropy, binary_focal, blurred, cross_entropy, focal, log_priors, refuse_weights
 from finetune.fit.window_sampler import WindowDraw
 from finetune.labels.frame_labels import UNLABELLED
@@ -141,7 +141,7 @@ def test_logit_adjustment_is_the_log_share_and_gives_balanced_decisions() -> Non
     both[:20, 0], both[:, 1] = 1, 1
     torch.testing.assert_close(log_priors(overlapping(both)), torch.tensor([math.log(20 / 80), 0.0]))
     # With an embedding that says nothing the fit can only learn the shares; adjusted, nothing is left to learn.
-    material = Material(place={"v": (0, 100)}, arrays={"z": np.zeros((100, 2), np.float32)})
+    material = Frames(place={"v": (0, 100)}, arrays={"z": np.zeros((100, 2), np.float32)})
     mixed = exclusive(np.random.default_rng(0).permutation(problem.train["v"]))
     for tau, wanted in ((0.0, [0.1, 0.3, 0.6]), (1.0, [1 / 3] * 3)):
         tuning = Tuning(
@@ -155,7 +155,7 @@ def test_logit_adjustment_is_the_log_share_and_gives_balanced_decisions() -> Non
 def test_windows_are_drawn_around_classes_as_often_as_the_balance_says() -> None:
     labels = np.zeros(10_000, np.int8)
     labels[:100] = 1  # a hundredth
-    material = Material(place={"v": (0, 10_000)}, arrays={"z": np.arange(10_000, dtype=np.float32)[:, None]})
+    material = Frames(place={"v": (0, 10_000)}, arrays={"z": np.arange(10_000, dtype=np.float32)[:, None]})
     problem = exclusive(labels, ("other", "rare"))
     for balance, share in ((0.0, 0.01), (0.5, 0.1 / (0.1 + 0.99**0.5)), (1.0, 0.5)):
         windows = WindowDraw(material, [problem], 2, balance=balance)
@@ -178,7 +178,7 @@ def test_every_loss_learns_a_world_that_can_be_learned(settings: dict[str, objec
     bouts = np.repeat(draw.integers(3, size=60), 10)
     held = F.one_hot(torch.from_numpy(bouts), 3).numpy()[:, :2] if overlap else bouts
     z = F.one_hot(torch.from_numpy(bouts), 3).numpy() + draw.normal(0, 0.2, (600, 3))
-    material = Material(place={"v": (0, 400), "w": (400, 600)}, arrays={"z": z.astype(np.float32)})
+    material = Frames(place={"v": (0, 400), "w": (400, 600)}, arrays={"z": z.astype(np.float32)})
     made = overlapping(held) if overlap else exclusive(held)
     asked = replace(made, train={"v": held[:400].astype(np.int8)}, test={"w": held[400:].astype(np.int8)})
     tuning = Tuning(head={"name": "linear"}, steps=60, window=50, batch=4, lr=0.05, **settings)

@@ -19,7 +19,7 @@ from worlds import MICE, RATS, embedder_of, line, pose_of, rows_of, wander, wind
 from pretrain import distributed
 from pretrain.components import build
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -50,7 +50,7 @@ def views_of(objective: AbstractObjective, windows: Windows, *, seed: int = 0) -
 
 
 def loss_of(objective: AbstractObjective, windows: Windows, views: tuple[View, ...] | None = None) -> Loss:
-    found: Loss = objective(views or views_of(objective, windows), windows, Draws(windows.key_B))
+    found: Loss = objective(views or views_of(objective, windows), windows, WindowRNG(windows.key_B))
     return found
 
 
@@ -61,7 +61,7 @@ def test_cpc_is_the_formula_term_by_term() -> None:
     windows = windows_of(MICE, batch=6, frames=40, cut=(23, 9, 1, 0))
     objective = CPC(D, MICE, horizons=(3, 8, 15, 90), past_only=False, projection=5)
     views = views_of(objective, windows)
-    z, anchors, lengths = views[0].z_BTD, objective.anchors(windows, Draws(windows.key_B)), windows.valid_BT.sum(1)
+    z, anchors, lengths = views[0].z_BTD, objective.anchors(windows, WindowRNG(windows.key_B)), windows.valid_BT.sum(1)
     maps = objective.predict.weight.view(4, 5, D)
     terms = []
     for n, horizon in enumerate(objective.horizons):
@@ -87,7 +87,7 @@ def test_cpc_where_all_is_alike_guesses() -> None:
 def test_cpc_anchors_leave_room_for_every_horizon_of_half_a_window(frames: int) -> None:
     horizons = tuple(range(32, 225, 32))
     windows = windows_of(RATS, batch=200, frames=frames)
-    anchors = CPC(D, RATS, horizons=horizons).anchors(windows, Draws(windows.key_B))
+    anchors = CPC(D, RATS, horizons=horizons).anchors(windows, WindowRNG(windows.key_B))
     reach = max(h for h in horizons if h <= frames // 2)
     assert anchors.min() >= 0
     assert anchors.max() + reach < frames
@@ -96,7 +96,7 @@ def test_cpc_anchors_leave_room_for_every_horizon_of_half_a_window(frames: int) 
 
 def test_cpc_shows_no_frame_to_both_past_and_future() -> None:
     windows = windows_of(MICE, batch=8, frames=48, cut=(20, 0), missing=0.0)
-    objective, draws = CPC(D, MICE, horizons=(4, 16)), Draws(windows.key_B)
+    objective, draws = CPC(D, MICE, horizons=(4, 16)), WindowRNG(windows.key_B)
     past, future = (objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK[..., 0, 0] > 0 for v in (0, 1))
     assert torch.equal(past ^ future, windows.valid_BT)
     anchors = objective.anchors(windows, draws)
@@ -108,7 +108,7 @@ def test_cpc_shows_no_frame_to_both_past_and_future() -> None:
 def test_cpc_cannot_be_solved_by_an_encoder_that_looks_both_ways() -> None:
     """What view 0 shows after the anchor would reach its embedding; hidden, the future has no gradient into it."""
     windows = windows_of(MICE, batch=4, frames=48, missing=0.0)
-    objective, draws = CPC(32, MICE, horizons=(4, 8)), Draws(windows.key_B)
+    objective, draws = CPC(32, MICE, horizons=(4, 8)), WindowRNG(windows.key_B)
     embedder = embedder_of(MICE, "tcn", windows.pose)
     pose = objective.hide(windows.pose, windows, draws, view=0)
     moved = Pose(windows.pose.position_BTMKX + 50 * noise(4, 48, 1, 1, 2), windows.pose.confidence_BTMK)
@@ -133,7 +133,7 @@ def test_masked_is_the_mean_error_of_hidden_points_that_are_known() -> None:
     objective = Masked(D, MICE, block=5)
     objective.fit(windows.pose)
     views = views_of(objective, windows)
-    hidden = objective.hidden(windows, Draws(windows.key_B))
+    hidden = objective.hidden(windows, WindowRNG(windows.key_B))
     truth, guess = objective.scene(windows.pose), objective.decode(views[0].z_BTD).view(3, 24, 2, 7, 6)
     errors = [
         (guess[b, t, m, k, v] - truth[b, t, m, k, v]) ** 2
@@ -149,7 +149,7 @@ def test_masked_is_the_mean_error_of_hidden_points_that_are_known() -> None:
 def test_masked_hides_the_share_that_is_asked_for_in_blocks() -> None:
     windows = windows_of(MICE, batch=300, frames=64, missing=0.0)
     settings = {"everything": 0.1, "animal": 0.2, "point": 0.3}
-    hidden = Masked(D, MICE, block=8, **settings).hidden(windows, Draws(windows.key_B))
+    hidden = Masked(D, MICE, block=8, **settings).hidden(windows, WindowRNG(windows.key_B))
     assert hidden.float().mean().item() == pytest.approx(1 - 0.9 * 0.8 * 0.7, abs=0.01)
     assert hidden.all(-1).all(-1).float().mean().item() == pytest.approx(0.1 + 0.9 * 0.2**2, abs=0.02)
     changes = (hidden[:, 1:] != hidden[:, :-1]).float().mean((0, 2, 3))
@@ -159,7 +159,7 @@ def test_masked_hides_the_share_that_is_asked_for_in_blocks() -> None:
 
 def test_masked_only_point_hides_whole_animals_no_more_than_by_chance() -> None:
     windows = windows_of(MICE, batch=200, frames=32, missing=0.0)
-    hidden = Masked(D, MICE, everything=0.0, animal=0.0, point=0.5).hidden(windows, Draws(windows.key_B))
+    hidden = Masked(D, MICE, everything=0.0, animal=0.0, point=0.5).hidden(windows, WindowRNG(windows.key_B))
     assert hidden.all(-1).float().mean() < 0.03
 
 
@@ -243,7 +243,7 @@ def test_multi_timescale_is_the_weighted_sum_over_frames_and_actions(distance: A
     windows = windows_of(MICE, batch=4, frames=30, cut=(12, 0), missing=0.3)
     objective = MultiTimescale(D, MICE, horizons=(4, 9), bins=5, anchors=3, latent=0.0, distance=distance, histogram=2.0)
     objective.fit(windows.pose)
-    views, draws = views_of(objective, windows), Draws(windows.key_B)
+    views, draws = views_of(objective, windows), WindowRNG(windows.key_B)
     actions = objective.actions(windows.pose).masked_fill(~windows.valid_BT.unsqueeze(-1), math.nan)
     low, high = objective.actions.range_A2.unbind(-1)
     frames = (draws.uniform("bams/frame", 3) * windows.valid_BT.sum(1, keepdim=True)).long()
@@ -286,7 +286,7 @@ def test_the_target_of_a_bootstrapped_latent_has_no_gradient() -> None:
     z = noise(2, 40, D).requires_grad_()
     loss_of(objective, windows, (View(windows.pose, z),)).total.backward()
     assert z.grad is not None
-    frames = (Draws(windows.key_B).uniform("bams/frame", 1) * 40).long().flatten()
+    frames = (WindowRNG(windows.key_B).uniform("bams/frame", 1) * 40).long().flatten()
     moved = z.grad.abs().sum(-1) > 0
     assert moved.nonzero().tolist() == [[0, frames[0]], [1, frames[1]]]
 
@@ -556,7 +556,7 @@ def test_an_objective_that_hides_much_gets_views_of_its_own() -> None:
     objective = Combined(D, MICE, parts=[{"name": name} for name in names])
     assert objective.views == 4
     assert objective.seats == [range(2, 4), range(0, 2), range(0, 2), range(0, 1)]
-    draws = Draws(windows.key_B)
+    draws = WindowRNG(windows.key_B)
     seen = [objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK > 0 for v in range(4)]
     assert not (seen[2] & seen[3]).any(), "cpc's own views"
     assert torch.equal(~seen[0], objective.parts["masked"].hidden(windows, draws))  # type: ignore[operator, union-attr]

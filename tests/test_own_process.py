@@ -11,9 +11,9 @@ import pytest
 
 STEPS = """
 import ctypes, resource, torch
-from pretrain.train.torch_setup import settle
+from pretrain.train.torch_setup import configure_torch
 if {settled}:
-    settle({threads})
+    configure_torch({threads})
 
 c = ctypes.CDLL(None)
 c.malloc.argtypes, c.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

@@ -19,7 +19,7 @@ from finetune.inference.model import as_tensors, open_model
 from finetune.inference.writers import FORMATS, Ethogram
 from finetune.labels.problems import Problem
 from finetune.postprocess.calibrate import Temperature
-from finetune.postprocess.learn import After
+from finetune.postprocess.learn import Postprocessing
 from finetune.postprocess.smooth import MinimumBout, Moving
 from finetune.postprocess.thresholds import Thresholds
 from finetune.predict import main
@@ -34,8 +34,8 @@ PLAIN: dict[str, object] = {"edges": None, "mirror_pairs": None, "axis": None}
 """Of a file that says nothing of bones."""
 MOUSE = Problem(name="task", task="task", classes=("attack", "sniff face", "other"), annotator="", overlapping=False, train={}, test={})
 BOTH = Problem(name="acts", task="acts", classes=("sniff", "groom"), annotator="", overlapping=True, train={}, test={})
-AFTER = After(temperature=Temperature(temperature=2.0), thresholds=Thresholds(values=(1.0, 0.8, 0.9)), smoother=Moving(frames=3))
-ACTS_AFTER = After(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)
+AFTER = Postprocessing(temperature=Temperature(temperature=2.0), thresholds=Thresholds(values=(1.0, 0.8, 0.9)), smoother=Moving(frames=3))
+ACTS_AFTER = Postprocessing(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)
 
 
 @pytest.fixture(scope="module")

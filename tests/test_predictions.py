@@ -16,12 +16,12 @@ from test_labels import still
 
 import finetune.run
 from finetune.fit.fit import score_problems
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import over_seeds
 from finetune.postprocess.calibrate import Temperature
-from finetune.postprocess.learn import After, Learned
+from finetune.postprocess.learn import Learned, Postprocessing
 from finetune.postprocess.smooth import Moving
 from finetune.report.annotator_agreement import agreement, between_annotators, same_recordings
 from finetune.report.extended_scores import beyond, beyond_metrics, mean_of
@@ -71,10 +71,10 @@ def several() -> list[Problem]:
 def test_every_number_can_be_had_again_from_the_files(asked: list[Problem], learned: bool, tmp_path: Path) -> None:
     budgets = {42: asked, 43: asked}
     found = {seed: [guesses(p, seed=seed) for p in asked] for seed in budgets}
-    afters = {seed: [Learned(after=After(smoother=Moving(frames=5, overlapping=p.overlapping), temperature=Temperature(
+    afters = {seed: [Learned(after=Postprocessing(smoother=Moving(frames=5, overlapping=p.overlapping), temperature=Temperature(
         temperature=2.0, overlapping=p.overlapping), overlapping=p.overlapping), name="x", scores={}, videos=1, frames=1) for p in asked]
         for seed in budgets} if learned else {}  # fmt: skip
-    material = Material(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
+    material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
     more, decided = beyond(budgets, found, afters, material, fps=30)
     scores = over_seeds({seed: score_problems(asked, found[seed], [p.test for p in asked]) for seed in budgets})
     for seed in budgets:
@@ -115,8 +115,8 @@ def test_bouts_are_counted_after_smoothing_as_well() -> None:
     p[np.arange(200), labels] = 0.8
     p[10:50:10] = (0.1, 0.1, 0.8)  # flickers inside the first bout
     asked = Problem(name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train={}, test={"v": labels})
-    steps = Learned(after=After(smoother=Moving(frames=5)), name="x", scores={}, videos=1, frames=1)
-    material = Material(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
+    steps = Learned(after=Postprocessing(smoother=Moving(frames=5)), name="x", scores={}, videos=1, frames=1)
+    material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
     more, _ = beyond({0: [asked]}, {0: [{"v": p}]}, {0: [steps]}, material, fps=10)
     assert more["bouts"]["macro_f1"]["0.5"] == pytest.approx((0 / 6 + 1) / 2), "five pieces, none of which is half of the bout"
     assert more["after"]["bouts"]["macro_f1"]["0.5"] == 1
@@ -143,7 +143,7 @@ def test_agreement_of_two_labellings_by_scikit_learn_and_by_hand() -> None:
 def test_one_recording_under_two_names_is_found_by_its_frames() -> None:
     z = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
     z[30:60] = z[:30]
-    material = Material(place={"a1": (0, 30), "a2": (30, 60), "b2": (60, 90)}, arrays={"z": z})
+    material = Frames(place={"a1": (0, 30), "a2": (30, 60), "b2": (60, 90)}, arrays={"z": z})
     truth = np.repeat(np.array([0, 2], np.int8), 15)
     first = Problem(name="annotator 1", task="t", classes=CLASSES, annotator="1", overlapping=False, train={"a1": truth}, test={})
     second = replace(first, name="annotator 2", annotator="2", train={"b2": truth}, test={"a2": np.roll(truth, 3)})

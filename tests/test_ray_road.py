@@ -23,7 +23,7 @@ from pretrain.data import store_writer as stores
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
-from pretrain.data.windows import Lanes, Pose, Windows
+from pretrain.data.windows import BatchPlan, Pose, Windows
 from pretrain.errors import exit_status
 from pretrain.train import learner as learners
 from pretrain.train.checkpoint import load_state
@@ -37,7 +37,7 @@ BATCH, WINDOW = 6, 6
 KEPT, STREAMED = 1e9, 0.0
 
 
-def joined(store: Store, lanes: Lanes, *, workers: int, resident: float, epoch: int = 0, first_step: int = 0) -> list[Windows]:
+def joined(store: Store, lanes: BatchPlan, *, workers: int, resident: float, epoch: int = 0, first_step: int = 0) -> list[Windows]:
     """The global batches that all workers together are given."""
     parts = []
     for rank in range(workers):
@@ -73,12 +73,12 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="class")
-def lanes(marks: Store) -> Lanes:
-    return Lanes.deal(marks.chunks, window=WINDOW, batch=BATCH, seed=5)
+def lanes(marks: Store) -> BatchPlan:
+    return BatchPlan.deal(marks.chunks, window=WINDOW, batch=BATCH, seed=5)
 
 
 @pytest.fixture(scope="class")
-def truth(marks: Store, lanes: Lanes) -> list[Windows]:
+def truth(marks: Store, lanes: BatchPlan) -> list[Windows]:
     return joined(marks, lanes, workers=1, resident=KEPT)
 
 
@@ -97,16 +97,16 @@ class TestStream:
 
     @pytest.mark.parametrize(("workers", "resident"), [(1, STREAMED), (2, STREAMED), (3, KEPT)])
     def test_workers_and_memory_do_not_change_the_batches(
-        self, marks: Store, lanes: Lanes, truth: list[Windows], workers: int, resident: float
+        self, marks: Store, lanes: BatchPlan, truth: list[Windows], workers: int, resident: float
     ) -> None:
         assert_same(joined(marks, lanes, workers=workers, resident=resident), truth)
 
     @pytest.mark.parametrize("resident", [KEPT, STREAMED])
-    def test_starting_at_a_later_step_gives_the_rest(self, marks: Store, lanes: Lanes, truth: list[Windows], resident: float) -> None:
+    def test_starting_at_a_later_step_gives_the_rest(self, marks: Store, lanes: BatchPlan, truth: list[Windows], resident: float) -> None:
         step = lanes.steps * 2 // 3
         assert_same(joined(marks, lanes, workers=1, resident=resident, first_step=step), truth[step:])
 
-    def test_later_epochs_hold_the_same_frames_in_another_order(self, marks: Store, lanes: Lanes, truth: list[Windows]) -> None:
+    def test_later_epochs_hold_the_same_frames_in_another_order(self, marks: Store, lanes: BatchPlan, truth: list[Windows]) -> None:
         """In one stream, begun in the middle of an epoch, as a run that goes on does."""
         kept, streamed = (FrameStream(marks, lanes, resident_bytes=room) for room in (KEPT, STREAMED))
         for stream in (kept, streamed):
@@ -189,7 +189,7 @@ def test_a_run_leaves_what_was_promised(lab: Path, whole: str) -> None:
     assert result["seconds"] > 0
     assert result["frames_per_s"] == pytest.approx(result["frames"] / result["seconds"], rel=0.01)
     about = json.loads((lab / whole / "encoder" / "encoder.json").read_text())
-    steps = EPOCHS * Lanes.deal(store.chunks, window=32, batch=4, seed=3).steps
+    steps = EPOCHS * BatchPlan.deal(store.chunks, window=32, batch=4, seed=3).steps
     assert (about["made_by"]["step"], about["made_by"]["steps"]) == (steps, steps)
     assert about["made_by"]["data"] == store.fingerprint
     assert about["schema"]["keypoints"] == list(MICE.keypoints)

@@ -299,7 +299,7 @@ def watched(read: Callable[[], object], path: Path) -> object:
     if said is not None:
         assert path.name in said, f"the file is not named: {said}"
         told = said.split(path.name, 1)[1].strip(": \n")
-        assert len(told) > 8, f"nothing told: {said}"
+        assert len(told) > 8, f"nothing on_progress: {said}"
         if not path.name.endswith(BINARY):
             assert PLACE.search(said), f"no place: {said}"
     return found

@@ -18,7 +18,7 @@ from finetune.settings import Tuning
 from pretrain.errors import BadInput
 
 pytest.importorskip("ray.tune")
-from finetune.search.ray_tune import Halving
+from finetune.search.ray_tune import SuccessiveHalving
 
 SPACE = {
     "head": [{"name": "linear"}, {"name": "temporal", "width": [16, 32], "dropout": {"low": 0.0, "high": 0.5}}],
@@ -68,7 +68,7 @@ def goes_on(
 
 
 def course_of(folder: Path, settings: Tuning) -> Course:
-    return Course(History(folder / "search.jsonl"), settings, stops=Halving(settings), run=None)
+    return Course(History(folder / "search.jsonl"), settings, stops=SuccessiveHalving(settings), run=None)
 
 
 def whole(folder: Path, settings: Tuning, *, at_once: int = 1) -> tuple[list[dict[str, Any]], list[bytes]]:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import finetune.run
-from finetune.fit.frames import Material, embed
+from finetune.fit.frames import Frames, embed
 from finetune.search import ray_tune as searches
 from finetune.search.history import History
 from finetune.settings import Tuning
@@ -131,13 +131,13 @@ def test_searches_at_once_are_whole_in_one_store_of_mlflow(folder: Path) -> None
 def test_trials_read_one_copy_and_share_processes(ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    def looks(trial: Mapping[str, Any], *, material: Material, **others: Any) -> None:
+    def looks(trial: Mapping[str, Any], *, material: Frames, **others: Any) -> None:
         z_ND = material.arrays["z"]
         ray.tune.report({"steps": 1, "score": float(z_ND.flags.writeable or z_ND.flags.owndata), "macro_f1": float(os.getpid()),
                          "map": float(z_ND.sum()), "training_loss": 0.0})  # fmt: skip
 
     monkeypatch.setattr(searches, "validate", looks)
-    material = ray.put(Material(place={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)}))
+    material = ray.put(Frames(place={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)}))
     tuning = Tuning(steps=1, evaluations=1, trials=6, search={"lr": [0.1, 0.2]})
     searches.search(material, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None)
     history = History(tmp_path / "search.jsonl")
@@ -206,5 +206,5 @@ def test_embeddings_made_where_a_gpu_is_are_those_made_here(ray_here: None) -> N
     embedder, _ = open_encoder(HANDMADE, store, recipe="quickstart", seed=0)
     poses = gather_poses(store, [store.videos[0]["name"]])
     scale: Any = SimpleNamespace(gpu=True, gpus_per_trial=0)  # so that it runs where there is none
-    made = searches.embedded(poses, embedder, scale, told=lambda frames: None)
+    made = searches.embedded(poses, embedder, scale, on_progress=lambda frames: None)
     assert np.array_equal(made.arrays["z"], embed(poses, embedder).arrays["z"])

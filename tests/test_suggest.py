@@ -15,7 +15,7 @@ from worlds import MICE, wander
 
 from finetune.active_learning.acquisition import Stretch, cut, labelled_embeddings, rank, uncertainty
 from finetune.active_learning.simulate import RANDOM, SUGGESTED, curve_figure, curve_table, fits_of, simulate
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.settings import Tuning
@@ -76,7 +76,7 @@ def test_labelled_bouts_are_where_unlikeness_begins() -> None:
     np.testing.assert_allclose(labelled_embeddings(np.array([1, 1, UNLABELLED, 0]), z), [[1], [9]])
 
 
-def rare_world(videos: int = 7, frames: int = 1200) -> tuple[Material, Problem]:
+def rare_world(videos: int = 7, frames: int = 1200) -> tuple[Frames, Problem]:
     """``attack`` is rare, in bouts of 15 frames, and shows in the embedding; ``mount`` is common."""
     draw = np.random.default_rng(0)
     labels, z = {}, []
@@ -87,14 +87,14 @@ def rare_world(videos: int = 7, frames: int = 1200) -> tuple[Material, Problem]:
         labels[f"v{i}"] = held
         z.append(np.eye(3)[held] @ np.array([[2.0, 1.0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0]]) + draw.normal(0, 0.8, (frames, 4)))
     place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
-    return Material(place=place, arrays={"z": np.concatenate(z).astype(np.float32)}), problem(labels, test=())
+    return Frames(place=place, arrays={"z": np.concatenate(z).astype(np.float32)}), problem(labels, test=())
 
 
 def test_the_simulation_reveals_only_what_was_asked_for_and_costs_the_same_both_ways() -> None:
     material, asked = rare_world()
     tuning = Tuning(head={"name": "linear"}, steps=60, window=64, batch=8, lr=0.02)
     calls: list[int] = []
-    rows = simulate(material, asked, tuning, rounds=2, number=4, seeds=[0, 1], shortest=15, longest=60, told=lambda: calls.append(1))
+    rows = simulate(material, asked, tuning, rounds=2, number=4, seeds=[0, 1], shortest=15, longest=60, on_progress=lambda: calls.append(1))
     assert len(calls) == fits_of(rounds=2, seeds=2) == 10
     assert len(rows) == 2 * 3 * 2
     for seed in (0, 1):

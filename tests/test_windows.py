@@ -14,7 +14,7 @@ from pretrain.data import store_writer as stores
 from pretrain.data.sample import sample
 from pretrain.data.schema import Schema
 from pretrain.data.store import Chunks
-from pretrain.data.windows import FrameBuffer, Lanes, Pose, Windows, chunk_offset, cover, group_frames, mix
+from pretrain.data.windows import BatchPlan, FrameBuffer, Pose, Windows, chunk_offset, cover, group_frames, mix
 
 ONE_POINT = Schema.from_names(animals=("a",), keypoints=("p",), fps=30.0, image_px=(10.0, 10.0))
 FEW = settings(max_examples=40, deadline=None)
@@ -34,7 +34,7 @@ def everything_read(chunks: Chunks, window: int) -> tuple[FrameBuffer, np.ndarra
     return buffer, np.array(begins)[chunks.group_id] + chunk_offset(chunks)
 
 
-def epoch_of(lanes: Lanes, chunks: Chunks, *, epoch: int, workers: int) -> list[list[Windows]]:
+def epoch_of(lanes: BatchPlan, chunks: Chunks, *, epoch: int, workers: int) -> list[list[Windows]]:
     """Every worker's windows of every step."""
     buffer, begin_of_chunk = everything_read(chunks, lanes.window)
     steps = []
@@ -55,7 +55,7 @@ def test_every_frame_is_seen_exactly_once_an_epoch_by_1_2_and_3_workers(
     lengths: list[int], chunk: int, group: int, window: int, epoch: int
 ) -> None:
     chunks = chunks_of(lengths, chunk_frames=chunk, group_chunks=group)
-    lanes = Lanes.deal(chunks, window=window, batch=6, seed=3)
+    lanes = BatchPlan.deal(chunks, window=window, batch=6, seed=3)
     truth = sorted((video, frame) for video, frames in enumerate(lengths) for frame in range(frames))
     batches = []
     for workers in (1, 2, 3):
@@ -72,7 +72,7 @@ def test_every_frame_is_seen_exactly_once_an_epoch_by_1_2_and_3_workers(
 @FEW
 @given(lengths=LENGTHS, chunk=st.sampled_from([7, 1024]), window=st.integers(1, 100), batch=st.integers(1, 40), seed=st.integers(0, 5))
 def test_lanes_hold_every_window_once_and_differ_by_one_at_most(lengths: list[int], chunk: int, window: int, batch: int, seed: int) -> None:
-    lanes = Lanes.deal(chunks_of(lengths, chunk_frames=chunk), window=window, batch=batch, seed=seed)
+    lanes = BatchPlan.deal(chunks_of(lengths, chunk_frames=chunk), window=window, batch=batch, seed=seed)
     per_lane = np.bincount(lanes.lane, minlength=batch)
     assert per_lane.max() - per_lane.min() <= 1
     assert lanes.frames.sum() == sum(lengths)
@@ -94,23 +94,23 @@ def test_lanes_hold_every_window_once_and_differ_by_one_at_most(lengths: list[in
 
 def test_epochs_and_seeds_are_in_other_orders() -> None:
     chunks = chunks_of([5000])
-    lanes, other = (Lanes.deal(chunks, window=16, batch=4, seed=seed) for seed in (0, 1))
+    lanes, other = (BatchPlan.deal(chunks, window=16, batch=4, seed=seed) for seed in (0, 1))
     assert (lanes.epoch(0) != lanes.epoch(1)).mean() > 0.9
     assert (lanes.epoch(0) != other.epoch(0)).mean() > 0.9
 
 
 @pytest.mark.parametrize(("lengths", "window", "batch", "steps"), [([1], 64, 8, 1), ([64], 64, 8, 1), ([65], 64, 1, 2), ([1] * 9, 5, 8, 2)])
 def test_small_stores(lengths: list[int], window: int, batch: int, steps: int) -> None:
-    lanes = Lanes.deal(chunks_of(lengths), window=window, batch=batch, seed=0)
+    lanes = BatchPlan.deal(chunks_of(lengths), window=window, batch=batch, seed=0)
     assert lanes.steps == steps == len(lanes.epoch(0))
 
 
 def test_a_seed_of_draws_names_one_window_of_one_epoch() -> None:
-    lanes = Lanes.deal(chunks_of([30_000, 30_000]), window=16, batch=4, seed=0)
+    lanes = BatchPlan.deal(chunks_of([30_000, 30_000]), window=16, batch=4, seed=0)
     everyone = np.arange(len(lanes))
     keys = np.concatenate([lanes.key(everyone, epoch) for epoch in range(5)])
     assert len(np.unique(keys)) == len(keys) == 5 * len(lanes)
-    again = Lanes.deal(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
+    again = BatchPlan.deal(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
     where = {(c, s): key for c, s, key in zip(again.chunk, again.start, again.key(np.arange(len(again)), 2), strict=True)}
     assert [where[c, s] for c, s in zip(lanes.chunk, lanes.start, strict=True)] == list(lanes.key(everyone, 2)), "draws depend on the batch"
 
@@ -125,7 +125,7 @@ def test_mix_spreads_neighbours() -> None:
 
 def test_a_share_must_divide() -> None:
     with pytest.raises(AssertionError, match="8 windows cannot be dealt to 3"):
-        Lanes.deal(chunks_of([100]), window=4, batch=8, seed=0).share(0, 3)
+        BatchPlan.deal(chunks_of([100]), window=4, batch=8, seed=0).share(0, 3)
 
 
 def test_cut_windows_are_missing_beyond_their_end() -> None:

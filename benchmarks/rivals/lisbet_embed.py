@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 from lisbet_steps import TASKS, stand_in_for_torchvision
 
-EPOCHS = 15
 WINDOW, BATCH = 200, 32
 EMBED_BATCH = 128
 
@@ -64,7 +63,7 @@ def write_records(file: Path, folder: Path) -> dict[str, Any]:
     return frames
 
 
-def embed(backbones: dict[str, Any], records: list[Any], frames: dict[str, Any], told: Callable[[int], None]) -> dict[str, Any]:
+def embed(backbones: dict[str, Any], records: list[Any], frames: dict[str, Any], on_progress: Callable[[int], None]) -> dict[str, Any]:
     """The frames of every record embedded by every backbone.
 
     Returns:
@@ -88,7 +87,7 @@ def embed(backbones: dict[str, Any], records: list[Any], frames: dict[str, Any],
                     kept = {"as it comes": z_BTD[:, -1]} if not offset else {"centred": z_BTD[:, -1 - offset], "greatest": z_BTD.amax(1)}
                     for which, z_BD in kept.items():
                         found.setdefault(f"{weights}, {which}", []).append(z_BD.numpy())
-                told(len(x_BTF))
+                on_progress(len(x_BTF))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -97,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--poses", type=Path, required=True, help="positions and frames to embed, npz")
     parser.add_argument("--out", type=Path, required=True, help="folder for records and embeddings")
+    parser.add_argument("--epochs", type=int, required=True, help="turns, each one epoch")
     parser.add_argument("--core-seconds", type=float, required=True, help="of one turn")
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate (%(default)s, its own default)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -152,7 +152,7 @@ def main() -> None:
     backbone = BACKBONE_PRESETS["transformer-base"] | {"max_length": WINDOW}
     model = ModelConfig(backbone=backbone, out_heads={task: {} for task in TASKS}, input_features={}, window_size=WINDOW, window_offset=0)
     core.train(
-        ExperimentConfig(model=model, training=TrainingConfig(epochs=EPOCHS, batch_size=BATCH, learning_rate=args.rate),
+        ExperimentConfig(model=model, training=TrainingConfig(epochs=args.epochs, batch_size=BATCH, learning_rate=args.rate),
                          data=DataConfig(data_path="none", window_size=WINDOW), task_ids_list=TASKS, output_path=args.out)
     )  # fmt: skip
     if not sys.stdin.readline():

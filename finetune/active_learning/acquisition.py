@@ -1,7 +1,7 @@
 """Which stretches of unlabelled video a person should label next: uncertain ones, and unlike each other.
 
 **Uncertain** is a small margin between the two likeliest classes (Scheffer et al. 2001; Settles 2009, Active Learning Literature
-Survey). Entropy would count the likes of a third and fourth class too, which a person's answer does not settle, and grows with the
+Survey). Entropy would count the likes of a third and fourth class too, which a person's answer does not configure_torch, and grows with the
 number of classes; least confidence cannot tell a tie of two from a tie of many. For one behaviour against the rest all three rank alike.
 
 **Unlike** is the greedy k-centre rule of Sener & Savarese (2018, Active Learning for Convolutional Neural Networks: A Core-Set

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from finetune.active_learning.acquisition import cut, labelled_embeddings, rank
 from finetune.fit.fit import Model, fit, score_problems
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, Ints, decide, looked_at
 from finetune.labels.problems import Labelled, Problem, hold_out
 from finetune.settings import Tuning
@@ -31,8 +31,8 @@ Spans = Sequence[tuple[str, int, int]]
 
 
 def simulate(
-    material: Material, problem: Problem, tuning: Tuning, *, rounds: int, number: int, seeds: Sequence[int], shortest: int, longest: int,
-    told: Callable[[], object] = lambda: None,
+    material: Frames, problem: Problem, tuning: Tuning, *, rounds: int, number: int, seeds: Sequence[int], shortest: int, longest: int,
+    on_progress: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Scores of both ways after every round: rows of seed, way, round, stretches, frames (labelled so far), macro_f1, map.
 
@@ -45,7 +45,7 @@ def simulate(
         seeds: Of the held-out videos, the first video, the weights and the random stretches.
         shortest: Frames, see :func:`finetune.active_learning.acquisition.cut`.
         longest: Frames, likewise.
-        told: Called after every fit.
+        on_progress: Called after every fit.
 
     Raises:
         BadInput: If there are fewer than three labelled training videos.
@@ -74,7 +74,7 @@ def simulate(
                 row = {"seed": seed, "round": turn, "stretches": turn * number, "frames": frames, "macro_f1": scores.macro_f1,
                        "map": scores.map}  # fmt: skip
                 rows += [row | {"way": each} for each in ((way,) if turn else (SUGGESTED, RANDOM))]
-                told()
+                on_progress()
     return rows
 
 
@@ -102,14 +102,14 @@ def _reveal(known: dict[str, npt.NDArray[np.int8]], truth: Labelled, spans: Span
         known[video][start:stop] = truth[video][start:stop]
 
 
-def _fitted(material: Material, problem: Problem, known: Labelled, tuning: Tuning, *, seed: int) -> Model:
+def _fitted(material: Frames, problem: Problem, known: Labelled, tuning: Tuning, *, seed: int) -> Model:
     seen = {name: labels for name, labels in known.items() if looked_at(labels).any()}
     ((_, _, model),) = fit(material, [replace(problem, train=seen, test={})], tuning, embedder=None, seed=seed, stops=[tuning.steps])
     return model
 
 
 def _suggested(
-    material: Material, problem: Problem, known: Labelled, model: Model, *, number: int, shortest: int, longest: int
+    material: Frames, problem: Problem, known: Labelled, model: Model, *, number: int, shortest: int, longest: int
 ) -> list[tuple[str, int, int]]:
     found = model.predict(material, [problem], [problem.train])[0]
     stretches, centres = [], []

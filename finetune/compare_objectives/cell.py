@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from finetune.fit.fit import fit, score_problems
-from finetune.fit.frames import Material, embed
+from finetune.fit.frames import Frames, embed
 from finetune.fit.open_encoder import HANDMADE
 from finetune.labels.problems import Labelled, Problem, draw_budget
 from finetune.metrics.frame_metrics import over_seeds
@@ -19,7 +19,7 @@ from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.train.in_memory import learn_alone
 from pretrain.train.learner import new_learner
-from pretrain.train.torch_setup import settle
+from pretrain.train.torch_setup import configure_torch
 
 Mode = Literal["probe", "tuned", "permuted"]
 
@@ -43,7 +43,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judges:
+class ProbeProtocol:
     """The heads that judge every cell alike."""
 
     problems: Sequence[Problem]
@@ -61,7 +61,7 @@ class Judges:
         return draw_budget(list(self.problems), videos=self.videos, seed=seed, permute=permute)
 
 
-def work(cell: Cell, store: Store, poses: Material, judges: Judges, *, seconds: float) -> dict[str, Any]:
+def work(cell: Cell, store: Store, poses: Frames, judges: ProbeProtocol, *, seconds: float) -> dict[str, Any]:
     """Learns and is judged.
 
     Args:
@@ -74,7 +74,7 @@ def work(cell: Cell, store: Store, poses: Material, judges: Judges, *, seconds: 
     Returns:
         Plain values: ``learning`` (steps, loss…), ``parameters``, and for each mode the scores on ``validation`` and ``test``.
     """
-    settle()
+    configure_torch()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if cell.learns:
         embedder, learning = learn_alone(cell.recipe, store, seconds=seconds, device=device)
@@ -97,7 +97,7 @@ def modes(cell: Cell) -> list[Mode]:
     return ["probe", "permuted"] if cell.recipe.encoder["name"] == HANDMADE else ["probe", "tuned", "permuted"]
 
 
-def _judged(mode: Mode, frames: Material, judges: Judges, *, embedder: Embedder | None, whole_rate: bool) -> dict[str, Any]:
+def _judged(mode: Mode, frames: Frames, judges: ProbeProtocol, *, embedder: Embedder | None, whole_rate: bool) -> dict[str, Any]:
     tuning = judges.tuned if mode == "tuned" else judges.probe
     if mode == "tuned" and whole_rate:
         tuning = replace(tuning, encoder_lr_share=1.0)  # random weights have nothing to lose

@@ -11,8 +11,8 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from finetune.compare_objectives.cell import Cell, Judges, work
-from finetune.fit.frames import Material
+from finetune.compare_objectives.cell import Cell, ProbeProtocol, work
+from finetune.fit.frames import Frames
 from pretrain.config import Scale
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def deal(
-    cells: Sequence[Cell], store: Store, poses: Material, judges: Judges, scale: Scale, *, out: Path, seconds: float,
+    cells: Sequence[Cell], store: Store, poses: Frames, judges: ProbeProtocol, scale: Scale, *, out: Path, seconds: float,
     finished: Callable[[dict[str, Any]], object],
 ) -> None:  # fmt: skip
     """Works through the cells, as many at a time as the scale has trials.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.fit.initial_weights import begin_from
 from finetune.fit.losses import Loss, refuse_weights
 from finetune.fit.window_sampler import Batch, WindowDraw
@@ -51,7 +51,7 @@ class Model:
         return self.head.mean_D.device
 
     @torch.no_grad()
-    def embeddings(self, material: Material, video: str) -> Tensor:
+    def embeddings(self, material: Frames, video: str) -> Tensor:
         """(T, D) of a whole video, where the model is."""
         frames = material.video(video)
         if self.embedder is None:
@@ -59,14 +59,14 @@ class Model:
         return embed_video(self.embedder.eval(), frames, device=str(self.device))
 
     @torch.no_grad()
-    def logits(self, material: Material, video: str) -> list[Tensor]:
+    def logits(self, material: Frames, video: str) -> list[Tensor]:
         """(T, C) of a whole video for each problem, on the CPU."""
         z_TD = self.embeddings(material, video)
         self.head.eval()
         every = torch.ones((1, len(z_TD)), dtype=torch.bool, device=self.device)
         return [out[0].cpu() for out in self.head(z_TD.unsqueeze(0), every)]
 
-    def predict(self, material: Material, problems: Sequence[Problem], videos: Sequence[Iterable[str]]) -> Sequence[Probabilities]:
+    def predict(self, material: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]) -> Sequence[Probabilities]:
         """Probabilities for the given videos of each problem; a video shared by problems passes the network once."""
         wanted = {name: [p for p, held in enumerate(map(set, videos)) if name in held] for name in sorted(set().union(*videos))}
         found: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
@@ -121,7 +121,7 @@ def head_for(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractH
 
 
 def fit(
-    material: Material, problems: Sequence[Problem], tuning: Tuning, *, embedder: Embedder | None, seed: int, stops: Sequence[int]
+    material: Frames, problems: Sequence[Problem], tuning: Tuning, *, embedder: Embedder | None, seed: int, stops: Sequence[int]
 ) -> Iterator[tuple[int, float, Model]]:
     """Fits on the training labels of all problems together, on the GPU where this process has one.
 
@@ -196,7 +196,7 @@ def loss_of(model: Model, batch: Batch, losses: Sequence[Loss]) -> Tensor:
 
 
 @torch.no_grad()
-def remember(model: Model, material: Material, problems: Sequence[Problem]) -> None:
+def remember(model: Model, material: Frames, problems: Sequence[Problem]) -> None:
     """Gives prototypes every labelled training frame of every problem."""
     head = model.head
     assert isinstance(head, Prototype)

@@ -16,7 +16,7 @@ from pretrain.train.embed_video import embed_video
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class Frames:
     """Frames of some videos. Plain arrays, so that Ray hands them to every trial of a machine without a copy."""
 
     place: Mapping[str, tuple[int, int]]
@@ -35,12 +35,12 @@ class Material:
         rows = np.clip(begin[:, None] + np.arange(length), 0, last)
         return {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
 
-    def joined(self, other: Material) -> Material:
+    def joined(self, other: Frames) -> Frames:
         """The frames of both; no video may be in both."""
         assert not set(self.place) & set(other.place), "a video is in both"
         shift = max(end for _, end in self.place.values())
         place = {**self.place, **{name: (first + shift, end + shift) for name, (first, end) in other.place.items()}}
-        return Material(place=place, arrays={key: np.concatenate([array, other.arrays[key]]) for key, array in self.arrays.items()})
+        return Frames(place=place, arrays={key: np.concatenate([array, other.arrays[key]]) for key, array in self.arrays.items()})
 
     def video(self, name: str) -> dict[str, Tensor]:
         """All frames of a video, (T, …) each."""
@@ -50,8 +50,8 @@ class Material:
 
 def gather_poses(
     store: Store, videos: Iterable[str], *, features: Sequence[str] = (), suffix: str = "",
-    told: Callable[[int], object] = lambda frames: None,
-) -> Material:  # fmt: skip
+    on_progress: Callable[[int], object] = lambda frames: None,
+) -> Frames:  # fmt: skip
     """Poses of some videos of a store, named with ``suffix`` behind, and features from elsewhere where they are asked for.
 
     Raises:
@@ -64,25 +64,25 @@ def gather_poses(
         confidences.append(video.confidence_TMK.astype(np.float32))
         extras.append([video.features[key] for key in features])
         place[name] = (end, end := end + len(video.position_TMKX))
-        told(len(video.position_TMKX))
+        on_progress(len(video.position_TMKX))
     arrays = {"position": np.concatenate(positions), "confidence": np.concatenate(confidences)}
     if features:
         arrays["extra"] = np.concatenate([np.concatenate(held, 1) for held in extras])
-    return Material(place=place, arrays=arrays)
+    return Frames(place=place, arrays=arrays)
 
 
-def embed(poses: Material, embedder: Embedder, *, device: str = "cpu", told: Callable[[int], object] = lambda frames: None) -> Material:
+def embed(poses: Frames, embedder: Embedder, *, device: str = "cpu", on_progress: Callable[[int], object] = lambda frames: None) -> Frames:
     """Embeddings of the same frames, each computed once.
 
     Args:
         poses: What :func:`gather_poses` gives.
         embedder: In evaluation mode.
         device: Where to compute.
-        told: Called with the number of frames done.
+        on_progress: Called with the number of frames done.
     """
     embedder = embedder.to(device).eval()
     z_ND = np.empty((len(poses.arrays["position"]), embedder.dim), np.float32)
     for name, (first, end) in poses.place.items():
         z_ND[first:end] = embed_video(embedder, poses.video(name), device=device).cpu().numpy()
-        told(end - first)
-    return Material(place=poses.place, arrays={"z": z_ND})
+        on_progress(end - first)
+    return Frames(place=poses.place, arrays={"z": z_ND})

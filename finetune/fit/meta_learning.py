@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from finetune.fit.fit import Model
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.fit.losses import Loss
 from finetune.fit.window_sampler import Batch, WindowDraw
 from finetune.heads import AbstractHead
@@ -136,9 +136,9 @@ def adapted(loss_of: Callable[[Weights], Tensor], start: Weights, *, lr: float |
     return weights
 
 
-def learn_start(
-    model: Model, material: Material, behaviours: Sequence[Problem], tuning: Tuning, episodes: Episodes, *, seed: int,
-    told: Callable[[float], object] = lambda loss: None,
+def meta_learn(
+    model: Model, material: Frames, behaviours: Sequence[Problem], tuning: Tuning, episodes: Episodes, *, seed: int,
+    on_progress: Callable[[float], object] = lambda loss: None,
 ) -> tuple[list[float], float]:  # fmt: skip
     """Learns the weights that a behaviour is fitted from, and how long the steps should be.
 
@@ -149,7 +149,7 @@ def learn_start(
         tuning: ``window`` and the loss are used, but not its class weights.
         episodes: How.
         seed: Of the windows drawn.
-        told: Called after every step with its loss.
+        on_progress: Called after every step with its loss.
 
     Returns:
         Loss on the measured windows after adapting, of each step; step length learned.
@@ -193,5 +193,5 @@ def learn_start(
         optimiser.step()
         schedule.step()
         found.append(total.item())
-        told(found[-1])
+        on_progress(found[-1])
     return found, log_lr.exp().item()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from pretrain.data.windows import Pose
@@ -25,7 +25,7 @@ class Batch:
     """Windows of one step."""
 
     stretch: dict[str, Tensor]
-    """As :meth:`Material.windows` gives it."""
+    """As :meth:`Frames.windows` gives it."""
     valid_BT: Tensor
     """False beyond the end of a video."""
     problem_B: Tensor
@@ -50,7 +50,7 @@ class Batch:
 
 
 class WindowDraw:
-    """Draws windows around labelled frames of the training videos.
+    """WindowRNG windows around labelled frames of the training videos.
 
     A problem is drawn as often as the square root of its labelled frames says. Within it every labelled frame is as likely
     as any other to be the one that a window is drawn around, or, as ``balance`` goes from 0 to 1, every class is.
@@ -63,7 +63,7 @@ class WindowDraw:
             behaviour is such a class, and so are the frames without any.
     """
 
-    def __init__(self, material: Material, problems: Sequence[Problem], window: int, *, balance: float = 0.0) -> None:
+    def __init__(self, material: Frames, problems: Sequence[Problem], window: int, *, balance: float = 0.0) -> None:
         self._material, self._window = material, window
         self._frames = [_labelled(material, problem) for problem in problems]
         sizes = np.array([len(frames) for frames, _, _ in self._frames], float)
@@ -108,7 +108,7 @@ class WindowDraw:
         return np.array([draw.choice(places[c]) for c in draw.choice(len(places), number, p=share)])
 
 
-def _labelled(material: Material, problem: Problem) -> tuple[Ints, Ints, Ints]:
+def _labelled(material: Frames, problem: Problem) -> tuple[Ints, Ints, Ints]:
     """Labelled training frames as places in the arrays, with first and end of their video."""
     frames, first, end = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for name, labels in problem.train.items():
@@ -120,7 +120,7 @@ def _labelled(material: Material, problem: Problem) -> tuple[Ints, Ints, Ints]:
     return np.concatenate(frames), np.concatenate(first), np.concatenate(end)
 
 
-def _laid_out(material: Material, problem: Problem) -> tuple[int, npt.NDArray[np.int8]]:
+def _laid_out(material: Frames, problem: Problem) -> tuple[int, npt.NDArray[np.int8]]:
     """Training labels at the places of their frames, from the first of them on, and which place that is."""
     held = [(*material.place[name], labels) for name, labels in problem.train.items()]
     origin = min((first for first, _, _ in held), default=0)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from finetune.fit.fit import Model
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import Ints, Reals
 from finetune.labels.problems import Problem
-from finetune.postprocess.learn import After
+from finetune.postprocess.learn import Postprocessing
 from finetune.report.model_folder import load_afters, load_model
 from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
@@ -38,11 +38,11 @@ class Predicted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ready:
+class LoadedModel:
     """Networks (one, or one a seed), each with what comes after it for each problem."""
 
     models: Sequence[Model]
-    afters: Sequence[Sequence[After]]
+    afters: Sequence[Sequence[Postprocessing]]
     problems: Sequence[Problem]
     """Without labels; in the order of the networks' outputs."""
     wanted: Sequence[int]
@@ -85,7 +85,7 @@ class Ready:
             if z_TD is None:
                 z_TD = embed_video(embedder.eval(), frames)
                 embedded.append((embedder, z_TD))
-            material = Material(place={"": (0, len(z_TD))}, arrays={"z": z_TD.numpy()})
+            material = Frames(place={"": (0, len(z_TD))}, arrays={"z": z_TD.numpy()})
             raw.append(Model(model.head, None).predict(material, self.problems, videos))
         found = []
         for p in self.wanted:
@@ -96,7 +96,7 @@ class Ready:
         return found, embedded[0][1]
 
 
-def open_model(place: str, *, seed: int | None = None, ensemble: bool = False, labels_of: str | None = None) -> Ready:
+def open_model(place: str, *, seed: int | None = None, ensemble: bool = False, labels_of: str | None = None) -> LoadedModel:
     """Opens the model of a run.
 
     Args:
@@ -120,10 +120,10 @@ def open_model(place: str, *, seed: int | None = None, ensemble: bool = False, l
         learned = load_afters(folder, len(problems))
         models.append(model)
         told.append([_problem(held, folder) for held in problems])
-        afters.append(learned or [After(overlapping=problem.overlapping) for problem in told[-1]])
+        afters.append(learned or [Postprocessing(overlapping=problem.overlapping) for problem in told[-1]])
     if any(names != told[0] for names in told):
         raise BadInput(f"{place}: its models were fitted on unlike problems, so they make no ensemble")
-    return Ready(models=models, afters=afters, problems=told[0], wanted=_wanted(told[0], labels_of, place), folder=place,
+    return LoadedModel(models=models, afters=afters, problems=told[0], wanted=_wanted(told[0], labels_of, place), folder=place,
                  schema=_embedder(models[0]).features.schema)  # fmt: skip
 
 

@@ -159,7 +159,7 @@ def _classes_seen(problem: Problem, held: Labelled) -> set[str]:
 def draw_budget(found: list[Problem], *, videos: int | None, seed: int, permute: bool = False) -> list[Problem]:
     """A label budget: for each problem so many of its training videos, drawn with the seed.
 
-    Draws are nested: the videos of a small budget are among those of a larger one under the same seed. Where a problem has
+    WindowRNG are nested: the videos of a small budget are among those of a larger one under the same seed. Where a problem has
     fewer videos, all are taken.
 
     Args:

@@ -12,7 +12,7 @@ import ray
 from tqdm import tqdm
 
 from finetune.paper.rows import RowFolder
-from finetune.paper.work import Done, Piece, Work, do, gather
+from finetune.paper.work import Piece, PieceResult, Work, do, gather
 from pretrain.config import Scale, plain
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -91,9 +91,9 @@ def deal(
                 finish(piece.row)
 
 
-def _got(reference: Any) -> Done:
+def _got(reference: Any) -> PieceResult:
     try:
-        done: Done = ray.get(reference)
+        done: PieceResult = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, BadInput):
             raise error.cause from error
@@ -106,18 +106,18 @@ def _ready(piece: Piece, works: Mapping[str, Work], folders: Mapping[str, RowFol
     return not start or folders[start].weights(piece.seed) is not None
 
 
-def _piece(work: Work, piece: Piece, frames: Any, start: Any, counter: Any) -> Done:
+def _piece(work: Work, piece: Piece, frames: Any, start: Any, counter: Any) -> PieceResult:
     """In a process of its own."""
     waiting, last = 0.0, time.monotonic()
 
-    def told(steps: float) -> None:
+    def on_progress(steps: float) -> None:
         nonlocal waiting, last
         waiting += steps
         if time.monotonic() - last > 1.0:
             counter.add.remote(waiting)
             waiting, last = 0.0, time.monotonic()
 
-    done = do(work, piece, frames, start, told)
+    done = do(work, piece, frames, start, on_progress)
     counter.add.remote(waiting)
     return done
 
@@ -153,7 +153,7 @@ class _Frames:
         key = self._key(name)
         if key not in self._held:
             with tqdm(desc=f"reading {name}", unit="frame", unit_scale=True) as bar:
-                self._held[key] = ray.put(gather(self._works[name], self._store, moments_of=self._moments_of, told=bar.update))
+                self._held[key] = ray.put(gather(self._works[name], self._store, moments_of=self._moments_of, on_progress=bar.update))
         return self._held[key]
 
     def drop_all_but(self, names: set[str]) -> None:

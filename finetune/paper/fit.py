@@ -48,7 +48,7 @@ class Start:
 
 def gather_inputs(
     store: Store, videos: Sequence[str], *, features: str = "", moments_of: Sequence[str] = (),
-    told: Callable[[int], object] = lambda frames: None,
+    on_progress: Callable[[int], object] = lambda frames: None,
 ) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
     """What the paper's networks read of some videos.
 
@@ -57,7 +57,7 @@ def gather_inputs(
         videos: Which.
         features: Features from elsewhere to lay beside the coordinates; none where empty.
         moments_of: Videos (of ``videos`` or not) whose mean and spread standardise the features.
-        told: Called with the number of frames read.
+        on_progress: Called with the number of frames read.
 
     Raises:
         BadInput: If a video has no such features.
@@ -71,7 +71,7 @@ def gather_inputs(
         if features:
             x_TF = torch.cat([x_TF, standardised(_known(video.features[features], name, features), mean_D, spread_D)], 1)
         found[name] = x_TF.numpy()
-        told(len(x_TF))
+        on_progress(len(x_TF))
     return found
 
 
@@ -89,7 +89,7 @@ def _known(values_TD: npt.NDArray[np.float32], video: str, features: str) -> Ten
 def train_network(
     inputs: Inputs, problem: Problem, settings: Baseline, phases: Sequence[tuple[Phase, bool]], *, seed: int, coordinates: int,
     start: Start | None = None, class_weight: Mapping[str, float] | None = None, epochs_share: float = 1.0, device: str = "cpu",
-    told: Callable[[float], object] = lambda steps: None,
+    on_progress: Callable[[float], object] = lambda steps: None,
 ) -> nn.Module:  # fmt: skip
     """Trains on all labelled training frames of a problem.
 
@@ -104,7 +104,7 @@ def train_network(
         class_weight: Class to weight in the loss; others weigh 1. The mean is over frames, not over weights.
         epochs_share: Train for this share of the epochs.
         device: Where.
-        told: Called with the number of steps done.
+        on_progress: Called with the number of steps done.
 
     Returns:
         The network, in evaluation mode.
@@ -127,7 +127,7 @@ def train_network(
     for phase, last_alone in phases:
         if phase.epochs:
             steps = phase_steps(samples.steps, phase, epochs_share)
-            _train(network, samples, generator, weight_C, steps=steps, lr=phase.lr, last_alone=last_alone, told=told)
+            _train(network, samples, generator, weight_C, steps=steps, lr=phase.lr, last_alone=last_alone, on_progress=on_progress)
     return network.eval()
 
 
@@ -138,7 +138,7 @@ def phase_steps(steps_an_epoch: int, phase: Phase, epochs_share: float) -> int:
 
 def label_videos(
     network: nn.Module, inputs: Inputs, videos: Sequence[str], settings: Baseline, *, device: str = "cpu",
-    told: Callable[[float], object] = lambda steps: None,
+    on_progress: Callable[[float], object] = lambda steps: None,
 ) -> Probabilities:  # fmt: skip
     """Probabilities of every frame of some videos, (T, C) each.
 
@@ -148,7 +148,7 @@ def label_videos(
         videos: Which.
         settings: Of the network.
         device: Where.
-        told: Called with what has been done, in optimiser steps (:func:`label_steps`).
+        on_progress: Called with what has been done, in optimiser steps (:func:`label_steps`).
     """
     found: dict[str, npt.NDArray[np.float32]] = {}
     network = network.to(device).eval()
@@ -161,7 +161,7 @@ def label_videos(
                 found_here = []
                 for x_BWF in Windows([x_TF], settings).in_order(AT_ONCE):
                     found_here.append(network(x_BWF))
-                    told(label_steps(settings, len(x_BWF)))
+                    on_progress(label_steps(settings, len(x_BWF)))
                 logits_TC = torch.cat(found_here)
             found[name] = logits_TC.softmax(1).cpu().numpy()
     return found
@@ -188,7 +188,7 @@ def _take(network: nn.Module, start: Start, problem: Problem) -> None:
 
 def _train(
     network: nn.Module, samples: Samples, generator: torch.Generator, weight_C: Tensor, *, steps: int, lr: float, last_alone: bool,
-    told: Callable[[float], object],
+    on_progress: Callable[[float], object],
 ) -> None:  # fmt: skip
     parts = list(network.children())
     for weight in network.parameters():
@@ -207,4 +207,4 @@ def _train(
         loss = (F.cross_entropy(network(x_BWF), y_B, reduction="none") * weight_C[y_B]).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()
-        told(1)
+        on_progress(1)

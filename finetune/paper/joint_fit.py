@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from finetune.fit.fit import Probabilities, score_problems
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem, hold_out
 from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput, refuse
@@ -72,10 +72,10 @@ def unlabelled_videos(videos: Sequence[str], problems: Sequence[Problem], *, tra
     return [name for name in videos if name not in train and (transductive or name not in test)]
 
 
-def footage(poses: Material, settings: JointSettings, image_px: Sequence[float]) -> Material:
+def footage(poses: Frames, settings: JointSettings, image_px: Sequence[float]) -> Frames:
     """Poses with what only the head sees beside them."""
     rows = [beside(torch.tensor(poses.arrays["position"][first:end]), settings, image_px).numpy() for first, end in poses.place.values()]
-    return Material(place=poses.place, arrays={**poses.arrays, "beside": np.concatenate(rows)})
+    return Frames(place=poses.place, arrays={**poses.arrays, "beside": np.concatenate(rows)})
 
 
 def epoch_steps(settings: JointSettings, layers: int, frames: int) -> int:
@@ -94,8 +94,8 @@ def _windows(settings: JointSettings, layers: int) -> int:
 
 
 def fit_member(
-    frames: Material, problems: Sequence[Problem], unlabelled: Sequence[str], settings: JointSettings, schema: Schema, *, seed: int,
-    member: int, epochs_share: float = 1.0, device: str = "cpu", told: Callable[[float], object] = lambda steps: None,
+    frames: Frames, problems: Sequence[Problem], unlabelled: Sequence[str], settings: JointSettings, schema: Schema, *, seed: int,
+    member: int, epochs_share: float = 1.0, device: str = "cpu", on_progress: Callable[[float], object] = lambda steps: None,
 ) -> tuple[list[Probabilities], dict[str, Any]]:  # fmt: skip
     """Fits one network of an ensemble and labels the test videos.
 
@@ -109,7 +109,7 @@ def fit_member(
         member: Which of its networks; decides the split, the weights and the draws.
         epochs_share: Train for this share of the epochs.
         device: Where.
-        told: Called with the number of steps done, while the test videos are labelled with what that is in steps (:func:`label_steps`).
+        on_progress: Called with the number of steps done, while the test videos are labelled with what that is in steps (:func:`label_steps`).
 
     Returns:
         Probabilities of the test videos for each problem; and the chosen epoch and validation score of each output layer.
@@ -142,7 +142,7 @@ def fit_member(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        told(1)
+        on_progress(1)
         if step in stops:
             state = {name: held.detach().cpu().clone() for name, held in model.state_dict().items()}
             for place, layer in enumerate(layers):
@@ -155,15 +155,15 @@ def fit_member(
     for place, layer in enumerate(layers):
         model.load_state_dict(kept[place][2])
         for p in layer.problems:
-            probabilities[p] = _label(model, frames, problems[p].test, place, annotators[p], settings, device, told)
+            probabilities[p] = _label(model, frames, problems[p].test, place, annotators[p], settings, device, on_progress)
     about = {" / ".join(layer.classes): {"epoch": kept[i][1], "validation_f1": kept[i][0]} for i, layer in enumerate(layers)}
     return probabilities, about
 
 
 @torch.no_grad()
 def _label(
-    model: JointModel, frames: Material, videos: Labelled, layer: int, annotator: int, settings: JointSettings, device: str,
-    told: Callable[[float], object] = lambda steps: None,
+    model: JointModel, frames: Frames, videos: Labelled, layer: int, annotator: int, settings: JointSettings, device: str,
+    on_progress: Callable[[float], object] = lambda steps: None,
 ) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
     model.eval()
     found = {}
@@ -175,7 +175,7 @@ def _label(
             z_TD = embed_video(model.embedder, held, device=device)
             logits_TC = model.label(z_TD.unsqueeze(0), alone, who_B, layer)[0].float()
         found[name] = logits_TC.softmax(-1).cpu().numpy()
-        told(label_steps(settings, len(model.out), len(z_TD)))
+        on_progress(label_steps(settings, len(model.out), len(z_TD)))
     return found
 
 
@@ -191,10 +191,10 @@ class _Batch:
 
 
 class _Supply:
-    """Draws batches: labelled windows by length, some of each output layer, and unlabelled ones."""
+    """WindowRNG batches: labelled windows by length, some of each output layer, and unlabelled ones."""
 
     def __init__(
-        self, frames: Material, problems: Sequence[Problem], unlabelled: Sequence[str], layers: Sequence[Layer], settings: JointSettings,
+        self, frames: Frames, problems: Sequence[Problem], unlabelled: Sequence[str], layers: Sequence[Layer], settings: JointSettings,
         draw: np.random.Generator,
     ) -> None:  # fmt: skip
         self._frames, self._problems, self._settings, self._draw = frames, problems, settings, draw
@@ -258,7 +258,7 @@ def _loss(model: JointModel, cpc: CPC, supply: _Supply, annotators: Sequence[int
     half = products(settings.precision, device)
     with half:
         z_BTD = model.embedder(pose, valid_BT).float()
-        total: Tensor = cpc((View(pose, z_BTD),), windows, Draws(windows.key_B)).total
+        total: Tensor = cpc((View(pose, z_BTD),), windows, WindowRNG(windows.key_B)).total
     for place, layer in enumerate(supply.layers):
         rows = np.flatnonzero(np.isin(batch.problem_B, layer.problems))
         who_B = torch.tensor([annotators[p] for p in batch.problem_B[rows]], device=device)

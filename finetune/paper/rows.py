@@ -19,7 +19,7 @@ import safetensors.numpy
 
 from finetune.fit.fit import Probabilities, score_problems
 from finetune.metrics.frame_metrics import over_seeds
-from finetune.paper.work import Done, Piece, Work, restored, together
+from finetune.paper.work import Piece, PieceResult, Work, restored, together
 from finetune.report.figures import write_predictions
 
 
@@ -49,7 +49,7 @@ class RowFolder:
         """Whether a piece was done before."""
         return self._part(piece.seed, piece.part, ".npz").is_file() or self._whole(piece.seed, tasks)
 
-    def keep(self, piece: Piece, done: Done) -> None:
+    def keep(self, piece: Piece, done: PieceResult) -> None:
         """Puts down what a piece left; the file that says so comes last."""
         file = self._part(piece.seed, piece.part, ".npz")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.fit.fit import Probabilities
-from finetune.fit.frames import Material, gather_poses
+from finetune.fit.frames import Frames, gather_poses
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import ClassScores, Scores
 from finetune.paper.fit import Inputs, Start, gather_inputs, label_steps, label_videos, phase_steps, train_network
@@ -21,7 +21,7 @@ from finetune.paper.joint_fit import label_steps as joint_label_steps
 from finetune.paper.table import Row, Settings
 from pretrain.data.schema import Schema
 from pretrain.data.store import Store
-from pretrain.train.torch_setup import settle
+from pretrain.train.torch_setup import configure_torch
 
 
 class Piece(NamedTuple):
@@ -65,7 +65,7 @@ class Work:
         return steps + round(label_steps(network, sum(map(frames_of, self.problems[part].test))))
 
 
-class Done(NamedTuple):
+class PieceResult(NamedTuple):
     """What a piece leaves."""
 
     probabilities: Mapping[int, Probabilities]
@@ -75,12 +75,12 @@ class Done(NamedTuple):
     about: Mapping[str, Any]
 
 
-def gather(work: Work, store: Store, *, moments_of: Sequence[str], told: Callable[[int], object]) -> Inputs | Material:
+def gather(work: Work, store: Store, *, moments_of: Sequence[str], on_progress: Callable[[int], object]) -> Inputs | Frames:
     """The frames of a row, for all of its pieces."""
     videos = sorted({name for p in work.problems for held in (p.train, p.test) for name in held} | set(work.unlabelled))
     if work.row.joint:
-        return footage(gather_poses(store, videos, told=told), work.settings.joint[work.row.joint], store.schema.image_px)
-    return gather_inputs(store, videos, features=work.row.features, moments_of=moments_of, told=told)
+        return footage(gather_poses(store, videos, on_progress=on_progress), work.settings.joint[work.row.joint], store.schema.image_px)
+    return gather_inputs(store, videos, features=work.row.features, moments_of=moments_of, on_progress=on_progress)
 
 
 def unlabelled_of(row: Row, store: Store, problems: Sequence[Problem]) -> list[str]:
@@ -89,7 +89,7 @@ def unlabelled_of(row: Row, store: Store, problems: Sequence[Problem]) -> list[s
     return unlabelled_videos(every, problems, transductive=row.transductive) if row.joint else []
 
 
-def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[Any]] | None, told: Callable[[float], object]) -> Done:
+def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[Any]] | None, on_progress: Callable[[float], object]) -> PieceResult:
     """Trains and labels the test videos; their labels are not looked at.
 
     Args:
@@ -97,26 +97,26 @@ def do(work: Work, piece: Piece, frames: Any, start: Mapping[str, npt.NDArray[An
         piece: Which part and seed of it.
         frames: What :func:`gather` gives.
         start: Weights to start from, where the row has a start.
-        told: Called with the number of steps done, labelling counted as in :meth:`Work.steps`.
+        on_progress: Called with the number of steps done, labelling counted as in :meth:`Work.steps`.
     """
     began = time.monotonic()
-    settle()
+    configure_torch()
     if work.row.joint:
         found, about = fit_member(
             frames, work.problems, work.unlabelled, work.settings.joint[work.row.joint], work.schema, seed=piece.seed, member=piece.part,
-            epochs_share=work.epochs_share, device=work.device, told=told,
+            epochs_share=work.epochs_share, device=work.device, on_progress=on_progress,
         )  # fmt: skip
-        return Done(dict(enumerate(found)), {}, {"layers": about, "seconds": round(time.monotonic() - began, 1)})
+        return PieceResult(dict(enumerate(found)), {}, {"layers": about, "seconds": round(time.monotonic() - began, 1)})
     settings, problem = work.settings.networks[work.row.network], work.problems[piece.part]
     animals, keypoints, coordinates = work.schema.shape
     network = train_network(
         frames, problem, settings, work.row.phases(settings), seed=piece.seed, coordinates=animals * keypoints * coordinates,
         start=None if start is None else Start(weights=start, classes=work.start_classes), class_weight=work.row.class_weight,
-        epochs_share=work.epochs_share, device=work.device, told=told,
+        epochs_share=work.epochs_share, device=work.device, on_progress=on_progress,
     )  # fmt: skip
-    found_here = label_videos(network, frames, sorted(problem.test), settings, device=work.device, told=told)
+    found_here = label_videos(network, frames, sorted(problem.test), settings, device=work.device, on_progress=on_progress)
     weights = {name: held.cpu().numpy() for name, held in network.state_dict().items()}
-    return Done({piece.part: found_here}, weights, {"seconds": round(time.monotonic() - began, 1)})
+    return PieceResult({piece.part: found_here}, weights, {"seconds": round(time.monotonic() - began, 1)})
 
 
 def together(work: Work, parts: Sequence[Mapping[int, Probabilities]]) -> list[Probabilities]:

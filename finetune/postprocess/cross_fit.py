@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.fit.fit import fit
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem, hold_out
 from finetune.postprocess.learn import HeldOut, Learned, learn
@@ -18,7 +18,7 @@ DEALS = 20
 
 
 def learn_after(
-    material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, *, seed: int, stop: int
+    material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, *, seed: int, stop: int
 ) -> list[Learned]:
     """What comes after the network, for each problem; learned on training videos of the budget alone.
 
@@ -35,7 +35,7 @@ def learn_after(
 
 
 def held_out(
-    material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, *, seed: int, stop: int
+    material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, *, seed: int, stop: int
 ) -> list[HeldOut]:
     """Fits once a part on the videos of the other parts, and predicts those of this one."""
     assert tuning.after > 0, "nothing is to come after the network"

@@ -36,7 +36,7 @@ AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True, kw_only=True)
-class After:
+class Postprocessing:
     """The steps of one problem; those that are None are left out."""
 
     temperature: Temperature | None = None
@@ -116,7 +116,7 @@ class HeldOut:
 class Learned:
     """The steps that did best on held-out videos, and what is to be said of them."""
 
-    after: After
+    after: Postprocessing
     name: str
     """Of the steps that were chosen; ``as it is`` where none did better."""
     scores: Mapping[str, Mapping[str, float]]
@@ -141,7 +141,7 @@ def learn(problem: Problem, held: HeldOut) -> Learned:
     """
     parts = sorted({held.part[name] for name in held.labels})
     frames = sum(int(looked_at(labels).sum()) for labels in held.labels.values())
-    neutral = After(overlapping=problem.overlapping)
+    neutral = Postprocessing(overlapping=problem.overlapping)
     if not held.known:
         note = f"{problem.name}: no held-out frame is labelled, so nothing comes after the network"
         return Learned(after=neutral, name=AS_IT_IS, scores={}, videos=len(held.labels), frames=0, notes=(note,))
@@ -182,7 +182,7 @@ def _scores(problem: Problem, held: HeldOut, decided: ByVideo) -> dict[str, floa
     return {"macro_f1": frames, "bout_f1": counted.macro_f1[f"{BOUT_OVERLAP:g}"]}
 
 
-def _decide_all(made: Mapping[str, After], video: str, probabilities_TC: Reals, decided: dict[str, dict[str, Ints]]) -> None:
+def _decide_all(made: Mapping[str, Postprocessing], video: str, probabilities_TC: Reals, decided: dict[str, dict[str, Ints]]) -> None:
     moved: dict[bool, Reals] = {}
     for name, after in made.items():
         tuned = after.thresholds is not None
@@ -191,7 +191,7 @@ def _decide_all(made: Mapping[str, After], video: str, probabilities_TC: Reals, 
         decided[name][video] = after.smoothed(moved[tuned])
 
 
-def _candidates(problem: Problem, held: HeldOut) -> dict[str, After]:
+def _candidates(problem: Problem, held: HeldOut) -> dict[str, Postprocessing]:
     """Every combination of thresholds (or none) and smoother (or none), simplest first; the temperature is common to all."""
     p, truth = (np.concatenate([part[name] for name in held.labels]) for part in (held.probabilities, held.labels))
     rest = problem.rest or ""
@@ -199,14 +199,14 @@ def _candidates(problem: Problem, held: HeldOut) -> dict[str, After]:
     known = np.flatnonzero(looked_at(truth))
     some = known[:: -(-len(known) // THRESHOLD_FRAMES)]
     tuned = Thresholds.fit(probabilities_TC=temperature.apply(p[some]), labels=truth[some], classes=problem.classes, rest=rest)
-    found: dict[str, After] = {}
+    found: dict[str, Postprocessing] = {}
     for thresholds in (None, tuned):
-        start = After(temperature=temperature, thresholds=thresholds, overlapping=problem.overlapping)
+        start = Postprocessing(temperature=temperature, thresholds=thresholds, overlapping=problem.overlapping)
         moved = {name: start.moved(held.probabilities[name]) for name in held.labels}
         offered = candidates(probabilities=moved, labels=held.labels, classes=problem.classes, rest=rest)
         for name, smoother in offered.items():
             words = ["thresholds"] * (thresholds is not None) + [name] * (not isinstance(smoother, Unsmoothed))
-            found[" + ".join(words) or AS_IT_IS] = After(
+            found[" + ".join(words) or AS_IT_IS] = Postprocessing(
                 temperature=temperature, thresholds=thresholds, overlapping=problem.overlapping,
                 smoother=None if isinstance(smoother, Unsmoothed) else smoother,
             )  # fmt: skip

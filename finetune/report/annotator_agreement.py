@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, Ints
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.report.predictions import Decisions
 
 
-def same_recordings(material: Material) -> Callable[[str], str | None]:
+def same_recordings(material: Frames) -> Callable[[str], str | None]:
     """Tells recordings by their frames, for CalMS21 names a video anew for each annotator; None for one that is not in ``material``."""
     names: dict[str, str] = {}
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from finetune.fit.fit import Model
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.heads import AbstractHead
 from finetune.labels.frame_labels import Reals, decide
 from finetune.labels.problems import Problem
@@ -36,7 +36,7 @@ def similarity(head: AbstractHead) -> Reals | None:
     return np.asarray((unit_PA @ unit_PA.T).numpy(), np.float64)
 
 
-def agreement(model: Model, material: Material, problems: Sequence[Problem], videos: Sequence[str]) -> Reals:
+def agreement(model: Model, material: Frames, problems: Sequence[Problem], videos: Sequence[str]) -> Reals:
     """Share of frames that the model labels alike in the name of each two annotators, (P, P).
 
     Args:
@@ -59,7 +59,7 @@ def agreement(model: Model, material: Material, problems: Sequence[Problem], vid
     return alike / frames
 
 
-def annotators_figure(model: Model, material: Material, problems: Sequence[Problem]) -> Figure:
+def annotators_figure(model: Model, material: Frames, problems: Sequence[Problem]) -> Figure:
     """What was learned of annotators, and how alike the model labels the test videos in their names.
 
     Args:

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 
 from finetune.fit.fit import Probabilities
-from finetune.fit.frames import Material
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import Ints, decide, looked_at, plain
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.bouts import BoutScores, score_bouts
 from finetune.metrics.frame_metrics import Scores, mean_over_problems, over_seeds, score
 from finetune.postprocess.calibrate import expected_calibration_error
-from finetune.postprocess.learn import After, Learned
+from finetune.postprocess.learn import Learned, Postprocessing
 from finetune.report.annotator_agreement import between_annotators, same_recordings, with_annotators
 from finetune.report.predictions import Decisions
 
 
 def beyond(
     budgets: Mapping[int, Sequence[Problem]], found: Mapping[int, Sequence[Probabilities]], learned: Mapping[int, Sequence[Learned]],
-    material: Material, *, fps: float,
+    material: Frames, *, fps: float,
 ) -> tuple[dict[str, Any], dict[int, list[Decisions]]]:  # fmt: skip
     """What ``result.json`` says beyond the protocol, and for each seed what was decided after the network.
 
@@ -85,7 +85,7 @@ def plain_decisions(problem: Problem, found: Probabilities) -> Decisions:
     return {video: decide(probabilities_TC=p, overlapping=problem.overlapping) for video, p in found.items()}
 
 
-def after_decisions(after: After, found: Probabilities) -> Decisions:
+def after_decisions(after: Postprocessing, found: Probabilities) -> Decisions:
     """What is decided after the network for each video."""
     return {video: after.decide(p) for video, p in found.items()}
 
@@ -124,7 +124,7 @@ def _numbers(scores: BoutScores) -> dict[str, Any]:
     return {"macro_f1": plain(scores.macro_f1), **means, "per_class": plain(scores.to_dict()["per_class"])}
 
 
-def calibration_error(problems: Sequence[Problem], found: Sequence[Probabilities], afters: Sequence[After] | None = None) -> float | None:
+def calibration_error(problems: Sequence[Problem], found: Sequence[Probabilities], afters: Sequence[Postprocessing] | None = None) -> float | None:
     """Expected calibration error on test, the mean over problems; of the raw scores, or after the temperature of each problem."""
     errors = []
     for p, problem in enumerate(problems):

@@ -12,7 +12,7 @@ import safetensors.torch
 from finetune.fit.fit import Model
 from finetune.heads import AbstractHead, build_head
 from finetune.labels.problems import Problem
-from finetune.postprocess.learn import After
+from finetune.postprocess.learn import Postprocessing
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
 from pretrain.train.checkpoint import load_encoder, save_encoder
@@ -26,7 +26,7 @@ def save_model(
     *,
     head_settings: Mapping[str, Any],
     made_by: Mapping[str, Any],
-    afters: Sequence[After] | None = None,
+    afters: Sequence[Postprocessing] | None = None,
 ) -> None:
     """Writes ``encoder.json``, ``encoder.safetensors``, ``head.json`` (problems, classes, settings), ``head.safetensors``, ``after.json``.
 
@@ -47,7 +47,7 @@ def save_model(
         (folder / "after.json").write_text(json.dumps([after.to_dict() for after in afters], indent=1) + "\n", encoding="utf-8")
 
 
-def load_afters(folder: Path, problems: int) -> list[After] | None:
+def load_afters(folder: Path, problems: int) -> list[Postprocessing] | None:
     """What comes after the network, for each of so many problems; None where the model was saved without.
 
     Raises:
@@ -57,7 +57,7 @@ def load_afters(folder: Path, problems: int) -> list[After] | None:
     if not path.is_file():
         return None
     try:
-        found = [After.from_dict(values) for values in json.loads(path.read_text(encoding="utf-8"))]
+        found = [Postprocessing.from_dict(values) for values in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(f"the model {folder} is damaged: after.json: {error}") from error
     if len(found) != problems:

@@ -20,7 +20,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from tqdm import tqdm
 
-from finetune.fit.frames import Material, embed
+from finetune.fit.frames import Frames, embed
 from finetune.labels.problems import Problem
 from finetune.search.history import History
 from finetune.search.study import Course
@@ -57,7 +57,7 @@ def search(
     if tuning.trials == 1 or not tuning.search:
         log.info("one trial: the settings of the task as they are, no search")
         return {"choice": {}, "steps": tuning.steps, "score": None, "trials": []}
-    course = Course(History(out / "search.jsonl"), tuning, stops=Halving(tuning), run=run)
+    course = Course(History(out / "search.jsonl"), tuning, stops=SuccessiveHalving(tuning), run=run)
     errors: list[str] = []
     if course.missing:
         function = ray.tune.with_parameters(validate, material=material, problems=problems, tuning=tuning, embedder=embedder,
@@ -89,7 +89,7 @@ def search(
     return {"choice": best["choice"], "steps": best["steps"], "score": best["score"], "trials": rows}
 
 
-class Halving:
+class SuccessiveHalving:
     """Asynchronous successive halving (Li et al. 2020), by our numbers of trials: Ray's names do not outlive an interruption."""
 
     def __init__(self, tuning: Tuning) -> None:
@@ -148,13 +148,13 @@ class _Stops(FIFOScheduler):  # type: ignore[misc]
         return vars(self) | {"_course": None}
 
 
-def embedded(poses: Material, embedder: Embedder, scale: Scale, *, told: Callable[[int], object]) -> Material:
+def embedded(poses: Frames, embedder: Embedder, scale: Scale, *, on_progress: Callable[[int], object]) -> Frames:
     """Embeddings of all frames, each computed once for all trials and seeds: on a GPU where the scale has them, else here."""
     if not scale.gpu:
-        return embed(poses, embedder, told=told)
+        return embed(poses, embedder, on_progress=on_progress)
     there = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial, max_retries=1)(embed_there)
-    made: Material = ray.get(there.remote(poses, embedder))
-    told(len(made.arrays["z"]))
+    made: Frames = ray.get(there.remote(poses, embedder))
+    on_progress(len(made.arrays["z"]))
     return made
 
 

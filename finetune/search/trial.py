@@ -9,13 +9,13 @@ import ray.tune
 import torch
 
 from finetune.fit.fit import Model, Probabilities, fit, one_number, score_problems
-from finetune.fit.frames import Material, embed
+from finetune.fit.frames import Frames, embed
 from finetune.labels.problems import Labelled, Problem, hold_out
 from finetune.postprocess.cross_fit import learn_after
 from finetune.postprocess.learn import Learned
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
-from pretrain.train.torch_setup import settle
+from pretrain.train.torch_setup import configure_torch
 
 
 def stops_of(tuning: Tuning) -> list[int]:
@@ -24,7 +24,7 @@ def stops_of(tuning: Tuning) -> list[int]:
 
 
 def validate(
-    trial: Mapping[str, Any], *, material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int
+    trial: Mapping[str, Any], *, material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int
 ) -> None:
     """A Ray Tune trial: fits on part of the labelled training videos and reports scores on the rest.
 
@@ -38,7 +38,7 @@ def validate(
         embedder: To train along, or None where ``material`` holds embeddings.
         seed: Of weights, windows and the validation split (the same split in every trial).
     """
-    settle()
+    configure_torch()
     settings = tuning.with_choice(trial["choice"])
     parts: list[tuple[Problem, Labelled]] = [hold_out(problem, share=tuning.validation, seed=seed) for problem in problems]
     truth = [labels for _, labels in parts]
@@ -47,14 +47,14 @@ def validate(
         ray.tune.report({"steps": step, "score": one_number(scores), "macro_f1": scores.macro_f1, "map": scores.map, "training_loss": loss})
 
 
-def embed_there(poses: Material, embedder: Embedder) -> Material:
+def embed_there(poses: Frames, embedder: Embedder) -> Frames:
     """Embeddings of the same frames, on the GPU that Ray lends this process."""
-    settle()
+    configure_torch()
     return embed(poses, embedder, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def final(
-    material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
+    material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
 ) -> tuple[Model, Sequence[Probabilities]]:
     """Fits on all training labels of the budget and predicts every test video.
 
@@ -69,15 +69,15 @@ def final(
     Returns:
         The model, and probabilities for the test videos of each problem.
     """
-    settle()
+    configure_torch()
     ((_, _, model),) = fit(material, problems, tuning, embedder=embedder, seed=seed, stops=[stop])
     found = model.predict(material, problems, [problem.test for problem in problems])
     return model.to("cpu"), found  # who asked may have no GPU
 
 
 def after(
-    material: Material, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
+    material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
 ) -> list[Learned]:
     """What comes after the network of one seed; arguments as of :func:`final`."""
-    settle()
+    configure_torch()
     return learn_after(material, problems, tuning, embedder, seed=seed, stop=stop)

@@ -13,7 +13,7 @@ import ray
 from tqdm import tqdm
 
 from finetune.fit.fit import Model, Probabilities, score_problems
-from finetune.fit.frames import Material, gather_poses
+from finetune.fit.frames import Frames, gather_poses
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
 from finetune.metrics.frame_metrics import Scores, SeedScores, over_seeds
 from finetune.postprocess.learn import Learned
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class TuningJob:
     """What is asked: these problems, these frames, this encoder."""
 
     task: str
@@ -50,7 +50,7 @@ class Question:
     """What a reader of the scores should know."""
 
 
-def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: TrackedRun | None) -> dict[str, Any]:
+def tune(question: TuningJob, tuning: Tuning, scale: Scale, *, out: Path, run: TrackedRun | None) -> dict[str, Any]:
     """Searches, fits over seeds, scores once on test; leaves model, predictions, pictures and ``result.json`` in ``out``.
 
     The search sees the budget of the first seed; every other seed draws its own videos.
@@ -97,7 +97,7 @@ def tune(question: Question, tuning: Tuning, scale: Scale, *, out: Path, run: Tr
     return result
 
 
-def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], scale: Scale, *, frozen: bool) -> Material:
+def _material(question: TuningJob, budgets: Mapping[int, Sequence[Problem]], scale: Scale, *, frozen: bool) -> Frames:
     train = sorted({video for budget in budgets.values() for problem in budget for video in problem.train})
     test = sorted({video for problem in question.problems for video in problem.test})
     elsewhere = question.test_store is not question.store
@@ -106,14 +106,14 @@ def _material(question: Question, budgets: Mapping[int, Sequence[Problem]], scal
     what = "embedding" if frozen else "reading"
     with tqdm(total=frames * (2 if frozen else 1), desc=f"{what} labelled videos", unit="frame", unit_scale=True) as bar:
         features = tuple(question.embedder.external)
-        poses = gather_poses(question.store, here, features=features, told=bar.update)
+        poses = gather_poses(question.store, here, features=features, on_progress=bar.update)
         if elsewhere:
             poses = poses.joined(gather_poses(question.test_store, test, features=features, suffix=ELSEWHERE))
-        return embedded(poses, question.embedder, scale, told=bar.update) if frozen else poses
+        return embedded(poses, question.embedder, scale, on_progress=bar.update) if frozen else poses
 
 
 def _leave(
-    question: Question, tuning: Tuning, budgets: Mapping[int, Sequence[Problem]], done: Mapping[int, tuple[Model, Sequence[Probabilities]]],
+    question: TuningJob, tuning: Tuning, budgets: Mapping[int, Sequence[Problem]], done: Mapping[int, tuple[Model, Sequence[Probabilities]]],
     by_seed: Mapping[int, Scores], scores: SeedScores, learned: Mapping[int, Sequence[Learned]],
     decided: Mapping[int, Sequence[Decisions]], result: dict[str, Any], *, pictures: dict[str, bytes], out: Path, run: TrackedRun | None,
 ) -> None:  # fmt: skip

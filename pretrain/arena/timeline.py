@@ -59,7 +59,7 @@ class Timeline:
 def draw_timeline(
     rng: Random, frames: int, *, split: str, attack: float, mount: float, behaviour: str = "", behaviour_share: float = 0.0
 ) -> Timeline:
-    """Draws the hidden behaviour of a recording.
+    """WindowRNG the hidden behaviour of a recording.
 
     Args:
         rng: Source of all chance in it.

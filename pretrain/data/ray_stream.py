@@ -20,7 +20,7 @@ import torch
 
 from pretrain.data.ray_datasource import READ_BYTES, STAYING_READ_BYTES, GroupSource, Read
 from pretrain.data.store import Chunks, Store
-from pretrain.data.windows import FrameBuffer, Ints, Lanes, Windows, chunk_offset, group_frames
+from pretrain.data.windows import BatchPlan, FrameBuffer, Ints, Windows, chunk_offset, group_frames
 
 _ABSENT = -1
 _Group = tuple[int, list[npt.NDArray[Any]]]  # its key, and what it holds
@@ -40,7 +40,7 @@ class FrameStream:
     """
 
     def __init__(
-        self, store: Store, lanes: Lanes, *, rank: int = 0, workers: int = 1, device: torch.device | str = "cpu",
+        self, store: Store, lanes: BatchPlan, *, rank: int = 0, workers: int = 1, device: torch.device | str = "cpu",
         resident_bytes: float = 4e9, features: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._store, self._lanes, self._features = store, lanes, tuple(features)

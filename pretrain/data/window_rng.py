@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Draws:
+class WindowRNG:
     """Random numbers of a batch of windows, each window from its own seed.
 
     A draw is a hash of (window's seed, name of the draw, place), so it does not depend on what else was drawn, on the

@@ -74,7 +74,7 @@ def mix(*parts: Ints | int) -> npt.NDArray[np.uint64]:
 
 
 @dataclass(frozen=True)
-class Lanes:
+class BatchPlan:
     """All windows of a store, dealt to lanes. Arrays have one entry a window, lane after lane."""
 
     chunk: Ints
@@ -91,7 +91,7 @@ class Lanes:
     seed: int
 
     @classmethod
-    def deal(cls, chunks: Chunks, *, window: int, batch: int, seed: int) -> Lanes:
+    def deal(cls, chunks: Chunks, *, window: int, batch: int, seed: int) -> BatchPlan:
         """Tiles the chunks and deals the windows to lanes.
 
         Args:

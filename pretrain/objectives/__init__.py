@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 
 
@@ -46,7 +46,7 @@ class AbstractObjective(nn.Module, ABC):
         """Takes scales, ranges or thresholds from a sample of unlabelled poses, once, before training. Nothing by default."""
         del pose
 
-    def hide(self, pose: Pose, windows: Windows, draws: Draws, *, view: int) -> Pose:
+    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
         """What the encoder gets to see of a view. A hidden point is a missing one: NaN with confidence 0.
 
         Args:
@@ -62,7 +62,7 @@ class AbstractObjective(nn.Module, ABC):
         return pose
 
     @abstractmethod
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """The loss of this worker's rows.
 
         Args:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pretrain.components import build
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -62,14 +62,14 @@ class Combined(AbstractObjective):
         for _, one, _ in self._each():
             one.fit(pose)
 
-    def hide(self, pose: Pose, windows: Windows, draws: Draws, *, view: int) -> Pose:
+    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
         """What the objectives that look at this view hide of it, all together."""
         for _, one, seats in self._each():
             if view in seats:
                 pose = one.hide(pose, windows, draws, view=seats.index(view))
         return pose
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """The sum; of each objective its loss, its parts under its name, and as ``weighted_<name>`` what it adds to the sum."""
         terms: list[Tensor] = []
         parts: dict[str, Tensor] = {}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pretrain import distributed
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -52,7 +52,7 @@ class Contrastive(AbstractObjective):
         self.temperature, self.anchors, self.slack, self.near = temperature, anchors, slack, near
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, projection))
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """NT-Xent of this worker's anchors against everyone's."""
         batch = len(windows.key_B)
         length_B1 = windows.valid_BT.sum(1, keepdim=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pretrain import distributed
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -55,7 +55,7 @@ class CPC(AbstractObjective):
         self.predict = nn.Linear(dim, len(horizons) * projection, bias=False)
         self.target = nn.Linear(dim, projection, bias=False)
 
-    def anchors(self, windows: Windows, draws: Draws) -> Tensor:
+    def anchors(self, windows: Windows, draws: WindowRNG) -> Tensor:
         """The anchor frame of every window, (B,): early enough for every horizon of at most half a window.
 
         Raises:
@@ -71,7 +71,7 @@ class CPC(AbstractObjective):
         room_B1 = (windows.valid_BT.sum(1, keepdim=True) - reach).clamp(min=1)
         return (draws.uniform("cpc/anchor", 1) * room_B1).long().squeeze(1)
 
-    def hide(self, pose: Pose, windows: Windows, draws: Draws, *, view: int) -> Pose:
+    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
         """The first view without what comes after the anchor, the second without the rest."""
         if not self.past_only or view > 1:
             return pose
@@ -79,7 +79,7 @@ class CPC(AbstractObjective):
         hidden = (after_BT if view == 0 else ~after_BT)[:, :, None, None]
         return pose.hidden(hidden)
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """InfoNCE of this worker's windows against everyone's."""
         batch, frames = windows.valid_BT.shape
         row_B = torch.arange(batch, device=windows.valid_BT.device)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pretrain import distributed
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -56,7 +56,7 @@ class Masked(AbstractObjective):
         """Takes the spread of what is to be predicted."""
         self.scene.fit(pose)
 
-    def hidden(self, windows: Windows, draws: Draws, *, view: int = 0) -> Tensor:
+    def hidden(self, windows: Windows, draws: WindowRNG, *, view: int = 0) -> Tensor:
         """Which points the encoder does not get to see: bool, (B, T, M, K). Blocks begin anywhere."""
         _, frames, animals, keypoints = windows.pose.confidence_BTMK.shape
         blocks = -(-frames // self.block) + 1
@@ -73,11 +73,11 @@ class Masked(AbstractObjective):
         block_BT = (begin_B1 + torch.arange(frames, device=begin_B1.device)) // self.block
         return hidden[torch.arange(len(begin_B1), device=begin_B1.device)[:, None], block_BT]
 
-    def hide(self, pose: Pose, windows: Windows, draws: Draws, *, view: int) -> Pose:
+    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
         """Takes the hidden points out of the view."""
         return pose.hidden(self.hidden(windows, draws, view=view))
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """Mean squared error over the hidden points that are known; ``masked_blind`` is that of always guessing the mean."""
         with torch.autocast(windows.valid_BT.device.type, enabled=False):
             truth_BTMKV = self.scene(views[0].pose)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain import distributed
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -69,7 +69,7 @@ class MultiTimescale(AbstractObjective):
         """Takes the range of every action."""
         self.actions.fit(pose)
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """Both parts on frames drawn in this worker's windows."""
         view = views[0]
         length_B1 = windows.valid_BT.sum(1, keepdim=True)

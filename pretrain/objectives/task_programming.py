@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pretrain import distributed
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
@@ -107,7 +107,7 @@ class TaskProgramming(AbstractObjective):
         if self.quantiles:
             self.threshold_PH.copy_(programs.quantile_thresholds(programs.measure(pose.position_BTMKX, self.schema), self.quantiles))
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: Draws) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """The sum of all parts over this worker's trajectories.
 
         Raises:

@@ -91,7 +91,7 @@ def _qualified(path: Path, name: str, rivals: Sequence[Path]) -> str:
 
 
 def candidates(label_name: str, videos: Iterable[str], *, folder: str = "", ending: str = "") -> list[str]:
-    """The recordings that a label file of this name could belong to; more than one is for a person to settle.
+    """The recordings that a label file of this name could belong to; more than one is for a person to configure_torch.
 
     The name must be the recording's, as it is, or without what the usual tools add, or without the ending that all label files of
     the set share. That it begins with a recording's name is not enough: ``m1_day2`` is not ``m1``.

@@ -37,11 +37,11 @@ FIRST_RETRY_S = 0.2
 LAST_RETRY_S = 30.0
 
 
-class Away(Exception):
+class ServerUnavailable(Exception):
     """The server cannot take the record now; try again later."""
 
 
-class Refused(Exception):
+class RecordRejected(Exception):
     """The server will never take this record; trying again is no use."""
 
 
@@ -161,11 +161,11 @@ def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield batch
 
 
-class Courier:
+class BackgroundSender:
     """Carries records to a server in a background thread, so that whoever logs never waits.
 
     Args:
-        send: Sends one batch; raises :class:`Away` or :class:`Refused`.
+        send: Sends one batch; raises :class:`ServerUnavailable` or :class:`RecordRejected`.
         where: The server's address as people may see it.
     """
 
@@ -244,10 +244,10 @@ class Courier:
                 batch = next(batches([record for held, record in islice(self._queue, BATCH_RECORDS) if held == journal]))
             try:
                 self._send(journal, batch)
-            except Away as error:
+            except ServerUnavailable as error:
                 self._fail(redact(str(error)), journal)
                 continue
-            except Refused as error:
+            except RecordRejected as error:
                 self._tell_refused(redact(str(error)), batch[0])
             except Exception as error:  # our own mistake must not end the thread: training would fill a queue nobody empties
                 self._tell_refused(f"{type(error).__name__}: {redact(str(error))}", batch[0])

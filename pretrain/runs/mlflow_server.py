@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from pretrain.errors import BadInput
 from pretrain.runs.addresses import artifacts_folder, database_file, full_address, redact, ui_command
-from pretrain.runs.journal import Away, Journal, Record, Refused, batches, locked, reason
+from pretrain.runs.journal import Journal, Record, RecordRejected, ServerUnavailable, batches, locked, reason
 from pretrain.runs.mlflow_limits import ITEMS_A_REQUEST, METRICS_A_REQUEST
 from pretrain.runs.tracked_run import TrackedRun, Tracking
 
@@ -93,9 +93,9 @@ def replay(journal: str | Path, address: str) -> int:
     for batch in batches(owed):
         try:
             server.send(held, batch)
-        except Refused as error:
+        except RecordRejected as error:
             log.warning("MLflow at %s refused %s: %s", where, batch[0]["kind"], error)
-        except Away as error:
+        except ServerUnavailable as error:
             raise BadInput(
                 f"MLflow at {where} cannot be used now: {error}. {sent} records were sent; run the command again later"
             ) from error
@@ -105,7 +105,7 @@ def replay(journal: str | Path, address: str) -> int:
 
 
 class _Server:
-    """MLflow's client, for records: each becomes the calls it needs, each failure Away or Refused."""
+    """MLflow's client, for records: each becomes the calls it needs, each failure ServerUnavailable or RecordRejected."""
 
     def __init__(self, address: str, *, replaying: bool = False) -> None:
         self.address, self.replaying = address, replaying
@@ -120,12 +120,12 @@ class _Server:
         """The client, made on first use.
 
         Raises:
-            Away: If the database's file is not on this machine.
+            ServerUnavailable: If the database's file is not on this machine.
         """
         database = database_file(self.address)
         if database and not database.exists():
             # MLflow would make a new, empty one; on a second machine, silently.
-            raise Away(f"there is no {database} on this machine; machines that share no folder need a server")
+            raise ServerUnavailable(f"there is no {database} on this machine; machines that share no folder need a server")
         if self._client is None:
             self._client = _import_mlflow().MlflowClient(self.address)
         return self._client
@@ -134,8 +134,8 @@ class _Server:
         """Sends records of one run.
 
         Raises:
-            Away: If the server cannot take them now.
-            Refused: If it never will.
+            ServerUnavailable: If the server cannot take them now.
+            RecordRejected: If it never will.
         """
         kind, client = records[0]["kind"], None
         try:
@@ -144,15 +144,15 @@ class _Server:
                 self._start(client, records[0], lock=journal.path.with_name(".tracking.lock"))
             else:
                 self._log(client, self._known(client, records[0]), records)
-        except (Away, Refused):
+        except (ServerUnavailable, RecordRejected):
             raise
         except Exception as error:
             if kind != "start" and getattr(error, "error_code", None) in PERMANENT:
-                raise Refused(reason(error)) from error
+                raise RecordRejected(reason(error)) from error
             # Artifacts go another way than numbers: one that cannot be stored must not hold up the rest.
             if kind in ("artifact", "text") and self._answers(client):
-                raise Refused(f"{records[0].get('path') or records[0].get('file')}: {reason(error)}") from error
-            raise Away(reason(error)) from error
+                raise RecordRejected(f"{records[0].get('path') or records[0].get('file')}: {reason(error)}") from error
+            raise ServerUnavailable(reason(error)) from error
 
     def _answers(self, client: Any) -> bool:
         try:
@@ -166,7 +166,7 @@ class _Server:
         if parent:
             found = self.ids.get(parent["run"]) or (None if self.replaying else parent["id"]) or self._find(client, parent)
             if found is None and not self.replaying:
-                raise Away("the parent of a run is not there yet")
+                raise ServerUnavailable("the parent of a run is not there yet")
             tags |= {"ethoray.parent": parent["run"]} | ({"mlflow.parentRunId": found} if found else {})
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):  # where locks do not work, two processes may make the run twice: a blemish
@@ -183,7 +183,7 @@ class _Server:
     def _known(self, client: Any, record: Record) -> str:
         run_id = self.ids.get(record["run"]) or self._find(client, record)
         if run_id is None:
-            raise Away("the run is not there yet" + "; replay the journal of the run's own folder first" * self.replaying)
+            raise ServerUnavailable("the run is not there yet" + "; replay the journal of the run's own folder first" * self.replaying)
         self.ids[record["run"]] = run_id
         return run_id
 
@@ -209,7 +209,7 @@ class _Server:
                     raise error from None
         if found.lifecycle_stage == "deleted":
             command = f"mlflow experiments restore --experiment-id {found.experiment_id}"
-            raise Away(f"its experiment {name!r} was deleted; restore it: {command}")
+            raise ServerUnavailable(f"its experiment {name!r} was deleted; restore it: {command}")
         self._experiments[name] = found.experiment_id
         return self._experiments[name]
 
@@ -220,7 +220,7 @@ class _Server:
                 client.set_terminated(run_id, first["status"], end_time=first["time"])
             case "artifact":
                 if not Path(first["path"]).exists():
-                    raise Refused(f"{first['path']} is no longer there")
+                    raise RecordRejected(f"{first['path']} is no longer there")
                 client.log_artifact(run_id, first["path"], first["folder"] or None)
             case "text":
                 client.log_text(run_id, first["text"], first["file"])
@@ -245,7 +245,7 @@ class _Server:
             for first in range(0, len(items), ITEMS_A_REQUEST):
                 refused += self._log_items(client, run_id, kind, items[first : first + ITEMS_A_REQUEST])
         if refused:
-            raise Refused("; ".join(refused))
+            raise RecordRejected("; ".join(refused))
 
     def _log_items(self, client: Any, run_id: str, kind: str, items: Sequence[Any]) -> list[str]:
         """Parameters or tags; one that is refused does not take the others with it, but gets a sentence."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from pretrain.runs.addresses import redact, ui_command
-from pretrain.runs.journal import Courier, Journal, Record
+from pretrain.runs.journal import BackgroundSender, Journal, Record
 from pretrain.runs.mlflow_limits import (
     ITEMS_A_REQUEST,
     METRICS_A_REQUEST,
@@ -49,7 +49,7 @@ class Server(Protocol):
         """Gets ready to send."""
 
     def send(self, journal: Journal, records: list[Record]) -> None:
-        """Sends records of one run, or raises Away or Refused."""
+        """Sends records of one run, or raises ServerUnavailable or RecordRejected."""
 
 
 class Tracking:
@@ -63,7 +63,7 @@ class Tracking:
     def __init__(self, server: Server, runs_folder: Path) -> None:
         self.runs_folder, self.where = runs_folder, redact(server.address)
         self._server = server
-        self._courier = Courier(send=server.send, where=self.where)
+        self._courier = BackgroundSender(send=server.send, where=self.where)
         self._told: set[Path] = set()
 
     def __repr__(self) -> str:
@@ -136,7 +136,7 @@ class Tracking:
         for child in open_children:
             self._courier.put(run.journal, run.record("status", status="KILLED") | {"run": child["run"], "experiment": child["experiment"]})
 
-    def settle(self, run: TrackedRun, *, seconds: float | None = None) -> bool:
+    def configure_torch(self, run: TrackedRun, *, seconds: float | None = None) -> bool:
         """Sends what is queued, within a time; warns with the command that sends the rest later."""
         patience = FINISH_AWAY_S if self._courier.away and run.parent else FINISH_S  # of many children, each would wait in vain
         left = self._courier.drain(patience if seconds is None else seconds)
@@ -248,7 +248,7 @@ class TrackedRun:
 
     def flush(self, *, seconds: float | None = None) -> bool:
         """Sends what was logged so far; whether all of it arrived. For a process that logs to a run it did not start."""
-        return self.tracking.settle(self, seconds=seconds)
+        return self.tracking.configure_torch(self, seconds=seconds)
 
     def finish(self, status: Status = "FINISHED") -> bool:
         """Ends the run and sends what is left, its other processes' share included; whether all of it arrived.
@@ -261,7 +261,7 @@ class TrackedRun:
         if self.parent is None:
             self.tracking.send_leftovers(self)
         self._put("status", status=status)
-        return self.tracking.settle(self)
+        return self.tracking.configure_torch(self)
 
     def record(self, kind: str, **fields: Any) -> Record:
         """A record of this run, stamped with the time."""

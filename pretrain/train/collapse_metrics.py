@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
 
 if TYPE_CHECKING:  # objectives import the encoders' side of the project; only the type is needed here
@@ -56,7 +56,7 @@ def spread(z_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def signs_of_collapse(views: Sequence[View], windows: Windows, draws: Draws) -> dict[str, Tensor]:
+def collapse_metrics(views: Sequence[View], windows: Windows, draws: WindowRNG) -> dict[str, Tensor]:
     """All of them on a few frames of each window, for the log.
 
     Args:

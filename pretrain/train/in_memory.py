@@ -17,7 +17,7 @@ from torch import nn
 
 from pretrain.config import Recipe
 from pretrain.data.store import Store
-from pretrain.data.windows import FrameBuffer, Lanes, Windows, chunk_offset, group_frames
+from pretrain.data.windows import BatchPlan, FrameBuffer, Windows, chunk_offset, group_frames
 from pretrain.encoders import Embedder
 from pretrain.objectives import Loss
 from pretrain.train.learner import new_learner
@@ -74,7 +74,7 @@ class InMemory:
 
     def __init__(self, store: Store, recipe: Recipe, *, device: str = "cpu") -> None:
         chunks = store.chunks
-        self.lanes = Lanes.deal(chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
+        self.lanes = BatchPlan.deal(chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
         features = tuple(recipe.features.get("external") or ())
         extra = sum(store.feature(name)["dim"] for name in features)
         self._buffer = FrameBuffer(store.frames, store.schema.shape, window=recipe.window, extra=extra, device=device)

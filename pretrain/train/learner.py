@@ -12,12 +12,12 @@ from pretrain.components import build
 from pretrain.config import Precision, Recipe
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows, joined
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
-from pretrain.train.collapse_metrics import signs_of_collapse
+from pretrain.train.collapse_metrics import collapse_metrics
 from pretrain.train.precision import products
 from pretrain.transforms.augment import Augment
 
@@ -42,7 +42,7 @@ class Learner(nn.Module):
 
     def forward(self, windows: Windows) -> Loss:
         """The loss of this worker's rows."""
-        draws = Draws(windows.key_B)
+        draws = WindowRNG(windows.key_B)
         schema = self.embedder.features.schema
         poses = [self.augment(windows.pose, schema, draws, view=str(view)) for view in range(self.objective.views)]
         seen = [self.objective.hide(pose, windows, draws, view=view) for view, pose in enumerate(poses)]
@@ -53,7 +53,7 @@ class Learner(nn.Module):
             loss: Loss = self.objective(views, windows, draws)
         if self.watch:
             shown = [View(pose, view.z_BTD) for pose, view in zip(seen, views, strict=True)]
-            loss = Loss(loss.total, {**loss.parts, **signs_of_collapse(shown, windows, draws)})
+            loss = Loss(loss.total, {**loss.parts, **collapse_metrics(shown, windows, draws)})
         return loss
 
 

@@ -18,11 +18,11 @@ from pretrain import distributed
 from pretrain.config import Recipe, Scale, make
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
-from pretrain.data.windows import Lanes
+from pretrain.data.windows import BatchPlan
 from pretrain.train.checkpoint import load_state, save_encoder, save_state
 from pretrain.train.learner import Learner
 from pretrain.train.progress import Progress
-from pretrain.train.torch_setup import settle
+from pretrain.train.torch_setup import configure_torch
 
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(recipe.seed)
 
     store = Store(settings["data"])
-    lanes = Lanes.deal(store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
+    lanes = BatchPlan.deal(store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
     learner: Learner = ray.get(settings["learner"]).to(device)
     stream = FrameStream(store, lanes, rank=distributed.rank(), workers=distributed.count(), device=device,
                          resident_bytes=scale.resident_gb * 1e9, features=tuple(learner.embedder.features.external))  # fmt: skip
@@ -111,7 +111,7 @@ def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> No
 def share_cores() -> None:
     """Lets torch use this machine's cores: Ray would hold it to the CPUs it reserved, which on a laptop is one."""
     beside = ray.train.get_context().get_local_world_size()
-    settle(max(1, (os.cpu_count() or 1) // beside))
+    configure_torch(max(1, (os.cpu_count() or 1) // beside))
 
 
 def speak(log_file: str) -> None:

@@ -11,7 +11,7 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
-def settle(threads: int | None = None) -> None:
+def configure_torch(threads: int | None = None) -> None:
     """Settles torch in a worker, trial or benchmark; not in a process of somebody else's.
 
     glibc hands memory that a step frees back to the system, which clears it and hands it out again in the next one: a tenth of a

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pretrain.data.schema import Schema
-from pretrain.data.window_rng import Draws
+from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose
 from pretrain.errors import refuse
 
@@ -44,7 +44,7 @@ class Augment:
             about="augment",
         )
 
-    def __call__(self, pose: Pose, schema: Schema, draws: Draws, *, view: str) -> Pose:
+    def __call__(self, pose: Pose, schema: Schema, draws: WindowRNG, *, view: str) -> Pose:
         """A view of every window.
 
         Args:
