@@ -13,7 +13,8 @@ from pretrain.train.driver import cluster
 
 @contextmanager
 def beside_one_worker() -> Iterator[None]:
-    """A Ray of all cores but one (of one, where there is no other), in which this process plays the worker."""
+    """A Ray of all cores but one (of one, where there is no other), in which this process plays the
+    worker."""
     logging.getLogger("ray").setLevel(logging.WARNING)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     with cluster(Scale(cpus=max(1, (os.cpu_count() or 1) - 1)), cpus_wanted=1):

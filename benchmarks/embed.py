@@ -1,11 +1,14 @@
-"""Embedding a video: every frame once, in overlapping stretches, beside a loop that embeds one window for every frame.
+"""Embedding a video: every frame once, in overlapping stretches, beside a loop that embeds one
+window for every frame.
 
     python benchmarks/embed.py
     python benchmarks/embed.py --frames 100000 --loop-frames 1024
 
-The loop cuts, for each frame, the window of its whole context, embeds a batch of those windows and keeps the middle. It runs on a part of
-the frames, from the middle of the video; its time for the video is calculated from that. Both embed the same walk with the encoder of the
-recipe; their results are compared on those frames, all of which lie further from the ends than the encoder reaches.
+The loop cuts, for each frame, the window of its whole context, embeds a batch of those windows and
+keeps the middle. It runs on a part of the frames, from the middle of the video; its time for the
+video is calculated from that. Both embed the same walk with the encoder of the recipe; their
+results are compared on those frames, all of which lie further from the ends than the encoder
+reaches.
 """
 
 from __future__ import annotations
@@ -27,15 +30,24 @@ from pretrain.train.embed_video import embed_video
 
 
 @torch.no_grad()
-def one_window_a_frame(embedder: Embedder, position: Tensor, confidence: Tensor, frames: range, *, batch: int) -> Tensor:
+def one_window_a_frame(
+    embedder: Embedder, position: Tensor, confidence: Tensor, frames: range, *, batch: int
+) -> Tensor:
     """The loop: (frames, D)."""
     around = torch.arange(-embedder.overlap, embedder.overlap + 1)
     found = []
     for first in range(frames.start, frames.stop, batch):
         middle = torch.arange(first, min(first + batch, frames.stop))
         rows = middle[:, None] + around
-        valid, key = torch.ones(rows.shape, dtype=torch.bool), torch.zeros(len(rows), dtype=torch.int64)
-        found.append(embedder.embed(Windows(Pose(position[rows], confidence[rows]), valid, key))[:, embedder.overlap].float())
+        valid, key = (
+            torch.ones(rows.shape, dtype=torch.bool),
+            torch.zeros(len(rows), dtype=torch.int64),
+        )
+        found.append(
+            embedder.embed(Windows(Pose(position[rows], confidence[rows]), valid, key))[
+                :, embedder.overlap
+            ].float()
+        )
     return torch.cat(found)
 
 
@@ -45,7 +57,10 @@ def compare(report: measure.Report, args: argparse.Namespace, *, mark: str = "")
     embedder = learner_of(recipe).embedder.eval()
     least = args.loop_frames + 2 * embedder.overlap
     if args.frames < least:
-        raise BadInput(f"--frames is {args.frames}; with --loop-frames {args.loop_frames} it must be at least {least}")
+        raise BadInput(
+            f"--frames is {args.frames}; with --loop-frames {args.loop_frames} it must be at least "
+            f"{least}"
+        )
     position, confidence = (torch.from_numpy(x) for x in walk(args.frames))
     first = (args.frames - args.loop_frames) // 2
     frames = range(first, first + args.loop_frames)
@@ -59,23 +74,48 @@ def compare(report: measure.Report, args: argparse.Namespace, *, mark: str = "")
 
     spent = measure.take_turns({"dense": dense, "loop": loop}, turns=args.turns)
     apart = (held["dense"][frames.start : frames.stop] - held["loop"]).abs().max().item()
-    each = {"dense": [s / args.frames for s in spent["dense"]], "loop": [s / args.loop_frames for s in spent["loop"]]}
+    each = {
+        "dense": [s / args.frames for s in spent["dense"]],
+        "loop": [s / args.loop_frames for s in spent["loop"]],
+    }
     report.add(f"{mark}every frame once", measure.rates(1, each["dense"]), "frames/s")
-    report.add(f"{mark}one window of {2 * embedder.overlap + 1} a frame", measure.rates(1, each["loop"]), "frames/s")
-    report.add(f"{mark}every frame once, times as fast", measure.ratios(each["loop"], each["dense"]), "x", at_least=50)
+    report.add(
+        f"{mark}one window of {2 * embedder.overlap + 1} a frame",
+        measure.rates(1, each["loop"]),
+        "frames/s",
+    )
+    report.add(
+        f"{mark}every frame once, times as fast",
+        measure.ratios(each["loop"], each["dense"]),
+        "x",
+        at_least=50,
+    )
     report.add(f"{mark}greatest difference of an embedding", apart, "", at_most=1e-5)
-    report.note(f"{recipe.encoder}; the loop ran on {args.loop_frames:,} of {args.frames:,} frames, in batches of {args.batch}")
+    report.note(
+        f"{recipe.encoder}; the loop ran on {args.loop_frames:,} of {args.frames:,} frames, in "
+        f"batches of {args.batch}"
+    )
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = measure.new_parser(__doc__, turns=3)
-    parser.add_argument("--frames", type=int, default=50_000, help="frames of the video (%(default)s)")
-    parser.add_argument("--loop-frames", type=int, default=512, help="frames that the loop embeds (%(default)s)")
-    parser.add_argument("--batch", type=int, default=64, help="windows the loop embeds at once (%(default)s)")
+    parser.add_argument(
+        "--frames", type=int, default=50_000, help="frames of the video (%(default)s)"
+    )
+    parser.add_argument(
+        "--loop-frames", type=int, default=512, help="frames that the loop embeds (%(default)s)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=64, help="windows the loop embeds at once (%(default)s)"
+    )
     parser.add_argument("--recipe", default="contrastive", help="whose encoder (%(default)s)")
     args = measure.parse(parser, words)
-    report = measure.Report("embed", "embedding every frame of a video once, beside one window a frame", measure.settings_of(args))
+    report = measure.Report(
+        "embed",
+        "embedding every frame of a video once, beside one window a frame",
+        measure.settings_of(args),
+    )
     compare(report, args)
     report.finish(args.json)
 

@@ -1,12 +1,13 @@
-"""Reading CalMS21's official JSON into a store, beside ``json.load``: MB/s, frames/s and peak memory.
+"""Reading CalMS21's official JSON into a store, beside ``json.load``: MB/s, frames/s and peak
+memory.
 
     python benchmarks/ingest.py                          0.6 million frames
     python benchmarks/ingest.py --frames 600000 6000000  what each frame costs as the file grows
     python benchmarks/ingest.py --zipped --json out.json
 
-The recordings are two random walks with the digits, groups and part sizes of the release, written into a temporary folder that
-is removed. Every measurement is a process of its own; the two ways of reading take turns (A B A B), since other
-work on the machine slows both.
+The recordings are two random walks with the digits, groups and part sizes of the release, written
+into a temporary folder that is removed. Every measurement is a process of its own; the two ways of
+reading take turns (A B A B), since other work on the machine slows both.
 """
 
 from __future__ import annotations
@@ -53,9 +54,18 @@ def recordings(frames: int) -> Iterator[tuple[Video, list[Labels]]]:
         count = min(SEQUENCE_FRAMES, frames - first)
         shift = random.uniform(0, 1, (1, 2, 7, 2))
         task = "task1/train" if first < labelled else "unlabeled_videos"
-        video = Video(name=f"{task}/mouse{first // SEQUENCE_FRAMES:05d}", position_TMKX=(walk + shift)[:count].astype(np.float32),
-                      confidence_TMK=confidence[:count])  # fmt: skip
-        held = Labels(video=video.name, task=CLASSIC, classes=CLASSES, annotator="0", frames=random.integers(0, 4, count).astype(np.int8))
+        video = Video(
+            name=f"{task}/mouse{first // SEQUENCE_FRAMES:05d}",
+            position_TMKX=(walk + shift)[:count].astype(np.float32),
+            confidence_TMK=confidence[:count],
+        )
+        held = Labels(
+            video=video.name,
+            task=CLASSIC,
+            classes=CLASSES,
+            annotator="0",
+            frames=random.integers(0, 4, count).astype(np.int8),
+        )
         yield video, [held] if first < labelled else []
 
 
@@ -72,7 +82,10 @@ def whole_road(folder: Path, out: Path) -> dict[str, float]:
 
 def reading_alone(folder: Path, out: Path) -> dict[str, float]:
     sources = find_sources(folder)
-    return {"frames": sum(len(video.position_TMKX) for video, _ in read(sources)), "bytes": total_bytes(sources)}
+    return {
+        "frames": sum(len(video.position_TMKX) for video, _ in read(sources)),
+        "bytes": total_bytes(sources),
+    }
 
 
 def json_load(folder: Path, out: Path) -> dict[str, float]:
@@ -82,7 +95,10 @@ def json_load(folder: Path, out: Path) -> dict[str, float]:
     with path.open() as file:
         for sequences in json.load(file).values():
             for sequence in sequences.values():
-                position, score = np.array(sequence["keypoints"], np.float32), np.array(sequence["scores"], np.float32)
+                position, score = (
+                    np.array(sequence["keypoints"], np.float32),
+                    np.array(sequence["scores"], np.float32),
+                )
                 assert len(position) == len(score)
                 frames += len(position)
     return {"bytes": path.stat().st_size, "frames": frames}
@@ -95,7 +111,13 @@ WAYS = {WHOLE: whole_road, "reading alone": reading_alone, "json.load, one part"
 def measured(way: str, folder: Path, out: Path) -> dict[str, float]:
     """Runs one way in a process of its own."""
     command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--out", str(out)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    answer = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     shutil.rmtree(out, ignore_errors=True)
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
     return found
@@ -111,23 +133,37 @@ def run_way(way: str, folder: Path, out: Path) -> None:
 
 
 def peak_mib() -> float:
-    """Peak memory of this process. On Linux getrusage also remembers the process that started this one, so it is not asked there."""
+    """Peak memory of this process. On Linux getrusage also remembers the process that started this
+    one, so it is not asked there."""
     status = Path("/proc/self/status")
     if status.is_file():
         lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(lines["VmHWM"].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**20
+    return (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024)
+        / 2**20
+    )
 
 
-def add_figures(report: measure.Report, frames: int, found: dict[str, list[dict[str, float]]]) -> None:
+def add_figures(
+    report: measure.Report, frames: int, found: dict[str, list[dict[str, float]]]
+) -> None:
     """Rates and memory of one size."""
     size = f"{frames / 1e6:g} million"
     report.note(f"{size} frames are {found[WHOLE][0]['bytes'] / 1e9:.2f} GB of JSON")
     for way, runs in found.items():
         goal = {"at_least": 150.0} if way == WHOLE else {}
         report.add(f"{size}, {way}", [run["bytes"] / 1e6 / run["seconds"] for run in runs], "MB/s")
-        report.add(f"{size}, {way}: by CPU time", [run["bytes"] / 1e6 / run["cpu_seconds"] for run in runs], "MB/core-s", **goal)
-        report.add(f"{size}, {way}: frames", [run["frames"] / run["seconds"] for run in runs], "frames/s")
+        report.add(
+            f"{size}, {way}: by CPU time",
+            [run["bytes"] / 1e6 / run["cpu_seconds"] for run in runs],
+            "MB/core-s",
+            **goal,
+        )
+        report.add(
+            f"{size}, {way}: frames", [run["frames"] / run["seconds"] for run in runs], "frames/s"
+        )
         limit = {"at_most": 1024.0} if way == WHOLE else {}
         report.add(f"{size}, {way}: peak memory", [run["peak_mib"] for run in runs], "MiB", **limit)
 
@@ -144,12 +180,24 @@ def compare(report: measure.Report, frames: int, args: argparse.Namespace) -> No
         top = Path(temporary)
         needed, free = frames * BYTES_PER_FRAME * (1 + args.zipped), shutil.disk_usage(top).free
         if needed > free:
-            raise BadInput(f"--frames {frames:,} needs {needed / 1e9:.0f} GB in {top.parent}, {free / 1e9:.0f} are free: set TMPDIR")
-        written = measure.seconds(lambda: write_official(top / "official", recordings(frames), zipped=args.zipped))
-        too_large = _part_bytes(top / "official") * JSON_MEMORY > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        ways = [way for way in WAYS if not (way.startswith("json.load") and (args.zipped or too_large))]
+            raise BadInput(
+                f"--frames {frames:,} needs {needed / 1e9:.0f} GB in {top.parent}, "
+                f"{free / 1e9:.0f} are free: set TMPDIR"
+            )
+        written = measure.seconds(
+            lambda: write_official(top / "official", recordings(frames), zipped=args.zipped)
+        )
+        too_large = _part_bytes(top / "official") * JSON_MEMORY > os.sysconf(
+            "SC_PAGE_SIZE"
+        ) * os.sysconf("SC_PHYS_PAGES")
+        ways = [
+            way for way in WAYS if not (way.startswith("json.load") and (args.zipped or too_large))
+        ]
         if too_large and not args.zipped:
-            report.note(f"{frames / 1e6:g} million: json.load of one part would need more memory than this machine has")
+            report.note(
+                f"{frames / 1e6:g} million: json.load of one part would need more memory than this "
+                "machine has"
+            )
         found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
         for _ in range(args.turns):
             for way in ways:
@@ -163,12 +211,18 @@ def main(words: Sequence[str] | None = None) -> None:
     import measure  # and with it torch, whose memory is not to be counted where a way is measured
 
     parser = measure.new_parser(__doc__, turns=3)
-    parser.add_argument("--frames", type=int, nargs="+", default=[600_000], metavar="N", help="sizes (%(default)s)")
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=[600_000], metavar="N", help="sizes (%(default)s)"
+    )
     parser.add_argument("--zipped", action="store_true", help="read the archives in place")
     args = measure.parse(parser, words)
     if min(args.frames) < 1:
         raise BadInput("--frames must be at least 1")
-    report = measure.Report("ingest", "CalMS21's official JSON into a store, beside json.load", measure.settings_of(args))
+    report = measure.Report(
+        "ingest",
+        "CalMS21's official JSON into a store, beside json.load",
+        measure.settings_of(args),
+    )
     for frames in args.frames:
         compare(report, frames, args)
     report.finish(args.json)

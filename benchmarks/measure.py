@@ -1,7 +1,9 @@
-"""What all benchmarks share: work that takes turns, figures with their spread and goal, tables, JSON, and which machine it was.
+"""What all benchmarks share: work that takes turns, figures with their spread and goal, tables,
+JSON, and which machine it was.
 
-Times on a machine that others use mean little, so what is compared takes turns (A B A B …) and is given as the median ratio of
-the turns, with the least and the greatest. Needs the standard library and torch alone.
+Times on a machine that others use mean little, so what is compared takes turns (A B A B …) and is
+given as the median ratio of the turns, with the least and the greatest. Needs the standard library
+and torch alone.
 """
 
 from __future__ import annotations
@@ -50,15 +52,24 @@ class Figure:
         """The goal and whether the median reaches it."""
         if self.at_least is None and self.at_most is None:
             return ""
-        reached = (self.at_least is None or self.median >= self.at_least) and (self.at_most is None or self.median <= self.at_most)
+        reached = (self.at_least is None or self.median >= self.at_least) and (
+            self.at_most is None or self.median <= self.at_most
+        )
         bounds = [f"at least {short(self.at_least)}"] if self.at_least is not None else []
         bounds += [f"at most {short(self.at_most)}"] if self.at_most is not None else []
         return f"{' and '.join(bounds)}: {'reached' if reached else 'missed'}"
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        return {"what": self.what, "unit": self.unit, "median": self.median, "least": min(self.values), "most": max(self.values),
-                "turns": len(self.values), "goal": self.goal}  # fmt: skip
+        return {
+            "what": self.what,
+            "unit": self.unit,
+            "median": self.median,
+            "least": min(self.values),
+            "most": max(self.values),
+            "turns": len(self.values),
+            "goal": self.goal,
+        }
 
 
 @dataclass
@@ -80,7 +91,11 @@ class Report:
 
     def add(self, what: str, values: Sequence[float] | float, unit: str, **goal: float) -> None:
         """Adds a figure; ``goal`` is ``at_least`` or ``at_most``."""
-        held = [float(values)] if isinstance(values, int | float) else [float(value) for value in values]
+        held = (
+            [float(values)]
+            if isinstance(values, int | float)
+            else [float(value) for value in values]
+        )
         self.figures.append(Figure(what, held, unit, **goal))
 
     def note(self, sentence: str) -> None:
@@ -89,20 +104,37 @@ class Report:
 
     def plain(self) -> dict[str, Any]:
         """As JSON."""
-        return {"benchmark": self.name, "what": self.what, "command": command(), "settings": dict(self.settings), "machine": self.machine,
-                "figures": [figure.plain() for figure in self.figures], "notes": self.notes}  # fmt: skip
+        return {
+            "benchmark": self.name,
+            "what": self.what,
+            "command": command(),
+            "settings": dict(self.settings),
+            "machine": self.machine,
+            "figures": [figure.plain() for figure in self.figures],
+            "notes": self.notes,
+        }
 
     def text(self) -> str:
         """As a table for people."""
         rows = [("", "median", "least to most", "", "goal")]
         for figure in self.figures:
             one = len(figure.values) == 1
-            spread = "one turn" if one else f"{short(min(figure.values))} to {short(max(figure.values))}"
+            spread = (
+                "one turn" if one else f"{short(min(figure.values))} to {short(max(figure.values))}"
+            )
             rows.append((figure.what, short(figure.median), spread, figure.unit, figure.goal))
         wide = [max(len(row[column]) for row in rows) for column in range(5)]
         lines = [_line(row, wide) for row in rows]
         warning = [f"note: {self.machine['warning']}"] if self.machine["warning"] else []
-        return "\n".join([f"{self.name}: {self.what}", machine_line(self.machine), *lines, *(f"note: {s}" for s in self.notes), *warning])
+        return "\n".join(
+            [
+                f"{self.name}: {self.what}",
+                machine_line(self.machine),
+                *lines,
+                *(f"note: {s}" for s in self.notes),
+                *warning,
+            ]
+        )
 
     def finish(self, json_file: Path | None) -> None:
         """Prints the table, and the JSON below it or into a file."""
@@ -114,7 +146,9 @@ class Report:
         json_file.write_text(json.dumps(self.plain(), indent=1) + "\n", encoding="utf-8")
 
 
-def take_turns(works: Mapping[str, Callable[[], object]], *, turns: int, warm: int = 1) -> dict[str, list[float]]:
+def take_turns(
+    works: Mapping[str, Callable[[], object]], *, turns: int, warm: int = 1
+) -> dict[str, list[float]]:
     """Runs every work once a turn, A B A B …, after ``warm`` turns that do not count.
 
     Returns:
@@ -156,24 +190,37 @@ def short(value: float | None) -> str:
 def command() -> str:
     """What was typed."""
     program = Path(sys.argv[0])
-    return shlex.join(["python", f"benchmarks/{program.name}" if program.suffix == ".py" else str(program), *sys.argv[1:]])
+    return shlex.join(
+        [
+            "python",
+            f"benchmarks/{program.name}" if program.suffix == ".py" else str(program),
+            *sys.argv[1:],
+        ]
+    )
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, instructions that matter, versions, and how busy the machine is at this moment."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    info = (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
+    )
     pairs = [line.split(":", 1) for line in info.splitlines() if ":" in line]
     lines = {name.strip(): value.strip() for name, value in pairs}
     flags = set(lines.get("flags", lines.get("Features", "")).split())
     cores, load = os.cpu_count() or 1, os.getloadavg()[0]
     warning = ""
     if load / cores > BUSY:
-        warning = f"the machine is busy (load {load:.1f} on {cores} cores at the start): trust ratios, not rates"
+        warning = (
+            f"the machine is busy (load {load:.1f} on {cores} cores at the start): trust "
+            "ratios, not rates"
+        )
     return {
         "processor": lines.get("model name") or platform.processor() or platform.machine(),
         "cores": cores,
         "threads": torch.get_num_threads(),
-        "instructions": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16"}),
+        "instructions": sorted(
+            flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16"}
+        ),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "torch": torch.__version__,
@@ -186,7 +233,10 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _line(row: Sequence[str], wide: Sequence[int]) -> str:
-    cells = [cell.rjust(w) if place in (1, 2) else cell.ljust(w) for place, (cell, w) in enumerate(zip(row, wide, strict=True))]
+    cells = [
+        cell.rjust(w) if place in (1, 2) else cell.ljust(w)
+        for place, (cell, w) in enumerate(zip(row, wide, strict=True))
+    ]
     return "  ".join(cells).rstrip()
 
 
@@ -205,17 +255,30 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 def _commit() -> str:
     try:
         asked = ["git", "describe", "--always", "--dirty"]
-        return subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            asked, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
 def new_parser(doc: str | None, *, turns: int) -> argparse.ArgumentParser:
     """A parser with what every benchmark takes."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=turns, help="times that each work runs, in turn (%(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch (%(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there instead of printing them as JSON")
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--turns", type=int, default=turns, help="times that each work runs, in turn (%(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of torch (%(default)s)"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the figures there instead of printing them as JSON",
+    )
     return parser
 
 
@@ -226,8 +289,11 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argpa
         BadInput: If a number is below 1.
     """
     args = parser.parse_args(words)
-    small = [f"--{name.replace('_', '-')} is {value}; it must be at least 1" for name, value in vars(args).items()
-             if isinstance(value, int) and not isinstance(value, bool) and value < 1]  # fmt: skip
+    small = [
+        f"--{name.replace('_', '-')} is {value}; it must be at least 1"
+        for name, value in vars(args).items()
+        if isinstance(value, int) and not isinstance(value, bool) and value < 1
+    ]
     if small:
         raise BadInput("; ".join(small))
     configure_torch(args.threads)
@@ -236,4 +302,8 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> argpa
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     """What was asked for, as JSON."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items() if name != "json"}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(args).items()
+        if name != "json"
+    }

@@ -13,7 +13,8 @@ PAUSE_S = 0.1
 
 
 class Memory:
-    """Watches memory while its block runs. Memory that processes share is divided among them, so that sums are right (Linux).
+    """Watches memory while its block runs. Memory that processes share is divided among them, so
+    that sums are right (Linux).
 
     Attributes:
         own_mib: Peak of this process (MiB).
@@ -29,7 +30,12 @@ class Memory:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         self._thread.join()
         self._look()
@@ -42,12 +48,16 @@ class Memory:
         me = psutil.Process()
         own = _mib(me)
         self.own_mib = max(self.own_mib, own)
-        self.all_mib = max(self.all_mib, own + sum(_mib(child) for child in me.children(recursive=True)))
+        self.all_mib = max(
+            self.all_mib, own + sum(_mib(child) for child in me.children(recursive=True))
+        )
 
 
 def _mib(process: psutil.Process) -> float:
     try:
-        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines():
+        for line in (
+            Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+        ):
             if line.startswith("Pss:"):
                 return int(line.split()[1]) / 1024
         return float(process.memory_info().rss) / 2**20

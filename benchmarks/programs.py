@@ -3,8 +3,9 @@
     python benchmarks/programs.py                       6 million frames of two mice
     python benchmarks/programs.py --frames 600000 --block 16384 --json out.json
 
-The recording, a random walk, is measured block by block with :func:`pretrain.transforms.programs.measure`, in one process, as many blocks at a time
-as torch has threads. It needs torch alone.
+The recording, a random walk, is measured block by block with
+:func:`pretrain.transforms.programs.measure`, in one process, as many blocks at a time as torch has
+threads. It needs torch alone.
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ from pretrain.transforms.animal import SPAN
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
     parser = measure.new_parser(__doc__, turns=5)
-    parser.add_argument("--frames", type=int, default=6_000_000, help="frames of the recording (%(default)s)")
-    parser.add_argument("--block", type=int, default=20_000, help="frames worked on at a time (%(default)s)")
+    parser.add_argument(
+        "--frames", type=int, default=6_000_000, help="frames of the recording (%(default)s)"
+    )
+    parser.add_argument(
+        "--block", type=int, default=20_000, help="frames worked on at a time (%(default)s)"
+    )
     args = measure.parse(parser, words)
 
     generator = torch.Generator().manual_seed(0)
@@ -37,8 +42,15 @@ def main(words: Sequence[str] | None = None) -> None:
     report = measure.Report("programs", what, measure.settings_of(args))
     # Threads of blocks need not wait for each other after every operation, as torch's own would.
     with ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        spent = measure.take_turns({"programs": lambda: measured(position, args.block, pool)}, turns=args.turns)
-    report.add("programs", measure.rates(args.frames / 1e6, spent["programs"]), "million frames/s", at_least=10)
+        spent = measure.take_turns(
+            {"programs": lambda: measured(position, args.block, pool)}, turns=args.turns
+        )
+    report.add(
+        "programs",
+        measure.rates(args.frames / 1e6, spent["programs"]),
+        "million frames/s",
+        at_least=10,
+    )
     report.finish(args.json)
 
 

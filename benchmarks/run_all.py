@@ -1,10 +1,12 @@
-"""All benchmarks at their default sizes, one after the other: a table of each, a summary and all figures as JSON.
+"""All benchmarks at their default sizes, one after the other: a table of each, a summary and all
+figures as JSON.
 
     python benchmarks/run_all.py                         into bench/ ; what `make bench` does
     python benchmarks/run_all.py --only stream embed --out bench/today
 
-Each runs in a process of its own. One that fails is named in the summary and the rest go on; the exit status is then 1. Where the machine
-was busy when a benchmark began, the summary says so: trust ratios then, not rates.
+Each runs in a process of its own. One that fails is named in the summary and the rest go on; the
+exit status is then 1. Where the machine was busy when a benchmark began, the summary says so: trust
+ratios then, not rates.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ from pretrain.errors import BadInput, exit_status
 
 HERE = Path(__file__).parent
 SHARED = {"beside", "linear_probe", "mapped", "measure", "memory", "steps", "walks"}
-NOT_ALONE = SHARED | {"lisbet_probe", "run_all"}  # lisbet_probe needs a store of real recordings and an interpreter that has LISBET
+NOT_ALONE = SHARED | {
+    "lisbet_probe",
+    "run_all",
+}  # lisbet_probe needs a store of real recordings and an interpreter that has LISBET
 
 
 def names() -> list[str]:
@@ -41,10 +46,16 @@ def run(name: str, words: Sequence[str], out: Path) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     spent = time.perf_counter() - begin
     (out / f"{name}.txt").write_text(done.stdout, encoding="utf-8")
-    print(done.stdout if done.returncode == 0 else f"{name} failed:\n{done.stderr[-2000:]}", f"({name}: {spent:.0f} s)\n", sep="\n")
+    print(
+        done.stdout if done.returncode == 0 else f"{name} failed:\n{done.stderr[-2000:]}",
+        f"({name}: {spent:.0f} s)\n",
+        sep="\n",
+    )
     found: dict[str, Any] = {"benchmark": name, "seconds": round(spent, 1), "failed": ""}
     if done.returncode or not file.is_file():
-        return found | {"failed": (done.stderr.strip().splitlines() or ["no figures were written"])[-1]}
+        return found | {
+            "failed": (done.stderr.strip().splitlines() or ["no figures were written"])[-1]
+        }
     held = json.loads(file.read_text(encoding="utf-8"))
     # A benchmark that is not in the common form is kept as it is.
     return found | (held if isinstance(held, dict) and "figures" in held else {"held": held})
@@ -52,7 +63,13 @@ def run(name: str, words: Sequence[str], out: Path) -> dict[str, Any]:
 
 def summary(found: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
     """Markdown: the machine, then a table for each benchmark."""
-    lines = ["# Benchmarks", "", f"{machine['time']}, commit {machine['commit'] or 'unknown'}. {measure.machine_line(machine)}.", ""]
+    lines = [
+        "# Benchmarks",
+        "",
+        f"{machine['time']}, commit {machine['commit'] or 'unknown'}. "
+        f"{measure.machine_line(machine)}.",
+        "",
+    ]
     lines += [f"**Note: {machine['warning']}.**", ""] if machine["warning"] else []
     for one in found:
         lines += [f"## {one['benchmark']}", ""]
@@ -69,8 +86,15 @@ def summary(found: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
             "|---|---|---|---|---|",
         ]
         for figure in one["figures"]:
-            spread = "one turn" if figure["turns"] == 1 else f"{measure.short(figure['least'])} to {measure.short(figure['most'])}"
-            lines.append(f"| {figure['what']} | {measure.short(figure['median'])} | {spread} | {figure['unit']} | {figure['goal']} |")
+            spread = (
+                "one turn"
+                if figure["turns"] == 1
+                else f"{measure.short(figure['least'])} to {measure.short(figure['most'])}"
+            )
+            lines.append(
+                f"| {figure['what']} | {measure.short(figure['median'])} | {spread} | "
+                f"{figure['unit']} | {figure['goal']} |"
+            )
         notes = [*one["notes"], *([one["machine"]["warning"]] if one["machine"]["warning"] else [])]
         lines += ["", *(f"- {sentence}" for sentence in notes), ""]
     return "\n".join(lines)
@@ -78,10 +102,20 @@ def summary(found: Sequence[dict[str, Any]], machine: dict[str, Any]) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("bench"), metavar="FOLDER", help="where tables, JSON and summary go (%(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bench"),
+        metavar="FOLDER",
+        help="where tables, JSON and summary go (%(default)s)",
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"some of: {', '.join(names())}")
-    parser.add_argument("--lisbet", metavar="PYTHON", help="interpreter that has the package lisbet, for train_step")
+    parser.add_argument(
+        "--lisbet", metavar="PYTHON", help="interpreter that has the package lisbet, for train_step"
+    )
     parser.add_argument("--turns", type=int, help="turns of each, instead of its own number")
     args = parser.parse_args(words)
     unknown = sorted(set(args.only or []) - set(names()))
@@ -89,13 +123,20 @@ def main(words: Sequence[str] | None = None) -> None:
         raise BadInput(f"--only: there is no {', '.join(unknown)}; there are: {', '.join(names())}")
     args.out.mkdir(parents=True, exist_ok=True)
     machine = measure.describe_machine()
-    print(measure.machine_line(machine), *([machine["warning"]] if machine["warning"] else []), "", sep="\n")
+    print(
+        measure.machine_line(machine),
+        *([machine["warning"]] if machine["warning"] else []),
+        "",
+        sep="\n",
+    )
     found = []
     for name in args.only or names():
         told = ["--turns", str(args.turns)] if args.turns else []
         told += ["--lisbet", args.lisbet] if name == "train_step" and args.lisbet else []
         found.append(run(name, told, args.out))
-    (args.out / "figures.json").write_text(json.dumps({"machine": machine, "benchmarks": found}, indent=1) + "\n", encoding="utf-8")
+    (args.out / "figures.json").write_text(
+        json.dumps({"machine": machine, "benchmarks": found}, indent=1) + "\n", encoding="utf-8"
+    )
     (args.out / "summary.md").write_text(summary(found, machine), encoding="utf-8")
     print(f"summary: {args.out / 'summary.md'}\nfigures: {args.out / 'figures.json'}")
     failed = [one["benchmark"] for one in found if one["failed"]]

@@ -25,7 +25,9 @@ def learner_of(recipe: Recipe, schema: Schema = CALMS21) -> Learner:
     """An untrained learner, as a run would make it, fitted on a walk."""
     torch.manual_seed(recipe.seed)
     embedder = build_embedder(schema, features=recipe.features, encoder=recipe.encoder)
-    objective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, schema)
+    objective = build(
+        "pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, schema
+    )
     pose = sample_pose()
     embedder.features.fit(pose)
     objective.fit(pose)

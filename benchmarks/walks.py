@@ -15,12 +15,15 @@ from pretrain.data.windows import BatchPlan, FrameBuffer, Pose, Windows, chunk_o
 
 VIDEO_FRAMES = 20_480
 MISSING = 0.05
-BODY_KX = np.array([[37, 0], [22, -10], [22, 10], [12, 0], [-21, -12], [-21, 12], [-51, 0]], np.float32)
+BODY_KX = np.array(
+    [[37, 0], [22, -10], [22, 10], [12, 0], [-21, -12], [-21, 12], [-51, 0]], np.float32
+)
 Floats = npt.NDArray[np.float32]
 
 
 def walk(frames: int, *, seed: int = 0) -> tuple[Floats, Floats]:
-    """Two mice that drift and turn: positions (T, M, K, X) px, NaN = missing, and confidence (T, M, K)."""
+    """Two mice that drift and turn: positions (T, M, K, X) px, NaN = missing, and confidence (T, M,
+    K)."""
     rng = np.random.default_rng(seed)
     turn = rng.normal(scale=0.1, size=(frames, 2)).cumsum(0).astype(np.float32)
     # A walk that turns back at the walls: a triangle wave of a free one.
@@ -44,7 +47,13 @@ def write_store(folder: Path, frames: int) -> Store:
         for number, first in enumerate(range(0, frames, VIDEO_FRAMES)):
             count = min(VIDEO_FRAMES, frames - first)
             shifted = position[:count] + np.float32(number % 64)
-            writer.add(Video(name=f"walk {number:05d}", position_TMKX=shifted, confidence_TMK=confidence[:count]))
+            writer.add(
+                Video(
+                    name=f"walk {number:05d}",
+                    position_TMKX=shifted,
+                    confidence_TMK=confidence[:count],
+                )
+            )
     return Store(folder)
 
 
@@ -53,11 +62,19 @@ def chunks_of(frames: int) -> Chunks:
     size = np.minimum(CHUNK_FRAMES, frames - np.arange(0, frames, CHUNK_FRAMES)).astype(np.int32)
     place = np.arange(len(size))
     zeros = np.zeros(len(size), np.int32)
-    return Chunks(part=zeros, group=place.astype(np.int32), group_id=place, video=zeros, first_frame=zeros, frames=size)
+    return Chunks(
+        part=zeros,
+        group=place.astype(np.int32),
+        group_id=place,
+        video=zeros,
+        first_frame=zeros,
+        frames=size,
+    )
 
 
 class Resident:
-    """Frames that lie on a device, and batches of windows cut from them in the order of an epoch; no Ray.
+    """Frames that lie on a device, and batches of windows cut from them in the order of an epoch;
+    no Ray.
 
     Args:
         frames: How many frames.
@@ -66,12 +83,16 @@ class Resident:
         device: Where.
     """
 
-    def __init__(self, frames: int, *, window: int, batch: int, device: str = "cpu", schema: Schema = CALMS21) -> None:
+    def __init__(
+        self, frames: int, *, window: int, batch: int, device: str = "cpu", schema: Schema = CALMS21
+    ) -> None:
         chunks = chunks_of(frames)
         self.lanes = BatchPlan.deal(chunks, window=window, batch=batch, seed=0)
         self.buffer = FrameBuffer(frames, schema.shape, window=window, device=device)
         position, confidence = walk(min(frames, VIDEO_FRAMES))
-        steps = torch.from_numpy(np.where(confidence > 0, np.clip(np.rint(confidence * 255), 1, 255), 0).astype(np.uint8))
+        steps = torch.from_numpy(
+            np.where(confidence > 0, np.clip(np.rint(confidence * 255), 1, 255), 0).astype(np.uint8)
+        )
         for first in range(0, frames, VIDEO_FRAMES):
             count = min(VIDEO_FRAMES, frames - first)
             self.buffer.put(torch.from_numpy(position[:count]), steps[:count])
@@ -84,11 +105,15 @@ class Resident:
         row = self._grid[step % max(1, self.lanes.steps - 1)]
         held = np.maximum(row, 0)
         frames = np.where(row < 0, 0, self.lanes.frames[held])
-        return self.buffer.cut(np.where(row < 0, 0, self._begin[held]), frames, self.lanes.key(held, 0))
+        return self.buffer.cut(
+            np.where(row < 0, 0, self._begin[held]), frames, self.lanes.key(held, 0)
+        )
 
 
 def sample_pose(*, windows: int = 64, frames: int = 256) -> Pose:
     """Poses to fit features on."""
     position, confidence = walk(windows * frames, seed=1)
     shape = (windows, frames, *CALMS21.shape[:2])
-    return Pose(torch.from_numpy(position).view(*shape, 2), torch.from_numpy(confidence).view(shape))
+    return Pose(
+        torch.from_numpy(position).view(*shape, 2), torch.from_numpy(confidence).view(shape)
+    )

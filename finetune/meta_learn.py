@@ -1,13 +1,16 @@
-r"""Learns where a head should start, on all behaviours of a store that are *not* asked for; then few labels do.
+r"""Learns where a head should start, on all behaviours of a store that are *not* asked for; then
+few labels do.
 
     python finetune/meta_learn.py --encoder runs/mine --data STORE --task S1 --out runs/start
-    python finetune/run.py --encoder runs/start --data STORE --task S1 --videos 1 --trials 1 --set start=runs/start \
+    python finetune/run.py --encoder runs/start --data STORE --task S1 --videos 1 --trials 1 --set
+    start=runs/start \
         --set optimiser=sgd --set lr=0.1 --set steps=100 --set balanced_sampling=1
 
-Every behaviour of the other label sets, against the rest, is a small task that is fitted in a few steps, again and again; kept are
-the weights from which this goes best (MAML, Finn et al. 2017). --method anil learns the head and leaves the encoder as it is, maml
-learns both. Behaviours of --task are never among them (with --behaviour: that one of them), nor are videos on which it is tested;
-finetune/run.py refuses a start that has seen what it is asked for.
+Every behaviour of the other label sets, against the rest, is a small task that is fitted in a few
+steps, again and again; kept are the weights from which this goes best (MAML, Finn et al. 2017).
+--method anil learns the head and leaves the encoder as it is, maml learns both. Behaviours of
+--task are never among them (with --behaviour: that one of them), nor are videos on which it is
+tested; finetune/run.py refuses a start that has seen what it is asked for.
 
 Leaves in --out: start.json, start.safetensors, and the encoder beside them.
 """
@@ -43,15 +46,34 @@ log = logging.getLogger(__name__)
 
 def main(words: list[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--encoder", required=True, metavar="RUN|FOLDER|none", help="pretraining run or encoder folder; none: random weights"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="pose store with several label sets, or several behaviours")
+    parser.add_argument(
+        "--encoder",
+        required=True,
+        metavar="RUN|FOLDER|none",
+        help="pretraining run or encoder folder; none: random weights",
+    )
+    parser.add_argument(
+        "--data", required=True, help="pose store with several label sets, or several behaviours"
+    )
     parser.add_argument("--task", required=True, help="the label set that the start is for")
-    parser.add_argument("--behaviour", nargs="+", default=[], help="behaviours of it that the start is for; left out: all")
-    parser.add_argument("--method", choices=["anil", "maml"], default="anil", help="anil: head alone; maml: encoder too (%(default)s)")
-    parser.add_argument("--out", required=True, help="folder of the start; must not hold one already")
+    parser.add_argument(
+        "--behaviour",
+        nargs="+",
+        default=[],
+        help="behaviours of it that the start is for; left out: all",
+    )
+    parser.add_argument(
+        "--method",
+        choices=["anil", "maml"],
+        default="anil",
+        help="anil: head alone; maml: encoder too (%(default)s)",
+    )
+    parser.add_argument(
+        "--out", required=True, help="folder of the start; must not hold one already"
+    )
     parser.add_argument("--seed", type=int, default=42, help="of weights and windows (%(default)s)")
     parser.add_argument(
         "--set",
@@ -65,36 +87,69 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
 
     for_tuning, for_episodes = parse_overrides(args.set, Tuning, Episodes)
-    tuning, episodes = read(Tuning, task_file(args.task), TASKS, for_tuning), make(Episodes, for_episodes, about="--set")
+    tuning, episodes = (
+        read(Tuning, task_file(args.task), TASKS, for_tuning),
+        make(Episodes, for_episodes, about="--set"),
+    )
     store = Store(paths.open_address(args.data))
     target = problems(store, args.task)
-    behaviours = other_behaviours([problem for task in tasks(store) for problem in problems(store, task)], target, asked=args.behaviour)
+    behaviours = other_behaviours(
+        [problem for task in tasks(store) for problem in problems(store, task)],
+        target,
+        asked=args.behaviour,
+    )
     out = Path(paths.open_address(args.out))
     if (out / "start.json").exists():
         raise BadInput(f"{out} holds a start already: give another --out")
     given = args.encoder if args.encoder == RANDOM else paths.open_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=args.seed)
-    settings = {key: value for key, value in tuning.head.items() if key not in ("annotator", "annotator_width")}
+    settings = {
+        key: value
+        for key, value in tuning.head.items()
+        if key not in ("annotator", "annotator_width")
+    }
     torch.manual_seed(args.seed)
     head = build_head(settings, embedder.dim, [2])
     if not head.by_steps:
-        raise BadInput(f"head: {settings['name']} is not fitted by gradient steps, so it has no start: choose another, --set head.name=mlp")
+        raise BadInput(
+            f"head: {settings['name']} is not fitted by gradient steps, so it has no start: choose "
+            "another, --set head.name=mlp"
+        )
 
     names = sorted({video for problem in behaviours for video in problem.train})
     frames = sum(store.videos[store.place(name)]["frames"] for name in names)
     learned = args.method == "maml"
-    with tqdm(total=frames * (1 if learned else 2), desc="reading labelled videos", unit="frame", unit_scale=True) as bar:
-        material = gather_poses(store, names, features=tuple(embedder.external), on_progress=bar.update)
+    with tqdm(
+        total=frames * (1 if learned else 2),
+        desc="reading labelled videos",
+        unit="frame",
+        unit_scale=True,
+    ) as bar:
+        material = gather_poses(
+            store, names, features=tuple(embedder.external), on_progress=bar.update
+        )
         if not learned:
             material = embed(material, embedder, on_progress=bar.update)
     model = Model(head, embedder if learned else None)
     with tqdm(total=episodes.meta_steps, desc=args.method, unit="step") as bar:
-        losses, lr = meta_learn(model, material, behaviours, tuning, episodes, seed=args.seed, on_progress=lambda loss: bar.update())
+        losses, lr = meta_learn(
+            model,
+            material,
+            behaviours,
+            tuning,
+            episodes,
+            seed=args.seed,
+            on_progress=lambda loss: bar.update(),
+        )
     tenth = max(1, len(losses) // 10)
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
     if not last < first:
-        log.warning("the loss has not fallen (%.3f, in the end %.3f): more meta_steps or a smaller outer_lr may help; this start does not",
-                    first, last)  # fmt: skip
+        log.warning(
+            "the loss has not fallen (%.3f, in the end %.3f): more meta_steps or a smaller "
+            "outer_lr may help; this start does not",
+            first,
+            last,
+        )
 
     save_encoder(out, embedder, made_by={**about, args.method: args.task})
     save_start(
@@ -102,17 +157,29 @@ def main(words: list[str] | None = None) -> None:
         head,
         head_settings=settings,
         about={
-            "method": args.method, "task": args.task, "behaviours": sorted({problem.classes[1] for problem in behaviours}),
-            "problems": [problem.name for problem in behaviours], "episodes": plain(episodes), "seed": args.seed,
-            "loss": [first, last], "lr": lr,
-            "data": store.uri, "fingerprint": store.fingerprint,
+            "method": args.method,
+            "task": args.task,
+            "behaviours": sorted({problem.classes[1] for problem in behaviours}),
+            "problems": [problem.name for problem in behaviours],
+            "episodes": plain(episodes),
+            "seed": args.seed,
+            "loss": [first, last],
+            "lr": lr,
+            "data": store.uri,
+            "fingerprint": store.fingerprint,
         },
-    )  # fmt: skip
+    )
     more = "".join(f" --set {word}" for word in args.set if word.startswith("head"))
-    print(f"learned on {len(behaviours)} behaviours: {', '.join(problem.name for problem in behaviours)}\n"
-          f"loss on windows of other videos after {episodes.inner_steps} steps: {first:.3f}, in the end {last:.3f}\n"
-          f"go on: python finetune/run.py --encoder {out} --data {args.data} --task {args.task} --trials 1 --set start={out} "
-          f"--set optimiser=sgd --set lr={lr:.3g} --set steps={20 * episodes.inner_steps} --set balanced_sampling=1{more}")  # fmt: skip
+    print(
+        f"learned on {len(behaviours)} behaviours: "
+        f"{', '.join(problem.name for problem in behaviours)}\n"
+        f"loss on windows of other videos after {episodes.inner_steps} steps: {first:.3f}, "
+        f"in the end {last:.3f}\n"
+        f"go on: python finetune/run.py --encoder {out} --data {args.data} --task {args.task} "
+        f"--trials 1 --set start={out} "
+        f"--set optimiser=sgd --set lr={lr:.3g} --set steps={20 * episodes.inner_steps} --set "
+        f"balanced_sampling=1{more}"
+    )
 
 
 if __name__ == "__main__":

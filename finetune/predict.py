@@ -1,19 +1,25 @@
 """Labels new recordings with a fitted model.
 
-    python finetune/predict.py --model runs/task1 --poses new/*.csv --fps 30           tracks of any tracker that prepare.py reads
+    python finetune/predict.py --model runs/task1 --poses new/*.csv --fps 30           tracks of any
+    tracker that prepare.py reads
     python finetune/predict.py --model runs/task1 --poses new/ --format csv boris annot nwb
-    python finetune/predict.py --model runs/task1 --poses STORE --ensemble             all seeds together, on a pose store
-    python finetune/predict.py --model runs/task1 --poses new/ --keypoints snout=nose,tailbase=tail_base
+    python finetune/predict.py --model runs/task1 --poses STORE --ensemble             all seeds
+    together, on a pose store
+    python finetune/predict.py --model runs/task1 --poses new/ --keypoints
+    snout=nose,tailbase=tail_base
 
-The tracks are brought to the model's names, scale and frame rate; labels come at the recording's own rate. What the model's run
-learned on held-out videos is applied: temperature (probabilities that mean what they say), thresholds and smoothing (the labels).
+The tracks are brought to the model's names, scale and frame rate; labels come at the recording's
+own rate. What the model's run learned on held-out videos is applied: temperature (probabilities
+that mean what they say), thresholds and smoothing (the labels).
 
 Leaves in --out, one file a video:
     csv/        frame, time_s, label, p_<class>, and a column of 0 and 1 for each class
-    boris/      BORIS tabular events           annot/   Caltech/Bento annotation           nwb/   time intervals and probabilities
-    ethograms/  pictures                       summary.csv   time per behaviour, bouts, bout lengths
-csv/ (its columns of 0 and 1), boris/ and annot/ are what `prepare.py tracks --labels` reads: corrected predictions become labels.
-A model of several problems (annotators, behaviours) gets a folder for each; --labels-of chooses one.
+    boris/      BORIS tabular events           annot/   Caltech/Bento annotation           nwb/
+    time intervals and probabilities ethograms/  pictures                       summary.csv   time
+    per behaviour, bouts, bout lengths
+csv/ (its columns of 0 and 1), boris/ and annot/ are what `prepare.py tracks --labels` reads:
+corrected predictions become labels. A model of several problems (annotators, behaviours) gets a
+folder for each; --labels-of chooses one.
 """
 
 from __future__ import annotations
@@ -43,18 +49,38 @@ log = logging.getLogger(__name__)
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, metavar="RUN", help="--out folder of a finished finetune/run.py, or a model folder in it")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="RUN",
+        help="--out folder of a finished finetune/run.py, or a model folder in it",
+    )
     add_options(parser, required=True)
-    parser.add_argument("--labels-of", metavar="NAME", help="only this task, annotator or behaviour of a model that has several")
+    parser.add_argument(
+        "--labels-of",
+        metavar="NAME",
+        help="only this task, annotator or behaviour of a model that has several",
+    )
     parser.add_argument("--out", metavar="FOLDER", help="folder to make; left out: runs/predict-…")
-    parser.add_argument("--format", nargs="+", choices=list(FORMATS), default=["csv"], help="what to write (csv)")
+    parser.add_argument(
+        "--format", nargs="+", choices=list(FORMATS), default=["csv"], help="what to write (csv)"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, help="the network of this seed; left out: the first")
-    which.add_argument("--ensemble", action="store_true", help="mean of the probabilities of all seeds")
+    which.add_argument(
+        "--ensemble", action="store_true", help="mean of the probabilities of all seeds"
+    )
     args = parser.parse_args(words)
     refuse_missing(args.format)
-    model = open_model(str(paths.base() / args.model), seed=args.seed, ensemble=args.ensemble, labels_of=args.labels_of)
+    model = open_model(
+        str(paths.base() / args.model),
+        seed=args.seed,
+        ensemble=args.ensemble,
+        labels_of=args.labels_of,
+    )
     out = paths.run_folder(args.out, kind="predict")
     if out.exists():
         raise BadInput(f"{out} is there already: choose another --out")
@@ -63,31 +89,54 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         with recordings(args, model.schema, model.external) as found:
             rows = _write(making, model, found, args.format)
-        about = {"model": args.model, "seed": args.seed, "ensemble": args.ensemble, "poses": args.poses, "recordings": len(found),
-                 "problems": {held.name: {"task": held.task, "annotator": held.annotator, "classes": list(held.classes)}
-                              for held in model.asked}}  # fmt: skip
+        about = {
+            "model": args.model,
+            "seed": args.seed,
+            "ensemble": args.ensemble,
+            "poses": args.poses,
+            "recordings": len(found),
+            "problems": {
+                held.name: {
+                    "task": held.task,
+                    "annotator": held.annotator,
+                    "classes": list(held.classes),
+                }
+                for held in model.asked
+            },
+        }
         (making / "predict.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         making.replace(out)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    print(f"{summary_table(rows)}\n\n{len(found)} recordings: {out / 'summary.csv'}, {out / 'ethograms'}, "
-          + ", ".join(str(out / name) for name in args.format))  # fmt: skip
+    print(
+        f"{summary_table(rows)}\n\n{len(found)} recordings: {out / 'summary.csv'}, "
+        f"{out / 'ethograms'}, " + ", ".join(str(out / name) for name in args.format)
+    )
 
 
-def _write(out: Path, model: LoadedModel, found: Sequence[Recording], formats: Sequence[str]) -> list[dict[str, Any]]:
+def _write(
+    out: Path, model: LoadedModel, found: Sequence[Recording], formats: Sequence[str]
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     out.mkdir(parents=True)
     for one in tqdm(found, desc="labelling", unit="video"):
         frames, length = one.frames()
         for problem, said in zip(model.asked, model.predict(frames)[0], strict=True):
-            held = Ethogram(video=one.name, problem=problem, fps=one.fps, labels=one.at_own_rate(said.labels, length),
-                            probabilities_TC=one.at_own_rate(said.probabilities_TC, length))  # fmt: skip
+            held = Ethogram(
+                video=one.name,
+                problem=problem,
+                fps=one.fps,
+                labels=one.at_own_rate(said.labels, length),
+                probabilities_TC=one.at_own_rate(said.probabilities_TC, length),
+            )
             rows += summary(held)
             inside = (problem.name,) if len(model.asked) > 1 else ()
             for name in formats:
                 ending, write = FORMATS[name]
                 write(_place(out / name, *inside, video=one.name, ending=ending), held)
-            _place(out / "ethograms", *inside, video=one.name, ending=".png").write_bytes(png(picture(held)))
+            _place(out / "ethograms", *inside, video=one.name, ending=".png").write_bytes(
+                png(picture(held))
+            )
     with (out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, SUMMARY)
         writer.writeheader()

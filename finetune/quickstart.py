@@ -1,4 +1,5 @@
-"""The main job from start to end on the embedded default: simulated mice, pretraining, Tasks 1-3, controls beside them.
+"""The main job from start to end on the embedded default: simulated mice, pretraining, Tasks 1-3,
+controls beside them.
 
     make quickstart
     python finetune/quickstart.py [--out runs/quickstart] [--data STORE]
@@ -24,18 +25,39 @@ from pretrain.runs import paths
 from pretrain.runs.mlflow_server import ui_command
 from pretrain.train.driver import DATA_CPUS, cluster
 
-TASKS = {"classic_classification": "Task 1", "annotation_style_transfer": "Task 2", "new_behaviors": "Task 3"}
+TASKS = {
+    "classic_classification": "Task 1",
+    "annotation_style_transfer": "Task 2",
+    "new_behaviors": "Task 3",
+}
 # Three trials look around in one direction only; the tasks' own search spaces want dozens.
-SETTINGS = ("steps=80", "evaluations=2", "batch=8", "after=0", "recipe=quickstart", "search={lr: [0.002, 0.005, 0.01]}")
+SETTINGS = (
+    "steps=80",
+    "evaluations=2",
+    "batch=8",
+    "after=0",
+    "recipe=quickstart",
+    "search={lr: [0.002, 0.005, 0.01]}",
+)
 SMALL = ["--trials", "3", "--seeds", "3", *(word for pair in SETTINGS for word in ("--set", pair))]
-HEADS = {"annotation_style_transfer": "{name: temporal, annotator: embedding}"}  # one head for five annotators
+HEADS = {
+    "annotation_style_transfer": "{name: temporal, annotator: embedding}"
+}  # one head for five annotators
 
 
 def main(words: list[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default=f"runs/quickstart-{time.strftime('%Y%m%d-%H%M%S')}", help="folder of the runs (%(default)s)")
-    parser.add_argument("--data", help="pose store with Tasks 1-3; left out: a small simulated arena")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out",
+        default=f"runs/quickstart-{time.strftime('%Y%m%d-%H%M%S')}",
+        help="folder of the runs (%(default)s)",
+    )
+    parser.add_argument(
+        "--data", help="pose store with Tasks 1-3; left out: a small simulated arena"
+    )
     args = parser.parse_args(words)
     out = paths.run_folder(args.out, kind="quickstart")
     if out.exists():
@@ -45,16 +67,33 @@ def main(words: list[str] | None = None) -> None:
     began = time.monotonic()
     with cluster(scale, cpus_wanted=scale.workers * scale.cpus_per_worker + DATA_CPUS):
         _say(f"1 of 4: pretraining on every frame of {data}, no label in sight")
-        pretrain.run.main(["--recipe", "quickstart", "--data", data, "--out", str(out / "pretrain")])
+        pretrain.run.main(
+            ["--recipe", "quickstart", "--data", data, "--out", str(out / "pretrain")]
+        )
         scores = {}
         for number, (task, name) in enumerate(TASKS.items(), 2):
             _say(f"{number} of 4: {name} ({task}): pretrained, random weights, hand-made features")
             for encoder in (str(out / "pretrain"), RANDOM, HANDMADE):
                 kind = "pretrained" if encoder not in (RANDOM, HANDMADE) else encoder
                 folder = out / f"{task}-{kind}"
-                finetune.run.main(["--encoder", encoder, "--task", task, "--data", data, "--out", str(folder), *SMALL,
-                                   "--set", f"head={HEADS.get(task, '{name: temporal}')}"])  # fmt: skip
-                scores[name, kind] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+                finetune.run.main(
+                    [
+                        "--encoder",
+                        encoder,
+                        "--task",
+                        task,
+                        "--data",
+                        data,
+                        "--out",
+                        str(folder),
+                        *SMALL,
+                        "--set",
+                        f"head={HEADS.get(task, '{name: temporal}')}",
+                    ]
+                )
+                scores[name, kind] = json.loads(
+                    (folder / "result.json").read_text(encoding="utf-8")
+                )
     _say(f"done in {time.monotonic() - began:.0f} s. Simulated mice: these are not CalMS21 scores.")
     print(_table(scores))
     print(f"\npictures: {out}/*/confusion.png, {out}/*/ethogram.png")
@@ -67,9 +106,18 @@ def _say(sentence: str) -> None:
 
 def _table(scores: dict[tuple[str, str], dict[str, float]]) -> str:
     kinds = {"pretrained": "pretrained", RANDOM: "random weights", HANDMADE: "hand-made features"}
-    lines = [f"{'macro F1 / MAP on test':24}" + "".join(f"{title:>22}" for title in kinds.values()) + f"{'chance MAP':>14}"]
+    lines = [
+        f"{'macro F1 / MAP on test':24}"
+        + "".join(f"{title:>22}" for title in kinds.values())
+        + f"{'chance MAP':>14}"
+    ]
     for name in TASKS.values():
-        cells = "".join(f"{scores[name, kind]['macro_f1']:>15.3f} / {scores[name, kind]['map']:.3f}"[-22:].rjust(22) for kind in kinds)
+        cells = "".join(
+            f"{scores[name, kind]['macro_f1']:>15.3f} / {scores[name, kind]['map']:.3f}"[
+                -22:
+            ].rjust(22)
+            for kind in kinds
+        )
         lines.append(f"{name:24}{cells}{scores[name, 'pretrained']['chance_map']:>14.3f}")
     return "\n".join(lines)
 

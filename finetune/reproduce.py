@@ -1,26 +1,37 @@
-"""Runs the CalMS21 paper's tables on a store with Tasks 1-3 and lays its figures beside ours (Sun et al. 2021).
+"""Runs the CalMS21 paper's tables on a store with Tasks 1-3 and lays its figures beside ours (Sun
+et al. 2021).
 
-    python finetune/reproduce.py --data STORE --out runs/paper                               every row the store has labels for
-    python finetune/reproduce.py --data STORE --out runs/paper --rows task1_conv1d joint_inductive --resume
-    python finetune/reproduce.py --data STORE --out runs/short --epochs-share 0.01           a hundredth of the published epochs
-    python finetune/reproduce.py --data STORE --out runs/paper --encoder runs/mine none --resume  add rows of encoders
-    python finetune/reproduce.py --list                                                      the rows and their settings
+    python finetune/reproduce.py --data STORE --out runs/paper                               every
+    row the store has labels for
+    python finetune/reproduce.py --data STORE --out runs/paper --rows task1_conv1d joint_inductive
+    --resume
+    python finetune/reproduce.py --data STORE --out runs/short --epochs-share 0.01           a
+    hundredth of the published epochs
+    python finetune/reproduce.py --data STORE --out runs/paper --encoder runs/mine none --resume
+    add rows of encoders
+    python finetune/reproduce.py --list                                                      the
+    rows and their settings
 
-Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and result.json in rows/. Only with CalMS21's own
-recordings are the figures comparable; the table says on which data it ran. Rows, settings and published figures: finetune/paper/.
+Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and
+result.json in rows/. Only with CalMS21's own recordings are the figures comparable; the table says
+on which data it ran. Rows, settings and published figures: finetune/paper/.
 
-The rows joint_inductive and joint_transductive are one model for Tasks 1-3 (MABe 2021), encoder and output layers trained together:
-contrastive predictive coding on labelled and unlabelled windows, cross-entropy on labelled ones, one linear layer a label set, the mean of
-networks fitted on grouped splits. The transductive row learns from the test videos' poses as well, and says so.
+The rows joint_inductive and joint_transductive are one model for Tasks 1-3 (MABe 2021), encoder and
+output layers trained together: contrastive predictive coding on labelled and unlabelled windows,
+cross-entropy on labelled ones, one linear layer a label set, the mean of networks fitted on grouped
+splits. The transductive row learns from the test videos' poses as well, and says so.
 
-Times. On CalMS21's frame counts (Tasks 1-3: 1.3 million training frames, 1.9 million test frames) five seeds of the paper's own rows take
-72 hours on two cores, and 37 more with task-programming features; by row and seed, in hours of one core: conv1d 3.5, augmented 5.2,
-causal 1.5, LSTM 9.7, self-attention 4.0, fully connected 0.8, single frame 0.1, Task 2 1.8, Task 3 2.3. One network of the joint
-model takes 48 hours (and 220 more with 6 million unlabelled frames), and the published ensemble has 32 a seed: a GPU's work
-(--scale single_node). With --epochs-share 0.01 --set joint.members=1 and no unlabelled frames the whole table takes about 3 hours on two
-cores; networks that train for fewer than some 500 steps label badly, as batch norm does not know the data yet. Reckoned from steps
-measured on one server core: right to a factor of two. Measured, with 6 million unlabelled frames beside them:
---seeds 2 --epochs-share 0.01 --set joint.members=1 --set joint.epochs=10, all rows, 50 minutes on two cores with bf16 (docs/results.md).
+Times. On CalMS21's frame counts (Tasks 1-3: 1.3 million training frames, 1.9 million test frames)
+five seeds of the paper's own rows take 72 hours on two cores, and 37 more with task-programming
+features; by row and seed, in hours of one core: conv1d 3.5, augmented 5.2, causal 1.5, LSTM 9.7,
+self-attention 4.0, fully connected 0.8, single frame 0.1, Task 2 1.8, Task 3 2.3. One network of
+the joint model takes 48 hours (and 220 more with 6 million unlabelled frames), and the published
+ensemble has 32 a seed: a GPU's work (--scale single_node). With --epochs-share 0.01 --set
+joint.members=1 and no unlabelled frames the whole table takes about 3 hours on two cores; networks
+that train for fewer than some 500 steps label badly, as batch norm does not know the data yet.
+Reckoned from steps measured on one server core: right to a factor of two. Measured, with 6 million
+unlabelled frames beside them: --seeds 2 --epochs-share 0.01 --set joint.members=1 --set
+joint.epochs=10, all rows, 50 minutes on two cores with bf16 (docs/results.md).
 """
 
 from __future__ import annotations
@@ -41,7 +52,16 @@ from finetune.labels.problems import Problem, problems, refuse_unfit, tasks, wit
 from finetune.paper.deal import deal
 from finetune.paper.report import Line, Said, lines_of, write_table
 from finetune.paper.rows import RowFolder
-from finetune.paper.table import FIRST_SEED, Row, Settings, about_data, choose_rows, read_published, read_rows, read_settings
+from finetune.paper.table import (
+    FIRST_SEED,
+    Row,
+    Settings,
+    about_data,
+    choose_rows,
+    read_published,
+    read_rows,
+    read_settings,
+)
 from finetune.paper.work import Work, unlabelled_of
 from pretrain.config import SCALES, Scale, read
 from pretrain.data.store import Store
@@ -67,16 +87,26 @@ def main(words: list[str] | None = None) -> None:
     if not args.data:
         raise BadInput("--data is required: a store with labels of Tasks 1-3")
     if args.seeds < 1 or not 0 < args.epochs_share <= 1:
-        raise BadInput(f"--seeds is {args.seeds}, --epochs-share {args.epochs_share}; allowed: at least 1, and above 0 up to 1")
+        raise BadInput(
+            f"--seeds is {args.seeds}, --epochs-share {args.epochs_share}; allowed: at least 1, "
+            "and above 0 up to 1"
+        )
     settings = read_settings(args.set, rows)
     scale = read(Scale, args.scale, SCALES, {})
     store = Store(paths.open_address(args.data))
-    chosen, left_out = choose_rows(rows, args.rows, has_tasks=tasks(store), store=store, encoder=bool(args.encoder))
+    chosen, left_out = choose_rows(
+        rows, args.rows, has_tasks=tasks(store), store=store, encoder=bool(args.encoder)
+    )
     found = _problems(store, [task for name in chosen for task in rows[name].tasks])
     data, _ = about_data(store, itertools.chain.from_iterable(found.values()))
     log.info("data: %s", data)
     out = paths.run_folder(args.out, kind="paper")
-    asked = {"fingerprint": store.fingerprint, "seeds": args.seeds, "epochs_share": args.epochs_share, "set": sorted(args.set)}
+    asked = {
+        "fingerprint": store.fingerprint,
+        "seeds": args.seeds,
+        "epochs_share": args.epochs_share,
+        "set": sorted(args.set),
+    }
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
@@ -86,7 +116,9 @@ def main(words: list[str] | None = None) -> None:
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         table = _Table(out, Said(data=data, left_out=left_out, changed=sorted(args.set)), run)
-        works = _works(chosen, rows, found, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu)
+        works = _works(
+            chosen, rows, found, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu
+        )
         moments = sorted({video for problem in found.get(CLASSIC, []) for video in problem.train})
         seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
         deal(works, store, scale, out=out, seeds=seeds, moments_of=moments, finished=table.add)
@@ -94,8 +126,11 @@ def main(words: list[str] | None = None) -> None:
             for encoder in args.encoder if rows[name].encoder else []:
                 table.add(_encoder(name, rows[name], encoder, args, list(found), out))
         table.close()
-    print(f"{(out / 'table.md').read_text(encoding='utf-8')}\ntable:   {out / 'table.csv'}\npicture: {out / 'table.png'}\n"
-          f"compare runs: {tracking.ui_command()}")  # fmt: skip
+    print(
+        f"{(out / 'table.md').read_text(encoding='utf-8')}\ntable:   "
+        f"{out / 'table.csv'}\npicture: {out / 'table.png'}\n"
+        f"compare runs: {tracking.ui_command()}"
+    )
 
 
 def _problems(store: Store, wanted: Sequence[str]) -> dict[str, list[Problem]]:
@@ -109,36 +144,88 @@ def _problems(store: Store, wanted: Sequence[str]) -> dict[str, list[Problem]]:
 
 
 def _works(
-    chosen: Sequence[str], rows: Mapping[str, Row], found: Mapping[str, Sequence[Problem]], settings: Settings, store: Store, *,
-    epochs_share: float, gpu: bool,
-) -> dict[str, Work]:  # fmt: skip
+    chosen: Sequence[str],
+    rows: Mapping[str, Row],
+    found: Mapping[str, Sequence[Problem]],
+    settings: Settings,
+    store: Store,
+    *,
+    epochs_share: float,
+    gpu: bool,
+) -> dict[str, Work]:
     works = {}
     for name in (name for name in chosen if not rows[name].encoder):
         row = rows[name]
         mine = [problem for task in row.tasks for problem in found.get(task, [])]
         works[name] = Work(
-            row=row, problems=mine, settings=settings, schema=store.schema, epochs_share=epochs_share, device="cuda" if gpu else "cpu",
+            row=row,
+            problems=mine,
+            settings=settings,
+            schema=store.schema,
+            epochs_share=epochs_share,
+            device="cuda" if gpu else "cpu",
             unlabelled=unlabelled_of(row, store, mine),
             start_classes=found[rows[row.start].tasks[0]][0].classes if row.start else (),
-        )  # fmt: skip
+        )
     return works
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", help="pose store with labels of Tasks 1-3")
     parser.add_argument("--out", help="folder of the reproduction; left out: runs/paper-…")
-    parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows to run (those they start from are run too); left out: all")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="ROW",
+        help="rows to run (those they start from are run too); left out: all",
+    )
     parser.add_argument("--list", action="store_true", help="print the rows and end")
-    parser.add_argument("--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds from 42 on (%(default)s, as published)")
-    parser.add_argument("--epochs-share", type=float, default=1.0, metavar="SHARE", help="train for this share of the published epochs")
-    parser.add_argument("--encoder", nargs="+", default=[], metavar="RUN|FOLDER|none|handmade",
-                        help="tune heads on these encoders as further rows")  # fmt: skip
-    parser.add_argument("--tune-set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of that tuning, as finetune/run.py --set")
-    parser.add_argument("--set", action="append", default=[], metavar="FILE.KEY=VALUE",
-                        help="change a key of a file of finetune/paper/: conv1d.epochs=5, joint.members=2")  # fmt: skip
-    parser.add_argument("--resume", action="store_true", help="go on with what is in --out; further rows may be named")
+    parser.add_argument(
+        "--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="seeds from 42 on (%(default)s, as published)",
+    )
+    parser.add_argument(
+        "--epochs-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="train for this share of the published epochs",
+    )
+    parser.add_argument(
+        "--encoder",
+        nargs="+",
+        default=[],
+        metavar="RUN|FOLDER|none|handmade",
+        help="tune heads on these encoders as further rows",
+    )
+    parser.add_argument(
+        "--tune-set",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings of that tuning, as finetune/run.py --set",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FILE.KEY=VALUE",
+        help="change a key of a file of finetune/paper/: conv1d.epochs=5, joint.members=2",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what is in --out; further rows may be named",
+    )
     return parser
 
 
@@ -177,26 +264,54 @@ class _Table:
         ]
 
 
-def _encoder(name: str, row: Row, encoder: str, args: argparse.Namespace, has: Sequence[str], out: Path) -> dict[str, Any]:
-    """The row of one of the user's encoders: its heads are tuned as `finetune/run.py` does it, with as many seeds."""
+def _encoder(
+    name: str, row: Row, encoder: str, args: argparse.Namespace, has: Sequence[str], out: Path
+) -> dict[str, Any]:
+    """The row of one of the user's encoders: its heads are tuned as `finetune/run.py` does it, with
+    as many seeds."""
     folder = RowFolder(out, f"{name}-{Path(encoder).name}")
     if result := folder.result:
         if result["encoder"] != encoder:
-            raise BadInput(f"{folder.path} holds the encoder {result['encoder']}, not {encoder}: choose another --out")
+            raise BadInput(
+                f"{folder.path} holds the encoder {result['encoder']}, not {encoder}: choose "
+                "another --out"
+            )
         return result
     found = {}
     for task in (task for task in row.tasks if task in has):
         place = folder.path / task
         if not (place / "result.json").is_file():
-            words = ["--encoder", encoder, "--task", task, "--data", args.data, "--scale", args.scale, "--out", str(place.absolute())]
-            words += ["--seeds", str(args.seeds), *(["--resume"] if (place / "run.json").is_file() else [])]
-            finetune.run.main([*words, *(word for pair in args.tune_set for word in ("--set", pair))])
+            words = [
+                "--encoder",
+                encoder,
+                "--task",
+                task,
+                "--data",
+                args.data,
+                "--scale",
+                args.scale,
+                "--out",
+                str(place.absolute()),
+            ]
+            words += [
+                "--seeds",
+                str(args.seeds),
+                *(["--resume"] if (place / "run.json").is_file() else []),
+            ]
+            finetune.run.main(
+                [*words, *(word for pair in args.tune_set for word in ("--set", pair))]
+            )
         found[task] = json.loads((place / "result.json").read_text(encoding="utf-8"))
-    return folder.leave({"title": f"{row.title}: {Path(encoder).name}", "tasks": found, "encoder": encoder})
+    return folder.leave(
+        {"title": f"{row.title}: {Path(encoder).name}", "tasks": found, "encoder": encoder}
+    )
 
 
 def _listed(rows: Mapping[str, Row]) -> str:
-    lines = [f"{name:34} {row.title}" + (f"  [starts from {row.start}]" if row.start else "") for name, row in rows.items()]
+    lines = [
+        f"{name:34} {row.title}" + (f"  [starts from {row.start}]" if row.start else "")
+        for name, row in rows.items()
+    ]
     return "\n".join(lines)
 
 

@@ -1,11 +1,17 @@
-"""Tunes classifiers on an encoder with the labels of a task, with Ray Tune, and scores them on test videos.
+"""Tunes classifiers on an encoder with the labels of a task, with Ray Tune, and scores them on test
+videos.
 
-    python finetune/run.py --encoder runs/mine --task classic_classification              simulated mice, this machine
-    python finetune/run.py --encoder runs/mine --task S1 --data STORE --videos 3          three labelled videos
-    python finetune/run.py --encoder none --task S1 --data STORE --videos 3               the control: random weights
-    python finetune/run.py --encoder handmade --task S1 --data STORE --videos 3           the control: hand-made features
-    python finetune/run.py --encoder runs/mine --task S1 --data STORE --set frozen=false  train the encoder along
-    ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run --task S1 --data /absolute/STORE
+    python finetune/run.py --encoder runs/mine --task classic_classification              simulated
+    mice, this machine
+    python finetune/run.py --encoder runs/mine --task S1 --data STORE --videos 3          three
+    labelled videos
+    python finetune/run.py --encoder none --task S1 --data STORE --videos 3               the
+    control: random weights
+    python finetune/run.py --encoder handmade --task S1 --data STORE --videos 3           the
+    control: hand-made features
+    python finetune/run.py --encoder runs/mine --task S1 --data STORE --set frozen=false  train the
+    encoder along ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run
+    --task S1 --data /absolute/STORE
 
 Leaves in --out: result.json, scores.txt, predictions/, model/, confusion.png, ethogram.png.
 """
@@ -36,19 +42,40 @@ log = logging.getLogger(__name__)
 
 def main(words: list[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--encoder", required=True, metavar="RUN|FOLDER|none|handmade", help="pretraining run or encoder folder; none: random weights"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--task", required=True, help="classic_classification, annotation_style_transfer, new_behaviors, or any label set of the store"
+        "--encoder",
+        required=True,
+        metavar="RUN|FOLDER|none|handmade",
+        help="pretraining run or encoder folder; none: random weights",
     )
-    parser.add_argument("--data", help="pose store, a folder or s3://…; left out: a small simulated arena")
+    parser.add_argument(
+        "--task",
+        required=True,
+        help=(
+            "classic_classification, annotation_style_transfer, new_behaviors, or any label "
+            "set of the store"
+        ),
+    )
+    parser.add_argument(
+        "--data", help="pose store, a folder or s3://…; left out: a small simulated arena"
+    )
     parser.add_argument("--test-data", metavar="STORE", help="score on this store's videos instead")
-    parser.add_argument("--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)")
+    parser.add_argument(
+        "--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)"
+    )
     parser.add_argument("--out", help="folder of this run; left out: runs/finetune-…")
-    parser.add_argument("--videos", type=int, metavar="N", help="label budget: N labelled videos, drawn with the seed")
-    parser.add_argument("--trials", type=int, metavar="N", help="trials of the search; 1: a plain fine-tuning")
+    parser.add_argument(
+        "--videos",
+        type=int,
+        metavar="N",
+        help="label budget: N labelled videos, drawn with the seed",
+    )
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="trials of the search; 1: a plain fine-tuning"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds scored on test")
     parser.add_argument(
         "--set",
@@ -61,45 +88,79 @@ def main(words: list[str] | None = None) -> None:
     args = parser.parse_args(words)
 
     for_tuning, for_scale = parse_overrides(args.set, Tuning, Scale)
-    for_tuning |= {key: value for key in ("trials", "seeds") if (value := getattr(args, key)) is not None}
-    tuning, scale = read(Tuning, task_file(args.task), TASKS, for_tuning), read(Scale, args.scale, SCALES, for_scale)
+    for_tuning |= {
+        key: value for key in ("trials", "seeds") if (value := getattr(args, key)) is not None
+    }
+    tuning, scale = (
+        read(Tuning, task_file(args.task), TASKS, for_tuning),
+        read(Scale, args.scale, SCALES, for_scale),
+    )
     if args.encoder == HANDMADE and not tuning.frozen:
         raise BadInput("--encoder handmade has no weights to train: leave frozen=true")
     store = Store(paths.open_address(args.data) if args.data else paths.default_store())
     test_store = Store(paths.open_address(args.test_data)) if args.test_data else store
     found = problems(store, args.task)
-    tried = (tuning, *(tuning.with_choice(choice) for choice in (examples(tuning.search) if tuning.trials > 1 else ())))
-    shared = all(one.head.get("annotator") == "embedding" for one in tried)  # such a head can label for an annotator it never saw
+    tried = (
+        tuning,
+        *(
+            tuning.with_choice(choice)
+            for choice in (examples(tuning.search) if tuning.trials > 1 else ())
+        ),
+    )
+    shared = all(
+        one.head.get("annotator") == "embedding" for one in tried
+    )  # such a head can label for an annotator it never saw
     if test_store is not store:
-        found = with_test_of(found, problems(test_store, args.task), store, test_store, unknown_annotators=shared)
+        found = with_test_of(
+            found, problems(test_store, args.task), store, test_store, unknown_annotators=shared
+        )
     found, notes = with_some_test(found, fps=store.schema.fps)
     notes += refuse_unfit(found, videos=args.videos, unknown_annotators=shared)
     for sentence in notes:
         log.warning("%s", sentence)
     given = args.encoder if args.encoder in (RANDOM, HANDMADE) else paths.open_address(args.encoder)
-    embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=tuning.first_seed, beside=tuning.beside)
+    embedder, about = open_encoder(
+        given, store, recipe=tuning.recipe, seed=tuning.first_seed, beside=tuning.beside
+    )
     for one in tried:  # one that cannot be is refused here
         head_for(found, one, embedder.dim)
     out = paths.run_folder(args.out, kind=f"finetune-{args.task}")
 
-    settings = {"task": args.task, "encoder": about, "tuning": plain(tuning), "videos": args.videos, "fingerprint": store.fingerprint}
+    settings = {
+        "task": args.task,
+        "encoder": about,
+        "tuning": plain(tuning),
+        "videos": args.videos,
+        "fingerprint": store.fingerprint,
+    }
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
         begun(out, settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
-        tracking.start(f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume) as run,
+        tracking.start(
+            f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume
+        ) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         question = TuningJob(
-            task=args.task, problems=found, store=store, test_store=test_store, embedder=embedder, encoder=about, videos=args.videos,
+            task=args.task,
+            problems=found,
+            store=store,
+            test_store=test_store,
+            embedder=embedder,
+            encoder=about,
+            videos=args.videos,
             notes=notes,
-        )  # fmt: skip
+        )
         result = tune(question, tuning, scale, out=out, run=run)
-    print(f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
-          f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
-          f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP {result['map']:.3f} ± {result['map_std']:.3f} "
-          f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command()}")  # fmt: skip
+    print(
+        f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
+        f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
+        f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP "
+        f"{result['map']:.3f} ± {result['map_std']:.3f} "
+        f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command()}"
+    )
 
 
 if __name__ == "__main__":

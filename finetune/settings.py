@@ -19,16 +19,20 @@ class Tuning:
     """How heads are fitted, searched and scored."""
 
     head: Mapping[str, Any] = field(default_factory=lambda: {"name": "temporal"})
-    """``name`` (a file in finetune/heads/) and its settings. ``annotator: embedding``, with any of them: annotators share one
-    output and are told apart by what is learned of each; ``apart``, the default: an output for each."""
+    """``name`` (a file in finetune/heads/) and its settings. ``annotator: embedding``, with any of
+    them: annotators share one output and are told apart by what is learned of each; ``apart``, the
+        default: an output for each."""
     start: str | None = None
-    """Folder that finetune/meta_learn.py left: the head begins as what it learned on other behaviours."""
+    """Folder that finetune/meta_learn.py left: the head begins as what it learned on other
+    behaviours."""
     beside: Sequence[str] = ()
-    """Features from elsewhere (`prepare.py check` lists those of the store) that the head sees beside the embedding."""
+    """Features from elsewhere (`prepare.py check` lists those of the store) that the head sees
+    beside the embedding."""
     frozen: bool = True
     """Whether the encoder stays as it is (its embeddings are then computed once a search)."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    """adamw: under a cosine with warm-up; sgd: plain gradient descent at a constant rate, which is what a ``start`` was learned for."""
+    """adamw: under a cosine with warm-up; sgd: plain gradient descent at a constant rate, which is
+    what a ``start`` was learned for."""
     lr: float = 0.003
     """Peak learning rate of the head."""
     encoder_lr_share: float = 0.1
@@ -43,52 +47,87 @@ class Tuning:
     class_weight: float = 0.5
     """Power of the inverse class frequency that weighs the loss: 0 = none, 1 = balanced."""
     class_weights: Mapping[str, float] = field(default_factory=dict)
-    """Class to its weight in the loss, instead of ``class_weight``; a class that is not named has the weight 1."""
+    """Class to its weight in the loss, instead of ``class_weight``; a class that is not named has
+    the weight 1."""
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     focal_gamma: float = 2.0
     """How much less the focal loss makes of easy frames."""
     logit_adjustment: float = 0.0
-    """Times the log share of a class, added to its logits while fitting: 1 = decisions as if all classes were equally frequent."""
+    """Times the log share of a class, added to its logits while fitting: 1 = decisions as if all
+    classes were equally frequent."""
     balanced_sampling: float = 0.0
-    """0: windows are drawn around frames, 1: around classes, so that each is as often at the heart of a window as any other."""
+    """0: windows are drawn around frames, 1: around classes, so that each is as often at the heart
+    of a window as any other."""
     label_smoothing: float = 0.0
     soft_boundaries: int = 0
-    """Frames to either side of a transition within which labels go over from one class to the next."""
+    """Frames to either side of a transition within which labels go over from one class to the
+    next."""
     permute_labels: bool = False
-    """The control: labels of every training video are rolled in time, so that bouts stay and their meaning goes."""
+    """The control: labels of every training video are rolled in time, so that bouts stay and their
+    meaning goes."""
     validation: float = 0.25
     """Share of the labelled training videos that the search is scored on."""
     evaluations: int = 6
-    """Validation scores taken while a trial is fitted; each is a place where a bad trial is stopped."""
+    """Validation scores taken while a trial is fitted; each is a place where a bad trial is
+    stopped."""
     after: int = 3
-    """Parts that the training videos are dealt to, so that temperature, thresholds and smoothing are learned on predictions for
-    videos that the network was not fitted on: as many fits more a seed. 1: once, with the share ``validation`` held out; 0: nothing
-    is done after the network. Scores of the protocol are those of the network alone in any case."""
+    """Parts that the training videos are dealt to, so that temperature, thresholds and smoothing
+    are learned on predictions for videos that the network was not fitted on: as many fits more a
+    seed. 1: once, with the share ``validation`` held out; 0: nothing is done after the network.
+    Scores of the protocol are those of the network alone in any case."""
     trials: int = 8
     search: Mapping[str, Any] = field(default_factory=dict)
-    """Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold spaces again, which are searched
-    where it is taken: ``head: [{name: linear}, {name: temporal, width: [32, 64]}]``."""
+    """Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold
+    spaces again, which are searched where it is taken:
+    ``head: [{name: linear}, {name: temporal, width: [32, 64]}]``."""
     searcher: Literal["random", "optuna"] = "random"
-    """Who chooses within the search space: chance, or Optuna, which learns from the trials before. ASHA stops bad trials of both."""
+    """Who chooses within the search space: chance, or Optuna, which learns from the trials before.
+    ASHA stops bad trials of both."""
     seeds: int = 3
     first_seed: int = 42
     recipe: str = "contrastive"
     """Whose network ``--encoder none`` starts from random weights."""
 
     def __post_init__(self) -> None:
-        least = {"steps": 1, "batch": 1, "window": 2, "trials": 1, "seeds": 1, "evaluations": 1, "after": 0}
+        least = {
+            "steps": 1,
+            "batch": 1,
+            "window": 2,
+            "trials": 1,
+            "seeds": 1,
+            "evaluations": 1,
+            "after": 0,
+        }
         problems = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}" for name, low in least.items() if getattr(self, name) < low
+            f"{name} is {getattr(self, name)}; it must be at least {low}"
+            for name, low in least.items()
+            if getattr(self, name) < low
         ]
-        problems += [f"{name} must be above 0" for name in ("lr", "encoder_lr_share") if not getattr(self, name) > 0]
+        problems += [
+            f"{name} must be above 0"
+            for name in ("lr", "encoder_lr_share")
+            if not getattr(self, name) > 0
+        ]
         if not 0 < self.validation < 1:
             problems.append(f"validation is {self.validation}; it must lie between 0 and 1")
-        not_negative = ("focal_gamma", "logit_adjustment", "soft_boundaries", "class_weight", "weight_decay")
-        problems += [f"{name} is {getattr(self, name)}; it must not be negative" for name in not_negative if getattr(self, name) < 0]
+        not_negative = (
+            "focal_gamma",
+            "logit_adjustment",
+            "soft_boundaries",
+            "class_weight",
+            "weight_decay",
+        )
+        problems += [
+            f"{name} is {getattr(self, name)}; it must not be negative"
+            for name in not_negative
+            if getattr(self, name) < 0
+        ]
         if not 0 <= self.balanced_sampling <= 1:
             problems.append(f"balanced_sampling is {self.balanced_sampling}; it must lie in 0…1")
         problems += [
-            f"class_weights: that of {name} is {value}; it must not be negative" for name, value in self.class_weights.items() if value < 0
+            f"class_weights: that of {name} is {value}; it must not be negative"
+            for name, value in self.class_weights.items()
+            if value < 0
         ]
         if not 0 <= self.label_smoothing < 1:
             problems.append(f"label_smoothing is {self.label_smoothing}; it must lie in 0…1")
@@ -124,13 +163,30 @@ class Tuning:
 
 def _check_space(space: Any) -> list[str]:
     if isinstance(space, list) and space:
-        spaces = [(key, held) for choice in space if isinstance(choice, Mapping) for key, held in choice.items()]
-        return [f"{key}: {told}" for key, held in spaces if isinstance(held, list | Mapping) for told in _check_space(held)]
+        spaces = [
+            (key, held)
+            for choice in space
+            if isinstance(choice, Mapping)
+            for key, held in choice.items()
+        ]
+        return [
+            f"{key}: {told}"
+            for key, held in spaces
+            if isinstance(held, list | Mapping)
+            for told in _check_space(held)
+        ]
     if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= {"low", "high", "log"}:
         low, high = space["low"], space["high"]
-        if all(isinstance(v, int | float) for v in (low, high)) and low < high and (low > 0 or not space.get("log")):
+        if (
+            all(isinstance(v, int | float) for v in (low, high))
+            and low < high
+            and (low > 0 or not space.get("log"))
+        ):
             return []
-    return [f"{space!r}; allowed: a list of choices, or low and high (and log: true, for numbers above 0)"]
+    return [
+        f"{space!r}; allowed: a list of choices, or low and high (and log: true, for numbers above "
+        "0)"
+    ]
 
 
 def task_file(task: str) -> str:

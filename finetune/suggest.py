@@ -1,15 +1,22 @@
-"""Says what to label next: the stretches of unlabelled video that a model is least sure of, unlike each other and what is labelled.
+"""Says what to label next: the stretches of unlabelled video that a model is least sure of, unlike
+each other and what is labelled.
 
-    python finetune/suggest.py --model runs/task1 --data STORE --number 50             the store's frames without labels of the model's task
-    python finetune/suggest.py --model runs/task1 --poses new/*.csv --fps 30           recordings that nobody labelled
-    python finetune/suggest.py --model runs/task1 --data STORE --simulate              would it have paid on the labels that exist?
+    python finetune/suggest.py --model runs/task1 --data STORE --number 50             the store's
+    frames without labels of the model's task
+    python finetune/suggest.py --model runs/task1 --poses new/*.csv --fps 30           recordings
+    that nobody labelled
+    python finetune/suggest.py --model runs/task1 --data STORE --simulate              would it have
+    paid on the labels that exist?
 
-Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and beside it the same as BORIS tabular events
-(…_boris.csv, an observation a video), to be opened and corrected there. Uncertain: the margin between the two likeliest behaviours is
-small. Unlike: far from what is labelled or listed already in the encoder's embedding (finetune/active_learning/acquisition.py has the papers).
+Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and beside it
+the same as BORIS tabular events (…_boris.csv, an observation a video), to be opened and corrected
+there. Uncertain: the margin between the two likeliest behaviours is small. Unlike: far from what is
+labelled or listed already in the encoder's embedding (finetune/active_learning/acquisition.py has
+the papers).
 
---simulate begins with one labelled training video and labels --number stretches a round, suggested ones and, beside them, random ones
-of the same number and lengths; scores are on training videos held out. Leaves a table (CSV) and a picture of the two curves.
+--simulate begins with one labelled training video and labels --number stretches a round, suggested
+ones and, beside them, random ones of the same number and lengths; scores are on training videos
+held out. Leaves a table (CSV) and a picture of the two curves.
 """
 
 from __future__ import annotations
@@ -47,28 +54,75 @@ log = logging.getLogger(__name__)
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, metavar="RUN", help="--out folder of a finished finetune/run.py")
-    parser.add_argument("--data", metavar="STORE", help="pose store; frames that carry labels of the model's task are not suggested")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", required=True, metavar="RUN", help="--out folder of a finished finetune/run.py"
+    )
+    parser.add_argument(
+        "--data",
+        metavar="STORE",
+        help="pose store; frames that carry labels of the model's task are not suggested",
+    )
     add_options(parser, required=False)
-    parser.add_argument("--labels-of", metavar="NAME", help="the problem to ask about, of a model that has several")
-    parser.add_argument("--number", type=int, default=50, help="stretches to suggest; with --simulate: a round (%(default)s)")
-    parser.add_argument("--shortest", type=float, default=2.0, metavar="S", help="seconds below which bouts are put together (%(default)s)")
-    parser.add_argument("--longest", type=float, default=10.0, metavar="S", help="seconds above which bouts are parted (%(default)s)")
-    parser.add_argument("--out", metavar="FILE", help="list to write, .csv; left out: runs/suggest-….csv")
+    parser.add_argument(
+        "--labels-of", metavar="NAME", help="the problem to ask about, of a model that has several"
+    )
+    parser.add_argument(
+        "--number",
+        type=int,
+        default=50,
+        help="stretches to suggest; with --simulate: a round (%(default)s)",
+    )
+    parser.add_argument(
+        "--shortest",
+        type=float,
+        default=2.0,
+        metavar="S",
+        help="seconds below which bouts are put together (%(default)s)",
+    )
+    parser.add_argument(
+        "--longest",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="seconds above which bouts are parted (%(default)s)",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", help="list to write, .csv; left out: runs/suggest-….csv"
+    )
     parser.add_argument("--seed", type=int, help="the network of this seed; left out: the first")
-    parser.add_argument("--ensemble", action="store_true", help="mean of the probabilities of all seeds")
-    parser.add_argument("--simulate", action="store_true", help="active learning against random choice, on labels that exist")
+    parser.add_argument(
+        "--ensemble", action="store_true", help="mean of the probabilities of all seeds"
+    )
+    parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="active learning against random choice, on labels that exist",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of --simulate (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="of --simulate (%(default)s)")
     args = parser.parse_args(words)
     _refuse(args)
-    model = open_model(str(paths.base() / args.model), seed=args.seed, ensemble=args.ensemble, labels_of=args.labels_of)
+    model = open_model(
+        str(paths.base() / args.model),
+        seed=args.seed,
+        ensemble=args.ensemble,
+        labels_of=args.labels_of,
+    )
     if len(model.asked) > 1:
-        raise BadInput(f"{args.model} has several problems; choose one with --labels-of: {', '.join(p.name for p in model.asked)}")
+        raise BadInput(
+            f"{args.model} has several problems; choose one with --labels-of: "
+            f"{', '.join(p.name for p in model.asked)}"
+        )
     out = paths.run_folder(args.out or None, kind="simulate" if args.simulate else "suggest")
     out = out if out.suffix == ".csv" else out.with_name(f"{out.name}.csv")
-    beside = out.with_name(f"{out.stem}.png") if args.simulate else out.with_name(f"{out.stem}_boris.csv")
+    beside = (
+        out.with_name(f"{out.stem}.png")
+        if args.simulate
+        else out.with_name(f"{out.stem}_boris.csv")
+    )
     for path in (out, beside):
         if path.exists():
             raise BadInput(f"{path} is there already: choose another --out")
@@ -77,9 +131,16 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _refuse(args: argparse.Namespace) -> None:
-    said = [f"--{name} is {value}; it must be at least 1" for name in ("number", "rounds", "seeds") if (value := getattr(args, name)) < 1]
+    said = [
+        f"--{name} is {value}; it must be at least 1"
+        for name in ("number", "rounds", "seeds")
+        if (value := getattr(args, name)) < 1
+    ]
     if not 0 < args.shortest <= args.longest:
-        said.append(f"--shortest is {args.shortest:g} and --longest {args.longest:g}; wanted seconds above 0, the second not the lesser")
+        said.append(
+            f"--shortest is {args.shortest:g} and --longest {args.longest:g}; wanted seconds above "
+            "0, the second not the lesser"
+        )
     if bool(args.data) == bool(args.poses):
         said.append("give --data STORE or --poses FILE…, one of them")
     if args.simulate and not args.data:
@@ -107,30 +168,55 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Pa
                 known = labels[one.name][np.minimum(place, length - 1)]
                 centres.append(labelled_embeddings(known, z_TD.numpy()))
             stretches += cut(
-                one.name, asked, said.labels, said.probabilities_TC, z_TD.numpy(), free_T=None if known is None else ~looked_at(known),
-                shortest=max(1, round(args.shortest * fps)), longest=max(1, round(args.longest * fps)),
-            )  # fmt: skip
+                one.name,
+                asked,
+                said.labels,
+                said.probabilities_TC,
+                z_TD.numpy(),
+                free_T=None if known is None else ~looked_at(known),
+                shortest=max(1, round(args.shortest * fps)),
+                longest=max(1, round(args.longest * fps)),
+            )
     if not stretches:
-        raise BadInput(f"every frame of {args.data} has labels of {asked.name!r}: there is nothing to suggest")
-    wanted = rank(stretches, number=args.number, labelled_ND=np.concatenate(centres) if centres else None)
+        raise BadInput(
+            f"every frame of {args.data} has labels of {asked.name!r}: there is nothing to suggest"
+        )
+    wanted = rank(
+        stretches, number=args.number, labelled_ND=np.concatenate(centres) if centres else None
+    )
     rows: list[dict[str, Any]] = []
     for place, stretch in enumerate(wanted, 1):
         rate, length = held[stretch.video][0].fps, held[stretch.video][1]
         start = min(round(stretch.start * rate / fps), length - 1)
         stop = max(start + 1, min(round(stretch.stop * rate / fps), length))
-        rows.append({"rank": place, "video": stretch.video, "first_frame": start, "last_frame": stop - 1, "start_s": f"{start / rate:.3f}",
-                     "stop_s": f"{stop / rate:.3f}", "guess": stretch.guess, "uncertainty": f"{stretch.uncertainty:.4f}",
-                     "why": stretch.why})  # fmt: skip
+        rows.append(
+            {
+                "rank": place,
+                "video": stretch.video,
+                "first_frame": start,
+                "last_frame": stop - 1,
+                "start_s": f"{start / rate:.3f}",
+                "stop_s": f"{stop / rate:.3f}",
+                "guess": stretch.guess,
+                "uncertainty": f"{stretch.uncertainty:.4f}",
+                "why": stretch.why,
+            }
+        )
     _write_rows(out, rows)
     events: dict[str, tuple[list[tuple[int, int, str]], int, float]] = {}
     for row in sorted(rows, key=lambda row: (row["video"], row["first_frame"])):
         one, length = held[row["video"]]
-        events.setdefault(one.name, ([], length, one.fps))[0].append((row["first_frame"], row["last_frame"] + 1, row["guess"]))
+        events.setdefault(one.name, ([], length, one.fps))[0].append(
+            (row["first_frame"], row["last_frame"] + 1, row["guess"])
+        )
     making = beside.with_name(f".{beside.name}.unfinished")
     write_boris_observations(making, events, comment="suggested: to be checked")
     making.replace(beside)
     minutes = sum(float(row["stop_s"]) - float(row["start_s"]) for row in rows) / 60
-    print(f"{len(rows)} of {len(stretches):,} stretches, {minutes:.1f} minutes to look at: {out}\nfor BORIS: {beside}")
+    print(
+        f"{len(rows)} of {len(stretches):,} stretches, {minutes:.1f} minutes to look at: "
+        f"{out}\nfor BORIS: {beside}"
+    )
 
 
 def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
@@ -143,8 +229,13 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: P
     arrays, end = [], 0
     with recordings(args, model.schema, model.external) as found:
         if store.schema.fps != model.schema.fps:
-            raise BadInput(f"{store.uri} has {store.schema.fps:g} frames/s, the model {model.schema.fps:g}: --simulate wants the same rate")
-        for one in tqdm([one for one in found if one.name in problem.train], desc="embedding", unit="video"):
+            raise BadInput(
+                f"{store.uri} has {store.schema.fps:g} frames/s, the model {model.schema.fps:g}: "
+                "--simulate wants the same rate"
+            )
+        for one in tqdm(
+            [one for one in found if one.name in problem.train], desc="embedding", unit="video"
+        ):
             z_TD = model.embed(one.frames()[0]).numpy()
             place[one.name] = (end, end := end + len(z_TD))
             arrays.append(z_TD)
@@ -152,11 +243,20 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: P
         raise BadInput(f"{store.uri} has no training video with labels of {asked.name!r}")
     fps = model.schema.fps
     shortest, longest = (max(1, round(seconds * fps)) for seconds in (args.shortest, args.longest))
-    with tqdm(total=fits_of(rounds=args.rounds, seeds=args.seeds), desc="fitting", unit="fit") as bar:
+    with tqdm(
+        total=fits_of(rounds=args.rounds, seeds=args.seeds), desc="fitting", unit="fit"
+    ) as bar:
         rows = simulate(
-            Frames(place=place, arrays={"z": np.concatenate(arrays)}), problem, tuning, rounds=args.rounds, number=args.number,
-            seeds=range(args.seeds), shortest=shortest, longest=longest, on_progress=bar.update,
-        )  # fmt: skip
+            Frames(place=place, arrays={"z": np.concatenate(arrays)}),
+            problem,
+            tuning,
+            rounds=args.rounds,
+            number=args.number,
+            seeds=range(args.seeds),
+            shortest=shortest,
+            longest=longest,
+            on_progress=bar.update,
+        )
     called = problem.task if problem.name == problem.task else f"{problem.task}, {problem.name}"
     title = f"{called}: what {args.number} stretches a round teach"
     beside.write_bytes(png(curve_figure(rows, title=title, fps=fps)))
@@ -173,10 +273,16 @@ def _labels(store: Store, asked: Problem) -> Labelled:
 
 
 def _problem(store: Store, asked: Problem) -> Problem:
-    found = [held for held in problems(store, asked.task) if (held.classes, held.annotator) == (asked.classes, asked.annotator)]
+    found = [
+        held
+        for held in problems(store, asked.task)
+        if (held.classes, held.annotator) == (asked.classes, asked.annotator)
+    ]
     if not found:
-        raise BadInput(f"{store.uri} has no labels under {asked.task!r} with the model's classes {', '.join(asked.classes)}"
-                       + (f" by {asked.annotator}" if asked.annotator else ""))  # fmt: skip
+        raise BadInput(
+            f"{store.uri} has no labels under {asked.task!r} with the model's classes "
+            f"{', '.join(asked.classes)}" + (f" by {asked.annotator}" if asked.annotator else "")
+        )
     return found[0]
 
 
@@ -184,13 +290,21 @@ def _tuning(run: str) -> Tuning:
     """The settings that the run chose."""
     path = paths.base() / run / "result.json"
     try:
-        settings: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"]["chosen"]
+        settings: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"][
+            "chosen"
+        ]
     except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"--simulate wants the whole folder of a finished finetune/run.py as --model: {path}: {error}") from error
+        raise BadInput(
+            f"--simulate wants the whole folder of a finished finetune/run.py as --model: {path}: "
+            f"{error}"
+        ) from error
     tuning = make(Tuning, dict(settings), about=str(path))
     if not tuning.frozen:
-        raise BadInput(f"the encoder of {run} was trained along with its labels, so it knows what is to be found out: "
-                       "--simulate wants a run with a frozen encoder")  # fmt: skip
+        raise BadInput(
+            f"the encoder of {run} was trained along with its labels, so it knows what is to be "
+            "found out: "
+            "--simulate wants a run with a frozen encoder"
+        )
     return tuning
 
 

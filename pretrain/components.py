@@ -1,12 +1,14 @@
-"""A name and settings to an object: the name is a file, the settings are its constructor's arguments."""
+"""A name and settings to an object: the name is a file, the settings are its constructor's
+arguments."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
+import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pretrain.errors import BadInput, refuse
@@ -15,7 +17,11 @@ from pretrain.errors import BadInput, refuse
 def names(package: str) -> list[str]:
     """Components of a folder, ``pretrain.encoders`` say: its files."""
     folder = importlib.import_module(package)
-    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.name.startswith("_"))
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(folder.__path__)
+        if not module.name.startswith("_")
+    )
 
 
 def find(package: str, name: object, base: type) -> type:
@@ -26,14 +32,21 @@ def find(package: str, name: object, base: type) -> type:
     """
     known = names(package)
     if name not in known:
-        raise BadInput(f"{package.rsplit('.', 1)[-1]}: there is no {name!r}; there are: {', '.join(known)}")
+        raise BadInput(
+            f"{package.rsplit('.', 1)[-1]}: there is no {name!r}; there are: {', '.join(known)}"
+        )
     module = importlib.import_module(f"{package}.{name}")
     found = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, base) and value.__module__ == module.__name__ and not inspect.isabstract(value)
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
     ]
-    assert len(found) == 1, f"{module.__name__} must define one {base.__name__}, it defines {len(found)}"
+    assert len(found) == 1, (
+        f"{module.__name__} must define one {base.__name__}, it defines {len(found)}"
+    )
     return found[0]
 
 
@@ -56,7 +69,8 @@ def build(package: str, spec: Mapping[str, Any], base: type, *given: Any) -> Any
         given: What every component of the folder takes first.
 
     Raises:
-        BadInput: If the name or a setting is unknown or a value has the wrong type; lists what is allowed.
+        BadInput: If the name or a setting is unknown or a value has the wrong type; lists what is
+            allowed.
     """
     kind = find(package, spec.get("name"), base)
     settings = {key: value for key, value in spec.items() if key != "name"}
@@ -79,22 +93,29 @@ def check_settings(kind: type, settings: Mapping[str, Any], *, about: str) -> No
             problems.append(f"unknown setting {key!r}; allowed: {allowed}")
         elif not fits(value, hints[key]):
             problems.append(f"{key} is {value!r}; it must be {type_name(hints[key])}")
-    problems += [f"{key} is required" for key, p in known.items() if p.default is p.empty and key not in settings]
+    problems += [
+        f"{key} is required"
+        for key, p in known.items()
+        if p.default is p.empty and key not in settings
+    ]
     refuse(problems, about=about)
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether a YAML value has the type a signature asks for; a whole number passes as a float, a text never as a number."""
+    """Whether a YAML value has the type a signature asks for; a whole number passes as a float, a
+    text never as a number."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return True
     if origin is typing.Literal:
         return value in inside
-    if origin in (typing.Union, getattr(__import__("types"), "UnionType", None)):
+    if origin in (typing.Union, types.UnionType):
         return any(fits(value, one) for one in inside)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and all(fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items())
-    if origin is tuple or (isinstance(origin, type) and issubclass(origin, typing.get_origin(typing.Sequence[int]))):  # type: ignore[arg-type]
+        return isinstance(value, Mapping) and all(
+            fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items()
+        )
+    if isinstance(origin, type) and issubclass(origin, Sequence | tuple):
         return isinstance(value, list | tuple) and all(fits(v, inside[0]) for v in value)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -107,5 +128,10 @@ def fits(value: object, hint: Any) -> bool:
 
 def type_name(hint: Any) -> str:
     """A type as a person would say it."""
-    said = {int: "a whole number", float: "a number (write 0.001 or 1.0e-3: YAML reads 1e-3 as text)", str: "text", bool: "true or false"}
+    said = {
+        int: "a whole number",
+        float: "a number (write 0.001 or 1.0e-3: YAML reads 1e-3 as text)",
+        str: "text",
+        bool: "true or false",
+    }
     return said.get(hint) or str(hint).replace("typing.", "").replace("collections.abc.", "")

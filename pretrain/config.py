@@ -1,4 +1,5 @@
-"""Recipe and scale: what is learned, and where. They own different keys, so neither overrides the other."""
+"""Recipe and scale: what is learned, and where. They own different keys, so neither overrides the
+other."""
 
 from __future__ import annotations
 
@@ -39,8 +40,16 @@ class Optimiser:
     def __post_init__(self) -> None:
         refuse(
             ([f"lr is {self.lr}; it must be above 0"] if not self.lr > 0 else [])
-            + ([f"warmup is {self.warmup}; it must lie in 0…1"] if not 0 <= self.warmup <= 1 else [])
-            + [f"{name} is negative" for name in ("weight_decay", "clip") if getattr(self, name) < 0],
+            + (
+                [f"warmup is {self.warmup}; it must lie in 0…1"]
+                if not 0 <= self.warmup <= 1
+                else []
+            )
+            + [
+                f"{name} is negative"
+                for name in ("weight_decay", "clip")
+                if getattr(self, name) < 0
+            ],
             about="optimiser",
         )
 
@@ -72,15 +81,22 @@ class Recipe:
     """Passes over every frame of the store."""
     seed: int = 0
     precision: Precision = "auto"
-    """bf16: matrix products in bfloat16; weights, features and losses in float32. auto: bf16 where the processor multiplies it faster."""
+    """bf16: matrix products in bfloat16; weights, features and losses in float32. auto: bf16 where
+    the processor multiplies it faster."""
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name} is {value}; it must be at least 1" for name, value in (("batch", self.batch), ("epochs", self.epochs)) if value < 1
+            f"{name} is {value}; it must be at least 1"
+            for name, value in (("batch", self.batch), ("epochs", self.epochs))
+            if value < 1
         ]
         if not 2 <= self.window <= 1024:
             problems.append(f"window is {self.window} frames; it must lie in 2…1024")
-        problems += [f"{name} needs a `name`" for name in ("encoder", "objective") if not isinstance(getattr(self, name).get("name"), str)]
+        problems += [
+            f"{name} needs a `name`"
+            for name in ("encoder", "objective")
+            if not isinstance(getattr(self, name).get("name"), str)
+        ]
         refuse(problems, about="the recipe")
 
 
@@ -89,7 +105,8 @@ class Scale:
     """Where it runs, and nothing else."""
 
     address: str | None = None
-    """Ray head to join. null: the cluster a submitted job runs on, else a Ray of our own on this machine."""
+    """Ray head to join. null: the cluster a submitted job runs on, else a Ray of our own on this
+    machine."""
     cpus: int | None = None
     """CPUs a Ray of our own may use; null: all there are."""
     workers: int = 1
@@ -103,22 +120,36 @@ class Scale:
     concurrent_trials: int = 2
     """Tuning trials at a time."""
     resident_gb: float = 4.0
-    """Memory (GB, of the device) in which a worker may keep its share of the frames after the first pass; above it they stream."""
+    """Memory (GB, of the device) in which a worker may keep its share of the frames after the first
+    pass; above it they stream."""
     retries: int = 1
     """Times a failed run goes on from its last checkpoint by itself."""
     checkpoint_steps: int = 0
     """Steps between checkpoints; 0: at the end of every epoch."""
     storage: str | None = None
-    """Where checkpoints go (a folder every machine sees, or s3://…); null: into the run's own folder."""
+    """Where checkpoints go (a folder every machine sees, or s3://…); null: into the run's own
+    folder."""
     tracking: str | None = None
     """MLflow server (http://…) or store (sqlite:///…); null: a sqlite store beside the runs."""
 
     def __post_init__(self) -> None:
-        least = {"workers": 1, "concurrent_trials": 1, "retries": 0, "checkpoint_steps": 0, "resident_gb": 0}
+        least = {
+            "workers": 1,
+            "concurrent_trials": 1,
+            "retries": 0,
+            "checkpoint_steps": 0,
+            "resident_gb": 0,
+        }
         problems = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}" for name, low in least.items() if getattr(self, name) < low
+            f"{name} is {getattr(self, name)}; it must be at least {low}"
+            for name, low in least.items()
+            if getattr(self, name) < low
         ]
-        problems += [f"{name} must be above 0" for name in ("cpus_per_worker", "gpus_per_trial") if getattr(self, name) <= 0]
+        problems += [
+            f"{name} must be above 0"
+            for name in ("cpus_per_worker", "gpus_per_trial")
+            if getattr(self, name) <= 0
+        ]
         if self.cpus is not None and self.cpus < 1:
             problems.append(f"cpus is {self.cpus}; it must be at least 1, or null")
         refuse(problems, about="the scale")
@@ -138,10 +169,16 @@ def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any])
     Raises:
         BadInput: If there is no such file, or a key is unknown, or a value has the wrong type.
     """
-    path = Path(source) if source.endswith((".yaml", ".yml")) or "/" in source else folder / f"{source}.yaml"
+    path = (
+        Path(source)
+        if source.endswith((".yaml", ".yml")) or "/" in source
+        else folder / f"{source}.yaml"
+    )
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise BadInput(f"there is no {kind.__name__.lower()} {source!r} (looked at {path}); there are: {known}")
+        raise BadInput(
+            f"there is no {kind.__name__.lower()} {source!r} (looked at {path}); there are: {known}"
+        )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -157,7 +194,8 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     """Plain values to a settings dataclass, nested ones included.
 
     Raises:
-        BadInput: If a key is unknown or missing, or a value has the wrong type: all problems at once.
+        BadInput: If a key is unknown or missing, or a value has the wrong type: all problems at
+            once.
     """
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
@@ -181,7 +219,9 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     problems += [
         f"{name} is required"
         for name, f in fields.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if name not in values
+        and f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
     ]
     refuse(problems, about=about)
     return kind(**made)
@@ -196,7 +236,8 @@ def parse_overrides(pairs: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
     """Sorts ``--set a.b=c`` among settings dataclasses by their first word.
 
     Returns:
-        One dictionary for each of ``kinds``, dotted key to value (read as YAML, so 3 is a number and null is None).
+        One dictionary for each of ``kinds``, dotted key to value (read as YAML, so 3 is a number
+        and null is None).
 
     Raises:
         BadInput: If a pair has no ``=`` or its first word is a key of none of them.
@@ -210,7 +251,10 @@ def parse_overrides(pairs: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
         if not equals:
             problems.append(f"--set {pair}: write it as key=value")
         elif not owner:
-            allowed = "; ".join(f"{kind.__name__.lower()}: {', '.join(sorted(keys))}" for kind, keys in zip(kinds, owned, strict=True))
+            allowed = "; ".join(
+                f"{kind.__name__.lower()}: {', '.join(sorted(keys))}"
+                for kind, keys in zip(kinds, owned, strict=True)
+            )
             problems.append(f"--set {pair}: unknown key {key.split('.')[0]!r}; allowed: {allowed}")
         else:
             try:
@@ -225,7 +269,9 @@ def _number(value: Any) -> Any:
     """On a command line 1e-3 can only mean a number, though YAML reads it as text."""
     if isinstance(value, str):
         try:
-            return float(value) if value.lower() not in ("nan", "inf", "-inf", "infinity") else value
+            return (
+                float(value) if value.lower() not in ("nan", "inf", "-inf", "infinity") else value
+            )
         except ValueError:
             return value
     return value

@@ -20,7 +20,8 @@ def rank() -> int:
 
 
 def gather(x: Tensor) -> Tensor:
-    """Joins the rows of all workers in order of rank; gradients find their way back to the worker that gave the row.
+    """Joins the rows of all workers in order of rank; gradients find their way back to the worker
+    that gave the row.
 
     Args:
         x: (N, …), the same shape on every worker.
@@ -50,8 +51,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Each worker's loss is a share of the whole, so the gradient of a row is the sum over the workers' shares.
-        # A copy: autograd may have handed the same tensor to somebody else, and all_reduce writes into it.
+        # Each worker's loss is a share of the whole, so the gradient of a row is the sum over the
+        # workers' shares. A copy: autograd may have handed the same tensor to somebody else, and
+        # all_reduce writes into it.
         grad = grads[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(grad)
         rows = len(grad) // count()
@@ -66,8 +68,9 @@ def mean_over_workers(total: Tensor, number: Tensor) -> Tensor:
         number: How many there were (scalar); the terms that were masked do not count.
 
     Returns:
-        A scalar whose mean over the workers is (sum of all totals) / (sum of all numbers); so is its gradient once the
-        workers' gradients are averaged, as DistributedDataParallel does. 0 where nobody had a term.
+        A scalar whose mean over the workers is (sum of all totals) / (sum of all numbers); so is
+        its gradient once the workers' gradients are averaged, as DistributedDataParallel does. 0
+        where nobody had a term.
     """
     number = number.detach().to(total.dtype)
     if count() > 1:

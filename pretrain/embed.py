@@ -1,13 +1,17 @@
-"""Embeds every frame of a store with a pretrained encoder: for other tools, or as features that heads and networks read beside poses.
+"""Embeds every frame of a store with a pretrained encoder: for other tools, or as features that
+heads and networks read beside poses.
 
-    python pretrain/embed.py --encoder runs/mine --data STORE --out embeddings                    one .npy a video, (frames, D)
-    python pretrain/embed.py --encoder runs/mine --data STORE --as mine                           into the store, as features `mine`
+    python pretrain/embed.py --encoder runs/mine --data STORE --out embeddings
+    one .npy a video, (frames, D)
+    python pretrain/embed.py --encoder runs/mine --data STORE --as mine
+    into the store, as features `mine`
     python pretrain/embed.py --encoder runs/treba --data STORE --as task_programming --components 32
 
-What is in the store is read by heads with `finetune/run.py --set 'beside=[mine]'`, and by the paper's networks where it is called
-task_programming (finetune/reproduce.py). --components keeps that many principal components of the embedding, fitted on frames from all
-over the store and brought to unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are unknown.
-Each frame is embedded once. No label is read.
+What is in the store is read by heads with `finetune/run.py --set 'beside=[mine]'`, and by the
+paper's networks where it is called task_programming (finetune/reproduce.py). --components keeps
+that many principal components of the embedding, fitted on frames from all over the store and
+brought to unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are
+unknown. Each frame is embedded once. No label is read.
 """
 
 from __future__ import annotations
@@ -44,7 +48,11 @@ def main(words: list[str] | None = None) -> None:
     args = _parser().parse_args(words)
     refuse(
         (["give --out FOLDER, or --as NAME, or both"] if not (args.out or args.name) else [])
-        + ([f"--components is {args.components}; it must be at least 1"] if args.components is not None and args.components < 1 else []),
+        + (
+            [f"--components is {args.components}; it must be at least 1"]
+            if args.components is not None and args.components < 1
+            else []
+        ),
         about="nothing to do",
     )
     store = Store(paths.open_address(args.data))
@@ -53,7 +61,8 @@ def main(words: list[str] | None = None) -> None:
     videos = [held for held in store.videos if fnmatch.fnmatchcase(held["name"], args.videos)]
     if not videos:
         raise BadInput(
-            f"--videos {args.videos}: no video of the store is called so; it has {', '.join(v['name'] for v in store.videos[:5])} …"
+            f"--videos {args.videos}: no video of the store is called so; it has "
+            f"{', '.join(v['name'] for v in store.videos[:5])} …"
         )
     if args.components and args.components > embedder.dim:
         raise BadInput(f"--components is {args.components}, the embedding has {embedder.dim}")
@@ -68,7 +77,12 @@ def main(words: list[str] | None = None) -> None:
     embedder = embedder.to(device).eval()
     components = _components(embedder, store, args.components, device) if args.components else None
     dim = args.components or embedder.dim
-    with tqdm(total=sum(held["frames"] for held in videos), desc="embedding", unit="frame", unit_scale=True) as bar:
+    with tqdm(
+        total=sum(held["frames"] for held in videos),
+        desc="embedding",
+        unit="frame",
+        unit_scale=True,
+    ) as bar:
 
         def values() -> Iterator[tuple[str, Float]]:
             for held in videos:
@@ -83,49 +97,88 @@ def main(words: list[str] | None = None) -> None:
         else:
             for _ in values():
                 pass
-    total = f"{sum(held['frames'] for held in videos):,} frames of {len(videos)} videos, {dim} numbers each"
+    total = (
+        f"{sum(held['frames'] for held in videos):,} frames of {len(videos)} videos, {dim} "
+        "numbers each"
+    )
     if out is not None:
         print(f"{out}: {total}")
     if args.name:
-        print(f"{store.uri}: features {args.name}: {total}; heads read them: finetune/run.py --set 'beside=[{args.name}]'")
+        print(
+            f"{store.uri}: features {args.name}: {total}; heads read them: finetune/run.py --set "
+            f"'beside=[{args.name}]'"
+        )
 
 
 def _components(embedder: Embedder, store: Store, number: int, device: str) -> Components:
     pose = sample(store, seed=0, features=tuple(embedder.external))
     pieces = []
     for b in range(len(pose.position_BTMKX)):
-        frames = _frames(pose.position_BTMKX[b], pose.confidence_BTMK[b], None if pose.extra_BTE is None else pose.extra_BTE[b])
-        seen_T = frames["position"].isfinite().flatten(1).any(1)  # where nothing was seen there is nothing to learn
+        frames = _frames(
+            pose.position_BTMKX[b],
+            pose.confidence_BTMK[b],
+            None if pose.extra_BTE is None else pose.extra_BTE[b],
+        )
+        seen_T = (
+            frames["position"].isfinite().flatten(1).any(1)
+        )  # where nothing was seen there is nothing to learn
         pieces.append(embed_video(embedder, frames, device=device).cpu()[seen_T])
     components = Components(embedder.dim, number)
     share = components.fit(torch.cat(pieces))
-    log.info("%d principal components hold %.1f %% of the variance of the embedding", number, 100 * share)
+    log.info(
+        "%d principal components hold %.1f %% of the variance of the embedding", number, 100 * share
+    )
     return components
 
 
-def _frames(position_TMKX: Tensor, confidence_TMK: Tensor, extra_TE: Tensor | None) -> dict[str, Tensor]:
+def _frames(
+    position_TMKX: Tensor, confidence_TMK: Tensor, extra_TE: Tensor | None
+) -> dict[str, Tensor]:
     held = {"position": position_TMKX, "confidence": confidence_TMK}
     return held if extra_TE is None else {**held, "extra": extra_TE}
 
 
-def _one(embedder: Embedder, components: Components | None, store: Store, name: str, device: str) -> Float:
+def _one(
+    embedder: Embedder, components: Components | None, store: Store, name: str, device: str
+) -> Float:
     """(T, D) of a video."""
     features = tuple(embedder.external)
     video = store.read_video(name, features=features)
-    extra = torch.from_numpy(np.concatenate([video.features[key] for key in features], 1)) if features else None
-    frames = _frames(torch.from_numpy(video.position_TMKX), torch.from_numpy(video.confidence_TMK.astype(np.float32)), extra)
+    extra = (
+        torch.from_numpy(np.concatenate([video.features[key] for key in features], 1))
+        if features
+        else None
+    )
+    frames = _frames(
+        torch.from_numpy(video.position_TMKX),
+        torch.from_numpy(video.confidence_TMK.astype(np.float32)),
+        extra,
+    )
     z_TD = embed_video(embedder, frames, device=device).cpu()
     return (z_TD if components is None else components(z_TD)).numpy()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", required=True, metavar="RUN|FOLDER", help="pretraining run or encoder folder")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--encoder", required=True, metavar="RUN|FOLDER", help="pretraining run or encoder folder"
+    )
     parser.add_argument("--data", required=True, help="pose store, a folder or s3://…")
     parser.add_argument("--out", metavar="FOLDER", help="write one .npy a video")
-    parser.add_argument("--as", dest="name", metavar="NAME", help="add them to the store as features of that name")
-    parser.add_argument("--components", type=int, metavar="N", help="keep N principal components; left out: the whole embedding")
-    parser.add_argument("--videos", default="*", metavar="PATTERN", help="only videos whose name fits (%(default)s)")
+    parser.add_argument(
+        "--as", dest="name", metavar="NAME", help="add them to the store as features of that name"
+    )
+    parser.add_argument(
+        "--components",
+        type=int,
+        metavar="N",
+        help="keep N principal components; left out: the whole embedding",
+    )
+    parser.add_argument(
+        "--videos", default="*", metavar="PATTERN", help="only videos whose name fits (%(default)s)"
+    )
     return parser
 
 

@@ -1,9 +1,11 @@
-"""Makes pose stores: from a tracker's files, from CalMS21, or of simulated mice; checks them, and exports them.
+"""Makes pose stores: from a tracker's files, from CalMS21, or of simulated mice; checks them, and
+exports them.
 
     python pretrain/prepare.py arena   --out STORE [--frames 60000] [--seed 0]
     python pretrain/prepare.py arena   --out FOLDER --as calms21-json --frames full
     python pretrain/prepare.py calms21 --source FOLDER [--download] --out STORE
-    python pretrain/prepare.py tracks  --poses FOLDER [--labels FOLDER] [--features NAME=FOLDER] --fps 30 --out STORE
+    python pretrain/prepare.py tracks  --poses FOLDER [--labels FOLDER] [--features NAME=FOLDER]
+    --fps 30 --out STORE
     python pretrain/prepare.py check   STORE [--json] [--picture FILE]
     python pretrain/prepare.py export  STORE --out FOLDER [--as npz|calms21-json]
 
@@ -44,25 +46,37 @@ OFFICIAL_BYTES = 800
 
 def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
-    plan = mice.official_recordings(seed=args.seed) if args.frames == "full" else mice.recordings(args.frames, args.seed)
+    plan = (
+        mice.official_recordings(seed=args.seed)
+        if args.frames == "full"
+        else mice.recordings(args.frames, args.seed)
+    )
     total = sum(recording.frames for recording in plan)
     if args.zipped and args.form != OFFICIAL:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}: a store is not zipped")
     with tqdm(total=total, desc="simulating mice", unit="frame", unit_scale=True) as bar:
         if args.form == "store":
-            mice.write_arena(paths.open_address(args.out), plan=plan, progress=lambda done, _: _advance(bar, done))
+            mice.write_arena(
+                paths.open_address(args.out),
+                plan=plan,
+                progress=lambda done, _: _advance(bar, done),
+            )
         else:
             from pretrain.readers.calms21.write import write_official
 
             folder = _local(args.out)
             _refuse_full_disk(folder, total * OFFICIAL_BYTES)
-            files = write_official(folder, mice.arena(plan), zipped=args.zipped, progress=_moving(bar))
+            files = write_official(
+                folder, mice.arena(plan), zipped=args.zipped, progress=_moving(bar)
+            )
             _note_origin(folder, mice.ORIGIN)
     if args.form == "store":
         _done(args.out)
     else:
-        print(f"{folder}: {total:,} frames in {len(files)} files; read them: "
-              f"python pretrain/prepare.py calms21 --source {shlex.quote(str(folder))} --out STORE")  # fmt: skip
+        print(
+            f"{folder}: {total:,} frames in {len(files)} files; read them: "
+            f"python pretrain/prepare.py calms21 --source {shlex.quote(str(folder))} --out STORE"
+        )
 
 
 def from_tracks(args: argparse.Namespace) -> None:
@@ -85,7 +99,9 @@ def calms21(args: argparse.Namespace) -> None:
     notes: list[str] = []
     labels = []
     with (
-        StoreWriter(paths.open_address(args.out), CALMS21, origin=_origin(Path(args.source))) as writer,
+        StoreWriter(
+            paths.open_address(args.out), CALMS21, origin=_origin(Path(args.source))
+        ) as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
         for video, noted in official.read(sources, progress=_moving(bar), notes=notes):
@@ -100,7 +116,11 @@ def calms21(args: argparse.Namespace) -> None:
 def _origin(folder: Path) -> str:
     """What a folder of official files holds: the release, unless it says otherwise."""
     said = folder.expanduser() / ORIGIN_FILE
-    return said.read_text(encoding="utf-8").strip() if said.is_file() else "CalMS21, doi 10.22002/D1.1991"
+    return (
+        said.read_text(encoding="utf-8").strip()
+        if said.is_file()
+        else "CalMS21, doi 10.22002/D1.1991"
+    )
 
 
 def _note_origin(folder: Path, origin: str) -> None:
@@ -116,7 +136,11 @@ def check(args: argparse.Namespace) -> None:
     if found["damage"]:
         raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(found["damage"]))
     if args.picture or not (args.json or "://" in store.uri):
-        _picture(found, Path(args.picture).expanduser() if args.picture else Path(store.uri) / "check.png", asked=bool(args.picture))
+        _picture(
+            found,
+            Path(args.picture).expanduser() if args.picture else Path(store.uri) / "check.png",
+            asked=bool(args.picture),
+        )
 
 
 def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
@@ -126,7 +150,9 @@ def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
         draw(found, file)
     except (OSError, ValueError) as error:
         if asked:
-            raise BadInput(f"--picture {file}: cannot be written ({error}); endings are .png, .pdf, .svg") from error
+            raise BadInput(
+                f"--picture {file}: cannot be written ({error}); endings are .png, .pdf, .svg"
+            ) from error
         log.warning("no picture: %s cannot be written (%s); pass --picture FILE", file, error)
         return
     log.info("picture: %s", file)
@@ -143,13 +169,23 @@ def export(args: argparse.Namespace) -> None:
             _note_origin(folder, store.origin)
         else:
             export_npz(store, folder, progress=_moving(bar))
-    words = ["calms21", "--source", str(folder)] if args.form == OFFICIAL else ["tracks", "--poses", str(folder / "tracks")]
+    words = (
+        ["calms21", "--source", str(folder)]
+        if args.form == OFFICIAL
+        else ["tracks", "--poses", str(folder / "tracks")]
+    )
     if args.form != OFFICIAL:
         words += ["--labels", str(folder / "labels")] if store.labels else []
-        words += [word for name in store.features for word in ("--features", f"{name}={folder / 'features' / name}")]
+        words += [
+            word
+            for name in store.features
+            for word in ("--features", f"{name}={folder / 'features' / name}")
+        ]
         words += ["--fps", f"{store.schema.fps:g}"]
-    print(f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
-          f"python pretrain/prepare.py {shlex.join(words)} --out STORE")  # fmt: skip
+    print(
+        f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
+        f"python pretrain/prepare.py {shlex.join(words)} --out STORE"
+    )
 
 
 def _advance(bar: tqdm[Any], to: float) -> None:
@@ -165,7 +201,9 @@ def _moving(bar: tqdm[Any]) -> Callable[[int], None]:
 
 def _local(out: str) -> Path:
     if "://" in out:
-        raise BadInput(f"--out {out}: these files go into a local folder; only stores go to an address")
+        raise BadInput(
+            f"--out {out}: these files go into a local folder; only stores go to an address"
+        )
     return Path(paths.open_address(out))
 
 
@@ -173,13 +211,17 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
     above = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(above).free
     if needed > free:
-        raise BadInput(f"--out {folder} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free there")
+        raise BadInput(
+            f"--out {folder} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free there"
+        )
 
 
 def _done(out: str) -> None:
     store = Store(paths.open_address(out))
-    print(f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
-          f"python pretrain/prepare.py check {shlex.quote(store.uri)}")  # fmt: skip
+    print(
+        f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
+        f"python pretrain/prepare.py check {shlex.quote(store.uri)}"
+    )
 
 
 def _frames(text: str) -> int | str:
@@ -191,44 +233,94 @@ _frames.__name__ = "number of frames, or full,"
 
 def main(words: Sequence[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="arena|calms21|tracks|check|export")
 
     def command(name: str, does: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=does, description=does, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        return commands.add_parser(
+            name,
+            help=does,
+            description=does,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
 
-    one = command("arena", "simulated pairs of mice in CalMS21's skeleton; scores on them are not CalMS21 scores")
-    one.add_argument("--out", required=True, metavar="STORE", help="store (or, with --as, folder) to make")
-    one.add_argument("--frames", type=_frames, default=60_000, metavar="N",
-                     help="frames in all; full: CalMS21's frame counts in Tasks 1-3, 6 million unlabelled")  # fmt: skip
+    one = command(
+        "arena",
+        "simulated pairs of mice in CalMS21's skeleton; scores on them are not CalMS21 scores",
+    )
+    one.add_argument(
+        "--out", required=True, metavar="STORE", help="store (or, with --as, folder) to make"
+    )
+    one.add_argument(
+        "--frames",
+        type=_frames,
+        default=60_000,
+        metavar="N",
+        help="frames in all; full: CalMS21's frame counts in Tasks 1-3, 6 million unlabelled",
+    )
     one.add_argument("--seed", type=int, default=0, help="other animals, other stories")
     one.add_argument(
-        "--as", dest="form", choices=("store", OFFICIAL), default="store", help=f"{OFFICIAL}: files as CalMS21's release has them"
+        "--as",
+        dest="form",
+        choices=("store", OFFICIAL),
+        default="store",
+        help=f"{OFFICIAL}: files as CalMS21's release has them",
     )
-    one.add_argument("--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders")
+    one.add_argument(
+        "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"
+    )
     one.set_defaults(run=arena)
 
     one = command("calms21", "the CalMS21 data set: Tasks 1-3 and the unlabelled videos")
-    one.add_argument("--source", required=True, metavar="FOLDER", help="folder of the official zips or of what they unpack to")
-    one.add_argument("--download", action="store_true", help="fetch what is missing into --source first (5.5 GB)")
+    one.add_argument(
+        "--source",
+        required=True,
+        metavar="FOLDER",
+        help="folder of the official zips or of what they unpack to",
+    )
+    one.add_argument(
+        "--download", action="store_true", help="fetch what is missing into --source first (5.5 GB)"
+    )
     one.add_argument("--out", required=True, metavar="STORE", help="store to make")
     one.set_defaults(run=calms21)
 
-    one = command("tracks", "recordings of DeepLabCut, SLEAP and others; labels of BORIS, Caltech and others; features of any tool")
+    one = command(
+        "tracks",
+        "recordings of DeepLabCut, SLEAP and others; labels of BORIS, Caltech and others; features "
+        "of any tool",
+    )
     add_options(one)
     one.set_defaults(run=from_tracks)
 
-    one = command("check", "what is in a store, how well tracked and labelled it is, and whether it is whole")
+    one = command(
+        "check", "what is in a store, how well tracked and labelled it is, and whether it is whole"
+    )
     one.add_argument("store", metavar="STORE", help="folder or address")
-    one.add_argument("--json", action="store_true", help="print one JSON object; no picture unless --picture asks for it")
-    one.add_argument("--picture", metavar="FILE", help="where the picture goes (default: STORE/check.png of a local store)")
+    one.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object; no picture unless --picture asks for it",
+    )
+    one.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="where the picture goes (default: STORE/check.png of a local store)",
+    )
     one.set_defaults(run=check)
 
-    one = command("export", "a store into npz files, which come back with `tracks`, or into CalMS21's JSON")
+    one = command(
+        "export", "a store into npz files, which come back with `tracks`, or into CalMS21's JSON"
+    )
     one.add_argument("store", metavar="STORE", help="folder or address")
     one.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
-    one.add_argument("--as", dest="form", choices=("npz", OFFICIAL), default="npz", help="kind of files")
-    one.add_argument("--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders")
+    one.add_argument(
+        "--as", dest="form", choices=("npz", OFFICIAL), default="npz", help="kind of files"
+    )
+    one.add_argument(
+        "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"
+    )
     one.set_defaults(run=export)
 
     args = parser.parse_args(words)

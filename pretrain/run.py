@@ -1,11 +1,12 @@
 """Learns an encoder from unlabelled tracks, with Ray Data and Ray Train.
 
-    python pretrain/run.py                                             simulated mice, this machine, a few minutes
+    python pretrain/run.py                                             simulated mice, this machine,
+    a few minutes
     python pretrain/run.py --data STORE --recipe contrastive --out runs/mine
     python pretrain/run.py --data STORE --scale single_node --set workers=4 --set gpu=true
     python pretrain/run.py --out runs/mine --data STORE --resume       go on after an interruption
-    python pretrain/run.py --data STORE --dry-run                      print the resolved run, start nothing
-    ray job submit --working-dir . -- python pretrain/run.py --data /absolute/STORE
+    python pretrain/run.py --data STORE --dry-run                      print the resolved run, start
+    nothing ray job submit --working-dir . -- python pretrain/run.py --data /absolute/STORE
 
 Leaves in --out: encoder/ (what finetune/run.py takes), checkpoints/, result.json.
 """
@@ -27,16 +28,34 @@ from pretrain.runs.mlflow_server import open_tracking
 
 def main(words: list[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="contrastive", help="what is learned: a name from pretrain/recipes/ or a file (%(default)s)")
-    parser.add_argument("--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)")
-    parser.add_argument("--data", help="pose store, a folder or s3://…; left out: a small simulated arena")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--recipe",
+        default="contrastive",
+        help="what is learned: a name from pretrain/recipes/ or a file (%(default)s)",
+    )
+    parser.add_argument(
+        "--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)"
+    )
+    parser.add_argument(
+        "--data", help="pose store, a folder or s3://…; left out: a small simulated arena"
+    )
     parser.add_argument("--out", help="folder of this run; left out: runs/pretrain-…")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe or the scale, optimiser.lr=0.002"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one key of the recipe or the scale, optimiser.lr=0.002",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved run and the batch arithmetic, start nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved run and the batch arithmetic, start nothing",
+    )
     args = parser.parse_args(words)
 
     # Ray and torch take two seconds to import, which --help need not wait for.
@@ -45,13 +64,24 @@ def main(words: list[str] | None = None) -> None:
     from pretrain.train.learner import new_learner
 
     for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
-    recipe, scale = read(Recipe, args.recipe, RECIPES, for_recipe), read(Scale, args.scale, SCALES, for_scale)
+    recipe, scale = (
+        read(Recipe, args.recipe, RECIPES, for_recipe),
+        read(Scale, args.scale, SCALES, for_scale),
+    )
     store = Store(paths.open_address(args.data) if args.data else paths.default_store())
     sums = arithmetic(recipe, scale, store)
-    learner = new_learner(recipe, store)  # what cannot be built or read is said before anything starts
+    learner = new_learner(
+        recipe, store
+    )  # what cannot be built or read is said before anything starts
     out = paths.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
     if args.dry_run:
-        resolved = {"recipe": plain(recipe), "scale": plain(scale), "data": store.uri, "out": str(out), "arithmetic": sums}
+        resolved = {
+            "recipe": plain(recipe),
+            "scale": plain(scale),
+            "data": store.uri,
+            "out": str(out),
+            "arithmetic": sums,
+        }
         print(json.dumps(resolved, indent=1))
         return
 
@@ -66,9 +96,14 @@ def main(words: list[str] | None = None) -> None:
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         result = pretrain(recipe, scale, learner, store=store, out=out, run=run)
-        run.log_metrics({key: result[key] for key in ("loss", "seconds", "frames_per_s")}, step=sums["steps"])
-    print(f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\nloss {result['loss']:.4f} after {result['frames']:,} frames in "
-          f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command()}")  # fmt: skip
+        run.log_metrics(
+            {key: result[key] for key in ("loss", "seconds", "frames_per_s")}, step=sums["steps"]
+        )
+    print(
+        f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\nloss "
+        f"{result['loss']:.4f} after {result['frames']:,} frames in "
+        f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command()}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What all tests share: a quiet and quick Ray, places of their own that go away afterwards, the real recordings."""
+"""What all tests share: a quiet and quick Ray, places of their own that go away afterwards, the
+real recordings."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ os.environ.pop("RAY_ADDRESS", None)
 
 @pytest.fixture(scope="session", autouse=True)
 def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The default store is made once a session, and Ray's session folders go when the session ends."""
+    """The default store is made once a session, and Ray's session folders go when the session
+    ends."""
     # Ray keeps sockets in there, whose paths may have 107 characters at most.
     ray_folder = tempfile.mkdtemp(prefix="eth-", dir="/tmp" if os.path.isdir("/tmp") else None)
     with pytest.MonkeyPatch.context() as patch:
@@ -49,11 +51,18 @@ def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def ray_here(own_places: None) -> Iterator[None]:
-    """One Ray of four CPUs for all tests that run in this process; commands called in-process run on it."""
+    """One Ray of four CPUs for all tests that run in this process; commands called in-process run
+    on it."""
     ray = pytest.importorskip("ray")
     if not ray.is_initialized():
-        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-                 object_store_memory=128 * 2**20)  # fmt: skip
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            object_store_memory=128 * 2**20,
+        )
     yield
     ray.shutdown()
 
@@ -61,7 +70,9 @@ def ray_here(own_places: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real recordings; tests that need it are skipped where it is absent."""
-    folder = Path(os.environ.get("ETHORAY_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    folder = Path(
+        os.environ.get("ETHORAY_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    )
     if not folder.is_dir():
         pytest.skip(f"the real recordings are not at {folder}; set ETHORAY_REAL_DATA")
     return folder

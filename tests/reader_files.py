@@ -1,4 +1,5 @@
-"""Writes one small world, whose truth is known, in every format that the readers take. Layouts as the tools write them."""
+"""Writes one small world, whose truth is known, in every format that the readers take. Layouts as
+the tools write them."""
 
 from __future__ import annotations
 
@@ -27,13 +28,17 @@ def world(frames: int = 7, animals: int = 2, keypoints: int = 3) -> World:
     k = np.arange(keypoints)[None, None, :, None]
     x = np.arange(2)[None, None, None, :]
     position = (10.0 + 3 * t + 100 * m + 20 * k + 7 * x).astype(np.float64)
-    confidence = np.broadcast_to(0.5 + 0.0625 * k[..., 0] + 0.125 * m[..., 0], position.shape[:3]).copy()
+    confidence = np.broadcast_to(
+        0.5 + 0.0625 * k[..., 0] + 0.125 * m[..., 0], position.shape[:3]
+    ).copy()
     for at in ((1, 0, 1), (frames - 1, animals - 1, 0)):
         position[at], confidence[at] = np.nan, 0
     return World(position, confidence)
 
 
-def deeplabcut_rows(w: World, *, animals: tuple[str, ...] = ANIMALS, likelihood: bool = True) -> list[list[str]]:
+def deeplabcut_rows(
+    w: World, *, animals: tuple[str, ...] = ANIMALS, likelihood: bool = True
+) -> list[list[str]]:
     coords = ("x", "y", "likelihood") if likelihood else ("x", "y")
     columns = [(a, k, c) for a in animals for k in KEYPOINTS[: w.position.shape[2]] for c in coords]
     rows = [["scorer", *[SCORER] * len(columns)]]
@@ -64,10 +69,14 @@ def write_deeplabcut(path: Path, w: World, **options: object) -> Path:
 def write_deeplabcut_h5(path: Path, w: World) -> Path:
     import h5py
 
-    columns = [(SCORER, a, k, c) for a in ANIMALS for k in KEYPOINTS for c in ("x", "y", "likelihood")]
+    columns = [
+        (SCORER, a, k, c) for a in ANIMALS for k in KEYPOINTS for c in ("x", "y", "likelihood")
+    ]
     cells = np.concatenate([w.position, w.confidence[..., None]], axis=-1)
     cells[..., 2][np.isnan(cells[..., 0])] = 1.0
-    table = np.zeros(len(cells), dtype=[("index", "<i8"), ("values_block_0", "<f8", (len(columns),))])
+    table = np.zeros(
+        len(cells), dtype=[("index", "<i8"), ("values_block_0", "<f8", (len(columns),))]
+    )
     table["index"], table["values_block_0"] = np.arange(len(cells)), cells.reshape(len(cells), -1)
     with h5py.File(path, "w") as file:
         group = file.create_group("df_with_missing")
@@ -101,23 +110,70 @@ def write_sleap_project(path: Path, w: World) -> Path:
     for t in range(len(w.position)):
         begun = len(instances)
         for m in range(len(ANIMALS)):
-            instances.append((len(instances), 1, t, 0, m, -1, 0.9, len(points), len(points) + len(KEYPOINTS), 0.0))
+            instances.append(
+                (
+                    len(instances),
+                    1,
+                    t,
+                    0,
+                    m,
+                    -1,
+                    0.9,
+                    len(points),
+                    len(points) + len(KEYPOINTS),
+                    0.0,
+                )
+            )
             for point, sure in zip(w.position[t, m], w.confidence[t, m], strict=True):
                 points.append((*point, not np.isnan(point[0]), False, sure))
         frames.append((t, 0, t, begun, len(instances)))
     fields = [("x", "<f8"), ("y", "<f8"), ("visible", "?"), ("complete", "?")]
-    skeleton = {"nodes": [{"id": 1}, {"id": 2}, {"id": 0}], "graph": {"name": "s"},
-                "links": [{"source": 1, "target": 2, "type": {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [1]}]}},
-                          {"source": 1, "target": 0, "type": {"py/id": 1}}]}  # fmt: skip
-    metadata = {"version": "2.0.0", "skeletons": [skeleton], "nodes": [{"name": n, "weight": 1.0} for n in ("tail", "nose", "left_ear")]}
-    instance = [("instance_id", "<i8"), ("instance_type", "u1"), ("frame_id", "<u8"), ("skeleton", "<u4"), ("track", "<i4")]
-    instance += [("from_predicted", "<i8"), ("score", "<f4"), ("point_id_start", "<u8"), ("point_id_end", "<u8"), ("tracking_score", "<f4")]
-    frame = [("frame_id", "<u8"), ("video", "<u4"), ("frame_idx", "<u8"), ("instance_id_start", "<u8"), ("instance_id_end", "<u8")]
+    skeleton = {
+        "nodes": [{"id": 1}, {"id": 2}, {"id": 0}],
+        "graph": {"name": "s"},
+        "links": [
+            {
+                "source": 1,
+                "target": 2,
+                "type": {"py/reduce": [{"py/type": "sleap.skeleton.EdgeType"}, {"py/tuple": [1]}]},
+            },
+            {"source": 1, "target": 0, "type": {"py/id": 1}},
+        ],
+    }
+    metadata = {
+        "version": "2.0.0",
+        "skeletons": [skeleton],
+        "nodes": [{"name": n, "weight": 1.0} for n in ("tail", "nose", "left_ear")],
+    }
+    instance = [
+        ("instance_id", "<i8"),
+        ("instance_type", "u1"),
+        ("frame_id", "<u8"),
+        ("skeleton", "<u4"),
+        ("track", "<i4"),
+    ]
+    instance += [
+        ("from_predicted", "<i8"),
+        ("score", "<f4"),
+        ("point_id_start", "<u8"),
+        ("point_id_end", "<u8"),
+        ("tracking_score", "<f4"),
+    ]
+    frame = [
+        ("frame_id", "<u8"),
+        ("video", "<u4"),
+        ("frame_idx", "<u8"),
+        ("instance_id_start", "<u8"),
+        ("instance_id_end", "<u8"),
+    ]
     with h5py.File(path, "w") as file:
         group = file.create_group("metadata")
         group.attrs["format_id"], group.attrs["json"] = 1.4, np.bytes_(json.dumps(metadata))
         file["frames"], file["instances"] = np.array(frames, frame), np.array(instances, instance)
-        file["points"], file["pred_points"] = np.array([], fields), np.array(points, [*fields, ("score", "<f8")])
+        file["points"], file["pred_points"] = (
+            np.array([], fields),
+            np.array(points, [*fields, ("score", "<f8")]),
+        )
         file["tracks_json"] = np.array([json.dumps([0, a]) for a in ANIMALS], "S")
         file["videos_json"] = np.array([json.dumps({"filename": "m1.mp4"})], "S")
     return path
@@ -131,7 +187,10 @@ def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = Fal
         module = file.create_group("processing/behavior")
         skeleton = module.create_group("Skeletons/subject")
         skeleton.attrs["neurodata_type"] = "Skeleton"
-        skeleton["nodes"], skeleton["edges"] = np.array(KEYPOINTS, "S"), np.array([[0, 1], [0, 2]], "u1")
+        skeleton["nodes"], skeleton["edges"] = (
+            np.array(KEYPOINTS, "S"),
+            np.array([[0, 1], [0, 2]], "u1"),
+        )
         for m, animal in enumerate(ANIMALS):
             pose = module.create_group(animal)
             pose.attrs["neurodata_type"] = "PoseEstimation"
@@ -140,7 +199,10 @@ def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = Fal
             for k, name in enumerate(KEYPOINTS):
                 series = pose.create_group(name)
                 series.attrs["neurodata_type"] = "PoseEstimationSeries"
-                series["data"], series["confidence"] = w.position[:, m, k].astype("f4"), w.confidence[:, m, k].astype("f4")
+                series["data"], series["confidence"] = (
+                    w.position[:, m, k].astype("f4"),
+                    w.confidence[:, m, k].astype("f4"),
+                )
                 if timestamps:
                     series["timestamps"] = 5.0 + np.arange(len(w.position)) / fps
                 else:
@@ -150,7 +212,8 @@ def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = Fal
 
 
 def write_jabs(path: Path, w: World, *, version: int = 4) -> Path:
-    """Two animals of the world's first keypoints; the other nine of JABS' twelve are missing. Slots are exchanged on odd frames."""
+    """Two animals of the world's first keypoints; the other nine of JABS' twelve are missing. Slots
+    are exchanged on odd frames."""
     import h5py
 
     frames = len(w.position)
@@ -174,9 +237,17 @@ def write_jabs(path: Path, w: World, *, version: int = 4) -> Path:
 
 
 def write_npz(path: Path, w: World, **more: object) -> Path:
-    arrays = {"position": w.position.transpose(1, 2, 3, 0), "confidence": w.confidence.transpose(1, 2, 0), "axes": "MKXT",
-              "keypoints": np.array(KEYPOINTS), "animals": np.array(ANIMALS), "fps": 25.0,
-              "edges": [["nose", "tail"]], "mirror_pairs": np.empty((0, 2), str), "axis": ("tail", "nose")} | more  # fmt: skip
+    arrays = {
+        "position": w.position.transpose(1, 2, 3, 0),
+        "confidence": w.confidence.transpose(1, 2, 0),
+        "axes": "MKXT",
+        "keypoints": np.array(KEYPOINTS),
+        "animals": np.array(ANIMALS),
+        "fps": 25.0,
+        "edges": [["nose", "tail"]],
+        "mirror_pairs": np.empty((0, 2), str),
+        "axis": ("tail", "nose"),
+    } | more
     np.savez(path, **{key: value for key, value in arrays.items() if value is not None})  # type: ignore[arg-type]
     return path
 
@@ -192,31 +263,44 @@ TRACKERS = {
 }
 
 CALTECH = (
-    "Caltech Behavior Annotator - Annotation File\r\n\r\nConfiguration file:\r\nbase\tz\r\nattack\ta\r\nbite\tb\r\nsocial\ts\r\n\r\n"
-    "S1:\tstart\tend\ttype\r\n-----------------------------\r\n   \t1\t3\tbase\r\n   \t4\t8\tsocial\r\n   \t9\t10\tattack\r\n\r\n"
-    "S2:\tstart\tend\ttype\r\n-----------------------------\r\n   \t1\t9\tbase\r\n   \t10\t10\tbite\r\n"
+    "Caltech Behavior Annotator - Annotation File\r\n\r\nConfiguration "
+    "file:\r\nbase\tz\r\nattack\ta\r\nbite\tb\r\nsocial\ts\r\n\r\n"
+    "S1:\tstart\tend\ttype\r\n-----------------------------\r\n   \t1\t3\tbase\r\n   "
+    "\t4\t8\tsocial\r\n   \t9\t10\tattack\r\n\r\n"
+    "S2:\tstart\tend\ttype\r\n-----------------------------\r\n   \t1\t9\tbase\r\n   "
+    "\t10\t10\tbite\r\n"
 )
 BENTO = (
-    "Bento annotation file\nMovie file(s):  C:\\videos\\m1.avi\n\nStimulus name: \nAnnotation start frame: 2\nAnnotation stop frame: 9\n"
-    "Annotation framerate: 30.000000\n\nList of channels:\nCh1\n\nList of annotations:\nattack\nsniff face\n\n"
-    "Ch1----------\n>attack\nStart\t Stop\t Duration \n3\t4\t1\n8\t9\t1\n\n>sniff face\nStart\t Stop\t Duration \n5\t5\t0\n\n"
+    "Bento annotation file\nMovie file(s):  C:\\videos\\m1.avi\n\nStimulus name: "
+    "\nAnnotation start frame: 2\nAnnotation stop frame: 9\n"
+    "Annotation framerate: 30.000000\n\nList of channels:\nCh1\n\nList of "
+    "annotations:\nattack\nsniff face\n\n"
+    "Ch1----------\n>attack\nStart\t Stop\t Duration \n3\t4\t1\n8\t9\t1\n\n>sniff "
+    "face\nStart\t Stop\t Duration \n5\t5\t0\n\n"
 )
 _BORIS_BLOCK = (
-    "Observation id,obs1,,,,,,,\r\n,,,,,,,,\r\nMedia file(s),,,,,,,,\r\n,,,,,,,,\r\nPlayer #1,/home/x/m1_small.avi,,,,,,,\r\n"
+    "Observation id,obs1,,,,,,,\r\n,,,,,,,,\r\nMedia "
+    "file(s),,,,,,,,\r\n,,,,,,,,\r\nPlayer #1,/home/x/m1_small.avi,,,,,,,\r\n"
     "Time offset (s),0.0,,,,,,,\r\n,,,,,,,,\r\n"
 )
 BORIS = (
-    _BORIS_BLOCK + "Time,Media file path,Total length,FPS,Subject,Behavior,Behavioral category,Comment,Status\r\n"
+    _BORIS_BLOCK + "Time,Media file path,Total length,FPS,Subject,Behavior,"
+    "Behavioral category,Comment,Status\r\n"
     "0.2,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.5,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
     "0.7,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.9,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
 )
 BORIS_AGGREGATED = (
-    "Observation id,Observation date,Description,Observation type,Source,Time offset (s),Coding duration,Media duration (s),FPS (frame/s),"
-    "Subject,Observation duration by subject by observation,Behavior,Behavioral category,Behavior type,Start (s),Stop (s),Duration (s),"
+    "Observation id,Observation date,Description,Observation type,Source,Time offset (s),Coding "
+    "duration,Media duration (s),FPS (frame/s),"
+    "Subject,Observation duration by subject by observation,Behavior,Behavioral category,Behavior "
+    "type,Start (s),Stop (s),Duration (s),"
     "Media file name,Image index start,Image index stop,Comment start,Comment stop\n"
-    "m1,2025-09-06,,Media file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,sniff,,STATE,0.2,0.5,0.3,videos/m1.mp4,2,5,,\n"
-    "m1,2025-09-06,,Media file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,groom,,STATE,0.4,0.6,0.2,videos/m1.mp4,4,6,,\n"
-    "m1,2025-09-06,,Media file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,jump,,POINT,0.75,0.75,NA,videos/m1.mp4,7,7,,\n"
+    "m1,2025-09-06,,Media "
+    "file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,sniff,,STATE,0.2,0.5,0.3,videos/m1.mp4,2,5,,\n"
+    "m1,2025-09-06,,Media "
+    "file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,groom,,STATE,0.4,0.6,0.2,videos/m1.mp4,4,6,,\n"
+    "m1,2025-09-06,,Media "
+    "file(s),m1.mp4,0.0,0.8,0.8,10,rat,0.8,jump,,POINT,0.75,0.75,NA,videos/m1.mp4,7,7,,\n"
 )
 INTERVALS = "video,start,stop,behaviour\nm1,0,1,attack\nm1,4,4,sniff\nm2,2,3,attack\n"
 ONE_HOT = ",attack,sniff\n0,0,0\n1,1,0\n2,1,1\n3,,\n4,0,1\n"

@@ -1,4 +1,5 @@
-"""What comes after the network: learned on held-out videos alone, kept only where it helps, read back as it was."""
+"""What comes after the network: learned on held-out videos alone, kept only where it helps, read
+back as it was."""
 
 from __future__ import annotations
 
@@ -27,17 +28,27 @@ CLASSES = ("attack", "mount", "other")
 TUNING = Tuning(head={"name": "linear"}, steps=40, window=64, batch=8, lr=0.01, after=3)
 
 
-def unsure(*, videos: int = 6, frames: int = 1500, noise: float, seed: int = 0, doubled: float = 1.0) -> tuple[Problem, HeldOut]:
-    """Bouts of 25 frames, and the probabilities of a network that hears each frame's class through noise, ``doubled`` too sure of it."""
+def unsure(
+    *, videos: int = 6, frames: int = 1500, noise: float, seed: int = 0, doubled: float = 1.0
+) -> tuple[Problem, HeldOut]:
+    """Bouts of 25 frames, and the probabilities of a network that hears each frame's class through
+    noise, ``doubled`` too sure of it."""
     draw = np.random.default_rng(seed)
-    labels = {f"v{i}": np.repeat(draw.integers(3, size=frames // 25), 25).astype(np.int8) for i in range(videos)}
+    labels = {
+        f"v{i}": np.repeat(draw.integers(3, size=frames // 25), 25).astype(np.int8)
+        for i in range(videos)
+    }
     found = {}
     for name, held in labels.items():
         heard = 2 * np.eye(3)[held] + draw.normal(0, noise, (frames, 3))
         exact = np.exp(2 * heard / noise**2 if noise else 20 * heard) ** doubled
         found[name] = (exact / exact.sum(1, keepdims=True)).astype(np.float32)
-    asked = Problem(name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train=labels, test={})
-    return asked, HeldOut(probabilities=found, labels=labels, part={f"v{i}": i % 3 for i in range(videos)})
+    asked = Problem(
+        name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train=labels, test={}
+    )
+    return asked, HeldOut(
+        probabilities=found, labels=labels, part={f"v{i}": i % 3 for i in range(videos)}
+    )
 
 
 def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_videos() -> None:
@@ -57,7 +68,9 @@ def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_vide
     raw = score({name: decide(probabilities_TC=p) for name, p in new.probabilities.items()})
     tuned = score({name: found.after.decide(p) for name, p in new.probabilities.items()})
     assert tuned > raw + 0.1
-    assert tuned == pytest.approx(found.scores[found.name]["macro_f1"], abs=0.05), "judged on parts it was not fitted on: no flattery"
+    assert tuned == pytest.approx(found.scores[found.name]["macro_f1"], abs=0.05), (
+        "judged on parts it was not fitted on: no flattery"
+    )
 
 
 def test_where_nothing_helps_nothing_is_done() -> None:
@@ -82,12 +95,20 @@ def test_one_part_is_said_and_nothing_labelled_leaves_the_network_alone() -> Non
 
 def test_steps_survive_json_and_damage_is_refused() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(3), 200)
-    several = Postprocessing(temperature=Temperature(temperature=2.5), thresholds=Thresholds(values=(1.0, 0.2, 0.7)), smoother=Moving(frames=5))
+    several = Postprocessing(
+        temperature=Temperature(temperature=2.5),
+        thresholds=Thresholds(values=(1.0, 0.2, 0.7)),
+        smoother=Moving(frames=5),
+    )
     for after in (Postprocessing(), Postprocessing(overlapping=True), several):
         again = Postprocessing.from_dict(json.loads(json.dumps(after.to_dict())))
         assert again == after
         assert np.array_equal(again.decide(p), after.decide(p))
-    for broken in ({}, several.to_dict() | {"thresholds": several.to_dict()["temperature"]}, several.to_dict() | {"smoother": {}}):
+    for broken in (
+        {},
+        several.to_dict() | {"thresholds": several.to_dict()["temperature"]},
+        several.to_dict() | {"smoother": {}},
+    ):
         with pytest.raises(BadInput):
             Postprocessing.from_dict(broken)
 
@@ -95,21 +116,39 @@ def test_steps_survive_json_and_damage_is_refused() -> None:
 def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None:
     draw = np.random.default_rng(0)
     labels = {"a": draw.integers(3, size=6 * BLOCK), "b": draw.integers(3, size=6 * BLOCK)}
-    wrong = {share: {name: np.where(draw.random(len(held)) < share, (held + 1) % 3, held) for name, held in labels.items()}
-             for share in (0.1, 0.102, 0.2)}  # fmt: skip
+    wrong = {
+        share: {
+            name: np.where(draw.random(len(held)) < share, (held + 1) % 3, held)
+            for name, held in labels.items()
+        }
+        for share in (0.1, 0.102, 0.2)
+    }
     decided = {"much worse": wrong[0.2], "the same": wrong[0.102], "good": wrong[0.1]}
     assert not_worse(labels=labels, decided=decided, classes=CLASSES) == ["the same", "good"]
-    blocks = [np.concatenate([held[at : at + BLOCK] for held in (one["a"], one["b"])]) for one in (labels, wrong[0.1], wrong[0.2])
-              for at in range(0, 6 * BLOCK, BLOCK)]  # fmt: skip
+    blocks = [
+        np.concatenate([held[at : at + BLOCK] for held in (one["a"], one["b"])])
+        for one in (labels, wrong[0.1], wrong[0.2])
+        for at in range(0, 6 * BLOCK, BLOCK)
+    ]
     truth, good, bad = (blocks[6 * i : 6 * i + 6] for i in range(3))
     gaps = []
     for _ in range(50):
         picked = draw.integers(6, size=6)
-        true, first, second = (np.concatenate([part[i] for i in picked]) for part in (truth, good, bad))
-        gaps.append(np.mean([f1_score(true == c, first == c) - f1_score(true == c, second == c) for c in (0, 1)]))
+        true, first, second = (
+            np.concatenate([part[i] for i in picked]) for part in (truth, good, bad)
+        )
+        gaps.append(
+            np.mean(
+                [f1_score(true == c, first == c) - f1_score(true == c, second == c) for c in (0, 1)]
+            )
+        )
     assert np.mean(gaps) > 5 * np.std(gaps), "the slow way sees the difference as well"
     flat = {"first": wrong[0.2], "second": wrong[0.2]}
-    assert not_worse(labels={name: np.full_like(held, 2) for name, held in labels.items()}, decided=flat, classes=CLASSES) == list(flat)
+    assert not_worse(
+        labels={name: np.full_like(held, 2) for name, held in labels.items()},
+        decided=flat,
+        classes=CLASSES,
+    ) == list(flat)
 
 
 def test_every_video_is_held_out_once_and_of_all_problems_at_the_same_time() -> None:
@@ -157,23 +196,44 @@ def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() ->
     part = found.part["v0"]
     inside = asked.only([name for name in asked.train if found.part[name] != part])
     ((_, _, model),) = fit(material, [inside], TUNING, embedder=None, seed=0, stops=[5])
-    assert np.array_equal(model.predict(material, [asked], [["v0"]])[0]["v0"], found.probabilities["v0"])
+    assert np.array_equal(
+        model.predict(material, [asked], [["v0"]])[0]["v0"], found.probabilities["v0"]
+    )
 
 
 def test_nothing_is_learned_from_test_labels() -> None:
     material, labels = world(videos=6, frames=200, noise=2.0)
     asked = problem(labels)
-    lies = replace(asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()})
-    one, other = (learn_after(material, [p], TUNING, None, seed=0, stop=20)[0].to_dict() for p in (asked, lies))
+    lies = replace(
+        asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()}
+    )
+    one, other = (
+        learn_after(material, [p], TUNING, None, seed=0, stop=20)[0].to_dict()
+        for p in (asked, lies)
+    )
     assert one == other
 
 
 def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
     draw = np.random.default_rng(0)
     labels = {f"v{i}": (draw.random((2000, 2)) < (0.3, 0.03)).astype(np.int8) for i in range(4)}
-    shy = {name: np.clip(0.2 * held + draw.normal(0.1, 0.03, held.shape), 0.01, 0.99) for name, held in labels.items()}
-    asked = Problem(name="p", task="t", classes=("sniff", "groom"), annotator="", overlapping=True, train=labels, test={})
-    found = learn(asked, HeldOut(probabilities=shy, labels=labels, part={name: i for i, name in enumerate(labels)}))
+    shy = {
+        name: np.clip(0.2 * held + draw.normal(0.1, 0.03, held.shape), 0.01, 0.99)
+        for name, held in labels.items()
+    }
+    asked = Problem(
+        name="p",
+        task="t",
+        classes=("sniff", "groom"),
+        annotator="",
+        overlapping=True,
+        train=labels,
+        test={},
+    )
+    found = learn(
+        asked,
+        HeldOut(probabilities=shy, labels=labels, part={name: i for i, name in enumerate(labels)}),
+    )
     assert found.after.thresholds is not None
     decided = {name: found.after.decide(p) for name, p in shy.items()}
     assert frame_f1(labels=labels, predicted=decided, classes=asked.classes) > 0.95

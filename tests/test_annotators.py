@@ -1,4 +1,5 @@
-"""One head for several annotators: it learns whose style is like whose; a stranger is scored as the mean; the picture."""
+"""One head for several annotators: it learns whose style is like whose; a stranger is scored as the
+mean; the picture."""
 
 from __future__ import annotations
 
@@ -21,16 +22,29 @@ SHARED = {"name": "linear", "annotator": "embedding"}
 
 
 def styles(thresholds: tuple[float, ...]) -> tuple[Frames, list[Problem]]:
-    """Annotators who call it an attack from different distances on: the first of six numbers says how far."""
+    """Annotators who call it an attack from different distances on: the first of six numbers says
+    how far."""
     draw = np.random.default_rng(0)
     z = draw.normal(size=(1200, 6)).astype(np.float32)
     place = {f"v{i}": (i * 200, (i + 1) * 200) for i in range(6)}
     problems = []
     for number, threshold in enumerate(thresholds):
-        labels = {name: (z[first:end, 0] > threshold).astype(np.int8) for name, (first, end) in place.items()}
+        labels = {
+            name: (z[first:end, 0] > threshold).astype(np.int8)
+            for name, (first, end) in place.items()
+        }
         test = {"v5": labels.pop("v5")}
-        problems.append(Problem(name=f"annotator {number}", task="style", classes=("other", "attack"), annotator=str(number),
-                                overlapping=False, train=labels, test=test))  # fmt: skip
+        problems.append(
+            Problem(
+                name=f"annotator {number}",
+                task="style",
+                classes=("other", "attack"),
+                annotator=str(number),
+                overlapping=False,
+                train=labels,
+                test=test,
+            )
+        )
     return Frames(place=place, arrays={"z": z}), problems
 
 
@@ -46,11 +60,16 @@ def two_schools() -> tuple[Frames, list[Problem], Model]:
     return material, problems, fitted(material, problems, SHARED)
 
 
-def test_annotators_of_one_school_are_alike_and_of_another_not(two_schools: tuple[Frames, list[Problem], Model]) -> None:
+def test_annotators_of_one_school_are_alike_and_of_another_not(
+    two_schools: tuple[Frames, list[Problem], Model],
+) -> None:
     material, problems, model = two_schools
     cosine = similarity(model.head)
     assert cosine is not None
-    same, other = [cosine[0, 1], cosine[2, 3]], [cosine[0, 2], cosine[0, 3], cosine[1, 2], cosine[1, 3]]
+    same, other = (
+        [cosine[0, 1], cosine[2, 3]],
+        [cosine[0, 2], cosine[0, 3], cosine[1, 2], cosine[1, 3]],
+    )
     assert min(same) > 0.8
     assert max(other) < -0.5
     alike = agreement(model, material, problems, ["v5"])
@@ -60,7 +79,9 @@ def test_annotators_of_one_school_are_alike_and_of_another_not(two_schools: tupl
     assert alike[0, 2] == pytest.approx(between, abs=0.07)
 
 
-def test_a_shared_head_follows_each_annotator(two_schools: tuple[Frames, list[Problem], Model]) -> None:
+def test_a_shared_head_follows_each_annotator(
+    two_schools: tuple[Frames, list[Problem], Model],
+) -> None:
     material, problems, model = two_schools
     found = model.predict(material, problems, [problem.test for problem in problems])
     assert score_problems(problems, found, [problem.test for problem in problems]).macro_f1 > 0.93
@@ -87,7 +108,9 @@ def test_a_stranger_gets_the_mean_of_those_who_were_trained_on() -> None:
 @pytest.mark.parametrize("name", [name for name in names("finetune.heads") if name != "prototype"])
 def test_any_head_can_be_shared_and_asking_about_one_is_asking_about_all(name: str) -> None:
     torch.manual_seed(0)
-    head = build_head({"name": name, "annotator": "embedding", "annotator_width": 3}, 5, [4, 4, 4]).eval()
+    head = build_head(
+        {"name": name, "annotator": "embedding", "annotator_width": 3}, 5, [4, 4, 4]
+    ).eval()
     assert head.annotators is not None
     torch.nn.init.normal_(head.annotators.vector_PA)
     z, valid = torch.randn(6, 30, 5), torch.ones(6, 30, dtype=torch.bool)
@@ -106,15 +129,23 @@ def test_sharing_what_cannot_be_shared_is_refused() -> None:
         build_head({"name": "prototype", "annotator": "embedding"}, 4, [2, 2])
     with pytest.raises(BadInput, match=r"annotator is 'some'; allowed: apart, embedding"):
         build_head({"name": "linear", "annotator": "some"}, 4, [2, 2])
-    behaviours = [replace(problems[0], classes=("other", "groom")), replace(problems[1], classes=("other", "rear"))]
+    behaviours = [
+        replace(problems[0], classes=("other", "groom")),
+        replace(problems[1], classes=("other", "rear")),
+    ]
     with pytest.raises(BadInput, match="the same classes labelled by several annotators"):
         head_for(behaviours, Tuning(head=SHARED), 6)
 
 
-def test_the_picture_has_both_panels_or_the_one_there_is(two_schools: tuple[Frames, list[Problem], Model]) -> None:
+def test_the_picture_has_both_panels_or_the_one_there_is(
+    two_schools: tuple[Frames, list[Problem], Model],
+) -> None:
     material, problems, model = two_schools
     figure = annotators_figure(model, material, problems)
-    assert [axes.get_title() for axes in figure.axes] == ["cosine of what was learned of them", "frames labelled alike"]
+    assert [axes.get_title() for axes in figure.axes] == [
+        "cosine of what was learned of them",
+        "frames labelled alike",
+    ]
     apart = Model(build_head({"name": "linear"}, 6, [2, 2, 2, 2]), None)
     assert similarity(apart.head) is None
     assert len(annotators_figure(apart, material, problems).axes) == 1

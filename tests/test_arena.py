@@ -1,4 +1,5 @@
-"""The arena: as like CalMS21 as it claims, the same from the same seed, and hard in the ways it says."""
+"""The arena: as like CalMS21 as it claims, the same from the same seed, and hard in the ways it
+says."""
 
 import itertools
 import json
@@ -12,9 +13,24 @@ from pretrain.arena.annotators import annotate, runs
 from pretrain.arena.motion import draw_scene
 from pretrain.arena.noise import watch
 from pretrain.arena.plan import by_task
-from pretrain.arena.statistics import BEHAVIOUR_FRAMES, BOUT_FRAMES, CLASS_FRAMES, SEQUENCE_FRAMES, TRANSITIONS
+from pretrain.arena.statistics import (
+    BEHAVIOUR_FRAMES,
+    BOUT_FRAMES,
+    CLASS_FRAMES,
+    SEQUENCE_FRAMES,
+    TRANSITIONS,
+)
 from pretrain.arena.timeline import ACTS, draw_timeline
-from pretrain.arena.write import ANNOTATORS, BEHAVIOURS, CLASSES, Annotator, Recording, Timeline, simulate, truth
+from pretrain.arena.write import (
+    ANNOTATORS,
+    BEHAVIOURS,
+    CLASSES,
+    Annotator,
+    Recording,
+    Timeline,
+    simulate,
+    truth,
+)
 from pretrain.data.schema import CALMS21
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -69,16 +85,23 @@ class TestDeterminism:
 
     def test_no_two_recordings_of_an_arena_are_alike(self):
         for plan in (write.recordings(), write.official_recordings()):
-            assert len({held.seed for held in plan}) == len({held.name for held in plan}) == len(plan)
+            assert (
+                len({held.seed for held in plan}) == len({held.name for held in plan}) == len(plan)
+            )
 
     def test_losing_points_changes_no_point_that_is_left(self):
-        whole, holed = (simulate(Recording(name="x", frames=900, seed=5, missing=share))[0] for share in (0.0, 0.2))
+        whole, holed = (
+            simulate(Recording(name="x", frames=900, seed=5, missing=share))[0]
+            for share in (0.0, 0.2)
+        )
         found = ~np.isnan(holed.position_TMKX)
         np.testing.assert_array_equal(holed.position_TMKX[found], whole.position_TMKX[found])
         assert not np.isnan(whole.position_TMKX).any()
 
     def test_it_is_made_one_recording_at_a_time(self):
-        plan = iter([Recording(name="a", frames=50, seed=1), Recording(name="b", frames=50, seed=2)])
+        plan = iter(
+            [Recording(name="a", frames=50, seed=1), Recording(name="b", frames=50, seed=2)]
+        )
         videos = write.arena(plan)
         assert next(videos)[0].name == "a"
         assert next(plan).name == "b"  # nobody had asked for it yet
@@ -88,7 +111,9 @@ class TestDeterminism:
 def official_truth():
     """Truth and labels of Task 1 with the real frame counts, by split."""
     plan = [held for held in write.official_recordings(0) if held.task == "classic_classification"]
-    return {split: [truth(held) for held in plan if held.split == split] for split in ("train", "test")}
+    return {
+        split: [truth(held) for held in plan if held.split == split] for split in ("train", "test")
+    }
 
 
 class TestTimeline:
@@ -101,16 +126,25 @@ class TestTimeline:
                 lengths[CLASSES[place]].append(end - start)
         for name, found in lengths.items():
             real = BOUT_FRAMES[split][name][2:5]
-            np.testing.assert_allclose(np.quantile(found, [0.25, 0.5, 0.75]), real, rtol=0.4, err_msg=f"{name}, {len(found)} bouts")
+            np.testing.assert_allclose(
+                np.quantile(found, [0.25, 0.5, 0.75]),
+                real,
+                rtol=0.4,
+                err_msg=f"{name}, {len(found)} bouts",
+            )
             assert np.median(found) == pytest.approx(real[1], rel=0.25), name
 
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_classes_take_their_real_share(self, official_truth, split):
-        counts = np.bincount(np.concatenate([timeline.class_T for timeline in official_truth[split]]), minlength=4)
+        counts = np.bincount(
+            np.concatenate([timeline.class_T for timeline in official_truth[split]]), minlength=4
+        )
         real = np.array(CLASS_FRAMES["", split])
         share, wanted = counts / counts.sum(), real / real.sum()
         np.testing.assert_allclose(share, wanted, rtol=0.3)
-        np.testing.assert_allclose(share[[INVESTIGATION, OTHER]], wanted[[INVESTIGATION, OTHER]], atol=0.05)
+        np.testing.assert_allclose(
+            share[[INVESTIGATION, OTHER]], wanted[[INVESTIGATION, OTHER]], atol=0.05
+        )
 
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_one_class_follows_another_as_often_as_in_the_real_data(self, official_truth, split):
@@ -119,11 +153,17 @@ class TestTimeline:
             _, _, classes = runs(timeline.class_T)
             np.add.at(counts, (classes[:-1], classes[1:]), 1)
         real = np.array(TRANSITIONS[split], np.float64)
-        np.testing.assert_allclose(counts / counts.sum(1, keepdims=True), real / real.sum(1, keepdims=True), atol=0.1)
+        np.testing.assert_allclose(
+            counts / counts.sum(1, keepdims=True), real / real.sum(1, keepdims=True), atol=0.1
+        )
 
     def test_a_resident_fights_or_courts(self, official_truth):
-        fights = np.array([(timeline.class_T == ATTACK).any() for timeline in official_truth["train"]])
-        courts = np.array([(timeline.class_T == MOUNT).any() for timeline in official_truth["train"]])
+        fights = np.array(
+            [(timeline.class_T == ATTACK).any() for timeline in official_truth["train"]]
+        )
+        courts = np.array(
+            [(timeline.class_T == MOUNT).any() for timeline in official_truth["train"]]
+        )
         assert 12 <= fights.sum() <= 20
         assert 33 <= courts.sum() <= 43
         assert (fights & courts).sum() <= 6
@@ -137,16 +177,24 @@ class TestTimeline:
             assert not (timeline.rears_T & np.isin(timeline.class_T, [ATTACK, MOUNT])).any()
             starts, ends, acts = runs(timeline.act_T)
             for name in ("approach", "chase"):
-                before[name] += [timeline.class_T[end] for end in ends[acts == ACTS.index(name)] if end < len(timeline.act_T)]
+                before[name] += [
+                    timeline.class_T[end]
+                    for end in ends[acts == ACTS.index(name)]
+                    if end < len(timeline.act_T)
+                ]
             for start in starts[acts == ACTS.index("disengaged")]:
                 assert start == 0 or timeline.class_T[start - 1] != OTHER
         assert set(before["approach"]) == {INVESTIGATION}
-        assert np.mean(np.array(before["chase"]) == ATTACK) > 0.5  # a chase foretells an attack, mostly
+        assert (
+            np.mean(np.array(before["chase"]) == ATTACK) > 0.5
+        )  # a chase foretells an attack, mostly
 
     def test_rare_behaviours_are_as_rare_as_in_the_real_data(self):
         plan = write.official_recordings(0)
         for (behaviour, split), (shown, frames) in BEHAVIOUR_FRAMES.items():
-            mine = [truth(held) for held in plan if held.behaviour == behaviour and held.split == split]
+            mine = [
+                truth(held) for held in plan if held.behaviour == behaviour and held.split == split
+            ]
             found = np.concatenate([timeline.shows(behaviour) for timeline in mine])
             assert len(found) == frames
             assert 0.6 < found.mean() / (shown / frames) < 1.6, (behaviour, split)
@@ -154,11 +202,16 @@ class TestTimeline:
 
 
 class TestPoses:
-    @pytest.mark.parametrize(("animal", "quantiles"), [(0, (81.4, 109.1, 127.5, 144.0, 163.6)), (1, (42.4, 83.4, 110.5, 130.1, 157.8))])
+    @pytest.mark.parametrize(
+        ("animal", "quantiles"),
+        [(0, (81.4, 109.1, 127.5, 144.0, 163.6)), (1, (42.4, 83.4, 110.5, 130.1, 157.8))],
+    )
     def test_bodies_are_as_long_as_real_ones(self, pooled, animal, quantiles):
         point_TMK = pooled[3]
         length = np.abs(point_TMK[:, animal, 3] - point_TMK[:, animal, 6])
-        np.testing.assert_allclose(np.nanquantile(length, [0.05, 0.25, 0.5, 0.75, 0.95]), quantiles, rtol=0.2)
+        np.testing.assert_allclose(
+            np.nanquantile(length, [0.05, 0.25, 0.5, 0.75, 0.95]), quantiles, rtol=0.2
+        )
 
     def test_mean_shape_is_the_real_one(self, pooled):
         real = [59.5 + 0.7j, 13.6 + 27.0j, 14.3 - 26.2j, 0, -72.2 + 38.1j, -72.4 - 39.0j, -125.7]
@@ -175,19 +228,28 @@ class TestPoses:
             ((ATTACK, OTHER), (211.0, 349.6, 554.2), 350.4, 366.6),
         ],
     )
-    def test_the_two_are_as_far_apart_as_real_ones(self, pooled, classes, distance, nose_to_nose, nose_to_tail):
+    def test_the_two_are_as_far_apart_as_real_ones(
+        self, pooled, classes, distance, nose_to_nose, nose_to_tail
+    ):
         here, point_TMK = np.isin(pooled[0], classes), pooled[3]
         centre_TM = np.nanmean(point_TMK, 2)
         found = np.quantile(np.abs(centre_TM[:, 0] - centre_TM[:, 1])[here], [0.25, 0.5, 0.75])
         np.testing.assert_allclose(found, distance, rtol=0.3)
-        assert np.nanmedian(np.abs(point_TMK[:, 0, 0] - point_TMK[:, 1, 0])[here]) == pytest.approx(nose_to_nose, rel=0.2)
-        assert np.nanmedian(np.abs(point_TMK[:, 0, 0] - point_TMK[:, 1, 6])[here]) == pytest.approx(nose_to_tail, rel=0.2)
+        assert np.nanmedian(np.abs(point_TMK[:, 0, 0] - point_TMK[:, 1, 0])[here]) == pytest.approx(
+            nose_to_nose, rel=0.2
+        )
+        assert np.nanmedian(np.abs(point_TMK[:, 0, 0] - point_TMK[:, 1, 6])[here]) == pytest.approx(
+            nose_to_tail, rel=0.2
+        )
 
     @pytest.mark.parametrize(
         ("classes", "resident", "intruder"),
-        [((INVESTIGATION,), (5.4, 12.4, 26.2), (2.5, 5.8, 12.9)), ((MOUNT,), (5.0, 11.8, 22.9), (3.1, 7.1, 15.3)),
-         ((ATTACK, OTHER), (5.4, 14.0, 32.8), (2.4, 6.9, 17.6))],
-    )  # fmt: skip
+        [
+            ((INVESTIGATION,), (5.4, 12.4, 26.2), (2.5, 5.8, 12.9)),
+            ((MOUNT,), (5.0, 11.8, 22.9), (3.1, 7.1, 15.3)),
+            ((ATTACK, OTHER), (5.4, 14.0, 32.8), (2.4, 6.9, 17.6)),
+        ],
+    )
     def test_they_move_about_as_fast_as_real_ones(self, pooled, classes, resident, intruder):
         here, step_TM = np.isin(pooled[0], classes), step_px(pooled[3])
         for animal, real in enumerate((resident, intruder)):
@@ -204,7 +266,9 @@ class TestPoses:
 
     def test_no_animal_leaps(self, scenes):
         for _, scene, *_ in scenes:
-            assert np.quantile(np.abs(np.diff(scene.keypoint_TMK.mean(2), axis=0)), 0.999) < 75  # px a frame: a mouse at full run
+            assert (
+                np.quantile(np.abs(np.diff(scene.keypoint_TMK.mean(2), axis=0)), 0.999) < 75
+            )  # px a frame: a mouse at full run
 
     @pytest.mark.parametrize("frames", [1, 2, 5, 40])
     def test_the_shortest_recordings_can_be_made(self, frames):
@@ -217,7 +281,9 @@ class TestActsCanBeSeen:
     def test_grooming_is_done_on_the_spot(self, pooled):
         _, act_T, _, point_TMK = pooled
         step_T = step_px(point_TMK)[:, 0]
-        assert np.median(step_T[act_T == ACTS.index("groom")]) < 0.6 * np.median(step_T[act_T == ACTS.index("explore")])
+        assert np.median(step_T[act_T == ACTS.index("groom")]) < 0.6 * np.median(
+            step_T[act_T == ACTS.index("explore")]
+        )
 
     def test_an_approach_ends_nearer_than_it_began(self, scenes):
         nearer = []
@@ -248,7 +314,9 @@ class TestActsCanBeSeen:
         _, act_T, rears_T, point_TMK = pooled
         length_T = np.abs(point_TMK[:, 1, 3] - point_TMK[:, 1, 6])
         free = act_T == ACTS.index("explore")
-        assert np.nanmedian(length_T[rears_T & free]) < 0.75 * np.nanmedian(length_T[~rears_T & free])
+        assert np.nanmedian(length_T[rears_T & free]) < 0.75 * np.nanmedian(
+            length_T[~rears_T & free]
+        )
 
     def test_intromission_has_a_rhythm(self, scenes):
         """Its strongest beat lies where it was put, 1.8 Hz, which exploring does not have."""
@@ -262,7 +330,14 @@ class TestActsCanBeSeen:
                 starts, ends, _ = runs(timeline.act_T)
                 for start, end in zip(starts, ends, strict=True):
                     if timeline.act_T[start] == ACTS.index(name) and end - start >= 60:
-                        spectrum = np.abs(np.fft.rfft(along_T[start : start + 60] - along_T[start : start + 60].mean())) ** 2
+                        spectrum = (
+                            np.abs(
+                                np.fft.rfft(
+                                    along_T[start : start + 60] - along_T[start : start + 60].mean()
+                                )
+                            )
+                            ** 2
+                        )
                         hz = np.fft.rfftfreq(60, 1 / 30)
                         total.append(spectrum[(hz >= low) & (hz <= high)].sum() / spectrum.sum())
             return np.median(total)
@@ -286,7 +361,9 @@ class TestTracker:
             # The camera's own shift, scale and turn are not an error of the tracker.
             true, seen = scene.keypoint_TMK.ravel(), point.ravel()
             good = ~np.isnan(seen) & np.repeat(~swapped_T, 14)
-            fit = np.linalg.lstsq(np.stack([true[good], np.ones(good.sum())], 1), seen[good], rcond=None)[0]
+            fit = np.linalg.lstsq(
+                np.stack([true[good], np.ones(good.sum())], 1), seen[good], rcond=None
+            )[0]
             off.append(np.abs(seen - (fit[0] * true + fit[1]))[good])
         assert 1.2 < np.median(np.concatenate(off)) < 3.0
         assert 0.001 < np.mean(np.concatenate(off) > 25) < 0.03
@@ -294,14 +371,19 @@ class TestTracker:
     @pytest.mark.parametrize("missing", [0.0, 0.004, 0.1, 0.33])
     def test_the_share_of_missing_points_is_the_one_asked_for(self, scenes, missing):
         for seed, (_, scene, *_) in enumerate(scenes[:2]):
-            position, confidence, _ = watch(np.random.default_rng(seed), scene.keypoint_TMK, missing=missing)
+            position, confidence, _ = watch(
+                np.random.default_rng(seed), scene.keypoint_TMK, missing=missing
+            )
             lost = np.isnan(position).any(-1)
             assert lost.mean() == pytest.approx(missing, rel=0.15)
             np.testing.assert_array_equal(lost, confidence == 0)
             np.testing.assert_array_equal(lost, np.isnan(position).all(-1))
 
     def test_swaps_are_few_and_happen_in_contact(self, scenes):
-        apart = [np.abs(scene.keypoint_TMK[:, 0].mean(1) - scene.keypoint_TMK[:, 1].mean(1)) for _, scene, *_ in scenes]
+        apart = [
+            np.abs(scene.keypoint_TMK[:, 0].mean(1) - scene.keypoint_TMK[:, 1].mean(1))
+            for _, scene, *_ in scenes
+        ]
         swapped = np.concatenate([scene[4] for scene in scenes])
         assert 0.0003 < swapped.mean() < 0.01
         assert np.median(np.concatenate(apart)[swapped]) < 110
@@ -323,10 +405,15 @@ class TestTracker:
 
 
 def spaced(place=INVESTIGATION, bout=60, gap=140, act=None, count=40):
-    """A world of equal bouts of one class between stretches of other, the resident's nose near in each bout."""
+    """A world of equal bouts of one class between stretches of other, the resident's nose near in
+    each bout."""
     class_T = np.tile(np.r_[np.full(gap, OTHER), np.full(bout, place)], count).astype(np.int8)
     class_T = np.append(class_T, np.full(gap, OTHER, np.int8))
-    act_T = np.where(class_T == place, ACTS.index(act) if act else {ATTACK: 8, INVESTIGATION: 5, MOUNT: 10}[place], 0).astype(np.int8)
+    act_T = np.where(
+        class_T == place,
+        ACTS.index(act) if act else {ATTACK: 8, INVESTIGATION: 5, MOUNT: 10}[place],
+        0,
+    ).astype(np.int8)
     reach_T = np.where(class_T == place, 20, 300).astype(np.float32)
     return Timeline(class_T, act_T, np.zeros(len(class_T), np.bool_)), reach_T
 
@@ -341,13 +428,19 @@ class TestAnnotators:
         true_starts, true_ends, true_classes = runs(timeline.class_T)
         begins = starts[classes == place] - true_starts[true_classes == place]
         assert np.mean(begins) == pytest.approx(habits.begins + habits.late_frames, abs=2)
-        assert np.mean(ends[classes == place] - true_ends[true_classes == place]) == pytest.approx(habits.ends, abs=2)
-        assert np.std(begins) == pytest.approx(habits.jitter * (2**0.5 if habits.late_frames else 1), rel=0.6)
+        assert np.mean(ends[classes == place] - true_ends[true_classes == place]) == pytest.approx(
+            habits.ends, abs=2
+        )
+        assert np.std(begins) == pytest.approx(
+            habits.jitter * (2**0.5 if habits.late_frames else 1), rel=0.6
+        )
 
     @pytest.mark.parametrize("name", list(ANNOTATORS))
     def test_short_bouts_are_passed_over(self, name, scenes):
         for timeline, scene, *_ in scenes[:3]:
-            starts, ends, classes = runs(annotate(np.random.default_rng(1), ANNOTATORS[name], timeline, scene.reach_T))
+            starts, ends, classes = runs(
+                annotate(np.random.default_rng(1), ANNOTATORS[name], timeline, scene.reach_T)
+            )
             inner = (classes != OTHER) & (starts > 0)
             alone = inner & (np.r_[OTHER, classes[:-1]] == OTHER)
             assert (ends - starts)[alone].min() >= ANNOTATORS[name].min_bout
@@ -356,7 +449,16 @@ class TestAnnotators:
     def test_gaps_are_joined_by_those_who_join_them(self, name):
         habits = ANNOTATORS[name]
         timeline, reach_T = spaced(gap=18, bout=60)
-        quiet = Annotator(**{**vars(habits), "jitter": 0, "begins": 0, "ends": 0, "reach_px": np.inf, "greet_px": 0})
+        quiet = Annotator(
+            **{
+                **vars(habits),
+                "jitter": 0,
+                "begins": 0,
+                "ends": 0,
+                "reach_px": np.inf,
+                "greet_px": 0,
+            }
+        )
         noted_T = annotate(np.random.default_rng(0), quiet, timeline, reach_T)
         assert (len(runs(noted_T)[0]) < 5) == (habits.merge_gap >= 18)
 
@@ -364,14 +466,21 @@ class TestAnnotators:
         timeline, _ = spaced()
         for name, habits in ANNOTATORS.items():
             far_T = np.full(len(timeline.class_T), 80, np.float32)
-            share = np.mean(annotate(np.random.default_rng(0), habits, timeline, far_T) == INVESTIGATION)
+            share = np.mean(
+                annotate(np.random.default_rng(0), habits, timeline, far_T) == INVESTIGATION
+            )
             assert (share == 0) == (habits.reach_px < 80), name
             near_T = np.full(len(timeline.class_T), 30, np.float32)
-            share = np.mean(annotate(np.random.default_rng(0), habits, timeline, near_T) == INVESTIGATION)
+            share = np.mean(
+                annotate(np.random.default_rng(0), habits, timeline, near_T) == INVESTIGATION
+            )
             assert (share > 0.95) == (habits.greet_px > 30), name
 
     def test_chase_and_attempt_are_named_by_those_who_name_them(self):
-        for act, place, habit in (("chase", ATTACK, "chase_is_attack"), ("mount_attempt", MOUNT, "attempt_is_mount")):
+        for act, place, habit in (
+            ("chase", ATTACK, "chase_is_attack"),
+            ("mount_attempt", MOUNT, "attempt_is_mount"),
+        ):
             timeline, reach_T = spaced(act=act)
             for name, habits in ANNOTATORS.items():
                 noted_T = annotate(np.random.default_rng(0), habits, timeline, reach_T)
@@ -380,15 +489,24 @@ class TestAnnotators:
     def test_annotator_0_keeps_the_real_bout_lengths(self, scenes):
         lengths = {place: [] for place in range(4)}
         for timeline, scene, *_ in scenes:
-            starts, ends, classes = runs(annotate(np.random.default_rng(0), ANNOTATORS["0"], timeline, scene.reach_T))
+            starts, ends, classes = runs(
+                annotate(np.random.default_rng(0), ANNOTATORS["0"], timeline, scene.reach_T)
+            )
             for place in range(4):
                 lengths[place] += list((ends - starts)[classes == place])
         for place, name in enumerate(CLASSES):
-            assert np.median(lengths[place]) == pytest.approx(BOUT_FRAMES["train"][name][3], rel=0.3), name
+            assert np.median(lengths[place]) == pytest.approx(
+                BOUT_FRAMES["train"][name][3], rel=0.3
+            ), name
 
     def test_they_disagree_but_not_wildly(self, scenes):
         noted = {
-            name: np.concatenate([annotate(np.random.default_rng(int(name)), habits, held[0], held[1].reach_T) for held in scenes])
+            name: np.concatenate(
+                [
+                    annotate(np.random.default_rng(int(name)), habits, held[0], held[1].reach_T)
+                    for held in scenes
+                ]
+            )
             for name, habits in ANNOTATORS.items()
         }
         for one, other in itertools.combinations(noted, 2):
@@ -401,37 +519,58 @@ class TestPlan:
     def test_frames_add_up_and_over_half_is_unlabelled(self, frames):
         plan = write.recordings(frames)
         assert sum(held.frames for held in plan) == frames
-        assert sum(held.frames for held in plan if not held.task) > (0.3 if frames < 60_000 else 0.55) * frames
+        assert (
+            sum(held.frames for held in plan if not held.task)
+            > (0.3 if frames < 60_000 else 0.55) * frames
+        )
 
-    @pytest.mark.parametrize(("frames", "seed"), [(60_000, 0), (60_000, 1), (60_000, 2), (60_000, 3), (15_000, 11)])
+    @pytest.mark.parametrize(
+        ("frames", "seed"), [(60_000, 0), (60_000, 1), (60_000, 2), (60_000, 3), (15_000, 11)]
+    )
     def test_every_class_is_in_train_and_test_of_every_task(self, frames, seed):
         seen = set()
         for (task, annotator, behaviour, split), held in by_task(write.recordings(frames, seed)):
             if not task:
                 continue
             labels = [simulate(recording)[1][0] for recording in held]
-            assert all((label.split, label.annotator, label.task) == (split, annotator, task) for label in labels)
-            counts = np.bincount(np.concatenate([label.frames for label in labels]), minlength=len(labels[0].classes))
+            assert all(
+                (label.split, label.annotator, label.task) == (split, annotator, task)
+                for label in labels
+            )
+            counts = np.bincount(
+                np.concatenate([label.frames for label in labels]), minlength=len(labels[0].classes)
+            )
             assert (counts > 0).all(), (task, annotator, behaviour, split, counts)
             seen.add((task, annotator, behaviour, split))
             if behaviour:
                 assert labels[0].classes == ("other", behaviour)
-                assert counts[1] <= max(2.5 * counts.sum() * np.divide(*BEHAVIOUR_FRAMES[behaviour, split]), 80)
+                assert counts[1] <= max(
+                    2.5 * counts.sum() * np.divide(*BEHAVIOUR_FRAMES[behaviour, split]), 80
+                )
             else:
                 assert labels[0].classes == CLASSES
         assert len(seen) == 2 * (1 + 5 + 7)
 
     def test_the_official_plan_has_the_true_frame_counts(self):
         plan = write.official_recordings()
-        frames = {key: (len(held), sum(recording.frames for recording in held)) for key, held in by_task(plan)}
+        frames = {
+            key: (len(held), sum(recording.frames for recording in held))
+            for key, held in by_task(plan)
+        }
         assert frames["classic_classification", "0", "", "train"] == (70, 507_738)
         assert frames["classic_classification", "0", "", "test"] == (19, 262_107)
-        task2 = {split: [frames["annotation_style_transfer", str(a), "", split][1] for a in range(1, 6)] for split in ("train", "test")}
+        task2 = {
+            split: [frames["annotation_style_transfer", str(a), "", split][1] for a in range(1, 6)]
+            for split in ("train", "test")
+        }
         assert task2["train"] == [139_122, 135_623, 107_420, 108_325, 92_383]
         assert task2["test"] == [286_810, 150_919, 77_079, 76_174, 364_007]
         for behaviour in BEHAVIOURS:
             for split in ("train", "test"):
-                assert frames["new_behaviors", "", behaviour, split][1] == BEHAVIOUR_FRAMES[behaviour, split][1]
+                assert (
+                    frames["new_behaviors", "", behaviour, split][1]
+                    == BEHAVIOUR_FRAMES[behaviour, split][1]
+                )
         unlabelled = [held for held in plan if not held.task]
         assert (len(unlabelled), sum(held.frames for held in unlabelled)) == (282, 6_000_000)
         assert sorted({held.part for held in unlabelled}) == [1, 2, 3, 4]
@@ -442,13 +581,23 @@ class TestPlan:
         assert held["task1/train/mouse001_task1_annotator1"].group == "annotator-id_0"
         assert held["task1/test/mouse071_task1_annotator1"].split == "test"
         assert "task1/test/mouse089_task1_annotator1" in held
-        assert {recording.group for recording in plan} == {"unlabeled_videos", *BEHAVIOURS, *(f"annotator-id_{a}" for a in range(6))}
+        assert {recording.group for recording in plan} == {
+            "unlabeled_videos",
+            *BEHAVIOURS,
+            *(f"annotator-id_{a}" for a in range(6)),
+        }
         assert any(name.startswith("task2/annotator5/test/") for name in held)
         assert any(name.startswith("task3/whiterearing/train/") for name in held)
 
     def test_sequences_are_as_long_as_real_ones(self):
-        lengths = [held.frames for held in write.official_recordings(0) if held.name.startswith("task1/train")]
-        np.testing.assert_allclose(np.quantile(lengths, [0.25, 0.5, 0.75]), SEQUENCE_FRAMES["train"][2:5], rtol=0.4)
+        lengths = [
+            held.frames
+            for held in write.official_recordings(0)
+            if held.name.startswith("task1/train")
+        ]
+        np.testing.assert_allclose(
+            np.quantile(lengths, [0.25, 0.5, 0.75]), SEQUENCE_FRAMES["train"][2:5], rtol=0.4
+        )
 
     def test_what_cannot_be_made_is_refused(self):
         with pytest.raises(BadInput, match="15,000 or more"):
@@ -464,7 +613,12 @@ class TestPlan:
 class TestStore:
     def test_the_whole_arena_goes_into_a_store(self, tmp_path):
         told = []
-        write.write_arena(tmp_path / "store", frames=15_000, seed=4, progress=lambda done, of: told.append((done, of)))
+        write.write_arena(
+            tmp_path / "store",
+            frames=15_000,
+            seed=4,
+            progress=lambda done, of: told.append((done, of)),
+        )
         store, plan = Store(tmp_path / "store"), write.recordings(15_000, seed=4)
         assert store.frames == 15_000
         assert store.schema == CALMS21
@@ -474,9 +628,18 @@ class TestStore:
         assert told[-1] == (15_000, 15_000)
         assert [frames for frames, _ in told] == sorted(frames for frames, _ in told)
         video, labels = simulate(plan[-1])
-        np.testing.assert_array_equal(store.read_video(plan[-1].name).position_TMKX, video.position_TMKX)
-        files = {held["task"]: pq.read_table(tmp_path / "store" / held["file"]).to_pylist() for held in store.labels}
-        assert set(files) == {"classic_classification", "annotation_style_transfer", "new_behaviors"}
+        np.testing.assert_array_equal(
+            store.read_video(plan[-1].name).position_TMKX, video.position_TMKX
+        )
+        files = {
+            held["task"]: pq.read_table(tmp_path / "store" / held["file"]).to_pylist()
+            for held in store.labels
+        }
+        assert set(files) == {
+            "classic_classification",
+            "annotation_style_transfer",
+            "new_behaviors",
+        }
         row = next(row for row in files["new_behaviors"] if row["video"] == plan[-1].name)
         np.testing.assert_array_equal(np.frombuffer(row["labels"], np.int8), labels[0].frames)
         assert sum(len(rows) for rows in files.values()) == sum(bool(held.task) for held in plan)
@@ -500,8 +663,12 @@ class TestStore:
 
 
 def test_a_simple_model_neither_fails_nor_has_it_all(scenes):
-    """Ten hand-made figures and their means over a second, learned on six recordings: between guessing and solved."""
-    ensemble, metrics = pytest.importorskip("sklearn.ensemble"), pytest.importorskip("sklearn.metrics")
+    """Ten hand-made figures and their means over a second, learned on six recordings: between
+    guessing and solved."""
+    ensemble, metrics = (
+        pytest.importorskip("sklearn.ensemble"),
+        pytest.importorskip("sklearn.metrics"),
+    )
 
     def figures(position):
         point = position[..., 0] + 1j * position[..., 1]
@@ -514,15 +681,25 @@ def test_a_simple_model_neither_fails_nor_has_it_all(scenes):
             np.abs(np.angle(to_other * axis[:, 0].conj())),
             np.abs(np.angle(axis[:, 0] * axis[:, 1].conj())),
         ]
-        columns += [np.abs(point[:, 0, 0] - point[:, 1, k]) for k in (0, 3, 6)] + [step_px(point, 2), step_px(point, 10)]
+        columns += [np.abs(point[:, 0, 0] - point[:, 1, k]) for k in (0, 3, 6)] + [
+            step_px(point, 2),
+            step_px(point, 10),
+        ]
         now = np.nan_to_num(np.column_stack(columns))
-        total = np.cumsum(np.vstack([np.zeros((31, now.shape[1])), now, np.zeros((30, now.shape[1]))]), 0)
+        total = np.cumsum(
+            np.vstack([np.zeros((31, now.shape[1])), now, np.zeros((30, now.shape[1]))]), 0
+        )
         return np.hstack([now, total[61:] - total[:-61]])[: len(position)]
 
     x = [figures(held[2]) for held in scenes]
-    y = [annotate(np.random.default_rng(0), ANNOTATORS["0"], held[0], held[1].reach_T) for held in scenes]
+    y = [
+        annotate(np.random.default_rng(0), ANNOTATORS["0"], held[0], held[1].reach_T)
+        for held in scenes
+    ]
     model = ensemble.HistGradientBoostingClassifier(max_iter=40, random_state=0)
     model.fit(np.concatenate(x[:6])[::6], np.concatenate(y[:6])[::6])
-    found = metrics.f1_score(np.concatenate(y[6:]), model.predict(np.concatenate(x[6:])), labels=[0, 1, 2], average=None)
+    found = metrics.f1_score(
+        np.concatenate(y[6:]), model.predict(np.concatenate(x[6:])), labels=[0, 1, 2], average=None
+    )
     assert 0.5 < found.mean() < 0.92, found
     assert found[ATTACK] == found.min()

@@ -1,4 +1,5 @@
-"""Each augmentation alone does what it says, as often as it says, and its draws belong to the window."""
+"""Each augmentation alone does what it says, as often as it says, and its draws belong to the
+window."""
 
 from __future__ import annotations
 
@@ -18,10 +19,20 @@ from pretrain.transforms.augment import Augment
 
 MANY = windows_of(MICE, batch=600, frames=16, missing=0.1)
 WHOLE = windows_of(MICE, batch=200, frames=16, missing=0.0)
-ALL = Augment(rotate=True, mirror=0.5, exchange=0.5, scale=0.2, jitter_px=2.0, drop_points=0.1, drop_frames=0.2)
+ALL = Augment(
+    rotate=True,
+    mirror=0.5,
+    exchange=0.5,
+    scale=0.2,
+    jitter_px=2.0,
+    drop_points=0.1,
+    drop_frames=0.2,
+)
 
 
-def view(augment: Augment, windows: Windows = MANY, *, name: str = "0", schema: Schema = MICE) -> Pose:
+def view(
+    augment: Augment, windows: Windows = MANY, *, name: str = "0", schema: Schema = MICE
+) -> Pose:
     return augment(windows.pose, schema, WindowRNG(windows.key_B), view=name)
 
 
@@ -31,7 +42,10 @@ def same(a: Tensor, b: Tensor) -> Tensor:
 
 
 def often(found: Tensor, probability: float) -> None:
-    share, spread = found.float().mean().item(), math.sqrt(probability * (1 - probability) / found.numel())
+    share, spread = (
+        found.float().mean().item(),
+        math.sqrt(probability * (1 - probability) / found.numel()),
+    )
     assert abs(share - probability) < 4.5 * spread, f"{share} of {found.numel()}"
 
 
@@ -50,9 +64,13 @@ def test_mirror() -> None:
     once = view(Augment(mirror=1.0))
     left, right = MICE.keypoint("left_ear"), MICE.keypoint("right_ear")
     x, y = MANY.pose.position_BTMKX[..., left, :].unbind(-1)
-    torch.testing.assert_close(once.position_BTMKX[..., right, :], torch.stack([1024 - x, y], -1), equal_nan=True)
+    torch.testing.assert_close(
+        once.position_BTMKX[..., right, :], torch.stack([1024 - x, y], -1), equal_nan=True
+    )
     nose = MICE.keypoint("nose")
-    torch.testing.assert_close(once.confidence_BTMK[..., nose], MANY.pose.confidence_BTMK[..., nose])
+    torch.testing.assert_close(
+        once.confidence_BTMK[..., nose], MANY.pose.confidence_BTMK[..., nose]
+    )
     twice = Augment(mirror=1.0)(once, MICE, WindowRNG(MANY.key_B), view="1")
     torch.testing.assert_close(twice, MANY.pose, equal_nan=True, atol=1e-3, rtol=0)
 
@@ -62,14 +80,18 @@ def test_mirror_takes_whole_windows_as_often_as_it_says() -> None:
     kept = same(found.position_BTMKX, MANY.pose.position_BTMKX)
     often(~kept, 0.3)
     all_mirrored = view(Augment(mirror=1.0))
-    assert (kept | same(found.position_BTMKX, all_mirrored.position_BTMKX)).all(), "a window is mirrored in part"
+    assert (kept | same(found.position_BTMKX, all_mirrored.position_BTMKX)).all(), (
+        "a window is mirrored in part"
+    )
     assert (same(found.confidence_BTMK, MANY.pose.confidence_BTMK) == kept).all()
 
 
 @pytest.mark.parametrize("probability", [0.4, 1.0])
 def test_exchange_trades_places_as_often_as_it_says(probability: float) -> None:
     found = view(Augment(exchange=probability))
-    traded = same(found.position_BTMKX, MANY.pose.position_BTMKX.flip(2)) & same(found.confidence_BTMK, MANY.pose.confidence_BTMK.flip(2))
+    traded = same(found.position_BTMKX, MANY.pose.position_BTMKX.flip(2)) & same(
+        found.confidence_BTMK, MANY.pose.confidence_BTMK.flip(2)
+    )
     kept = same(found.position_BTMKX, MANY.pose.position_BTMKX)
     assert (traded | kept).all()
     often(traded, probability) if probability < 1 else None
@@ -82,24 +104,39 @@ def test_exchange_of_three_animals_keeps_each_whole() -> None:
     found = view(Augment(exchange=1.0), windows, schema=schema)
     came_from = torch.stack(
         [
-            torch.stack([same(found.position_BTMKX[:, :, [m]], windows.pose.position_BTMKX[:, :, [n]]) for n in range(3)], -1)
+            torch.stack(
+                [
+                    same(found.position_BTMKX[:, :, [m]], windows.pose.position_BTMKX[:, :, [n]])
+                    for n in range(3)
+                ],
+                -1,
+            )
             for m in range(3)
         ],
         1,
     )
     assert (came_from.sum(1) == 1).all()
     assert (came_from.sum(2) == 1).all()
-    assert not came_from.diagonal(dim1=1, dim2=2).all(1).any(), "where animals trade places for sure, some window stayed as it was"
+    assert not came_from.diagonal(dim1=1, dim2=2).all(1).any(), (
+        "where animals trade places for sure, some window stayed as it was"
+    )
     one = replace(RATS, animals=("a",))
     alone = windows_of(one, batch=2)
-    assert same(view(Augment(exchange=1.0), alone, schema=one).position_BTMKX, alone.pose.position_BTMKX).all()
+    assert same(
+        view(Augment(exchange=1.0), alone, schema=one).position_BTMKX, alone.pose.position_BTMKX
+    ).all()
 
 
 def test_rotate_turns_the_scene_about_the_centre_by_any_angle() -> None:
     found = view(Augment(rotate=True), WHOLE)
-    torch.testing.assert_close(between(found.position_BTMKX), between(WHOLE.pose.position_BTMKX), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        between(found.position_BTMKX), between(WHOLE.pose.position_BTMKX), atol=0.1, rtol=0
+    )
     centre = torch.tensor(MICE.image_px) / 2
-    before, after = (torch.view_as_complex((p - centre).contiguous()) for p in (WHOLE.pose.position_BTMKX, found.position_BTMKX))
+    before, after = (
+        torch.view_as_complex((p - centre).contiguous())
+        for p in (WHOLE.pose.position_BTMKX, found.position_BTMKX)
+    )
     turned = (after / before).flatten(1)
     torch.testing.assert_close(turned.abs(), torch.ones_like(turned.abs()), atol=1e-2, rtol=0)
     assert (turned - turned[:, :1]).abs().max() < 0.05, "one angle for all of a window"
@@ -109,9 +146,13 @@ def test_rotate_turns_the_scene_about_the_centre_by_any_angle() -> None:
 
 def test_scale_multiplies_the_scene() -> None:
     found = view(Augment(scale=0.2), WHOLE)
-    share = between(found.position_BTMKX)[:, :, 0, 1:] / between(WHOLE.pose.position_BTMKX)[:, :, 0, 1:]
+    share = (
+        between(found.position_BTMKX)[:, :, 0, 1:] / between(WHOLE.pose.position_BTMKX)[:, :, 0, 1:]
+    )
     size = share.flatten(1).median(1).values
-    torch.testing.assert_close(share.flatten(1), size[:, None].expand_as(share.flatten(1)), atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        share.flatten(1), size[:, None].expand_as(share.flatten(1)), atol=1e-2, rtol=1e-2
+    )
     log = size.log()
     assert abs(log.mean()) < 4.5 * 0.2 / math.sqrt(200)
     assert 0.8 < log.std() / 0.2 < 1.2
@@ -119,14 +160,18 @@ def test_scale_multiplies_the_scene() -> None:
 
 def test_jitter_is_noise_on_every_point_in_px() -> None:
     noise = view(Augment(jitter_px=3.0)).position_BTMKX - MANY.pose.position_BTMKX
-    assert torch.equal(noise.isnan(), MANY.pose.position_BTMKX.isnan()), "noise made a missing point appear or a seen one go"
+    assert torch.equal(noise.isnan(), MANY.pose.position_BTMKX.isnan()), (
+        "noise made a missing point appear or a seen one go"
+    )
     noise = noise[noise.isfinite()]
     assert abs(noise.mean()) < 4.5 * 3 / math.sqrt(len(noise))
     assert 2.97 < noise.std() < 3.03
     grid = view(Augment(jitter_px=3.0), WHOLE).position_BTMKX - WHOLE.pose.position_BTMKX
     for axis in (1, 2, 3, 4):
         one, other = grid.unbind(axis)[:2]
-        assert abs(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) < 0.05, f"noise repeats along axis {axis}"
+        assert abs(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]) < 0.05, (
+            f"noise repeats along axis {axis}"
+        )
 
 
 def test_drop_points_hides_a_keypoint_for_the_whole_window() -> None:
@@ -164,7 +209,9 @@ def test_draws_belong_to_the_window() -> None:
     whole, shuffled = view(ALL), view(ALL, rows_of(MANY, order))
     assert same(shuffled.position_BTMKX, whole.position_BTMKX[order]).all()
     assert same(shuffled.confidence_BTMK, whole.confidence_BTMK[order]).all()
-    assert same(view(ALL, rows_of(MANY, slice(10, 13))).position_BTMKX, whole.position_BTMKX[10:13]).all()
+    assert same(
+        view(ALL, rows_of(MANY, slice(10, 13))).position_BTMKX, whole.position_BTMKX[10:13]
+    ).all()
 
 
 def test_views_of_other_names_differ_and_of_one_name_agree() -> None:
@@ -180,7 +227,8 @@ def test_the_recording_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("mirror", 1.5), ("exchange", -0.1), ("scale", -1.0), ("jitter_px", -1.0), ("drop_block", 0)]
+    ("setting", "value"),
+    [("mirror", 1.5), ("exchange", -0.1), ("scale", -1.0), ("jitter_px", -1.0), ("drop_block", 0)],
 )
 def test_settings_that_cannot_be(setting: str, value: float) -> None:
     with pytest.raises(BadInput, match=setting):

@@ -1,4 +1,5 @@
-"""The paper's networks and the windows they read, against hand computation and against one window at a time."""
+"""The paper's networks and the windows they read, against hand computation and against one window
+at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +19,17 @@ NETWORKS = list(PAPER)
 
 
 def small(network: str = "conv1d", **changed: object) -> Baseline:
-    settings = {"widths": (6, 5, 4), "past": 20, "future": 20, "skip": 1, "lr": 1e-2, "dropout": 0.0, "epochs": 1, "batch": 16, "state": 7}
+    settings = {
+        "widths": (6, 5, 4),
+        "past": 20,
+        "future": 20,
+        "skip": 1,
+        "lr": 1e-2,
+        "dropout": 0.0,
+        "epochs": 1,
+        "batch": 16,
+        "state": 7,
+    }
     return Baseline(network=network, **{**settings, **changed})
 
 
@@ -34,32 +45,84 @@ def dense(inputs: int, width: int) -> int:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        # input norm; convolutions of 5 taps, each with its norm; 201 steps -> 197 98 -> 94 47 -> 43 21 of 32 channels
-        ("conv1d", 2 * 28 + (28 * 128 * 5 + 128 + 256) + (128 * 64 * 5 + 64 + 128) + (64 * 32 * 5 + 32 + 64) + dense(21 * 32, 4)),
+        # input norm; convolutions of 5 taps, each with its norm; 201 steps -> 197 98 -> 94 47 -> 43
+        # 21 of 32 channels
+        (
+            "conv1d",
+            2 * 28
+            + (28 * 128 * 5 + 128 + 256)
+            + (128 * 64 * 5 + 64 + 128)
+            + (64 * 32 * 5 + 32 + 64)
+            + dense(21 * 32, 4),
+        ),
         # 101 -> 97 48 -> 44 22 -> 18 9
-        ("conv1d_augmented", 2 * 28 + (28 * 128 * 5 + 128 + 256) + (128 * 64 * 5 + 64 + 128) + (64 * 32 * 5 + 32 + 64) + dense(9 * 32, 4)),
+        (
+            "conv1d_augmented",
+            2 * 28
+            + (28 * 128 * 5 + 128 + 256)
+            + (128 * 64 * 5 + 64 + 128)
+            + (64 * 32 * 5 + 32 + 64)
+            + dense(9 * 32, 4),
+        ),
         # 101 -> 9 as well
-        ("conv1d_causal", 2 * 28 + (28 * 128 * 5 + 128 + 256) + (128 * 64 * 5 + 64 + 128) + (64 * 32 * 5 + 32 + 64) + dense(9 * 32, 4)),
-        ("lstm", 2 * 28 + 4 * (256 * (28 + 256) + 256) + dense(256, 256) + 512 + dense(256, 128) + 256 + dense(128, 4)),
+        (
+            "conv1d_causal",
+            2 * 28
+            + (28 * 128 * 5 + 128 + 256)
+            + (128 * 64 * 5 + 64 + 128)
+            + (64 * 32 * 5 + 32 + 64)
+            + dense(9 * 32, 4),
+        ),
+        (
+            "lstm",
+            2 * 28
+            + 4 * (256 * (28 + 256) + 256)
+            + dense(256, 256)
+            + 512
+            + dense(256, 128)
+            + 256
+            + dense(128, 4),
+        ),
         # query and value, then the 1x1 convolution and its norm; 101 -> 50 -> 25 -> 12
         (
             "self_attention",
-            2 * 28 + (2 * dense(28, 128) + dense(128, 128) + 256) + (2 * dense(128, 64) + dense(64, 64) + 128)
-            + (2 * dense(64, 32) + dense(32, 32) + 64) + dense(12 * 32, 4),
+            2 * 28
+            + (2 * dense(28, 128) + dense(128, 128) + 256)
+            + (2 * dense(128, 64) + dense(64, 64) + 128)
+            + (2 * dense(64, 32) + dense(32, 32) + 64)
+            + dense(12 * 32, 4),
         ),
         (
             "fully_connected",
-            2 * 201 * 28 + dense(201 * 28, 512) + 1024 + dense(512, 256) + 512 + dense(256, 128) + 256 + dense(128, 4),
+            2 * 201 * 28
+            + dense(201 * 28, 512)
+            + 1024
+            + dense(512, 256)
+            + 512
+            + dense(256, 128)
+            + 256
+            + dense(128, 4),
         ),
         (
             "single_frame",
-            2 * 28 + dense(28, 512) + 1024 + dense(512, 256) + 512 + dense(256, 128) + 256 + dense(128, 64) + 128 + dense(64, 4),
+            2 * 28
+            + dense(28, 512)
+            + 1024
+            + dense(512, 256)
+            + 512
+            + dense(256, 128)
+            + 256
+            + dense(128, 64)
+            + 128
+            + dense(64, 4),
         ),
     ],
-)  # fmt: skip
+)
 def test_parameters_are_those_counted_by_hand(name: str, expected: int) -> None:
     network = build_baseline(PAPER[name], inputs=28, classes=4)
-    assert sum(weight.numel() for weight in network.parameters() if weight.requires_grad) == expected
+    assert (
+        sum(weight.numel() for weight in network.parameters() if weight.requires_grad) == expected
+    )
 
 
 def test_every_published_setting_has_its_hand_count() -> None:
@@ -75,14 +138,23 @@ def test_windows_to_logits(name: str, inputs: int) -> None:
     logits = network(torch.randn(3, settings.window, inputs))
     assert logits.shape == (3, 4)
     logits.square().sum().backward()
-    assert all(weight.grad is not None and weight.grad.any() for weight in network.parameters() if weight.requires_grad)
+    assert all(
+        weight.grad is not None and weight.grad.any()
+        for weight in network.parameters()
+        if weight.requires_grad
+    )
 
 
 def test_window_lengths_are_those_published() -> None:
     assert {name: held.window for name, held in PAPER.items()} == {
-        "conv1d": 201, "conv1d_augmented": 101, "conv1d_causal": 101, "lstm": 101, "self_attention": 101, "fully_connected": 201,
+        "conv1d": 201,
+        "conv1d_augmented": 101,
+        "conv1d_causal": 101,
+        "lstm": 101,
+        "self_attention": 101,
+        "fully_connected": 201,
         "single_frame": 1,
-    }  # fmt: skip
+    }
 
 
 def test_attention_is_unscaled_and_its_keys_are_its_values() -> None:
@@ -95,12 +167,18 @@ def test_attention_is_unscaled_and_its_keys_are_its_values() -> None:
     weight = (query @ value.T).exp()
     met = block.mix(weight / weight.sum(1, keepdim=True) @ value)
     each = torch.relu(met / math.sqrt(1 + 1e-3))  # fresh batch norm in evaluation
-    expected = torch.stack([torch.maximum(each[2 * place], each[2 * place + 1]) for place in range(3)])
+    expected = torch.stack(
+        [torch.maximum(each[2 * place], each[2 * place + 1]) for place in range(3)]
+    )
     torch.testing.assert_close(block(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_lstm_starts_as_keras_does() -> None:
-    state = next(m for m in build_baseline(PAPER["lstm"], inputs=28, classes=4).modules() if isinstance(m, nn.LSTM))
+    state = next(
+        m
+        for m in build_baseline(PAPER["lstm"], inputs=28, classes=4).modules()
+        if isinstance(m, nn.LSTM)
+    )
     assert torch.equal(state.bias_ih_l0[256:512], torch.ones(256))
     assert float(state.bias_ih_l0.detach().abs().sum()) == 256
     assert not state.bias_hh_l0.any()
@@ -124,7 +202,9 @@ def test_every_frame_has_the_window_around_it(past: int, future: int, skip: int)
     for video in videos:
         for t in range(len(video)):
             steps = [t + step * skip for step in range(-past, future + 1)]
-            expected = torch.stack([video[s] if 0 <= s < len(video) else torch.zeros(28) for s in steps])
+            expected = torch.stack(
+                [video[s] if 0 <= s < len(video) else torch.zeros(28) for s in steps]
+            )
             assert torch.equal(found[place], expected)
             place += 1
 
@@ -150,17 +230,27 @@ def test_a_missing_point_stays_where_it_was_last_seen() -> None:
 
 def test_an_epoch_holds_every_labelled_frame_once_with_its_label() -> None:
     frames = (40, 33)
-    videos = [torch.arange(n).view(-1, 1, 1, 1).expand(n, 2, 7, 2) + 1000.0 * place for place, n in enumerate(frames)]
+    videos = [
+        torch.arange(n).view(-1, 1, 1, 1).expand(n, 2, 7, 2) + 1000.0 * place
+        for place, n in enumerate(frames)
+    ]
     labels = [torch.arange(n) % 5 - 1 for n in frames]  # a fifth is unlabelled
     settings = small(past=0, future=0)
     draw = torch.Generator().manual_seed(0)
-    samples = Samples([scaled(held, (1.0, 1.0)) for held in videos], labels, settings, coordinates=28)
+    samples = Samples(
+        [scaled(held, (1.0, 1.0)) for held in videos], labels, settings, coordinates=28
+    )
     epochs = [list(samples.epoch(draw)) for _ in range(2)]
     order = []
     for epoch in epochs:
         x, y = torch.cat([x for x, _ in epoch])[:, 0, 0], torch.cat([y for _, y in epoch])
         named = {(int(v) // 1000, int(v) % 1000): int(label) for v, label in zip(x, y, strict=True)}
-        assert named == {(place, t): int(labels[place][t]) for place in range(2) for t in range(frames[place]) if labels[place][t] >= 0}
+        assert named == {
+            (place, t): int(labels[place][t])
+            for place in range(2)
+            for t in range(frames[place])
+            if labels[place][t] >= 0
+        }
         assert len(x) == len(named)
         order.append(x.tolist())
     assert order[0] != order[1]
@@ -168,7 +258,12 @@ def test_an_epoch_holds_every_labelled_frame_once_with_its_label() -> None:
 
 
 def test_one_window_alone_joins_the_batch_before_it() -> None:
-    sizes = [len(y) for _, y in Samples([scaled(wander(33))], [torch.zeros(33)], small(), coordinates=28).epoch(torch.Generator())]
+    sizes = [
+        len(y)
+        for _, y in Samples([scaled(wander(33))], [torch.zeros(33)], small(), coordinates=28).epoch(
+            torch.Generator()
+        )
+    ]
     assert sizes == [16, 17]
 
 
@@ -183,7 +278,10 @@ def test_augmentation_turns_about_the_origin_and_moves_whole_windows() -> None:
     x = torch.rand(4000, 3, 6, generator=torch.Generator().manual_seed(0))
     found = augmented(x, torch.Generator().manual_seed(1), coordinates=4)
     assert torch.equal(found[..., 4:], x[..., 4:])
-    before, after = (torch.view_as_complex(values[..., :4].reshape(4000, 6, 2).contiguous()) for values in (x, found))
+    before, after = (
+        torch.view_as_complex(values[..., :4].reshape(4000, 6, 2).contiguous())
+        for values in (x, found)
+    )
     turn = (after[:, 1] - after[:, 0]) / (before[:, 1] - before[:, 0])
     torch.testing.assert_close(turn.abs(), torch.ones(4000), rtol=1e-2, atol=1e-3)
     moved = after - turn.unsqueeze(1) * before
@@ -202,8 +300,10 @@ def test_augmentation_turns_about_the_origin_and_moves_whole_windows() -> None:
 def test_features_from_elsewhere_lie_beside_the_coordinates_and_are_not_turned() -> None:
     video, extra = wander(20), torch.randn(20, 3)
     settings = small(past=0, future=0, augment=True, batch=20)
-    samples = Samples([torch.cat([scaled(video), extra], 1)], [torch.arange(20)], settings, coordinates=28)
-    (x, y), = samples.epoch(torch.Generator())  # fmt: skip
+    samples = Samples(
+        [torch.cat([scaled(video), extra], 1)], [torch.arange(20)], settings, coordinates=28
+    )
+    ((x, y),) = samples.epoch(torch.Generator())
     assert x.shape == (20, 1, 31)
     assert torch.equal(x[:, 0, 28:], extra[y])
     assert not torch.allclose(x[:, 0, :28], scaled(video)[y])
@@ -217,7 +317,9 @@ def test_standardised_features_have_mean_0_and_spread_1() -> None:
 
 
 def test_what_does_not_belong_together_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"(?s)2 videos, but labels of 1.*video 0 has 20 frames, its labels 19"):
+    with pytest.raises(
+        BadInput, match=r"(?s)2 videos, but labels of 1.*video 0 has 20 frames, its labels 19"
+    ):
         Samples([scaled(wander(20)), scaled(wander(5))], [torch.zeros(19)], small(), coordinates=28)
     with pytest.raises(BadInput, match="no frame is labelled"):
         Samples([scaled(wander(20))], [torch.full((20,), -1)], small(), coordinates=28)
@@ -232,13 +334,21 @@ def test_each_network_learns_what_its_window_shows(network: str) -> None:
     video[:, 0, :, 0] += swing.unsqueeze(1)
     label = (swing > 0).long()
     settings = small(network, widths=(16, 8), past=8, future=8, batch=64)
-    model, samples = build_baseline(settings, inputs=28, classes=2), Samples([scaled(video)], [label], settings, coordinates=28)
-    adam, draw = torch.optim.Adam(model.parameters(), lr=settings.lr), torch.Generator().manual_seed(0)
+    model, samples = (
+        build_baseline(settings, inputs=28, classes=2),
+        Samples([scaled(video)], [label], settings, coordinates=28),
+    )
+    adam, draw = (
+        torch.optim.Adam(model.parameters(), lr=settings.lr),
+        torch.Generator().manual_seed(0),
+    )
     for _ in range(12):
         for x, y in samples.epoch(draw):
             adam.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
             adam.step()
     with torch.no_grad():
-        chosen = torch.cat([model(x).argmax(1) for x in Windows([scaled(video)], settings).in_order(100)])
+        chosen = torch.cat(
+            [model(x).argmax(1) for x in Windows([scaled(video)], settings).in_order(100)]
+        )
     assert float((chosen == label).float().mean()) > 0.9

@@ -16,7 +16,9 @@ from finetune.metrics.bouts import bouts, match, score_bouts
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")
-REAL = Path(os.environ.get("ETHORAY_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+REAL = Path(
+    os.environ.get("ETHORAY_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
+)
 
 
 def frames(*runs: tuple[int, int]) -> np.ndarray:
@@ -24,8 +26,11 @@ def frames(*runs: tuple[int, int]) -> np.ndarray:
     return np.repeat([c for c, _ in runs], [n for _, n in runs])
 
 
-def greedy(true: list[tuple[int, int]], predicted: list[tuple[int, int]], threshold: float) -> set[tuple[int, int]]:
-    """The slow reference: take the best pair of those that reach the threshold until none is left."""
+def greedy(
+    true: list[tuple[int, int]], predicted: list[tuple[int, int]], threshold: float
+) -> set[tuple[int, int]]:
+    """The slow reference: take the best pair of those that reach the threshold until none is
+    left."""
 
     def overlap(a: tuple[int, int], b: tuple[int, int]) -> float:
         shared = len(set(range(*a)) & set(range(*b)))
@@ -69,12 +74,23 @@ def test_bouts_hold_every_labelled_frame_once(seed: int) -> None:
 def test_matching_equals_the_slow_greedy_matcher_at_every_threshold(seed: int) -> None:
     draw = np.random.default_rng(seed)
     true, predicted = (
-        [(s, e) for s, e, c in bouts(np.repeat(draw.integers(0, 2, 25), draw.integers(1, 5, 25))).tolist() if c == 1] for _ in range(2)
+        [
+            (s, e)
+            for s, e, c in bouts(
+                np.repeat(draw.integers(0, 2, 25), draw.integers(1, 5, 25))
+            ).tolist()
+            if c == 1
+        ]
+        for _ in range(2)
     )
-    pairs, overlap = match(true=np.array(true).reshape(-1, 2), predicted=np.array(predicted).reshape(-1, 2))
+    pairs, overlap = match(
+        true=np.array(true).reshape(-1, 2), predicted=np.array(predicted).reshape(-1, 2)
+    )
     assert (overlap > 0).all()
     for threshold in (1e-9, 0.1, 0.25, 0.5, 1.0):
-        assert {tuple(pair) for pair in pairs[overlap >= threshold].tolist()} == greedy(true, predicted, threshold)
+        assert {tuple(pair) for pair in pairs[overlap >= threshold].tolist()} == greedy(
+            true, predicted, threshold
+        )
 
 
 def test_a_bout_cut_in_two_is_one_hit_and_one_false_bout() -> None:
@@ -83,14 +99,18 @@ def test_a_bout_cut_in_two_is_one_hit_and_one_false_bout() -> None:
     scores = score_bouts(labels={"v": labels}, predicted={"v": chosen}, classes=MICE, fps=10)
     attack = scores.per_class["attack"]
     assert (attack.true_bouts, attack.predicted_bouts, attack.matched_bouts) == (1, 2, 1)
-    assert attack.f1 == pytest.approx({"0.1": 2 / 3, "0.25": 2 / 3, "0.5": 2 / 3})  # the greater part covers 12 of 20 frames
+    assert attack.f1 == pytest.approx(
+        {"0.1": 2 / 3, "0.25": 2 / 3, "0.5": 2 / 3}
+    )  # the greater part covers 12 of 20 frames
     assert attack.precision["0.5"] == 0.5
     assert attack.recall["0.5"] == 1
     assert (attack.onset_median_frames, attack.offset_median_frames) == (0, -8)
     # 40 frames at 10 a second: a fifteenth of a minute
     assert attack.true_bouts_per_minute == pytest.approx(15)
     assert attack.predicted_bouts_per_minute == pytest.approx(30)
-    strict = score_bouts(labels={"v": labels}, predicted={"v": chosen}, classes=MICE, fps=10, overlaps=(0.6, 0.61))
+    strict = score_bouts(
+        labels={"v": labels}, predicted={"v": chosen}, classes=MICE, fps=10, overlaps=(0.6, 0.61)
+    )
     assert [strict.per_class["attack"].f1[k] for k in ("0.6", "0.61")] == pytest.approx([2 / 3, 0])
 
 
@@ -105,19 +125,30 @@ def test_flicker_costs_bouts_that_frames_do_not_show() -> None:
 
 def test_onset_and_offset_errors_are_signed_in_frames() -> None:
     labels = frames((3, 50), (1, 40), (3, 50), (1, 40), (3, 50), (1, 40), (3, 50))
-    late = frames((3, 53), (1, 36), (3, 54), (1, 36), (3, 59), (1, 32), (3, 50))  # onsets +3 +3 +8, offsets -1 -1 0
-    held = score_bouts(labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30).per_class["investigation"]
+    late = frames(
+        (3, 53), (1, 36), (3, 54), (1, 36), (3, 59), (1, 32), (3, 50)
+    )  # onsets +3 +3 +8, offsets -1 -1 0
+    held = score_bouts(labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30).per_class[
+        "investigation"
+    ]
     assert (held.onset_median_frames, held.offset_median_frames) == (3, -1)
     assert held.onset_mean_abs_frames == pytest.approx(14 / 3)
     assert held.offset_mean_abs_frames == pytest.approx(2 / 3)
-    back = score_bouts(labels={"v": late}, predicted={"v": labels}, classes=MICE, fps=30).per_class["investigation"]
+    back = score_bouts(labels={"v": late}, predicted={"v": labels}, classes=MICE, fps=30).per_class[
+        "investigation"
+    ]
     assert (back.onset_median_frames, back.offset_median_frames) == (-3, 1)
     assert back.f1 == held.f1
 
 
 def test_errors_are_those_of_all_matches_not_of_good_ones_alone() -> None:
-    labels, late = frames((3, 20), (0, 20), (3, 20)), frames((3, 32), (0, 20), (3, 8))  # 8 frames of 32 in common
-    held = score_bouts(labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30).per_class["attack"]
+    labels, late = (
+        frames((3, 20), (0, 20), (3, 20)),
+        frames((3, 32), (0, 20), (3, 8)),
+    )  # 8 frames of 32 in common
+    held = score_bouts(labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30).per_class[
+        "attack"
+    ]
     assert held.f1 == {"0.1": 1, "0.25": 1, "0.5": 0}
     assert (held.matched_bouts, held.onset_median_frames) == (1, 12)
 
@@ -128,14 +159,22 @@ def test_bouts_never_merge_across_videos() -> None:
     assert scores.per_class["attack"].true_bouts == 2
     assert scores.macro_f1["0.5"] == 1
     chosen = {"a": frames((3, 20)), "b": frames((0, 10), (3, 10))}
-    assert score_bouts(labels=labels, predicted=chosen, classes=MICE, fps=30).per_class["attack"].matched_bouts == 1
+    assert (
+        score_bouts(labels=labels, predicted=chosen, classes=MICE, fps=30)
+        .per_class["attack"]
+        .matched_bouts
+        == 1
+    )
 
 
 def test_the_order_of_videos_does_not_matter() -> None:
     draw = np.random.default_rng(0)
     labels, chosen = ({k: np.repeat(draw.integers(0, 4, 40), 5) for k in "abc"} for _ in range(2))
     forward = score_bouts(labels=labels, predicted=chosen, classes=MICE, fps=30)
-    assert score_bouts(labels=dict(reversed(labels.items())), predicted=chosen, classes=MICE, fps=30) == forward
+    assert (
+        score_bouts(labels=dict(reversed(labels.items())), predicted=chosen, classes=MICE, fps=30)
+        == forward
+    )
 
 
 def test_predictions_where_nobody_looked_do_not_count() -> None:
@@ -161,7 +200,12 @@ def test_a_class_without_a_bout_leaves_the_mean_and_is_named() -> None:
     assert math.isnan(scores.per_class["investigation"].f1["0.5"])
     assert scores.macro_f1["0.5"] == 1
     assert len(scores.notes) == 2
-    assert json.loads(json.dumps(scores.to_dict(), allow_nan=False))["per_class"]["mount"]["onset_median_frames"] is None
+    assert (
+        json.loads(json.dumps(scores.to_dict(), allow_nan=False))["per_class"]["mount"][
+            "onset_median_frames"
+        ]
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,21 +229,34 @@ def test_a_class_without_a_bout_leaves_the_mean_and_is_named() -> None:
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_words(change: dict[str, object], said: str) -> None:
-    given = {"labels": {"v": np.array([0, 0, 3, 3])}, "predicted": {"v": np.zeros(4, int)}, "classes": MICE, "fps": 30.0} | change
+    given = {
+        "labels": {"v": np.array([0, 0, 3, 3])},
+        "predicted": {"v": np.zeros(4, int)},
+        "classes": MICE,
+        "fps": 30.0,
+    } | change
     with pytest.raises(BadInput) as refused:
         score_bouts(**given)  # type: ignore[arg-type]
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize(("split", "frames_in_all", "expected"), [("train", 507_738, 2_287), ("test", 262_107, 1_521)])
-def test_calms21_has_the_bouts_that_others_counted(split: str, frames_in_all: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("split", "frames_in_all", "expected"), [("train", 507_738, 2_287), ("test", 262_107, 1_521)]
+)
+def test_calms21_has_the_bouts_that_others_counted(
+    split: str, frames_in_all: int, expected: int
+) -> None:
     file = REAL / "calms21_labels" / f"mice_{split}_annotations.csv"
     if not file.is_file():
         pytest.skip(f"no real labels at {file}")
-    rows = [row for row in csv.DictReader(file.read_text().splitlines()) if row["actor"] == "resident"]
+    rows = [
+        row for row in csv.DictReader(file.read_text().splitlines()) if row["actor"] == "resident"
+    ]
     place = {name: c for c, name in enumerate(MICE)} | {"none": 3}
     labels = {
-        video: np.full(max(int(row["stop"]) for row in rows if row["group"] == video) + 1, UNLABELLED)
+        video: np.full(
+            max(int(row["stop"]) for row in rows if row["group"] == video) + 1, UNLABELLED
+        )
         for video in {row["group"] for row in rows}
     }
     for row in rows:

@@ -1,7 +1,8 @@
-"""Damaged CalMS21 files by the hundred: each is read as a slow reference reads it, or refused by name.
+"""Damaged CalMS21 files by the hundred: each is read as a slow reference reads it, or refused by
+name.
 
-``ETHORAY_MUTATIONS=2000 pytest tests/test_calms21_mutations.py`` runs as many as asked; a number names its mutation, so
-that a failure can be repeated with ``-k``.
+``ETHORAY_MUTATIONS=2000 pytest tests/test_calms21_mutations.py`` runs as many as asked; a number
+names its mutation, so that a failure can be repeated with ``-k``.
 """
 
 import io
@@ -42,10 +43,14 @@ def base(random: np.random.Generator) -> dict[str, Any]:
             "metadata": {"annotator-id": 0, "vocab": dict(VOCAB)},
         }
 
-    return {"annotator-id_0": {f"task1/train/mouse{n:03d}_task1_annotator1": sequence() for n in range(2)}}
+    return {
+        "annotator-id_0": {
+            f"task1/train/mouse{n:03d}_task1_annotator1": sequence() for n in range(2)
+        }
+    }
 
 
-# ---- the reference: json, loops, nothing clever --------------------------------------------------------------------
+# ---- the reference: json, loops, nothing clever --------------------------------------------------
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -59,11 +64,14 @@ def refuse_constant(token: str) -> None:
 
 
 def parsed(data: bytes) -> Any:
-    return json.loads(data.decode("utf-8-sig"), object_pairs_hook=unique, parse_constant=refuse_constant)
+    return json.loads(
+        data.decode("utf-8-sig"), object_pairs_hook=unique, parse_constant=refuse_constant
+    )
 
 
 def checked(value: Any, shape: tuple[int, ...], largest: float) -> Any:
-    """The nested lists as they are, if they have that shape (-1: any length) and hold finite numbers."""
+    """The nested lists as they are, if they have that shape (-1: any length) and hold finite
+    numbers."""
     if not shape:
         if type(value) not in (int, float) or not abs(value) <= largest:
             raise ValueError(f"{value} is no number in range")
@@ -82,7 +90,11 @@ def reference(data: bytes) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]
             keypoints = np.array(checked(held["keypoints"], (-1, 2, 2, 7), 1e5), np.float64)
             scores = np.array(checked(held["scores"], (-1, 2, 7), 2), np.float64)
             vocabulary = held["metadata"]["vocab"]
-            if sorted(vocabulary) != CLASSES or len(set(vocabulary.values())) < 4 or {type(n) for n in vocabulary.values()} != {int}:
+            if (
+                sorted(vocabulary) != CLASSES
+                or len(set(vocabulary.values())) < 4
+                or {type(n) for n in vocabulary.values()} != {int}
+            ):
                 raise ValueError("vocabulary")
             names = {number: name for name, number in vocabulary.items()}
             labels = [names[number] for number in checked(held["annotations"], (-1,), 1e9)]
@@ -97,7 +109,7 @@ def reference(data: bytes) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]
     return found
 
 
-# ---- mutations: (random, content) -> files, and whether they must be read ------------------------------------------
+# ---- mutations: (random, content) -> files, and whether they must be read ------------------------
 
 
 def text(content: Any, **how: Any) -> bytes:
@@ -109,7 +121,12 @@ def one_file(data: bytes) -> Files:
 
 
 def untouched(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
-    how: dict[str, Any] = [{}, {"indent": int(random.integers(0, 5))}, {"separators": (",", ":")}, {"indent": "\t"}][random.integers(4)]
+    how: dict[str, Any] = [
+        {},
+        {"indent": int(random.integers(0, 5))},
+        {"separators": (",", ":")},
+        {"indent": "\t"},
+    ][random.integers(4)]
     return one_file(text(content, **how)), True
 
 
@@ -135,7 +152,9 @@ def truncated(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
 def bytes_changed(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
     data = bytearray(text(content))
     for _ in range(random.integers(1, 4)):
-        data[random.integers(len(data))] = random.choice([random.integers(256), *b'[]{},:" 0123456789.eE+-\\\n\0'])
+        data[random.integers(len(data))] = random.choice(
+            [random.integers(256), *b'[]{},:" 0123456789.eE+-\\\n\0']
+        )
     return one_file(bytes(data)), False
 
 
@@ -151,13 +170,17 @@ def punctuation_changed(random: np.random.Generator, content: Any) -> tuple[File
     data = bytearray(text(content))
     quotes = [at for at, byte in enumerate(data) if byte == ord('"')]
     near = int(random.choice(quotes))
-    places = [at for at in range(max(0, near - 6), min(len(data), near + 6)) if data[at] in b'[]{},:"']
+    places = [
+        at for at in range(max(0, near - 6), min(len(data), near + 6)) if data[at] in b'[]{},:"'
+    ]
     data[random.choice(places)] = random.choice(list(b'[]{},:;;;" '))
     return one_file(bytes(data)), False
 
 
 def more_at_the_end(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
-    tail = [b"}", b"]", b"{}", b",", b"x", b"\0", b" \n null", b"\n" + text(content), b'"a"'][random.integers(9)]
+    tail = [b"}", b"]", b"{}", b",", b"x", b"\0", b" \n null", b"\n" + text(content), b'"a"'][
+        random.integers(9)
+    ]
     return one_file(text(content) + tail), False
 
 
@@ -187,10 +210,70 @@ def counts_changed(random: np.random.Generator, content: Any) -> tuple[Files, bo
 
 
 TOKENS = [
-    *("NaN", "Infinity", "-Infinity", "nan", "null", "None", "true", "false", "{}", "[]", "[1]", '"1"', "'1'", "", "@"),
-    *("1e999", "-1e999", "1e300", "1e39", "-1e30", "100001", "-100000", "12345678901234567890", "-9223372036854775808", "1e-400"),
-    *("01", "+1", ".5", "1.", "1.e5", "0x10", "1e", "1e+", "-", "--1", "1_000", "\u0661", "1\u00a0", "\x0b1", "/**/1", "1//"),
-    *("-0", "-0.0", "1E2", "0.1e1", "1", "2", "3", "1,2", "1 2", "]", "[", "1][", "[1]]", "1]", "[1"),
+    *(
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "nan",
+        "null",
+        "None",
+        "true",
+        "false",
+        "{}",
+        "[]",
+        "[1]",
+        '"1"',
+        "'1'",
+        "",
+        "@",
+    ),
+    *(
+        "1e999",
+        "-1e999",
+        "1e300",
+        "1e39",
+        "-1e30",
+        "100001",
+        "-100000",
+        "12345678901234567890",
+        "-9223372036854775808",
+        "1e-400",
+    ),
+    *(
+        "01",
+        "+1",
+        ".5",
+        "1.",
+        "1.e5",
+        "0x10",
+        "1e",
+        "1e+",
+        "-",
+        "--1",
+        "1_000",
+        "\u0661",
+        "1\u00a0",
+        "\x0b1",
+        "/**/1",
+        "1//",
+    ),
+    *(
+        "-0",
+        "-0.0",
+        "1E2",
+        "0.1e1",
+        "1",
+        "2",
+        "3",
+        "1,2",
+        "1 2",
+        "]",
+        "[",
+        "1][",
+        "[1]]",
+        "1]",
+        "[1",
+    ),
     *("9" * 400, "1" + "0" * 30, "0." + "3" * 500, "1" * 20),
 ]
 
@@ -203,7 +286,9 @@ def token_put(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
 
 def foreign_encoding(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
     content["annotator-id_0"]["souris \u00e9"] = next(iter(content["annotator-id_0"].values()))
-    encoding = str(random.choice(["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp037", "utf-7"]))
+    encoding = str(
+        random.choice(["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp037", "utf-7"])
+    )
     return one_file(json.dumps(content, ensure_ascii=False).encode(encoding)), False
 
 
@@ -245,7 +330,9 @@ def garbage(random: np.random.Generator, depth: int = 0) -> Any:
 def garbage_put(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
     group = content["annotator-id_0"]
     sequence = next(iter(group.values()))
-    where = [content, group, sequence, sequence["metadata"], sequence["metadata"]["vocab"]][random.integers(5)]
+    where = [content, group, sequence, sequence["metadata"], sequence["metadata"]["vocab"]][
+        random.integers(5)
+    ]
     key = str(random.choice([*where, "new"]))
     where[key] = garbage(random)
     return one_file(text(content)), False
@@ -254,7 +341,9 @@ def garbage_put(random: np.random.Generator, content: Any) -> tuple[Files, bool]
 def keys_changed(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
     group = content["annotator-id_0"]
     sequence = next(iter(group.values()))
-    where = [content, group, sequence, sequence["metadata"], sequence["metadata"]["vocab"]][random.integers(5)]
+    where = [content, group, sequence, sequence["metadata"], sequence["metadata"]["vocab"]][
+        random.integers(5)
+    ]
     key = str(random.choice(list(where)))
     change = random.integers(3)
     if change == 0:
@@ -262,7 +351,9 @@ def keys_changed(random: np.random.Generator, content: Any) -> tuple[Files, bool
     elif change == 1:
         where[f"{key}x"] = where.pop(key)
     else:  # the same key twice
-        return one_file(text(content).replace(f'"{key}": '.encode(), f'"{key}": 1, "{key}": '.encode(), 1)), False
+        return one_file(
+            text(content).replace(f'"{key}": '.encode(), f'"{key}": 1, "{key}": '.encode(), 1)
+        ), False
     return one_file(text(content)), False
 
 
@@ -275,7 +366,10 @@ def zipped(members: dict[str, bytes], *, method: int = zipfile.ZIP_DEFLATED) -> 
 
 
 def archive(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
-    return zipped({f"task1/{NAME}.json": text(content)}, method=[zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED][random.integers(2)]), True
+    return zipped(
+        {f"task1/{NAME}.json": text(content)},
+        method=[zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED][random.integers(2)],
+    ), True
 
 
 def archive_damaged(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
@@ -298,18 +392,24 @@ def archive_hostile(random: np.random.Generator, content: Any) -> tuple[Files, b
         size = len(good + b" " * 300_000)
         files = zipped({f"{NAME}.json": good + b" " * 300_000})
         return {
-            name: data.replace(size.to_bytes(4, "little"), (random.integers(1, 999)).tobytes()[:4]) for name, data in files.items()
+            name: data.replace(size.to_bytes(4, "little"), (random.integers(1, 999)).tobytes()[:4])
+            for name, data in files.items()
         }, False
     if kind == 2:
         return zipped({f"{NAME}.json": good[:500] + b" " * 2**25}), False
     if kind == 3:
-        return zipped({f"{NAME}.json": good}, method=[zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2][random.integers(2)]), False
+        return zipped(
+            {f"{NAME}.json": good}, method=[zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2][random.integers(2)]
+        ), False
     return zipped({f"{NAME}.json": bytes_changed(random, content)[0][f"{NAME}.json"]}), False
 
 
 def npy(content: Any) -> bytes:
     arrays = {
-        group: {name: {k: np.array(v) if isinstance(v, list) else v for k, v in held.items()} for name, held in sequences.items()}
+        group: {
+            name: {k: np.array(v) if isinstance(v, list) else v for k, v in held.items()}
+            for name, held in sequences.items()
+        }
         for group, sequences in content.items()
     }
     sink = io.BytesIO()
@@ -335,17 +435,32 @@ def npy_damaged(random: np.random.Generator, content: Any) -> tuple[Files, bool]
 
 def npy_hostile(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
     bodies = [
-        b"cos\nsystem\n(S'touch it-ran'\ntR.", b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0ctouch it-ran\x85R.",
-        b"cbuiltins\nopen\n(Vit-ran\nVw\ntR.", b"\x80\x04r\xff\xff\xff\xff.", b"\x80\x04]" + b"]a" * 5000 + b".",
-        b"\x80\x04)" + b"0)" * 100 + b".", b"\x80\x04)" + b"\x85" * 50_000 + b"}\x8c\x01a\x94s.", b"(" * 5000 + b".",
-        b"\x80\x04}" + b"\x94h\x00" * 100 + b".", b"cnumpy\nndarray\n(tR.", b"cnumpy.core.multiarray\n_reconstruct\n)R.",
-        b"cnumpy\ndtype\n(VO8\ntR}b.", pickle.dumps({1: 2}), pickle.dumps([]), pickle.dumps({"a": {"b": {"c": object}}}),
-    ]  # fmt: skip
+        b"cos\nsystem\n(S'touch it-ran'\ntR.",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x0ctouch it-ran\x85R.",
+        b"cbuiltins\nopen\n(Vit-ran\nVw\ntR.",
+        b"\x80\x04r\xff\xff\xff\xff.",
+        b"\x80\x04]" + b"]a" * 5000 + b".",
+        b"\x80\x04)" + b"0)" * 100 + b".",
+        b"\x80\x04)" + b"\x85" * 50_000 + b"}\x8c\x01a\x94s.",
+        b"(" * 5000 + b".",
+        b"\x80\x04}" + b"\x94h\x00" * 100 + b".",
+        b"cnumpy\nndarray\n(tR.",
+        b"cnumpy.core.multiarray\n_reconstruct\n)R.",
+        b"cnumpy\ndtype\n(VO8\ntR}b.",
+        pickle.dumps({1: 2}),
+        pickle.dumps([]),
+        pickle.dumps({"a": {"b": {"c": object}}}),
+    ]
     return {f"{NAME}.npy": npy({})[:128] + bodies[random.integers(len(bodies))]}, False
 
 
 def features_damaged(random: np.random.Generator, content: Any) -> tuple[Files, bool]:
-    features = {"annotator-id_0": {name: {"features": random.normal(size=(FRAMES, 32)).tolist()} for name in content["annotator-id_0"]}}
+    features = {
+        "annotator-id_0": {
+            name: {"features": random.normal(size=(FRAMES, 32)).tolist()}
+            for name in content["annotator-id_0"]
+        }
+    }
     data = bytearray(text(features))
     if random.random() < 0.3:
         del data[random.integers(len(data)) :]
@@ -356,14 +471,33 @@ def features_damaged(random: np.random.Generator, content: Any) -> tuple[Files, 
 
 
 MUTATIONS: list[Callable[[np.random.Generator, Any], tuple[Files, bool]]] = [
-    untouched, shuffled_keys, byte_order_mark, truncated, bytes_changed, bytes_inserted_or_removed, punctuation_changed,
-    more_at_the_end, slices_moved, counts_changed, token_put,
-    token_put, foreign_encoding, hardly_a_file, garbage_put, keys_changed, archive, archive_damaged, archive_hostile, npy_file, npy_damaged,
-    npy_hostile, features_damaged,
-]  # fmt: skip
+    untouched,
+    shuffled_keys,
+    byte_order_mark,
+    truncated,
+    bytes_changed,
+    bytes_inserted_or_removed,
+    punctuation_changed,
+    more_at_the_end,
+    slices_moved,
+    counts_changed,
+    token_put,
+    token_put,
+    foreign_encoding,
+    hardly_a_file,
+    garbage_put,
+    keys_changed,
+    archive,
+    archive_damaged,
+    archive_hostile,
+    npy_file,
+    npy_damaged,
+    npy_hostile,
+    features_damaged,
+]
 
 
-# ---- the property --------------------------------------------------------------------------------------------------
+# ---- the property --------------------------------------------------------------------------------
 
 
 def attempt(folder: Path) -> tuple[list[tuple[Video, list[Labels]]] | None, str]:
@@ -388,13 +522,16 @@ def outcome(folder: Path, number: int) -> bool:
     assert not list(folder.rglob("*it-ran*"))
     if found is None:
         assert not must_be_read, f"refused although it is good: {refusal}"
-        assert any(name in refusal for name in files), f"the message does not name the file: {refusal}"
+        assert any(name in refusal for name in files), (
+            f"the message does not name the file: {refusal}"
+        )
         return False
     (name, data) = next(iter(files.items()))
     if name.endswith(".npy"):
         if must_be_read:
             compared(found, reference(good))
-        return True  # a changed byte inside an array gives other numbers, and no reference may unpickle the file
+        # a changed byte inside an array gives other numbers, and no reference may unpickle the file
+        return True
     if name.endswith(".zip"):
         with zipfile.ZipFile(folder / name) as archive:
             data = archive.read(archive.namelist()[0])
@@ -404,7 +541,9 @@ def outcome(folder: Path, number: int) -> bool:
         for video, _ in found:
             if FEATURES in video.features:
                 expected = checked(wanted[video.name]["features"], (FRAMES, 32), 3e38)
-                np.testing.assert_array_equal(video.features[FEATURES], np.array(expected, np.float32))
+                np.testing.assert_array_equal(
+                    video.features[FEATURES], np.array(expected, np.float32)
+                )
             else:
                 assert video.name not in wanted
     return True
@@ -420,7 +559,9 @@ def compared(found: Any, wanted: dict[str, tuple[np.ndarray, np.ndarray, list[st
 
 
 @pytest.mark.parametrize("batch", range(-(-COUNT // BATCH)))
-def test_every_damaged_file_is_read_right_or_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+def test_every_damaged_file_is_read_right_or_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
     monkeypatch.chdir(tmp_path)
     if batch % 2:  # damage at every distance from a cut
         monkeypatch.setattr(calms21_text, "BLOCK_BYTES", 97 + batch)
@@ -433,7 +574,9 @@ def test_every_damaged_file_is_read_right_or_refused_by_name(tmp_path: Path, mon
         try:
             done[outcome(folder, number)] += 1
         except Exception as error:
-            raise AssertionError(f"mutation {number}, {MUTATIONS[number % len(MUTATIONS)].__name__}: {error!r}") from error
+            raise AssertionError(
+                f"mutation {number}, {MUTATIONS[number % len(MUTATIONS)].__name__}: {error!r}"
+            ) from error
         for path in folder.iterdir():
             path.unlink()
     assert done[False] > done[True] > 0  # the mutations do bite, and the good ones do pass

@@ -16,7 +16,13 @@ from worlds import MICE, RATS, embedder_of, windows_of
 from pretrain.components import names
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
-from pretrain.train.checkpoint import find_encoder, load_encoder, load_state, save_encoder, save_state
+from pretrain.train.checkpoint import (
+    find_encoder,
+    load_encoder,
+    load_state,
+    save_encoder,
+    save_state,
+)
 
 WINDOWS = windows_of(MICE, batch=3, frames=24)
 
@@ -67,7 +73,9 @@ def without(key: str) -> Callable[[Path], object]:
 
 
 def changed(**values: object) -> Callable[[Path], object]:
-    return lambda folder: (folder / "encoder.json").write_text(json.dumps(json.loads((folder / "encoder.json").read_text()) | values))
+    return lambda folder: (folder / "encoder.json").write_text(
+        json.dumps(json.loads((folder / "encoder.json").read_text()) | values)
+    )
 
 
 def truncated(name: str) -> Callable[[Path], object]:
@@ -77,13 +85,24 @@ def truncated(name: str) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     "damage",
     [
-        truncated("encoder.json"), truncated("encoder.safetensors"), lambda folder: (folder / "encoder.safetensors").unlink(),
-        without("schema"), without("features"), without("encoder"), without("version"),
-        changed(encoder={"name": "tcn", "width": 17, "layers": 3}), changed(encoder={"name": "gone"}), changed(version=99),
-        changed(schema=[]), changed(encoder=None), lambda folder: (folder / "encoder.json").write_text("[]"),
+        truncated("encoder.json"),
+        truncated("encoder.safetensors"),
+        lambda folder: (folder / "encoder.safetensors").unlink(),
+        without("schema"),
+        without("features"),
+        without("encoder"),
+        without("version"),
+        changed(encoder={"name": "tcn", "width": 17, "layers": 3}),
+        changed(encoder={"name": "gone"}),
+        changed(version=99),
+        changed(schema=[]),
+        changed(encoder=None),
+        lambda folder: (folder / "encoder.json").write_text("[]"),
     ],
-)  # fmt: skip
-def test_a_damaged_encoder_is_refused_by_name(kept: tuple[Path, Embedder], damage: Callable[[Path], object]) -> None:
+)
+def test_a_damaged_encoder_is_refused_by_name(
+    kept: tuple[Path, Embedder], damage: Callable[[Path], object]
+) -> None:
     damage(kept[0])
     with pytest.raises(BadInput) as caught:
         load_encoder(kept[0], MICE)
@@ -95,7 +114,11 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     optimiser = torch.optim.AdamW(network.parameters())
     network(torch.ones(3)).sum().backward()
     optimiser.step()
-    state = {"learner": network.state_dict(), "optimiser": optimiser.state_dict(), "at": {"epoch": 1, "step": 2, "seconds": 0.5}}
+    state = {
+        "learner": network.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "at": {"epoch": 1, "step": 2, "seconds": 0.5},
+    }
     save_state(tmp_path / "state", state)
     back = load_state(tmp_path / "state")
     assert back["at"] == state["at"]
@@ -128,7 +151,10 @@ class Evil:
 def test_no_code_in_a_state_is_run(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     (tmp_path / "complete").touch()
-    for write in (lambda f: torch.save({"at": Evil(ran)}, f), lambda f: f.write_bytes(pickle.dumps(Evil(ran), protocol=2))):
+    for write in (
+        lambda f: torch.save({"at": Evil(ran)}, f),
+        lambda f: f.write_bytes(pickle.dumps(Evil(ran), protocol=2)),
+    ):
         write(tmp_path / "state.pt")
         with pytest.raises(BadInput, match="is damaged"):
             load_state(tmp_path)

@@ -30,10 +30,14 @@ BODY_PX = 88.0  # of the stiff mouse: nose to tail base
 
 def couple() -> Float:
     """Two mice that walk side by side, 100 px apart: (T, M, K, X)."""
-    return np.stack([line((100, 200), (2, 0), frames=FRAMES), line((100, 300), (2, 0), frames=FRAMES)], 1)
+    return np.stack(
+        [line((100, 200), (2, 0), frames=FRAMES), line((100, 300), (2, 0), frames=FRAMES)], 1
+    )
 
 
-def store_of(folder: Path, *positions: Float, schema: Schema = MICE, labels: list[Labels] | None = None) -> Store:
+def store_of(
+    folder: Path, *positions: Float, schema: Schema = MICE, labels: list[Labels] | None = None
+) -> Store:
     with StoreWriter(folder, schema, origin="hand-made") as writer:
         for number, position in enumerate(positions):
             confidence = np.where(np.isnan(position).any(-1), 0, 1).astype(np.float32)
@@ -71,7 +75,9 @@ def test_jumps_are_those_that_were_made(tmp_path: Path) -> None:
     }
     assert by["resident"]["right_ear"] == pytest.approx(2 / (2 * FRAMES - 2), abs=1e-6)
     assert found["swaps"]["frames"] == 0
-    assert found["missing_by_keypoint"]["resident"]["left_hip"] == pytest.approx(2 / (2 * FRAMES), abs=1e-4)
+    assert found["missing_by_keypoint"]["resident"]["left_hip"] == pytest.approx(
+        2 / (2 * FRAMES), abs=1e-4
+    )
 
 
 @pytest.mark.usefixtures("chunked")
@@ -87,22 +93,42 @@ def test_swaps_are_those_that_were_made(tmp_path: Path) -> None:
 
 
 def test_honest_motion_is_no_swap(tmp_path: Path) -> None:
-    """Two that run through each other, one that turns on the spot beside the other, and two that leap past each other."""
-    passing = np.stack([line((100, 200), (15, 0), frames=60), line((985, 205), (-15, 0), frames=60)], 1)
-    spin = np.stack([stiff(np.full((60, 2), 300.0), np.arange(60) * 0.7), line((330, 300), (0, 0), frames=60, heading=0)], 1)
+    """Two that run through each other, one that turns on the spot beside the other, and two that
+    leap past each other."""
+    passing = np.stack(
+        [line((100, 200), (15, 0), frames=60), line((985, 205), (-15, 0), frames=60)], 1
+    )
+    spin = np.stack(
+        [
+            stiff(np.full((60, 2), 300.0), np.arange(60) * 0.7),
+            line((330, 300), (0, 0), frames=60, heading=0),
+        ],
+        1,
+    )
     found = describe(store_of(tmp_path / "s", passing, spin))
     assert found["swaps"]["frames"] == 0
     assert found["jumps"]["frames"] == 0
-    lunge = np.stack([line((100, 200), (0, 0), frames=60, heading=0), line((100, 360), (0, 0), frames=60, heading=0)], 1)
-    lunge[30:, 0, :, 1] += 112  # exchanged, they would have gone three quarters of the way: too much for a swap
+    lunge = np.stack(
+        [
+            line((100, 200), (0, 0), frames=60, heading=0),
+            line((100, 360), (0, 0), frames=60, heading=0),
+        ],
+        1,
+    )
+    lunge[30:, 0, :, 1] += (
+        112  # exchanged, they would have gone three quarters of the way: too much for a swap
+    )
     lunge[30:, 1, :, 1] -= 72
     found = describe(store_of(tmp_path / "lunge", lunge))
     assert (found["swaps"]["frames"], found["jumps"]["frames"]) == (0, 1)
 
 
 def test_swaps_of_the_arena_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against the truth of the simulated tracker: most of what it mixed up is found, and most of what is found was mixed up."""
-    monkeypatch.setattr(noise, "SWAPS_PER_CLOSE_FRAME", 0.006)  # more of them: figures of a few would say little
+    """Against the truth of the simulated tracker: most of what it mixed up is found, and most of
+    what is found was mixed up."""
+    monkeypatch.setattr(
+        noise, "SWAPS_PER_CLOSE_FRAME", 0.006
+    )  # more of them: figures of a few would say little
     made, truth = [], []
     for seed in range(3):
         rngs = [np.random.default_rng([seed, layer]) for layer in range(3)]
@@ -126,8 +152,16 @@ def test_swaps_of_the_arena_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_one_animal_and_one_point_have_no_swaps_and_no_body(tmp_path: Path) -> None:
-    fly = Schema.from_names(animals=("fly",), keypoints=("centre",), fps=30.0, image_px=(50.0, 50.0))
-    found = describe(store_of(tmp_path / "s", np.random.default_rng(0).uniform(0, 50, (40, 1, 1, 2)).astype(np.float32), schema=fly))
+    fly = Schema.from_names(
+        animals=("fly",), keypoints=("centre",), fps=30.0, image_px=(50.0, 50.0)
+    )
+    found = describe(
+        store_of(
+            tmp_path / "s",
+            np.random.default_rng(0).uniform(0, 50, (40, 1, 1, 2)).astype(np.float32),
+            schema=fly,
+        )
+    )
     assert (found["jumps"]["frames"], found["swaps"]["frames"]) == (0, 0)
     assert found["body_length_px"] == {"fly": None}
     assert "no body length" in report(found)
@@ -142,28 +176,50 @@ def test_classes_and_bouts(tmp_path: Path) -> None:
     frames[200:] = -1
     many = np.zeros((T, 2), np.int8)
     many[5:20, 0] = many[10:40, 1] = 1
-    labels = [Labels(video="v0", task="acts", classes=("other", "run"), frames=frames, annotator="a"),
-              Labels(video="v1", task="acts", classes=("other", "run"), frames=np.ones(T, np.int8), annotator="b", split="test"),
-              Labels(video="v0", task="many", classes=("sniff", "groom"), frames=many)]  # fmt: skip
+    labels = [
+        Labels(video="v0", task="acts", classes=("other", "run"), frames=frames, annotator="a"),
+        Labels(
+            video="v1",
+            task="acts",
+            classes=("other", "run"),
+            frames=np.ones(T, np.int8),
+            annotator="b",
+            split="test",
+        ),
+        Labels(video="v0", task="many", classes=("sniff", "groom"), frames=many),
+    ]
     store = store_of(tmp_path / "s", couple(), couple(), labels=labels)
     found = describe(store)
     acts, both = found["labels"]["acts"], found["labels"]["many"]
     assert acts["frames"] == {"other": {"train": 161, "test": 0}, "run": {"train": 39, "test": 300}}
-    assert (acts["unlabelled"], acts["annotators"], acts["videos"]) == (100, ["a", "b"], {"train": 1, "test": 1})
+    assert (acts["unlabelled"], acts["annotators"], acts["videos"]) == (
+        100,
+        ["a", "b"],
+        {"train": 1, "test": 1},
+    )
     assert acts["bouts"]["run"]["count"] == 4
     seconds = acts["bouts"]["run"]["seconds"]
     assert [round(seconds[key] * 30) for key in ("shortest", "longest")] == [3, 300]
     assert seconds["median"] == pytest.approx(18 / 30)
     assert [both["bouts"][name]["seconds"]["median"] for name in ("sniff", "groom")] == [0.5, 1.0]
     text = report(found)
-    for said in ("acts: 1 videos to train, 1 to test, annotators a, b; 100 frames unlabelled", "0.01 hours", "0.60 ("):
+    for said in (
+        "acts: 1 videos to train, 1 to test, annotators a, b; 100 frames unlabelled",
+        "0.01 hours",
+        "0.60 (",
+    ):
         assert said in text
 
 
-def test_a_picture_beside_the_store_or_where_one_wants_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_beside_the_store_or_where_one_wants_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = [
         Labels(
-            video="v0", task="acts", classes=("other", "run", "never"), frames=np.arange(FRAMES, dtype=np.int64).astype(np.int8) // 100 % 2
+            video="v0",
+            task="acts",
+            classes=("other", "run", "never"),
+            frames=np.arange(FRAMES, dtype=np.int64).astype(np.int8) // 100 % 2,
         )
     ]
     store = store_of(tmp_path / "s", couple(), labels=labels)

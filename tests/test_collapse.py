@@ -13,7 +13,13 @@ from worlds import MICE, learner_of, windows_of
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose
 from pretrain.objectives import View
-from pretrain.train.collapse_metrics import alignment, collapse_metrics, effective_rank, spread, uniformity
+from pretrain.train.collapse_metrics import (
+    alignment,
+    collapse_metrics,
+    effective_rank,
+    spread,
+    uniformity,
+)
 
 NAMES = {"alignment", "uniformity", "effective_rank", "spread_mean", "spread_least"}
 
@@ -34,16 +40,25 @@ def test_uniformity_of_one_point_of_two_poles_and_of_a_sphere() -> None:
     assert uniformity(torch.tensor([[0.0, 2.0], [0.0, -1.0]])).item() == pytest.approx(-8, rel=1e-5)
     z = cloud(30, 7)
     unit = F.normalize(z, dim=-1).double()
-    pairs = [math.exp(-2 * float((a - b).square().sum())) for a, b in itertools.combinations(unit, 2)]
+    pairs = [
+        math.exp(-2 * float((a - b).square().sum())) for a, b in itertools.combinations(unit, 2)
+    ]
     assert uniformity(z).item() == pytest.approx(math.log(sum(pairs) / len(pairs)), rel=1e-4)
-    assert uniformity(cloud(500, 64)) < uniformity(cloud(500, 64) + 3) < uniformity(cloud(500, 64) + 30) < 0
+    assert (
+        uniformity(cloud(500, 64))
+        < uniformity(cloud(500, 64) + 3)
+        < uniformity(cloud(500, 64) + 30)
+        < 0
+    )
 
 
 @pytest.mark.parametrize(("rows", "dims"), [(2000, 16), (40, 64)])
 @pytest.mark.parametrize("used", [1, 2, 8])
 def test_effective_rank_is_the_number_of_dimensions_in_use(rows: int, dims: int, used: int) -> None:
     axes = torch.linalg.qr(cloud(dims, dims, 2))[0][:used]
-    balanced = torch.linalg.qr(cloud(rows, used + 1, 3) - cloud(rows, used + 1, 3).mean(0))[0][:, :used]
+    balanced = torch.linalg.qr(cloud(rows, used + 1, 3) - cloud(rows, used + 1, 3).mean(0))[0][
+        :, :used
+    ]
     balanced = torch.linalg.qr(balanced - balanced.mean(0))[0]
     assert effective_rank(balanced @ axes * 5 + 2).item() == pytest.approx(used, rel=1e-3)
 
@@ -52,7 +67,9 @@ def test_effective_rank_of_unequal_dimensions_and_of_nothing() -> None:
     z = cloud(300, 12) * torch.linspace(0.1, 3, 12)
     power = torch.linalg.svdvals((z - z.mean(0)).double()).square()
     share = power / power.sum()
-    assert effective_rank(z).item() == pytest.approx(math.exp(-(share * share.log()).sum()), rel=1e-4)
+    assert effective_rank(z).item() == pytest.approx(
+        math.exp(-(share * share.log()).sum()), rel=1e-4
+    )
     assert effective_rank(torch.full((20, 4), 3.0)) == 0
 
 
@@ -72,16 +89,25 @@ def test_collapse_is_seen_and_health_as_well() -> None:
     draws = WindowRNG(windows.key_B)
     shape = windows.valid_BT.shape
     generator = torch.Generator().manual_seed(0)
-    healthy, beside = torch.randn(*shape, 16, generator=generator), torch.randn(*shape, 16, generator=generator)
+    healthy, beside = (
+        torch.randn(*shape, 16, generator=generator),
+        torch.randn(*shape, 16, generator=generator),
+    )
     well = collapse_metrics(views_of(windows, healthy, healthy + 0.1 * beside), windows, draws)
     assert set(well) == NAMES
     assert well["effective_rank"] > 12
     assert well["alignment"] < 0.05
     assert well["uniformity"] < -2
-    point = collapse_metrics(views_of(windows, torch.ones(*shape, 16), torch.ones(*shape, 16)), windows, draws)
-    assert {name: round(value.item(), 5) for name, value in point.items()} == dict.fromkeys(NAMES, 0.0)
+    point = collapse_metrics(
+        views_of(windows, torch.ones(*shape, 16), torch.ones(*shape, 16)), windows, draws
+    )
+    assert {name: round(value.item(), 5) for name, value in point.items()} == dict.fromkeys(
+        NAMES, 0.0
+    )
     on_a_line = healthy[..., :1] * torch.linspace(1, 2, 16)
-    assert collapse_metrics(views_of(windows, on_a_line), windows, draws)["effective_rank"].item() == pytest.approx(1, abs=1e-3)
+    assert collapse_metrics(views_of(windows, on_a_line), windows, draws)[
+        "effective_rank"
+    ].item() == pytest.approx(1, abs=1e-3)
 
 
 def test_frames_that_do_not_exist_or_were_hidden_do_not_count() -> None:
@@ -89,13 +115,20 @@ def test_frames_that_do_not_exist_or_were_hidden_do_not_count() -> None:
     z = torch.randn(8, 20, 6, generator=torch.Generator().manual_seed(1))
     seen = windows.valid_BT.clone()
     seen[:, 10:] = False
-    hidden = Pose(windows.pose.position_BTMKX, windows.pose.confidence_BTMK.masked_fill(~seen[:, :, None, None], 0.0))
+    hidden = Pose(
+        windows.pose.position_BTMKX,
+        windows.pose.confidence_BTMK.masked_fill(~seen[:, :, None, None], 0.0),
+    )
     draws = WindowRNG(windows.key_B)
     one = collapse_metrics([View(hidden, z)], windows, draws)
-    other = collapse_metrics([View(hidden, torch.where(seen.unsqueeze(-1), z, 1e4))], windows, draws)
+    other = collapse_metrics(
+        [View(hidden, torch.where(seen.unsqueeze(-1), z, 1e4))], windows, draws
+    )
     assert one == other
     nothing = Pose(windows.pose.position_BTMKX, torch.zeros_like(windows.pose.confidence_BTMK))
-    assert {value.item() for value in collapse_metrics([View(nothing, z)], windows, draws).values()} == {0.0}
+    assert {
+        value.item() for value in collapse_metrics([View(nothing, z)], windows, draws).values()
+    } == {0.0}
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "cpc", "masked"])

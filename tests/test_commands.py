@@ -1,4 +1,5 @@
-"""Bad input through the real command lines: exit status 2, one clear message, no traceback, nothing half-written."""
+"""Bad input through the real command lines: exit status 2, one clear message, no traceback, nothing
+half-written."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ MAINS = {"prepare": prepare.main, "pretrain": pretraining.main, "finetune": tuni
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Relative paths mean this folder, and no Ray may be started: what is refused is refused before that."""
+    """Relative paths mean this folder, and no Ray may be started: what is refused is refused before
+    that."""
     monkeypatch.chdir(tmp_path)
 
     def started(*args: object, **more: object) -> None:
@@ -45,21 +47,31 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ray_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what is refused once the machines were found to be large enough, and before anything runs on them."""
+    """For what is refused once the machines were found to be large enough, and before anything runs
+    on them."""
     monkeypatch.setattr(driver.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 8.0})
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read-only: a store of mice with labels `acts`, one of rats, encoder folders of both skeletons."""
+    """Read-only: a store of mice with labels `acts`, one of rats, encoder folders of both
+    skeletons."""
     folder = tmp_path_factory.mktemp("given")
     whole = wander_store(folder / "plain", [300, 200])
     with StoreWriter(folder / "mice", MICE, origin="wandering animals") as writer:
         for name in ("video 0", "video 1"):
             writer.add(whole.read_video(name))
-        labels = [Labels(video=name, task="acts", classes=("run", "other"), frames=np.arange(frames, dtype=np.int8) // 5 % 2, split=split)
-                  for name, frames, split in (("video 0", 300, "train"), ("video 1", 200, "test"))]  # fmt: skip
+        labels = [
+            Labels(
+                video=name,
+                task="acts",
+                classes=("run", "other"),
+                frames=np.arange(frames, dtype=np.int8) // 5 % 2,
+                split=split,
+            )
+            for name, frames, split in (("video 0", 300, "train"), ("video 1", 200, "test"))
+        ]
         write_labels(writer, labels)
     wander_store(folder / "rats", [300], RATS)
     for name, schema in (("mouse encoder", MICE), ("rat encoder", RATS)):
@@ -95,18 +107,39 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[...,
 Refused = Callable[..., Said]
 
 
-# -- prepare.py tracks -------------------------------------------------------------------------------------------------
+# -- prepare.py tracks -----------------------------------------------------------------------------
 
 KEYPOINTS = ("nose", "neck", "tail_base")
 
 
-def write_tracks(path: Path, *, frames: int = 30, animals: tuple[str, ...] = ("a", "b"), keypoints: tuple[str, ...] = KEYPOINTS) -> Path:
+def write_tracks(
+    path: Path,
+    *,
+    frames: int = 30,
+    animals: tuple[str, ...] = ("a", "b"),
+    keypoints: tuple[str, ...] = KEYPOINTS,
+) -> Path:
     """A multi-animal DeepLabCut CSV."""
-    columns = [(animal, point, value) for animal in animals for point in keypoints for value in ("x", "y", "likelihood")]
+    columns = [
+        (animal, point, value)
+        for animal in animals
+        for point in keypoints
+        for value in ("x", "y", "likelihood")
+    ]
     rows = [["scorer", *["net"] * len(columns)]]
-    rows += [[name, *(column[place] for column in columns)] for place, name in enumerate(("individuals", "bodyparts", "coords"))]
     rows += [
-        [str(t), *(f"{0.9 if value == 'likelihood' else 100 + t + n}" for n, (_, _, value) in enumerate(columns))] for t in range(frames)
+        [name, *(column[place] for column in columns)]
+        for place, name in enumerate(("individuals", "bodyparts", "coords"))
+    ]
+    rows += [
+        [
+            str(t),
+            *(
+                f"{0.9 if value == 'likelihood' else 100 + t + n}"
+                for n, (_, _, value) in enumerate(columns)
+            ),
+        ]
+        for t in range(frames)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(",".join(row) for row in rows) + "\n", encoding="utf-8")
@@ -120,7 +153,12 @@ def tracks(*words: object) -> tuple[object, ...]:
 def test_the_world_would_be_taken(tmp_path: Path) -> None:
     write_tracks(tmp_path / "poses" / "one.csv")
     write_tracks(tmp_path / "poses" / "two.csv", frames=40)
-    assert exit_status(lambda: prepare.main(["tracks", "--poses", "poses", "--fps", "30", "--out", "store"])) == 0
+    assert (
+        exit_status(
+            lambda: prepare.main(["tracks", "--poses", "poses", "--fps", "30", "--out", "store"])
+        )
+        == 0
+    )
     assert Store(tmp_path / "store").frames == 70
 
 
@@ -128,11 +166,23 @@ def test_no_files_found(refused: Refused, tmp_path: Path) -> None:
     assert "poses" in refused(*tracks())
     (tmp_path / "poses").mkdir()
     assert "poses" in refused(*tracks())
-    assert "nothing-*.csv" in refused("prepare", "tracks", "--poses", "nothing-*.csv", "--fps", 30, "--out", "store")
+    assert "nothing-*.csv" in refused(
+        "prepare", "tracks", "--poses", "nothing-*.csv", "--fps", 30, "--out", "store"
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", "dear diary\n", "\0\0\0\0", "scorer\n", '{"annotator": {}}', "scorer,x\nbodyparts,nose\n"], ids=range(7)
+    "text",
+    [
+        "",
+        "a,b\n1,2\n",
+        "dear diary\n",
+        "\0\0\0\0",
+        "scorer\n",
+        '{"annotator": {}}',
+        "scorer,x\nbodyparts,nose\n",
+    ],
+    ids=range(7),
 )
 def test_not_a_tracks_file(refused: Refused, tmp_path: Path, text: str) -> None:
     write_tracks(tmp_path / "poses" / "one.csv")
@@ -161,7 +211,9 @@ def test_a_ragged_csv(refused: Refused, tmp_path: Path, change: Callable[[str], 
     spoilt(write_tracks(tmp_path / "poses" / "two.csv"), line=20, change=change)
     said = refused(*tracks())
     assert "two.csv" in said
-    assert any(place in said for place in ("line 21", "row 21", "frame 16")), f"it does not say where: {said}"
+    assert any(place in said for place in ("line 21", "row 21", "frame 16")), (
+        f"it does not say where: {said}"
+    )
 
 
 def test_a_truncated_csv(refused: Refused, tmp_path: Path) -> None:
@@ -194,7 +246,9 @@ BORIS = "Observation id,Media file name,Subject,Behavior,Behavior type,Start (s)
 def test_labels_for_no_known_video(refused: Refused, tmp_path: Path) -> None:
     write_tracks(tmp_path / "poses" / "one.csv")
     (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "stranger.csv").write_text(BORIS + "stranger,stranger.mp4,a,chase,STATE,0.1,0.5\n")
+    (tmp_path / "labels" / "stranger.csv").write_text(
+        BORIS + "stranger,stranger.mp4,a,chase,STATE,0.1,0.5\n"
+    )
     said = refused(*tracks("--labels", "labels"))
     assert "stranger" in said
     assert "one" in said, "it does not say which videos there are"
@@ -217,7 +271,9 @@ def test_a_store_is_not_overwritten(refused: Refused, tmp_path: Path) -> None:
     assert (tmp_path / "store" / "store.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(("option", "value"), [("--frames", "0"), ("--frames", "-5"), ("--frames", "many")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--frames", "0"), ("--frames", "-5"), ("--frames", "many")]
+)
 def test_an_arena_that_cannot_be(refused: Refused, option: str, value: str) -> None:
     assert "frames" in refused("prepare", "arena", "--out", "store", option, value)
 
@@ -228,7 +284,7 @@ def test_calms21_that_is_not_there(refused: Refused, tmp_path: Path) -> None:
     assert "empty" in refused("prepare", "calms21", "--source", "empty", "--out", "store")
 
 
-# -- stores, in every command that reads one -----------------------------------------------------------------------------
+# -- stores, in every command that reads one -------------------------------------------------------
 
 
 def damaged(given: Path, out: Path, how: str) -> str:
@@ -254,12 +310,24 @@ def damaged(given: Path, out: Path, how: str) -> str:
 
 @pytest.mark.parametrize("how", ["half-written", "truncated", "gone", "flipped", "not json"])
 @pytest.mark.parametrize("command", ["check", "pretrain", "finetune"])
-def test_a_store_that_is_not_whole(refused: Refused, given: Path, tmp_path: Path, command: str, how: str) -> None:
+def test_a_store_that_is_not_whole(
+    refused: Refused, given: Path, tmp_path: Path, command: str, how: str
+) -> None:
     must = damaged(given, tmp_path / "store", how)
     words = {
         "check": ("prepare", "check", "store"),
         "pretrain": ("pretrain", "--data", "store", "--out", "run"),
-        "finetune": ("finetune", "--encoder", "none", "--task", "acts", "--data", "store", "--out", "run"),
+        "finetune": (
+            "finetune",
+            "--encoder",
+            "none",
+            "--task",
+            "acts",
+            "--data",
+            "store",
+            "--out",
+            "run",
+        ),
     }[command]
     said = refused(*words)
     assert must in said
@@ -268,14 +336,17 @@ def test_a_store_that_is_not_whole(refused: Refused, given: Path, tmp_path: Path
 
 @pytest.mark.parametrize("command", ["check", "pretrain", "finetune"])
 def test_a_store_that_is_not_there(refused: Refused, command: str) -> None:
-    words = {"check": ("prepare", "check", "nowhere"), "pretrain": ("pretrain", "--data", "nowhere", "--out", "run"),
-             "finetune": ("finetune", "--encoder", "none", "--task", "acts", "--data", "nowhere")}[command]  # fmt: skip
+    words = {
+        "check": ("prepare", "check", "nowhere"),
+        "pretrain": ("pretrain", "--data", "nowhere", "--out", "run"),
+        "finetune": ("finetune", "--encoder", "none", "--task", "acts", "--data", "nowhere"),
+    }[command]
     said = refused(*words)
     assert "there is no store at" in said
     assert "prepare.py arena" in said, "it does not say how to get one"
 
 
-# -- pretrain/run.py -----------------------------------------------------------------------------------------------------
+# -- pretrain/run.py -------------------------------------------------------------------------------
 
 
 def pretrain(given: Path, *words: object) -> tuple[object, ...]:
@@ -297,14 +368,22 @@ def pretrain(given: Path, *words: object) -> tuple[object, ...]:
         (("--set", "objective.temperature=-1"), ("temperature is -1",)),
         (("--set", "features.groups=[smell]"), ("'smell'", "posture")),
         (("--set", "augment.mirror=3"), ("mirror is 3",)),
-        (("--set", "batch=6", "--set", "workers=4"), ("6 windows cannot be divided among 4 workers", "[1, 2, 3, 6]")),
+        (
+            ("--set", "batch=6", "--set", "workers=4"),
+            ("6 windows cannot be divided among 4 workers", "[1, 2, 3, 6]"),
+        ),
         (("--set", "workers=64"), ("it wants 65 CPUs", "Ray Data")),
-        (("--set", "workers=2", "--set", "cpus=2"), ("it wants 3 CPUs", "has 2", "lower scale key workers")),
+        (
+            ("--set", "workers=2", "--set", "cpus=2"),
+            ("it wants 3 CPUs", "has 2", "lower scale key workers"),
+        ),
         (("--set", "tracking=carrier pigeon"), ("tracking", "carrier pigeon")),
         (("--recipes", "contrastive"), ("unrecognized arguments",)),
     ],
 )
-def test_what_pretraining_refuses(refused: Refused, given: Path, words: tuple[object, ...], must: tuple[str, ...]) -> None:
+def test_what_pretraining_refuses(
+    refused: Refused, given: Path, words: tuple[object, ...], must: tuple[str, ...]
+) -> None:
     said = refused(*pretrain(given, *words))
     for part in must:
         assert part in said
@@ -328,20 +407,38 @@ def test_resuming_nothing(refused: Refused, given: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_is_up")
-def test_resuming_with_other_settings_shows_both(refused: Refused, given: Path, tmp_path: Path) -> None:
+def test_resuming_with_other_settings_shows_both(
+    refused: Refused, given: Path, tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"settings": {"recipe": {"batch": 8}, "fingerprint": "another"}}))
+    (tmp_path / "run" / "run.json").write_text(
+        json.dumps({"settings": {"recipe": {"batch": 8}, "fingerprint": "another"}})
+    )
     said = refused(*pretrain(given, "--resume"))
-    for part in ("begun with other settings", '"another" then', Store(given / "mice").fingerprint, "recipe"):
+    for part in (
+        "begun with other settings",
+        '"another" then',
+        Store(given / "mice").fingerprint,
+        "recipe",
+    ):
         assert part in said
 
 
-def test_a_dry_run_says_the_arithmetic_and_starts_nothing(given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = pretrain(given, "--dry-run", "--set", "workers=2", "--set", "batch=8", "--set", "window=100")[1:]
+def test_a_dry_run_says_the_arithmetic_and_starts_nothing(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = pretrain(
+        given, "--dry-run", "--set", "workers=2", "--set", "batch=8", "--set", "window=100"
+    )[1:]
     assert exit_status(lambda: pretraining.main([str(word) for word in words])) == 0
     told = json.loads(capsys.readouterr().out)
     sums = told["arithmetic"]
-    assert (sums["frames"], sums["windows_per_epoch"], sums["batch_per_worker"], sums["steps_per_epoch"]) == (500, 5, 4, 1)
+    assert (
+        sums["frames"],
+        sums["windows_per_epoch"],
+        sums["batch_per_worker"],
+        sums["steps_per_epoch"],
+    ) == (500, 5, 4, 1)
     assert sums["cpus_wanted"] == 3
     assert told["recipe"]["window"] == 100
     assert list(tmp_path.iterdir()) == []
@@ -380,7 +477,10 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
         asked.set()
         raise BadInput("no such address")
 
-    with pytest.raises(BadInput, match="no such address"), driver.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=fails):
+    with (
+        pytest.raises(BadInput, match="no such address"),
+        driver.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=fails),
+    ):
         pytest.fail("the work began")
     assert ended == [True, True]
 
@@ -398,24 +498,50 @@ def test_arithmetic_agrees_with_the_deal(given: Path) -> None:
 
     store = Store(given / "mice")
     for window, batch in ((7, 4), (64, 3), (1000, 8)):
-        recipe = Recipe(encoder={"name": "tcn"}, objective={"name": "contrastive"}, window=window, batch=batch, epochs=3)
+        recipe = Recipe(
+            encoder={"name": "tcn"},
+            objective={"name": "contrastive"},
+            window=window,
+            batch=batch,
+            epochs=3,
+        )
         sums = driver.arithmetic(recipe, Scale(), store)
         lanes = BatchPlan.deal(store.chunks, window=window, batch=batch, seed=0)
-        assert (sums["windows_per_epoch"], sums["steps_per_epoch"], sums["steps"]) == (len(lanes), lanes.steps, 3 * lanes.steps)
+        assert (sums["windows_per_epoch"], sums["steps_per_epoch"], sums["steps"]) == (
+            len(lanes),
+            lanes.steps,
+            3 * lanes.steps,
+        )
 
 
-# -- finetune/run.py -----------------------------------------------------------------------------------------------------
+# -- finetune/run.py -------------------------------------------------------------------------------
 
 
-def finetune(given: Path, *words: object, encoder: object = "none", task: str = "acts") -> tuple[object, ...]:
-    return ("finetune", "--data", given / "mice", "--out", "run", "--encoder", encoder, "--task", task, *words)
+def finetune(
+    given: Path, *words: object, encoder: object = "none", task: str = "acts"
+) -> tuple[object, ...]:
+    return (
+        "finetune",
+        "--data",
+        given / "mice",
+        "--out",
+        "run",
+        "--encoder",
+        encoder,
+        "--task",
+        task,
+        *words,
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "must"),
     [
         (("--task", "nonsense"), ("no labels for the task 'nonsense'", "acts")),
-        (("--task", "classic_classification"), ("no labels for the task 'classic_classification'", "acts")),
+        (
+            ("--task", "classic_classification"),
+            ("no labels for the task 'classic_classification'", "acts"),
+        ),
         (("--task", "../x"), ("--task",)),
         (("--scale", "nonsense"), ("there is no scale 'nonsense'",)),
         (("--set", "nonsense=1"), ("unknown key 'nonsense'", "frozen", "workers")),
@@ -429,13 +555,17 @@ def finetune(given: Path, *words: object, encoder: object = "none", task: str = 
         (("--test-data", "nowhere"), ("there is no store at",)),
     ],
 )
-def test_what_finetuning_refuses(refused: Refused, given: Path, words: tuple[object, ...], must: tuple[str, ...]) -> None:
+def test_what_finetuning_refuses(
+    refused: Refused, given: Path, words: tuple[object, ...], must: tuple[str, ...]
+) -> None:
     said = refused(*finetune(given, *words))
     for part in must:
         assert part in said
 
 
-def test_an_encoder_of_another_skeleton_shows_both_keypoint_lists(refused: Refused, given: Path) -> None:
+def test_an_encoder_of_another_skeleton_shows_both_keypoint_lists(
+    refused: Refused, given: Path
+) -> None:
     said = refused(*finetune(given, encoder=given / "rat encoder"))
     for name in (*MICE.keypoints, *RATS.keypoints, "rat encoder"):
         assert name in said
@@ -448,7 +578,7 @@ def test_a_damaged_encoder(refused: Refused, given: Path, tmp_path: Path) -> Non
     assert "encoder.safetensors" in refused(*finetune(given, encoder="encoder"))
 
 
-# -- the real processes ----------------------------------------------------------------------------------------------------
+# -- the real processes ----------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -458,14 +588,23 @@ def test_a_damaged_encoder(refused: Refused, given: Path, tmp_path: Path) -> Non
         ("pretrain/prepare.py", ("check", "nowhere"), 2, "there is no store at"),
         ("pretrain/prepare.py", ("check", "MICE", "--json"), 0, ""),
         ("pretrain/run.py", ("--data", "MICE", "--set", "batsh=3"), 2, "unknown key 'batsh'"),
-        ("finetune/run.py", ("--data", "MICE", "--encoder", "none", "--task", "nonsense"), 2, "no labels for the task"),
+        (
+            "finetune/run.py",
+            ("--data", "MICE", "--encoder", "none", "--task", "nonsense"),
+            2,
+            "no labels for the task",
+        ),
     ],
     ids=["prepare", "check", "pretrain", "finetune"],
 )
 def test_the_exit_status_of_the_real_process(
     given: Path, tmp_path: Path, script: str, words: tuple[str, ...], status: int, must: str
 ) -> None:
-    command = [sys.executable, str(ROOT / script), *(str(given / "mice") if word == "MICE" else word for word in words)]
+    command = [
+        sys.executable,
+        str(ROOT / script),
+        *(str(given / "mice") if word == "MICE" else word for word in words),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -487,4 +626,6 @@ def test_the_default_store_is_made_once(tmp_path: Path, monkeypatch: pytest.Monk
     made = (Path(first) / "store.json").stat().st_mtime_ns
     assert paths.default_store() == first
     assert (Path(first) / "store.json").stat().st_mtime_ns == made
-    assert [path.name for path in Path(first).parent.iterdir()] == [Path(first).name], "something was left beside it"
+    assert [path.name for path in Path(first).parent.iterdir()] == [Path(first).name], (
+        "something was left beside it"
+    )

@@ -1,4 +1,5 @@
-"""Encoders side by side: one table of runs as `finetune/run.py` makes them, never computed twice."""
+"""Encoders side by side: one table of runs as `finetune/run.py` makes them, never computed
+twice."""
 
 from __future__ import annotations
 
@@ -16,10 +17,31 @@ from pretrain.runs import paths
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_comparison_is_a_table_of_runs(ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_is_a_table_of_runs(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "compared"
-    words = ["--data", paths.default_store(), "--tasks", "classic_classification", "--encoders", "handmade", "--videos", "1", "--modes",
-             "frozen", "permuted", "trained", "--out", str(out), "--frozen-set", "trials=1", "seeds=1", "steps=40", "after=0"]  # fmt: skip
+    words = [
+        "--data",
+        paths.default_store(),
+        "--tasks",
+        "classic_classification",
+        "--encoders",
+        "handmade",
+        "--videos",
+        "1",
+        "--modes",
+        "frozen",
+        "permuted",
+        "trained",
+        "--out",
+        str(out),
+        "--frozen-set",
+        "trials=1",
+        "seeds=1",
+        "steps=40",
+        "after=0",
+    ]
     finetune.compare.main(words)
     with (out / "table.csv").open(encoding="utf-8") as file:
         rows = {row["mode"]: row for row in csv.DictReader(file)}
@@ -34,18 +56,39 @@ def test_a_comparison_is_a_table_of_runs(ray_here: None, tmp_path: Path, monkeyp
     assert f"{float(rows['frozen']['map']):.3f}" in table
     assert "chance" in table
 
-    monkeypatch.setattr(finetune.run, "main", lambda words: pytest.fail("what is there already is not computed again"))
+    monkeypatch.setattr(
+        finetune.run,
+        "main",
+        lambda words: pytest.fail("what is there already is not computed again"),
+    )
     finetune.compare.main(words)
     assert (out / "table.md").read_text(encoding="utf-8") == table
 
 
 def test_a_table_has_a_line_an_encoder_and_a_column_a_budget(tmp_path: Path) -> None:
-    score = {"macro_f1": 0.5, "macro_f1_std": 0.01, "map": 0.6, "map_std": 0.02, "chance_map": 0.25, "folder": "f"}
-    rows = [{"task": task, "videos": videos, "encoder": encoder, "mode": "frozen", **score}
-            for task in ("S1", "S2") for videos in ("1", "all") for encoder in ("mine", "random weights")]  # fmt: skip
+    score = {
+        "macro_f1": 0.5,
+        "macro_f1_std": 0.01,
+        "map": 0.6,
+        "map_std": 0.02,
+        "chance_map": 0.25,
+        "folder": "f",
+    }
+    rows = [
+        {"task": task, "videos": videos, "encoder": encoder, "mode": "frozen", **score}
+        for task in ("S1", "S2")
+        for videos in ("1", "all")
+        for encoder in ("mine", "random weights")
+    ]
     write(tmp_path, rows[:-1])
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
-    assert [line.split("|")[1].strip() for line in lines] == ["encoder", "---", "mine", "random weights", "chance"]
+    assert [line.split("|")[1].strip() for line in lines] == [
+        "encoder",
+        "---",
+        "mine",
+        "random weights",
+        "chance",
+    ]
     assert lines[2].count("0.500 ± 0.010 / 0.600 ± 0.020") == 4
     assert lines[3].count("0.500 ± 0.010 / 0.600 ± 0.020") == 3
     assert lines[4].count("0.250") == 4

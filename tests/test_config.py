@@ -1,4 +1,5 @@
-"""Settings files are code: every one in the repository is read and built; what is wrong in one is said at once."""
+"""Settings files are code: every one in the repository is read and built; what is wrong in one is
+said at once."""
 
 from __future__ import annotations
 
@@ -16,7 +17,17 @@ from worlds import SKELETONS
 from finetune.heads import build_head
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.components import build
-from pretrain.config import RECIPES, SCALES, Optimiser, Recipe, Scale, make, parse_overrides, plain, read
+from pretrain.config import (
+    RECIPES,
+    SCALES,
+    Optimiser,
+    Recipe,
+    Scale,
+    make,
+    parse_overrides,
+    plain,
+    read,
+)
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
 from pretrain.objectives import AbstractObjective
@@ -34,7 +45,9 @@ def by_name(files: list[Path]) -> Any:
 def test_the_folders_hold_what_is_promised() -> None:
     assert {"contrastive"} <= {file.stem for file in RECIPE_FILES}
     assert {"laptop", "single_node", "multi_node"} <= {file.stem for file in SCALE_FILES}
-    assert {"default", "classic_classification", "annotation_style_transfer", "new_behaviors"} <= {file.stem for file in TASK_FILES}
+    assert {"default", "classic_classification", "annotation_style_transfer", "new_behaviors"} <= {
+        file.stem for file in TASK_FILES
+    }
     others = [file for folder in (RECIPES, SCALES, TASKS) for file in folder.rglob("*.yml")]
     assert not others, "settings files end in .yaml, else nobody finds them"
 
@@ -45,7 +58,9 @@ def test_every_recipe_builds_its_network_and_loss(file: Path) -> None:
     for schema in SKELETONS.values():
         torch.manual_seed(recipe.seed)
         embedder = build_embedder(schema, features=recipe.features, encoder=recipe.encoder)
-        objective: AbstractObjective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, schema)
+        objective: AbstractObjective = build(
+            "pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, schema
+        )
         assert objective.views >= 1
     again = make(Recipe, json.loads(json.dumps(plain(recipe))), about="again")
     assert plain(again) == plain(recipe), "a recipe must survive the way to the workers"
@@ -66,7 +81,10 @@ def test_every_scale_is_read(file: Path) -> None:
 
 @by_name(CLUSTER_FILES)
 def test_every_cluster_file_is_yaml_with_keys(file: Path) -> None:
-    assert all(isinstance(document, dict) for document in yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    assert all(
+        isinstance(document, dict)
+        for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+    )
 
 
 @by_name(TASK_FILES)
@@ -114,7 +132,10 @@ def test_a_name_or_a_file_will_do(tmp_path: Path) -> None:
         (GOOD + "optimiser: {lr: 1e-3}", ["lr is '1e-3'", "YAML reads 1e-3 as text"]),
         (GOOD + "optimiser: {lr: 0}", ["lr is 0; it must be above 0"]),
         (GOOD + "optimiser: {lr: .nan}", ["lr is nan"]),
-        (GOOD + "optimiser: {momentum: 0.9}", ["optimiser", "unknown key 'momentum'", "weight_decay"]),
+        (
+            GOOD + "optimiser: {momentum: 0.9}",
+            ["optimiser", "unknown key 'momentum'", "weight_decay"],
+        ),
         (GOOD + "optimiser: fast", ["optimiser is 'fast'; it must hold keys and values"]),
         (GOOD + "augment: {mirror: 2.0}", ["mirror is 2.0; it must lie in 0…1"]),
         (GOOD + "workers: 2", ["unknown key 'workers'"]),
@@ -135,8 +156,21 @@ def test_what_is_wrong_in_a_recipe_is_said(tmp_path: Path, text: str, said: list
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
-        read(Recipe, write(tmp_path, "encoder: tcn\nbatch: x\noptimiser: {lr: y, momentum: 1}\nepoch: 1"), RECIPES, {})
-    for part in ("encoder is 'tcn'", "batch is 'x'", "lr is 'y'", "'momentum'", "'epoch'", "objective is required", "mine.yaml"):
+        read(
+            Recipe,
+            write(tmp_path, "encoder: tcn\nbatch: x\noptimiser: {lr: y, momentum: 1}\nepoch: 1"),
+            RECIPES,
+            {},
+        )
+    for part in (
+        "encoder is 'tcn'",
+        "batch is 'x'",
+        "lr is 'y'",
+        "'momentum'",
+        "'epoch'",
+        "objective is required",
+        "mine.yaml",
+    ):
         assert part in str(caught.value)
 
 
@@ -147,10 +181,13 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "folder", "known"), [(Recipe, RECIPES, "contrastive"), (Scale, SCALES, "laptop"), (Tuning, TASKS, "default")]
+    ("kind", "folder", "known"),
+    [(Recipe, RECIPES, "contrastive"), (Scale, SCALES, "laptop"), (Tuning, TASKS, "default")],
 )
 def test_an_unknown_name_lists_those_there_are(kind: type, folder: Path, known: str) -> None:
-    with pytest.raises(BadInput, match=f"there is no {kind.__name__.lower()} 'nonsense'.*there are: .*{known}"):
+    with pytest.raises(
+        BadInput, match=f"there is no {kind.__name__.lower()} 'nonsense'.*there are: .*{known}"
+    ):
         read(kind, "nonsense", folder, {})
 
 
@@ -162,35 +199,65 @@ def test_a_directory_is_no_settings_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"workers": 0}, {"workers": 1.5}, {"gpu": "yes"}, {"cpus": 0}, {"cpus_per_worker": 0}, {"retries": -1}, {"resident_gb": -1},
-     {"concurrent_trials": 0}, {"address": 3}, {"gpus_per_trial": 0}, {"checkpoint_steps": -1}],
-)  # fmt: skip
+    [
+        {"workers": 0},
+        {"workers": 1.5},
+        {"gpu": "yes"},
+        {"cpus": 0},
+        {"cpus_per_worker": 0},
+        {"retries": -1},
+        {"resident_gb": -1},
+        {"concurrent_trials": 0},
+        {"address": 3},
+        {"gpus_per_trial": 0},
+        {"checkpoint_steps": -1},
+    ],
+)
 def test_a_scale_that_cannot_be_is_refused(wrong: Mapping[str, Any]) -> None:
     (key,) = wrong
     with pytest.raises(BadInput, match=key):
         make(Scale, wrong, about="a scale")
 
 
-# -- --set -----------------------------------------------------------------------------------------------------------
+# -- --set -----------------------------------------------------------------------------------------
 
 
 def test_set_reaches_recipe_and_scale() -> None:
     for_recipe, for_scale = parse_overrides(
-        ["optimiser.lr=1e-3", "workers=2", "encoder.width=48", "features.lags=[2, 4]", "gpu=true", "storage=null", "encoder.name=tcn"],
+        [
+            "optimiser.lr=1e-3",
+            "workers=2",
+            "encoder.width=48",
+            "features.lags=[2, 4]",
+            "gpu=true",
+            "storage=null",
+            "encoder.name=tcn",
+        ],
         Recipe,
         Scale,
     )
-    recipe, scale = read(Recipe, "contrastive", RECIPES, for_recipe), read(Scale, "laptop", SCALES, for_scale)
-    assert (recipe.optimiser.lr, recipe.encoder["width"], recipe.features["lags"]) == (0.001, 48, [2, 4])
+    recipe, scale = (
+        read(Recipe, "contrastive", RECIPES, for_recipe),
+        read(Scale, "laptop", SCALES, for_scale),
+    )
+    assert (recipe.optimiser.lr, recipe.encoder["width"], recipe.features["lags"]) == (
+        0.001,
+        48,
+        [2, 4],
+    )
     assert recipe.optimiser.weight_decay == 0.01, "what was not set stays"
     assert (scale.workers, scale.gpu, scale.storage) == (2, True, None)
 
 
 @pytest.mark.parametrize(
     ("pair", "said"),
-    [("batch", "write it as key=value"), ("batsh=3", "unknown key 'batsh'; allowed: recipe: augment, batch"), ("=3", "unknown key ''"),
-     ("batch=[1", "cannot read the value")],
-)  # fmt: skip
+    [
+        ("batch", "write it as key=value"),
+        ("batsh=3", "unknown key 'batsh'; allowed: recipe: augment, batch"),
+        ("=3", "unknown key ''"),
+        ("batch=[1", "cannot read the value"),
+    ],
+)
 def test_a_pair_that_cannot_be_is_refused(pair: str, said: str) -> None:
     with pytest.raises(BadInput) as caught:
         parse_overrides([pair, "epochs=3", "nonsense"], Recipe, Scale)
@@ -200,9 +267,15 @@ def test_a_pair_that_cannot_be_is_refused(pair: str, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("pair", "said"),
-    [("batch=x", "batch is 'x'"), ("optimiser.speed=3", "unknown key 'speed'"), ("batch.size=3", "'batch' holds a value, not keys"),
-     ("optimiser=3", "optimiser is 3"), ("batch=", "batch is None"), ("optimiser.lr=nan", "lr is 'nan'")],
-)  # fmt: skip
+    [
+        ("batch=x", "batch is 'x'"),
+        ("optimiser.speed=3", "unknown key 'speed'"),
+        ("batch.size=3", "'batch' holds a value, not keys"),
+        ("optimiser=3", "optimiser is 3"),
+        ("batch=", "batch is None"),
+        ("optimiser.lr=nan", "lr is 'nan'"),
+    ],
+)
 def test_a_value_that_does_not_fit_is_refused(pair: str, said: str) -> None:
     (for_recipe,) = parse_overrides([pair], Recipe)
     with pytest.raises(BadInput) as caught:
@@ -217,14 +290,16 @@ def test_set_does_not_change_what_is_read_next() -> None:
     assert read(Recipe, "contrastive", RECIPES, {}).encoder.get("width") != 8
 
 
-# -- the schedule, tasks ---------------------------------------------------------------------------------------------
+# -- the schedule, tasks ---------------------------------------------------------------------------
 
 
 def test_the_rate_rises_then_falls_as_a_cosine() -> None:
     optimiser = Optimiser(warmup=0.1)
     rates = [optimiser.rate(step, 100) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert rates[10:] == pytest.approx([0.5 * (1 + math.cos(math.pi * step / 90)) for step in range(90)])
+    assert rates[10:] == pytest.approx(
+        [0.5 * (1 + math.cos(math.pi * step / 90)) for step in range(90)]
+    )
     assert Optimiser(warmup=0.0).rate(0, 1) > 0, "a run of one step must learn"
     assert Optimiser(warmup=1.0).rate(9, 10) == 1
 
@@ -237,7 +312,15 @@ def test_a_task_has_its_own_file_or_the_default() -> None:
             task_file(wrong)
 
 
-@pytest.mark.parametrize("search", [{"lr": []}, {"lr": {"low": 2, "high": 1}}, {"lr": {"low": 0, "high": 1, "log": True}}, {"lr": 3}])
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"lr": []},
+        {"lr": {"low": 2, "high": 1}},
+        {"lr": {"low": 0, "high": 1, "log": True}},
+        {"lr": 3},
+    ],
+)
 def test_a_search_space_that_cannot_be_is_refused(search: Mapping[str, Any]) -> None:
     with pytest.raises(BadInput, match="search key 'lr'"):
         make(Tuning, {"search": search}, about="tuning")

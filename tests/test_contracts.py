@@ -1,4 +1,5 @@
-"""What every encoder and every objective must hold. The folders are listed, so a new file is tested without being mentioned."""
+"""What every encoder and every objective must hold. The folders are listed, so a new file is tested
+without being mentioned."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def embedder(skeleton: str, encoder: str) -> Embedder:
     return made.eval()
 
 
-def learner(skeleton: str, objective: str, encoder: str = "tcn", augment: Augment = AUGMENT) -> Learner:
+def learner(
+    skeleton: str, objective: str, encoder: str = "tcn", augment: Augment = AUGMENT
+) -> Learner:
     made = learner_of(SKELETONS[skeleton], encoder, objective, world(skeleton).pose, augment)
     stirred(made)
     return made
@@ -70,15 +73,19 @@ def gradients(module: nn.Module) -> dict[str, Tensor | None]:
     return {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
 
 
-# -- encoders --------------------------------------------------------------------------------------------------------
+# -- encoders --------------------------------------------------------------------------------------
 
 
 @each_encoder
 def test_an_encoder_is_named_by_its_file_and_built_from_its_signature(encoder: str) -> None:
     kind = find("pretrain.encoders", encoder, AbstractEncoder)
-    assert all(setting.default is not setting.empty for setting in settings_of(kind).values()), "a setting without a default"
+    assert all(setting.default is not setting.empty for setting in settings_of(kind).values()), (
+        "a setting without a default"
+    )
     with pytest.raises(BadInput, match="unknown setting 'no_such_thing'"):
-        build_embedder(SKELETONS["mice"], features=FEATURES, encoder={"name": encoder, "no_such_thing": 1})
+        build_embedder(
+            SKELETONS["mice"], features=FEATURES, encoder={"name": encoder, "no_such_thing": 1}
+        )
 
 
 @each_encoder
@@ -101,8 +108,14 @@ def test_a_gradient_reaches_every_weight(skeleton: str, encoder: str) -> None:
         return
     stirred(made)
     z = made.embed(windows)
-    (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1)))[windows.valid_BT].sum().backward()
-    silent = [name for name, grad in gradients(made).items() if grad is None or not grad.isfinite().all() or not grad.any()]
+    (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1)))[
+        windows.valid_BT
+    ].sum().backward()
+    silent = [
+        name
+        for name, grad in gradients(made).items()
+        if grad is None or not grad.isfinite().all() or not grad.any()
+    ]
     assert not silent
 
 
@@ -112,7 +125,9 @@ def test_the_same_seed_gives_the_same_weights_and_embeddings(encoder: str) -> No
     for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     for mode in (True, False):
-        assert torch.equal(one.train(mode).embed(world("mice")), two.train(mode).embed(world("mice")))
+        assert torch.equal(
+            one.train(mode).embed(world("mice")), two.train(mode).embed(world("mice"))
+        )
 
 
 @each_encoder
@@ -145,17 +160,27 @@ def test_a_window_is_embedded_alone(encoder: str) -> None:
     made, windows = embedder("mice", encoder), world("mice")
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     valid = windows.valid_BT[order]
-    torch.testing.assert_close(made.embed(rows_of(windows, order))[valid], made.embed(windows)[order][valid], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(made.embed(rows_of(windows, slice(1, 2))), made.embed(windows)[1:2], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        made.embed(rows_of(windows, order))[valid],
+        made.embed(windows)[order][valid],
+        atol=1e-5,
+        rtol=1e-4,
+    )
+    torch.testing.assert_close(
+        made.embed(rows_of(windows, slice(1, 2))), made.embed(windows)[1:2], atol=1e-5, rtol=1e-4
+    )
 
 
 @each_encoder
 def test_where_a_window_is_cut_short_does_not_matter(encoder: str) -> None:
-    """A frame followed by frames that do not exist is embedded as one at the end of a shorter window."""
+    """A frame followed by frames that do not exist is embedded as one at the end of a shorter
+    window."""
     made, windows = embedder("mice", encoder), world("mice")
     x = made.features(windows.pose)[3:4]
     whole = made.encoder(x, windows.valid_BT[3:4])[:, :20]
-    torch.testing.assert_close(made.encoder(x[:, :20], windows.valid_BT[3:4, :20]), whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        made.encoder(x[:, :20], windows.valid_BT[3:4, :20]), whole, atol=1e-5, rtol=1e-4
+    )
 
 
 @each_encoder
@@ -185,11 +210,17 @@ def test_changing_a_frame_beyond_the_context_changes_nothing(encoder: str) -> No
     windows = windows_of(SKELETONS["mice"], batch=1, frames=frames, seed=5)
     at = frames // 2
     position = windows.pose.position_BTMKX.clone()
-    position[:, : at - made.overlap] += 50 * torch.randn(1, at - made.overlap, 2, 7, 2, generator=torch.Generator().manual_seed(0))
+    position[:, : at - made.overlap] += 50 * torch.randn(
+        1, at - made.overlap, 2, 7, 2, generator=torch.Generator().manual_seed(0)
+    )
     position[:, at + made.overlap + 1 :] = torch.nan
     changed = windows._replace(pose=Pose(position, windows.pose.confidence_BTMK))
-    torch.testing.assert_close(made.embed(changed)[0, at], made.embed(windows)[0, at], atol=1e-5, rtol=1e-4)
-    assert (made.embed(changed)[0, -1] != made.embed(windows)[0, -1]).any(), "the change is one that can be seen"
+    torch.testing.assert_close(
+        made.embed(changed)[0, at], made.embed(windows)[0, at], atol=1e-5, rtol=1e-4
+    )
+    assert (made.embed(changed)[0, -1] != made.embed(windows)[0, -1]).any(), (
+        "the change is one that can be seen"
+    )
 
 
 @each_encoder
@@ -203,13 +234,15 @@ def test_half_precision_is_near(encoder: str) -> None:
     assert (half[valid] - z[valid]).norm() < 0.1 * z[valid].norm()
 
 
-# -- objectives --------------------------------------------------------------------------------------------------------
+# -- objectives ------------------------------------------------------------------------------------
 
 
 @each_objective
 def test_an_objective_is_named_by_its_file_and_built_from_its_signature(objective: str) -> None:
     kind = find("pretrain.objectives", objective, AbstractObjective)
-    assert all(setting.default is not setting.empty for setting in settings_of(kind).values()), "a setting without a default"
+    assert all(setting.default is not setting.empty for setting in settings_of(kind).values()), (
+        "a setting without a default"
+    )
     assert learner("mice", objective).objective.views >= 1
 
 
@@ -226,7 +259,11 @@ def test_a_finite_loss_whose_gradient_reaches_every_weight(skeleton: str, object
         assert part.isfinite(), name
         assert not part.requires_grad, f"{name} drags a graph along"
     loss.total.backward()
-    silent = [name for name, grad in gradients(made).items() if grad is None or not grad.isfinite().all() or not grad.any()]
+    silent = [
+        name
+        for name, grad in gradients(made).items()
+        if grad is None or not grad.isfinite().all() or not grad.any()
+    ]
     assert not silent
 
 
@@ -246,14 +283,18 @@ def test_another_epoch_draws_otherwise(objective: str) -> None:
 def test_the_order_of_windows_does_not_matter(objective: str) -> None:
     made, windows = learner("mice", objective), world("mice")
     order = torch.tensor([4, 2, 0, 5, 1, 3])
-    torch.testing.assert_close(made(rows_of(windows, order)).total, made(windows).total, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        made(rows_of(windows, order)).total, made(windows).total, atol=1e-5, rtol=1e-4
+    )
 
 
 @each_objective
 def test_empty_rows_do_not_count(objective: str) -> None:
     made, windows = learner("mice", objective), world("mice")
     assert not windows.valid_BT[5].any(), "the last row is to be an empty one"
-    torch.testing.assert_close(made(rows_of(windows, slice(0, 5))).total, made(windows).total, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        made(rows_of(windows, slice(0, 5))).total, made(windows).total, atol=1e-5, rtol=1e-4
+    )
     nothing = made(rows_of(windows, torch.tensor([5, 5])))
     assert nothing.total == 0
     nothing.total.backward()
@@ -262,10 +303,14 @@ def test_empty_rows_do_not_count(objective: str) -> None:
 
 @each_objective
 def test_frames_that_do_not_exist_do_not_count(objective: str) -> None:
-    """What lies in a frame that does not exist is nobody's business: here other embeddings are put there."""
+    """What lies in a frame that does not exist is nobody's business: here other embeddings are put
+    there."""
     made, windows = learner("mice", objective, augment=Augment()), world("mice")
     draws = WindowRNG(windows.key_B)
-    poses = [made.objective.hide(windows.pose, windows, draws, view=view) for view in range(made.objective.views)]
+    poses = [
+        made.objective.hide(windows.pose, windows, draws, view=view)
+        for view in range(made.objective.views)
+    ]
 
     def loss(filling: float) -> Tensor:
         found = []
@@ -303,7 +348,10 @@ def test_what_is_hidden_is_missing_not_zero_and_the_recording_stays(objective: s
 
 @each_objective
 def test_training_on_one_batch_lowers_its_loss(objective: str) -> None:
-    made, windows = learner("mice", objective, augment=Augment()), windows_of(SKELETONS["mice"], batch=8, frames=FRAMES, seed=9)
+    made, windows = (
+        learner("mice", objective, augment=Augment()),
+        windows_of(SKELETONS["mice"], batch=8, frames=FRAMES, seed=9),
+    )
     optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):

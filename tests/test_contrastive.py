@@ -1,4 +1,5 @@
-"""NT-Xent against closed forms and against a slow reference that follows the paper's sum term by term."""
+"""NT-Xent against closed forms and against a slow reference that follows the paper's sum term by
+term."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def windows_with(lengths: list[int], frames: int) -> Windows:
     """Windows of which only lengths and seeds matter."""
     shape = (len(lengths), frames, *MICE.shape[:2])
     valid = torch.arange(frames) < torch.tensor(lengths)[:, None]
-    return Windows(Pose(torch.zeros(*shape, 2), torch.ones(shape)), valid, torch.arange(len(lengths)) * 977)
+    return Windows(
+        Pose(torch.zeros(*shape, 2), torch.ones(shape)), valid, torch.arange(len(lengths)) * 977
+    )
 
 
 def bare(dim: int, **settings: float) -> Contrastive:
@@ -31,17 +34,27 @@ def bare(dim: int, **settings: float) -> Contrastive:
 
 
 def loss_of(objective: Contrastive, one: Tensor, other: Tensor, windows: Windows) -> Loss:
-    found: Loss = objective((View(windows.pose, one), View(windows.pose, other)), windows, WindowRNG(windows.key_B))
+    found: Loss = objective(
+        (View(windows.pose, one), View(windows.pose, other)), windows, WindowRNG(windows.key_B)
+    )
     return found
 
 
-def of_single_frames(one: Tensor, other: Tensor, *, temperature: float = 0.5, lengths: list[int] | None = None) -> Loss:
-    """Windows of one frame leave nothing to draw: each window is one anchor, its other view the positive."""
+def of_single_frames(
+    one: Tensor, other: Tensor, *, temperature: float = 0.5, lengths: list[int] | None = None
+) -> Loss:
+    """Windows of one frame leave nothing to draw: each window is one anchor, its other view the
+    positive."""
     windows = windows_with(lengths or [1] * len(one), 1)
-    return loss_of(bare(one.shape[1], anchors=1, slack=0, near=0, temperature=temperature), one[:, None], other[:, None], windows)
+    return loss_of(
+        bare(one.shape[1], anchors=1, slack=0, near=0, temperature=temperature),
+        one[:, None],
+        other[:, None],
+        windows,
+    )
 
 
-# -- closed forms ------------------------------------------------------------------------------------------------------
+# -- closed forms ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
@@ -49,7 +62,9 @@ def of_single_frames(one: Tensor, other: Tensor, *, temperature: float = 0.5, le
 def test_views_that_agree_and_windows_that_do_not(batch: int, temperature: float) -> None:
     z = torch.eye(8)[:batch] * 3  # cosines do not see lengths
     loss = of_single_frames(z, z * 7, temperature=temperature)
-    assert loss.total.item() == pytest.approx(math.log1p((2 * batch - 2) * math.exp(-1 / temperature)), rel=1e-5, abs=1e-6)
+    assert loss.total.item() == pytest.approx(
+        math.log1p((2 * batch - 2) * math.exp(-1 / temperature)), rel=1e-5, abs=1e-6
+    )
     assert loss.parts["contrastive_found"] == 1
 
 
@@ -77,14 +92,25 @@ def test_empty_rows_do_not_count() -> None:
 def test_one_window_whose_anchors_are_all_neighbours_has_no_negatives() -> None:
     windows = windows_with([10], 10)
     z = torch.randn(1, 10, 6, generator=torch.Generator().manual_seed(0))
-    assert loss_of(bare(6, anchors=4, near=10), z, z.flip(1), windows).total.item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(
+        bare(6, anchors=4, near=10), z, z.flip(1), windows
+    ).total.item() == pytest.approx(0, abs=1e-6)
 
 
-# -- slow reference ------------------------------------------------------------------------------------------------------
+# -- slow reference --------------------------------------------------------------------------------
 
 
-def reference(g: Tensor, window: list[int], frame: list[int], exists: list[bool], *, temperature: float, near: int) -> float:
-    """Equation 1 of SimCLR in loops. The first half are anchors, the second half their positives, in the same order."""
+def reference(
+    g: Tensor,
+    window: list[int],
+    frame: list[int],
+    exists: list[bool],
+    *,
+    temperature: float,
+    near: int,
+) -> float:
+    """Equation 1 of SimCLR in loops. The first half are anchors, the second half their positives,
+    in the same order."""
     half, terms = len(g) // 2, []
     for i in range(len(g)):
         if not exists[i]:
@@ -104,21 +130,37 @@ def reference(g: Tensor, window: list[int], frame: list[int], exists: list[bool]
 def test_it_is_the_sum_of_the_paper(near: int, slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
     windows = windows_with([30, 30, 12, 1, 0], 30)
     generator = torch.Generator().manual_seed(near)
-    one, other = torch.randn(5, 30, 6, generator=generator), torch.randn(5, 30, 6, generator=generator)
+    one, other = (
+        torch.randn(5, 30, 6, generator=generator),
+        torch.randn(5, 30, 6, generator=generator),
+    )
     objective = bare(6, anchors=3, near=near, slack=slack, temperature=0.3)
     seen: list[_Anchors] = []
     share = objective.share
     monkeypatch.setattr(objective, "share", lambda mine, all: seen.append(mine) or share(mine, all))  # type: ignore[func-returns-value]
     loss = loss_of(objective, one, other, windows).total
     (mine,) = seen
-    truth = reference(mine.g, mine.window.tolist(), mine.frame.tolist(), mine.exists.tolist(), temperature=0.3, near=near)
+    truth = reference(
+        mine.g,
+        mine.window.tolist(),
+        mine.frame.tolist(),
+        mine.exists.tolist(),
+        temperature=0.3,
+        near=near,
+    )
     assert loss.item() == pytest.approx(truth, rel=1e-5)
     # And the anchors are the frames they say they are, of the views they say.
-    picked = torch.where(torch.arange(len(mine.g))[:, None] < 15, one[mine.window, mine.frame], other[mine.window, mine.frame])
+    picked = torch.where(
+        torch.arange(len(mine.g))[:, None] < 15,
+        one[mine.window, mine.frame],
+        other[mine.window, mine.frame],
+    )
     torch.testing.assert_close(mine.g, nn.functional.normalize(picked, dim=-1))
 
 
-def test_anchors_lie_in_their_window_and_positives_within_the_slack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anchors_lie_in_their_window_and_positives_within_the_slack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lengths = [40] * 300 + [7] * 300
     windows, objective = windows_with(lengths, 40), bare(2, anchors=4, slack=3)
     seen: list[_Anchors] = []
@@ -141,7 +183,10 @@ def test_anchors_lie_in_their_window_and_positives_within_the_slack(monkeypatch:
 def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, 6, 1, 4, generator=generator).requires_grad_()
-    windows, objective = windows_with([1] * 6, 1), bare(4, anchors=1, slack=0, near=0, temperature=0.5)
+    windows, objective = (
+        windows_with([1] * 6, 1),
+        bare(4, anchors=1, slack=0, near=0, temperature=0.5),
+    )
     optimiser = torch.optim.SGD([z], lr=1.0)
     for _ in range(200):
         optimiser.zero_grad()
@@ -153,7 +198,10 @@ def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
     assert across.max() < 0.3
 
 
-@pytest.mark.parametrize(("setting", "value"), [("temperature", 0.0), ("anchors", 0), ("slack", -1), ("near", -1), ("projection", 0)])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("temperature", 0.0), ("anchors", 0), ("slack", -1), ("near", -1), ("projection", 0)],
+)
 def test_settings_that_cannot_be(setting: str, value: float) -> None:
     with pytest.raises(BadInput, match=setting):
         Contrastive(4, MICE, **{setting: value})  # type: ignore[arg-type]

@@ -1,4 +1,5 @@
-"""WindowRNG belong to a window: the same numbers whatever else was drawn, in whatever batch; and they are random numbers."""
+"""WindowRNG belong to a window: the same numbers whatever else was drawn, in whatever batch; and
+they are random numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +15,11 @@ KEYS = torch.arange(4000, dtype=torch.int64) * 7_919_777_777_777 - 3
 
 def test_a_window_draws_the_same_in_any_batch() -> None:
     order = torch.randperm(len(KEYS), generator=torch.Generator().manual_seed(0))
-    for draw in (lambda d: d.uniform("u", 3, 2), lambda d: d.normal("n", 5), lambda d: d.chance("c", 0.3, 4)):
+    for draw in (
+        lambda d: d.uniform("u", 3, 2),
+        lambda d: d.normal("n", 5),
+        lambda d: d.chance("c", 0.3, 4),
+    ):
         whole = draw(WindowRNG(KEYS))
         assert torch.equal(draw(WindowRNG(KEYS[order])), whole[order])
         assert torch.equal(draw(WindowRNG(KEYS[17:18])), whole[17:18])

@@ -1,4 +1,5 @@
-"""Embeddings for other tools and for heads: every frame once, the same as the encoder gives, in files and in the store."""
+"""Embeddings for other tools and for heads: every frame once, the same as the encoder gives, in
+files and in the store."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def encoder(tmp_path: Path, store: Store) -> tuple[str, Embedder]:
     torch.manual_seed(0)
-    embedder = build_embedder(MICE, features={"groups": ["posture", "motion"]}, encoder={"name": "tcn", "width": 8, "layers": 2})
+    embedder = build_embedder(
+        MICE,
+        features={"groups": ["posture", "motion"]},
+        encoder={"name": "tcn", "width": 8, "layers": 2},
+    )
     embedder.features.fit(sample(store, seed=0))
     save_encoder(tmp_path / "run" / "encoder", embedder.eval(), made_by={})
     return str(tmp_path / "run"), embedder
@@ -46,30 +51,56 @@ def encoder(tmp_path: Path, store: Store) -> tuple[str, Embedder]:
 
 def expected(embedder: Embedder, store: Store, name: str) -> np.ndarray:
     video = store.read_video(name)
-    frames = {"position": torch.from_numpy(video.position_TMKX), "confidence": torch.from_numpy(video.confidence_TMK.astype(np.float32))}
+    frames = {
+        "position": torch.from_numpy(video.position_TMKX),
+        "confidence": torch.from_numpy(video.confidence_TMK.astype(np.float32)),
+    }
     return embed_video(embedder, frames).numpy()
 
 
-def test_files_and_features_are_what_the_encoder_gives(store: Store, encoder: tuple[str, Embedder], tmp_path: Path) -> None:
+def test_files_and_features_are_what_the_encoder_gives(
+    store: Store, encoder: tuple[str, Embedder], tmp_path: Path
+) -> None:
     before = {path: path.read_bytes() for path in Path(store.uri).rglob("*.parquet")}
-    pretrain.embed.main(["--encoder", encoder[0], "--data", store.uri, "--out", str(tmp_path / "out"), "--as", "mine"])
+    pretrain.embed.main(
+        [
+            "--encoder",
+            encoder[0],
+            "--data",
+            store.uri,
+            "--out",
+            str(tmp_path / "out"),
+            "--as",
+            "mine",
+        ]
+    )
     again = Store(store.uri)
     assert again.verify() == []
     assert again.feature("mine")["dim"] == 8
-    assert {path: path.read_bytes() for path in before} == before, "what the store held is not touched"
+    assert {path: path.read_bytes() for path in before} == before, (
+        "what the store held is not touched"
+    )
     for name in VIDEOS:
         wanted = expected(encoder[1], store, name)
         assert np.array_equal(np.load(tmp_path / "out" / f"{quote(name, safe='')}.npy"), wanted)
         assert np.array_equal(again.read_video(name, features=["mine"]).features["mine"], wanted)
 
 
-def test_videos_that_were_not_embedded_are_unknown(store: Store, encoder: tuple[str, Embedder]) -> None:
-    pretrain.embed.main(["--encoder", encoder[0], "--data", store.uri, "--as", "mine", "--videos", "c*"])
+def test_videos_that_were_not_embedded_are_unknown(
+    store: Store, encoder: tuple[str, Embedder]
+) -> None:
+    pretrain.embed.main(
+        ["--encoder", encoder[0], "--data", store.uri, "--as", "mine", "--videos", "c*"]
+    )
     again = Store(store.uri)
     assert np.isnan(again.read_video("d", features=["mine"]).features["mine"]).all()
-    assert np.array_equal(again.read_video("c", features=["mine"]).features["mine"], expected(encoder[1], store, "c"))
+    assert np.array_equal(
+        again.read_video("c", features=["mine"]).features["mine"], expected(encoder[1], store, "c")
+    )
     # a second kind beside the first
-    pretrain.embed.main(["--encoder", encoder[0], "--data", store.uri, "--as", "few", "--components", "3"])
+    pretrain.embed.main(
+        ["--encoder", encoder[0], "--data", store.uri, "--as", "few", "--components", "3"]
+    )
     again = Store(store.uri)
     assert {name: held["dim"] for name, held in again.features.items()} == {"mine": 8, "few": 3}
     assert again.verify() == []
@@ -91,7 +122,9 @@ def test_components_are_the_principal_ones_at_unit_spread() -> None:
     assert flat(torch.ones(1, 4)).isfinite().all(), "fewer frames than components"
 
 
-def test_a_store_stays_as_it_was_when_adding_fails(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_stays_as_it_was_when_adding_fails(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {path: path.read_bytes() for path in Path(store.uri).rglob("*") if path.is_file()}
     values = {name: np.zeros((frames, 2), np.float32) for name, frames in VIDEOS.items()}
 
@@ -105,10 +138,16 @@ def test_a_store_stays_as_it_was_when_adding_fails(store: Store, monkeypatch: py
         append_features(store, "mine", iter([("c", np.zeros((299, 2), np.float32))]))
     with pytest.raises(BadInput, match="no video"):
         append_features(store, "mine", iter([]))
-    monkeypatch.setattr(feature_append, "replace_file", lambda *_: (_ for _ in ()).throw(OSError("the disk is full")))
+    monkeypatch.setattr(
+        feature_append,
+        "replace_file",
+        lambda *_: (_ for _ in ()).throw(OSError("the disk is full")),
+    )
     with pytest.raises(OSError, match="the disk is full"):
         append_features(store, "mine", iter(values.items()))
-    assert {path: path.read_bytes() for path in Path(store.uri).rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in Path(store.uri).rglob("*") if path.is_file()
+    } == before
 
 
 @pytest.mark.parametrize(
@@ -122,16 +161,31 @@ def test_a_store_stays_as_it_was_when_adding_fails(store: Store, monkeypatch: py
         (["--out", "{store}"], "already holds something"),
     ],
 )
-def test_what_is_wrong_is_said(store: Store, encoder: tuple[str, Embedder], words: list[str], says: str) -> None:
+def test_what_is_wrong_is_said(
+    store: Store, encoder: tuple[str, Embedder], words: list[str], says: str
+) -> None:
     words = [word.format(store=store.uri) for word in words]
     with pytest.raises(BadInput, match=says):
         pretrain.embed.main(["--encoder", encoder[0], "--data", store.uri, *words])
     assert json.loads((Path(store.uri) / "store.json").read_text()).get("features", {}) == {}
 
 
-def test_what_is_refused_leaves_no_folder(store: Store, encoder: tuple[str, Embedder], tmp_path: Path) -> None:
+def test_what_is_refused_leaves_no_folder(
+    store: Store, encoder: tuple[str, Embedder], tmp_path: Path
+) -> None:
     with pytest.raises(BadInput, match="the embedding has 8"):
-        pretrain.embed.main(["--encoder", encoder[0], "--data", store.uri, "--out", str(tmp_path / "out"), "--components", "9"])
+        pretrain.embed.main(
+            [
+                "--encoder",
+                encoder[0],
+                "--data",
+                store.uri,
+                "--out",
+                str(tmp_path / "out"),
+                "--components",
+                "9",
+            ]
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,5 @@
-"""What encoders see, what they must not see, and that the paper's networks are what they are said to be."""
+"""What encoders see, what they must not see, and that the paper's networks are what they are said
+to be."""
 
 from __future__ import annotations
 
@@ -33,9 +34,18 @@ from pretrain.encoders.self_attention import SelfAttention, attend_nearby
 from pretrain.errors import BadInput
 from pretrain.transforms.features import GROUPS, Features
 
-RATS = Schema.from_names(animals=("one", "two"), keypoints=("nose", "earL", "earR", "back", "tail"), fps=30.0, image_px=(640.0, 480.0))
-ALONE = Schema.from_names(animals=("one",), keypoints=("nose", "tail"), fps=30.0, image_px=(640.0, 480.0))
-THREE = Schema.from_names(animals=("a", "b", "c"), keypoints=("nose", "neck", "tail"), fps=25.0, image_px=(640.0, 480.0))
+RATS = Schema.from_names(
+    animals=("one", "two"),
+    keypoints=("nose", "earL", "earR", "back", "tail"),
+    fps=30.0,
+    image_px=(640.0, 480.0),
+)
+ALONE = Schema.from_names(
+    animals=("one",), keypoints=("nose", "tail"), fps=30.0, image_px=(640.0, 480.0)
+)
+THREE = Schema.from_names(
+    animals=("a", "b", "c"), keypoints=("nose", "neck", "tail"), fps=25.0, image_px=(640.0, 480.0)
+)
 
 # Narrow where width does not matter to what is tested; the reach is that of the defaults.
 NARROW: Mapping[str, Mapping[str, Any]] = {
@@ -55,12 +65,21 @@ NORMALISED_BY_BATCH = ["conv1d", "fully_connected", "lstm", "self_attention"]
 
 def encoder(name: str, schema: Schema = RATS, **settings: Any) -> AbstractEncoder:
     torch.manual_seed(3)
-    made = build_embedder(schema, features={"groups": list(GROUPS)}, encoder={"name": name, **NARROW.get(name, {}), **settings}).encoder
+    made = build_embedder(
+        schema,
+        features={"groups": list(GROUPS)},
+        encoder={"name": name, **NARROW.get(name, {}), **settings},
+    ).encoder
     return made
 
 
 def read(schema: Schema, batch: int, frames: int, seed: int = 0) -> Tensor:
-    return torch.randn(batch, frames, Features(schema, groups=GROUPS).width, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        batch,
+        frames,
+        Features(schema, groups=GROUPS).width,
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -119,10 +138,14 @@ def test_a_window_cut_short_is_a_shorter_window(name: str) -> None:
     x = read(RATS, 2, 40)
     valid = torch.arange(40).expand(2, 40) < 25
     with torch.no_grad():
-        torch.testing.assert_close(made(x, valid)[:, :25], made(x[:, :25], valid[:, :25]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            made(x, valid)[:, :25], made(x[:, :25], valid[:, :25]), rtol=1e-4, atol=1e-5
+        )
 
 
-@pytest.mark.parametrize("schema", [CALMS21, RATS, ALONE, THREE], ids=["mice", "rats", "alone", "three"])
+@pytest.mark.parametrize(
+    "schema", [CALMS21, RATS, ALONE, THREE], ids=["mice", "rats", "alone", "three"]
+)
 @pytest.mark.parametrize("name", LEARNED)
 def test_any_animals_any_keypoints_any_length(name: str, schema: Schema) -> None:
     made = encoder(name, schema)
@@ -131,7 +154,11 @@ def test_any_animals_any_keypoints_any_length(name: str, schema: Schema) -> None
         z = made(x, torch.ones(2, frames, dtype=torch.bool))
         assert z.shape == (2, frames, made.dim)
         z.square().mean().backward()
-    lacking = [key for key, weight in made.named_parameters() if weight.grad is None or not weight.grad.isfinite().all()]
+    lacking = [
+        key
+        for key, weight in made.named_parameters()
+        if weight.grad is None or not weight.grad.isfinite().all()
+    ]
     assert not lacking
 
 
@@ -148,9 +175,16 @@ def test_bfloat16_products_change_an_embedding_little(name: str) -> None:
 @pytest.mark.parametrize("name", LEARNED)
 def test_default_settings_reach_as_documented(name: str) -> None:
     reach = {
-        "conv1d": (50, 49), "embedder_contexter": (40, 6), "fully_connected": (50, 50), "gated_conv": (63, 63), "lstm": (50, 50),
-        "msg3d": (60, 60), "self_attention": (48, 55), "tcn": (63, 63), "two_rate": (63, 63),
-    }  # fmt: skip
+        "conv1d": (50, 49),
+        "embedder_contexter": (40, 6),
+        "fully_connected": (50, 50),
+        "gated_conv": (63, 63),
+        "lstm": (50, 50),
+        "msg3d": (60, 60),
+        "self_attention": (48, 55),
+        "tcn": (63, 63),
+        "two_rate": (63, 63),
+    }
     assert encoder(name).context == reach[name]
 
 
@@ -158,7 +192,8 @@ def test_default_settings_reach_as_documented(name: str) -> None:
 
 
 def shaken(network: nn.Module) -> nn.Module:
-    """Every weight and every running average away from its start, so that none could be left out unnoticed."""
+    """Every weight and every running average away from its start, so that none could be left out
+    unnoticed."""
     draw = torch.Generator().manual_seed(5)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
@@ -169,26 +204,50 @@ def shaken(network: nn.Module) -> nn.Module:
 
 def normed(to: BatchNorm, like: nn.BatchNorm1d, repeated: int = 1) -> None:
     to.eps = like.eps
-    pairs = zip((to.weight, to.bias, to.mean_C, to.variance_C), (like.weight, like.bias, like.running_mean, like.running_var), strict=True)
+    pairs = zip(
+        (to.weight, to.bias, to.mean_C, to.variance_C),
+        (like.weight, like.bias, like.running_mean, like.running_var),
+        strict=True,
+    )
     for mine, theirs in pairs:
         assert theirs is not None
         mine.data.copy_(theirs.view(repeated, -1)[0])
 
 
 def by_windows(network: nn.Module, x_BTF: Tensor, settings: Baseline) -> Tensor:
-    return torch.stack([network(next(Windows([x_TF], settings).in_order(len(x_TF)))) for x_TF in x_BTF])
+    return torch.stack(
+        [network(next(Windows([x_TF], settings).in_order(len(x_TF)))) for x_TF in x_BTF]
+    )
 
 
-def windows_of(network: str, past: int, future: int, skip: int, widths: tuple[int, ...]) -> Baseline:
-    return Baseline(network=network, widths=widths, past=past, future=future, skip=skip, lr=1, dropout=0.5, epochs=1, state=9)
+def windows_of(
+    network: str, past: int, future: int, skip: int, widths: tuple[int, ...]
+) -> Baseline:
+    return Baseline(
+        network=network,
+        widths=widths,
+        past=past,
+        future=future,
+        skip=skip,
+        lr=1,
+        dropout=0.5,
+        epochs=1,
+        state=9,
+    )
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("past", "future", "skip"), [(50, 50, 1), (100, 100, 2), (100, 0, 2), (60, 15, 3)])
-def test_dense_conv1d_is_the_papers_network_at_every_frame(past: int, future: int, skip: int) -> None:
+@pytest.mark.parametrize(
+    ("past", "future", "skip"), [(50, 50, 1), (100, 100, 2), (100, 0, 2), (60, 15, 3)]
+)
+def test_dense_conv1d_is_the_papers_network_at_every_frame(
+    past: int, future: int, skip: int
+) -> None:
     settings = windows_of("conv1d", past, future, skip, (7, 6, 5))
     features = Features(RATS, groups=("posture", "confidence"))
-    dense = Conv1d(features, widths=settings.widths, past=past, future=future, skip=skip, dim=4).eval()
+    dense = Conv1d(
+        features, widths=settings.widths, past=past, future=future, skip=skip, dim=4
+    ).eval()
     network = shaken(build_baseline(settings, inputs=features.width, classes=4))
     inwards, *layers, _, last = network.children()
     normed(dense.norm, inwards.norm)
@@ -198,18 +257,32 @@ def test_dense_conv1d_is_the_papers_network_at_every_frame(past: int, future: in
     dense.leave.weight.copy_(last.weight.view(4, -1, 5).transpose(1, 2))
     dense.leave.bias.copy_(last.bias)
     x = torch.randn(2, 150, features.width)
-    torch.testing.assert_close(dense(x, torch.ones(2, 150, dtype=torch.bool)), by_windows(network, x, settings), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        dense(x, torch.ones(2, 150, dtype=torch.bool)),
+        by_windows(network, x, settings),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("past", "future", "skip"), [(10, 10, 2), (0, 0, 1), (7, 2, 3)])
-def test_dense_fully_connected_is_the_papers_network_at_every_frame(past: int, future: int, skip: int) -> None:
+def test_dense_fully_connected_is_the_papers_network_at_every_frame(
+    past: int, future: int, skip: int
+) -> None:
     settings = windows_of("fully_connected", past, future, skip, (9, 8, 7))
     features = Features(RATS, groups=("posture", "confidence"))
-    dense = FullyConnected(features, widths=settings.widths, past=past, future=future, skip=skip, dim=4).eval()
+    dense = FullyConnected(
+        features, widths=settings.widths, past=past, future=future, skip=skip, dim=4
+    ).eval()
     network = shaken(build_baseline(settings, inputs=features.width, classes=4))
     _, inwards, *layers, last = network.children()
-    for tensor in (inwards.weight, inwards.bias, inwards.running_mean, inwards.running_var):  # ours is the same at every step of the window
+    for tensor in (
+        inwards.weight,
+        inwards.bias,
+        inwards.running_mean,
+        inwards.running_var,
+    ):  # ours is the same at every step of the window
         tensor.copy_(tensor.view(settings.window, -1)[0].repeat(settings.window))
     normed(dense.norm, inwards, settings.window)
     dense.enter.weight.copy_(layers[0].linear.weight.view(9, settings.window, -1).transpose(1, 2))
@@ -220,7 +293,12 @@ def test_dense_fully_connected_is_the_papers_network_at_every_frame(past: int, f
             mine.load_state_dict(layer.linear.state_dict())
     dense.leave.load_state_dict(last.state_dict())
     x = torch.randn(2, 60, features.width)
-    torch.testing.assert_close(dense(x, torch.ones(2, 60, dtype=torch.bool)), by_windows(network, x, settings), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        dense(x, torch.ones(2, 60, dtype=torch.bool)),
+        by_windows(network, x, settings),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 @torch.no_grad()
@@ -228,7 +306,9 @@ def test_dense_fully_connected_is_the_papers_network_at_every_frame(past: int, f
 def test_dense_lstm_is_the_papers_network_at_every_frame(past: int, future: int, skip: int) -> None:
     settings = windows_of("lstm", past, future, skip, (8, 7))
     features = Features(RATS, groups=("posture", "confidence"))
-    dense = LSTM(features, width=9, widths=settings.widths, past=past, future=future, skip=skip, dim=4).eval()
+    dense = LSTM(
+        features, width=9, widths=settings.widths, past=past, future=future, skip=skip, dim=4
+    ).eval()
     network = shaken(build_baseline(settings, inputs=features.width, classes=4))
     inwards, state, *layers, last = network.children()
     normed(dense.norm, inwards.norm)
@@ -241,10 +321,17 @@ def test_dense_lstm_is_the_papers_network_at_every_frame(past: int, future: int,
         normed(norm, layer.norm)
     dense.leave.load_state_dict(last.state_dict())
     x = torch.randn(2, 60, features.width)
-    torch.testing.assert_close(dense(x, torch.ones(2, 60, dtype=torch.bool)), by_windows(network, x, settings), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        dense(x, torch.ones(2, 60, dtype=torch.bool)),
+        by_windows(network, x, settings),
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
-def test_lstm_states_computed_in_parts_and_again_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lstm_states_computed_in_parts_and_again_give_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made, x, valid = encoder("lstm"), read(RATS, 5, 20), torch.ones(5, 20, dtype=torch.bool)
     made(x, valid).square().sum().backward()
     whole = [weight.grad.clone() for weight in made.parameters() if weight.grad is not None]
@@ -255,7 +342,9 @@ def test_lstm_states_computed_in_parts_and_again_give_the_same(monkeypatch: pyte
         torch.testing.assert_close(weight.grad, one, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("frames", "reach", "step"), [(23, 5, 1), (23, 8, 4), (3, 6, 2), (32, 8, 2)])
+@pytest.mark.parametrize(
+    ("frames", "reach", "step"), [(23, 5, 1), (23, 8, 4), (3, 6, 2), (32, 8, 2)]
+)
 def test_attention_is_over_the_existing_frames_nearby(frames: int, reach: int, step: int) -> None:
     draw = torch.Generator().manual_seed(0)
     query, value = torch.randn(2, 2, frames, 4, generator=draw)
@@ -263,9 +352,17 @@ def test_attention_is_over_the_existing_frames_nearby(frames: int, reach: int, s
     met = attend_nearby(query, value, valid, reach=reach, step=step)
     for row, at in itertools.product(range(2), range(frames)):
         if valid[row, at]:
-            others = [t for t in range(frames) if abs(t - at) <= reach and (t - at) % step == 0 and valid[row, t]]
-            weight = torch.softmax(torch.tensor([float(query[row, at] @ value[row, t]) for t in others]), 0)
-            torch.testing.assert_close(met[row, at], weight @ value[row, others], rtol=1e-4, atol=1e-5)
+            others = [
+                t
+                for t in range(frames)
+                if abs(t - at) <= reach and (t - at) % step == 0 and valid[row, t]
+            ]
+            weight = torch.softmax(
+                torch.tensor([float(query[row, at] @ value[row, t]) for t in others]), 0
+            )
+            torch.testing.assert_close(
+                met[row, at], weight @ value[row, others], rtol=1e-4, atol=1e-5
+            )
 
 
 def test_self_attention_layers_are_those_of_the_paper() -> None:
@@ -291,7 +388,8 @@ def test_embedder_contexter_has_the_entrys_layers() -> None:
 
 
 def test_embedder_contexter_keeps_its_layers_order() -> None:
-    """Against the entry's description written down once more, channels first and without padding."""
+    """Against the entry's description written down once more, channels first and without
+    padding."""
     made = encoder("embedder_contexter", width=6, context_width=5).eval()
     shaken(made)
     x = read(RATS, 2, 9)
@@ -304,8 +402,12 @@ def test_embedder_contexter_keeps_its_layers_order() -> None:
     def residual(h: Tensor, key: str, left: int, right: int) -> Tensor:
         y = h
         for place in range(2):
-            weight, bias = (state[f"{key}.norms.{place}.{kind}"].view(-1, 1) for kind in ("weight", "bias"))
-            y = (y - y.mean(1, keepdim=True)) / (y.var(1, keepdim=True, correction=0) + 1e-5).sqrt() * weight + bias
+            weight, bias = (
+                state[f"{key}.norms.{place}.{kind}"].view(-1, 1) for kind in ("weight", "bias")
+            )
+            y = (y - y.mean(1, keepdim=True)) / (
+                y.var(1, keepdim=True, correction=0) + 1e-5
+            ).sqrt() * weight + bias
             y = conv(torch.where(y > 0, y, 0.01 * y), f"{key}.convs.{place}")
         return h[..., left : h.shape[-1] - right] + y
 
@@ -315,20 +417,28 @@ def test_embedder_contexter_keeps_its_layers_order() -> None:
     h = conv(h, "relate.0")
     for place in range(1, 9):
         h = residual(h, f"relate.{place}", 4, 0)
-    expected = nn.functional.layer_norm(h.transpose(1, 2), (5,), state["leave.weight"], state["leave.bias"])
-    torch.testing.assert_close(made(x, torch.ones(2, 9, dtype=torch.bool)), expected, rtol=1e-3, atol=1e-4)
+    expected = nn.functional.layer_norm(
+        h.transpose(1, 2), (5,), state["leave.weight"], state["leave.bias"]
+    )
+    torch.testing.assert_close(
+        made(x, torch.ones(2, 9, dtype=torch.bool)), expected, rtol=1e-3, atol=1e-4
+    )
 
 
 # Convolutions laid out otherwise.
 
 
-@pytest.mark.parametrize(("frames", "kernel", "step"), [(20, 3, 1), (21, 3, 4), (5, 7, 8), (1, 5, 2), (64, 7, 8)])
+@pytest.mark.parametrize(
+    ("frames", "kernel", "step"), [(20, 3, 1), (21, 3, 4), (5, 7, 8), (1, 5, 2), (64, 7, 8)]
+)
 def test_convolutions_over_time_are_those_of_torch(frames: int, kernel: int, step: int) -> None:
     x = torch.randn(2, frames, 6)
     full = nn.Conv1d(6, 4, kernel, padding=kernel // 2 * step, dilation=step)
     torch.testing.assert_close(over_time(full, x), full(x.transpose(1, 2)).transpose(1, 2))
     each = nn.Conv1d(6, 6, kernel, padding=kernel // 2 * step, dilation=step, groups=6, bias=False)
-    torch.testing.assert_close(each_channel_over_time(each, x), each(x.transpose(1, 2)).transpose(1, 2))
+    torch.testing.assert_close(
+        each_channel_over_time(each, x), each(x.transpose(1, 2)).transpose(1, 2)
+    )
 
 
 # The graph of MS-G3D.
@@ -340,22 +450,34 @@ def shortest(joined: set[frozenset[int]], start: int, end: int, points: int) -> 
     while ring:
         if end in ring:
             return steps
-        ring = {other for point in ring for other in range(points) if frozenset((point, other)) in joined} - seen
+        ring = {
+            other
+            for point in ring
+            for other in range(points)
+            if frozenset((point, other)) in joined
+        } - seen
         seen |= ring
         steps += 1
     return math.inf
 
 
-@pytest.mark.parametrize("schema", [CALMS21, RATS, ALONE, THREE], ids=["mice", "rats", "alone", "three"])
+@pytest.mark.parametrize(
+    "schema", [CALMS21, RATS, ALONE, THREE], ids=["mice", "rats", "alone", "three"]
+)
 def test_adjacency_is_that_of_the_definition(schema: Schema) -> None:
     points = len(schema.animals) * len(schema.keypoints)
     joined = {frozenset(pair) for pair in edges(schema)}
     found = scales(steps_apart(points, edges(schema)), 5)
     for k in range(5):
-        member = [[shortest(joined, i, j, points) == k or i == j for j in range(points)] for i in range(points)]
+        member = [
+            [shortest(joined, i, j, points) == k or i == j for j in range(points)]
+            for i in range(points)
+        ]
         degree = [sum(row) for row in member]
         for i, j in itertools.product(range(points), repeat=2):
-            assert float(found[k, i, j]) == pytest.approx(member[i][j] / math.sqrt(degree[i] * degree[j]), abs=1e-6)
+            assert float(found[k, i, j]) == pytest.approx(
+                member[i][j] / math.sqrt(degree[i] * degree[j]), abs=1e-6
+            )
 
 
 def test_the_graph_joins_both_animals() -> None:
@@ -384,7 +506,15 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
     points = 2
     apart = steps_apart(points, joined)
     layer = (
-        MSG3D(Features(ALONE, groups=("scene", "confidence")), width=width, dilations=(step,), hops=1, window=window).blocks[0].space_time
+        MSG3D(
+            Features(ALONE, groups=("scene", "confidence")),
+            width=width,
+            dilations=(step,),
+            hops=1,
+            window=window,
+        )
+        .blocks[0]
+        .space_time
     )
     layer.also_WSL.data.normal_()
     h = torch.randn(points, 1, frames, width)
@@ -392,15 +522,32 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
     total = window * points
     for t in range(frames):
         at = [t + (place - 1) * step for place in range(window)]
-        x = torch.stack([h[n, 0, s] if 0 <= s < frames else torch.zeros(width) for s in at for n in range(points)])
+        x = torch.stack(
+            [
+                h[n, 0, s] if 0 <= s < frames else torch.zeros(width)
+                for s in at
+                for n in range(points)
+            ]
+        )
         y = torch.zeros(total, width)
         for k in range(2):
-            # Every frame's points are joined to those of every frame, as within one frame (tiled), and normalised as one graph.
+            # Every frame's points are joined to those of every frame, as within one frame (tiled),
+            # and normalised as one graph.
             member = torch.tensor(
-                [[float(apart[i % points, j % points] == k or i % points == j % points) for j in range(total)] for i in range(total)]
+                [
+                    [
+                        float(apart[i % points, j % points] == k or i % points == j % points)
+                        for j in range(total)
+                    ]
+                    for i in range(total)
+                ]
             )
             root = member.sum(1).rsqrt()
-            also = layer.also_WSL.view(window, total, 2, points)[:, :, k].transpose(0, 1).reshape(total, total)
+            also = (
+                layer.also_WSL.view(window, total, 2, points)[:, :, k]
+                .transpose(0, 1)
+                .reshape(total, total)
+            )
             y = y + (root[:, None] * member * root + also) @ x @ layer.weight[k]
         y = torch.relu(layer.norm(y)).view(window, points, width)
         together = layer.leave(layer.join(y.transpose(0, 1).flatten(1)))
@@ -408,8 +555,14 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
 
 
 def test_msg3d_says_which_features_it_lacks() -> None:
-    with pytest.raises(BadInput, match=r"(?s)lacks 'scene'.*lacks 'confidence'.*multiple of 6.*window is 4"):
-        build_embedder(RATS, features={"groups": ["posture"]}, encoder={"name": "msg3d", "width": 8, "window": 4})
+    with pytest.raises(
+        BadInput, match=r"(?s)lacks 'scene'.*lacks 'confidence'.*multiple of 6.*window is 4"
+    ):
+        build_embedder(
+            RATS,
+            features={"groups": ["posture"]},
+            encoder={"name": "msg3d", "width": 8, "window": 4},
+        )
 
 
 def test_msg3d_takes_nothing_from_a_point_that_is_not_seen() -> None:
@@ -459,7 +612,12 @@ def test_batch_norm_counts_existing_frames_as_torch_would() -> None:
     torch.testing.assert_close(x.grad, again.grad, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(ours.mean_C, theirs.running_mean)
     torch.testing.assert_close(ours.variance_C, theirs.running_var)
-    torch.testing.assert_close(ours.eval()(x, valid), theirs.eval()(again.flatten(0, 1)).view(x.shape), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        ours.eval()(x, valid),
+        theirs.eval()(again.flatten(0, 1)).view(x.shape),
+        rtol=1e-4,
+        atol=1e-3,
+    )
 
 
 def test_a_batch_without_frames_moves_no_average() -> None:
@@ -482,7 +640,11 @@ def one_step(rows: slice) -> dict[str, Tensor]:
         loss = distributed.mean_over_workers(each.sum(), torch.tensor(len(each)))
         loss.backward()
         found[f"{name} loss"] = distributed.mean(loss)
-        found |= {f"{name} {key}": distributed.mean(weight.grad) for key, weight in made.named_parameters() if weight.grad is not None}
+        found |= {
+            f"{name} {key}": distributed.mean(weight.grad)
+            for key, weight in made.named_parameters()
+            if weight.grad is not None
+        }
         found |= {f"{name} {key}": value.clone() for key, value in made.named_buffers()}
     return found
 
@@ -490,7 +652,9 @@ def one_step(rows: slice) -> dict[str, Tensor]:
 def work(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     patience = timedelta(seconds=120)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=patience)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=patience
+    )
     try:
         torch.save(one_step(slice(rank * 3, rank * 3 + 3)), f"{folder}/{rank}.pt")
     finally:
@@ -513,4 +677,6 @@ def test_two_workers_normalise_as_one(tmp_path: Path, monkeypatch: pytest.Monkey
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert found.keys() == alone.keys()
         for key, value in alone.items():
-            torch.testing.assert_close(found[key], value, rtol=2e-3, atol=2e-5, msg=lambda said, key=key: f"{key}: {said}")
+            torch.testing.assert_close(
+                found[key], value, rtol=2e-3, atol=2e-5, msg=lambda said, key=key: f"{key}: {said}"
+            )

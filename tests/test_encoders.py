@@ -26,7 +26,13 @@ def test_the_reach_of_the_tcn_is_exactly_what_its_docstring_says(layers: int) ->
     made = built("tcn", width=8, layers=layers)
     reach = 2**layers - 1
     assert made.encoder.context == (reach, reach)
-    x = torch.randn(1, 2 * reach + 11, made.features.width, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    x = torch.randn(
+        1,
+        2 * reach + 11,
+        made.features.width,
+        generator=torch.Generator().manual_seed(0),
+        requires_grad=True,
+    )
     z = made.encoder(x, torch.ones(x.shape[:2], dtype=torch.bool))
     at = reach + 5
     (z[0, at] * torch.randn(8)).sum().backward()
@@ -52,7 +58,12 @@ def test_handmade_is_the_features_and_their_means(means: tuple[int, ...]) -> Non
         for row, frame in ((0, 0), (0, 20), (3, 24), (1, 39)):
             length = int(WINDOWS.valid_BT[row].sum())
             around = x[row, max(0, frame - reach) : min(length, frame + reach + 1)]
-            torch.testing.assert_close(z[row, frame, place * width : (place + 1) * width], around.mean(0), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                z[row, frame, place * width : (place + 1) * width],
+                around.mean(0),
+                atol=1e-5,
+                rtol=1e-4,
+            )
 
 
 @pytest.mark.parametrize("encoder", names("pretrain.encoders"))
@@ -65,7 +76,11 @@ def test_a_video_in_pieces_is_embedded_as_in_one(encoder: str) -> None:
         whole = made.embed(video)[0]
         joined = torch.full_like(whole, torch.nan)
         pieces = 0
-        for windows, kept, inside in cover(Pose(position[None], confidence[None]), window=2 * made.overlap + 40, overlap=made.overlap):
+        for windows, kept, inside in cover(
+            Pose(position[None], confidence[None]),
+            window=2 * made.overlap + 40,
+            overlap=made.overlap,
+        ):
             joined[kept] = made.embed(windows)[0, inside]
             pieces += 1
     assert pieces >= 4
@@ -79,7 +94,13 @@ def test_overlap_is_the_reach_of_network_and_features_together() -> None:
     position = pose.position_BTMKX.clone()
     position[:, 40] += 30 * torch.randn(2, 7, 2, generator=torch.Generator().manual_seed(0))
     valid = torch.ones(1, 80, dtype=torch.bool)
-    changed = (made(pose, valid) != made(Pose(position, pose.confidence_BTMK), valid)).any(-1)[0].nonzero().flatten().tolist()
+    changed = (
+        (made(pose, valid) != made(Pose(position, pose.confidence_BTMK), valid))
+        .any(-1)[0]
+        .nonzero()
+        .flatten()
+        .tolist()
+    )
     assert (changed[0], changed[-1]) == (40 - 19, 40 + 19)
 
 

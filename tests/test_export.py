@@ -1,4 +1,5 @@
-"""A store back into files and into a store again, and the arena in the files of CalMS21's release."""
+"""A store back into files and into a store again, and the arena in the files of CalMS21's
+release."""
 
 from __future__ import annotations
 
@@ -27,25 +28,57 @@ _ = -1
 
 
 def rich_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Missing points, videos in folders, two annotators, behaviours that overlap, unlabelled frames, features of some."""
+    """Missing points, videos in folders, two annotators, behaviours that overlap, unlabelled
+    frames, features of some."""
     monkeypatch.setattr(stores, "CHUNK_FRAMES", 64)
     rng = np.random.default_rng(5)
     labels: list[Labels] = []
-    schema = Schema(**(vars(RATS) | {"edges": (("top", "tail"),), "axis": ("tail-e", "top"), "mirror_pairs": (("top", "body"),)}))
+    schema = Schema(
+        **(
+            vars(RATS)
+            | {
+                "edges": (("top", "tail"),),
+                "axis": ("tail-e", "top"),
+                "mirror_pairs": (("top", "body"),),
+            }
+        )
+    )
     with StoreWriter(folder, schema, origin="rich") as writer:
-        for place, (name, frames) in enumerate((("day1/rat.1", 150), ("day2/rat.1", 70), ("rat 3", 1))):
+        for place, (name, frames) in enumerate(
+            (("day1/rat.1", 150), ("day2/rat.1", 70), ("rat 3", 1))
+        ):
             position, confidence = wander(RATS, frames, seed=place, missing=0.3)
             beside = {"a": rng.normal(size=(frames, 4)).astype(np.float32)} if place != 1 else {}
-            beside |= {"b.c": np.where(rng.random((frames, 1)) < 0.5, np.nan, 1).astype(np.float32)} if place == 0 else {}
-            writer.add(Video(name=name, position_TMKX=position, confidence_TMK=confidence, features=beside))
+            beside |= (
+                {"b.c": np.where(rng.random((frames, 1)) < 0.5, np.nan, 1).astype(np.float32)}
+                if place == 0
+                else {}
+            )
+            writer.add(
+                Video(name=name, position_TMKX=position, confidence_TMK=confidence, features=beside)
+            )
             split = "test" if place == 1 else "train"
             for who in ("ann", "bob"):
                 acts = rng.integers(-1, 3, frames).astype(np.int8)
-                labels.append(Labels(video=name, task="acts", classes=("run", "other", "hide"), frames=acts, annotator=who, split=split))
+                labels.append(
+                    Labels(
+                        video=name,
+                        task="acts",
+                        classes=("run", "other", "hide"),
+                        frames=acts,
+                        annotator=who,
+                        split=split,
+                    )
+                )
             many = rng.integers(-1, 2, (frames, 2)).astype(np.int8)
-            labels.append(Labels(video=name, task="S/1", classes=("sniff", "groom"), frames=many, split=split))
+            labels.append(
+                Labels(video=name, task="S/1", classes=("sniff", "groom"), frames=many, split=split)
+            )
             one = rng.integers(0, 2, frames).astype(np.int8)
-            labels += [Labels(video=name, task="new", classes=("other", act), frames=one, split=split) for act in ("rear", "dig")]
+            labels += [
+                Labels(video=name, task="new", classes=("other", act), frames=one, split=split)
+                for act in ("rear", "dig")
+            ]
         write_labels(writer, labels)
     return Store(folder)
 
@@ -63,13 +96,17 @@ def test_store_to_npz_to_store_keeps_everything(
 ) -> None:
     before = rich_store(tmp_path / "before", monkeypatch)
     prepare.main(["export", str(before.uri), "--out", str(tmp_path / "my files")])
-    told = capsys.readouterr().out.split("prepare.py ")[1]  # the command that it tells is the one that works
+    told = capsys.readouterr().out.split("prepare.py ")[
+        1
+    ]  # the command that it tells is the one that works
     words = shlex.split(told)
     assert words[-2:] == ["--out", "STORE"]
     prepare.main([*words[:-1], str(tmp_path / "after")])
     after = Store(tmp_path / "after")
     assert after.schema == before.schema
-    assert {v["name"]: v["frames"] for v in after.videos} == {v["name"]: v["frames"] for v in before.videos}
+    assert {v["name"]: v["frames"] for v in after.videos} == {
+        v["name"]: v["frames"] for v in before.videos
+    }
     for name in ("day1/rat.1", "day2/rat.1", "rat 3"):
         old, new = before.read_video(name), after.read_video(name)
         seen = old.confidence_TMK > 0
@@ -88,10 +125,26 @@ def test_store_to_npz_to_store_keeps_everything(
 def test_the_command_line_exports(tmp_path: Path) -> None:
     """In a process of its own, which has imported nothing that the command does not."""
     store = wander_store(tmp_path / "s", [40, 30])
-    command = [sys.executable, "pretrain/prepare.py", "export", store.uri, "--out", str(tmp_path / "files")]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        sys.executable,
+        "pretrain/prepare.py",
+        "export",
+        store.uri,
+        "--out",
+        str(tmp_path / "files"),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert "70 frames of 2 videos; back into a store: python pretrain/prepare.py tracks" in done.stdout
+    assert (
+        "70 frames of 2 videos; back into a store: python pretrain/prepare.py tracks" in done.stdout
+    )
     assert len(list((tmp_path / "files/tracks").iterdir())) == 2
 
 
@@ -103,11 +156,27 @@ def test_names_in_an_export_lead_nowhere(tmp_path: Path) -> None:
     prepare.main(["export", str(tmp_path / "s"), "--out", str(tmp_path / "deep/er/files")])
     assert {path.name for path in tmp_path.iterdir()} == {"s", "deep"}
     assert len(list((tmp_path / "deep/er/files/tracks").rglob("*.npz"))) == 3
-    prepare.main(["tracks", "--poses", str(tmp_path / "deep/er/files/tracks"), "--fps", "30", "--out", str(tmp_path / "t")])
-    assert {video["name"] for video in Store(tmp_path / "t").videos} == {"../../up", "/abs", "a/./b"}
+    prepare.main(
+        [
+            "tracks",
+            "--poses",
+            str(tmp_path / "deep/er/files/tracks"),
+            "--fps",
+            "30",
+            "--out",
+            str(tmp_path / "t"),
+        ]
+    )
+    assert {video["name"] for video in Store(tmp_path / "t").videos} == {
+        "../../up",
+        "/abs",
+        "a/./b",
+    }
 
 
-def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = rich_store(tmp_path / "s", monkeypatch)
 
     def full(self: Store, name: str, **more: object) -> Video:
@@ -123,22 +192,58 @@ def test_an_export_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 def mice_store(folder: Path) -> Store:
-    """What CalMS21's format can say: two annotators of one video, two behaviours that overlap in it, features, missing points."""
+    """What CalMS21's format can say: two annotators of one video, two behaviours that overlap in
+    it, features, missing points."""
     rng = np.random.default_rng(2)
     four = ("attack", "investigation", "mount", "other")
     labels = []
     with StoreWriter(folder, MICE, origin="mice") as writer:
         for place, name in enumerate(("m1", "m2", "m3")):
             position, confidence = wander(MICE, 90 + place, seed=place)
-            features = {"task_programming": rng.normal(size=(90 + place, 32)).astype(np.float32)} if place < 2 else {}
-            writer.add(Video(name=name, position_TMKX=position, confidence_TMK=confidence, features=features))
+            features = (
+                {"task_programming": rng.normal(size=(90 + place, 32)).astype(np.float32)}
+                if place < 2
+                else {}
+            )
+            writer.add(
+                Video(
+                    name=name, position_TMKX=position, confidence_TMK=confidence, features=features
+                )
+            )
             split = ("train", "test", "")[place]
             frames = rng.integers(0, 4, (3, 90 + place)).astype(np.int8)
             if split:
-                labels += [Labels(video=name, task=CLASSIC, classes=four, frames=frames[0], annotator="0", split=split)]
-                labels += [Labels(video=name, task=STYLES, classes=four, frames=frames[n], annotator=str(n), split=split) for n in (1, 2)]
-                labels += [Labels(video=name, task=BEHAVIORS, classes=("other", act), frames=(frames[n] > 1).astype(np.int8), split=split)
-                           for n, act in enumerate(("groom", "approach"))]  # fmt: skip
+                labels += [
+                    Labels(
+                        video=name,
+                        task=CLASSIC,
+                        classes=four,
+                        frames=frames[0],
+                        annotator="0",
+                        split=split,
+                    )
+                ]
+                labels += [
+                    Labels(
+                        video=name,
+                        task=STYLES,
+                        classes=four,
+                        frames=frames[n],
+                        annotator=str(n),
+                        split=split,
+                    )
+                    for n in (1, 2)
+                ]
+                labels += [
+                    Labels(
+                        video=name,
+                        task=BEHAVIORS,
+                        classes=("other", act),
+                        frames=(frames[n] > 1).astype(np.int8),
+                        split=split,
+                    )
+                    for n, act in enumerate(("groom", "approach"))
+                ]
         write_labels(writer, labels)
     return Store(folder)
 
@@ -146,14 +251,25 @@ def mice_store(folder: Path) -> Store:
 @pytest.mark.parametrize("zipped", [False, True])
 def test_store_to_official_json_to_store(tmp_path: Path, zipped: bool) -> None:
     before = mice_store(tmp_path / "before")
-    prepare.main(["export", before.uri, "--as", "calms21-json", "--out", str(tmp_path / "files"), *(["--zipped"] if zipped else [])])
+    prepare.main(
+        [
+            "export",
+            before.uri,
+            "--as",
+            "calms21-json",
+            "--out",
+            str(tmp_path / "files"),
+            *(["--zipped"] if zipped else []),
+        ]
+    )
     prepare.main(["calms21", "--source", str(tmp_path / "files"), "--out", str(tmp_path / "after")])
     after = Store(tmp_path / "after")
     assert after.schema == before.schema
     assert after.origin == before.origin
 
     def plain(store: Store) -> dict[tuple[object, ...], list[object]]:
-        # A recording under several label sets is in the file of each, and told apart by what follows its name.
+        # A recording under several label sets is in the file of each, and told apart by what
+        # follows its name.
         return {(key[0].split(" ")[0], *key[1:]): frames for key, frames in said_of(store).items()}  # type: ignore[attr-defined]
 
     assert plain(after) == plain(before)
@@ -167,27 +283,66 @@ def test_store_to_official_json_to_store(tmp_path: Path, zipped: bool) -> None:
             np.testing.assert_array_equal(new.features[key], values)
 
 
-def test_what_the_official_format_cannot_say_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_official_format_cannot_say_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rats = rich_store(tmp_path / "rats", monkeypatch)
     with pytest.raises(BadInput, match=r"--as npz writes any store\):\n.*animals differ"):
         prepare.main(["export", rats.uri, "--as", "calms21-json", "--out", str(tmp_path / "files")])
     with StoreWriter(tmp_path / "mice", MICE, origin="") as writer:
         position, confidence = wander(MICE, 5)
         writer.add(Video(name="m", position_TMKX=position, confidence_TMK=confidence))
-        write_labels(writer, [Labels(video="m", task="S1", classes=("a", "b"), frames=np.array([0, 1, 0, _, 1], np.int8))])
-    with pytest.raises(BadInput, match=r"'S1' overlap or leave frames unlabelled(.|\n)*it has labels under 'S1'; that format has classic"):
-        prepare.main(["export", str(tmp_path / "mice"), "--as", "calms21-json", "--out", str(tmp_path / "files")])
+        write_labels(
+            writer,
+            [
+                Labels(
+                    video="m",
+                    task="S1",
+                    classes=("a", "b"),
+                    frames=np.array([0, 1, 0, _, 1], np.int8),
+                )
+            ],
+        )
+    with pytest.raises(
+        BadInput,
+        match=(
+            r"'S1' overlap or leave frames unlabelled(.|\n)*it has labels under 'S1'; that "
+            r"format has classic"
+        ),
+    ):
+        prepare.main(
+            [
+                "export",
+                str(tmp_path / "mice"),
+                "--as",
+                "calms21-json",
+                "--out",
+                str(tmp_path / "files"),
+            ]
+        )
     assert not (tmp_path / "files").exists()
 
 
-# -- the arena as the release has it ---------------------------------------------------------------------------------------
+# -- the arena as the release has it ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_arena_as_official_files(tmp_path: Path, zipped: bool) -> None:
     words = ["arena", "--frames", "15000", "--seed", "3"]
-    prepare.main([*words, "--as", "calms21-json", "--out", str(tmp_path / "files"), *(["--zipped"] if zipped else [])])
-    assert {path.suffix for path in (tmp_path / "files").iterdir()} == {".zip" if zipped else "", ".txt"}
+    prepare.main(
+        [
+            *words,
+            "--as",
+            "calms21-json",
+            "--out",
+            str(tmp_path / "files"),
+            *(["--zipped"] if zipped else []),
+        ]
+    )
+    assert {path.suffix for path in (tmp_path / "files").iterdir()} == {
+        ".zip" if zipped else "",
+        ".txt",
+    }
     assert {source.task for source in find_sources(tmp_path / "files")} == {0, 1, 2, 3}
     if zipped:
         return
@@ -200,10 +355,14 @@ def test_the_arena_as_official_files(tmp_path: Path, zipped: bool) -> None:
     for held in made.videos[::7]:
         old, new = made.read_video(held["name"]), read.read_video(held["name"])
         np.testing.assert_array_equal(new.confidence_TMK, old.confidence_TMK)
-        np.testing.assert_array_equal(new.position_TMKX[old.confidence_TMK > 0], old.position_TMKX[old.confidence_TMK > 0])
+        np.testing.assert_array_equal(
+            new.position_TMKX[old.confidence_TMK > 0], old.position_TMKX[old.confidence_TMK > 0]
+        )
 
 
-def test_the_full_arena_has_the_frames_of_the_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_full_arena_has_the_frames_of_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planned: list[Any] = []
 
     def write(folder: Path, recordings: Any, **more: object) -> list[Path]:
@@ -216,7 +375,9 @@ def test_the_full_arena_has_the_frames_of_the_release(tmp_path: Path, monkeypatc
     monkeypatch.setattr("pretrain.readers.calms21.write.write_official", write)
     monkeypatch.setattr(prepare.mice, "arena", made)
     monkeypatch.setattr(prepare, "OFFICIAL_BYTES", 0)
-    prepare.main(["arena", "--as", "calms21-json", "--frames", "full", "--out", str(tmp_path / "files")])
+    prepare.main(
+        ["arena", "--as", "calms21-json", "--frames", "full", "--out", str(tmp_path / "files")]
+    )
     sums: dict[tuple[str, str, str], int] = {}
     for one in planned:
         key = (one.task, one.behaviour or one.annotator, one.split)

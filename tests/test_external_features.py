@@ -1,4 +1,5 @@
-"""Features from elsewhere: beside the poses in the store, through the stream, into the encoder, hidden with what they tell."""
+"""Features from elsewhere: beside the poses in the store, through the stream, into the encoder,
+hidden with what they tell."""
 
 from __future__ import annotations
 
@@ -29,10 +30,13 @@ FEW = {"groups": ["posture", "confidence"], "external": {"lights": 3, "sound": 1
 
 
 def lit(name: str, frames: int, *, seed: int, sound: bool = True) -> Video:
-    """A video whose ``lights`` tell seed, frame and their sum; where there is ``sound``, it is the frame's parity."""
+    """A video whose ``lights`` tell seed, frame and their sum; where there is ``sound``, it is the
+    frame's parity."""
     position, confidence = wander(CALMS21, frames, seed=seed)
     frame = np.arange(frames, dtype=np.float32)
-    values = {"lights": np.stack([np.full(frames, seed), frame, frame + seed], 1).astype(np.float32)}
+    values = {
+        "lights": np.stack([np.full(frames, seed), frame, frame + seed], 1).astype(np.float32)
+    }
     if sound:
         values["sound"] = (frame % 2)[:, None].astype(np.float32)
     return Video(name=name, position_TMKX=position, confidence_TMK=confidence, features=values)
@@ -50,7 +54,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def test_a_video_brings_its_features_back(store: Store) -> None:
     for seed, frames in enumerate((1500, 700, 300), 1):
-        given, found = lit(f"video{seed}", frames, seed=seed, sound=seed != 2), store.read_video(f"video{seed}")
+        given, found = (
+            lit(f"video{seed}", frames, seed=seed, sound=seed != 2),
+            store.read_video(f"video{seed}"),
+        )
         assert set(found.features) == set(given.features)
         for name, values in given.features.items():
             np.testing.assert_array_equal(found.features[name], values)
@@ -75,7 +82,9 @@ def test_a_sample_brings_them_frame_by_frame(store: Store) -> None:
 
 @pytest.mark.ray
 @pytest.mark.parametrize("resident_bytes", [4e9, 0.0])
-def test_the_stream_brings_them_beside_their_own_frames(store: Store, ray_here: None, resident_bytes: float) -> None:
+def test_the_stream_brings_them_beside_their_own_frames(
+    store: Store, ray_here: None, resident_bytes: float
+) -> None:
     from pretrain.data.ray_stream import FrameStream
 
     lanes = BatchPlan.deal(store.chunks, window=64, batch=4, seed=1)
@@ -91,7 +100,9 @@ def test_the_stream_brings_them_beside_their_own_frames(store: Store, ray_here: 
             assert np.isnan(sound) if seed == 2 else sound == frame % 2
             seen.append((int(seed), int(frame)))
         assert windows.pose.extra_BTE[~windows.valid_BT].isnan().all()
-    assert sorted(seen) == [(seed, frame) for seed, frames in ((1, 1500), (2, 700), (3, 300)) for frame in range(frames)]
+    assert sorted(seen) == [
+        (seed, frame) for seed, frames in ((1, 1500), (2, 700), (3, 300)) for frame in range(frames)
+    ]
 
 
 def test_they_are_standardised_and_unknown_ones_are_their_mean(store: Store) -> None:
@@ -123,14 +134,18 @@ def test_a_frame_that_is_hidden_takes_its_features_along() -> None:
     expected[0, 5], expected[2, 7:9] = True, True
     assert torch.equal(hidden.isnan().all(-1), expected)
     assert torch.equal(hidden.isnan().any(-1), expected)
-    moved = Augment(mirror=0.5, rotate=True, jitter_px=2.0)(pose, CALMS21, WindowRNG(windows.key_B), view="a").extra_BTE
+    moved = Augment(mirror=0.5, rotate=True, jitter_px=2.0)(
+        pose, CALMS21, WindowRNG(windows.key_B), view="a"
+    ).extra_BTE
     assert moved is not None
     assert torch.equal(moved, pose.extra_BTE)
 
 
 def test_an_encoder_feels_them(store: Store) -> None:
     torch.manual_seed(0)
-    embedder = build_embedder(CALMS21, features=FEW, encoder={"name": "tcn", "width": 8, "layers": 2}).eval()
+    embedder = build_embedder(
+        CALMS21, features=FEW, encoder={"name": "tcn", "width": 8, "layers": 2}
+    ).eval()
     embedder.features.fit(sample(store, seed=0, features=("lights", "sound")))
     poses = gather_poses(store, ["video1", "video3"], features=("lights", "sound"))
     before = embed(poses, embedder).arrays["z"]
@@ -147,16 +162,27 @@ def test_an_encoder_feels_them(store: Store) -> None:
         ({"lights": "many"}, "external is .*many"),
     ],
 )
-def test_features_that_the_store_does_not_have_are_refused(store: Store, external: dict[str, object], said: str) -> None:
-    recipe = make(Recipe, {"encoder": {"name": "tcn", "width": 8, "layers": 2}, "objective": {"name": "contrastive"},
-                           "features": {"groups": ["posture"], "external": external}}, about="recipe")  # fmt: skip
+def test_features_that_the_store_does_not_have_are_refused(
+    store: Store, external: dict[str, object], said: str
+) -> None:
+    recipe = make(
+        Recipe,
+        {
+            "encoder": {"name": "tcn", "width": 8, "layers": 2},
+            "objective": {"name": "contrastive"},
+            "features": {"groups": ["posture"], "external": external},
+        },
+        about="recipe",
+    )
     with pytest.raises(BadInput, match=said):
         new_learner(recipe, store)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_pretrains_and_tunes_with_them(store: Store, ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_pretrains_and_tunes_with_them(
+    store: Store, ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import finetune.run
     import pretrain.run
     from pretrain.readers.annotations import Labels, write_labels
@@ -170,7 +196,14 @@ def test_a_run_pretrains_and_tunes_with_them(store: Store, ray_here: None, tmp_p
         for seed, split in ((1, "train"), (2, "train"), (3, "test")):
             # Nothing in the poses tells these labels; ``sound`` does.
             frames = (np.arange(400) % 2).astype(np.int8)
-            ticks = Labels(video=f"video{seed}", task="ticks", annotator="one", split=split, classes=("base", "tick"), frames=frames)
+            ticks = Labels(
+                video=f"video{seed}",
+                task="ticks",
+                annotator="one",
+                split=split,
+                classes=("base", "tick"),
+                frames=frames,
+            )
             labels.append(ticks)
         write_labels(writer, labels)
     few = [
@@ -181,20 +214,73 @@ def test_a_run_pretrains_and_tunes_with_them(store: Store, ray_here: None, tmp_p
         "--set",
         "objective.slack=0",
     ]
-    pretrain.run.main(["--data", str(data), "--out", str(tmp_path / "run"), "--set", "epochs=1", "--set", "batch=4", *few])
-    assert json.loads((tmp_path / "run" / "encoder" / "encoder.json").read_text())["features"]["external"] == {"sound": 1}
-    finetune.run.main(["--data", str(data), "--encoder", str(tmp_path / "run"), "--task", "ticks", "--out", str(tmp_path / "tuned"),
-                       "--trials", "1", "--seeds", "1", "--set", "steps=120", "--set", "lr=0.01",
-                       "--set", "head={name: linear}"])  # fmt: skip
+    pretrain.run.main(
+        [
+            "--data",
+            str(data),
+            "--out",
+            str(tmp_path / "run"),
+            "--set",
+            "epochs=1",
+            "--set",
+            "batch=4",
+            *few,
+        ]
+    )
+    assert json.loads((tmp_path / "run" / "encoder" / "encoder.json").read_text())["features"][
+        "external"
+    ] == {"sound": 1}
+    finetune.run.main(
+        [
+            "--data",
+            str(data),
+            "--encoder",
+            str(tmp_path / "run"),
+            "--task",
+            "ticks",
+            "--out",
+            str(tmp_path / "tuned"),
+            "--trials",
+            "1",
+            "--seeds",
+            "1",
+            "--set",
+            "steps=120",
+            "--set",
+            "lr=0.01",
+            "--set",
+            "head={name: linear}",
+        ]
+    )
     assert json.loads((tmp_path / "tuned" / "result.json").read_text())["map"] > 0.75  # chance: 0.5
     for beside, says in (([], lambda score: score < 0.7), (["sound"], lambda score: score > 0.8)):
         out = tmp_path / f"head{len(beside)}"
         quick = [
             word
-            for pair in ("steps=200", "lr=0.02", "weight_decay=0.3", "head={name: linear}", f"beside={beside}", "after=0")
+            for pair in (
+                "steps=200",
+                "lr=0.02",
+                "weight_decay=0.3",
+                "head={name: linear}",
+                f"beside={beside}",
+                "after=0",
+            )
             for word in ("--set", pair)
         ]
-        words = ["--data", str(data), "--encoder", "handmade", "--task", "ticks", "--out", str(out), "--trials", "1", "--seeds", "1"]
+        words = [
+            "--data",
+            str(data),
+            "--encoder",
+            "handmade",
+            "--task",
+            "ticks",
+            "--out",
+            str(out),
+            "--trials",
+            "1",
+            "--seeds",
+            "1",
+        ]
         finetune.run.main([*words, *quick])
         assert says(json.loads((out / "result.json").read_text())["map"])
     wider, _ = load_encoder(out / "model" / "seed-42", CALMS21)

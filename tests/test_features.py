@@ -22,10 +22,17 @@ from pretrain.transforms.planes import planes
 UNIT = 1000.0  # of the columns of `measuring`, so that nothing is clipped
 
 
-def measuring(schema: Schema = MICE, groups: tuple[str, ...] = GROUPS, lags: tuple[int, ...] = (2, 8)) -> Features:
-    """Features that are not standardised: each column in its own unit over UNIT, 0 where unknown."""
+def measuring(
+    schema: Schema = MICE, groups: tuple[str, ...] = GROUPS, lags: tuple[int, ...] = (2, 8)
+) -> Features:
+    """Features that are not standardised: each column in its own unit over UNIT, 0 where
+    unknown."""
     features = Features(schema, groups=groups, lags=lags)
-    body = BODY_KX if schema is MICE else np.stack([40 - 20.0 * np.arange(schema.shape[1]), np.zeros(schema.shape[1])], -1)
+    body = (
+        BODY_KX
+        if schema is MICE
+        else np.stack([40 - 20.0 * np.arange(schema.shape[1]), np.zeros(schema.shape[1])], -1)
+    )
     features.body_KX.copy_(torch.from_numpy(body - body.mean(0)))
     features.scale_F.fill_(1 / UNIT)
     return features
@@ -38,36 +45,51 @@ def columns(features: Features, pose: Pose) -> dict[str, Tensor]:
 
 
 def motion(x: Tensor, animals: int, keypoints: int, lags: int) -> list[dict[str, Tensor]]:
-    """The columns of `motion`, for each lag: displacement (M, X), turn as sine and cosine (M), speed (M, K)."""
+    """The columns of `motion`, for each lag: displacement (M, X), turn as sine and cosine (M),
+    speed (M, K)."""
     found = []
     for of_lag in x.chunk(lags, -1):
-        moved, sine, cosine, speed = of_lag.split([2 * animals, animals, animals, animals * keypoints], -1)
+        moved, sine, cosine, speed = of_lag.split(
+            [2 * animals, animals, animals, animals * keypoints], -1
+        )
         found.append(
-            {"moved": moved.unflatten(-1, (animals, 2)), "sine": sine, "cosine": cosine, "speed": speed.unflatten(-1, (animals, -1))}
+            {
+                "moved": moved.unflatten(-1, (animals, 2)),
+                "sine": sine,
+                "cosine": cosine,
+                "speed": speed.unflatten(-1, (animals, -1)),
+            }
         )
     return found
 
 
 def relation(x: Tensor, pairs: int) -> list[dict[str, Tensor]]:
-    """The columns of `relation`, for each (me, other): direction (X), distance, heading of the other (X), its change a lag."""
+    """The columns of `relation`, for each (me, other): direction (X), distance, heading of the
+    other (X), its change a lag."""
     found = []
     for of_pair in x.chunk(pairs, -1):
         towards, distance, heading, closing = of_pair.split([2, 1, 2, of_pair.shape[-1] - 5], -1)
-        found.append({"towards": towards, "distance": distance, "heading": heading, "closing": closing})
+        found.append(
+            {"towards": towards, "distance": distance, "heading": heading, "closing": closing}
+        )
     return found
 
 
 def close(found: Tensor, truth: object, within: float = 2e-3) -> None:
-    torch.testing.assert_close(found, torch.as_tensor(truth, dtype=found.dtype).expand_as(found), atol=within, rtol=0)
+    torch.testing.assert_close(
+        found, torch.as_tensor(truth, dtype=found.dtype).expand_as(found), atol=within, rtol=0
+    )
 
 
-# -- hand-worked animals -------------------------------------------------------------------------------------------
+# -- hand-worked animals ---------------------------------------------------------------------------
 
 
 def test_a_stiff_mouse_has_one_posture_wherever_it_is_and_looks() -> None:
     frames = 40
     heading = np.linspace(0, 7, frames)
-    turning = stiff(np.stack([np.linspace(0, 900, frames), np.linspace(400, 100, frames)], -1), heading)
+    turning = stiff(
+        np.stack([np.linspace(0, 900, frames), np.linspace(400, 100, frames)], -1), heading
+    )
     x = columns(measuring(), pose_of(turning, line([500, 300], [0, 1], frames=frames)))
     close(x["posture"].unflatten(-1, (2, 7, 2)), BODY_KX, within=0.02)
     assert (x["visible"] == UNIT).all()
@@ -80,7 +102,9 @@ def test_a_mouse_on_a_line() -> None:
     for lag, found in ((2, short), (8, long)):
         inside = slice(lag // 2, 64 - lag // 2)
         close(found["moved"][0, inside, 0], [math.log1p(5 * lag), 0])
-        close(found["moved"][0, inside, 1], [0, math.log1p(2 * lag)])  # down in the picture is to the right of who looks along +x
+        close(
+            found["moved"][0, inside, 1], [0, math.log1p(2 * lag)]
+        )  # down in the picture is to the right of who looks along +x
         close(found["sine"][0, inside], 0)
         close(found["cosine"][0, inside], 1)
         close(found["speed"][0, inside, 0], math.log1p(5 * lag))
@@ -90,14 +114,25 @@ def test_a_mouse_on_a_line() -> None:
 
 
 def test_a_mouse_that_backs_away_moves_backwards() -> None:
-    found = motion(columns(measuring(), pose_of(line([500, 300], [-3, 0], heading=0.0), line([100, 100], [0, 1])))["motion"], 2, 7, 2)
+    found = motion(
+        columns(
+            measuring(), pose_of(line([500, 300], [-3, 0], heading=0.0), line([100, 100], [0, 1]))
+        )["motion"],
+        2,
+        7,
+        2,
+    )
     close(found[0]["moved"][0, 1:-1, 0], [-math.log1p(6), 0])
 
 
 @pytest.mark.parametrize("turn", [0.05, -0.1])
 def test_a_spinner_turns_and_stays(turn: float) -> None:
     spinner = stiff(np.full((64, 2), 300.0), turn * np.arange(64))
-    for lag, found in zip((2, 8), motion(columns(measuring(), pose_of(spinner, line([0, 0], [1, 0])))["motion"], 2, 7, 2), strict=True):
+    for lag, found in zip(
+        (2, 8),
+        motion(columns(measuring(), pose_of(spinner, line([0, 0], [1, 0])))["motion"], 2, 7, 2),
+        strict=True,
+    ):
         inside = slice(lag // 2, 64 - lag // 2)
         close(found["sine"][0, inside, 0], math.sin(turn * lag))
         close(found["cosine"][0, inside, 0], math.cos(turn * lag))
@@ -108,14 +143,20 @@ def test_a_spinner_turns_and_stays(turn: float) -> None:
 
 @pytest.mark.parametrize("speed", [2.0, -3.0])
 def test_who_approaches_closes_in(speed: float) -> None:
-    still, comer = line([100, 200], [0, 0], heading=0.0), line([500, 200], [-speed, 0], heading=math.pi / 2)
+    still, comer = (
+        line([100, 200], [0, 0], heading=0.0),
+        line([500, 200], [-speed, 0], heading=math.pi / 2),
+    )
     mine, theirs = relation(columns(measuring(), pose_of(still, comer))["relation"], 2)
     distance = 400 - speed * torch.arange(64.0)
     for found in (mine, theirs):
         close(found["distance"][0, :, 0], torch.log1p(distance))
         for column, lag in enumerate((2, 8)):
             inside = slice(lag // 2, 64 - lag // 2)
-            close(found["closing"][0, inside, column], -math.copysign(math.log1p(abs(speed) * lag), speed))
+            close(
+                found["closing"][0, inside, column],
+                -math.copysign(math.log1p(abs(speed) * lag), speed),
+            )
     ahead = distance / (1 + distance)
     close(mine["towards"][0], torch.stack([ahead, 0 * ahead], -1))
     close(mine["heading"][0], [0, 1])  # it looks to my right
@@ -124,7 +165,10 @@ def test_who_approaches_closes_in(speed: float) -> None:
 
 
 def test_distances_between_points() -> None:
-    first, second = line([100, 200], [0, 0], heading=0.0, frames=3), line([400, 300], [0, 0], heading=math.pi, frames=3)
+    first, second = (
+        line([100, 200], [0, 0], heading=0.0, frames=3),
+        line([400, 300], [0, 0], heading=math.pi, frames=3),
+    )
     found = columns(measuring(), pose_of(first, second))["distances"].unflatten(-1, (7, 7))
     truth = np.log1p(np.linalg.norm(first[0][:, None] - second[0][None], axis=-1))
     close(found[0], truth)
@@ -133,29 +177,41 @@ def test_distances_between_points() -> None:
 
 
 def test_the_scene_is_seen_from_the_first_animal() -> None:
-    first, second = line([100, 200], [0, 0], heading=math.pi / 2, frames=3), line([100, 260], [0, 0], heading=math.pi / 2, frames=3)
+    first, second = (
+        line([100, 200], [0, 0], heading=math.pi / 2, frames=3),
+        line([100, 260], [0, 0], heading=math.pi / 2, frames=3),
+    )
     found = columns(measuring(), pose_of(first, second))["scene"].unflatten(-1, (2, 7, 2))
     close(found[0, :, 0], BODY_KX, within=0.02)
     close(found[0, :, 1], BODY_KX + np.array([60, 0]), within=0.02)
 
 
 def test_place_is_the_share_of_the_image_to_each_wall() -> None:
-    found = columns(measuring(), pose_of(line([256, 57], [0, 0], heading=1.0), line([1024, 570], [0, 0], heading=2.0)))["place"]
+    found = columns(
+        measuring(),
+        pose_of(line([256, 57], [0, 0], heading=1.0), line([1024, 570], [0, 0], heading=2.0)),
+    )["place"]
     close(found[0], [0.25, 0.1, 1, 1, 0.75, 0.9, 0, 0])
 
 
-# -- what they must not depend on -----------------------------------------------------------------------------------
+# -- what they must not depend on ------------------------------------------------------------------
 
 
 def moved(pose: Pose, *, angle: float, by: tuple[float, float]) -> Pose:
     cos, sin = math.cos(angle), math.sin(angle)
     turn = torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64)
-    return Pose((pose.position_BTMKX.double() @ turn + torch.tensor(by)).float(), pose.confidence_BTMK)
+    return Pose(
+        (pose.position_BTMKX.double() @ turn + torch.tensor(by)).float(), pose.confidence_BTMK
+    )
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS)
-@pytest.mark.parametrize(("angle", "by"), [(0.0, (55.0, -31.0)), (math.pi / 2, (0.0, 0.0)), (2.3, (-200.0, 90.0))])
-def test_moving_or_turning_the_scene_changes_nothing_but_place(skeleton: str, angle: float, by: tuple[float, float]) -> None:
+@pytest.mark.parametrize(
+    ("angle", "by"), [(0.0, (55.0, -31.0)), (math.pi / 2, (0.0, 0.0)), (2.3, (-200.0, 90.0))]
+)
+def test_moving_or_turning_the_scene_changes_nothing_but_place(
+    skeleton: str, angle: float, by: tuple[float, float]
+) -> None:
     schema = SKELETONS[skeleton]
     features = measuring(schema)
     pose = windows_of(schema, missing=0.2).pose
@@ -166,21 +222,65 @@ def test_moving_or_turning_the_scene_changes_nothing_but_place(skeleton: str, an
 
 
 def mirrored_columns(x: dict[str, Tensor], schema: Schema, lags: int) -> dict[str, Tensor]:
-    """What the columns of the mirror image must be: left and right keypoints exchanged, sideways signs turned."""
+    """What the columns of the mirror image must be: left and right keypoints exchanged, sideways
+    signs turned."""
     animals, keypoints, _ = schema.shape
     partner, side = schema.mirrored(), torch.tensor([1.0, -1.0])
-    points = {group: x[group].unflatten(-1, (animals, keypoints, 2))[..., partner, :] * side for group in ("posture", "scene")}
-    single = {group: x[group].unflatten(-1, (animals, keypoints))[..., partner] for group in ("confidence", "visible")}
-    moving = torch.cat([torch.cat([(f["moved"] * side).flatten(-2), -f["sine"], f["cosine"], f["speed"][..., partner].flatten(-2)], -1)
-                        for f in motion(x["motion"], animals, keypoints, lags)], -1)  # fmt: skip
+    points = {
+        group: x[group].unflatten(-1, (animals, keypoints, 2))[..., partner, :] * side
+        for group in ("posture", "scene")
+    }
+    single = {
+        group: x[group].unflatten(-1, (animals, keypoints))[..., partner]
+        for group in ("confidence", "visible")
+    }
+    moving = torch.cat(
+        [
+            torch.cat(
+                [
+                    (f["moved"] * side).flatten(-2),
+                    -f["sine"],
+                    f["cosine"],
+                    f["speed"][..., partner].flatten(-2),
+                ],
+                -1,
+            )
+            for f in motion(x["motion"], animals, keypoints, lags)
+        ],
+        -1,
+    )
     pairs = animals * (animals - 1)
-    related = torch.cat([torch.cat([f["towards"] * side, f["distance"], f["heading"] * side, f["closing"]], -1)
-                         for f in relation(x["relation"], pairs)], -1)  # fmt: skip
-    apart = x["distances"].unflatten(-1, (keypoints, keypoints))[..., partner, :][..., partner].flatten(-2)
+    related = torch.cat(
+        [
+            torch.cat([f["towards"] * side, f["distance"], f["heading"] * side, f["closing"]], -1)
+            for f in relation(x["relation"], pairs)
+        ],
+        -1,
+    )
+    apart = (
+        x["distances"]
+        .unflatten(-1, (keypoints, keypoints))[..., partner, :][..., partner]
+        .flatten(-2)
+    )
     near, far = x["place"].unflatten(-1, (2, animals, 2)).clone().unbind(-3)
-    walls = torch.stack([torch.stack([far[..., 0], near[..., 1]], -1), torch.stack([near[..., 0], far[..., 1]], -1)], -3)
-    return {name: values.flatten(2) for name, values in {**points, **single, "motion": moving, "relation": related, "distances": apart,
-                                                         "place": walls}.items()}  # fmt: skip
+    walls = torch.stack(
+        [
+            torch.stack([far[..., 0], near[..., 1]], -1),
+            torch.stack([near[..., 0], far[..., 1]], -1),
+        ],
+        -3,
+    )
+    return {
+        name: values.flatten(2)
+        for name, values in {
+            **points,
+            **single,
+            "motion": moving,
+            "relation": related,
+            "distances": apart,
+            "place": walls,
+        }.items()
+    }
 
 
 @pytest.mark.parametrize("skeleton", SKELETONS)
@@ -188,7 +288,9 @@ def test_a_mirror_turns_sideways_signs_only(skeleton: str) -> None:
     schema = SKELETONS[skeleton]
     features = measuring(schema)
     pose = windows_of(schema, missing=0.2).pose
-    position = pose.position_BTMKX[:, :, :, schema.mirrored()] * torch.tensor([-1.0, 1.0]) + torch.tensor([schema.image_px[0], 0.0])
+    position = pose.position_BTMKX[:, :, :, schema.mirrored()] * torch.tensor(
+        [-1.0, 1.0]
+    ) + torch.tensor([schema.image_px[0], 0.0])
     mirror = columns(features, Pose(position, pose.confidence_BTMK[:, :, :, schema.mirrored()]))
     truth = mirrored_columns(columns(features, pose), schema, lags=2)
     assert set(truth) == set(mirror)
@@ -203,19 +305,29 @@ def test_exchanging_animals_exchanges_their_columns(skeleton: str) -> None:
     features = measuring(schema)
     pose = windows_of(schema, missing=0.2).pose
     x, y = columns(features, pose), columns(features, Pose(*(part.flip(2) for part in pose[:2])))
-    for group, shape in (("posture", (animals, -1)), ("confidence", (animals, -1)), ("visible", (animals, -1)), ("place", (2, animals, 2))):
+    for group, shape in (
+        ("posture", (animals, -1)),
+        ("confidence", (animals, -1)),
+        ("visible", (animals, -1)),
+        ("place", (2, animals, 2)),
+    ):
         axis = 3 if group == "place" else 2
         close(y[group].unflatten(-1, shape), x[group].unflatten(-1, shape).flip(axis))
-    for was, now in zip(motion(x["motion"], 2, keypoints, 2), motion(y["motion"], 2, keypoints, 2), strict=True):
+    for was, now in zip(
+        motion(x["motion"], 2, keypoints, 2), motion(y["motion"], 2, keypoints, 2), strict=True
+    ):
         for name in was:
             close(now[name], was[name].flip(2))
     for was, now in zip(relation(x["relation"], 2), relation(y["relation"], 2)[::-1], strict=True):
         for name in was:
             close(now[name], was[name])
-    close(y["distances"].unflatten(-1, (keypoints, keypoints)), x["distances"].unflatten(-1, (keypoints, keypoints)).transpose(-1, -2))
+    close(
+        y["distances"].unflatten(-1, (keypoints, keypoints)),
+        x["distances"].unflatten(-1, (keypoints, keypoints)).transpose(-1, -2),
+    )
 
 
-# -- missing points -------------------------------------------------------------------------------------------------
+# -- missing points --------------------------------------------------------------------------------
 
 
 def hidden(pose: Pose, frame: int, animal: int, point: int) -> Pose:
@@ -230,7 +342,8 @@ def test_a_missing_point_takes_only_the_columns_that_need_it() -> None:
     x, y = columns(features, pose), columns(features, hidden(pose, frame, 0, nose))
 
     def differ(group: str, *shape: int) -> set[tuple[int, ...]]:
-        # Of a stiff animal the other points give the very same frame, so all else stays (to the rounding of float32).
+        # Of a stiff animal the other points give the very same frame, so all else stays (to the
+        # rounding of float32).
         apart = (x[group] - y[group]).abs()[0].unflatten(-1, shape) > 0.02
         return {tuple(place) for place in apart.nonzero().tolist()}
 
@@ -240,35 +353,59 @@ def test_a_missing_point_takes_only_the_columns_that_need_it() -> None:
     assert {place[:3] for place in differ("scene", 2, 7, 2)} == {(frame, 0, nose)}
     assert {place[:2] for place in differ("distances", 7, 7)} == {(frame, nose)}
     assert differ("relation", 2, 7) == differ("place", 2, 4) == set()
-    for lag, was, now in zip((2, 8), motion(x["motion"], 2, 7, 2), motion(y["motion"], 2, 7, 2), strict=True):
+    for lag, was, now in zip(
+        (2, 8), motion(x["motion"], 2, 7, 2), motion(y["motion"], 2, 7, 2), strict=True
+    ):
         apart = ((was["speed"] - now["speed"]).abs()[0] > 0.02).nonzero().tolist()
-        assert {tuple(place) for place in apart} == {(frame - lag // 2, 0, nose), (frame + lag // 2, 0, nose)}
+        assert {tuple(place) for place in apart} == {
+            (frame - lag // 2, 0, nose),
+            (frame + lag // 2, 0, nose),
+        }
         for name in ("moved", "sine", "cosine"):
             close(now[name], was[name], within=0.02)
-    for group, where in (("visible", (0, frame, nose)), ("posture", (0, frame, 2 * nose)), ("distances", (0, frame, 0))):
-        assert y[group][where] == 0, "what is not known must read as the mean, 0, and be told by `visible`"
+    for group, where in (
+        ("visible", (0, frame, nose)),
+        ("posture", (0, frame, 2 * nose)),
+        ("distances", (0, frame, 0)),
+    ):
+        assert y[group][where] == 0, (
+            "what is not known must read as the mean, 0, and be told by `visible`"
+        )
 
 
 def test_two_points_give_a_frame_and_one_gives_none() -> None:
     features = measuring(groups=("posture",))
-    position = pose_of(line([100, 100], [3, 4], frames=2), line([500, 300], [0, 2], frames=2)).position_BTMKX.clone()
+    position = pose_of(
+        line([100, 100], [3, 4], frames=2), line([500, 300], [0, 2], frames=2)
+    ).position_BTMKX.clone()
     position[:, :, 0, 2:] = torch.nan
     position[:, 1, 0, 1:] = torch.nan
-    found = columns(features, Pose(position, torch.ones(position.shape[:4])))["posture"].unflatten(-1, (2, 7, 2))
+    found = columns(features, Pose(position, torch.ones(position.shape[:4])))["posture"].unflatten(
+        -1, (2, 7, 2)
+    )
     close(found[0, 0, 0, :2], BODY_KX[:2], within=0.02)
     assert (found[0, 1, 0] == 0).all()
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), missing=st.sampled_from([0.0, 0.3, 0.8, 1.0]), frames=st.sampled_from([1, 2, 9, 40]))
-def test_whatever_is_missing_features_are_finite_and_visible_is_the_truth(seed: int, missing: float, frames: int) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    missing=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+    frames=st.sampled_from([1, 2, 9, 40]),
+)
+def test_whatever_is_missing_features_are_finite_and_visible_is_the_truth(
+    seed: int, missing: float, frames: int
+) -> None:
     for schema in SKELETONS.values():
         features = Features(schema, groups=GROUPS, lags=(2, 8, 24))
         pose = windows_of(schema, batch=2, frames=frames, seed=seed, missing=missing).pose
         x = features(pose)
         assert x.shape == (2, frames, features.width)
         assert x.isfinite().all()
-        assert torch.equal(x[..., features.columns["visible"]] == 1, pose.position_BTMKX[..., 0].isfinite().flatten(2))
+        assert torch.equal(
+            x[..., features.columns["visible"]] == 1,
+            pose.position_BTMKX[..., 0].isfinite().flatten(2),
+        )
         if missing == 1:
             known = x[..., : features.columns["visible"].start]
             assert (known == 0).all()
@@ -282,7 +419,7 @@ def test_a_missing_point_is_not_read_as_the_corner_of_the_image() -> None:
     assert (features(gone) - features(corner)).abs().max() * UNIT > 10
 
 
-# -- standardising, context, settings -------------------------------------------------------------------------------
+# -- standardising, context, settings --------------------------------------------------------------
 
 
 def test_fitted_features_have_mean_0_and_spread_1() -> None:
@@ -303,7 +440,12 @@ def test_a_column_that_never_varies_is_silent() -> None:
     still = pose_of(line([100, 100], [0, 0], heading=0.0), line([300, 100], [0, 0], heading=0.0))
     features = Features(MICE, groups=("confidence",))
     features.fit(still)
-    assert (features(Pose(still.position_BTMKX, still.confidence_BTMK * 0.5))[..., features.columns["confidence"]] == 0).all()
+    assert (
+        features(Pose(still.position_BTMKX, still.confidence_BTMK * 0.5))[
+            ..., features.columns["confidence"]
+        ]
+        == 0
+    ).all()
 
 
 def test_a_keypoint_that_is_never_seen_is_named() -> None:
@@ -318,12 +460,22 @@ def test_a_keypoint_that_is_never_seen_is_named() -> None:
 
 def test_context_is_as_far_as_features_look() -> None:
     pose = windows_of(MICE, batch=1, frames=80, missing=0).pose
-    for groups, lags, context in ((("posture", "distances"), (2, 24), 0), (GROUPS, (2, 24), 12), (("relation",), (8,), 4)):
+    for groups, lags, context in (
+        (("posture", "distances"), (2, 24), 0),
+        (GROUPS, (2, 24), 12),
+        (("relation",), (8,), 4),
+    ):
         features = Features(MICE, groups=groups, lags=lags)
         assert features.context == context
         position = pose.position_BTMKX.clone()
         position[:, 40] += torch.randn(2, 7, 2, generator=torch.Generator().manual_seed(0))
-        changed = (features(pose) != features(Pose(position, pose.confidence_BTMK))).any(-1)[0].nonzero().flatten().tolist()
+        changed = (
+            (features(pose) != features(Pose(position, pose.confidence_BTMK)))
+            .any(-1)[0]
+            .nonzero()
+            .flatten()
+            .tolist()
+        )
         assert (min(changed), max(changed)) == (40 - context, 40 + context)
 
 
@@ -334,7 +486,11 @@ def test_columns_tile_the_axis() -> None:
         for where in features.columns.values():
             assert where.start == ends
             ends = where.stop
-        assert ends == features.width == Features(schema, groups=GROUPS)(windows_of(schema).pose).shape[-1]
+        assert (
+            ends
+            == features.width
+            == Features(schema, groups=GROUPS)(windows_of(schema).pose).shape[-1]
+        )
 
 
 @pytest.mark.parametrize("animals", [1, 3])
@@ -346,13 +502,22 @@ def test_other_numbers_of_animals(animals: int) -> None:
     x = features(windows.pose)
     assert x.isfinite().all()
     keypoints, lags = 5, 3
-    assert features.columns["relation"].stop - features.columns["relation"].start == animals * (animals - 1) * (5 + lags)
-    assert features.columns["distances"].stop - features.columns["distances"].start == animals * (animals - 1) // 2 * keypoints**2
+    assert features.columns["relation"].stop - features.columns["relation"].start == animals * (
+        animals - 1
+    ) * (5 + lags)
+    assert (
+        features.columns["distances"].stop - features.columns["distances"].start
+        == animals * (animals - 1) // 2 * keypoints**2
+    )
 
 
 @pytest.mark.parametrize(
     ("settings_given", "said"),
-    [({"groups": ["posture", "smell"]}, "unknown group 'smell'"), ({"lags": [3]}, "lag 3"), ({"groups": []}, "no groups")],
+    [
+        ({"groups": ["posture", "smell"]}, "unknown group 'smell'"),
+        ({"lags": [3]}, "lag 3"),
+        ({"groups": []}, "no groups"),
+    ],
 )
 def test_settings_that_cannot_be(settings_given: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput, match=said):
@@ -364,7 +529,10 @@ def test_three_coordinates_are_refused() -> None:
         Features(replace(MICE, coordinates=("x", "y", "z"), image_px=(10.0, 10.0, 10.0)))
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 2, 7, 2), (1, 1, 1, 3, 1), (3, 100, 1, 1, 1), (0, 9, 1, 2, 2), (2, 32, 4, 8, 2)])
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 5, 2, 7, 2), (1, 1, 1, 3, 1), (3, 100, 1, 1, 1), (0, 9, 1, 2, 2), (2, 32, 4, 8, 2)],
+)
 def test_planes_are_a_transposition(shape: tuple[int, ...]) -> None:
     held = torch.arange(float(math.prod(shape))).view(shape)
     found = planes(held)

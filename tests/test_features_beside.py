@@ -1,4 +1,5 @@
-"""Features from elsewhere in a store: chunk for chunk beside the poses, NaN where nobody knows them, whole or not at all."""
+"""Features from elsewhere in a store: chunk for chunk beside the poses, NaN where nobody knows
+them, whole or not at all."""
 
 from __future__ import annotations
 
@@ -47,31 +48,48 @@ def write(folder: Path, *videos: Video, append: bool = False) -> Store:
 
 
 def beside(store: Store, name: str) -> dict[str, Values]:
-    """What the files of a feature hold, by video; checks that each lies row for row beside its poses."""
+    """What the files of a feature hold, by video; checks that each lies row for row beside its
+    poses."""
     found: dict[str, list[Values]] = {one["name"]: [] for one in store.videos}
     held = store.features[name]
     assert len(held["parts"]) == len(store.parts)
     for poses, record in zip(store.parts, held["parts"], strict=True):
-        rows = pq.read_table(Path(store.path) / poses["file"], columns=["video", "first_frame", "frames"])
+        rows = pq.read_table(
+            Path(store.path) / poses["file"], columns=["video", "first_frame", "frames"]
+        )
         if record is None:
-            assert not (Path(store.path) / poses["file"].replace("poses", f"features/{name}")).exists()
+            assert not (
+                Path(store.path) / poses["file"].replace("poses", f"features/{name}")
+            ).exists()
             continue
         assert record["file"] == poses["file"].replace("poses", f"features/{name}")
         file = pq.ParquetFile(Path(store.path) / record["file"], page_checksum_verification=True)
-        assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == poses["groups"]
+        assert [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)] == poses[
+            "groups"
+        ]
         table = file.read()
         assert table.select(["video", "first_frame", "frames"]).equals(rows)
         for row in table.to_pylist():
-            found[row["video"]].append(np.frombuffer(row["values"], "<f4").reshape(row["frames"], held["dim"]))
+            found[row["video"]].append(
+                np.frombuffer(row["values"], "<f4").reshape(row["frames"], held["dim"])
+            )
     return {key: np.concatenate(pieces) for key, pieces in found.items() if pieces}
 
 
-def test_they_lie_chunk_for_chunk_beside_the_poses(tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_lie_chunk_for_chunk_beside_the_poses(
+    tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stores, "MAX_GROUP_CHUNKS", 3)
     lengths = [2100, 30, 500, 900, 7]
     has = {1: ("b",), 2: ("a", "b"), 4: ("a",)}
     store = write(
-        tmp_path / "s", *(video(n, T, **{key: on_progress(n, T, 3 if key == "a" else 1) for key in has.get(n, ())}) for n, T in enumerate(lengths))
+        tmp_path / "s",
+        *(
+            video(
+                n, T, **{key: on_progress(n, T, 3 if key == "a" else 1) for key in has.get(n, ())}
+            )
+            for n, T in enumerate(lengths)
+        ),
     )
     assert store.verify() == []
     assert {name: held["dim"] for name, held in store.features.items()} == {"a": 3, "b": 1}
@@ -81,13 +99,20 @@ def test_they_lie_chunk_for_chunk_beside_the_poses(tmp_path: Path, small_chunks:
         found = beside(store, name)
         for number, frames in enumerate(lengths):
             if name in has.get(number, ()):
-                np.testing.assert_array_equal(found[f"video {number}"], on_progress(number, frames, dim))
+                np.testing.assert_array_equal(
+                    found[f"video {number}"], on_progress(number, frames, dim)
+                )
             elif f"video {number}" in found:  # at least all that lies in parts of others is unknown
                 assert np.isnan(found[f"video {number}"]).all()
 
 
 def test_the_reader_gets_them_back(tmp_path: Path, small_chunks: None) -> None:
-    store = write(tmp_path / "s", video(0, 90, a=on_progress(0, 90)), video(1, 40), video(2, 300, a=on_progress(2, 300), b=on_progress(2, 300, 2)))
+    store = write(
+        tmp_path / "s",
+        video(0, 90, a=on_progress(0, 90)),
+        video(1, 40),
+        video(2, 300, a=on_progress(2, 300), b=on_progress(2, 300, 2)),
+    )
     assert store.read_video("video 0").features.keys() == {"a"}
     assert not store.read_video("video 1").features
     found = store.read_video("video 2").features
@@ -100,7 +125,9 @@ def test_appending_keeps_and_extends_them(tmp_path: Path, small_chunks: None) ->
     before = write(folder, video(0, 300, a=on_progress(0, 300)), video(1, 20, b=on_progress(1, 20)))
     kept = {path: path.read_bytes() for path in folder.rglob("*.parquet")}
     parts = len(before.parts)
-    store = write(folder, video(2, 200, b=on_progress(2, 200), c=on_progress(2, 200, 5)), append=True)
+    store = write(
+        folder, video(2, 200, b=on_progress(2, 200), c=on_progress(2, 200, 5)), append=True
+    )
     assert store.verify() == []
     assert all(path.read_bytes() == data for path, data in kept.items())
     added = len(store.parts) - parts
@@ -125,12 +152,17 @@ def test_appending_keeps_and_extends_them(tmp_path: Path, small_chunks: None) ->
         ({".hidden": on_progress(1, 9)}, "letters, digits"),
         ({"a/b": on_progress(1, 9)}, "letters, digits"),
         ({"position": on_progress(1, 9)}, "not one of"),
-        ({"a": on_progress(1, 9, 4)}, r"video 1.*\n.*'a' have 4 numbers a frame, those of video 'video 0' 3"),
+        (
+            {"a": on_progress(1, 9, 4)},
+            r"video 1.*\n.*'a' have 4 numbers a frame, those of video 'video 0' 3",
+        ),
         ({"a": on_progress(1, 9, 0)}, "have 0 numbers"),
         ({"a": np.full((9, 3), np.inf, np.float32)}, "frame 0: a number is infinite"),
     ],
 )
-def test_features_that_cannot_be_written_are_refused(tmp_path: Path, features: dict[str, Values], said: str) -> None:
+def test_features_that_cannot_be_written_are_refused(
+    tmp_path: Path, features: dict[str, Values], said: str
+) -> None:
     with pytest.raises(BadInput, match=said):
         write(tmp_path / "s", video(0, 9, a=on_progress(0, 9)), video(1, 9, **features))
     assert not (tmp_path / "s").exists()
@@ -147,7 +179,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "s/store.json").read_text())["features"]["a"]["dim"] == 3
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def put(folder: Path, **arrays: Values) -> Path:
@@ -179,13 +211,20 @@ def test_files_find_their_recording_and_take_its_length(tmp_path: Path) -> None:
 
 def test_files_that_fit_no_recording_or_two_are_refused(tmp_path: Path) -> None:
     folder = put(tmp_path / "emb", m1=on_progress(1, 5), m9_late=on_progress(9, 5))
-    with pytest.raises(BadInput, match=r"m9_late.npy belongs to no known recording; recordings: m1, m9. If it is m9"):
+    with pytest.raises(
+        BadInput,
+        match=r"m9_late.npy belongs to no known recording; recordings: m1, m9. If it is m9",
+    ):
         find_features(str(folder), ["m1", "m9"])
     np.savez(folder / "m1.npz", on_progress(1, 5))
     (folder / "m9_late.npy").unlink()
     with pytest.raises(BadInput, match="'m1' has two files"):
         find_features(str(folder), ["m1"])
-    for address, said in ((f"a b={folder}", "no name for features"), ("x=nowhere", "no folder"), (str(put(tmp_path / "none")), "found 0")):
+    for address, said in (
+        (f"a b={folder}", "no name for features"),
+        ("x=nowhere", "no folder"),
+        (str(put(tmp_path / "none")), "found 0"),
+    ):
         with pytest.raises(BadInput, match=said):
             find_features(address, ["m1"])
 
@@ -208,7 +247,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
 @settings(max_examples=150, deadline=None)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning")
 @given(data=st.data(), packed=st.booleans())
-def test_damaged_files_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, packed: bool) -> None:
+def test_damaged_files_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, packed: bool
+) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.bin"
     with path.open("wb") as file:
         (np.savez if packed else np.save)(file, on_progress(1, 20))

@@ -24,20 +24,37 @@ from tests.worlds import MICE, embedder_of, windows_of
 CLASSES = ("attack", "mount", "other")
 
 
-def world(videos: int = 6, frames: int = 400, *, seed: int = 0, noise: float = 0.5) -> tuple[Frames, dict[str, np.ndarray]]:
+def world(
+    videos: int = 6, frames: int = 400, *, seed: int = 0, noise: float = 0.5
+) -> tuple[Frames, dict[str, np.ndarray]]:
     """Embeddings of eight numbers, three of which say which class it is, in bouts of 20 frames."""
     draw = np.random.default_rng(seed)
-    labels = {f"v{i}": np.repeat(draw.integers(3, size=frames // 20), 20).astype(np.int8) for i in range(videos)}
+    labels = {
+        f"v{i}": np.repeat(draw.integers(3, size=frames // 20), 20).astype(np.int8)
+        for i in range(videos)
+    }
     z = draw.normal(0, noise, (videos * frames, 8)).astype(np.float32)
     for i, held in enumerate(labels.values()):
         z[i * frames + np.arange(frames), held] += 2.0
     place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
-    return Frames(place=place, arrays={"z": z * 30 + 7}), labels  # a head must not need embeddings of unit spread
+    return Frames(
+        place=place, arrays={"z": z * 30 + 7}
+    ), labels  # a head must not need embeddings of unit spread
 
 
-def problem(labels: dict[str, np.ndarray], *, test: tuple[str, ...] = ("v4", "v5"), name: str = "S1") -> Problem:
+def problem(
+    labels: dict[str, np.ndarray], *, test: tuple[str, ...] = ("v4", "v5"), name: str = "S1"
+) -> Problem:
     train = {video: held for video, held in labels.items() if video not in test}
-    return Problem(name=name, task="S1", classes=CLASSES, annotator="", overlapping=False, train=train, test={v: labels[v] for v in test})
+    return Problem(
+        name=name,
+        task="S1",
+        classes=CLASSES,
+        annotator="",
+        overlapping=False,
+        train=train,
+        test={v: labels[v] for v in test},
+    )
 
 
 @pytest.mark.parametrize("head", names("finetune.heads"))
@@ -49,7 +66,10 @@ def test_a_head_learns_what_the_embedding_says_and_no_more_from_noise(head: str)
     scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
     assert scores.macro_f1 > 0.95
     assert scores.map > 0.97
-    nothing = Frames(place=material.place, arrays={"z": np.random.default_rng(1).normal(size=(2400, 8)).astype(np.float32)})
+    nothing = Frames(
+        place=material.place,
+        arrays={"z": np.random.default_rng(1).normal(size=(2400, 8)).astype(np.float32)},
+    )
     ((_, _, model),) = fit(nothing, [asked], tuning, embedder=None, seed=0, stops=[120])
     scores = score_problems([asked], model.predict(nothing, [asked], [asked.test]), [asked.test])
     assert scores.map < scores.chance_map + 0.15
@@ -58,9 +78,14 @@ def test_a_head_learns_what_the_embedding_says_and_no_more_from_noise(head: str)
 def test_test_labels_do_not_reach_the_fit() -> None:
     material, labels = world()
     asked = problem(labels)
-    lies = replace(asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()})
+    lies = replace(
+        asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()}
+    )
     tuning = Tuning(head={"name": "linear"}, steps=10, window=32, batch=4)
-    models = [next(iter(fit(material, [p], tuning, embedder=None, seed=3, stops=[10])))[2] for p in (asked, lies)]
+    models = [
+        next(iter(fit(material, [p], tuning, embedder=None, seed=3, stops=[10])))[2]
+        for p in (asked, lies)
+    ]
     for mine, theirs in zip(models[0].head.parameters(), models[1].head.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
@@ -83,7 +108,10 @@ def test_the_same_seed_gives_the_same_model_and_stopping_on_the_way_changes_noth
 
 def test_unlabelled_frames_teach_nothing() -> None:
     material, labels = world(frames=120)
-    hidden = {name: np.where(np.arange(120) < 60, held, UNLABELLED).astype(np.int8) for name, held in labels.items()}
+    hidden = {
+        name: np.where(np.arange(120) < 60, held, UNLABELLED).astype(np.int8)
+        for name, held in labels.items()
+    }
     spoilt = Frames(place=material.place, arrays={"z": material.arrays["z"].copy()})
     for first, end in spoilt.place.values():
         spoilt.arrays["z"][first + 60 : end] = 1e6
@@ -100,7 +128,9 @@ def test_windows_never_cross_a_video_and_labels_stay_with_their_frames() -> None
     place = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
     video = np.repeat([0, 1, 2], [30, 500, 90])
     z = np.stack([video, np.arange(620)], 1).astype(np.float32)
-    windows = WindowDraw(Frames(place=place, arrays={"z": z}), [problem(labels, test=())], window=64)
+    windows = WindowDraw(
+        Frames(place=place, arrays={"z": z}), [problem(labels, test=())], window=64
+    )
     for seed in range(20):
         batch = windows.draw(np.random.default_rng(seed), 16)
         for row in range(16):
@@ -115,12 +145,28 @@ def test_windows_never_cross_a_video_and_labels_stay_with_their_frames() -> None
 
 def test_class_weights_are_shares_to_a_power() -> None:
     labels = np.repeat(np.array([0, 1, 2], np.int8), [10, 30, 60])
-    asked = Problem(name="p", task="t", classes=(*CLASSES, "never"), annotator="", overlapping=False, train={"v": labels}, test={})
+    asked = Problem(
+        name="p",
+        task="t",
+        classes=(*CLASSES, "never"),
+        annotator="",
+        overlapping=False,
+        train={"v": labels},
+        test={},
+    )
     torch.testing.assert_close(class_weights(asked, 0.0), torch.tensor([1.0, 1, 1, 0]))
     torch.testing.assert_close(class_weights(asked, 1.0), torch.tensor([10 / 3, 10 / 9, 5 / 9, 0]))
     both = np.zeros((100, 2), np.int8)
     both[:20, 0], both[:50, 1] = 1, 1
-    asked = Problem(name="p", task="t", classes=("sniff", "groom"), annotator="", overlapping=True, train={"v": both}, test={})
+    asked = Problem(
+        name="p",
+        task="t",
+        classes=("sniff", "groom"),
+        annotator="",
+        overlapping=True,
+        train={"v": both},
+        test={},
+    )
     torch.testing.assert_close(class_weights(asked, 1.0), torch.tensor([4.0, 1.0]))
 
 
@@ -129,7 +175,13 @@ def test_overlapping_behaviours_are_fitted_apart() -> None:
     both = (draw.random((2, 300, 2)) < 0.4).astype(np.int8)
     z = (both.reshape(600, 2) * 2.0 + draw.normal(0, 0.2, (600, 2))).astype(np.float32)
     asked = Problem(
-        name="p", task="t", classes=("sniff", "groom"), annotator="", overlapping=True, train={"a": both[0]}, test={"b": both[1]}
+        name="p",
+        task="t",
+        classes=("sniff", "groom"),
+        annotator="",
+        overlapping=True,
+        train={"a": both[0]},
+        test={"b": both[1]},
     )
     material = Frames(place={"a": (0, 300), "b": (300, 600)}, arrays={"z": z})
     tuning = Tuning(head={"name": "linear"}, steps=100, window=64, batch=8, lr=0.02)
@@ -157,11 +209,16 @@ def test_a_searched_key_that_does_not_exist_is_refused() -> None:
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("overlap", [False, True])
-def test_prototypes_are_class_means_and_scores_are_distances_to_them(distance: str, overlap: bool) -> None:
+def test_prototypes_are_class_means_and_scores_are_distances_to_them(
+    distance: str, overlap: bool
+) -> None:
     material, labels = world(videos=3, frames=60)
     asked = problem(labels, test=("v2",))
     if overlap:
-        both = {name: np.stack([held == 0, held != 2], 1).astype(np.int8) for name, held in labels.items()}
+        both = {
+            name: np.stack([held == 0, held != 2], 1).astype(np.int8)
+            for name, held in labels.items()
+        }
         asked = replace(problem(both, test=("v2",)), overlapping=True, classes=("a", "b"))
     tuning = Tuning(head={"name": "prototype", "distance": distance, "temperature": 0.5}, window=30)
     ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[10])
@@ -175,8 +232,16 @@ def test_prototypes_are_class_means_and_scores_are_distances_to_them(distance: s
         return 1 - z[first:end] @ mean / np.linalg.norm(mean) / np.linalg.norm(z[first:end], axis=1)
 
     chosen = held.T == 1 if overlap else np.stack([held == c for c in range(3)])
-    score = np.stack([far(z[:120][~rows].mean(0)) * overlap - far(z[:120][rows].mean(0)) for rows in chosen], 1) / 0.5
-    wanted = 1 / (1 + np.exp(-score)) if overlap else np.exp(score) / np.exp(score).sum(1, keepdims=True)
+    score = (
+        np.stack(
+            [far(z[:120][~rows].mean(0)) * overlap - far(z[:120][rows].mean(0)) for rows in chosen],
+            1,
+        )
+        / 0.5
+    )
+    wanted = (
+        1 / (1 + np.exp(-score)) if overlap else np.exp(score) / np.exp(score).sum(1, keepdims=True)
+    )
     (found,) = model.predict(material, [asked], [["v2"]])
     np.testing.assert_allclose(found["v2"], wanted, atol=1e-4)
 
@@ -184,7 +249,14 @@ def test_prototypes_are_class_means_and_scores_are_distances_to_them(distance: s
 def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
     material, labels = world(videos=3, frames=60)
     asked = problem({name: np.minimum(held, 1) for name, held in labels.items()}, test=("v2",))
-    ((_, _, model),) = fit(material, [asked], Tuning(head={"name": "prototype"}, window=30), embedder=None, seed=0, stops=[1])
+    ((_, _, model),) = fit(
+        material,
+        [asked],
+        Tuning(head={"name": "prototype"}, window=30),
+        embedder=None,
+        seed=0,
+        stops=[1],
+    )
     (found,) = model.predict(material, [asked], [["v2"]])
     assert (found["v2"][:, 2] == 0).all()
     assert np.isfinite(found["v2"]).all()
@@ -214,7 +286,11 @@ def test_labels_without_their_meaning_leave_nothing_to_learn() -> None:
     maps = []
     for asked in (problem(labels), rolled):
         ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[100])
-        maps.append(score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test]).map)
+        maps.append(
+            score_problems(
+                [asked], model.predict(material, [asked], [asked.test]), [asked.test]
+            ).map
+        )
     assert maps[0] > 0.95
     assert maps[1] < 0.6, "a third of the frames is any class"
 
@@ -222,18 +298,34 @@ def test_labels_without_their_meaning_leave_nothing_to_learn() -> None:
 def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
     pose = windows_of(MICE, batch=1, frames=240).pose
     embedder = embedder_of(MICE, "tcn", pose).eval()
-    material = Frames(place={"v0": (0, 120), "v1": (120, 240)},
-                        arrays={"position": pose.position_BTMKX[0].numpy(), "confidence": pose.confidence_BTMK[0].numpy()})  # fmt: skip
-    asked = problem({name: np.arange(120).astype(np.int8) // 60 for name in ("v0", "v1")}, test=("v1",))
+    material = Frames(
+        place={"v0": (0, 120), "v1": (120, 240)},
+        arrays={
+            "position": pose.position_BTMKX[0].numpy(),
+            "confidence": pose.confidence_BTMK[0].numpy(),
+        },
+    )
+    asked = problem(
+        {name: np.arange(120).astype(np.int8) // 60 for name in ("v0", "v1")}, test=("v1",)
+    )
     before = [p.clone() for p in embedder.parameters()]
     for name, moves in (("linear", True), ("prototype", False)):
         ((_, loss, model),) = fit(
-            material, [asked], Tuning(head={"name": name}, steps=2, window=150, batch=2), embedder=embedder, seed=0, stops=[2]
+            material,
+            [asked],
+            Tuning(head={"name": name}, steps=2, window=150, batch=2),
+            embedder=embedder,
+            seed=0,
+            stops=[2],
         )
         assert np.isfinite(loss)
         assert model.embedder is not None
-        assert moves == any(not torch.equal(p, q) for p, q in zip(before, model.embedder.parameters(), strict=True))
-        assert all(torch.equal(p, q) for p, q in zip(before, embedder.parameters(), strict=True)), "a copy is trained"
+        assert moves == any(
+            not torch.equal(p, q) for p, q in zip(before, model.embedder.parameters(), strict=True)
+        )
+        assert all(torch.equal(p, q) for p, q in zip(before, embedder.parameters(), strict=True)), (
+            "a copy is trained"
+        )
         (found,) = model.predict(material, [asked], [["v1"]])
         assert found["v1"].shape == (120, 3)
 

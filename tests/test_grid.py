@@ -1,4 +1,5 @@
-"""The grid: the step is the loop's, frames in memory are those of the stream, every pair is judged alike, nothing is computed twice."""
+"""The grid: the step is the loop's, frames in memory are those of the stream, every pair is judged
+alike, nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -30,7 +31,12 @@ TASK = "classic_classification"
 
 
 def small(name: str = "contrastive", **changed: object) -> Recipe:
-    return read(Recipe, name, RECIPES, {"encoder": {"name": "tcn", "width": 16, "layers": 2}, "batch": 8, "window": 64, **changed})
+    return read(
+        Recipe,
+        name,
+        RECIPES,
+        {"encoder": {"name": "tcn", "width": 16, "layers": 2}, "batch": 8, "window": 64, **changed},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +49,17 @@ def test_an_epoch_in_memory_holds_every_frame_once(store: Store) -> None:
     batches = frames.batches()
     first = [next(batches) for _ in range(frames.lanes.steps)]
     assert sum(int(windows.valid_BT.sum()) for windows in first) == store.frames
-    seen = torch.cat([windows.pose.position_BTMKX[windows.valid_BT].flatten(1) for windows in first]).nan_to_num(-1.0).numpy()
-    every = np.concatenate([store.read_video(held["name"]).position_TMKX.reshape(held["frames"], -1) for held in store.videos])
+    seen = (
+        torch.cat([windows.pose.position_BTMKX[windows.valid_BT].flatten(1) for windows in first])
+        .nan_to_num(-1.0)
+        .numpy()
+    )
+    every = np.concatenate(
+        [
+            store.read_video(held["name"]).position_TMKX.reshape(held["frames"], -1)
+            for held in store.videos
+        ]
+    )
     every = np.nan_to_num(every, nan=-1.0)
     assert np.array_equal(seen[np.lexsort(seen.T)], every[np.lexsort(every.T)])
     again = next(batches)
@@ -57,7 +72,9 @@ def test_a_step_follows_the_schedule_and_refuses_what_is_not_finite(store: Store
     training, windows = Training(recipe, learner), next(InMemory(store, recipe).batches())
     before = {name: weight.clone() for name, weight in learner.named_parameters()}
     training.step(windows, rate=0.0)
-    assert all(torch.equal(weight, before[name]) for name, weight in learner.named_parameters()), "at rate 0 nothing moves"
+    assert all(torch.equal(weight, before[name]) for name, weight in learner.named_parameters()), (
+        "at rate 0 nothing moves"
+    )
     training.step(windows)
     assert any(not torch.equal(weight, before[name]) for name, weight in learner.named_parameters())
     before = {name: weight.clone() for name, weight in learner.named_parameters()}
@@ -67,7 +84,9 @@ def test_a_step_follows_the_schedule_and_refuses_what_is_not_finite(store: Store
     assert all(torch.equal(weight, before[name]) for name, weight in learner.named_parameters())
 
 
-def test_time_decides_how_many_steps_are_made_and_learning_is_learning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_decides_how_many_steps_are_made_and_learning_is_learning(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = small()
     monkeypatch.setattr(in_memory, "_cost", lambda *_: 0.5)
     embedder, about = learn_alone(recipe, store, seconds=30.0)
@@ -82,7 +101,10 @@ def test_what_a_step_costs_leaves_the_learner_alone(store: Store) -> None:
     recipe = small()
     learner, ticks = new_learner(recipe, store), iter([10.0, 18.0])
     before = {name: weight.clone() for name, weight in learner.state_dict().items()}
-    assert in_memory._cost(recipe, learner, InMemory(store, recipe), lambda: next(ticks)) == 8.0 / in_memory.TIMED
+    assert (
+        in_memory._cost(recipe, learner, InMemory(store, recipe), lambda: next(ticks))
+        == 8.0 / in_memory.TIMED
+    )
     assert all(torch.equal(weight, before[name]) for name, weight in learner.state_dict().items())
 
 
@@ -92,14 +114,25 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
     found = problems(store, TASK)
     parts = [hold_out(problem, share=0.25, seed=0) for problem in found]
     probe = Tuning(head={"name": "linear"}, steps=30, seeds=2)
-    judges = ProbeProtocol(problems=[part for part, _ in parts], validation=[held for _, held in parts], videos=1, probe=probe,
-                    tuned=replace(probe, frozen=False, steps=2))  # fmt: skip
+    judges = ProbeProtocol(
+        problems=[part for part, _ in parts],
+        validation=[held for _, held in parts],
+        videos=1,
+        probe=probe,
+        tuned=replace(probe, frozen=False, steps=2),
+    )
     assert not {name for part, held in parts for name in part.train if name in held}
     cell = Cell(column=RANDOM, row="tcn", recipe=small(), learns=False)
     shares = []
     original = finetune.compare_objectives.cell.fit
-    monkeypatch.setattr(finetune.compare_objectives.cell, "fit", lambda *a, **k: (shares.append(a[2].encoder_lr_share), original(*a, **k))[1])
-    poses = gather_poses(store, sorted({name for problem in found for name in (*problem.train, *problem.test)}))
+    monkeypatch.setattr(
+        finetune.compare_objectives.cell,
+        "fit",
+        lambda *a, **k: (shares.append(a[2].encoder_lr_share), original(*a, **k))[1],
+    )
+    poses = gather_poses(
+        store, sorted({name for problem in found for name in (*problem.train, *problem.test)})
+    )
     result = work(cell, store, poses, judges, seconds=1.0)
     assert set(result["modes"]) == {"probe", "tuned", "permuted"}
     assert shares == [0.1, 0.1, 1.0, 1.0, 0.1, 0.1]
@@ -112,19 +145,45 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_grid_from_start_to_end_and_further_cells_later(ray_here: None, store: Store, tmp_path: Path,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_a_grid_from_start_to_end_and_further_cells_later(
+    ray_here: None, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "grid"
-    words = ["--data", store.uri, "--task", TASK, "--encoders", "{name: tcn, width: 16, layers: 2}", "--minutes", "0.02", "--videos", "2",
-             "--seeds", "1", "--steps", "20", "--tuned-steps", "2", "--out", str(out)]  # fmt: skip
+    words = [
+        "--data",
+        store.uri,
+        "--task",
+        TASK,
+        "--encoders",
+        "{name: tcn, width: 16, layers: 2}",
+        "--minutes",
+        "0.02",
+        "--videos",
+        "2",
+        "--seeds",
+        "1",
+        "--steps",
+        "20",
+        "--tuned-steps",
+        "2",
+        "--out",
+        str(out),
+    ]
     finetune.grid.main([*words, "--recipes", "contrastive"])
     with (out / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {(row["column"], row["mode"]) for row in rows} == {
-        *((column, mode) for column in (RANDOM, "contrastive") for mode in ("probe", "tuned", "permuted")),
-        (BY_HAND, "probe"), (BY_HAND, "permuted"),
-    }  # fmt: skip
-    held = json.loads((out / "cells" / "contrastive_tcn_(width_16,_layers_2).json").read_text(encoding="utf-8"))
+        *(
+            (column, mode)
+            for column in (RANDOM, "contrastive")
+            for mode in ("probe", "tuned", "permuted")
+        ),
+        (BY_HAND, "probe"),
+        (BY_HAND, "permuted"),
+    }
+    held = json.loads(
+        (out / "cells" / "contrastive_tcn_(width_16,_layers_2).json").read_text(encoding="utf-8")
+    )
     row = next(row for row in rows if (row["column"], row["mode"]) == ("contrastive", "probe"))
     assert float(row["map"]) == held["modes"]["probe"]["test"]["map"]
     assert float(row["validation_map"]) == held["modes"]["probe"]["validation"]["map"]
@@ -135,10 +194,19 @@ def test_a_grid_from_start_to_end_and_further_cells_later(ray_here: None, store:
 
     # a further objective: what is there is not computed again and stays in the table
     times = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
-    finetune.grid.main([*words, "--recipes", "masked", "--resume", "--set", "masked.objective.block=8"])
+    finetune.grid.main(
+        [*words, "--recipes", "masked", "--resume", "--set", "masked.objective.block=8"]
+    )
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert "| encoder | random weights | contrastive | masked |" in (out / "table.md").read_text(encoding="utf-8")
-    assert json.loads((out / "cells" / "masked_tcn_(width_16,_layers_2).json").read_text(encoding="utf-8"))["objective"]["block"] == 8
+    assert "| encoder | random weights | contrastive | masked |" in (out / "table.md").read_text(
+        encoding="utf-8"
+    )
+    assert (
+        json.loads(
+            (out / "cells" / "masked_tcn_(width_16,_layers_2).json").read_text(encoding="utf-8")
+        )["objective"]["block"]
+        == 8
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,17 +223,45 @@ def test_a_grid_from_start_to_end_and_further_cells_later(ray_here: None, store:
         (["--task", "nonsense"], "no labels for the task"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_starts(store: Store, tmp_path: Path, words: list[str], says: str) -> None:
+def test_what_is_wrong_is_said_before_anything_starts(
+    store: Store, tmp_path: Path, words: list[str], says: str
+) -> None:
     with pytest.raises(BadInput, match=says):
-        finetune.grid.main(["--data", store.uri, "--task", TASK, "--recipes", "masked", "--out", str(tmp_path / "grid"), *words])
+        finetune.grid.main(
+            [
+                "--data",
+                store.uri,
+                "--task",
+                TASK,
+                "--recipes",
+                "masked",
+                "--out",
+                str(tmp_path / "grid"),
+                *words,
+            ]
+        )
     assert not (tmp_path / "grid").exists()
 
 
-def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_needs(tmp_path: Path) -> None:
+def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_needs(
+    tmp_path: Path,
+) -> None:
     def result(column: str, row: str, test: float, validation: float) -> dict[str, object]:
-        side = {"macro_f1": test, "macro_f1_std": 0.01, "map": test, "map_std": 0.02, "chance_map": 0.2}
+        side = {
+            "macro_f1": test,
+            "macro_f1_std": 0.01,
+            "map": test,
+            "map_std": 0.02,
+            "chance_map": 0.2,
+        }
         sides = {"test": side, "validation": side | {"macro_f1": validation, "map": validation}}
-        return {"column": column, "row": row, "parameters": 5, "learning": {}, "modes": {"probe": sides, "permuted": sides}}
+        return {
+            "column": column,
+            "row": row,
+            "parameters": 5,
+            "learning": {},
+            "modes": {"probe": sides, "permuted": sides},
+        }
 
     found = [
         result(RANDOM, "tcn", 0.3, 0.3),
@@ -173,13 +269,20 @@ def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_n
         result("cpc", "tcn", 0.5, 0.5),
         result(BY_HAND, "-", 0.45, 0.4),
     ]
-    write_table(tmp_path, found, {"task": TASK, "videos": None, "seeds": 3, "minutes": 1.0}, origin="somewhere")
+    write_table(
+        tmp_path,
+        found,
+        {"task": TASK, "videos": None, "seeds": 3, "minutes": 1.0},
+        origin="somewhere",
+    )
     text = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "Best on the validation videos: masked x tcn (0.600" in text
     assert text.count("Best on") == 1, "permuted labels have no best"
     assert "all labelled videos" in text
     assert "0.450 ± 0.010 / 0.450 ± 0.020" in text
-    args = finetune.grid._parser().parse_args(["--task", TASK, "--recipes", "masked", "--encoders", "msg3d", "tcn"])
+    args = finetune.grid._parser().parse_args(
+        ["--task", TASK, "--recipes", "masked", "--encoders", "msg3d", "tcn"]
+    )
     groups = {cell.row: cell.recipe.features["groups"] for cell in finetune.grid._cells(args)}
     assert "scene" in groups["msg3d"]
     assert "scene" not in groups["tcn"]

@@ -1,4 +1,5 @@
-"""One model for several label sets: who shares what, its loss against a slow reference, and a world whose truth is known."""
+"""One model for several label sets: who shares what, its loss against a slow reference, and a world
+whose truth is known."""
 
 from __future__ import annotations
 
@@ -13,25 +14,64 @@ from worlds import MICE, stiff
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
-from finetune.paper.joint_fit import annotators_of, epoch_steps, fit_member, footage, label_steps, layers_of, unlabelled_videos
+from finetune.paper.joint_fit import (
+    annotators_of,
+    epoch_steps,
+    fit_member,
+    footage,
+    label_steps,
+    layers_of,
+    unlabelled_videos,
+)
 from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
 from pretrain.errors import BadInput
 
 FOUR = ("attack", "investigation", "mount", "other")
 TINY = JointSettings(
-    features={"groups": ["motion"], "lags": [2]}, encoder={"name": "tcn", "width": 16, "layers": 2},
-    cpc={"horizons": [4, 8], "projection": 8, "past_only": False}, window=32, labelled=4, unlabelled=2, epochs=3, lr=0.01, members=1,
-    validation=0.3, advance=8, task_weight={"new_behaviors": 0.5},
-)  # fmt: skip
+    features={"groups": ["motion"], "lags": [2]},
+    encoder={"name": "tcn", "width": 16, "layers": 2},
+    cpc={"horizons": [4, 8], "projection": 8, "past_only": False},
+    window=32,
+    labelled=4,
+    unlabelled=2,
+    epochs=3,
+    lr=0.01,
+    members=1,
+    validation=0.3,
+    advance=8,
+    task_weight={"new_behaviors": 0.5},
+)
 
 
-def problem(name: str, classes: tuple[str, ...] = FOUR, *, task: str = "t", annotator: str = "", train: object = None, test: object = None):  # type: ignore[no-untyped-def]
-    return Problem(name=name, task=task, classes=classes, annotator=annotator, overlapping=False, train=train or {}, test=test or {})
+def problem(
+    name: str,
+    classes: tuple[str, ...] = FOUR,
+    *,
+    task: str = "t",
+    annotator: str = "",
+    train: object = None,
+    test: object = None,
+):  # type: ignore[no-untyped-def]
+    return Problem(
+        name=name,
+        task=task,
+        classes=classes,
+        annotator=annotator,
+        overlapping=False,
+        train=train or {},
+        test=test or {},
+    )
 
 
 PROBLEMS = [
     problem("task 1", task="classic_classification", annotator="0", train={"a": 0}, test={"b": 0}),
-    problem("annotator 1", task="annotation_style_transfer", annotator="1", train={"c": 0}, test={"b": 0}),
+    problem(
+        "annotator 1",
+        task="annotation_style_transfer",
+        annotator="1",
+        train={"c": 0},
+        test={"b": 0},
+    ),
     problem("groom", ("other", "groom"), task="new_behaviors", train={"d": 0}, test={"e": 0}),
 ]
 
@@ -56,11 +96,18 @@ def test_batches_of_an_epoch_are_counted_as_the_entry_counts() -> None:
 
 
 def test_what_only_the_head_sees() -> None:
-    position = np.stack([stiff([[100.0, 300.0]] * 5, [0.0] * 5), stiff([[900.0, 500.0]] * 5, [0.0] * 5)], 1)
+    position = np.stack(
+        [stiff([[100.0, 300.0]] * 5, [0.0] * 5), stiff([[900.0, 500.0]] * 5, [0.0] * 5)], 1
+    )
     position[2, 1] = np.nan
     found = beside(torch.from_numpy(position), TINY, (1024.0, 570.0))
     centre = position.mean(2)[0, 1]
-    expected = [0.0, math.tanh(5 / 2300), math.tanh(position.mean(2)[0, 0, 0] / 465), math.tanh((570 - centre[1]) / 465)]
+    expected = [
+        0.0,
+        math.tanh(5 / 2300),
+        math.tanh(position.mean(2)[0, 0, 0] / 465),
+        math.tanh((570 - centre[1]) / 465),
+    ]
     torch.testing.assert_close(found[0], torch.tensor(expected))
     assert found[2, 3] == 0
     assert float(found[4, 0]) == pytest.approx(math.tanh(4 / 1500))
@@ -68,7 +115,10 @@ def test_what_only_the_head_sees() -> None:
 
 def test_the_loss_is_the_slow_sum() -> None:
     draw = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(9, 3, generator=draw), torch.tensor([0, 1, 2, 2, UNLABELLED, 0, 1, UNLABELLED, 2])
+    logits, labels = (
+        torch.randn(9, 3, generator=draw),
+        torch.tensor([0, 1, 2, 2, UNLABELLED, 0, 1, UNLABELLED, 2]),
+    )
     prior, weight = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([2.0, 1.0, 0.5])
     expected, number = 0.0, 0
     for row, label in zip(logits, labels.tolist(), strict=True):
@@ -80,7 +130,10 @@ def test_the_loss_is_the_slow_sum() -> None:
     found = smoothed_cross_entropy(logits, labels, prior_C=prior, weight_C=weight, smoothing=0.2)
     assert float(found) == pytest.approx(expected / number, rel=1e-5)
     nobody = torch.full((9,), UNLABELLED)
-    assert float(smoothed_cross_entropy(logits, nobody, prior_C=prior, weight_C=weight, smoothing=0.2)) == 0
+    assert (
+        float(smoothed_cross_entropy(logits, nobody, prior_C=prior, weight_C=weight, smoothing=0.2))
+        == 0
+    )
 
 
 def test_annotators_have_styles_of_their_own() -> None:
@@ -89,7 +142,10 @@ def test_annotators_have_styles_of_their_own() -> None:
     embedder = embedder_of(MICE, "tcn", windows_of(MICE).pose)
     model = JointModel(embedder, classes=[4], annotators=2, annotator_width=2, beside=4)
     assert torch.equal(model.annotators.detach(), torch.eye(2))
-    z, extra = torch.randn(1, 3, embedder.dim).expand(2, -1, -1), torch.rand(1, 3, 4).expand(2, -1, -1)
+    z, extra = (
+        torch.randn(1, 3, embedder.dim).expand(2, -1, -1),
+        torch.rand(1, 3, 4).expand(2, -1, -1),
+    )
     logits = model.label(z, extra, torch.tensor([0, 1]), 0)
     assert not torch.allclose(logits[0], logits[1])
     logits[0].sum().backward()
@@ -99,13 +155,16 @@ def test_annotators_have_styles_of_their_own() -> None:
 
 
 def running(seed: int, frames: int = 160) -> tuple[np.ndarray, np.ndarray]:
-    """Two mice; the resident runs or stands, in bouts of 20 frames. Positions and whether it runs."""
+    """Two mice; the resident runs or stands, in bouts of 20 frames. Positions and whether it
+    runs."""
     draw = np.random.default_rng(seed)
     runs = np.repeat(draw.integers(0, 2, frames // 20), 20)
     runs[:20], runs[20:40] = 0, 1
     way = np.cumsum(runs)[:, None] * np.array([4.0, 0.0]) + draw.normal(scale=0.2, size=(frames, 2))
     still = np.array([500.0, 300.0]) + draw.normal(scale=0.2, size=(frames, 2))
-    return np.stack([stiff(way + 100, np.zeros(frames)), stiff(still, np.ones(frames))], 1), runs.astype(np.int8)
+    return np.stack(
+        [stiff(way + 100, np.zeros(frames)), stiff(still, np.ones(frames))], 1
+    ), runs.astype(np.int8)
 
 
 @pytest.fixture(scope="module")
@@ -114,32 +173,56 @@ def world() -> tuple[Frames, list[Problem]]:
     made = {name: running(seed) for seed, name in enumerate(names)}
     place = {name: (160 * n, 160 * (n + 1)) for n, name in enumerate(names)}
     position = np.concatenate([made[name][0] for name in names])
-    poses = Frames(place=place, arrays={"position": position, "confidence": np.ones(position.shape[:3], np.float32)})
+    poses = Frames(
+        place=place,
+        arrays={"position": position, "confidence": np.ones(position.shape[:3], np.float32)},
+    )
     runs = {name: held[1] for name, held in made.items()}
-    first = problem("runs", ("stands", "runs"), train={name: runs[name] for name in "abc"}, test={"test": runs["test"]})
+    first = problem(
+        "runs",
+        ("stands", "runs"),
+        train={name: runs[name] for name in "abc"},
+        test={"test": runs["test"]},
+    )
     second = problem(
-        "stands", ("other", "stands"), task="new_behaviors", train={n: 1 - runs[n] for n in "de"}, test={"test": 1 - runs["test"]}
+        "stands",
+        ("other", "stands"),
+        task="new_behaviors",
+        train={n: 1 - runs[n] for n in "de"},
+        test={"test": 1 - runs["test"]},
     )
     return footage(poses, TINY, MICE.image_px), [first, second]
 
 
-def test_it_learns_both_label_sets_and_never_looks_at_test_labels(world: tuple[Frames, list[Problem]]) -> None:
+def test_it_learns_both_label_sets_and_never_looks_at_test_labels(
+    world: tuple[Frames, list[Problem]],
+) -> None:
     frames, problems = world
     steps: list[float] = []
-    found, about = fit_member(frames, problems, ["free"], TINY, MICE, seed=42, member=0, on_progress=steps.append)
+    found, about = fit_member(
+        frames, problems, ["free"], TINY, MICE, seed=42, member=0, on_progress=steps.append
+    )
     for held, asked in zip(found, problems, strict=True):
         assert (held["test"].argmax(1) == asked.test["test"]).mean() > 0.85
     assert len(about) == 2
-    trained = 3 * epoch_steps(TINY, 2, 4 * 160)  # of 5 labelled videos 2 are held out; one is unlabelled
+    trained = 3 * epoch_steps(
+        TINY, 2, 4 * 160
+    )  # of 5 labelled videos 2 are held out; one is unlabelled
     assert sum(steps) == pytest.approx(trained + label_steps(TINY, 2, 2 * 160))
     turned = [replace(asked, test={"test": 1 - asked.test["test"]}) for asked in problems]
     again, _ = fit_member(frames, turned, ["free"], TINY, MICE, seed=42, member=0)
-    assert all(np.array_equal(one["test"], other["test"]) for one, other in zip(found, again, strict=True))
-    other, _ = fit_member(frames, problems, ["free"], TINY, MICE, seed=42, member=1, epochs_share=0.2)
+    assert all(
+        np.array_equal(one["test"], other["test"]) for one, other in zip(found, again, strict=True)
+    )
+    other, _ = fit_member(
+        frames, problems, ["free"], TINY, MICE, seed=42, member=1, epochs_share=0.2
+    )
     assert not np.array_equal(other[0]["test"], found[0]["test"])
 
 
-def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(world: tuple[Frames, list[Problem]]) -> None:
+def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(
+    world: tuple[Frames, list[Problem]],
+) -> None:
     frames, problems = world
     asked = [replace(held, test={**held.test, "free": held.test["test"]}) for held in problems]
     first, end = frames.place["test"]
@@ -148,7 +231,9 @@ def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(worl
     moved = replace(frames, arrays={**frames.arrays, "position": position})
 
     def of_free(material: Frames, unlabelled: list[str]) -> np.ndarray:
-        found, _ = fit_member(material, asked, unlabelled, TINY, MICE, seed=42, member=0, epochs_share=0.1)
+        found, _ = fit_member(
+            material, asked, unlabelled, TINY, MICE, seed=42, member=0, epochs_share=0.1
+        )
         return found[0]["free"]
 
     assert np.array_equal(of_free(frames, []), of_free(moved, []))

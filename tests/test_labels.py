@@ -30,7 +30,9 @@ CLASSES = ("attack", "other")
 
 def still(name: str, frames: int) -> Video:
     position = np.full((frames, 2, 7, 2), 100, np.float32)
-    return Video(name=name, position_TMKX=position, confidence_TMK=np.ones((frames, 2, 7), np.float32))
+    return Video(
+        name=name, position_TMKX=position, confidence_TMK=np.ones((frames, 2, 7), np.float32)
+    )
 
 
 def make(folder: Path, labels: list[Labels], frames: int = 100) -> Store:
@@ -46,18 +48,32 @@ def halves(first: int, second: int, frames: int = 100) -> np.ndarray:
 
 
 def label(
-    video: str, *, task: str = "S1", split: str = "train", annotator: str = "", classes: tuple[str, ...] = CLASSES, frames: object = None
+    video: str,
+    *,
+    task: str = "S1",
+    split: str = "train",
+    annotator: str = "",
+    classes: tuple[str, ...] = CLASSES,
+    frames: object = None,
 ) -> Labels:
     held = halves(0, 1) if frames is None else np.asarray(frames, np.int8)
-    return Labels(video=video, task=task, classes=classes, frames=held, annotator=annotator, split=split)
+    return Labels(
+        video=video, task=task, classes=classes, frames=held, annotator=annotator, split=split
+    )
 
 
 def test_a_task_has_one_problem_or_one_an_annotator_or_one_a_behaviour(tmp_path: Path) -> None:
-    store = make(tmp_path / "store", [
-        label("a"), label("b", split="test"),
-        label("a", task="style", annotator="1"), label("a", task="style", annotator="2", frames=halves(1, 0)),
-        label("a", task="new", classes=("other", "groom")), label("b", task="new", classes=("other", "approach"), split="test"),
-    ])  # fmt: skip
+    store = make(
+        tmp_path / "store",
+        [
+            label("a"),
+            label("b", split="test"),
+            label("a", task="style", annotator="1"),
+            label("a", task="style", annotator="2", frames=halves(1, 0)),
+            label("a", task="new", classes=("other", "groom")),
+            label("b", task="new", classes=("other", "approach"), split="test"),
+        ],
+    )
     assert tasks(store) == ["S1", "new", "style"]
     (whole,) = problems(store, "S1")
     assert whole.name == "S1"
@@ -89,12 +105,17 @@ def test_an_unknown_task_is_refused_with_those_there_are(tmp_path: Path) -> None
     ("held", "says"),
     [
         ([label("a", frames=np.zeros(100))], "every labelled training frame is 'attack'"),
-        ([label("a", frames=np.full(100, UNLABELLED)), label("b", split="test")], "training videos have not one labelled frame"),
+        (
+            [label("a", frames=np.full(100, UNLABELLED)), label("b", split="test")],
+            "training videos have not one labelled frame",
+        ),
         ([label("a"), label("c")], "no test video"),
         ([label("a", split="test")], "no training video"),
     ],
 )
-def test_labels_that_cannot_serve_are_refused(tmp_path: Path, held: list[Labels], says: str) -> None:
+def test_labels_that_cannot_serve_are_refused(
+    tmp_path: Path, held: list[Labels], says: str
+) -> None:
     store = make(tmp_path / "store", held)
     with pytest.raises(BadInput, match=says):
         refuse_unfit(problems(store, "S1"))
@@ -115,17 +136,28 @@ def test_one_labelled_video_is_split_in_time_with_a_gap_and_says_so(tmp_path: Pa
 
 
 def many(number: int, *, rare_in: tuple[int, ...] = ()) -> Problem:
-    train = {f"v{i:02d}": halves(0, 1) if i in rare_in else np.ones(100, np.int8) for i in range(number)}
-    return Problem(name="S1", task="S1", classes=CLASSES, annotator="", overlapping=False, train=train, test={})
+    train = {
+        f"v{i:02d}": halves(0, 1) if i in rare_in else np.ones(100, np.int8) for i in range(number)
+    }
+    return Problem(
+        name="S1", task="S1", classes=CLASSES, annotator="", overlapping=False, train=train, test={}
+    )
 
 
 def test_budgets_are_drawn_with_the_seed_and_nested() -> None:
     for seed in range(5):
-        (one,), (three,), (again,) = (draw_budget([many(12)], videos=n, seed=seed) for n in (1, 3, 3))
+        (one,), (three,), (again,) = (
+            draw_budget([many(12)], videos=n, seed=seed) for n in (1, 3, 3)
+        )
         assert set(one.train) < set(three.train)
         assert three.train.keys() == again.train.keys()
         assert len(three.train) == 3
-    assert len({frozenset(draw_budget([many(12)], videos=3, seed=seed)[0].train) for seed in range(10)}) > 5
+    assert (
+        len(
+            {frozenset(draw_budget([many(12)], videos=3, seed=seed)[0].train) for seed in range(10)}
+        )
+        > 5
+    )
     assert draw_budget([many(2)], videos=5, seed=0)[0].train.keys() == {"v00", "v01"}
 
 
@@ -135,13 +167,23 @@ def test_validation_takes_whole_videos_and_leaves_every_class_one_to_fit_on() ->
         assert len(kept) == 2
         assert not set(kept) & set(fitted.train)
         assert set(kept) | set(fitted.train) == {f"v{i:02d}" for i in range(8)}
-        assert any((labels == 0).any() for labels in fitted.train.values()), "no training video shows the rare class"
+        assert any((labels == 0).any() for labels in fitted.train.values()), (
+            "no training video shows the rare class"
+        )
 
 
 def test_validation_of_a_single_video_is_its_last_labelled_part() -> None:
     labels = halves(0, 1)
     labels[60:] = UNLABELLED
-    problem = Problem(name="S1", task="S1", classes=CLASSES, annotator="", overlapping=False, train={"a": labels}, test={})
+    problem = Problem(
+        name="S1",
+        task="S1",
+        classes=CLASSES,
+        annotator="",
+        overlapping=False,
+        train={"a": labels},
+        test={},
+    )
     fitted, kept = hold_out(problem, share=0.25, seed=0)
     assert np.flatnonzero(fitted.train["a"] != UNLABELLED).tolist() == list(range(45))
     assert np.flatnonzero(kept["a"] != UNLABELLED).tolist() == list(range(45, 60))
@@ -171,15 +213,24 @@ def test_rolled_labels_keep_their_bouts_and_lose_their_places() -> None:
     labels = np.repeat(draw.integers(3, size=20), draw.integers(5, 40, size=20)).astype(np.int8)
     labels[:30], labels[100:120] = UNLABELLED, UNLABELLED
     test = {"t": labels.copy()}
-    problem = Problem(name="S1", task="S1", classes=("a", "b", "c"), annotator="", overlapping=False,
-                      train={"v": labels, "w": labels.copy()}, test=test)  # fmt: skip
+    problem = Problem(
+        name="S1",
+        task="S1",
+        classes=("a", "b", "c"),
+        annotator="",
+        overlapping=False,
+        train={"v": labels, "w": labels.copy()},
+        test=test,
+    )
     rolled = permuted(problem, seed=3)
     known = labels != UNLABELLED
     offsets = []
     for name in ("v", "w"):
         held = rolled.train[name]
         np.testing.assert_array_equal(held == UNLABELLED, ~known)
-        matches = [n for n in range(known.sum()) if np.array_equal(np.roll(labels[known], n), held[known])]
+        matches = [
+            n for n in range(known.sum()) if np.array_equal(np.roll(labels[known], n), held[known])
+        ]
         assert len(matches) == 1
         assert 0.1 * known.sum() - 1 <= matches[0] <= 0.9 * known.sum() + 1
         offsets += matches
@@ -189,47 +240,87 @@ def test_rolled_labels_keep_their_bouts_and_lose_their_places() -> None:
     np.testing.assert_array_equal(permuted(problem, seed=3).train["v"], rolled.train["v"])
     assert not np.array_equal(permuted(problem, seed=4).train["v"], rolled.train["v"])
     both = np.stack([labels == 0, labels == 1], 1).astype(np.int8)
-    overlapping = Problem(name="S1", task="S1", classes=("a", "b"), annotator="", overlapping=True, train={"v": both}, test={})
+    overlapping = Problem(
+        name="S1",
+        task="S1",
+        classes=("a", "b"),
+        annotator="",
+        overlapping=True,
+        train={"v": both},
+        test={},
+    )
     found = permuted(overlapping, seed=3).train["v"]
-    assert sorted(map(tuple, found)) == sorted(map(tuple, both)), "behaviours of a frame stay together"
+    assert sorted(map(tuple, found)) == sorted(map(tuple, both)), (
+        "behaviours of a frame stay together"
+    )
 
 
 def test_a_budget_below_one_is_refused_and_one_above_all_videos_is_told(tmp_path: Path) -> None:
     store = make(tmp_path / "store", [label("a"), label("b"), label("c", split="test")])
     found = problems(store, "S1")
     assert refuse_unfit(found, videos=2) == []
-    assert refuse_unfit(found, videos=3) == ["task 'S1': --videos 3, but there are 2 labelled training videos: all are used"]
-    for ask in (lambda: refuse_unfit(found, videos=0), lambda: draw_budget(found, videos=0, seed=0)):
-        with pytest.raises(BadInput, match="--videos 0: the label budget must be at least one video"):
+    assert refuse_unfit(found, videos=3) == [
+        "task 'S1': --videos 3, but there are 2 labelled training videos: all are used"
+    ]
+    for ask in (
+        lambda: refuse_unfit(found, videos=0),
+        lambda: draw_budget(found, videos=0, seed=0),
+    ):
+        with pytest.raises(
+            BadInput, match="--videos 0: the label budget must be at least one video"
+        ):
             ask()
 
 
-def test_an_annotator_who_labelled_test_videos_alone_is_refused_or_scored_as_the_mean(tmp_path: Path) -> None:
-    store = make(tmp_path / "store", [
-        label("a", annotator="1"), label("a", annotator="2"),
-        *(label("b", annotator=name, split="test") for name in "123"),
-    ])  # fmt: skip
+def test_an_annotator_who_labelled_test_videos_alone_is_refused_or_scored_as_the_mean(
+    tmp_path: Path,
+) -> None:
+    store = make(
+        tmp_path / "store",
+        [
+            label("a", annotator="1"),
+            label("a", annotator="2"),
+            *(label("b", annotator=name, split="test") for name in "123"),
+        ],
+    )
     found = problems(store, "S1")
-    with pytest.raises(BadInput, match=r"annotator 3: no training video by this annotator .*head.annotator=embedding"):
+    with pytest.raises(
+        BadInput,
+        match=r"annotator 3: no training video by this annotator .*head.annotator=embedding",
+    ):
         refuse_unfit(found)
     assert refuse_unfit(found, unknown_annotators=True) == [
         "task 'S1', annotator 3: no training video; scored as the mean of the annotators there are"
     ]
 
 
-def test_an_annotator_of_the_test_store_alone_is_left_out_or_scored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_annotator_of_the_test_store_alone_is_left_out_or_scored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     here = make(tmp_path / "here", [label("a", annotator=name) for name in "12"])
     there = make(tmp_path / "there", [label("b", annotator=name) for name in "123"])
     arguments = (problems(here, "S1"), problems(there, "S1"), here, there)
     assert [p.name for p in with_test_of(*arguments)] == ["annotator 1", "annotator 2"]
-    assert "annotator 3 has no counterpart among the training labels and is not scored" in caplog.text
+    assert (
+        "annotator 3 has no counterpart among the training labels and is not scored" in caplog.text
+    )
     found = with_test_of(*arguments, unknown_annotators=True)
     assert [(p.name, len(p.train), list(p.test)) for p in found] == [
-        ("annotator 1", 1, [f"b{ELSEWHERE}"]), ("annotator 2", 1, [f"b{ELSEWHERE}"]), ("annotator 3", 0, [f"b{ELSEWHERE}"]),
-    ]  # fmt: skip
+        ("annotator 1", 1, [f"b{ELSEWHERE}"]),
+        ("annotator 2", 1, [f"b{ELSEWHERE}"]),
+        ("annotator 3", 0, [f"b{ELSEWHERE}"]),
+    ]
 
 
 def test_validation_of_an_annotator_without_training_videos_is_empty() -> None:
-    problem = Problem(name="S1", task="S1", classes=CLASSES, annotator="9", overlapping=False, train={}, test={"a": halves(0, 1)})
+    problem = Problem(
+        name="S1",
+        task="S1",
+        classes=CLASSES,
+        annotator="9",
+        overlapping=False,
+        train={},
+        test={"a": halves(0, 1)},
+    )
     fitted, kept = hold_out(problem, share=0.25, seed=0)
     assert (fitted.train, kept) == ({}, {})

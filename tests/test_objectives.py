@@ -46,34 +46,52 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def views_of(objective: AbstractObjective, windows: Windows, *, seed: int = 0) -> tuple[View, ...]:
     """Views with random embeddings."""
-    return tuple(View(windows.pose, noise(*windows.valid_BT.shape, D, seed=seed + v)) for v in range(objective.views))
+    return tuple(
+        View(windows.pose, noise(*windows.valid_BT.shape, D, seed=seed + v))
+        for v in range(objective.views)
+    )
 
 
-def loss_of(objective: AbstractObjective, windows: Windows, views: tuple[View, ...] | None = None) -> Loss:
-    found: Loss = objective(views or views_of(objective, windows), windows, WindowRNG(windows.key_B))
+def loss_of(
+    objective: AbstractObjective, windows: Windows, views: tuple[View, ...] | None = None
+) -> Loss:
+    found: Loss = objective(
+        views or views_of(objective, windows), windows, WindowRNG(windows.key_B)
+    )
     return found
 
 
-# -- contrastive predictive coding ------------------------------------------------------------------------------------
+# -- contrastive predictive coding -----------------------------------------------------------------
 
 
 def test_cpc_is_the_formula_term_by_term() -> None:
     windows = windows_of(MICE, batch=6, frames=40, cut=(23, 9, 1, 0))
     objective = CPC(D, MICE, horizons=(3, 8, 15, 90), past_only=False, projection=5)
     views = views_of(objective, windows)
-    z, anchors, lengths = views[0].z_BTD, objective.anchors(windows, WindowRNG(windows.key_B)), windows.valid_BT.sum(1)
+    z, anchors, lengths = (
+        views[0].z_BTD,
+        objective.anchors(windows, WindowRNG(windows.key_B)),
+        windows.valid_BT.sum(1),
+    )
     maps = objective.predict.weight.view(4, 5, D)
     terms = []
     for n, horizon in enumerate(objective.horizons):
         fits = [i for i in range(6) if anchors[i] + horizon < lengths[i]]
         for i in fits:
             cosines = [
-                F.cosine_similarity(maps[n] @ z[i, anchors[i]], objective.target.weight @ z[j, anchors[j] + horizon], dim=0) / 0.07
+                F.cosine_similarity(
+                    maps[n] @ z[i, anchors[i]],
+                    objective.target.weight @ z[j, anchors[j] + horizon],
+                    dim=0,
+                )
+                / 0.07
                 for j in fits
             ]
             terms.append(-cosines[fits.index(i)] + torch.logsumexp(torch.stack(cosines), 0))
     assert len(terms) > 6, "too few windows fit for this to say anything"
-    torch.testing.assert_close(loss_of(objective, windows, views).total, torch.stack(terms).mean(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        loss_of(objective, windows, views).total, torch.stack(terms).mean(), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_cpc_where_all_is_alike_guesses() -> None:
@@ -97,7 +115,10 @@ def test_cpc_anchors_leave_room_for_every_horizon_of_half_a_window(frames: int) 
 def test_cpc_shows_no_frame_to_both_past_and_future() -> None:
     windows = windows_of(MICE, batch=8, frames=48, cut=(20, 0), missing=0.0)
     objective, draws = CPC(D, MICE, horizons=(4, 16)), WindowRNG(windows.key_B)
-    past, future = (objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK[..., 0, 0] > 0 for v in (0, 1))
+    past, future = (
+        objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK[..., 0, 0] > 0
+        for v in (0, 1)
+    )
     assert torch.equal(past ^ future, windows.valid_BT)
     anchors = objective.anchors(windows, draws)
     for row in range(7):
@@ -106,26 +127,42 @@ def test_cpc_shows_no_frame_to_both_past_and_future() -> None:
 
 
 def test_cpc_cannot_be_solved_by_an_encoder_that_looks_both_ways() -> None:
-    """What view 0 shows after the anchor would reach its embedding; hidden, the future has no gradient into it."""
+    """What view 0 shows after the anchor would reach its embedding; hidden, the future has no
+    gradient into it."""
     windows = windows_of(MICE, batch=4, frames=48, missing=0.0)
     objective, draws = CPC(32, MICE, horizons=(4, 8)), WindowRNG(windows.key_B)
     embedder = embedder_of(MICE, "tcn", windows.pose)
     pose = objective.hide(windows.pose, windows, draws, view=0)
-    moved = Pose(windows.pose.position_BTMKX + 50 * noise(4, 48, 1, 1, 2), windows.pose.confidence_BTMK)
+    moved = Pose(
+        windows.pose.position_BTMKX + 50 * noise(4, 48, 1, 1, 2), windows.pose.confidence_BTMK
+    )
     after = torch.arange(48) > objective.anchors(windows, draws)[:, None]
-    other = Pose(torch.where(after[:, :, None, None, None], moved.position_BTMKX, windows.pose.position_BTMKX), moved.confidence_BTMK)
-    z = [embedder(p, windows.valid_BT) for p in (pose, objective.hide(other, windows, draws, view=0))]
+    other = Pose(
+        torch.where(
+            after[:, :, None, None, None], moved.position_BTMKX, windows.pose.position_BTMKX
+        ),
+        moved.confidence_BTMK,
+    )
+    z = [
+        embedder(p, windows.valid_BT) for p in (pose, objective.hide(other, windows, draws, view=0))
+    ]
     torch.testing.assert_close(z[0], z[1])
-    assert not torch.allclose(embedder(windows.pose, windows.valid_BT)[~after], embedder(other, windows.valid_BT)[~after], atol=1e-3)
+    assert not torch.allclose(
+        embedder(windows.pose, windows.valid_BT)[~after],
+        embedder(other, windows.valid_BT)[~after],
+        atol=1e-3,
+    )
 
 
 def test_cpc_refuses_windows_that_are_too_short() -> None:
     windows = windows_of(MICE, batch=2, frames=16)
-    with pytest.raises(BadInput, match=r"shortest of the horizons \[32, 64\] does not fit a window of 16 frames"):
+    with pytest.raises(
+        BadInput, match=r"shortest of the horizons \[32, 64\] does not fit a window of 16 frames"
+    ):
         loss_of(CPC(D, MICE, horizons=(32, 64)), windows)
 
 
-# -- masked modelling ----------------------------------------------------------------------------------------------------
+# -- masked modelling ------------------------------------------------------------------------------
 
 
 def test_masked_is_the_mean_error_of_hidden_points_that_are_known() -> None:
@@ -134,7 +171,10 @@ def test_masked_is_the_mean_error_of_hidden_points_that_are_known() -> None:
     objective.fit(windows.pose)
     views = views_of(objective, windows)
     hidden = objective.hidden(windows, WindowRNG(windows.key_B))
-    truth, guess = objective.scene(windows.pose), objective.decode(views[0].z_BTD).view(3, 24, 2, 7, 6)
+    truth, guess = (
+        objective.scene(windows.pose),
+        objective.decode(views[0].z_BTD).view(3, 24, 2, 7, 6),
+    )
     errors = [
         (guess[b, t, m, k, v] - truth[b, t, m, k, v]) ** 2
         for b, t, m, k in hidden.nonzero().tolist()
@@ -143,7 +183,9 @@ def test_masked_is_the_mean_error_of_hidden_points_that_are_known() -> None:
     ]
     assert len(errors) > 100
     assert len(errors) < int(hidden.sum()) * 6, "some hidden points were never known"
-    torch.testing.assert_close(loss_of(objective, windows, views).total, torch.stack(errors).mean(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        loss_of(objective, windows, views).total, torch.stack(errors).mean(), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_masked_hides_the_share_that_is_asked_for_in_blocks() -> None:
@@ -151,15 +193,21 @@ def test_masked_hides_the_share_that_is_asked_for_in_blocks() -> None:
     settings = {"everything": 0.1, "animal": 0.2, "point": 0.3}
     hidden = Masked(D, MICE, block=8, **settings).hidden(windows, WindowRNG(windows.key_B))
     assert hidden.float().mean().item() == pytest.approx(1 - 0.9 * 0.8 * 0.7, abs=0.01)
-    assert hidden.all(-1).all(-1).float().mean().item() == pytest.approx(0.1 + 0.9 * 0.2**2, abs=0.02)
+    assert hidden.all(-1).all(-1).float().mean().item() == pytest.approx(
+        0.1 + 0.9 * 0.2**2, abs=0.02
+    )
     changes = (hidden[:, 1:] != hidden[:, :-1]).float().mean((0, 2, 3))
     assert changes.min() > 0, "blocks should begin anywhere"
-    assert changes.mean().item() == pytest.approx(2 * hidden.float().mean().item() * (1 - hidden.float().mean().item()) / 8, rel=0.1)
+    assert changes.mean().item() == pytest.approx(
+        2 * hidden.float().mean().item() * (1 - hidden.float().mean().item()) / 8, rel=0.1
+    )
 
 
 def test_masked_only_point_hides_whole_animals_no_more_than_by_chance() -> None:
     windows = windows_of(MICE, batch=200, frames=32, missing=0.0)
-    hidden = Masked(D, MICE, everything=0.0, animal=0.0, point=0.5).hidden(windows, WindowRNG(windows.key_B))
+    hidden = Masked(D, MICE, everything=0.0, animal=0.0, point=0.5).hidden(
+        windows, WindowRNG(windows.key_B)
+    )
     assert hidden.all(-1).float().mean() < 0.03
 
 
@@ -169,7 +217,9 @@ def test_a_decoder_that_knows_is_right_and_one_that_knows_nothing_is_blind() -> 
     objective.fit(windows.pose)
     objective.decode = nn.Sequential()
     truth = objective.scene(windows.pose).flatten(2).nan_to_num(0.0)
-    assert loss_of(objective, windows, (View(windows.pose, truth),)).total.item() == pytest.approx(0, abs=1e-8)
+    assert loss_of(objective, windows, (View(windows.pose, truth),)).total.item() == pytest.approx(
+        0, abs=1e-8
+    )
     blind = loss_of(objective, windows, (View(windows.pose, torch.zeros_like(truth)),))
     assert blind.total == blind.parts["masked_blind"]
     assert blind.total.item() == pytest.approx(1, abs=0.2), "targets have unit spread"
@@ -181,7 +231,9 @@ def test_the_scene_does_not_change_when_it_is_moved_and_turned() -> None:
     scene.fit(windows.pose)
     turn = torch.tensor([[math.cos(1.0), math.sin(1.0)], [-math.sin(1.0), math.cos(1.0)]])
     moved = Pose(windows.pose.position_BTMKX @ turn + 30, windows.pose.confidence_BTMK)
-    torch.testing.assert_close(scene(moved), scene(windows.pose), atol=2e-3, rtol=1e-3, equal_nan=True)
+    torch.testing.assert_close(
+        scene(moved), scene(windows.pose), atol=2e-3, rtol=1e-3, equal_nan=True
+    )
 
 
 def test_the_scene_tells_where_the_other_is() -> None:
@@ -191,11 +243,15 @@ def test_the_scene_tells_where_the_other_is() -> None:
     scene.frames.fit(pose)
     found = scene(pose)[0, 30] * 50
     nose = MICE.keypoint("nose")
-    torch.testing.assert_close(found[0, nose], torch.tensor([37.0, 0, 37 - 200, 0, 8, 0]), atol=1e-2, rtol=0)
-    torch.testing.assert_close(found[1, nose], torch.tensor([37.0, 0, 37 + 200, 0, 8, 0]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        found[0, nose], torch.tensor([37.0, 0, 37 - 200, 0, 8, 0]), atol=1e-2, rtol=0
+    )
+    torch.testing.assert_close(
+        found[1, nose], torch.tensor([37.0, 0, 37 + 200, 0, 8, 0]), atol=1e-2, rtol=0
+    )
 
 
-# -- multi-timescale -----------------------------------------------------------------------------------------------------
+# -- multi-timescale -------------------------------------------------------------------------------
 
 
 def test_shares_below_counts_known_frames_of_the_future_only() -> None:
@@ -235,13 +291,17 @@ def test_earth_movers_distance_of_histograms_with_one_bin_each() -> None:
 def test_cross_entropy_is_that_of_the_histogram() -> None:
     objective = MultiTimescale(D, MICE, bins=4, distance="cross_entropy")
     share, logits = torch.tensor([0.5, 0.0, 0.25, 0.25]), noise(4)
-    assert objective._apart(logits, share.cumsum(0)[:-1]).item() == pytest.approx(-(share * logits.log_softmax(0)).sum().item(), rel=1e-5)
+    assert objective._apart(logits, share.cumsum(0)[:-1]).item() == pytest.approx(
+        -(share * logits.log_softmax(0)).sum().item(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("distance", ["emd", "cross_entropy"])
 def test_multi_timescale_is_the_weighted_sum_over_frames_and_actions(distance: Any) -> None:
     windows = windows_of(MICE, batch=4, frames=30, cut=(12, 0), missing=0.3)
-    objective = MultiTimescale(D, MICE, horizons=(4, 9), bins=5, anchors=3, latent=0.0, distance=distance, histogram=2.0)
+    objective = MultiTimescale(
+        D, MICE, horizons=(4, 9), bins=5, anchors=3, latent=0.0, distance=distance, histogram=2.0
+    )
     objective.fit(windows.pose)
     views, draws = views_of(objective, windows), WindowRNG(windows.key_B)
     actions = objective.actions(windows.pose).masked_fill(~windows.valid_BT.unsqueeze(-1), math.nan)
@@ -263,20 +323,28 @@ def test_multi_timescale_is_the_weighted_sum_over_frames_and_actions(distance: A
                     bins = (future[:, None] > edges).sum(-1)
                     share = torch.bincount(bins, minlength=5) / len(future)
                     apart = (
-                        (guess[a].cumsum(0) - share.cumsum(0)).square()[:-1].sum() if distance == "emd" else -(share * guess[a].log()).sum()
+                        (guess[a].cumsum(0) - share.cumsum(0)).square()[:-1].sum()
+                        if distance == "emd"
+                        else -(share * guess[a].log()).sum()
                     )
-                    total, weights = total + len(future) / horizon * apart.item(), weights + len(future) / horizon
+                    total, weights = (
+                        total + len(future) / horizon * apart.item(),
+                        weights + len(future) / horizon,
+                    )
         expected += 2.0 * total / weights
     assert loss_of(objective, windows, views).total.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_an_approaching_animal_does() -> None:
-    """The resident walks 3 px a frame towards a resting intruder and turns by 0.05 rad a frame in another window."""
+    """The resident walks 3 px a frame towards a resting intruder and turns by 0.05 rad a frame in
+    another window."""
     pose = pose_of(line((100, 200), (3, 0)), line((500, 200), (0, 0), heading=math.pi))
     actions = Actions(MICE, lag=2)
     actions.frames.fit(pose)
     found = actions(pose)[0, 20]
-    torch.testing.assert_close(found, torch.tensor([6.0, 0, 0, 0, 0, 0, 0, 0, 6.0]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(
+        found, torch.tensor([6.0, 0, 0, 0, 0, 0, 0, 0, 6.0]), atol=1e-2, rtol=0
+    )
 
 
 def test_the_target_of_a_bootstrapped_latent_has_no_gradient() -> None:
@@ -291,7 +359,7 @@ def test_the_target_of_a_bootstrapped_latent_has_no_gradient() -> None:
     assert moved.nonzero().tolist() == [[0, frames[0]], [1, frames[1]]]
 
 
-# -- task programming ----------------------------------------------------------------------------------------------------
+# -- task programming ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schema", [MICE, RATS])
@@ -320,7 +388,9 @@ def test_actions_lead_from_state_to_state() -> None:
     states, known = state(pose)
     actions, acted = state.actions(states, known)
     assert acted.all()
-    torch.testing.assert_close(state.advance(states[:, 3], actions[:, 3]), states[:, 4], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        state.advance(states[:, 3], actions[:, 3]), states[:, 4], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_an_animal_that_is_not_seen_is_unknown_and_its_actions_too() -> None:
@@ -364,12 +434,20 @@ def test_surprise_is_the_likelihood_of_step_after_step() -> None:
     for n in range(3):
         h = torch.zeros(1, 6)
         for t in range(8):
-            told = policy.from_state(states[n, t]) + policy.from_code(code[n]) + policy.from_memory(h[0])
+            told = (
+                policy.from_state(states[n, t])
+                + policy.from_code(code[n])
+                + policy.from_memory(h[0])
+            )
             mean, log_variance = policy.act(told).chunk(2)
-            each = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(actions[n, t])
+            each = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(
+                actions[n, t]
+            )
             expected[n] -= each[acted[n, t]].sum()
             h = policy.memory.step(torch.cat([states[n, t], actions[n, t]])[None], h)
-    torch.testing.assert_close(policy.surprise(states, actions, acted, code), expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(
+        policy.surprise(states, actions, acted, code), expected, rtol=1e-4, atol=1e-3
+    )
 
 
 def test_a_rollout_without_noise_repeats_what_the_policy_says_and_lands_there() -> None:
@@ -377,10 +455,14 @@ def test_a_rollout_without_noise_repeats_what_the_policy_says_and_lands_there() 
     rolled, acted = policy.roll_out(states[:, 0], code, noise(3, 5, 18), temperature=0.0)
     assert rolled.shape == (3, 6, 18)
     torch.testing.assert_close(rolled[:, 0], states[:, 0])
-    torch.testing.assert_close(rolled[:, 1:], torch.stack([policy.state.advance(rolled[:, t], acted[:, t]) for t in range(5)], 1))
+    torch.testing.assert_close(
+        rolled[:, 1:],
+        torch.stack([policy.state.advance(rolled[:, t], acted[:, t]) for t in range(5)], 1),
+    )
     again, _ = policy.roll_out(states[:, 0], code, noise(3, 5, 18, seed=1), temperature=0.0)
     assert torch.equal(rolled, again)
-    # Teacher-forced on its own rollout, each mean is the action that was taken: only the variances are left.
+    # Teacher-forced on its own rollout, each mean is the action that was taken: only the variances
+    # are left.
     surprise = policy.surprise(rolled, acted, torch.ones_like(acted, dtype=torch.bool), code)
     moved = policy.surprise(rolled, acted + 0.1, torch.ones_like(acted, dtype=torch.bool), code)
     assert (moved != surprise).all()
@@ -389,18 +471,34 @@ def test_a_rollout_without_noise_repeats_what_the_policy_says_and_lands_there() 
 def test_divergence_is_that_of_gaussians_and_free_bits_are_a_floor() -> None:
     posterior = Posterior(noise(5, 6), noise(5, 6, seed=1))
     normal = torch.distributions.Normal
-    truth = torch.distributions.kl_divergence(normal(posterior.mean, (posterior.log_variance / 2).exp()), normal(0.0, 1.0))
+    truth = torch.distributions.kl_divergence(
+        normal(posterior.mean, (posterior.log_variance / 2).exp()), normal(0.0, 1.0)
+    )
     torch.testing.assert_close(posterior.divergence(0.0), truth.sum(-1), atol=1e-5, rtol=1e-5)
-    assert Posterior(torch.zeros(2, 32), torch.zeros(2, 32)).divergence(1 / 32).tolist() == [1.0, 1.0]
+    assert Posterior(torch.zeros(2, 32), torch.zeros(2, 32)).divergence(1 / 32).tolist() == [
+        1.0,
+        1.0,
+    ]
     assert Encode(D, width=5, code=3)(noise(4, D) * 1e6).log_variance.abs().max() <= 16
 
 
 def test_supervised_contrastive_is_the_formula_term_by_term() -> None:
     g = F.normalize(noise(9, 2, 5), dim=-1)
-    labels = torch.tensor([[0, 0], [0, 1], [1, 1], [-1, 2], [1, -1], [0, 0], [2, -1], [1, 0], [-1, 1]])
-    strangers = torch.stack([g, F.normalize(noise(9, 2, 5, seed=1), dim=-1)], 1)  # two groups; the second has no known class
-    totals, numbers = supervised_contrastive(strangers, torch.stack([labels, torch.full_like(labels, -1)], 1), classes=3, temperature=0.2)
-    twice = supervised_contrastive(g.unsqueeze(1).repeat(1, 2, 1, 1), labels.unsqueeze(1).repeat(1, 2, 1), classes=3, temperature=0.2)
+    labels = torch.tensor(
+        [[0, 0], [0, 1], [1, 1], [-1, 2], [1, -1], [0, 0], [2, -1], [1, 0], [-1, 1]]
+    )
+    strangers = torch.stack(
+        [g, F.normalize(noise(9, 2, 5, seed=1), dim=-1)], 1
+    )  # two groups; the second has no known class
+    totals, numbers = supervised_contrastive(
+        strangers, torch.stack([labels, torch.full_like(labels, -1)], 1), classes=3, temperature=0.2
+    )
+    twice = supervised_contrastive(
+        g.unsqueeze(1).repeat(1, 2, 1, 1),
+        labels.unsqueeze(1).repeat(1, 2, 1),
+        classes=3,
+        temperature=0.2,
+    )
     torch.testing.assert_close(twice[0], 2 * totals)
     assert torch.equal(twice[1], 2 * numbers)
     for p in range(2):
@@ -411,23 +509,33 @@ def test_supervised_contrastive_is_the_formula_term_by_term() -> None:
             positives = [j for j in others if labels[j, p] == labels[i, p]]
             if positives:
                 below = sum(math.exp(float(g[i, p] @ g[k, p]) / 0.2) for k in others)
-                terms.append(-sum(float(g[i, p] @ g[j, p]) / 0.2 - math.log(below) for j in positives) / len(positives))
+                terms.append(
+                    -sum(float(g[i, p] @ g[j, p]) / 0.2 - math.log(below) for j in positives)
+                    / len(positives)
+                )
         assert numbers[p] == len(terms)
         assert totals[p].item() == pytest.approx(sum(terms), rel=1e-4)
 
 
 def test_the_gradient_of_supervised_contrastive_is_that_of_its_differences() -> None:
-    g, labels = noise(7, 2, 2, 3).double(), torch.tensor([0, 1, 0, -1, 1, 1, 2])[:, None, None].expand(7, 2, 2)
+    g, labels = (
+        noise(7, 2, 2, 3).double(),
+        torch.tensor([0, 1, 0, -1, 1, 1, 2])[:, None, None].expand(7, 2, 2),
+    )
 
     def loss(direction: Tensor) -> Tensor:
-        return supervised_contrastive(F.normalize(direction, dim=-1), labels, classes=3, temperature=0.3)[0]
+        return supervised_contrastive(
+            F.normalize(direction, dim=-1), labels, classes=3, temperature=0.3
+        )[0]
 
     assert torch.autograd.gradcheck(loss, (g.requires_grad_(),))
 
 
 def test_supervised_contrastive_where_all_is_alike_guesses() -> None:
     labels = torch.zeros(8, 1, 1, dtype=torch.long)
-    totals, numbers = supervised_contrastive(torch.ones(8, 1, 1, 4) / 2, labels, classes=2, temperature=0.07)
+    totals, numbers = supervised_contrastive(
+        torch.ones(8, 1, 1, 4) / 2, labels, classes=2, temperature=0.07
+    )
     assert (totals / numbers).item() == pytest.approx(math.log(7), rel=1e-5)
 
 
@@ -438,27 +546,36 @@ def test_class_surprise_leaves_out_what_is_unknown() -> None:
     usable = torch.tensor([True, True, False, True, True])
     totals, numbers, _ = class_surprise(log_share, labels, usable)
     assert numbers.tolist() == [2, 3]
-    assert totals[0].item() == pytest.approx(-(log_share[0, 0, 0] + log_share[3, 0, 1]).item(), rel=1e-5)
-    assert totals[1].item() == pytest.approx(-(log_share[0, 1, 2] + log_share[1, 1, 1] + log_share[4, 1, 0]).item(), rel=1e-5)
+    assert totals[0].item() == pytest.approx(
+        -(log_share[0, 0, 0] + log_share[3, 0, 1]).item(), rel=1e-5
+    )
+    assert totals[1].item() == pytest.approx(
+        -(log_share[0, 1, 2] + log_share[1, 1, 1] + log_share[4, 1, 0]).item(), rel=1e-5
+    )
 
 
 def test_heads_are_one_perceptron_a_program() -> None:
     heads, code = Heads(3, 4, 2), noise(5, 4)
     found = heads(code)
     for p in range(3):
-        hidden = F.relu(code @ heads.first.weight[p * 4 : p * 4 + 4].T + heads.first.bias[p * 4 : p * 4 + 4])
+        hidden = F.relu(
+            code @ heads.first.weight[p * 4 : p * 4 + 4].T + heads.first.bias[p * 4 : p * 4 + 4]
+        )
         torch.testing.assert_close(found[:, p], hidden @ heads.second_PZO[p] + heads.bias_PO[p])
 
 
 def test_programs_say_of_the_decoded_recording_what_they_say_of_the_recording() -> None:
-    """A policy that repeats the recording is consistent: nothing is lost between poses and states that matters to labels."""
+    """A policy that repeats the recording is consistent: nothing is lost between poses and states
+    that matters to labels."""
     windows = windows_of(MICE, batch=40, frames=21, missing=0.0, seed=5)
     objective = TaskProgramming(D, MICE, components=99, softness=0.01)
     objective.fit(windows.pose)
     labels = objective.labels(windows.pose.position_BTMKX)[:, 10]
     states, _ = objective.state(windows.pose)
     rolled = objective.state.positions(states[:, 8:13])
-    log_share = programs.log_soft_classes(programs.measure(rolled, MICE)[:, 2:3], objective.threshold_PH, softness=0.01)[:, 0]
+    log_share = programs.log_soft_classes(
+        programs.measure(rolled, MICE)[:, 2:3], objective.threshold_PH, softness=0.01
+    )[:, 0]
     totals, numbers, hits = class_surprise(log_share, labels, torch.ones(40, dtype=torch.bool))
     assert (hits.sum() / numbers.sum()).item() > 0.98
     assert labels.unique().tolist() == [0, 1, 2]
@@ -470,7 +587,13 @@ def test_task_programming_is_the_sum_of_its_parts() -> None:
     objective = TaskProgramming(D, MICE, consistency=2.0, contrastive=3.0, decoding=0.5)
     loss = loss_of(objective, windows)
     parts = {name: value.item() for name, value in loss.parts.items()}
-    expected = parts["nll"] + parts["kl"] + 2 * parts["consistency"] + 3 * parts["contrastive"] + 0.5 * parts["decoding"]
+    expected = (
+        parts["nll"]
+        + parts["kl"]
+        + 2 * parts["consistency"]
+        + 3 * parts["contrastive"]
+        + 0.5 * parts["decoding"]
+    )
     assert loss.total.item() == pytest.approx(expected, rel=1e-5)
     assert 0 <= parts["agreement"] <= 1
 
@@ -486,19 +609,24 @@ def published(**more: Any) -> tuple[TaskProgramming, Windows, Loss]:
 
 
 def test_published_approximators_learn_from_recordings_alone() -> None:
-    """Consistency runs through them without moving them: their gradient is that of telling recorded labels."""
+    """Consistency runs through them without moving them: their gradient is that of telling recorded
+    labels."""
     with_it, _, loss = published(consistency=1.0)
     weighted, _, _ = published(consistency=100.0)
     assert with_it.approximate is not None
     assert weighted.approximate is not None
-    for (name, a), b in zip(with_it.approximate.named_parameters(), weighted.approximate.parameters(), strict=True):
+    for (name, a), b in zip(
+        with_it.approximate.named_parameters(), weighted.approximate.parameters(), strict=True
+    ):
         assert a.grad is not None
         assert b.grad is not None
         torch.testing.assert_close(a.grad, b.grad, msg=name)
         assert a.grad.any(), name
     assert with_it.policy.act[1].weight.grad is not None
     apart = with_it.policy.act[1].weight.grad - weighted.policy.act[1].weight.grad
-    assert apart.norm() > 0.1 * with_it.policy.act[1].weight.grad.norm(), "consistency should reach the policy"
+    assert apart.norm() > 0.1 * with_it.policy.act[1].weight.grad.norm(), (
+        "consistency should reach the policy"
+    )
     assert loss.parts["approximators"].item() == pytest.approx(10 * math.log(3), rel=0.1)
 
 
@@ -524,7 +652,9 @@ def test_thresholds_from_quantiles_balance_the_labels() -> None:
     objective = TaskProgramming(D, RATS, quantiles=(0.5, 0.9))
     assert loss_of(objective, windows).total.isfinite(), "before it was fitted"
     objective.fit(windows.pose)
-    labels = programs.classes(programs.measure(windows.pose.position_BTMKX, RATS), objective.threshold_PH)
+    labels = programs.classes(
+        programs.measure(windows.pose.position_BTMKX, RATS), objective.threshold_PH
+    )
     shares = [(labels[labels >= 0] == c).float().mean().item() for c in range(3)]
     assert shares == pytest.approx([0.5, 0.4, 0.1], abs=0.02)
 
@@ -534,13 +664,20 @@ def test_task_programming_refuses_windows_shorter_than_a_trajectory() -> None:
         loss_of(TaskProgramming(D, MICE), windows_of(MICE, batch=2, frames=20))
 
 
-# -- combined --------------------------------------------------------------------------------------------------------------
+# -- combined --------------------------------------------------------------------------------------
 
 
 def test_combined_is_the_weighted_sum_of_its_parts() -> None:
     windows = windows_of(MICE, batch=6, frames=40, cut=(20, 0))
     torch.manual_seed(3)
-    objective = Combined(D, MICE, parts=[{"name": "contrastive", "weight": 2.0, "anchors": 2}, {"name": "masked", "weight": 0.5}])
+    objective = Combined(
+        D,
+        MICE,
+        parts=[
+            {"name": "contrastive", "weight": 2.0, "anchors": 2},
+            {"name": "masked", "weight": 0.5},
+        ],
+    )
     assert objective.views == 2
     views = views_of(objective, windows)
     loss = loss_of(objective, windows, views)
@@ -557,7 +694,9 @@ def test_an_objective_that_hides_much_gets_views_of_its_own() -> None:
     assert objective.views == 4
     assert objective.seats == [range(2, 4), range(0, 2), range(0, 2), range(0, 1)]
     draws = WindowRNG(windows.key_B)
-    seen = [objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK > 0 for v in range(4)]
+    seen = [
+        objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK > 0 for v in range(4)
+    ]
     assert not (seen[2] & seen[3]).any(), "cpc's own views"
     assert torch.equal(~seen[0], objective.parts["masked"].hidden(windows, draws))  # type: ignore[operator, union-attr]
     assert seen[1].all()
@@ -610,14 +749,19 @@ def test_settings_that_cannot_be(name: str, settings: dict[str, Any], message: s
 
 def test_poses_in_space_are_refused() -> None:
     space = Schema(
-        animals=("a", "b"), keypoints=("x1", "x2"), fps=30.0, image_px=(9.0, 9.0, 9.0), coordinates=("x", "y", "z"), axis=("x1", "x2")
+        animals=("a", "b"),
+        keypoints=("x1", "x2"),
+        fps=30.0,
+        image_px=(9.0, 9.0, 9.0),
+        coordinates=("x", "y", "z"),
+        axis=("x1", "x2"),
     )
     for name in ("masked", "multi_timescale", "task_programming"):
         with pytest.raises(BadInput, match="for x, y"):
             build("pretrain.objectives", {"name": name}, AbstractObjective, D, space)
 
 
-# -- two workers ---------------------------------------------------------------------------------------------------------------
+# -- two workers -----------------------------------------------------------------------------------
 
 ALL = ("contrastive", "cpc", "masked", "multi_timescale", "task_programming")
 MODES: dict[str, dict[str, Any]] = {
@@ -627,7 +771,10 @@ MODES: dict[str, dict[str, Any]] = {
     "cross-entropy": {"name": "multi_timescale", "distance": "cross_entropy"},
     "everything": {
         "name": "combined",
-        "parts": [{"name": n} for n in ("contrastive", "cpc", "masked", "multi_timescale", "task_programming")],
+        "parts": [
+            {"name": n}
+            for n in ("contrastive", "cpc", "masked", "multi_timescale", "task_programming")
+        ],
     },
 }
 BATCH, SECONDS = 8, 120
@@ -662,11 +809,16 @@ def learn() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         embedder = embedder_of(MICE, "tcn", JOINED.pose)
         objective = build("pretrain.objectives", spec, AbstractObjective, embedder.dim, MICE)
         objective.fit(JOINED.pose)
-        learner = Learner(embedder, objective, Augment(mirror=0.5, drop_points=0.1), precision="float32")
+        learner = Learner(
+            embedder, objective, Augment(mirror=0.5, drop_points=0.1), precision="float32"
+        )
         model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
         loss = model(windows)
         loss.total.backward()
-        found[mode] = distributed.mean(loss.total), {name: p.grad for name, p in learner.named_parameters() if p.grad is not None}
+        found[mode] = (
+            distributed.mean(loss.total),
+            {name: p.grad for name, p in learner.named_parameters() if p.grad is not None},
+        )
     return found
 
 
@@ -695,7 +847,9 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]
     return [torch.load(Path(folder) / f"{place}.pt", weights_only=False) for place in range(2)]
 
 
-def test_two_workers_give_the_loss_and_gradient_of_one_in_every_mode(two_workers: list[dict[str, Any]]) -> None:
+def test_two_workers_give_the_loss_and_gradient_of_one_in_every_mode(
+    two_workers: list[dict[str, Any]],
+) -> None:
     alone = learn()
     for mode, (loss, gradient) in alone.items():
         whole = torch.cat([g.flatten() for g in gradient.values()]).norm()
@@ -704,4 +858,6 @@ def test_two_workers_give_the_loss_and_gradient_of_one_in_every_mode(two_workers
             assert found.item() == pytest.approx(loss.item(), rel=2e-5), mode
             assert set(mine) == set(gradient)
             for name in gradient:
-                assert (mine[name] - gradient[name]).norm() <= 2e-4 * gradient[name].norm() + 1e-6 * whole, f"{mode}: {name}"
+                assert (mine[name] - gradient[name]).norm() <= 2e-4 * gradient[
+                    name
+                ].norm() + 1e-6 * whole, f"{mode}: {name}"

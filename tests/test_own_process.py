@@ -17,7 +17,8 @@ if {settled}:
 
 c = ctypes.CDLL(None)
 c.malloc.argtypes, c.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
-c.free.argtypes, c.memset.argtypes = [ctypes.c_void_p], [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+c.free.argtypes = [ctypes.c_void_p]
+c.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 
 def step():
     blocks = [c.malloc(20 << 20) for _ in range(4)]
@@ -38,8 +39,19 @@ print(torch.get_num_threads(), resource.getrusage(resource.RUSAGE_SELF).ru_minfl
 def steps(*, settled: bool, threads: int | None = None, **environment: str) -> tuple[int, int]:
     """Threads of torch, and pages that five steps had to ask the system for."""
     script = STEPS.format(settled=settled, threads=threads)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "OMP_", "GLIBC_"))}
-    ran = subprocess.run([sys.executable, "-c", script], env=clean | environment, capture_output=True, text=True, check=True, timeout=120)
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "OMP_", "GLIBC_"))
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     found, pages = map(int, ran.stdout.split())
     return found, pages
 

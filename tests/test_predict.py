@@ -1,4 +1,5 @@
-"""Labelling new recordings: what is written reads back, at the recording's own rate; what does not fit is refused before anything."""
+"""Labelling new recordings: what is written reads back, at the recording's own rate; what does not
+fit is refused before anything."""
 
 from __future__ import annotations
 
@@ -32,9 +33,29 @@ from pretrain.train.embed_video import embed_video
 
 PLAIN: dict[str, object] = {"edges": None, "mirror_pairs": None, "axis": None}
 """Of a file that says nothing of bones."""
-MOUSE = Problem(name="task", task="task", classes=("attack", "sniff face", "other"), annotator="", overlapping=False, train={}, test={})
-BOTH = Problem(name="acts", task="acts", classes=("sniff", "groom"), annotator="", overlapping=True, train={}, test={})
-AFTER = Postprocessing(temperature=Temperature(temperature=2.0), thresholds=Thresholds(values=(1.0, 0.8, 0.9)), smoother=Moving(frames=3))
+MOUSE = Problem(
+    name="task",
+    task="task",
+    classes=("attack", "sniff face", "other"),
+    annotator="",
+    overlapping=False,
+    train={},
+    test={},
+)
+BOTH = Problem(
+    name="acts",
+    task="acts",
+    classes=("sniff", "groom"),
+    annotator="",
+    overlapping=True,
+    train={},
+    test={},
+)
+AFTER = Postprocessing(
+    temperature=Temperature(temperature=2.0),
+    thresholds=Thresholds(values=(1.0, 0.8, 0.9)),
+    smoother=Moving(frames=3),
+)
 ACTS_AFTER = Postprocessing(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)
 
 
@@ -52,16 +73,40 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         head.standardise(z)
         for out_layer in head.out:
             torch.nn.init.normal_(out_layer.weight, std=1.0)
-        save_model(out / "model" / f"seed-{seed}", head, embedder, [MOUSE, BOTH], head_settings={"name": "linear"}, made_by={},
-                   afters=[AFTER, ACTS_AFTER])  # fmt: skip
+        save_model(
+            out / "model" / f"seed-{seed}",
+            head,
+            embedder,
+            [MOUSE, BOTH],
+            head_settings={"name": "linear"},
+            made_by={},
+            afters=[AFTER, ACTS_AFTER],
+        )
     return out
 
 
-def tracks(folder: Path, name: str = "m1", *, frames: int = 300, fps: float = 30.0, seed: int = 0, **more: object) -> Path:
+def tracks(
+    folder: Path,
+    name: str = "m1",
+    *,
+    frames: int = 300,
+    fps: float = 30.0,
+    seed: int = 0,
+    **more: object,
+) -> Path:
     position, confidence = wander(MICE, frames, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
-    names = {"keypoints": np.array(MICE.keypoints), "animals": np.array(MICE.animals), "fps": fps, **PLAIN}
-    return write_npz(folder / f"{name}.npz", World(position.astype(float), confidence.astype(float)), **(names | more))
+    names = {
+        "keypoints": np.array(MICE.keypoints),
+        "animals": np.array(MICE.animals),
+        "fps": fps,
+        **PLAIN,
+    }
+    return write_npz(
+        folder / f"{name}.npz",
+        World(position.astype(float), confidence.astype(float)),
+        **(names | more),
+    )
 
 
 def ethogram(problem: Problem, *, fps: float = 30.0, seed: int = 0) -> Ethogram:
@@ -70,14 +115,18 @@ def ethogram(problem: Problem, *, fps: float = 30.0, seed: int = 0) -> Ethogram:
         labels = np.repeat(draw.random((40, 2)) < 0.4, 7, axis=0).astype(np.int8)
     else:
         labels = np.repeat(draw.integers(3, size=40), 7)
-    p = np.where(np.eye(len(problem.classes))[labels] == 1 if labels.ndim == 1 else labels == 1, 1.0, 0.0)  # saturated
+    p = np.where(
+        np.eye(len(problem.classes))[labels] == 1 if labels.ndim == 1 else labels == 1, 1.0, 0.0
+    )  # saturated
     return Ethogram(video="m1", problem=problem, labels=labels, probabilities_TC=p, fps=fps)
 
 
 @pytest.mark.parametrize("problem", [MOUSE, BOTH], ids=["exclusive", "overlapping"])
 @pytest.mark.parametrize("fps", [30.0, 29.97, 250.0])
 @pytest.mark.parametrize("name", ["csv", "boris", "annot"])
-def test_the_label_readers_read_back_every_frame(name: str, fps: float, problem: Problem, tmp_path: Path) -> None:
+def test_the_label_readers_read_back_every_frame(
+    name: str, fps: float, problem: Problem, tmp_path: Path
+) -> None:
     held = ethogram(problem, fps=fps)
     ending, write = FORMATS[name]
     write(tmp_path / f"m1{ending}", held)
@@ -99,15 +148,28 @@ def test_nwb_holds_the_bouts_and_the_probabilities(tmp_path: Path) -> None:
     with pynwb.NWBHDF5IO(str(tmp_path / "m1.nwb"), "r") as file:
         module = file.read().processing["behavior"]
         table = module["ethogram"].to_dataframe()
-        assert [(round(row.start_time * 30), round(row.stop_time * 30), row.behavior) for row in table.itertuples()] == held.events()
-        assert np.array_equal(module["probabilities"].data[:], held.probabilities_TC.astype(np.float32))
+        assert [
+            (round(row.start_time * 30), round(row.stop_time * 30), row.behavior)
+            for row in table.itertuples()
+        ] == held.events()
+        assert np.array_equal(
+            module["probabilities"].data[:], held.probabilities_TC.astype(np.float32)
+        )
 
 
 def test_summaries_count_time_and_bouts() -> None:
     labels = np.array([0] * 30 + [2] * 30 + [0] * 90 + [2] * 150)
-    held = Ethogram(video="v", problem=MOUSE, labels=labels, probabilities_TC=np.full((300, 3), 1 / 3), fps=30.0)
+    held = Ethogram(
+        video="v", problem=MOUSE, labels=labels, probabilities_TC=np.full((300, 3), 1 / 3), fps=30.0
+    )
     attack, sniff, other = summary(held)
-    assert (attack["seconds"], attack["share"], attack["bouts"], attack["mean_bout_s"], attack["bouts_per_min"]) == (4, 0.4, 2, 2, 12)
+    assert (
+        attack["seconds"],
+        attack["share"],
+        attack["bouts"],
+        attack["mean_bout_s"],
+        attack["bouts_per_min"],
+    ) == (4, 0.4, 2, 2, 12)
     assert (sniff["bouts"], sniff["mean_bout_s"], other["seconds"]) == (0, None, 6)
     assert "attack" in summary_table([attack, sniff, other])
     assert len(picture(held).axes) == 2, "a row for each class but the rest"
@@ -122,24 +184,35 @@ def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -
     (mouse, both), z = open_model(str(run)).predict(frames)
     model, _ = load_model(run / "model" / "seed-42")
     torch.testing.assert_close(z, embed_video(model.embedder, frames))
-    raw = torch.softmax(model.head(z[None], torch.ones(1, 200, dtype=torch.bool))[0][0], -1).detach().numpy()
+    raw = (
+        torch.softmax(model.head(z[None], torch.ones(1, 200, dtype=torch.bool))[0][0], -1)
+        .detach()
+        .numpy()
+    )
     np.testing.assert_allclose(mouse.probabilities_TC, AFTER.calibrated(raw), atol=1e-6)
     assert np.array_equal(mouse.labels, AFTER.decide(raw))
     assert both.labels.shape == (200, 2)
     (one,), _ = open_model(str(run), seed=43, labels_of="acts").predict(frames)
     (other,), _ = open_model(str(run / "model" / "seed-42"), labels_of="acts").predict(frames)
     (mean,), _ = open_model(str(run), ensemble=True, labels_of="acts").predict(frames)
-    np.testing.assert_allclose(mean.probabilities_TC, (one.probabilities_TC + other.probabilities_TC) / 2)
+    np.testing.assert_allclose(
+        mean.probabilities_TC, (one.probabilities_TC + other.probabilities_TC) / 2
+    )
 
 
 def test_what_names_no_model_is_refused_with_what_there_is(run: Path, tmp_path: Path) -> None:
-    for words, said in (({"place": str(tmp_path)}, "no model at"), ({"place": str(run), "seed": 7}, "it has: 42, 43"),
-                        ({"place": str(run), "labels_of": "x"}, "the model has task, acts")):  # fmt: skip
+    for words, said in (
+        ({"place": str(tmp_path)}, "no model at"),
+        ({"place": str(run), "seed": 7}, "it has: 42, 43"),
+        ({"place": str(run), "labels_of": "x"}, "the model has task, acts"),
+    ):
         with pytest.raises(BadInput, match=said):
             open_model(**words)
 
 
-def test_recordings_are_labelled_in_every_format(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recordings_are_labelled_in_every_format(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tracks(tmp_path / "new" / "monday", seed=1)
     tracks(tmp_path / "new" / "tuesday", seed=2, frames=120)
     out = tmp_path / "out"
@@ -166,14 +239,20 @@ def test_recordings_are_labelled_in_every_format(run: Path, tmp_path: Path, caps
     said = [row["label"] for row in rows]
     assert len(said) == 300
     assert len(set(said)) > 1, "a world in which nothing varies tests nothing"
-    assert all(float(row["p_attack"]) + float(row["p_sniff face"]) + float(row["p_other"]) == pytest.approx(1, abs=1e-5) for row in rows)
+    assert all(
+        float(row["p_attack"]) + float(row["p_sniff face"]) + float(row["p_other"])
+        == pytest.approx(1, abs=1e-5)
+        for row in rows
+    )
     for name in ("csv", "boris", "annot"):
         labels, mismatches = read_label_files(out / name, frames, 30.0)
         assert not mismatches
         (mine,) = [held for held in labels if held.video == "monday/m1"]
         assert [mine.classes[c] for c in mine.frames] == said
     with (out / "summary.csv").open() as file:
-        budget = {(row["video"], row["behaviour"]): float(row["seconds"]) for row in csv.DictReader(file)}
+        budget = {
+            (row["video"], row["behaviour"]): float(row["seconds"]) for row in csv.DictReader(file)
+        }
     assert budget["monday/m1", "attack"] == pytest.approx(said.count("attack") / 30, abs=1e-3)
     assert (out / "ethograms" / "tuesday" / "m1.png").stat().st_size > 1000
     assert json.loads((out / "predict.json").read_text())["recordings"] == 2
@@ -181,12 +260,20 @@ def test_recordings_are_labelled_in_every_format(run: Path, tmp_path: Path, caps
         main(["--model", str(run), "--poses", str(tmp_path / "new"), "--out", str(out)])
 
 
-def test_a_store_and_its_files_are_labelled_alike_and_problems_get_folders(run: Path, tmp_path: Path) -> None:
+def test_a_store_and_its_files_are_labelled_alike_and_problems_get_folders(
+    run: Path, tmp_path: Path
+) -> None:
     store = wander_store(tmp_path / "store", [150], seed=4)
     position, confidence = wander(MICE, 150, seed=4)
     confidence = np.round(confidence * 255) / 255  # as a store keeps it
-    write_npz(tmp_path / "video 0.npz", World(position.astype(float), confidence.astype(float)), keypoints=np.array(MICE.keypoints),
-              animals=np.array(MICE.animals), fps=30.0, **PLAIN)  # fmt: skip
+    write_npz(
+        tmp_path / "video 0.npz",
+        World(position.astype(float), confidence.astype(float)),
+        keypoints=np.array(MICE.keypoints),
+        animals=np.array(MICE.animals),
+        fps=30.0,
+        **PLAIN,
+    )
     said = []
     for poses in (store.uri, str(tmp_path / "video 0.npz")):
         out = tmp_path / f"out {len(said)}"
@@ -197,47 +284,122 @@ def test_a_store_and_its_files_are_labelled_alike_and_problems_get_folders(run: 
 
 
 def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> None:
-    """The model looks at 30 frames/s; 60 frames/s of the same movement must get the same labels, each twice."""
+    """The model looks at 30 frames/s; 60 frames/s of the same movement must get the same labels,
+    each twice."""
     position, confidence = wander(MICE, 100, seed=5, missing=0)
     twice = np.repeat(position, 2, axis=0)
     twice[1:-1:2] = (position[:-1] + position[1:]) / 2
-    names = {"keypoints": np.array(MICE.keypoints), "animals": np.array(MICE.animals), "fps": None, **PLAIN}
+    names = {
+        "keypoints": np.array(MICE.keypoints),
+        "animals": np.array(MICE.animals),
+        "fps": None,
+        **PLAIN,
+    }
     said = []
-    for name, held, sure, fps in (("a", position, confidence, 30), ("b", twice, np.repeat(confidence, 2, axis=0), 60)):
+    for name, held, sure, fps in (
+        ("a", position, confidence, 30),
+        ("b", twice, np.repeat(confidence, 2, axis=0), 60),
+    ):
         write_npz(tmp_path / f"{name}.npz", World(held.astype(float), sure.astype(float)), **names)
         out = tmp_path / f"out-{name}"
-        main(["--model", str(run), "--poses", str(tmp_path / f"{name}.npz"), "--fps", str(fps), "--out", str(out), "--labels-of", "task"])
+        main(
+            [
+                "--model",
+                str(run),
+                "--poses",
+                str(tmp_path / f"{name}.npz"),
+                "--fps",
+                str(fps),
+                "--out",
+                str(out),
+                "--labels-of",
+                "task",
+            ]
+        )
         with (out / "csv" / f"{name}.csv").open() as file:
             said.append([row["label"] for row in csv.DictReader(file)])
     assert (len(said[0]), len(said[1])) == (100, 200)
     assert said[1][::2] == said[0]
 
 
-def test_other_names_are_translated_or_both_lists_are_shown(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_names_are_translated_or_both_lists_are_shown(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     strange = [{"nose": "snout", "tail_base": "rump"}.get(name, name) for name in MICE.keypoints]
     path = tracks(tmp_path / "x", keypoints=np.array(strange), animals=np.array(["black", "white"]))
-    words = ["--model", str(run), "--poses", str(path), "--out", str(tmp_path / "out"), "--labels-of", "task"]
+    words = [
+        "--model",
+        str(run),
+        "--poses",
+        str(path),
+        "--out",
+        str(tmp_path / "out"),
+        "--labels-of",
+        "task",
+    ]
     assert exit_status(lambda: main(words)) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    for part in (*strange, *MICE.keypoints, "black, white", "resident, intruder", "--keypoints", "--animals"):
+    for part in (
+        *strange,
+        *MICE.keypoints,
+        "black, white",
+        "resident, intruder",
+        "--keypoints",
+        "--animals",
+    ):
         assert part in said
     assert not (tmp_path / "out").exists()
-    main([*words, "--keypoints", "snout=nose,rump=tail_base", "--animals", "black=resident,white=intruder"])
+    main(
+        [
+            *words,
+            "--keypoints",
+            "snout=nose,rump=tail_base",
+            "--animals",
+            "black=resident,white=intruder",
+        ]
+    )
     plain = tracks(tmp_path / "y")
-    main(["--model", str(run), "--poses", str(plain), "--out", str(tmp_path / "plain"), "--labels-of", "task"])
-    assert (tmp_path / "out" / "csv" / "m1.csv").read_text() == (tmp_path / "plain" / "csv" / "m1.csv").read_text()
+    main(
+        [
+            "--model",
+            str(run),
+            "--poses",
+            str(plain),
+            "--out",
+            str(tmp_path / "plain"),
+            "--labels-of",
+            "task",
+        ]
+    )
+    assert (tmp_path / "out" / "csv" / "m1.csv").read_text() == (
+        tmp_path / "plain" / "csv" / "m1.csv"
+    ).read_text()
 
 
-def test_bad_input_leaves_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_leaves_nothing(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = tracks(tmp_path / "good")
     cut = tmp_path / "cut" / "m2.npz"
     cut.parent.mkdir()
     cut.write_bytes(good.read_bytes()[:2000])
     out = tmp_path / "out"
     for poses in ([str(tmp_path / "nowhere")], [str(cut)], [str(good), str(cut)]):
-        assert exit_status(lambda p=poses: main(["--model", str(run), "--poses", *p, "--out", str(out)])) == 2  # type: ignore[misc]
+        assert (
+            exit_status(
+                lambda p=poses: main(["--model", str(run), "--poses", *p, "--out", str(out)])
+            )
+            == 2
+        )  # type: ignore[misc]
         assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setitem(finetune.predict.FORMATS, "csv", (".csv", lambda path, held: (_ for _ in ()).throw(BadInput("full disk"))))
-    assert exit_status(lambda: main(["--model", str(run), "--poses", str(good), "--out", str(out)])) == 2
+    monkeypatch.setitem(
+        finetune.predict.FORMATS,
+        "csv",
+        (".csv", lambda path, held: (_ for _ in ()).throw(BadInput("full disk"))),
+    )
+    assert (
+        exit_status(lambda: main(["--model", str(run), "--poses", str(good), "--out", str(out)]))
+        == 2
+    )
     assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*out*"))

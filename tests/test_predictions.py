@@ -1,4 +1,5 @@
-"""Predictions on disk, from which every number can be had again; scores beyond frames; agreement of annotators."""
+"""Predictions on disk, from which every number can be had again; scores beyond frames; agreement of
+annotators."""
 
 from __future__ import annotations
 
@@ -38,9 +39,13 @@ def guesses(asked: Problem, *, seed: int) -> dict[str, np.ndarray]:
     found = {}
     for video, labels in asked.test.items():
         if asked.overlapping:
-            found[video] = np.clip(draw.random(labels.shape) * 0.7 + 0.3 * labels, 0, 1).astype(np.float32)
+            found[video] = np.clip(draw.random(labels.shape) * 0.7 + 0.3 * labels, 0, 1).astype(
+                np.float32
+            )
         else:
-            raw = draw.random((len(labels), len(asked.classes))) + 0.6 * (labels[:, None] == np.arange(len(asked.classes)))
+            raw = draw.random((len(labels), len(asked.classes))) + 0.6 * (
+                labels[:, None] == np.arange(len(asked.classes))
+            )
             found[video] = (raw / raw.sum(1, keepdims=True)).astype(np.float32)
     return found
 
@@ -54,34 +59,80 @@ def exclusive() -> Problem:
 
 def overlapping() -> Problem:
     draw = np.random.default_rng(3)
-    labels = {name: np.repeat((draw.random((30, 2)) < 0.4), 10, axis=0).astype(np.int8) for name in ("a", "b")}
+    labels = {
+        name: np.repeat((draw.random((30, 2)) < 0.4), 10, axis=0).astype(np.int8)
+        for name in ("a", "b")
+    }
     labels["b"][:20] = UNLABELLED
-    return Problem(name="both", task="t", classes=("sniff", "rear up"), annotator="", overlapping=True, train={}, test=labels)
+    return Problem(
+        name="both",
+        task="t",
+        classes=("sniff", "rear up"),
+        annotator="",
+        overlapping=True,
+        train={},
+        test=labels,
+    )
 
 
 def several() -> list[Problem]:
     asked = exclusive()
     binary = {name: (held == 0).astype(np.int8) for name, held in asked.test.items()}
-    return [replace(asked, name="attack", classes=("other", "attack"), test=binary),
-            replace(asked, name="annotator 2", annotator="2"), overlapping()]  # fmt: skip
+    return [
+        replace(asked, name="attack", classes=("other", "attack"), test=binary),
+        replace(asked, name="annotator 2", annotator="2"),
+        overlapping(),
+    ]
 
 
-@pytest.mark.parametrize("asked", [[exclusive()], [overlapping()], several()], ids=["exclusive", "overlapping", "several"])
+@pytest.mark.parametrize(
+    "asked",
+    [[exclusive()], [overlapping()], several()],
+    ids=["exclusive", "overlapping", "several"],
+)
 @pytest.mark.parametrize("learned", [False, True])
-def test_every_number_can_be_had_again_from_the_files(asked: list[Problem], learned: bool, tmp_path: Path) -> None:
+def test_every_number_can_be_had_again_from_the_files(
+    asked: list[Problem], learned: bool, tmp_path: Path
+) -> None:
     budgets = {42: asked, 43: asked}
     found = {seed: [guesses(p, seed=seed) for p in asked] for seed in budgets}
-    afters = {seed: [Learned(after=Postprocessing(smoother=Moving(frames=5, overlapping=p.overlapping), temperature=Temperature(
-        temperature=2.0, overlapping=p.overlapping), overlapping=p.overlapping), name="x", scores={}, videos=1, frames=1) for p in asked]
-        for seed in budgets} if learned else {}  # fmt: skip
+    afters = (
+        {
+            seed: [
+                Learned(
+                    after=Postprocessing(
+                        smoother=Moving(frames=5, overlapping=p.overlapping),
+                        temperature=Temperature(temperature=2.0, overlapping=p.overlapping),
+                        overlapping=p.overlapping,
+                    ),
+                    name="x",
+                    scores={},
+                    videos=1,
+                    frames=1,
+                )
+                for p in asked
+            ]
+            for seed in budgets
+        }
+        if learned
+        else {}
+    )
     material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
     more, decided = beyond(budgets, found, afters, material, fps=30)
-    scores = over_seeds({seed: score_problems(asked, found[seed], [p.test for p in asked]) for seed in budgets})
+    scores = over_seeds(
+        {seed: score_problems(asked, found[seed], [p.test for p in asked]) for seed in budgets}
+    )
     for seed in budgets:
-        path = write_predictions(tmp_path / "predictions", asked, found[seed], seed=seed, decided=decided.get(seed))
+        path = write_predictions(
+            tmp_path / "predictions", asked, found[seed], seed=seed, decided=decided.get(seed)
+        )
         assert path.name == f"seed-{seed}.parquet"
         for p, (about, found_labels, scored, chosen) in enumerate(predictions(path)):
-            assert about == {"name": asked[p].name, "classes": list(asked[p].classes), "overlapping": asked[p].overlapping}
+            assert about == {
+                "name": asked[p].name,
+                "classes": list(asked[p].classes),
+                "overlapping": asked[p].overlapping,
+            }
             for video, labels in asked[p].test.items():
                 assert np.array_equal(found_labels[video], labels)
                 assert np.array_equal(scored[video], found[seed][p][video])
@@ -105,7 +156,10 @@ def test_every_number_can_be_had_again_from_the_files(asked: list[Problem], lear
 
 
 def test_means_are_taken_number_by_number() -> None:
-    parts = [{"a": 1.0, "deep": {"x": 2, "y": None}}, {"a": None, "deep": {"x": 4, "y": None}, "b": 5}]
+    parts = [
+        {"a": 1.0, "deep": {"x": 2, "y": None}},
+        {"a": None, "deep": {"x": 4, "y": None}, "b": 5},
+    ]
     assert mean_of(parts) == {"a": 1.0, "deep": {"x": 3.0, "y": None}, "b": 5.0}
 
 
@@ -114,11 +168,23 @@ def test_bouts_are_counted_after_smoothing_as_well() -> None:
     p = np.full((200, 3), 0.1, np.float32)
     p[np.arange(200), labels] = 0.8
     p[10:50:10] = (0.1, 0.1, 0.8)  # flickers inside the first bout
-    asked = Problem(name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train={}, test={"v": labels})
-    steps = Learned(after=Postprocessing(smoother=Moving(frames=5)), name="x", scores={}, videos=1, frames=1)
+    asked = Problem(
+        name="p",
+        task="t",
+        classes=CLASSES,
+        annotator="",
+        overlapping=False,
+        train={},
+        test={"v": labels},
+    )
+    steps = Learned(
+        after=Postprocessing(smoother=Moving(frames=5)), name="x", scores={}, videos=1, frames=1
+    )
     material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
     more, _ = beyond({0: [asked]}, {0: [{"v": p}]}, {0: [steps]}, material, fps=10)
-    assert more["bouts"]["macro_f1"]["0.5"] == pytest.approx((0 / 6 + 1) / 2), "five pieces, none of which is half of the bout"
+    assert more["bouts"]["macro_f1"]["0.5"] == pytest.approx((0 / 6 + 1) / 2), (
+        "five pieces, none of which is half of the bout"
+    )
     assert more["after"]["bouts"]["macro_f1"]["0.5"] == 1
     assert more["after"]["bouts"]["onset_mean_abs_frames"] == 0
 
@@ -133,7 +199,9 @@ def test_agreement_of_two_labellings_by_scikit_learn_and_by_hand() -> None:
     known = slice(0, 480)
     assert found["frames"] == 480
     assert found["kappa"] == pytest.approx(cohen_kappa_score(one[known], other[known]))
-    assert found["macro_f1"] == pytest.approx(np.mean([f1_score(one[known] == c, other[known] == c) for c in (0, 1)]))
+    assert found["macro_f1"] == pytest.approx(
+        np.mean([f1_score(one[known] == c, other[known] == c) for c in (0, 1)])
+    )
     assert agreement(asked, other, one)["macro_f1"] == pytest.approx(found["macro_f1"])
     assert agreement(asked, one, np.full_like(one, UNLABELLED)) == {}
     hand = agreement(asked, np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
@@ -145,8 +213,22 @@ def test_one_recording_under_two_names_is_found_by_its_frames() -> None:
     z[30:60] = z[:30]
     material = Frames(place={"a1": (0, 30), "a2": (30, 60), "b2": (60, 90)}, arrays={"z": z})
     truth = np.repeat(np.array([0, 2], np.int8), 15)
-    first = Problem(name="annotator 1", task="t", classes=CLASSES, annotator="1", overlapping=False, train={"a1": truth}, test={})
-    second = replace(first, name="annotator 2", annotator="2", train={"b2": truth}, test={"a2": np.roll(truth, 3)})
+    first = Problem(
+        name="annotator 1",
+        task="t",
+        classes=CLASSES,
+        annotator="1",
+        overlapping=False,
+        train={"a1": truth},
+        test={},
+    )
+    second = replace(
+        first,
+        name="annotator 2",
+        annotator="2",
+        train={"b2": truth},
+        test={"a2": np.roll(truth, 3)},
+    )
     (pair,) = between_annotators([first, second], same_recordings(material))
     assert (pair["annotators"], pair["videos"], pair["frames"]) == (["1", "2"], 1, 30)
     assert pair["macro_f1"] == pytest.approx(2 * 12 / 30)
@@ -155,7 +237,9 @@ def test_one_recording_under_two_names_is_found_by_its_frames() -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_on_overlapping_labels_and_on_annotators_of_the_same_videos(ray_here: None, tmp_path: Path) -> None:
+def test_a_run_on_overlapping_labels_and_on_annotators_of_the_same_videos(
+    ray_here: None, tmp_path: Path
+) -> None:
     draw = np.random.default_rng(0)
     videos = [f"v{i}" for i in range(6)]
     labels = []
@@ -164,21 +248,56 @@ def test_a_run_on_overlapping_labels_and_on_annotators_of_the_same_videos(ray_he
             writer.add(still(name, 240))
             split = "test" if number > 3 else "train"
             both = np.repeat(draw.random((12, 2)) < 0.4, 20, axis=0).astype(np.int8)
-            labels.append(Labels(video=name, task="both", classes=("sniff", "groom"), frames=both, split=split))
+            labels.append(
+                Labels(
+                    video=name, task="both", classes=("sniff", "groom"), frames=both, split=split
+                )
+            )
             style = np.repeat(draw.integers(3, size=12), 20).astype(np.int8)
-            labels += [Labels(video=name, task="style", classes=CLASSES, annotator=who, frames=np.roll(style, shift), split=split)
-                       for who, shift in (("1", 0), ("2", 5))]  # fmt: skip
+            labels += [
+                Labels(
+                    video=name,
+                    task="style",
+                    classes=CLASSES,
+                    annotator=who,
+                    frames=np.roll(style, shift),
+                    split=split,
+                )
+                for who, shift in (("1", 0), ("2", 5))
+            ]
         write_labels(writer, labels)
     for task in ("both", "style"):
         out = tmp_path / task
-        finetune.run.main(["--encoder", "handmade", "--task", task, "--data", str(tmp_path / "store"), "--out", str(out), "--trials", "1",
-                           "--seeds", "2", "--set", "steps=3", "--set", "window=64", "--set", "after=2"])  # fmt: skip
+        finetune.run.main(
+            [
+                "--encoder",
+                "handmade",
+                "--task",
+                task,
+                "--data",
+                str(tmp_path / "store"),
+                "--out",
+                str(out),
+                "--trials",
+                "1",
+                "--seeds",
+                "2",
+                "--set",
+                "steps=3",
+                "--set",
+                "window=64",
+                "--set",
+                "after=2",
+            ]
+        )
         result = json.loads((out / "result.json").read_text())
         again = recomputed(out / "predictions")
         for name in ("macro_f1", "macro_f1_std", "map", "map_std"):
             assert again[name] == pytest.approx(result[name], abs=1e-7), name
         assert again["after"] == pytest.approx(result["after"]["macro_f1"], abs=1e-7)
-        assert len(json.loads((out / "model" / "seed-42" / "after.json").read_text())) == len(result["after"]["learned"]["42"])
+        assert len(json.loads((out / "model" / "seed-42" / "after.json").read_text())) == len(
+            result["after"]["learned"]["42"]
+        )
         assert "calibration error" in (out / "scores.txt").read_text()
     (pair,) = result["annotators"]["pairs"]
     assert pair["videos"] == 6

@@ -1,4 +1,5 @@
-"""The command that makes stores of a lab's recordings: unlike ones made alike, videos added, features beside."""
+"""The command that makes stores of a lab's recordings: unlike ones made alike, videos added,
+features beside."""
 
 from __future__ import annotations
 
@@ -27,7 +28,12 @@ def lines(frames: int, animals: int = 2, keypoints: int = 3) -> Float:
 
 
 def recording(
-    path: Path, position: Float, *, keypoints: tuple[str, ...] = POINTS, animals: tuple[str, ...] = ("a", "b"), **more: Any
+    path: Path,
+    position: Float,
+    *,
+    keypoints: tuple[str, ...] = POINTS,
+    animals: tuple[str, ...] = ("a", "b"),
+    **more: Any,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, position=position, keypoints=keypoints, animals=animals, **more)
@@ -35,28 +41,54 @@ def recording(
 
 
 def tracks(folder: Path, *words: object, out: str = "store", fps: float = 30) -> Store:
-    prepare.main(["tracks", "--poses", str(folder / "poses"), "--out", str(folder / out), "--fps", str(fps), *map(str, words)])
+    prepare.main(
+        [
+            "tracks",
+            "--poses",
+            str(folder / "poses"),
+            "--out",
+            str(folder / out),
+            "--fps",
+            str(fps),
+            *map(str, words),
+        ]
+    )
     return Store(folder / out)
 
 
-# -- unlike recordings ---------------------------------------------------------------------------------------------------
+# -- unlike recordings -----------------------------------------------------------------------------
 
 
 def test_names_and_order_follow_the_options(tmp_path: Path) -> None:
     position = lines(9)
     recording(tmp_path / "poses/one.npz", position)
-    recording(tmp_path / "poses/two.npz", position[:, ::-1][:, :, ::-1], keypoints=("tail", "neck", "snout"), animals=("b", "a"))
-    store = tracks(tmp_path, "--keypoints", "neck, nose=head,snout=head", "--animals", "b=white,a=black")
+    recording(
+        tmp_path / "poses/two.npz",
+        position[:, ::-1][:, :, ::-1],
+        keypoints=("tail", "neck", "snout"),
+        animals=("b", "a"),
+    )
+    store = tracks(
+        tmp_path, "--keypoints", "neck, nose=head,snout=head", "--animals", "b=white,a=black"
+    )
     assert (store.schema.keypoints, store.schema.animals) == (("neck", "head"), ("white", "black"))
     for name in ("one", "two"):
-        np.testing.assert_array_equal(store.read_video(name).position_TMKX, position[:, ::-1][:, :, [1, 0]])
+        np.testing.assert_array_equal(
+            store.read_video(name).position_TMKX, position[:, ::-1][:, :, [1, 0]]
+        )
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--keypoints", "nose,ear"), r"one.npz: there is no keypoint 'ear'; there are nose, neck, tail"),
-        (("--keypoints", "nose=x,neck=x"), "'nose' and 'neck' are both there, and both are to be 'x'"),
+        (
+            ("--keypoints", "nose,ear"),
+            r"one.npz: there is no keypoint 'ear'; there are nose, neck, tail",
+        ),
+        (
+            ("--keypoints", "nose=x,neck=x"),
+            "'nose' and 'neck' are both there, and both are to be 'x'",
+        ),
         (("--keypoints", "nose,,neck"), "names nothing"),
         (("--keypoints", "nose,nose"), "is there twice"),
         (("--animals", "a=x,c"), "there is no animal 'c'; there are a, b"),
@@ -70,7 +102,9 @@ def test_names_and_order_follow_the_options(tmp_path: Path) -> None:
         (("--features", "x=nowhere"), "no folder nowhere"),
     ],
 )
-def test_options_that_do_not_fit_say_what_is_there(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+def test_options_that_do_not_fit_say_what_is_there(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
     recording(tmp_path / "poses/one.npz", lines(9))
     with pytest.raises(BadInput, match=said):
         tracks(tmp_path, *words)
@@ -93,10 +127,24 @@ def test_another_rate_takes_poses_labels_and_features_along(tmp_path: Path) -> N
     recording(tmp_path / "poses/one.npz", position)
     at = np.arange(frames)
     (tmp_path / "labels").mkdir()
-    np.savez(tmp_path / "labels/one.npz", labels=(at >= 20).astype(int), classes=["rest", "run"], task="move")
+    np.savez(
+        tmp_path / "labels/one.npz",
+        labels=(at >= 20).astype(int),
+        classes=["rest", "run"],
+        task="move",
+    )
     (tmp_path / "emb").mkdir()
     np.save(tmp_path / "emb/one.npy", at[:, None].astype(np.float64))
-    store = tracks(tmp_path, "--labels", tmp_path / "labels", "--features", f"clock={tmp_path / 'emb'}", "--store-fps", 15, fps=30)
+    store = tracks(
+        tmp_path,
+        "--labels",
+        tmp_path / "labels",
+        "--features",
+        f"clock={tmp_path / 'emb'}",
+        "--store-fps",
+        15,
+        fps=30,
+    )
     assert (store.schema.fps, store.frames) == (15, 21)
     video = store.read_video("one")
     np.testing.assert_allclose(video.position_TMKX, position[::2])
@@ -106,53 +154,94 @@ def test_another_rate_takes_poses_labels_and_features_along(tmp_path: Path) -> N
     np.testing.assert_array_equal(shown, at[::2] >= 20)
 
 
-def test_features_of_another_length_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_features_of_another_length_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name in ("one", "two", "three"):
         recording(tmp_path / f"poses/{name}.npz", lines(9))
     (tmp_path / "emb").mkdir()
     for name, frames in (("one", 7), ("two", 12)):
-        np.save(tmp_path / f"emb/{name}.npy", np.arange(2 * frames, dtype=np.float32).reshape(frames, 2))
+        np.save(
+            tmp_path / f"emb/{name}.npy", np.arange(2 * frames, dtype=np.float32).reshape(frames, 2)
+        )
     with caplog.at_level(logging.WARNING):
         store = tracks(tmp_path, "--features", tmp_path / "emb")
-    for said in ("one.npy) end 2 frames before it", "two.npy) end 3 frames after it", "1 of 3 recordings have no file", "three"):
+    for said in (
+        "one.npy) end 2 frames before it",
+        "two.npy) end 3 frames after it",
+        "1 of 3 recordings have no file",
+        "three",
+    ):
         assert said in caplog.text
-    np.testing.assert_array_equal(store.read_video("two").features["emb"], np.arange(18).reshape(9, 2))
+    np.testing.assert_array_equal(
+        store.read_video("two").features["emb"], np.arange(18).reshape(9, 2)
+    )
     assert np.isnan(store.read_video("one").features["emb"][7:]).all()
     assert not store.read_video("three").features
     np.save(tmp_path / "emb/three.npy", np.zeros((9, 3)))
-    with pytest.raises(BadInput, match=r"video 'three'.*\n.*'emb' have 3 numbers a frame, those of video 'one' 2"):
+    with pytest.raises(
+        BadInput, match=r"video 'three'.*\n.*'emb' have 3 numbers a frame, those of video 'one' 2"
+    ):
         tracks(tmp_path, "--features", tmp_path / "emb", out="other")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_names_option_is_read() -> None:
-    assert Naming.parsed("a=b, c ,d=b", option="--keypoints").olds == (("b", ("a", "d")), ("c", ("c",)))
+    assert Naming.parsed("a=b, c ,d=b", option="--keypoints").olds == (
+        ("b", ("a", "d")),
+        ("c", ("c",)),
+    )
 
 
-# -- adding to a store ---------------------------------------------------------------------------------------------------
+# -- adding to a store -----------------------------------------------------------------------------
 
 
-def test_videos_and_labels_are_added_in_the_form_of_the_store(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_videos_and_labels_are_added_in_the_form_of_the_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, classes in (("one", ["rest", "run", "sit"]), ("two", ["rest", "run", "sit"])):
         recording(tmp_path / f"poses/{name}.npz", lines(40))
         (tmp_path / "labels").mkdir(exist_ok=True)
-        np.savez(tmp_path / f"labels/{name}.npz", labels=np.arange(40) // 10 % 3, classes=classes, task="move")
+        np.savez(
+            tmp_path / f"labels/{name}.npz",
+            labels=np.arange(40) // 10 % 3,
+            classes=classes,
+            task="move",
+        )
     before = tracks(tmp_path, "--labels", tmp_path / "labels", "--image", "640x480")
     kept = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.parquet")}
     known = read_labels(before)["one"][0]
-    # New ones: other order of points and animals, half the pixels, half the rate, classes in another order.
+    # New ones: other order of points and animals, half the pixels, half the rate, classes in
+    # another order.
     for name in ("one", "two"):
         (tmp_path / f"poses/{name}.npz").unlink()
     later = lines(40)[::2, ::-1][:, :, ::-1] / 2
-    recording(tmp_path / "poses/three.npz", later, keypoints=("tail", "neck", "snout"), animals=("b", "a"), image_px=(320.0, 240.0))
+    recording(
+        tmp_path / "poses/three.npz",
+        later,
+        keypoints=("tail", "neck", "snout"),
+        animals=("b", "a"),
+        image_px=(320.0, 240.0),
+    )
     np.savez(tmp_path / "labels/three.npz", labels=[0, 1] * 10, classes=["sit", "run"], task="move")
     with caplog.at_level(logging.INFO):
         store = tracks(
-            tmp_path, "--append", "--labels", tmp_path / "labels", "--keypoints", "snout=nose,neck,tail", "--scale-to", "640x480", fps=15
+            tmp_path,
+            "--append",
+            "--labels",
+            tmp_path / "labels",
+            "--keypoints",
+            "snout=nose,neck,tail",
+            "--scale-to",
+            "640x480",
+            fps=15,
         )
     assert store.verify() == []
     assert all(path.read_bytes() == data for path, data in kept.items())
-    assert [video["name"] for video in store.videos] == [*(video["name"] for video in before.videos), "three"]
+    assert [video["name"] for video in store.videos] == [
+        *(video["name"] for video in before.videos),
+        "three",
+    ]
     assert (store.schema, store.frames) == (before.schema, 80 + 39)
     np.testing.assert_allclose(store.read_video("three").position_TMKX, lines(39))
     found = read_labels(store)
@@ -166,7 +255,12 @@ def test_videos_and_labels_are_added_in_the_form_of_the_store(tmp_path: Path, ca
 def test_what_does_not_fit_the_store_changes_nothing(tmp_path: Path) -> None:
     recording(tmp_path / "poses/one.npz", lines(30))
     (tmp_path / "labels").mkdir()
-    np.savez(tmp_path / "labels/one.npz", labels=np.arange(30) // 10, classes=["rest", "run", "sit"], task="move")
+    np.savez(
+        tmp_path / "labels/one.npz",
+        labels=np.arange(30) // 10,
+        classes=["rest", "run", "sit"],
+        task="move",
+    )
     tracks(tmp_path, "--labels", tmp_path / "labels")
     before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
     with pytest.raises(BadInput, match=r"'one' .* is in it already"):
@@ -175,11 +269,17 @@ def test_what_does_not_fit_the_store_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="that stays"):
         tracks(tmp_path, "--append", "--store-fps", 20)
     recording(tmp_path / "poses/two.npz", lines(30), keypoints=("nose", "neck", "ear"))
-    with pytest.raises(BadInput, match=r"keypoints differ: .*nose, neck, tail; .*two.npz has nose, neck, ear"):
+    with pytest.raises(
+        BadInput, match=r"keypoints differ: .*nose, neck, tail; .*two.npz has nose, neck, ear"
+    ):
         tracks(tmp_path, "--append")
     recording(tmp_path / "poses/two.npz", lines(30))
     np.savez(tmp_path / "labels/two.npz", labels=[0] * 30, classes=["fly"], task="move")
     (tmp_path / "labels/one.npz").unlink()
-    with pytest.raises(BadInput, match=r"the classes are other, fly; in the store they are .*run, sit"):
+    with pytest.raises(
+        BadInput, match=r"the classes are other, fly; in the store they are .*run, sit"
+    ):
         tracks(tmp_path, "--append", "--labels", tmp_path / "labels")
-    assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()
+    } == before

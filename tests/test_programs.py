@@ -31,46 +31,67 @@ def of(*animals_TKX: np.ndarray) -> dict[str, Tensor]:
 
 
 def holds(found: Tensor, truth: float | Tensor, *, within: float = 2e-3) -> None:
-    torch.testing.assert_close(found, torch.as_tensor(truth, dtype=found.dtype).expand(found.shape), atol=within, rtol=1e-5)
+    torch.testing.assert_close(
+        found, torch.as_tensor(truth, dtype=found.dtype).expand(found.shape), atol=within, rtol=1e-5
+    )
 
 
 def soft_classes(value_BTP: Tensor, threshold_PH: Tensor, **softness: float) -> Tensor:
     return programs.log_soft_classes(value_BTP, threshold_PH, **softness).exp()
 
 
-# -- animals worked out by hand ----------------------------------------------------------------------------------------
+# -- animals worked out by hand --------------------------------------------------------------------
 
 
 def test_the_ten_programs_and_their_published_thresholds() -> None:
     assert programs.names(MICE) == [
-        "speed_resident", "speed_intruder", "facing_resident_intruder", "facing_intruder_resident", "nose_movement_resident",
-        "nose_movement_intruder", "nose_to_nose_resident_intruder", "nose_to_tail_resident_intruder", "head_to_body_resident",
+        "speed_resident",
+        "speed_intruder",
+        "facing_resident_intruder",
+        "facing_intruder_resident",
+        "nose_movement_resident",
+        "nose_movement_intruder",
+        "nose_to_nose_resident_intruder",
+        "nose_to_tail_resident_intruder",
+        "head_to_body_resident",
         "head_to_body_intruder",
-    ]  # fmt: skip
+    ]
     cuts = [[10, 20]] * 2 + [[0.5, 1.5]] * 2 + [[5, 8]] * 2 + [[60, 200]] * 2 + [[-0.5, 0.5]] * 2
     assert programs.thresholds(MICE).tolist() == [list(map(float, cut)) for cut in cuts]
     assert all(one.unit for one in programs.all_programs())
 
 
 def test_approach() -> None:
-    """The resident walks along +x at 3 px a frame towards an intruder that looks at it from 400 px away."""
-    me, other = line((100, 200), (3, 0)), stiff(np.tile([500.0, 200.0], (FRAMES, 1)), np.full(FRAMES, math.pi))
+    """The resident walks along +x at 3 px a frame towards an intruder that looks at it from 400 px
+    away."""
+    me, other = (
+        line((100, 200), (3, 0)),
+        stiff(np.tile([500.0, 200.0], (FRAMES, 1)), np.full(FRAMES, math.pi)),
+    )
     found = of(me, other)
     holds(found["speed_resident"][INSIDE], 12.0)
     holds(found["speed_intruder"][INSIDE], 0.0)
-    for name in ("facing_resident_intruder", "facing_intruder_resident", "head_to_body_resident", "head_to_body_intruder"):
+    for name in (
+        "facing_resident_intruder",
+        "facing_intruder_resident",
+        "head_to_body_resident",
+        "head_to_body_intruder",
+    ):
         holds(found[name], 0.0)
     for name in ("nose_movement_resident", "nose_movement_intruder"):
         holds(found[name][INSIDE], 0.0)
     gone = 3.0 * torch.arange(FRAMES)
     holds(found["nose_to_nose_resident_intruder"], 400 - gone - 2 * 37)
     holds(found["nose_to_tail_resident_intruder"], 400 - gone - 37 + 51)
-    labels = programs.classes(programs.measure(pose_of(me, other).position_BTMKX, MICE), programs.thresholds(MICE))[0, 30]
+    labels = programs.classes(
+        programs.measure(pose_of(me, other).position_BTMKX, MICE), programs.thresholds(MICE)
+    )[0, 30]
     assert labels.tolist() == [1, 0, 0, 0, 0, 0, 2, 2, 1, 1]
 
 
 def test_chase() -> None:
-    """The resident follows 120 px behind, both at 6 px a frame down a slope: its nose stays as far from the tail base."""
+    """The resident follows 120 px behind, both at 6 px a frame down a slope: its nose stays as far
+    from the tail base."""
     direction = np.array([0.6, 0.8])
     found = of(line((100, 50), 6 * direction), line((100, 50) + 120 * direction, 6 * direction))
     holds(found["nose_to_tail_resident_intruder"], 120 - 37 - 51)
@@ -95,12 +116,16 @@ def test_spinner() -> None:
 def test_a_head_to_the_right_is_positive_and_a_mirror_makes_it_negative() -> None:
     bent = STILL.copy()
     neck = bent[:, MICE.keypoint("neck")]
-    angle = 0.3 + 0.7  # the body looks along 0.3; y points down, so the animal's right is towards larger angles
+    angle = (
+        0.3 + 0.7
+    )  # the body looks along 0.3; y points down, so the animal's right is towards larger angles
     bent[:, MICE.keypoint("nose")] = neck + 25 * np.array([math.cos(angle), math.sin(angle)])
     pose = pose_of(bent, line((100, 100), (2, 1)))
     found = columns(pose.position_BTMKX)
     holds(found["head_to_body_resident"], 0.7)
-    mirrored = pose.position_BTMKX[:, :, :, MICE.mirrored()] * torch.tensor([-1.0, 1.0]) + torch.tensor([MICE.image_px[0], 0.0])
+    mirrored = pose.position_BTMKX[:, :, :, MICE.mirrored()] * torch.tensor(
+        [-1.0, 1.0]
+    ) + torch.tensor([MICE.image_px[0], 0.0])
     for name, value in columns(mirrored).items():
         sign = -1 if name.startswith("head_to_body") else 1
         torch.testing.assert_close(value, sign * found[name], atol=2e-3, rtol=1e-5, equal_nan=True)
@@ -110,11 +135,15 @@ def test_nothing_changes_when_the_scene_is_moved_and_turned() -> None:
     position, _ = wander(MICE, FRAMES, seed=4, missing=0.0)
     whole = torch.from_numpy(position)[None].double()
     cos, sin = math.cos(2.2), math.sin(2.2)
-    moved = whole @ torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64) + torch.tensor([40.0, -7.0])
-    torch.testing.assert_close(programs.measure(moved, MICE), programs.measure(whole, MICE), equal_nan=True)
+    moved = whole @ torch.tensor([[cos, sin], [-sin, cos]], dtype=torch.float64) + torch.tensor(
+        [40.0, -7.0]
+    )
+    torch.testing.assert_close(
+        programs.measure(moved, MICE), programs.measure(whole, MICE), equal_nan=True
+    )
 
 
-# -- a slow reference ---------------------------------------------------------------------------------------------------
+# -- a slow reference ------------------------------------------------------------------------------
 
 
 def slowly(position_TMKX: np.ndarray, nose: int, neck: int, tail: int) -> np.ndarray:
@@ -123,7 +152,11 @@ def slowly(position_TMKX: np.ndarray, nose: int, neck: int, tail: int) -> np.nda
     out = np.full((len(x), 10), np.nan)
 
     def angle(a: np.ndarray, b: np.ndarray) -> float:
-        return math.atan2(a[0] * b[1] - a[1] * b[0], a @ b) if np.isfinite([*a, *b]).all() else math.nan
+        return (
+            math.atan2(a[0] * b[1] - a[1] * b[0], a @ b)
+            if np.isfinite([*a, *b]).all()
+            else math.nan
+        )
 
     def mean(points: np.ndarray) -> np.ndarray:
         seen = points[np.isfinite(points).all(-1)]
@@ -145,7 +178,9 @@ def slowly(position_TMKX: np.ndarray, nose: int, neck: int, tail: int) -> np.nda
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize(("schema", "marks"), [(MICE, (0, 3, 6)), (RATS, (0, 1, 2))])
-def test_they_are_what_the_definitions_say(schema: Schema, marks: tuple[int, int, int], missing: float) -> None:
+def test_they_are_what_the_definitions_say(
+    schema: Schema, marks: tuple[int, int, int], missing: float
+) -> None:
     position, _ = wander(schema, 80, seed=2, missing=missing)
     found = programs.measure(torch.from_numpy(position)[None], schema)[0].numpy()
     truth = slowly(position, *marks)
@@ -161,11 +196,17 @@ def test_windows_are_measured_apart() -> None:
     both = torch.from_numpy(position).view(2, 30, 2, 7, 2)
     value = programs.measure(both, MICE)
     for window in range(2):
-        torch.testing.assert_close(value[window : window + 1], programs.measure(both[window : window + 1], MICE), equal_nan=True)
-    assert value[:, [0, 1, -2, -1], :2].isnan().all(), "movement cannot be known at the edges of a window"
+        torch.testing.assert_close(
+            value[window : window + 1],
+            programs.measure(both[window : window + 1], MICE),
+            equal_nan=True,
+        )
+    assert value[:, [0, 1, -2, -1], :2].isnan().all(), (
+        "movement cannot be known at the edges of a window"
+    )
 
 
-# -- skeletons -------------------------------------------------------------------------------------------------------------
+# -- skeletons -------------------------------------------------------------------------------------
 
 
 def marks_of(schema: Schema) -> list[str]:
@@ -193,15 +234,21 @@ def test_a_skeleton_without_a_neck_has_no_head_angle_and_all_else() -> None:
 
 
 def test_three_animals_meet_each_other() -> None:
-    schema = Schema.from_names(animals=("a", "b", "c"), keypoints=MICE.keypoints, fps=30.0, image_px=MICE.image_px)
+    schema = Schema.from_names(
+        animals=("a", "b", "c"), keypoints=MICE.keypoints, fps=30.0, image_px=MICE.image_px
+    )
     names = programs.names(schema)
     assert len(names) == 3 + 6 + 3 + 3 + 2 + 3
-    position = torch.from_numpy(np.concatenate([wander(MICE, 30, seed=s, missing=0.0)[0] for s in (1, 2)], 1)[:, :3])[None]
+    position = torch.from_numpy(
+        np.concatenate([wander(MICE, 30, seed=s, missing=0.0)[0] for s in (1, 2)], 1)[:, :3]
+    )[None]
     found = columns(position, schema)
     for pair in ((0, 1), (0, 2), (1, 2)):
         two = columns(position[:, :, list(pair)])
         a, b = ("abc"[place] for place in pair)
-        torch.testing.assert_close(found[f"nose_to_nose_{a}_{b}"], two["nose_to_nose_resident_intruder"])
+        torch.testing.assert_close(
+            found[f"nose_to_nose_{a}_{b}"], two["nose_to_nose_resident_intruder"]
+        )
         torch.testing.assert_close(found[f"facing_{b}_{a}"], two["facing_intruder_resident"])
 
 
@@ -220,12 +267,19 @@ def test_a_new_program_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
     assert soft[..., -1, :].sum().item() == pytest.approx(1)
 
 
-# -- labels ------------------------------------------------------------------------------------------------------------------
+# -- labels ----------------------------------------------------------------------------------------
 
 
 def test_a_class_is_the_number_of_thresholds_strictly_below() -> None:
     value = torch.tensor([9.0, 10.0, 10.001, 20.0, 21.0, math.nan]).view(1, 6, 1)
-    assert programs.classes(value, torch.tensor([[10.0, 20.0]])).flatten().tolist() == [0, 0, 1, 1, 2, -1]
+    assert programs.classes(value, torch.tensor([[10.0, 20.0]])).flatten().tolist() == [
+        0,
+        0,
+        1,
+        1,
+        2,
+        -1,
+    ]
 
 
 def test_soft_labels_become_the_hard_ones() -> None:
@@ -236,7 +290,9 @@ def test_soft_labels_become_the_hard_ones() -> None:
     torch.testing.assert_close(soft.amax(-1), torch.ones(1, 3, 2))
     wide = soft_classes(value, cuts, softness=0.5)
     torch.testing.assert_close(wide.sum(-1), torch.ones(1, 3, 2))
-    by_hand = torch.sigmoid(torch.tensor((14 - 10) / 5)) - torch.sigmoid(torch.tensor((14 - 20) / 5))
+    by_hand = torch.sigmoid(torch.tensor((14 - 10) / 5)) - torch.sigmoid(
+        torch.tensor((14 - 20) / 5)
+    )
     assert wide[0, 1, 0, 1].item() == pytest.approx(by_hand.item(), rel=1e-5)
     half = soft_classes(torch.tensor([[[10.0, 0.0]]]), cuts, softness=0.01)
     assert half[0, 0, 0].tolist() == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)
@@ -270,7 +326,11 @@ def test_quantiles_cut_the_data_into_the_shares_asked_for() -> None:
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_gradients_are_finite_and_right(missing: float) -> None:
-    position = torch.from_numpy(wander(MICE, 7, seed=9, missing=missing)[0])[None].double().requires_grad_()
+    position = (
+        torch.from_numpy(wander(MICE, 7, seed=9, missing=missing)[0])[None]
+        .double()
+        .requires_grad_()
+    )
 
     def known(x: Tensor) -> Tensor:
         return programs.measure(x, MICE).nan_to_num(0.0)
@@ -291,7 +351,9 @@ def test_animals_that_stand_still_or_on_top_of_each_other_have_a_finite_gradient
     assert position.grad.isfinite().all()
     learning = dict(zip(programs.names(MICE), value[0].unbind(-1), strict=True))
     for found in (learning, columns(position.detach())):
-        assert found["facing_resident_intruder"].isnan().all(), "there is no way from a place to itself"
+        assert found["facing_resident_intruder"].isnan().all(), (
+            "there is no way from a place to itself"
+        )
         assert found["speed_resident"][INSIDE].eq(0).all()
 
 

@@ -1,4 +1,5 @@
-"""The road through real Ray: every frame once an epoch, resume equals not stopping, two workers equal one."""
+"""The road through real Ray: every frame once an epoch, resume equals not stopping, two workers
+equal one."""
 
 from __future__ import annotations
 
@@ -30,14 +31,22 @@ from pretrain.train.checkpoint import load_state
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 
-# -- the stream --------------------------------------------------------------------------------------------------------
+# -- the stream ------------------------------------------------------------------------------------
 
 LENGTHS = [2100, 3, 900]
 BATCH, WINDOW = 6, 6
 KEPT, STREAMED = 1e9, 0.0
 
 
-def joined(store: Store, lanes: BatchPlan, *, workers: int, resident: float, epoch: int = 0, first_step: int = 0) -> list[Windows]:
+def joined(
+    store: Store,
+    lanes: BatchPlan,
+    *,
+    workers: int,
+    resident: float,
+    epoch: int = 0,
+    first_step: int = 0,
+) -> list[Windows]:
     """The global batches that all workers together are given."""
     parts = []
     for rank in range(workers):
@@ -46,8 +55,13 @@ def joined(store: Store, lanes: BatchPlan, *, workers: int, resident: float, epo
         parts.append(list(stream.epoch(epoch, first_step)))
     found = []
     for step in zip(*parts, strict=True):
-        position, confidence = (torch.cat(x) for x in zip(*(windows.pose[:2] for windows in step), strict=True))
-        valid, key = torch.cat([windows.valid_BT for windows in step]), torch.cat([windows.key_B for windows in step])
+        position, confidence = (
+            torch.cat(x) for x in zip(*(windows.pose[:2] for windows in step), strict=True)
+        )
+        valid, key = (
+            torch.cat([windows.valid_BT for windows in step]),
+            torch.cat([windows.key_B for windows in step]),
+        )
         found.append(Windows(Pose(position, confidence), valid, key))
     return found
 
@@ -60,7 +74,8 @@ def assert_same(found: list[Windows], truth: list[Windows]) -> None:
 
 @pytest.fixture(scope="class")
 def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """Marked frames in many small chunks, row groups of several chunks, several parts and several reads."""
+    """Marked frames in many small chunks, row groups of several chunks, several parts and several
+    reads."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stores, "CHUNK_FRAMES", 8)
         patch.setattr(stores, "PART_BYTES", 150_000)
@@ -87,10 +102,14 @@ class TestStream:
 
     def test_every_frame_is_seen_exactly_once_an_epoch(self, truth: list[Windows]) -> None:
         rows = [row for windows in truth for row in frames_seen(windows)]
-        assert sorted(frame for row in rows for frame in row) == [(v, f) for v, frames in enumerate(LENGTHS) for f in range(frames)]
+        assert sorted(frame for row in rows for frame in row) == [
+            (v, f) for v, frames in enumerate(LENGTHS) for f in range(frames)
+        ]
         for row in rows:
             if row:
-                assert row == [(row[0][0], row[0][1] + place) for place in range(len(row))], "a window crosses a video or skips a frame"
+                assert row == [(row[0][0], row[0][1] + place) for place in range(len(row))], (
+                    "a window crosses a video or skips a frame"
+                )
         second = torch.cat([windows.pose.confidence_BTMK[windows.valid_BT] for windows in truth])
         assert ((second == 0) | (second == 1)).all()
         assert (second == 0).any(), "the world has missing points"
@@ -102,37 +121,54 @@ class TestStream:
         assert_same(joined(marks, lanes, workers=workers, resident=resident), truth)
 
     @pytest.mark.parametrize("resident", [KEPT, STREAMED])
-    def test_starting_at_a_later_step_gives_the_rest(self, marks: Store, lanes: BatchPlan, truth: list[Windows], resident: float) -> None:
+    def test_starting_at_a_later_step_gives_the_rest(
+        self, marks: Store, lanes: BatchPlan, truth: list[Windows], resident: float
+    ) -> None:
         step = lanes.steps * 2 // 3
-        assert_same(joined(marks, lanes, workers=1, resident=resident, first_step=step), truth[step:])
+        assert_same(
+            joined(marks, lanes, workers=1, resident=resident, first_step=step), truth[step:]
+        )
 
-    def test_later_epochs_hold_the_same_frames_in_another_order(self, marks: Store, lanes: BatchPlan, truth: list[Windows]) -> None:
+    def test_later_epochs_hold_the_same_frames_in_another_order(
+        self, marks: Store, lanes: BatchPlan, truth: list[Windows]
+    ) -> None:
         """In one stream, begun in the middle of an epoch, as a run that goes on does."""
-        kept, streamed = (FrameStream(marks, lanes, resident_bytes=room) for room in (KEPT, STREAMED))
+        kept, streamed = (
+            FrameStream(marks, lanes, resident_bytes=room) for room in (KEPT, STREAMED)
+        )
         for stream in (kept, streamed):
             assert_same(list(stream.epoch(0, lanes.steps - 2)), truth[-2:])
         first, second = list(kept.epoch(1)), list(streamed.epoch(1))
         assert_same(first, second)
         frames = [frame for windows in first for row in frames_seen(windows) for frame in row]
         assert sorted(frames) == [(v, f) for v, frames in enumerate(LENGTHS) for f in range(frames)]
-        assert frames != [frame for windows in truth for row in frames_seen(windows) for frame in row]
+        assert frames != [
+            frame for windows in truth for row in frames_seen(windows) for frame in row
+        ]
         assert_same(list(kept.epoch(0)), truth)
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training --------------------------------------------------------------------------------------
 
 EPOCHS = 2
 RECIPE = {
-    "encoder": {"name": "tcn", "width": 8, "layers": 2}, "objective": {"name": "contrastive", "projection": 8},
-    "augment": {"mirror": 0.5, "jitter_px": 1.0, "drop_points": 0.1}, "optimiser": {"lr": 0.01},
-    "batch": 4, "window": 32, "epochs": EPOCHS, "seed": 3, "precision": "float32",
-}  # fmt: skip
+    "encoder": {"name": "tcn", "width": 8, "layers": 2},
+    "objective": {"name": "contrastive", "projection": 8},
+    "augment": {"mirror": 0.5, "jitter_px": 1.0, "drop_points": 0.1},
+    "optimiser": {"lr": 0.01},
+    "batch": 4,
+    "window": 32,
+    "epochs": EPOCHS,
+    "seed": 3,
+    "precision": "float32",
+}
 SCALE = {"workers": 1, "cpus_per_worker": 0.5, "retries": 0}
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store, a recipe and a scale; runs go beside them, so that they share one tracking database."""
+    """A folder with a store, a recipe and a scale; runs go beside them, so that they share one
+    tracking database."""
     folder = tmp_path_factory.mktemp("lab")
     wander_store(folder / "store", [300, 500, 64, 150])
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
@@ -141,7 +177,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretrain(lab: Path, out: str, *more: str, data: str = "store") -> int:
-    words = ["--recipe", str(lab / "recipe.yaml"), "--scale", str(lab / "scale.yaml"), "--data", str(lab / data)]
+    words = [
+        "--recipe",
+        str(lab / "recipe.yaml"),
+        "--scale",
+        str(lab / "scale.yaml"),
+        "--data",
+        str(lab / data),
+    ]
     words += ["--out", str(lab / out), *more]
     return exit_status(lambda: entry.main(words))
 
@@ -162,7 +205,12 @@ class Killer(threading.Thread):
 
     def __init__(self, checkpoints: Path, after: int) -> None:
         super().__init__(daemon=True)
-        self.checkpoints, self.after, self.killed, self.stop = checkpoints, after, 0, threading.Event()
+        self.checkpoints, self.after, self.killed, self.stop = (
+            checkpoints,
+            after,
+            0,
+            threading.Event(),
+        )
 
     def run(self) -> None:
         seen: set[str] = set()
@@ -206,16 +254,23 @@ def test_resume_equals_not_stopping(lab: Path, whole: str) -> None:
     assert not (lab / "halted" / "result.json").exists()
     last = sorted((lab / "halted" / "checkpoints").glob("checkpoint_*/complete"))[-1].parent
     at = load_state(last)["at"]
-    assert (at["epoch"], at["step"] > 0) == (0, True), "it was to be killed in the middle of the first epoch"
+    assert (at["epoch"], at["step"] > 0) == (0, True), (
+        "it was to be killed in the middle of the first epoch"
+    )
 
-    assert pretrain(lab, "halted", "--resume", "--set", "epochs=5") == 2, "another recipe is no resumption"
+    assert pretrain(lab, "halted", "--resume", "--set", "epochs=5") == 2, (
+        "another recipe is no resumption"
+    )
     assert pretrain(lab, "halted", "--resume") == 0
     log = (lab / "halted" / "train.log").read_text()
     assert log.count("step 1 of ") == 1, "it began anew instead of going on"
     one, other = weights(lab, whole), weights(lab, "halted")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert json.loads((lab / "halted" / "result.json").read_text())["loss"] == json.loads((lab / whole / "result.json").read_text())["loss"]
+    assert (
+        json.loads((lab / "halted" / "result.json").read_text())["loss"]
+        == json.loads((lab / whole / "result.json").read_text())["loss"]
+    )
 
 
 def test_resuming_a_finished_run_changes_nothing(lab: Path, whole: str) -> None:
@@ -231,12 +286,16 @@ def test_two_workers_learn_the_same_as_one(lab: Path, whole: str) -> None:
     assert pretrain(lab, "two", "--set", "workers=2", "--set", "resident_gb=0") == 0
     one, other = weights(lab, whole), weights(lab, "two")
     for name, value in one.items():
-        torch.testing.assert_close(other[name], value, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            other[name], value, atol=1e-5, rtol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
     loss = [json.loads((lab / out / "result.json").read_text())["loss"] for out in (whole, "two")]
     assert loss[0] == pytest.approx(loss[1], rel=1e-4)
 
 
-def test_a_flipped_byte_is_named_and_is_the_users_matter(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flipped_byte_is_named_and_is_the_users_matter(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = wander_store(lab / "flipped", [300, 500])
     part = lab / "flipped" / store.parts[0]["file"]
     data = bytearray(part.read_bytes())

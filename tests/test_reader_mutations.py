@@ -1,4 +1,5 @@
-"""Files that were damaged or made to harm: each is read right or refused by one clear message, whatever was done to it.
+"""Files that were damaged or made to harm: each is read right or refused by one clear message,
+whatever was done to it.
 
 ETHORAY_MUTATIONS says how many of each kind of file are tried (default 150).
 """
@@ -17,7 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reader_files import ANIMALS, KEYPOINTS, LABELS, TRACKERS, deeplabcut_rows, text_of, world, write_npz
+from reader_files import (
+    ANIMALS,
+    KEYPOINTS,
+    LABELS,
+    TRACKERS,
+    deeplabcut_rows,
+    text_of,
+    world,
+    write_npz,
+)
 
 from pretrain.errors import BadInput
 from pretrain.readers.find_labels import read_label_files, recognise_labels
@@ -48,9 +58,11 @@ CELLS = (
     "é",
     "1e-320",
 )
-# Where in a text: a line or column; or that the whole is empty, of no known kind, or lacks a part that it must have.
+# Where in a text: a line or column; or that the whole is empty, of no known kind, or lacks a part
+# that it must have.
 PLACE = re.compile(
-    r"lines? \d|column \d|is empty|not a tracks file \(|not a label file|no format known|no stream|no line|no heading|annotated from|"
+    r"lines? \d|column \d|is empty|not a tracks file \(|not a label file|no format "
+    r"known|no stream|no line|no heading|annotated from|"
     r"animals? .* has bodyparts|there is no column|twice|belongs to no known recording"
 )
 BINARY = ("h5", "slp", "nwb", "npz", "zip")
@@ -109,7 +121,9 @@ def spoil_text(raw: bytes, rng: np.random.Generator, delimiter: str = ",") -> by
         case 0:
             return spoil_bytes(raw, rng)
         case 1:
-            return text.encode(str(rng.choice(["utf-16", "utf-16-le", "utf-32", "cp037", "utf-8-sig"])))
+            return text.encode(
+                str(rng.choice(["utf-16", "utf-16-le", "utf-32", "cp037", "utf-8-sig"]))
+            )
         case 2:
             return text.replace(str(rng.choice(list("aeo"))), "ö").encode("latin-1", "replace")
         case 3:
@@ -120,9 +134,14 @@ def spoil_text(raw: bytes, rng: np.random.Generator, delimiter: str = ",") -> by
         case 5:
             width = lines[0].count(delimiter) + 1
             drop = int(rng.integers(width))
-            return "\n".join(delimiter.join(c for i, c in enumerate(line.split(delimiter)) if i != drop) for line in lines).encode()
+            return "\n".join(
+                delimiter.join(c for i, c in enumerate(line.split(delimiter)) if i != drop)
+                for line in lines
+            ).encode()
         case 6:
-            return text.replace(delimiter, str(rng.choice([";", "\t", "|", delimiter * 2]))).encode()
+            return text.replace(
+                delimiter, str(rng.choice([";", "\t", "|", delimiter * 2]))
+            ).encode()
         case _:
             for _ in range(int(rng.integers(1, 4))):
                 row = int(rng.integers(len(lines)))
@@ -154,14 +173,22 @@ def spoil_array(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             return np.empty((0,) * spoilt.ndim, spoilt.dtype)
         case _:
             if spoilt.dtype.kind == "f" and spoilt.size:
-                spoilt.reshape(-1)[rng.integers(spoilt.size)] = rng.choice([np.inf, -np.inf, 1e300, -5.0, np.nan, 1e-320])
+                spoilt.reshape(-1)[rng.integers(spoilt.size)] = rng.choice(
+                    [np.inf, -np.inf, 1e300, -5.0, np.nan, 1e-320]
+                )
             elif spoilt.dtype.kind in "iu" and spoilt.size:
-                spoilt.reshape(-1)[rng.integers(spoilt.size)] = rng.choice([0, 1, 255 if spoilt.itemsize == 1 else 9999])
+                spoilt.reshape(-1)[rng.integers(spoilt.size)] = rng.choice(
+                    [0, 1, 255 if spoilt.itemsize == 1 else 9999]
+                )
             elif spoilt.dtype.names and spoilt.size:
                 field = str(rng.choice(spoilt.dtype.names))
-                spoilt[field].reshape(-1)[rng.integers(spoilt[field].size)] = rng.choice([0, 1, 200])
+                spoilt[field].reshape(-1)[rng.integers(spoilt[field].size)] = rng.choice(
+                    [0, 1, 200]
+                )
             elif spoilt.dtype.kind == "S" and spoilt.size:
-                spoilt.reshape(-1)[rng.integers(spoilt.size)] = rng.choice([b"", b"\xff\xfe", b"nose", b"[", b"{}"])
+                spoilt.reshape(-1)[rng.integers(spoilt.size)] = rng.choice(
+                    [b"", b"\xff\xfe", b"nose", b"[", b"{}"]
+                )
             return spoilt
 
 
@@ -176,7 +203,11 @@ def spoil_hdf5(raw: bytes, rng: np.random.Generator) -> bytes:
         thing = file[name]
         if isinstance(thing, h5py.Dataset) and rng.random() < 0.7:
             attributes, values = dict(thing.attrs), thing[()]
-            values = np.array(values, "S") if getattr(values, "dtype", np.array(values).dtype).kind in "OU" else np.array(values)
+            values = (
+                np.array(values, "S")
+                if getattr(values, "dtype", np.array(values).dtype).kind in "OU"
+                else np.array(values)
+            )
             del file[name]
             match rng.integers(8):
                 case 0:
@@ -184,7 +215,9 @@ def spoil_hdf5(raw: bytes, rng: np.random.Generator) -> bytes:
                 case 1:
                     file[name] = h5py.ExternalLink("/etc/passwd", "/")
                 case 2:
-                    file.create_dataset(name, shape=(10**9, *values.shape[1:]), dtype=values.dtype, chunks=True)
+                    file.create_dataset(
+                        name, shape=(10**9, *values.shape[1:]), dtype=values.dtype, chunks=True
+                    )
                 case 3:
                     file[name] = h5py.SoftLink("/" + name)
                 case 4:
@@ -235,14 +268,21 @@ def spoil_npz(raw: bytes, rng: np.random.Generator) -> bytes:
             arrays[name] = np.array([Charge(), Charge()], dtype=object)
         case 2:
             odd = (np.array([0.0]), np.array(["ü", ""]), np.array([]))
-            arrays[str(rng.choice(["extra", "fps", "animals", "axes", "task"]))] = odd[rng.integers(len(odd))]
+            arrays[str(rng.choice(["extra", "fps", "animals", "axes", "task"]))] = odd[
+                rng.integers(len(odd))
+            ]
         case 3:  # a header that states more than there is, or a bomb
             with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed_again:
                 for key, values in arrays.items():
                     member = io.BytesIO()
-                    np.lib.format.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)})
+                    np.lib.format.write_array_header_1_0(
+                        member, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+                    )
                     np.save(whole := io.BytesIO(), values)
-                    packed_again.writestr(f"{key}.npy", member.getvalue() + bytes(2**22) if key == name else whole.getvalue())
+                    packed_again.writestr(
+                        f"{key}.npy",
+                        member.getvalue() + bytes(2**22) if key == name else whole.getvalue(),
+                    )
             return out.getvalue()
         case _:
             arrays[name] = spoil_array(arrays[name], rng)
@@ -251,7 +291,14 @@ def spoil_npz(raw: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _npz_labels(path: Path) -> Path:
-    np.savez(path, labels=[0, 1, -1, 1, 0, 0], classes=["rest", "run"], annotator="ann", task="t", split="test")
+    np.savez(
+        path,
+        labels=[0, 1, -1, 1, 0, 0],
+        classes=["rest", "run"],
+        annotator="ann",
+        task="t",
+        split="test",
+    )
     return path
 
 
@@ -274,7 +321,12 @@ def spoiler_of(name: str) -> Callable[[bytes, np.random.Generator], bytes]:
 def assert_is_sound(tracks: Tracks) -> None:
     assert tracks.frames > 0
     assert tracks.position_TMKX.dtype == tracks.confidence_TMK.dtype == np.float32
-    assert tracks.position_TMKX.shape == (tracks.frames, len(tracks.animals), len(tracks.keypoints), len(tracks.coordinates))
+    assert tracks.position_TMKX.shape == (
+        tracks.frames,
+        len(tracks.animals),
+        len(tracks.keypoints),
+        len(tracks.coordinates),
+    )
     missing = np.isnan(tracks.position_TMKX).any(-1)
     assert (missing == (tracks.confidence_TMK == 0)).all()
     assert not np.isinf(tracks.position_TMKX).any()
@@ -306,10 +358,16 @@ def watched(read: Callable[[], object], path: Path) -> object:
 
 
 @pytest.mark.parametrize("name", TRACKERS)
-def test_spoilt_tracks_are_read_right_or_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spoilt_tracks_are_read_right_or_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     whole = TRACKERS[name](tmp_path / f"whole {name}", world()).read_bytes()
-    path, rng, spoil = tmp_path / f"spoilt {name}", np.random.default_rng(list(name.encode())), spoiler_of(name)
+    path, rng, spoil = (
+        tmp_path / f"spoilt {name}",
+        np.random.default_rng(list(name.encode())),
+        spoiler_of(name),
+    )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = 0
     for _ in range(MUTATIONS):
@@ -324,14 +382,20 @@ def test_spoilt_tracks_are_read_right_or_refused(name: str, tmp_path: Path, monk
             assert (names.animals, names.keypoints) == (found.animals, found.keypoints)
         watched(lambda: find_tracks(str(path)), path)
     assert refused > MUTATIONS / 4
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20, "more than 2 GiB for a file of a few KiB"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20, (
+        "more than 2 GiB for a file of a few KiB"
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, f"whole {name}"))
 
 
 @pytest.mark.parametrize("name", [*LABELS, "m1.npz"])
-def test_spoilt_labels_are_read_right_or_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spoilt_labels_are_read_right_or_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    whole = (_npz_labels if name.endswith("npz") else _text(name))(tmp_path / "whole.npz").read_bytes()
+    whole = (_npz_labels if name.endswith("npz") else _text(name))(
+        tmp_path / "whole.npz"
+    ).read_bytes()
     path, rng, spoil = tmp_path / name, np.random.default_rng(list(name.encode())), spoiler_of(name)
     refused = 0
     for _ in range(MUTATIONS):
@@ -367,7 +431,9 @@ def test_spoilt_zips_of_recordings_are_unpacked_or_refused(tmp_path: Path) -> No
             return len(find_tracks(folder))
 
     for _ in range(MUTATIONS):
-        path.write_bytes(spoil_bytes(held.getvalue(), rng) if rng.random() < 0.9 else held.getvalue())
+        path.write_bytes(
+            spoil_bytes(held.getvalue(), rng) if rng.random() < 0.9 else held.getvalue()
+        )
         assert watched(count, path) in (1, None)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -378,13 +444,20 @@ def test_harmless_changes_change_nothing(tmp_path: Path) -> None:
     for _ in range(max(20, MUTATIONS // 10)):
         rows = deeplabcut_rows(w)
         order = [0, *(1 + rng.permutation(len(rows[0]) - 1))]
-        text = text_of([[row[i] for i in order] for row in rows], end=str(rng.choice(["\n", "\r\n"])))
+        text = text_of(
+            [[row[i] for i in order] for row in rows], end=str(rng.choice(["\n", "\r\n"]))
+        )
         path.write_bytes(text.encode(str(rng.choice(["utf-8", "utf-8-sig"]))))
         found = conform(read_tracks(path), animals=ANIMALS, keypoints=KEYPOINTS)
         np.testing.assert_array_equal(found.position_TMKX, w.position.astype(np.float32))
         axes = list(rng.permutation(4))
         letters = "".join("TMKX"[axis] for axis in axes)
-        npz = write_npz(tmp_path / "m1.npz", w, position=w.position.transpose(axes), axes=letters,
-                        confidence=w.confidence.transpose([axis for axis in axes if axis < 3]))  # fmt: skip
+        npz = write_npz(
+            tmp_path / "m1.npz",
+            w,
+            position=w.position.transpose(axes),
+            axes=letters,
+            confidence=w.confidence.transpose([axis for axis in axes if axis < 3]),
+        )
         np.testing.assert_array_equal(read_tracks(npz).position_TMKX, w.position.astype(np.float32))
         np.testing.assert_allclose(read_tracks(npz).confidence_TMK, w.confidence)

@@ -1,4 +1,5 @@
-"""The whole table, made small, from start to end on a real Ray; and going on with one that was interrupted."""
+"""The whole table, made small, from start to end on a real Ray; and going on with one that was
+interrupted."""
 
 from __future__ import annotations
 
@@ -29,12 +30,31 @@ from pretrain.readers.annotations import write_labels
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TINY = [
-    "conv1d.widths=[4,4,4]", "conv1d_augmented.widths=[4,4,4]", "joint.window=64",
-    "joint.cpc.horizons=[8]", "joint.encoder.width=8", "joint.encoder.context_width=8", "joint.encoder.contexter=1", "joint.members=2",
+    "conv1d.widths=[4,4,4]",
+    "conv1d_augmented.widths=[4,4,4]",
+    "joint.window=64",
+    "joint.cpc.horizons=[8]",
+    "joint.encoder.width=8",
+    "joint.encoder.context_width=8",
+    "joint.encoder.contexter=1",
+    "joint.members=2",
     "joint.epochs=2",
-]  # fmt: skip
-SMALL = ["--seeds", "2", "--epochs-share", "0.002", *(word for pair in TINY for word in ("--set", pair))]
-ROWS = ["task1_conv1d", "task1_conv1d_features", "task2_zero_shot", "task2_transfer", "task3_transfer", "joint_inductive"]
+]
+SMALL = [
+    "--seeds",
+    "2",
+    "--epochs-share",
+    "0.002",
+    *(word for pair in TINY for word in ("--set", pair)),
+]
+ROWS = [
+    "task1_conv1d",
+    "task1_conv1d_features",
+    "task2_zero_shot",
+    "task2_transfer",
+    "task3_transfer",
+    "joint_inductive",
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +72,28 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def results(out: Path) -> dict[str, dict[str, object]]:
-    return {path.parent.name: json.loads(path.read_text()) for path in (out / "rows").glob("*/result.json")}
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in (out / "rows").glob("*/result.json")
+    }
 
 
 def asked(about: dict[str, Any], task: str) -> Problem:
     classes, overlapping = tuple(about["classes"]), about["overlapping"]
-    return Problem(name=about["name"], task=task, classes=classes, annotator="", overlapping=overlapping, train={}, test={})
+    return Problem(
+        name=about["name"],
+        task=task,
+        classes=classes,
+        annotator="",
+        overlapping=overlapping,
+        train={},
+        test={},
+    )
 
 
-def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_table_from_start_to_end(
+    ray_here: None, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "paper"
     finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--rows", *ROWS])
     found = results(out)
@@ -72,18 +105,43 @@ def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path:
             by_seed = {}
             for seed in (42, 43):
                 path = out / "rows" / name / task / "predictions" / f"seed-{seed}.parquet"
-                problems, labels, given = zip(*((asked(about, task), truth, p) for about, truth, p, _ in predictions(path)), strict=True)
+                problems, labels, given = zip(
+                    *((asked(about, task), truth, p) for about, truth, p, _ in predictions(path)),
+                    strict=True,
+                )
                 by_seed[seed] = score_problems(problems, given, labels)
             again = over_seeds(by_seed)
-            assert len(again.problems) == {"classic_classification": 0, "annotation_style_transfer": 5, "new_behaviors": 7}[task]
+            assert (
+                len(again.problems)
+                == {
+                    "classic_classification": 0,
+                    "annotation_style_transfer": 5,
+                    "new_behaviors": 7,
+                }[task]
+            )
             for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map"):
-                assert scores[key] == pytest.approx(getattr(again, key), abs=1e-9), (name, task, key)
-    assert {"classic_classification", "annotation_style_transfer", "new_behaviors"} == set(found["joint_inductive"]["tasks"])
+                assert scores[key] == pytest.approx(getattr(again, key), abs=1e-9), (
+                    name,
+                    task,
+                    key,
+                )
+    assert {"classic_classification", "annotation_style_transfer", "new_behaviors"} == set(
+        found["joint_inductive"]["tasks"]
+    )
     assert not list(out.rglob("*.npz")), "probabilities of finished seeds are kept twice"
 
     # Zero-shot is Task 1's network of the same seed, as it is.
     zero, transferred = (
-        next(predictions(out / "rows" / name / "annotation_style_transfer" / "predictions" / "seed-43.parquet"))[2]
+        next(
+            predictions(
+                out
+                / "rows"
+                / name
+                / "annotation_style_transfer"
+                / "predictions"
+                / "seed-43.parquet"
+            )
+        )[2]
         for name in ("task2_zero_shot", "task2_transfer")
     )
     settings = published_network("conv1d_augmented", {"widths": [4, 4, 4]})
@@ -100,19 +158,50 @@ def test_the_whole_table_from_start_to_end(ray_here: None, store: str, tmp_path:
     seed = out / "rows" / "task1_conv1d" / "classic_classification" / "seed-43.json"
     (out / "rows" / "task1_conv1d" / "result.json").unlink()
     seed.unlink()
-    finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--rows", "task1_conv1d", "joint_inductive", "--resume"])
+    finetune.reproduce.main(
+        [
+            "--data",
+            store,
+            "--out",
+            str(out),
+            *SMALL,
+            "--rows",
+            "task1_conv1d",
+            "joint_inductive",
+            "--resume",
+        ]
+    )
     assert results(out)["task1_conv1d"]["tasks"] == found["task1_conv1d"]["tasks"]
     after = {name: (out / "rows" / name / "result.json").stat().st_mtime_ns for name in found}
     assert {name for name in found if before[name] != after[name]} == {"task1_conv1d"}
     with pytest.raises(BadInput, match="begun with other settings"):
-        finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--seeds", "3", "--resume"])
+        finetune.reproduce.main(
+            ["--data", store, "--out", str(out), *SMALL, "--seeds", "3", "--resume"]
+        )
 
 
-def test_the_joint_model_alone_and_with_what_was_asked_for(ray_here: None, store: str, tmp_path: Path) -> None:
+def test_the_joint_model_alone_and_with_what_was_asked_for(
+    ray_here: None, store: str, tmp_path: Path
+) -> None:
     words = [word for pair in TINY if pair.startswith("joint.") for word in ("--set", pair)]
-    finetune.reproduce.main(["--data", store, "--out", str(tmp_path / "joint"), "--rows", "joint_transductive", "--seeds", "1",
-                             "--epochs-share", "0.002", *words, "--set", "joint.members=1"])  # fmt: skip
-    (name, held), = results(tmp_path / "joint").items()  # fmt: skip
+    finetune.reproduce.main(
+        [
+            "--data",
+            store,
+            "--out",
+            str(tmp_path / "joint"),
+            "--rows",
+            "joint_transductive",
+            "--seeds",
+            "1",
+            "--epochs-share",
+            "0.002",
+            *words,
+            "--set",
+            "joint.members=1",
+        ]
+    )
+    ((name, held),) = results(tmp_path / "joint").items()
     assert name == "joint_transductive"
     assert "TRANSDUCTIVE" in held["title"]
     assert "TRANSDUCTIVE" in (tmp_path / "joint" / "table.md").read_text(encoding="utf-8")
@@ -120,9 +209,12 @@ def test_the_joint_model_alone_and_with_what_was_asked_for(ray_here: None, store
 
 def test_what_is_wrong_is_said_before_anything_starts(store: str, tmp_path: Path) -> None:
     for words, said in (
-        (["--rows", "task9"], "there is no row 'task9'"), (["--set", "conv9.epochs=1"], "files are: "), (["--seeds", "0"], "--seeds is 0"),
-        (["--epochs-share", "2"], "--epochs-share 2"), (["--rows", "encoder"], "no --encoder was given"),
-    ):  # fmt: skip
+        (["--rows", "task9"], "there is no row 'task9'"),
+        (["--set", "conv9.epochs=1"], "files are: "),
+        (["--seeds", "0"], "--seeds is 0"),
+        (["--epochs-share", "2"], "--epochs-share 2"),
+        (["--rows", "encoder"], "no --encoder was given"),
+    ):
         with pytest.raises(BadInput, match=said):
             finetune.reproduce.main(["--data", store, "--out", str(tmp_path / "none"), *words])
     assert not (tmp_path / "none").exists()

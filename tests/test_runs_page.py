@@ -1,4 +1,5 @@
-"""The line that a command ends with opens a page on which runs can be compared, in a real browser where there is one."""
+"""The line that a command ends with opens a page on which runs can be compared, in a real browser
+where there is one."""
 
 from __future__ import annotations
 
@@ -22,7 +23,11 @@ from pretrain.runs.mlflow_server import open_tracking
 
 pytestmark = pytest.mark.slow
 
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
 NAMES = ("a search on rats", "a search on mice")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -33,7 +38,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("runs")
     tracking = open_tracking(None, runs_folder=folder)
     for place, name in enumerate(NAMES):
-        with tracking.start("finetune S1", name, params={"head": {"name": "linear"}, "lr": 0.01 * place}) as run:
+        with tracking.start(
+            "finetune S1", name, params={"head": {"name": "linear"}, "lr": 0.01 * place}
+        ) as run:
             run.log_metrics({"validation_score": 0.5 + 0.1 * place}, step=10)
     ids = [run["run_id"] for run in _runs(folder / "mlflow.db")]
     with socket.socket() as probe:
@@ -43,13 +50,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert (program, words[-2:]) == ("mlflow", ["--port", "5000"])
     command = [str(Path(sys.executable).with_name(program)), *words[:-1], port, "--workers", "1"]
     with (folder / "server.log").open("wb") as told:
-        server = subprocess.Popen(command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET)
+        server = subprocess.Popen(
+            command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET
+        )
     try:
         until = time.monotonic() + 90
         while not _answers(f"http://127.0.0.1:{port}/health"):
             assert time.monotonic() < until, (folder / "server.log").read_text()[-2000:]
             time.sleep(0.1)
-        experiments = urllib.parse.quote(json.dumps([_runs(folder / "mlflow.db")[0]["experiment_id"]]))
+        experiments = urllib.parse.quote(
+            json.dumps([_runs(folder / "mlflow.db")[0]["experiment_id"]])
+        )
         yield f"http://127.0.0.1:{port}/#/compare-runs?runs={urllib.parse.quote(json.dumps(ids))}&experiments={experiments}"
     finally:
         os.killpg(server.pid, signal.SIGKILL)
@@ -60,7 +71,10 @@ def _runs(database: Path) -> list[dict[str, str]]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{database}")
-    return [dict(run.info) for run in client.search_runs([client.get_experiment_by_name("finetune S1").experiment_id])]
+    return [
+        dict(run.info)
+        for run in client.search_runs([client.get_experiment_by_name("finetune S1").experiment_id])
+    ]
 
 
 def _answers(address: str) -> bool:
@@ -80,8 +94,18 @@ def test_a_browser_shows_two_runs_side_by_side(page: str, tmp_path: Path) -> Non
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser on this machine (looked for {', '.join(BROWSERS)})")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", f"--user-data-dir={tmp_path}",
-               "--no-proxy-server", "--virtual-time-budget=30000", "--dump-dom", page]  # fmt: skip
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path}",
+        "--no-proxy-server",
+        "--virtual-time-budget=30000",
+        "--dump-dom",
+        page,
+    ]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
     for word in (*NAMES, "validation_score", "0.6", "head.name"):
         assert word in shown, f"{word!r} is not on the page"

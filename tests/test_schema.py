@@ -1,4 +1,5 @@
-"""The vocabulary of pose data: what is refused, what names give away, when two skeletons can exchange poses."""
+"""The vocabulary of pose data: what is refused, what names give away, when two skeletons can
+exchange poses."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from pretrain.errors import BadInput
 def test_calms21_is_as_published() -> None:
     assert MICE.shape == (2, 7, 2)
     assert MICE.animals == ("resident", "intruder")
-    assert MICE.keypoints == ("nose", "left_ear", "right_ear", "neck", "left_hip", "right_hip", "tail_base")
+    assert MICE.keypoints == (
+        "nose",
+        "left_ear",
+        "right_ear",
+        "neck",
+        "left_hip",
+        "right_hip",
+        "tail_base",
+    )
     assert (MICE.fps, MICE.image_px) == (30.0, (1024.0, 570.0))
     assert MICE.mirrored() == [0, 2, 1, 3, 5, 4, 6]
 
@@ -27,7 +36,9 @@ def test_there_and_back() -> None:
 
 
 def test_names_of_calms21_give_its_whole_schema() -> None:
-    read = Schema.from_names(animals=MICE.animals, keypoints=MICE.keypoints, fps=30, image_px=(1024, 570))
+    read = Schema.from_names(
+        animals=MICE.animals, keypoints=MICE.keypoints, fps=30, image_px=(1024, 570)
+    )
     assert read == MICE
 
 
@@ -36,20 +47,32 @@ def test_names_of_calms21_give_its_whole_schema() -> None:
     [
         (("top", "body", "tail", "tail-m", "tail-e"), (), ("tail", "top")),
         (("Nose", "EarL", "EarR", "TailBase"), (("EarL", "EarR"),), ("TailBase", "Nose")),
-        (("snout", "l_ear", "r_ear", "hip_l", "hip_r", "rump"), (("l_ear", "r_ear"), ("hip_l", "hip_r")), ("rump", "snout")),
+        (
+            ("snout", "l_ear", "r_ear", "hip_l", "hip_r", "rump"),
+            (("l_ear", "r_ear"), ("hip_l", "hip_r")),
+            ("rump", "snout"),
+        ),
         (("a", "b", "c"), (), ("c", "a")),
         (("barrel", "barrer"), (), ("barrer", "barrel")),
         (("only",), (), ("only", "only")),
     ],
 )
-def test_what_names_give_away(keypoints: tuple[str, ...], pairs: object, axis: tuple[str, str]) -> None:
+def test_what_names_give_away(
+    keypoints: tuple[str, ...], pairs: object, axis: tuple[str, str]
+) -> None:
     schema = Schema.from_names(animals=("a",), keypoints=keypoints, fps=30, image_px=(10, 10))
     assert (schema.mirror_pairs, schema.axis) == (pairs, axis)
 
 
 def test_every_problem_is_said_at_once() -> None:
     with pytest.raises(BadInput) as caught:
-        Schema(animals=("a", "a"), keypoints=("nose", ""), fps=float("nan"), image_px=(1.0,), axis=("tail", "nose"))
+        Schema(
+            animals=("a", "a"),
+            keypoints=("nose", ""),
+            fps=float("nan"),
+            image_px=(1.0,),
+            axis=("tail", "nose"),
+        )
     said = str(caught.value)
     assert said.count("\n  - ") == 5
     for part in (
@@ -63,7 +86,15 @@ def test_every_problem_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [{"animals": None}, {"axis": ["nose"]}, {"edges": [["nose"]]}, {"fps": "fast"}, {"fps": 0}, {"keypoints": []}]
+    "damage",
+    [
+        {"animals": None},
+        {"axis": ["nose"]},
+        {"edges": [["nose"]]},
+        {"fps": "fast"},
+        {"fps": 0},
+        {"keypoints": []},
+    ],
 )
 def test_a_damaged_schema_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(BadInput, match="pose schema"):
@@ -72,7 +103,9 @@ def test_a_damaged_schema_is_refused(damage: dict[str, object]) -> None:
 
 def test_a_schema_without_a_field_is_refused() -> None:
     with pytest.raises(BadInput, match="keypoints"):
-        Schema.from_dict({key: value for key, value in MICE.to_dict().items() if key != "keypoints"})
+        Schema.from_dict(
+            {key: value for key, value in MICE.to_dict().items() if key != "keypoints"}
+        )
 
 
 def test_differences_show_both_lists() -> None:
@@ -98,4 +131,14 @@ def test_a_video_that_cannot_be_is_refused() -> None:
         ({"features": {"f": np.zeros((2, 4), np.float32)}}, "features 'f'"),
     ):
         with pytest.raises(BadInput, match=said):
-            Video(**({"name": "v", "source": "v.csv", "position_TMKX": position, "confidence_TMK": confidence} | bad))  # type: ignore[arg-type]
+            Video(
+                **(
+                    {
+                        "name": "v",
+                        "source": "v.csv",
+                        "position_TMKX": position,
+                        "confidence_TMK": confidence,
+                    }
+                    | bad
+                )
+            )  # type: ignore[arg-type]

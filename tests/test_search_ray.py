@@ -1,4 +1,5 @@
-"""Searches on a real Ray: one that is killed and goes on, several at once on one MLflow store, what trials share."""
+"""Searches on a real Ray: one that is killed and goes on, several at once on one MLflow store, what
+trials share."""
 
 from __future__ import annotations
 
@@ -33,11 +34,35 @@ RUN = Path(finetune.run.__file__)
 
 
 def words(out: Path) -> list[str]:
-    """One trial at a time: with more, who is stopped depends on who is quicker, and no two searches are the same."""
-    settings = ["steps=24", "evaluations=4", "window=64", "concurrent_trials=1", "searcher=optuna", "cpus=4", "after=0"]
+    """One trial at a time: with more, who is stopped depends on who is quicker, and no two searches
+    are the same."""
+    settings = [
+        "steps=24",
+        "evaluations=4",
+        "window=64",
+        "concurrent_trials=1",
+        "searcher=optuna",
+        "cpus=4",
+        "after=0",
+    ]
     changed = [word for pair in settings for word in ("--set", pair)]
-    return ["--encoder", "handmade", "--task", "classic_classification", "--videos", "3", "--data", paths.default_store(),
-            "--out", str(out), "--trials", str(TRIALS), "--seeds", "1", *changed]  # fmt: skip
+    return [
+        "--encoder",
+        "handmade",
+        "--task",
+        "classic_classification",
+        "--videos",
+        "3",
+        "--data",
+        paths.default_store(),
+        "--out",
+        str(out),
+        "--trials",
+        str(TRIALS),
+        "--seeds",
+        "1",
+        *changed,
+    ]
 
 
 def begun(out: Path) -> subprocess.Popen[bytes]:
@@ -46,7 +71,9 @@ def begun(out: Path) -> subprocess.Popen[bytes]:
     address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     with out.with_suffix(".log").open("wb") as told:
         command = [sys.executable, str(RUN), *words(out)]
-        return subprocess.Popen(command, stdout=told, stderr=told, env=os.environ | address, start_new_session=True)
+        return subprocess.Popen(
+            command, stdout=told, stderr=told, env=os.environ | address, start_new_session=True
+        )
 
 
 def kill_at(process: subprocess.Popen[bytes], history: Path, lines: int) -> None:
@@ -61,12 +88,15 @@ def kill_at(process: subprocess.Popen[bytes], history: Path, lines: int) -> None
 
 @pytest.fixture(scope="module")
 def folder(own_places: None, ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two searches of the same at the same time on one store: ``here`` in this process, ``killed`` in another, killed and gone on with."""
+    """Two searches of the same at the same time on one store: ``here`` in this process, ``killed``
+    in another, killed and gone on with."""
     runs = tmp_path_factory.mktemp("searches")
     paths.default_store()
     killed = begun(runs / "killed")
     moment = random.randint(1, 2 * TRIALS)
-    killer = threading.Thread(target=kill_at, args=(killed, runs / "killed" / "search.jsonl", moment))
+    killer = threading.Thread(
+        target=kill_at, args=(killed, runs / "killed" / "search.jsonl", moment)
+    )
     killer.start()
     try:
         finetune.run.main(words(runs / "here"))
@@ -82,7 +112,9 @@ def folder(own_places: None, ray_here: None, tmp_path_factory: pytest.TempPathFa
             os.killpg(killed.pid, signal.SIGKILL)
         killer.join()
     whole = before[: before.rfind(b"\n") + 1]
-    assert (runs / "killed" / "search.jsonl").read_bytes().startswith(whole), f"killed after {moment} events"
+    assert (runs / "killed" / "search.jsonl").read_bytes().startswith(whole), (
+        f"killed after {moment} events"
+    )
     return runs
 
 
@@ -95,8 +127,12 @@ def test_a_search_killed_at_a_random_moment_ends_as_if_it_had_not_been(folder: P
     assert len(whole["search"]["trials"]) == TRIALS
     assert again["search"] == whole["search"]
     assert again["map"] == whole["map"]
-    events = [json.loads(line) for line in (folder / "killed" / "search.jsonl").read_text().splitlines()]
-    told = [(event["trial"], event["report"]["steps"]) for event in events if event["kind"] == "scored"]
+    events = [
+        json.loads(line) for line in (folder / "killed" / "search.jsonl").read_text().splitlines()
+    ]
+    told = [
+        (event["trial"], event["report"]["steps"]) for event in events if event["kind"] == "scored"
+    ]
     assert len(told) == len(set(told)), "a trial was scored twice for the same steps"
     assert not (folder / "killed" / "tune").exists()
 
@@ -105,41 +141,68 @@ def test_searches_at_once_are_whole_in_one_store_of_mlflow(folder: Path) -> None
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    runs = client.search_runs([client.get_experiment_by_name("finetune classic_classification").experiment_id])
+    runs = client.search_runs(
+        [client.get_experiment_by_name("finetune classic_classification").experiment_id]
+    )
     assert {run.info.status for run in runs} == {"FINISHED"}
     parents = {run.info.run_name: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
     assert set(parents) == {"here", "killed"}
-    assert parents["killed"].info.start_time < parents["here"].info.end_time, "they did not run at once"
+    assert parents["killed"].info.start_time < parents["here"].info.end_time, (
+        "they did not run at once"
+    )
     for name, parent in parents.items():
         history = History(folder / name / "search.jsonl")
         assert list(history.replay())
-        children = {r.info.run_name: r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id}
+        children = {
+            r.info.run_name: r
+            for r in runs
+            if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        }
         assert set(children) == {f"trial {tried.number}" for tried in history.trials}
         for tried in history.trials:
             child = children[f"trial {tried.number}"]
-            curve = {(m.step, m.value) for m in client.get_metric_history(child.info.run_id, "validation_score")}
+            curve = {
+                (m.step, m.value)
+                for m in client.get_metric_history(child.info.run_id, "validation_score")
+            }
             assert curve == {(report["steps"], report["score"]) for report in tried.reports}
             assert child.data.metrics["best_score"] == tried.best["score"]
             assert float(child.data.params["lr"]) == tried.choice["lr"]
             assert child.data.params["head.name"] == tried.choice["head"]["name"]
             assert client.list_artifacts(child.info.run_id) == [], "a trial leaves numbers alone"
-        kept = {artifact.path: artifact.file_size for artifact in client.list_artifacts(parent.info.run_id)}
+        kept = {
+            artifact.path: artifact.file_size
+            for artifact in client.list_artifacts(parent.info.run_id)
+        }
         assert {"result.json", "confusion.png"} <= set(kept)
         assert sum(kept.values()) < 2e6
 
 
-def test_trials_read_one_copy_and_share_processes(ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_read_one_copy_and_share_processes(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
     def looks(trial: Mapping[str, Any], *, material: Frames, **others: Any) -> None:
         z_ND = material.arrays["z"]
-        ray.tune.report({"steps": 1, "score": float(z_ND.flags.writeable or z_ND.flags.owndata), "macro_f1": float(os.getpid()),
-                         "map": float(z_ND.sum()), "training_loss": 0.0})  # fmt: skip
+        ray.tune.report(
+            {
+                "steps": 1,
+                "score": float(z_ND.flags.writeable or z_ND.flags.owndata),
+                "macro_f1": float(os.getpid()),
+                "map": float(z_ND.sum()),
+                "training_loss": 0.0,
+            }
+        )
 
     monkeypatch.setattr(searches, "validate", looks)
-    material = ray.put(Frames(place={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)}))
+    material = ray.put(
+        Frames(place={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)})
+    )
     tuning = Tuning(steps=1, evaluations=1, trials=6, search={"lr": [0.1, 0.2]})
-    searches.search(material, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None)
+    searches.search(
+        material, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None
+    )
     history = History(tmp_path / "search.jsonl")
     assert list(history.replay())
     reports = [tried.reports[0] for tried in history.trials]
@@ -149,7 +212,10 @@ def test_trials_read_one_copy_and_share_processes(ray_here: None, tmp_path: Path
 
 
 def test_a_lost_process_is_replaced_and_failed_trials_are_told(
-    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ray_here: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     import ray
 
@@ -157,7 +223,15 @@ def test_a_lost_process_is_replaced_and_failed_trials_are_told(
         if trial["number"] == 0:
             raise RuntimeError(f"no luck with {trial['choice']['lr']}")
         for steps in (1, 2):
-            ray.tune.report({"steps": steps, "score": 0.1 * trial["number"], "macro_f1": 0.5, "map": 0.5, "training_loss": 0.0})
+            ray.tune.report(
+                {
+                    "steps": steps,
+                    "score": 0.1 * trial["number"],
+                    "macro_f1": 0.5,
+                    "map": 0.5,
+                    "training_loss": 0.0,
+                }
+            )
             if trial["number"] == 2 and not (tmp_path / "lost").exists():
                 (tmp_path / "lost").touch()
                 os._exit(1)
@@ -165,21 +239,31 @@ def test_a_lost_process_is_replaced_and_failed_trials_are_told(
     monkeypatch.setattr(searches, "validate", fails)
     monkeypatch.setenv("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     tuning = Tuning(steps=2, evaluations=2, trials=3, search={"lr": [0.1]})
-    found = searches.search(None, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None)
+    found = searches.search(
+        None, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None
+    )
     assert (tmp_path / "lost").exists()
     assert [(row["score"], row["fitted"]) for row in found["trials"]] == [(0.1, 2), (0.2, 2)]
     assert found["steps"] == 1, "of equal scores the fewest steps"
     assert "1 of 3 trials failed: RuntimeError: no luck with 0.1" in caplog.text
 
 
-def test_an_interruption_from_the_keyboard_is_one(ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_from_the_keyboard_is_one(
+    ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray
 
     driver = os.getpid()
 
     def interrupts(trial: Mapping[str, Any], **others: Any) -> None:
         for steps in (1, 2):
-            report = {"steps": steps, "score": 0.1 * trial["number"], "macro_f1": 0.5, "map": 0.5, "training_loss": 0.0}
+            report = {
+                "steps": steps,
+                "score": 0.1 * trial["number"],
+                "macro_f1": 0.5,
+                "map": 0.5,
+                "training_loss": 0.0,
+            }
             ray.tune.report(report)
             if trial["number"] == 2 and not (tmp_path / "again").exists():
                 (tmp_path / "again").touch()

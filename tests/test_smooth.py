@@ -1,4 +1,5 @@
-"""Smoothing against slow references, brute force over all sequences, and a simulated animal whose bouts are known."""
+"""Smoothing against slow references, brute force over all sequences, and a simulated animal whose
+bouts are known."""
 
 from __future__ import annotations
 
@@ -22,13 +23,18 @@ MICE = ("attack", "investigation", "mount", "other")
 STAY = np.array([0.95, 0.97, 0.98, 0.99])
 
 
-def animal(seed: int, *, videos: int = 6, frames: int = 1_500, noise: float = 1.5) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A Markov chain of four classes, and the exact posteriors of a noisy observation of each frame alone."""
+def animal(
+    seed: int, *, videos: int = 6, frames: int = 1_500, noise: float = 1.5
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A Markov chain of four classes, and the exact posteriors of a noisy observation of each frame
+    alone."""
     draw = np.random.default_rng(seed)
     labels, probabilities = {}, {}
     onward = (1 - STAY)[:, None] * (1 - np.eye(4)) / 3
     onward = np.cumsum(onward + np.diag(STAY), axis=1)
-    share = (1 / (1 - STAY)) / (1 / (1 - STAY)).sum()  # a uniform next class: shares go with bout lengths
+    share = (1 / (1 - STAY)) / (
+        1 / (1 - STAY)
+    ).sum()  # a uniform next class: shares go with bout lengths
     for v in range(videos):
         state = np.empty(frames, np.int64)
         state[0] = draw.choice(4, p=share)
@@ -44,7 +50,9 @@ def macro_f1(true: dict, chosen: dict) -> float:
     return frame_f1(labels=true, predicted=chosen, classes=MICE)
 
 
-def slow_viterbi(emission_TNS: np.ndarray, initial_NS: np.ndarray, transition_NSS: np.ndarray) -> np.ndarray:
+def slow_viterbi(
+    emission_TNS: np.ndarray, initial_NS: np.ndarray, transition_NSS: np.ndarray
+) -> np.ndarray:
     frames, chains, _ = emission_TNS.shape
     path = np.zeros((frames, chains), int)
     for n in range(chains):
@@ -59,7 +67,9 @@ def slow_viterbi(emission_TNS: np.ndarray, initial_NS: np.ndarray, transition_NS
     return path
 
 
-def path_score(path: tuple[int, ...], emission: np.ndarray, initial: np.ndarray, transition: np.ndarray) -> float:
+def path_score(
+    path: tuple[int, ...], emission: np.ndarray, initial: np.ndarray, transition: np.ndarray
+) -> float:
     steps = sum(transition[a, b] for a, b in itertools.pairwise(path))
     return initial[path[0]] + steps + sum(emission[t, s] for t, s in enumerate(path))
 
@@ -68,19 +78,29 @@ def path_score(path: tuple[int, ...], emission: np.ndarray, initial: np.ndarray,
 @pytest.mark.parametrize("seed", range(3))
 def test_viterbi_finds_the_best_of_all_sequences(frames: int, seed: int) -> None:
     draw = np.random.default_rng(100 * seed + frames)
-    emission, initial, transition = (draw.normal(size=shape) for shape in ((frames, 2, 3), (2, 3), (2, 3, 3)))
+    emission, initial, transition = (
+        draw.normal(size=shape) for shape in ((frames, 2, 3), (2, 3), (2, 3, 3))
+    )
     path = decode(emission_TNS=emission, initial_NS=initial, transition_NSS=transition)
     for n in range(2):
         every = itertools.product(range(3), repeat=frames)
-        best = max(every, key=lambda states, n=n: path_score(states, emission[:, n], initial[n], transition[n]))
+        best = max(
+            every,
+            key=lambda states, n=n: path_score(states, emission[:, n], initial[n], transition[n]),
+        )
         assert tuple(path[:, n]) == best
 
 
-@pytest.mark.parametrize("frames", [2, 3, 4, 5, 9, 10, 11, 24, 25, 26, 27, 99, 100, 101, 102, 517, 2_000])
+@pytest.mark.parametrize(
+    "frames", [2, 3, 4, 5, 9, 10, 11, 24, 25, 26, 27, 99, 100, 101, 102, 517, 2_000]
+)
 def test_blocks_side_by_side_give_the_path_of_one_frame_after_the_other(frames: int) -> None:
     draw = np.random.default_rng(frames)
     emission = 0.3 * draw.normal(size=(frames, 3, 4))
-    initial, transition = draw.normal(size=(3, 4)), np.log(draw.dirichlet(np.ones(4), (3, 4)) * 0.2 + 0.8 * np.eye(4))
+    initial, transition = (
+        draw.normal(size=(3, 4)),
+        np.log(draw.dirichlet(np.ones(4), (3, 4)) * 0.2 + 0.8 * np.eye(4)),
+    )
     path = decode(emission_TNS=emission, initial_NS=initial, transition_NSS=transition)
     assert np.array_equal(path, slow_viterbi(emission, initial, transition))
 
@@ -91,9 +111,15 @@ def test_viterbi_obeys_what_is_impossible_and_takes_no_frames() -> None:
     emission = np.log(np.array([[0.9, 0.1]] * 30 + [[0.1, 0.9]] * 40 + [[0.6, 0.4]] * 30))[:, None]
     path = decode(emission_TNS=emission, initial_NS=np.log([[0.5, 0.5]]), transition_NSS=never_back)
     assert path[:, 0].tolist() == [0] * 30 + [1] * 70
-    assert decode(emission_TNS=emission[:0], initial_NS=np.log([[0.5, 0.5]]), transition_NSS=never_back).shape == (0, 1)
+    assert decode(
+        emission_TNS=emission[:0], initial_NS=np.log([[0.5, 0.5]]), transition_NSS=never_back
+    ).shape == (0, 1)
     # of equally likely sequences any one, but one that exists: ties must not be mixed
-    tied = decode(emission_TNS=np.zeros((50, 1, 2)), initial_NS=np.zeros((1, 2)), transition_NSS=np.where(np.eye(2), 0.0, -np.inf)[None])
+    tied = decode(
+        emission_TNS=np.zeros((50, 1, 2)),
+        initial_NS=np.zeros((1, 2)),
+        transition_NSS=np.where(np.eye(2), 0.0, -np.inf)[None],
+    )
     assert len(set(tied[:, 0])) == 1
 
 
@@ -103,7 +129,8 @@ def test_transitions_are_counted_from_whole_bouts() -> None:
     probabilities = {name: np.full((len(held), 2), 0.5) for name, held in labels.items()}
     fitted = Viterbi.fit(probabilities=probabilities, labels=labels, classes=("chase", "other"))
     common = (2 + 1) / (10 + 1)  # two successions in ten labelled frames, and one more of each
-    # chase: 3 steps that show something in the first bout, 1 in the second (cut short by u), 1 of the 4 leaves
+    # chase: 3 steps that show something in the first bout, 1 in the second (cut short by u), 1 of
+    # the 4 leaves
     assert fitted.transition[0][0][1] == pytest.approx((1 + common) / (4 + 1))
     # other: 2 in the first bout, none in the single frame, 1 in video b; 1 leaves
     assert fitted.transition[0][1][0] == pytest.approx((1 + common) / (3 + 1))
@@ -120,15 +147,21 @@ def test_bout_rates_of_a_known_animal_are_recovered_and_decoding_beats_single_fr
     raw = {name: Unsmoothed().apply(p).labels for name, p in new_p.items()}
     decoded = {name: fitted.apply(p).labels for name, p in new_p.items()}
     assert macro_f1(new_labels, decoded) > macro_f1(new_labels, raw) + 0.3
-    bout_f1 = [score_bouts(labels=new_labels, predicted=held, classes=MICE, fps=30).macro_f1["0.25"] for held in (raw, decoded)]
+    bout_f1 = [
+        score_bouts(labels=new_labels, predicted=held, classes=MICE, fps=30).macro_f1["0.25"]
+        for held in (raw, decoded)
+    ]
     assert bout_f1[0] < 0.1
     assert bout_f1[1] > 0.5
 
 
 def test_class_weights_in_training_leave_the_decoded_bouts_alone() -> None:
-    """A network trained under another prior has posteriors moved by it; dividing by that prior undoes it exactly."""
+    """A network trained under another prior has posteriors moved by it; dividing by that prior
+    undoes it exactly."""
     probabilities, labels = animal(2, videos=2)
-    plain = replace(Viterbi.fit(probabilities=probabilities, labels=labels, classes=MICE), prior=((0.25,) * 4,))
+    plain = replace(
+        Viterbi.fit(probabilities=probabilities, labels=labels, classes=MICE), prior=((0.25,) * 4,)
+    )
     weight = np.array([20.0, 1.0, 5.0, 0.5])
     weighted = replace(plain, prior=(tuple((weight / weight.sum()).tolist()),))
     for p in probabilities.values():
@@ -138,9 +171,14 @@ def test_class_weights_in_training_leave_the_decoded_bouts_alone() -> None:
 
 
 def test_a_smaller_weight_asks_for_more_evidence() -> None:
-    """Two exclusive classes, symmetric: n frames of log-odds l turn the path when 2 log(stay / leave) < weight * n * l."""
+    """Two exclusive classes, symmetric: n frames of log-odds l turn the path when 2 log(stay /
+    leave) < weight * n * l."""
     stay = 0.99
-    step = Viterbi(initial=((0.5, 0.5),), transition=(((stay, 1 - stay), (1 - stay, stay)),), prior=((0.5, 0.5),))
+    step = Viterbi(
+        initial=((0.5, 0.5),),
+        transition=(((stay, 1 - stay), (1 - stay, stay)),),
+        prior=((0.5, 0.5),),
+    )
     odds = 9.0
     for weight in (1.0, 0.5, 0.2):
         needed = 2 * np.log(stay / (1 - stay)) / (weight * np.log(odds))
@@ -159,12 +197,27 @@ def test_viterbi_learns_the_prior_from_the_network() -> None:
 
 def test_overlapping_behaviours_are_decoded_each_on_its_own() -> None:
     draw = np.random.default_rng(0)
-    labels = {"v": np.stack([np.repeat(draw.integers(0, 2, 40), 25), np.repeat(draw.integers(0, 2, 20), 50)], axis=1)}
-    p = {"v": np.clip(0.5 + 0.2 * (labels["v"] - 0.5) + 0.2 * draw.normal(size=(1000, 2)), 0.01, 0.99)}
+    labels = {
+        "v": np.stack(
+            [np.repeat(draw.integers(0, 2, 40), 25), np.repeat(draw.integers(0, 2, 20), 50)], axis=1
+        )
+    }
+    p = {
+        "v": np.clip(
+            0.5 + 0.2 * (labels["v"] - 0.5) + 0.2 * draw.normal(size=(1000, 2)), 0.01, 0.99
+        )
+    }
     both = Viterbi.fit(probabilities=p, labels=labels, classes=("sniff", "groom"), weight=0.5)
     for c, name in enumerate(("sniff", "groom")):
-        alone = Viterbi.fit(probabilities={"v": p["v"][:, [c]]}, labels={"v": labels["v"][:, [c]]}, classes=(name,), weight=0.5)
-        assert np.array_equal(both.apply(p["v"]).labels[:, c], alone.apply(p["v"][:, [c]]).labels[:, 0])
+        alone = Viterbi.fit(
+            probabilities={"v": p["v"][:, [c]]},
+            labels={"v": labels["v"][:, [c]]},
+            classes=(name,),
+            weight=0.5,
+        )
+        assert np.array_equal(
+            both.apply(p["v"]).labels[:, c], alone.apply(p["v"][:, [c]]).labels[:, 0]
+        )
     raw, decoded = (one.apply(p["v"]).labels for one in (Unsmoothed(overlapping=True), both))
     assert (decoded == labels["v"]).mean() > (raw == labels["v"]).mean() + 0.1
 
@@ -183,7 +236,9 @@ def test_moving_windows_agree_with_slow_ones(width: int) -> None:
     np.testing.assert_allclose(several.probabilities_TC, slow, atol=1e-12)
     assert np.array_equal(several.labels, (slow > 0.5).astype(int))
     np.testing.assert_allclose(
-        Moving(frames=width, kind="median").apply(p).probabilities_TC, slow / slow.sum(axis=1, keepdims=True), atol=1e-12
+        Moving(frames=width, kind="median").apply(p).probabilities_TC,
+        slow / slow.sum(axis=1, keepdims=True),
+        atol=1e-12,
     )
 
 
@@ -205,7 +260,12 @@ def test_medians_of_all_classes_may_vanish() -> None:
 def test_short_bouts_dissolve_into_the_likelier_neighbour() -> None:
     labels = np.repeat([3, 1, 0, 3, 1], [6, 2, 6, 1, 5])
     p = np.eye(4)[labels] * 0.6 + 0.1
-    p[6:8] = [0.3, 0.4, 0.1, 0.2]  # the two frames of investigation look more like attack than like the rest
+    p[6:8] = [
+        0.3,
+        0.4,
+        0.1,
+        0.2,
+    ]  # the two frames of investigation look more like attack than like the rest
     p[14] = [0.1, 0.3, 0.0, 0.6]
     smoothed = MinimumBout(frames=(3, 3, 1, 2)).apply(p).labels
     assert bouts(smoothed).tolist() == [[0, 6, 3], [6, 14, 0], [14, 20, 1]]
@@ -225,7 +285,9 @@ def test_no_short_bout_remains_and_no_class_is_invented(seed: int) -> None:
     step = MinimumBout(frames=(4, 7, 1, 12))
     smoothed = step.apply(p).labels
     found = bouts(smoothed)
-    assert len(found) == 1 or all(stop - start >= step.frames[c] for start, stop, c in found.tolist())
+    assert len(found) == 1 or all(
+        stop - start >= step.frames[c] for start, stop, c in found.tolist()
+    )
     again = step.apply(np.eye(4)[smoothed]).labels
     assert np.array_equal(again, smoothed)
 
@@ -240,17 +302,34 @@ def test_short_bouts_of_overlapping_behaviours_are_taken_out_and_gaps_stay() -> 
 def test_minimum_bouts_are_quantiles_of_the_labels() -> None:
     labels = {"a": np.repeat([0, 3, 0, 3], [4, 10, 8, 10]), "b": np.repeat([0, 1], [12, 30])}
     p = {name: np.full((len(held), 4), 0.25) for name, held in labels.items()}
-    assert MinimumBout.fit(probabilities=p, labels=labels, classes=MICE, quantile=0.5).frames == (8, 30, 1, 10)
-    assert MinimumBout.fit(probabilities=p, labels=labels, classes=MICE, quantile=0).frames == (4, 30, 1, 10)
+    assert MinimumBout.fit(probabilities=p, labels=labels, classes=MICE, quantile=0.5).frames == (
+        8,
+        30,
+        1,
+        10,
+    )
+    assert MinimumBout.fit(probabilities=p, labels=labels, classes=MICE, quantile=0).frames == (
+        4,
+        30,
+        1,
+        10,
+    )
 
 
 def test_the_best_candidate_helps_on_other_videos() -> None:
     probabilities, labels = animal(3)
     offered = candidates(probabilities=probabilities, labels=labels, classes=MICE)
     assert next(iter(offered)) == "unsmoothed"
-    best = max(offered.values(), key=lambda one: macro_f1(labels, {name: one.apply(p).labels for name, p in probabilities.items()}))
+    best = max(
+        offered.values(),
+        key=lambda one: macro_f1(
+            labels, {name: one.apply(p).labels for name, p in probabilities.items()}
+        ),
+    )
     new_p, new_labels = animal(4)
-    raw, chosen = ({name: one.apply(p).labels for name, p in new_p.items()} for one in (Unsmoothed(), best))
+    raw, chosen = (
+        {name: one.apply(p).labels for name, p in new_p.items()} for one in (Unsmoothed(), best)
+    )
     assert macro_f1(new_labels, chosen) > macro_f1(new_labels, raw) + 0.2
 
 
@@ -259,8 +338,14 @@ def test_every_smoother_keeps_the_length_of_any_video_and_survives_json() -> Non
     several_p = {"v": probabilities["video 0"][:, :2]}
     several = {"v": np.tile(np.repeat([[0, 1], [1, 0], [1, 1]], 25, axis=0), (4, 1))}
     for offered, p in (
-        (candidates(probabilities=probabilities, labels=labels, classes=MICE), probabilities["video 0"]),
-        (candidates(probabilities=several_p, labels=several, classes=("sniff", "groom")), several_p["v"]),
+        (
+            candidates(probabilities=probabilities, labels=labels, classes=MICE),
+            probabilities["video 0"],
+        ),
+        (
+            candidates(probabilities=several_p, labels=several, classes=("sniff", "groom")),
+            several_p["v"],
+        ),
     ):
         assert {type(one) for one in offered.values()} == {Unsmoothed, Moving, MinimumBout, Viterbi}
         for one in offered.values():
@@ -286,14 +371,24 @@ def test_labels_of_one_class_only_still_fit() -> None:
 @pytest.mark.parametrize(
     ("labels", "p", "said"),
     [
-        ({"v": np.full(4, UNLABELLED)}, {"v": np.full((4, 4), 0.25)}, "none of the 4 frames is labelled"),
+        (
+            {"v": np.full(4, UNLABELLED)},
+            {"v": np.full((4, 4), 0.25)},
+            "none of the 4 frames is labelled",
+        ),
         ({}, {}, "labelled videos are []"),
         ({"v": np.zeros(4, int)}, {"w": np.full((4, 4), 0.25)}, "labelled videos are ['v']"),
-        ({"v": np.zeros(4, int)}, {"v": np.full((5, 4), 0.25)}, "v: probabilities have shape (5, 4)"),
+        (
+            {"v": np.zeros(4, int)},
+            {"v": np.full((5, 4), 0.25)},
+            "v: probabilities have shape (5, 4)",
+        ),
         ({"v": np.zeros(2, int)}, {"v": np.full((2, 4), np.nan)}, "not finite"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused_in_words(kind: type, labels: dict, p: dict, said: str) -> None:
+def test_what_cannot_be_fitted_is_refused_in_words(
+    kind: type, labels: dict, p: dict, said: str
+) -> None:
     with pytest.raises(BadInput) as refused:
         kind.fit(probabilities=p, labels=labels, classes=MICE)
     assert said in str(refused.value)
@@ -309,7 +404,12 @@ def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
     with pytest.raises(BadInput, match="first at frame 2"):
         Unsmoothed().apply(np.where(np.arange(8).reshape(4, 2) == 5, np.inf, 0.5))
     with pytest.raises(BadInput, match="above 0"):
-        Viterbi.fit(probabilities={"v": np.full((3, 4), 0.25)}, labels={"v": np.arange(3)}, classes=MICE, weight=0)
+        Viterbi.fit(
+            probabilities={"v": np.full((3, 4), 0.25)},
+            labels={"v": np.arange(3)},
+            classes=MICE,
+            weight=0,
+        )
     for values in ({}, {"smoother": "Magic"}, {"smoother": "Moving", "width": 3}):
         with pytest.raises(BadInput, match="allowed: Unsmoothed, Moving"):
             from_dict(values)

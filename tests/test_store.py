@@ -26,45 +26,64 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} if folder.exists() else set()
+    return (
+        {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        if folder.exists()
+        else set()
+    )
 
 
 @pytest.mark.parametrize("lengths", [[1], [8, 9, 7], [30, 1, 200]])
 def test_there_and_back(tmp_path: Path, small_chunks: None, lengths: list[int]) -> None:
-    given = [Video(name=f"v{n}", position_TMKX=p, confidence_TMK=c, source="there.csv", source_sha256="ab")
-             for n, frames in enumerate(lengths) for p, c in [wander(RATS, frames, seed=n)]]  # fmt: skip
+    given = [
+        Video(
+            name=f"v{n}", position_TMKX=p, confidence_TMK=c, source="there.csv", source_sha256="ab"
+        )
+        for n, frames in enumerate(lengths)
+        for p, c in [wander(RATS, frames, seed=n)]
+    ]
     with StoreWriter(tmp_path / "s", RATS, origin="test") as writer:
         for video in given:
             writer.add(video)
     store = Store(tmp_path / "s")
     assert (store.frames, store.schema, store.origin) == (sum(lengths), RATS, "test")
     assert store.verify() == []
-    for before, after in zip(given, map(store.read_video, [held["name"] for held in store.videos]), strict=True):
+    for before, after in zip(
+        given, map(store.read_video, [held["name"] for held in store.videos]), strict=True
+    ):
         np.testing.assert_array_equal(after.position_TMKX, before.position_TMKX)
         np.testing.assert_allclose(after.confidence_TMK, before.confidence_TMK, atol=0.5 / 255)
         np.testing.assert_array_equal(after.confidence_TMK == 0, before.confidence_TMK == 0)
         assert (after.name, after.source, after.source_sha256) == (before.name, "there.csv", "ab")
 
 
-def test_chunks_tell_where_frames_lie(tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_tell_where_frames_lie(
+    tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stores, "MAX_GROUP_CHUNKS", 3)
     lengths = [2100, 3, 900]
     store = marked_store(tmp_path / "s", lengths)
     chunks = store.chunks
     assert len(store.parts) > 2
     assert int(chunks.frames.sum()) == store.frames == sum(lengths)
-    assert len(np.unique(chunks.group_id)) < len(chunks), "the world has no row group of several chunks"
+    assert len(np.unique(chunks.group_id)) < len(chunks), (
+        "the world has no row group of several chunks"
+    )
     for part in range(len(store.parts)):
         table = store.read_groups(part)
         rows = np.flatnonzero(chunks.part == part)
         position, _ = store.decode(table)
-        np.testing.assert_array_equal(position[:, 0, 0, 0], np.repeat(chunks.video[rows], chunks.frames[rows]))
+        np.testing.assert_array_equal(
+            position[:, 0, 0, 0], np.repeat(chunks.video[rows], chunks.frames[rows])
+        )
         truth = np.concatenate([chunks.first_frame[r] + np.arange(chunks.frames[r]) for r in rows])
         np.testing.assert_array_equal(position[:, 0, 0, 1], truth)
         one = store.read_groups(part, [int(chunks.group[rows[-1]])])
         assert one["first_frame"].to_pylist()[-1] == chunks.first_frame[rows[-1]]
     middle = store.read_video("video 2")
-    np.testing.assert_array_equal(middle.position_TMKX[:, 0, 0], np.stack([np.full(900, 2), np.arange(900)], -1))
+    np.testing.assert_array_equal(
+        middle.position_TMKX[:, 0, 0], np.stack([np.full(900, 2), np.arange(900)], -1)
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -72,7 +91,9 @@ def test_chunks_tell_where_frames_lie(tmp_path: Path, small_chunks: None, monkey
 def test_confidence_rounds_to_its_steps_and_never_to_missing(value: float, missing: bool) -> None:
     position = np.full((1, 1, 1, 2), np.nan if missing else 5, np.float32)
     confidence = np.full((1, 1, 1), value, np.float32)
-    step = int(stores.confidence_steps(confidence, np.isnan(position).any(-1) | ~(confidence > 0)).item())
+    step = int(
+        stores.confidence_steps(confidence, np.isnan(position).any(-1) | ~(confidence > 0)).item()
+    )
     if missing or value == 0:
         assert step == 0
     else:
@@ -87,13 +108,16 @@ def test_a_point_of_which_one_coordinate_is_missing_is_missing(tmp_path: Path) -
     position = np.ones((2, 1, 1, 2), np.float32)
     position[1, 0, 0, 1] = np.nan
     with StoreWriter(tmp_path / "s", ONE, origin="") as writer:
-        writer.add(Video(name="v", position_TMKX=position, confidence_TMK=np.ones((2, 1, 1), np.float32)))
+        writer.add(
+            Video(name="v", position_TMKX=position, confidence_TMK=np.ones((2, 1, 1), np.float32))
+        )
     assert Store(tmp_path / "s").read_video("v").confidence_TMK.ravel().tolist() == [1, 0]
 
 
 def test_the_fingerprint_names_the_poses(tmp_path: Path) -> None:
     one, same, other = (
-        marked_store(tmp_path / name, lengths).fingerprint for name, lengths in (("a", [9, 4]), ("b", [9, 4]), ("c", [9, 5]))
+        marked_store(tmp_path / name, lengths).fingerprint
+        for name, lengths in (("a", [9, 4]), ("b", [9, 4]), ("c", [9, 5]))
     )
     assert one == same != other
 
@@ -157,15 +181,25 @@ def test_appending_adds_or_changes_nothing(tmp_path: Path) -> None:
     assert [video["frames"] for video in store.videos] == [9, 4, 30]
     assert store.read_video("video 2").position_TMKX[29, 0, 0].tolist() == [2, 29]
     assert store.origin == "marked frames; more"
-    assert all((folder / name).read_bytes() == data for name, data in before.items() if name != "store.json")
+    assert all(
+        (folder / name).read_bytes() == data
+        for name, data in before.items()
+        if name != "store.json"
+    )
     with pytest.raises(BadInput, match="keypoints differ"):
         StoreWriter(folder, RATS, origin="", append=True)
-    with StoreWriter(folder, MICE, origin="", append=True) as writer, pytest.raises(BadInput, match="two videos are named 'video 1'"):
+    with (
+        StoreWriter(folder, MICE, origin="", append=True) as writer,
+        pytest.raises(BadInput, match="two videos are named 'video 1'"),
+    ):
         writer.add(marked(1, 30))
 
 
 def test_a_video_of_another_shape_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="the store"), StoreWriter(tmp_path / "s", MICE, origin="") as writer:
+    with (
+        pytest.raises(BadInput, match="the store"),
+        StoreWriter(tmp_path / "s", MICE, origin="") as writer,
+    ):
         writer.add(marked(0, 5, RATS))
     assert not (tmp_path / "s").exists()
 
@@ -178,7 +212,9 @@ def test_damage_is_named(tmp_path: Path, small_chunks: None) -> None:
     flipped = bytearray(whole)
     flipped[len(whole) // 3] ^= 1
     part.write_bytes(bytes(flipped))
-    assert [store.parts[1]["file"] in sentence for sentence in Store(tmp_path / "s").verify()] == [True]
+    assert [store.parts[1]["file"] in sentence for sentence in Store(tmp_path / "s").verify()] == [
+        True
+    ]
     with pytest.raises(BadInput, match=r"part-00001\.parquet is damaged"):
         Store(tmp_path / "s").read_groups(1)
 
@@ -197,13 +233,18 @@ def test_damage_is_named(tmp_path: Path, small_chunks: None) -> None:
         ("[]", "version None"),
         ('{"version": 99}', "version 99"),
         ('{"version": 1}', "no 'schema'"),
-        ('{"version": 1, "schema": {}, "chunk_frames": 1024, "videos": [], "parts": []}', "pose schema is damaged"),
+        (
+            '{"version": 1, "schema": {}, "chunk_frames": 1024, "videos": [], "parts": []}',
+            "pose schema is damaged",
+        ),
         (b"\xff\xfe\x00", "not JSON"),
     ],
 )
 def test_a_damaged_description_is_refused(tmp_path: Path, about: str | bytes, said: str) -> None:
     marked_store(tmp_path / "s", [9])
-    (tmp_path / "s" / "store.json").write_bytes(about if isinstance(about, bytes) else about.encode())
+    (tmp_path / "s" / "store.json").write_bytes(
+        about if isinstance(about, bytes) else about.encode()
+    )
     with pytest.raises(BadInput, match=said):
         Store(tmp_path / "s")
 

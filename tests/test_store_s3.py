@@ -1,4 +1,5 @@
-"""Stores on S3: written, read, extended and checked on a server that speaks S3, which the test starts and stops on loopback."""
+"""Stores on S3: written, read, extended and checked on a server that speaks S3, which the test
+starts and stops on loopback."""
 
 from __future__ import annotations
 
@@ -42,8 +43,13 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A bucket's address without the endpoint; the environment names that, and credentials."""
     import boto3
 
-    for name, value in {"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
-                        "AWS_ENDPOINT_URL": f"http://{server}", "AWS_EC2_METADATA_DISABLED": "true"}.items():  # fmt: skip
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{server}",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
     client.create_bucket(Bucket="lab")
@@ -55,7 +61,9 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def keys() -> set[str]:
     import boto3
 
-    return {held["Key"] for held in boto3.client("s3").list_objects_v2(Bucket="lab").get("Contents", [])}
+    return {
+        held["Key"] for held in boto3.client("s3").list_objects_v2(Bucket="lab").get("Contents", [])
+    }
 
 
 def write(address: str, *numbers: int, append: bool = False) -> None:
@@ -66,7 +74,9 @@ def write(address: str, *numbers: int, append: bool = False) -> None:
 
 
 @pytest.mark.parametrize("how", ["environment", "query"])
-def test_a_store_is_written_read_and_extended(bucket: str, server: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_written_read_and_extended(
+    bucket: str, server: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     address = f"{bucket}/deep/{how}"
     if how == "query":
         monkeypatch.delenv("AWS_ENDPOINT_URL")
@@ -78,7 +88,9 @@ def test_a_store_is_written_read_and_extended(bucket: str, server: str, how: str
     assert (store.frames, len(store.parts)) == (150, 2)
     for number in range(3):
         video = store.read_video(f"video {number}")
-        np.testing.assert_array_equal(video.position_TMKX[:, 0, 0], np.stack([np.full(50, number), np.arange(50)], -1))
+        np.testing.assert_array_equal(
+            video.position_TMKX[:, 0, 0], np.stack([np.full(50, number), np.arange(50)], -1)
+        )
         assert (video.features["a"] == number).all()
     with pytest.raises(BadInput, match="already holds a store"):
         write(address, 3)
@@ -89,8 +101,12 @@ def test_a_write_that_fails_leaves_nothing(bucket: str, monkeypatch: pytest.Monk
 
     def half(address: str, append: bool) -> None:
         with StoreWriter(address, MICE, origin="", append=append) as writer:
-            writer.add(Video(**(vars(marked(7, 50)) | {"features": {"b": np.zeros((50, 2), np.float32)}})))
-            assert {key for key in keys() if key.endswith(".parquet")} > before, "the world wrote no part before the error"
+            writer.add(
+                Video(**(vars(marked(7, 50)) | {"features": {"b": np.zeros((50, 2), np.float32)}}))
+            )
+            assert {key for key in keys() if key.endswith(".parquet")} > before, (
+                "the world wrote no part before the error"
+            )
             raise RuntimeError("in the middle")
 
     before: set[str] = set()
@@ -107,7 +123,9 @@ def test_a_write_that_fails_leaves_nothing(bucket: str, monkeypatch: pytest.Monk
     assert Store(f"{bucket}/fresh").verify() == []
 
 
-def test_commands_take_the_address(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_take_the_address(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     local = wander_store(tmp_path / "local", [300, 200])
     prepare.main(["export", local.uri, "--out", str(tmp_path / "files")])
     words = ["tracks", "--fps", "30", "--out", f"{bucket}/store"]
@@ -124,7 +142,10 @@ def test_commands_take_the_address(bucket: str, tmp_path: Path, capsys: pytest.C
 
 
 def test_what_is_wrong_is_said(bucket: str, server: str) -> None:
-    with pytest.raises(BadInput, match=r"cannot write to s3://nobodys-bucket/store|cannot write .* of the store s3://nobodys-bucket"):
+    with pytest.raises(
+        BadInput,
+        match=r"cannot write to s3://nobodys-bucket/store|cannot write .* of the store s3://nobodys-bucket",
+    ):
         write("s3://nobodys-bucket/store", 0)
     with pytest.raises(BadInput, match=r"there is no store at s3://lab/nowhere"):
         Store(f"{bucket}/nowhere")
@@ -133,7 +154,13 @@ def test_what_is_wrong_is_said(bucket: str, server: str) -> None:
     assert not keys()
 
 
-@pytest.mark.parametrize("address", ["gs://anonymous@bucket/folder/store", "gs://anonymous@bucket/folder/store/?retry_limit_seconds=1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "gs://anonymous@bucket/folder/store",
+        "gs://anonymous@bucket/folder/store/?retry_limit_seconds=1",
+    ],
+)
 def test_an_address_at_google_is_understood(address: str) -> None:
     system, path = filesystem(address)
     assert (system.type_name, path) == ("gcs", "bucket/folder/store")

@@ -1,4 +1,5 @@
-"""What to label next: uncertain, unlike, never what is labelled; and the simulation that says whether it pays."""
+"""What to label next: uncertain, unlike, never what is labelled; and the simulation that says
+whether it pays."""
 
 from __future__ import annotations
 
@@ -13,8 +14,21 @@ from test_fit import problem
 from test_predict import MOUSE, run, tracks  # noqa: F401
 from worlds import MICE, wander
 
-from finetune.active_learning.acquisition import Stretch, cut, labelled_embeddings, rank, uncertainty
-from finetune.active_learning.simulate import RANDOM, SUGGESTED, curve_figure, curve_table, fits_of, simulate
+from finetune.active_learning.acquisition import (
+    Stretch,
+    cut,
+    labelled_embeddings,
+    rank,
+    uncertainty,
+)
+from finetune.active_learning.simulate import (
+    RANDOM,
+    SUGGESTED,
+    curve_figure,
+    curve_table,
+    fits_of,
+    simulate,
+)
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
@@ -28,14 +42,24 @@ from pretrain.readers.annotations import Labels, write_labels
 
 
 def stretch(z: list[float], doubt: float, *, start: int = 0) -> Stretch:
-    return Stretch(video="v", start=start, stop=start + 10, guess="a", rival="b", chances=(0.5, 0.4), uncertainty=doubt,
-                   z_D=np.array(z, np.float32))  # fmt: skip
+    return Stretch(
+        video="v",
+        start=start,
+        stop=start + 10,
+        guess="a",
+        rival="b",
+        chances=(0.5, 0.4),
+        uncertainty=doubt,
+        z_D=np.array(z, np.float32),
+    )
 
 
 def test_uncertainty_is_one_minus_the_margin() -> None:
     p = np.array([[0.5, 0.3, 0.2], [1.0, 0.0, 0.0], [0.4, 0.4, 0.2]])
     np.testing.assert_allclose(uncertainty(p, overlapping=False), [0.8, 0, 1])
-    np.testing.assert_allclose(uncertainty(np.array([[0.9, 0.5], [0.1, 0.8]]), overlapping=True), [1, 0.4])
+    np.testing.assert_allclose(
+        uncertainty(np.array([[0.9, 0.5], [0.1, 0.8]]), overlapping=True), [1, 0.4]
+    )
 
 
 def test_a_video_is_cut_into_predicted_bouts() -> None:
@@ -45,7 +69,13 @@ def test_a_video_is_cut_into_predicted_bouts() -> None:
     z = np.arange(200, dtype=np.float32)[:, None]
     found = cut("v", MOUSE, labels, p, z, shortest=10, longest=60)
     # Three frames of attack go with what follows; what is longer than two seconds is parted evenly.
-    assert [(held.start, held.stop) for held in found] == [(0, 50), (50, 100), (100, 123), (123, 153), (153, 200)]
+    assert [(held.start, held.stop) for held in found] == [
+        (0, 50),
+        (50, 100),
+        (100, 123),
+        (123, 153),
+        (153, 200),
+    ]
     assert [held.guess for held in found] == ["other", "other", "other", "attack", "sniff face"]
     np.testing.assert_allclose([held.uncertainty for held in found], 0.6)
     np.testing.assert_allclose(found[-1].z_D, [176])
@@ -54,7 +84,10 @@ def test_a_video_is_cut_into_predicted_bouts() -> None:
     for held in cut("v", MOUSE, labels, p, z, shortest=10, longest=60, free_T=free):
         assert free[held.start : held.stop].all()
     ends = np.array([0] * 50 + [1] * 4)
-    assert [(held.start, held.stop) for held in cut("v", MOUSE, ends, p[:54], z[:54], shortest=10, longest=60)] == [(0, 54)]
+    assert [
+        (held.start, held.stop)
+        for held in cut("v", MOUSE, ends, p[:54], z[:54], shortest=10, longest=60)
+    ] == [(0, 54)]
 
 
 def test_of_the_uncertain_those_unlike_each_other_and_the_labelled_come_first() -> None:
@@ -68,7 +101,9 @@ def test_of_the_uncertain_those_unlike_each_other_and_the_labelled_come_first() 
     assert len(rank([*near, far, sure], number=50)) == 7, "no more than there are, each once"
     assert rank([], number=3) == []
     crowd = [stretch([0.0], 0.9 - 0.001 * i, start=10 * i) for i in range(8)]
-    assert stretch([99.0], 0.1) not in rank([*crowd, stretch([99.0], 0.1)], number=1), "what is sure is not asked, however strange"
+    assert stretch([99.0], 0.1) not in rank([*crowd, stretch([99.0], 0.1)], number=1), (
+        "what is sure is not asked, however strange"
+    )
 
 
 def test_labelled_bouts_are_where_unlikeness_begins() -> None:
@@ -77,7 +112,8 @@ def test_labelled_bouts_are_where_unlikeness_begins() -> None:
 
 
 def rare_world(videos: int = 7, frames: int = 1200) -> tuple[Frames, Problem]:
-    """``attack`` is rare, in bouts of 15 frames, and shows in the embedding; ``mount`` is common."""
+    """``attack`` is rare, in bouts of 15 frames, and shows in the embedding; ``mount`` is
+    common."""
     draw = np.random.default_rng(0)
     labels, z = {}, []
     for i in range(videos):
@@ -85,24 +121,46 @@ def rare_world(videos: int = 7, frames: int = 1200) -> tuple[Frames, Problem]:
         for start in draw.integers(frames - 15, size=3):
             held[start : start + 15] = 0
         labels[f"v{i}"] = held
-        z.append(np.eye(3)[held] @ np.array([[2.0, 1.0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0]]) + draw.normal(0, 0.8, (frames, 4)))
+        z.append(
+            np.eye(3)[held] @ np.array([[2.0, 1.0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0]])
+            + draw.normal(0, 0.8, (frames, 4))
+        )
     place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
-    return Frames(place=place, arrays={"z": np.concatenate(z).astype(np.float32)}), problem(labels, test=())
+    return Frames(place=place, arrays={"z": np.concatenate(z).astype(np.float32)}), problem(
+        labels, test=()
+    )
 
 
 def test_the_simulation_reveals_only_what_was_asked_for_and_costs_the_same_both_ways() -> None:
     material, asked = rare_world()
     tuning = Tuning(head={"name": "linear"}, steps=60, window=64, batch=8, lr=0.02)
     calls: list[int] = []
-    rows = simulate(material, asked, tuning, rounds=2, number=4, seeds=[0, 1], shortest=15, longest=60, on_progress=lambda: calls.append(1))
+    rows = simulate(
+        material,
+        asked,
+        tuning,
+        rounds=2,
+        number=4,
+        seeds=[0, 1],
+        shortest=15,
+        longest=60,
+        on_progress=lambda: calls.append(1),
+    )
     assert len(calls) == fits_of(rounds=2, seeds=2) == 10
     assert len(rows) == 2 * 3 * 2
     for seed in (0, 1):
         for turn in range(3):
             one, other = (
-                [row for row in rows if (row["seed"], row["round"], row["way"]) == (seed, turn, way)] for way in (SUGGESTED, RANDOM)
+                [
+                    row
+                    for row in rows
+                    if (row["seed"], row["round"], row["way"]) == (seed, turn, way)
+                ]
+                for way in (SUGGESTED, RANDOM)
             )
-            assert abs(one[0]["frames"] - other[0]["frames"]) <= 0.05 * one[0]["frames"], "both ways cost the same"
+            assert abs(one[0]["frames"] - other[0]["frames"]) <= 0.05 * one[0]["frames"], (
+                "both ways cost the same"
+            )
             if turn == 0:
                 assert one[0]["macro_f1"] == other[0]["macro_f1"]
             assert one[0]["frames"] <= 1200 + turn * 4 * 60
@@ -110,9 +168,11 @@ def test_the_simulation_reveals_only_what_was_asked_for_and_costs_the_same_both_
     assert len(table.splitlines()) == 4
     assert len(curve_figure(rows, title="x", fps=30).axes) == 2
     lies = replace(asked, test={"v0": np.zeros(1200, np.int8)})
-    assert simulate(material, lies, tuning, rounds=1, number=4, seeds=[0], shortest=15, longest=60) == [
-        row for row in rows if row["seed"] == 0 and row["round"] < 2
-    ], "test labels change nothing"
+    assert simulate(
+        material, lies, tuning, rounds=1, number=4, seeds=[0], shortest=15, longest=60
+    ) == [row for row in rows if row["seed"] == 0 and row["round"] < 2], (
+        "test labels change nothing"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,14 +189,31 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
             if i == 4:
                 held[150:] = UNLABELLED
             if i < 5:
-                labels.append(Labels(video=f"day/v{i}", task="task", classes=MOUSE.classes, frames=held))
+                labels.append(
+                    Labels(video=f"day/v{i}", task="task", classes=MOUSE.classes, frames=held)
+                )
         write_labels(writer, labels)
     return str(folder)
 
 
 def test_a_list_is_written_of_what_nobody_labelled(run: Path, store: str, tmp_path: Path) -> None:  # noqa: F811
     out = tmp_path / "list.csv"
-    main(["--model", str(run), "--data", store, "--number", "9", "--labels-of", "task", "--out", str(out), "--shortest", "0.5"])
+    main(
+        [
+            "--model",
+            str(run),
+            "--data",
+            store,
+            "--number",
+            "9",
+            "--labels-of",
+            "task",
+            "--out",
+            str(out),
+            "--shortest",
+            "0.5",
+        ]
+    )
     with out.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["rank"] for row in rows] == [str(i) for i in range(1, 10)]
@@ -151,16 +228,32 @@ def test_a_list_is_written_of_what_nobody_labelled(run: Path, store: str, tmp_pa
     with (tmp_path / "list_boris.csv").open() as file:
         events = list(csv.DictReader(file))
     assert len(events) == 18
-    assert {(e["Observation id"], int(e["Image index"])) for e in events if e["Behavior type"] == "START"} == {
-        (row["video"], int(row["first_frame"])) for row in rows
-    }
+    assert {
+        (e["Observation id"], int(e["Image index"]))
+        for e in events
+        if e["Behavior type"] == "START"
+    } == {(row["video"], int(row["first_frame"])) for row in rows}
 
 
 def test_recordings_that_nobody_labelled_are_taken_as_they_are(run: Path, tmp_path: Path) -> None:  # noqa: F811
     path = tracks(tmp_path / "new", frames=200, fps=60.0)
     out = tmp_path / "list"
-    main(["--model", str(run), "--poses", str(path), "--number", "3", "--labels-of", "task", "--out", str(out),
-          "--shortest", "0.3"])  # fmt: skip
+    main(
+        [
+            "--model",
+            str(run),
+            "--poses",
+            str(path),
+            "--number",
+            "3",
+            "--labels-of",
+            "task",
+            "--out",
+            str(out),
+            "--shortest",
+            "0.3",
+        ]
+    )
     with (tmp_path / "list.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3
@@ -171,12 +264,26 @@ def test_the_simulation_is_a_command(run: Path, store: str, tmp_path: Path) -> N
     tuning = Tuning(head={"name": "linear"}, steps=3, window=64, batch=4)
     (run / "result.json").write_text(json.dumps({"settings": {"chosen": plain(tuning)}}))
     out = tmp_path / "curve.csv"
-    words = ["--model", str(run), "--data", store, "--simulate", "--labels-of", "task", "--number", "2", "--out", str(out)]
+    words = [
+        "--model",
+        str(run),
+        "--data",
+        store,
+        "--simulate",
+        "--labels-of",
+        "task",
+        "--number",
+        "2",
+        "--out",
+        str(out),
+    ]
     main([*words, "--rounds", "1", "--seeds", "1"])
     with out.open() as file:
         assert len(list(csv.DictReader(file))) == 4
     assert (tmp_path / "curve.png").stat().st_size > 1000
-    (run / "result.json").write_text(json.dumps({"settings": {"chosen": plain(replace(tuning, frozen=False))}}))
+    (run / "result.json").write_text(
+        json.dumps({"settings": {"chosen": plain(replace(tuning, frozen=False))}})
+    )
     assert exit_status(lambda: main([*words[:-1], str(tmp_path / "other.csv")])) == 2
 
 
@@ -194,9 +301,16 @@ def test_the_simulation_is_a_command(run: Path, store: str, tmp_path: Path) -> N
     ],
 )
 def test_bad_input_is_refused(
-    run: Path, tmp_path: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]  # noqa: F811
-) -> None:  # fmt: skip
-    assert exit_status(lambda: main(["--model", str(run), "--out", str(tmp_path / "o.csv"), *words])) == 2
+    run: Path,  # noqa: F811
+    tmp_path: Path,
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert (
+        exit_status(lambda: main(["--model", str(run), "--out", str(tmp_path / "o.csv"), *words]))
+        == 2
+    )
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown

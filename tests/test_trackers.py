@@ -30,9 +30,24 @@ from reader_files import (
 from pretrain.data.schema import Schema
 from pretrain.errors import BadInput
 from pretrain.readers import safe_npz
-from pretrain.readers.find_tracks import find_tracks, read_all_names, read_tracks, recognise, unpacked
+from pretrain.readers.find_tracks import (
+    find_tracks,
+    read_all_names,
+    read_tracks,
+    recognise,
+    unpacked,
+)
 from pretrain.readers.recording_names import candidates, common_ending, recording_stem
-from pretrain.readers.tracks import Tracks, check_agreement, conform, extent_px, rename, resample, scale, schema_of
+from pretrain.readers.tracks import (
+    Tracks,
+    check_agreement,
+    conform,
+    extent_px,
+    rename,
+    resample,
+    scale,
+    schema_of,
+)
 
 h5py = pytest.importorskip("h5py", reason="needs the extra: pip install 'ethoray[trackers]'")
 REAL = Path(os.environ.get("ETHORAY_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -57,11 +72,19 @@ def test_every_format_gives_back_the_world(name: str, tmp_path: Path) -> None:
         assert np.isnan(tracks.position_TMKX[:, :, 3:]).all()
     else:
         # NWB, being HDF5 groups, keeps no order of animals.
-        assert (tracks.animals, tracks.keypoints) == (ANIMALS[::-1] if name.endswith("nwb") else ANIMALS, KEYPOINTS)
+        assert (tracks.animals, tracks.keypoints) == (
+            ANIMALS[::-1] if name.endswith("nwb") else ANIMALS,
+            KEYPOINTS,
+        )
         assert_is_world(conform(tracks, animals=ANIMALS, keypoints=KEYPOINTS), w)
     names = read_tracks(path, names_only=True)
     assert names.frames == 0
-    assert (names.animals, names.keypoints, names.coordinates, names.fps) == (tracks.animals, tracks.keypoints, ("x", "y"), tracks.fps)
+    assert (names.animals, names.keypoints, names.coordinates, names.fps) == (
+        tracks.animals,
+        tracks.keypoints,
+        ("x", "y"),
+        tracks.fps,
+    )
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -75,7 +98,11 @@ def test_formats_are_found_by_content(name: str, tmp_path: Path) -> None:
 def test_what_files_say_beside_the_points(tmp_path: Path) -> None:
     w = world()
     nwb = read_tracks(write_nwb(tmp_path / "a.nwb", w, fps=25.0))
-    assert (nwb.fps, nwb.image_px, nwb.edges) == (25.0, (640.0, 480.0), (("nose", "left_ear"), ("nose", "tail")))
+    assert (nwb.fps, nwb.image_px, nwb.edges) == (
+        25.0,
+        (640.0, 480.0),
+        (("nose", "left_ear"), ("nose", "tail")),
+    )
     stamped = read_tracks(write_nwb(tmp_path / "b.nwb", w, fps=25.0, timestamps=True))
     assert stamped.fps == pytest.approx(25.0)
     assert_is_world(conform(stamped, animals=ANIMALS, keypoints=KEYPOINTS), w)
@@ -98,7 +125,11 @@ def test_deeplabcut_of_one_animal(tmp_path: Path) -> None:
 
 
 def test_deeplabcut_in_three_dimensions_and_from_a_spreadsheet(tmp_path: Path) -> None:
-    rows = [["scorer", *["s"] * 6], ["bodyparts", "a", "a", "a", "b", "b", "b"], ["coords", "x", "y", "z", "x", "y", "z"]]
+    rows = [
+        ["scorer", *["s"] * 6],
+        ["bodyparts", "a", "a", "a", "b", "b", "b"],
+        ["coords", "x", "y", "z", "x", "y", "z"],
+    ]
     rows += [["0", "1", "2", "3", "4", "5", "6"], ["1", "", "", "", "-4", "5", "6.5"]]
     path = tmp_path / "three.csv"
     path.write_text("\ufeff" + text_of(rows, end="\r\n"), encoding="utf-8", newline="")
@@ -121,7 +152,15 @@ def test_deeplabcut_columns_are_read_by_name_in_any_order(tmp_path: Path) -> Non
 def test_bodyparts_of_no_animal_are_left_out(tmp_path: Path) -> None:
     rows = deeplabcut_rows(world())
     for row, extra in zip(
-        rows, ([SCORER] * 3, ["single"] * 3, ["corner"] * 3, ["x", "y", "likelihood"], *[["1", "1", "1"]] * 7), strict=True
+        rows,
+        (
+            [SCORER] * 3,
+            ["single"] * 3,
+            ["corner"] * 3,
+            ["x", "y", "likelihood"],
+            *[["1", "1", "1"]] * 7,
+        ),
+        strict=True,
     ):
         row += extra
     (tmp_path / "m.csv").write_text(text_of(rows))
@@ -134,27 +173,70 @@ def cell(rows: list[list[str]], row: int, column: int, value: str) -> list[list[
 
 
 BROKEN = {
-    "a word for a number": (lambda r: text_of(cell(r, 6, 4, "abc")), r"line 7, column 5|column 5.*line 7|line 7.*'abc'"),
-    "infinite": (lambda r: text_of(cell(r, 6, 4, "inf")), r"line 7, column 5 \(resident, left_ear, x\): inf is not a position"),
-    "huge": (lambda r: text_of(cell(r, 6, 5, "1e300")), r"line 7, column 6 \(resident, left_ear, y\): 1e\+300 is not a position"),
-    "another column as likelihood": (lambda r: text_of(cell(r, 6, 6, "431.5")), r"line 7, column 7 .*431\.5 is not a confidence"),
-    "ragged": (lambda r: text_of([*r[:8], r[8][:-1], *r[9:]]), r"line 9: Expected 19 columns, got 18"),
+    "a word for a number": (
+        lambda r: text_of(cell(r, 6, 4, "abc")),
+        r"line 7, column 5|column 5.*line 7|line 7.*'abc'",
+    ),
+    "infinite": (
+        lambda r: text_of(cell(r, 6, 4, "inf")),
+        r"line 7, column 5 \(resident, left_ear, x\): inf is not a position",
+    ),
+    "huge": (
+        lambda r: text_of(cell(r, 6, 5, "1e300")),
+        r"line 7, column 6 \(resident, left_ear, y\): 1e\+300 is not a position",
+    ),
+    "another column as likelihood": (
+        lambda r: text_of(cell(r, 6, 6, "431.5")),
+        r"line 7, column 7 .*431\.5 is not a confidence",
+    ),
+    "ragged": (
+        lambda r: text_of([*r[:8], r[8][:-1], *r[9:]]),
+        r"line 9: Expected 19 columns, got 18",
+    ),
     "cut in a row": (lambda r: text_of(r)[:-40], r"line 11.*(cut off|Expected)"),
     "cut in the last cell": (lambda r: text_of(r)[:-2], r"line 11.*cut off"),
-    "a frame left out": (lambda r: text_of([*r[:6], *r[7:]]), r"line 7, column 1: frame index is 3, wanted 2"),
-    "starts late": (lambda r: text_of([*r[:4], *r[5:]]), r"line 5, column 1: frame index is 1, wanted 0"),
+    "a frame left out": (
+        lambda r: text_of([*r[:6], *r[7:]]),
+        r"line 7, column 1: frame index is 3, wanted 2",
+    ),
+    "starts late": (
+        lambda r: text_of([*r[:4], *r[5:]]),
+        r"line 5, column 1: frame index is 1, wanted 0",
+    ),
     "no frames": (lambda r: text_of(r[:4]), r"line 5: a header and no frames"),
-    "blank line": (lambda r: text_of(r[:6]) + "\n" + text_of(r[6:]), r"line 7, column 1: frame index is empty, wanted 2"),
+    "blank line": (
+        lambda r: text_of(r[:6]) + "\n" + text_of(r[6:]),
+        r"line 7, column 1: frame index is empty, wanted 2",
+    ),
     "semicolons": (lambda r: text_of(r, delimiter=";"), r"not a tracks file|separated by ';'"),
     "no coords row": (lambda r: text_of(r[:3] + r[4:]), r"line 4: no header row 'coords'"),
-    "header rows in disorder": (lambda r: text_of([r[0], r[2], r[1], *r[3:]]), r"line 3: header row 'individuals' out of order"),
-    "header rows unequal": (lambda r: text_of([r[0], r[1][:-1], *r[2:]]), r"lines 1-4: header rows differ in their number of columns"),
-    "repeated column": (lambda r: text_of(cell(r, 3, 2, "x")), r"column 3 repeats column 2 \(resident, nose, x\)"),
-    "unknown coordinate": (lambda r: text_of(cell(r, 3, 2, "why")), r"column 3: 'why' is not a coordinate"),
-    "a bodypart of one animal alone": (lambda r: text_of([*r[:2], [*r[2][:10], *("tip" if c == "tail" else c for c in r[2][10:])], *r[3:]]),
-                                       r"no column intruder, tail, x"),
-    "no line breaks": (lambda r: text_of(r[:4]) + ",".join(r[4]) * 90000 + "\n", r"line 5|far longer"),
-}  # fmt: skip
+    "header rows in disorder": (
+        lambda r: text_of([r[0], r[2], r[1], *r[3:]]),
+        r"line 3: header row 'individuals' out of order",
+    ),
+    "header rows unequal": (
+        lambda r: text_of([r[0], r[1][:-1], *r[2:]]),
+        r"lines 1-4: header rows differ in their number of columns",
+    ),
+    "repeated column": (
+        lambda r: text_of(cell(r, 3, 2, "x")),
+        r"column 3 repeats column 2 \(resident, nose, x\)",
+    ),
+    "unknown coordinate": (
+        lambda r: text_of(cell(r, 3, 2, "why")),
+        r"column 3: 'why' is not a coordinate",
+    ),
+    "a bodypart of one animal alone": (
+        lambda r: text_of(
+            [*r[:2], [*r[2][:10], *("tip" if c == "tail" else c for c in r[2][10:])], *r[3:]]
+        ),
+        r"no column intruder, tail, x",
+    ),
+    "no line breaks": (
+        lambda r: text_of(r[:4]) + ",".join(r[4]) * 90000 + "\n",
+        r"line 5|far longer",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -170,7 +252,13 @@ def test_broken_deeplabcut_csv_is_refused_with_its_place(what: str, tmp_path: Pa
 def test_foreign_encodings_and_empty_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m1.csv"
     text = text_of(deeplabcut_rows(world()))
-    for raw in (b"", b"\n\n", text.encode("utf-16"), text.replace("nose", "Öhr").encode("latin-1"), text.encode("cp037")):
+    for raw in (
+        b"",
+        b"\n\n",
+        text.encode("utf-16"),
+        text.replace("nose", "Öhr").encode("latin-1"),
+        text.encode("cp037"),
+    ):
         path.write_bytes(raw)
         with pytest.raises(BadInput, match=r"m1\.csv"):
             read_tracks(path)
@@ -185,7 +273,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     hdf5 = write_deeplabcut_h5(tmp_path / "a.h5", world())
     with h5py.File(hdf5, "a") as file:
-        file["df_with_missing/table"].attrs["values_block_0_kind"] = np.bytes_(pickle.dumps([Bomb()], protocol=0))
+        file["df_with_missing/table"].attrs["values_block_0_kind"] = np.bytes_(
+            pickle.dumps([Bomb()], protocol=0)
+        )
     npz = write_npz(tmp_path / "a.npz", world(), keypoints=np.array([Bomb()], dtype=object))
     for path in (hdf5, npz):
         with pytest.raises(BadInput, match="run code"):
@@ -195,7 +285,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "exploded").exists()
 
 
-def test_files_that_lead_elsewhere_or_state_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_lead_elsewhere_or_state_too_much_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_sleap_analysis(tmp_path / "whole.h5", world())
     path = write_sleap_analysis(tmp_path / "led.h5", world())
     with h5py.File(path, "a") as file:
@@ -228,7 +320,9 @@ def test_animals_without_identities_are_refused(tmp_path: Path) -> None:
 
 def test_jabs_tracklets_take_free_animals(tmp_path: Path) -> None:
     path = write_jabs(tmp_path / "m_pose_est_v3.h5", world(frames=8), version=3)
-    with h5py.File(path, "a") as file:  # animal 1's tracklet breaks off at frame 4 and goes on as tracklet 2
+    with h5py.File(
+        path, "a"
+    ) as file:  # animal 1's tracklet breaks off at frame 4 and goes on as tracklet 2
         ids = file["poseest/instance_track_id"][:]
         ids[4:][ids[4:] == 1] = 2
         file["poseest/instance_track_id"][:] = ids
@@ -253,19 +347,30 @@ def test_finding_tracks(tmp_path: Path) -> None:
 def test_finding_nothing_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     (tmp_path / "1_boris.csv").write_text("Observation id,a\nTime,Behavior,Status\n")
-    with pytest.raises(BadInput, match=r"found 0 track files.*DeepLabCut CSV.*2 other files: 1 \.csv, 1 \.mp4 \(1 of them labels"):
+    with pytest.raises(
+        BadInput,
+        match=(
+            r"found 0 track files.*DeepLabCut CSV.*2 other files: 1 \.csv, 1 \.mp4 \(1 of them "
+            r"labels"
+        ),
+    ):
         find_tracks(str(tmp_path))
     with pytest.raises(BadInput, match=r"nothing matches .*nowhere; .* holds 1_boris\.csv, a\.mp4"):
         find_tracks(str(tmp_path / "nowhere"))
 
 
-def test_two_files_of_one_recording_are_refused_and_folders_tell_recordings_apart(tmp_path: Path) -> None:
+def test_two_files_of_one_recording_are_refused_and_folders_tell_recordings_apart(
+    tmp_path: Path,
+) -> None:
     for folder in ("monday", "tuesday"):
         (tmp_path / folder).mkdir()
         write_deeplabcut(tmp_path / folder / f"1{SCORER}.csv", world())
     assert [t.name for t in read_all_names(find_tracks(str(tmp_path)))] == ["monday/1", "tuesday/1"]
     write_deeplabcut(tmp_path / "monday" / f"1{SCORER}_filtered.csv", world())
-    with pytest.raises(BadInput, match=r"both tracks of '1': choose with a pattern, such as '.*monday/\*_filtered\.csv'"):
+    with pytest.raises(
+        BadInput,
+        match=r"both tracks of '1': choose with a pattern, such as '.*monday/\*_filtered\.csv'",
+    ):
         read_all_names(find_tracks(str(tmp_path)))
     assert len(find_tracks(str(tmp_path / "monday" / "*_filtered.csv"))) == 1
 
@@ -289,11 +394,18 @@ def test_recordings_in_a_zip(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("1DLC_dlcrnetms5_DLC_ratJan24shuffle1_5000_el_filtered.csv", "1"), ("e3v813a-2021_DLC.csv", "e3v813a-2021"),
-        ("m1.mp4.predictions.slp", "m1"), ("m1.analysis.h5", "m1"), ("m1_pose_est_v6.h5", "m1"), ("12_annot.txt", "12"), ("DLC.csv", "DLC"),
-        ("cage 3_boris.csv", "cage 3"), ("C:\\videos\\m1.avi", "m1"), ("tracks.csv", "tracks"),
+        ("1DLC_dlcrnetms5_DLC_ratJan24shuffle1_5000_el_filtered.csv", "1"),
+        ("e3v813a-2021_DLC.csv", "e3v813a-2021"),
+        ("m1.mp4.predictions.slp", "m1"),
+        ("m1.analysis.h5", "m1"),
+        ("m1_pose_est_v6.h5", "m1"),
+        ("12_annot.txt", "12"),
+        ("DLC.csv", "DLC"),
+        ("cage 3_boris.csv", "cage 3"),
+        ("C:\\videos\\m1.avi", "m1"),
+        ("tracks.csv", "tracks"),
     ],
-)  # fmt: skip
+)
 def test_recording_names(file: str, name: str) -> None:
     assert recording_stem(file) == name
 
@@ -306,7 +418,9 @@ def test_which_recording_a_name_belongs_to() -> None:
     assert candidates("m1_day1_scored by Ann.txt", videos, ending="_scored by Ann") == ["m1_day1"]
     assert candidates("1_day2_annot.txt", videos) == []
     assert common_ending([Path("a/1_by_ann.txt"), Path("12_by_ann.txt")]) == "_by_ann"
-    assert common_ending([Path("a/1.txt"), Path("11.txt")]) == common_ending([Path("1_x.txt")]) == ""
+    assert (
+        common_ending([Path("a/1.txt"), Path("11.txt")]) == common_ending([Path("1_x.txt")]) == ""
+    )
     assert candidates("123.txt", videos) == []
     assert candidates("7_annot.txt", videos) == ["monday/7", "tuesday/7"]
     assert candidates("7_annot.txt", videos, folder="tuesday") == ["tuesday/7"]
@@ -333,7 +447,9 @@ def test_resampling_keeps_speed_and_bridges_nothing(fps: float) -> None:
     times = np.arange(made.frames) / fps
     assert times[-1] <= 1.0 < times[-1] + 1 / fps
     gap = (times > 0.4 + 1e-9) & (times < 0.7 - 1e-9)
-    np.testing.assert_allclose(made.position_TMKX[~gap, 0, 0, 0], 30 * times[~gap], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        made.position_TMKX[~gap, 0, 0, 0], 30 * times[~gap], rtol=1e-5, atol=1e-5
+    )
     assert np.isnan(made.position_TMKX[gap]).all()
     np.testing.assert_array_equal(made.confidence_TMK[:, 0, 0] > 0, ~gap)
 
@@ -356,7 +472,9 @@ def test_names_order_scale(tmp_path: Path) -> None:
     np.testing.assert_array_equal(picked.position_TMKX, tracks.position_TMKX[:, [1]][:, :, [2, 0]])
     with pytest.raises(BadInput, match="no keypoint 'paw'; there are nose, left_ear, tail"):
         conform(tracks, animals=ANIMALS, keypoints=["paw"])
-    np.testing.assert_array_equal(scale(tracks, 0.5).position_TMKX, tracks.position_TMKX * np.float32(0.5))
+    np.testing.assert_array_equal(
+        scale(tracks, 0.5).position_TMKX, tracks.position_TMKX * np.float32(0.5)
+    )
     with pytest.raises(BadInput, match="positive"):
         scale(tracks, -1)
 
@@ -365,7 +483,11 @@ def test_disagreement_shows_both_lists(tmp_path: Path) -> None:
     one = read_tracks(write_npz(tmp_path / "a.npz", world()))
     check_agreement([one, conform(one, animals=ANIMALS[::-1], keypoints=KEYPOINTS[::-1])])
     with pytest.raises(
-        BadInput, match=r"keypoints differ: .*a\.npz has nose, left_ear, tail; .*has nose, left_ear, tail_base.*--keypoints"
+        BadInput,
+        match=(
+            r"keypoints differ: .*a\.npz has nose, left_ear, tail; .*has nose, left_ear, "
+            r"tail_base.*--keypoints"
+        ),
     ):
         check_agreement([one, rename(one, {"tail": "tail_base"})])
     with pytest.raises(BadInput, match="animals differ"):
@@ -378,12 +500,23 @@ def test_image_is_told_from_the_points() -> None:
     assert extent_px(replace(tracks, image_px=(640.0, 480.0))) == (640.0, 480.0)
     many = np.zeros((100_001, 1, 1, 2), np.float32) + 501
     many[7] = 90_000
-    wild = Tracks(name="w", animals=("a",), keypoints=("p",), position_TMKX=many, confidence_TMK=np.ones(many.shape[:3], np.float32))
+    wild = Tracks(
+        name="w",
+        animals=("a",),
+        keypoints=("p",),
+        position_TMKX=many,
+        confidence_TMK=np.ones(many.shape[:3], np.float32),
+    )
     assert extent_px(wild) == (510.0, 510.0)
 
 
 def test_schema_from_names() -> None:
-    rats = Schema.from_names(animals=["a", "b"], keypoints=["top", "body", "tail", "tail-m", "tail-e"], fps=30, image_px=(9, 9))
+    rats = Schema.from_names(
+        animals=["a", "b"],
+        keypoints=["top", "body", "tail", "tail-m", "tail-e"],
+        fps=30,
+        image_px=(9, 9),
+    )
     assert rats.axis == ("tail", "top")
     for names in (
         ("earLeft", "earRight"),
@@ -393,20 +526,43 @@ def test_schema_from_names() -> None:
         ("LEar", "REar"),
         ("EarL", "EarR"),
     ):
-        assert Schema.from_names(animals=["a"], keypoints=["nose", *names], fps=30, image_px=(9, 9)).mirror_pairs == (names,)
-    assert Schema.from_names(animals=["a"], keypoints=["barrel", "barren"], fps=30, image_px=(9, 9)).mirror_pairs == ()
+        assert Schema.from_names(
+            animals=["a"], keypoints=["nose", *names], fps=30, image_px=(9, 9)
+        ).mirror_pairs == (names,)
+    assert (
+        Schema.from_names(
+            animals=["a"], keypoints=["barrel", "barren"], fps=30, image_px=(9, 9)
+        ).mirror_pairs
+        == ()
+    )
 
 
 def test_a_skeleton_in_the_file_goes_before_the_names(tmp_path: Path) -> None:
     told = read_tracks(write_npz(tmp_path / "m1.npz", world(), name="day 1/m1"))
-    assert (told.name, told.edges, told.mirror_pairs, told.axis) == ("day 1/m1", (("nose", "tail"),), (), ("tail", "nose"))
+    assert (told.name, told.edges, told.mirror_pairs, told.axis) == (
+        "day 1/m1",
+        (("nose", "tail"),),
+        (),
+        ("tail", "nose"),
+    )
     schema = schema_of(rename(told, {"nose": "snout"}), fps=25, extents=[(9.0, 9.0)])
-    assert (schema.edges, schema.mirror_pairs, schema.axis) == ((("snout", "tail"),), (), ("tail", "snout"))
+    assert (schema.edges, schema.mirror_pairs, schema.axis) == (
+        (("snout", "tail"),),
+        (),
+        ("tail", "snout"),
+    )
     fewer = conform(told, animals=ANIMALS, keypoints=("left_ear", "tail"))
     assert (fewer.edges, fewer.axis) == ((), None)
     assert schema_of(fewer, fps=25, extents=[(9.0, 9.0)]).edges == (("left_ear", "tail"),)
-    for what, wrong in (("edges", [["nose", "elbow"]]), ("edges", ["nose", "tail"]), ("axis", ["nose"]), ("mirror_pairs", [[1, 2]])):
-        with pytest.raises(BadInput, match=f"{what} holds .* wanted .* names of keypoints: nose, left_ear, tail"):
+    for what, wrong in (
+        ("edges", [["nose", "elbow"]]),
+        ("edges", ["nose", "tail"]),
+        ("axis", ["nose"]),
+        ("mirror_pairs", [[1, 2]]),
+    ):
+        with pytest.raises(
+            BadInput, match=f"{what} holds .* wanted .* names of keypoints: nose, left_ear, tail"
+        ):
             read_tracks(write_npz(tmp_path / "m1.npz", world(), **{what: wrong}))
 
 
@@ -420,12 +576,22 @@ def test_files_that_sleap_io_wrote(tmp_path: Path) -> None:
     tracks = [sleap.Track(name) for name in ANIMALS]
     video = sleap.Video(filename="m1.mp4")
     frames = [
-        sleap.LabeledFrame(video=video, frame_idx=t, instances=[
-            sleap.PredictedInstance.from_numpy(w.position[t, m], skeleton=skeleton, point_scores=w.confidence[t, m], score=0.9,
-                                               track=tracks[m])
-            for m in range(2)])
+        sleap.LabeledFrame(
+            video=video,
+            frame_idx=t,
+            instances=[
+                sleap.PredictedInstance.from_numpy(
+                    w.position[t, m],
+                    skeleton=skeleton,
+                    point_scores=w.confidence[t, m],
+                    score=0.9,
+                    track=tracks[m],
+                )
+                for m in range(2)
+            ],
+        )
         for t in range(len(w.position))
-    ]  # fmt: skip
+    ]
     labels = sleap.Labels(frames)
     for name in ("m1.slp", "m1.analysis.h5"):
         labels.save(str(tmp_path / name))
@@ -439,8 +605,12 @@ def test_files_that_pandas_wrote(layout: str, tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     pytest.importorskip("tables", reason="PyTables is not installed")
     rows = deeplabcut_rows(world())
-    columns = pd.MultiIndex.from_arrays([row[1:] for row in rows[:4]], names=["scorer", "individuals", "bodyparts", "coords"])
-    frame = pd.DataFrame([[float(c or "nan") for c in row[1:]] for row in rows[4:]], columns=columns)
+    columns = pd.MultiIndex.from_arrays(
+        [row[1:] for row in rows[:4]], names=["scorer", "individuals", "bodyparts", "coords"]
+    )
+    frame = pd.DataFrame(
+        [[float(c or "nan") for c in row[1:]] for row in rows[4:]], columns=columns
+    )
     frame.to_hdf(tmp_path / f"1{SCORER}.h5", key="df_with_missing", format=layout, mode="w")
     found = read_tracks(tmp_path / f"1{SCORER}.h5")
     assert (found.name, found.animals, found.keypoints) == ("1", ANIMALS, KEYPOINTS)
@@ -459,11 +629,22 @@ def test_files_that_pynwb_wrote(tmp_path: Path) -> None:
     behavior.add(ndx.Skeletons(skeletons=[skeleton]))
     for m, animal in enumerate(ANIMALS):
         series = [
-            ndx.PoseEstimationSeries(name=name, description="", data=w.position[:, m, k].astype("f4"), unit="pixels", rate=30.0,
-                                     reference_frame="corner", confidence=w.confidence[:, m, k].astype("f4"))
+            ndx.PoseEstimationSeries(
+                name=name,
+                description="",
+                data=w.position[:, m, k].astype("f4"),
+                unit="pixels",
+                rate=30.0,
+                reference_frame="corner",
+                confidence=w.confidence[:, m, k].astype("f4"),
+            )
             for k, name in enumerate(KEYPOINTS)
-        ]  # fmt: skip
-        behavior.add(ndx.PoseEstimation(name=animal, pose_estimation_series=series, skeleton=skeleton, scorer="x"))
+        ]
+        behavior.add(
+            ndx.PoseEstimation(
+                name=animal, pose_estimation_series=series, skeleton=skeleton, scorer="x"
+            )
+        )
     with pynwb.NWBHDF5IO(str(tmp_path / "m.nwb"), "w") as out:
         out.write(nwb)
     found = read_tracks(tmp_path / "m.nwb")
@@ -492,12 +673,17 @@ def test_the_real_rats_and_mice_go_in() -> None:
             np.testing.assert_array_equal(missing, tracks.confidence_TMK == 0)
     assert len(frames) == 42
     assert sum(frames.values()) == 601_198
-    assert (names[0].animals, names[0].keypoints) == (("individual1", "individual2"), ("top", "body", "tail", "tail-m", "tail-e"))
+    assert (names[0].animals, names[0].keypoints) == (
+        ("individual1", "individual2"),
+        ("top", "body", "tail", "tail-m", "tail-e"),
+    )
     (mouse,) = read_all_names(find_tracks(str(REAL / "mice")))
     assert (mouse.name, read_tracks(mouse.path).frames) == ("e3v813a-20210610T122332-122642", 5_700)
     first = (mouse.path.read_text().splitlines()[4]).split(",")
     row = read_tracks(mouse.path)
-    np.testing.assert_allclose(row.position_TMKX[0, 0, 0], [float(first[1]), float(first[2])], rtol=1e-6)
+    np.testing.assert_allclose(
+        row.position_TMKX[0, 0, 0], [float(first[1]), float(first[2])], rtol=1e-6
+    )
     assert collections.Counter(mouse.keypoints) == collections.Counter(
         ("nose", "leftear", "rightear", "neck", "lefthip", "righthip", "tail")
     )

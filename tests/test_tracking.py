@@ -1,4 +1,5 @@
-"""Tracking with the real MLflow: its sqlite store, and its server on loopback that is stopped, killed and started again."""
+"""Tracking with the real MLflow: its sqlite store, and its server on loopback that is stopped,
+killed and started again."""
 
 from __future__ import annotations
 
@@ -33,7 +34,11 @@ from pretrain.runs.mlflow_server import TrackedRun, Tracking, open_tracking, rep
 from pretrain.runs.provenance import code_tags
 
 PYTHON = [sys.executable, "-c"]
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +79,14 @@ def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
     return true
 
 
-# -- runs ----------------------------------------------------------------------------------------------------------
+# -- runs ------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_in_the_store_whole(tracking: Tracking, runs: Path) -> None:
     (runs / "table.csv").write_text("a,b\n")
-    with tracking.start("pretrain", "one", params={"epochs": 3}, tags={"note": "hello"}, folder=runs / "one") as run:
+    with tracking.start(
+        "pretrain", "one", params={"epochs": 3}, tags={"note": "hello"}, folder=runs / "one"
+    ) as run:
         for step in range(5):
             run.log_metrics({"loss": 5.0 - step, "objective": {"scale": step}}, step=step)
         run.log_text("# report", "report.md")
@@ -97,7 +104,10 @@ def test_a_run_is_in_the_store_whole(tracking: Tracking, runs: Path) -> None:
     assert "cores" in tags["ethoray.machine"]
     assert socket.gethostname() not in tags["ethoray.machine"]
     assert tags["ethoray.version"]
-    assert {path: {file.path for file in found.list_artifacts(run.run_id, path)} for path in ("", "tables")} == {
+    assert {
+        path: {file.path for file in found.list_artifacts(run.run_id, path)}
+        for path in ("", "tables")
+    } == {
         "": {"report.md", "tables"},
         "tables": {"tables/table.csv"},
     }
@@ -109,7 +119,9 @@ def test_a_run_is_in_the_store_whole(tracking: Tracking, runs: Path) -> None:
     (runs / "table.csv").unlink()
 
 
-def test_the_default_experiment_keeps_its_artifacts_at_an_absolute_place(ready_database: Path) -> None:
+def test_the_default_experiment_keeps_its_artifacts_at_an_absolute_place(
+    ready_database: Path,
+) -> None:
     place = client(ready_database).get_experiment("0").artifact_location
     assert place == str(ready_database.parent / "mlartifacts" / "0")
 
@@ -134,20 +146,48 @@ def test_how_a_run_ends_is_its_status(tracking: Tracking, runs: Path) -> None:
         assert "secret" not in told
 
 
-def test_settings_of_any_shape_and_length_fit_mlflows_limits(tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_of_any_shape_and_length_fit_mlflows_limits(
+    tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     wide = {f"key_{i}": i for i in range(250)}
     with tracking.start("limits", "run") as run:
-        run.log_params({
-            "none": None, "yes": True, "lr": 1e-3, "empty": {}, "list": [1, "a", None], "path": Path("/x/y"),
-            "objectives": [{"name": "cpc"}, {"name": "masked"}], "long": "x" * 7000, "n" * 300: 1, "n" * 299: 2,
-            "a=b": 1, "a+b": 2, "../up": 3, "": 4, "wide": wide, "tracking": "https://me:secret@host:5000",
-        })  # fmt: skip
-        run.log_metrics({"F1@0.5": 0.25, "x" * 400: 1.0} | {f"m{i}": i for i in range(2500)}, step=1)
+        run.log_params(
+            {
+                "none": None,
+                "yes": True,
+                "lr": 1e-3,
+                "empty": {},
+                "list": [1, "a", None],
+                "path": Path("/x/y"),
+                "objectives": [{"name": "cpc"}, {"name": "masked"}],
+                "long": "x" * 7000,
+                "n" * 300: 1,
+                "n" * 299: 2,
+                "a=b": 1,
+                "a+b": 2,
+                "../up": 3,
+                "": 4,
+                "wide": wide,
+                "tracking": "https://me:secret@host:5000",
+            }
+        )
+        run.log_metrics(
+            {"F1@0.5": 0.25, "x" * 400: 1.0} | {f"m{i}": i for i in range(2500)}, step=1
+        )
         run.set_tags({"odd=name": "y" * 9000})
     data = client(runs / "mlflow.db").get_run(run.run_id).data
     assert "refused" not in caplog.text
-    expected = {"none": "null", "yes": "true", "lr": "0.001", "empty": "{}", "list": '[1, "a", null]', "path": '"/x/y"',
-                "objectives.0.name": "cpc", "objectives.1.name": "masked", "tracking": "https://***@host:5000"}  # fmt: skip
+    expected = {
+        "none": "null",
+        "yes": "true",
+        "lr": "0.001",
+        "empty": "{}",
+        "list": '[1, "a", null]',
+        "path": '"/x/y"',
+        "objectives.0.name": "cpc",
+        "objectives.1.name": "masked",
+        "tracking": "https://***@host:5000",
+    }
     assert expected.items() <= data.params.items()
     assert {f"wide.{k}": str(v) for k, v in wide.items()}.items() <= data.params.items()
     assert len(data.params["long"]) == 6000
@@ -157,12 +197,17 @@ def test_settings_of_any_shape_and_length_fit_mlflows_limits(tracking: Tracking,
     assert data.metrics["F1_0.5"] == 0.25
     assert len(data.metrics) == 2502
     assert data.tags["odd_name"].startswith("yyy")
-    whole = json.loads(Path(client(runs / "mlflow.db").download_artifacts(run.run_id, "params.json")).read_text())
+    whole = json.loads(
+        Path(client(runs / "mlflow.db").download_artifacts(run.run_id, "params.json")).read_text()
+    )
     assert whole["long"] == "x" * 7000
     assert "secret" not in run.journal.path.read_text()
 
 
-@pytest.mark.parametrize("name", ["a", "a/b", "F1@", "/a", "a//b", "..", ".", "", "a/../b", "é:1 x-y", "x" * 251, "./a", "a/"])
+@pytest.mark.parametrize(
+    "name",
+    ["a", "a/b", "F1@", "/a", "a//b", "..", ".", "", "a/../b", "é:1 x-y", "x" * 251, "./a", "a/"],
+)
 def test_every_name_becomes_one_that_mlflow_takes(name: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 
@@ -174,21 +219,38 @@ def test_every_name_becomes_one_that_mlflow_takes(name: str) -> None:
         assert plain == name or len(name) > 250 or not name
 
 
-def test_numbers_that_are_none_are_kept_or_named(tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_numbers_that_are_none_are_kept_or_named(
+    tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with tracking.start("numbers", "run") as run:
-        run.log_metrics({"nan": math.nan, "inf": math.inf, "minus": -math.inf, "word": "much", "nothing": None, "good": 2}, step=7)
+        run.log_metrics(
+            {
+                "nan": math.nan,
+                "inf": math.inf,
+                "minus": -math.inf,
+                "word": "much",
+                "nothing": None,
+                "good": 2,
+            },
+            step=7,
+        )
     found = client(runs / "mlflow.db")
     assert math.isnan(found.get_metric_history(run.run_id, "nan")[0].value)
     assert found.get_metric_history(run.run_id, "inf")[0].value > 1e300
     assert found.get_metric_history(run.run_id, "minus")[0].value < -1e300
     assert curve(found, run.run_id, "good") == [(7, 2.0)]
     assert {"word", "nothing"}.isdisjoint(found.get_run(run.run_id).data.metrics)
-    assert [r.getMessage().split(" of run")[0] for r in caplog.records] == ["the metric word", "the metric nothing"]
+    assert [r.getMessage().split(" of run")[0] for r in caplog.records] == [
+        "the metric word",
+        "the metric nothing",
+    ]
     for line in run.journal.path.read_text().splitlines():
         json.loads(line, parse_constant=lambda constant: pytest.fail(f"{constant} is not JSON"))
 
 
-def test_what_mlflow_refuses_does_not_take_the_rest_with_it(tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_mlflow_refuses_does_not_take_the_rest_with_it(
+    tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with tracking.start("refused", "run", params={"epochs": 3}) as run:
         run.log_params({"epochs": 4, "seed": 1})  # MLflow never changes a parameter
         run.log_artifact(runs / "never-made.png")
@@ -205,7 +267,10 @@ def test_what_mlflow_refuses_does_not_take_the_rest_with_it(tracking: Tracking, 
 
 def test_a_run_that_was_interrupted_goes_on_as_the_same_run(runs: Path) -> None:
     first = open_tracking(None, runs_folder=runs)
-    with contextlib.suppress(KeyboardInterrupt), first.start("pretrain", "run", folder=runs / "run") as run:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        first.start("pretrain", "run", folder=runs / "run") as run,
+    ):
         run.log_metrics({"loss": 2.0}, step=1)
         raise KeyboardInterrupt
     again = open_tracking(None, runs_folder=runs)
@@ -222,7 +287,7 @@ def test_a_run_that_was_interrupted_goes_on_as_the_same_run(runs: Path) -> None:
     assert new.run_id != run.run_id
 
 
-# -- parents, children, processes ------------------------------------------------------------------------------------
+# -- parents, children, processes ------------------------------------------------------------------
 
 WORKER = """
 import pickle, sys
@@ -236,7 +301,9 @@ assert run.flush()
 
 
 @pytest.mark.slow
-def test_another_process_goes_on_with_the_run_and_starts_children(tracking: Tracking, runs: Path, tmp_path: Path) -> None:
+def test_another_process_goes_on_with_the_run_and_starts_children(
+    tracking: Tracking, runs: Path, tmp_path: Path
+) -> None:
     run = tracking.start("search", "parent", folder=runs / "parent")
     run.log_dataset("arena", "0123456789abcdef", "/x")
     (tmp_path / "run.pickle").write_bytes(pickle.dumps(run))
@@ -244,8 +311,12 @@ def test_another_process_goes_on_with_the_run_and_starts_children(tracking: Trac
     run.finish()
     found = client(runs / "mlflow.db")
     assert curve(found, run.run_id, "worker") == [(3, 1.5)]
-    children = found.search_runs([found.get_experiment_by_name("search").experiment_id], f"tags.`mlflow.parentRunId` = '{run.run_id}'")
-    # Trial 1's process ended without a word; whoever looks at the runs must not see it running for ever.
+    children = found.search_runs(
+        [found.get_experiment_by_name("search").experiment_id],
+        f"tags.`mlflow.parentRunId` = '{run.run_id}'",
+    )
+    # Trial 1's process ended without a word; whoever looks at the runs must not see it running for
+    # ever.
     ends = {c.info.run_name: (c.info.status, c.data.metrics["f1"]) for c in children}
     assert ends == {"trial 0": ("FINISHED", 0.75), "trial 1": ("KILLED", 0.5)}
     assert all(child.data.tags["ethoray.data"] == "0123456789abcdef" for child in children)
@@ -261,7 +332,8 @@ for name in "0123":  # forked, so that none has a lead of seconds from its impor
     process = os.fork()
     if not process:
         try:
-            with open_tracking(None, runs_folder=sys.argv[1]).start("race", name, folder=f"{sys.argv[1]}/{name}") as run:
+            tracking = open_tracking(None, runs_folder=sys.argv[1])
+            with tracking.start("race", name, folder=f"{sys.argv[1]}/{name}") as run:
                 run.log_metrics({"x": 1.0}, step=0)
             os._exit(run.run_id is None)
         except BaseException:
@@ -274,15 +346,25 @@ sys.exit(sum(os.waitpid(process, 0)[1] != 0 for process in racing))
 
 @pytest.mark.slow
 def test_four_processes_open_a_fresh_store_at_once(tmp_path: Path) -> None:
-    done = subprocess.run([*PYTHON, RACE, str(tmp_path / "runs")], capture_output=True, text=True, timeout=60, env=os.environ | QUIET)
+    done = subprocess.run(
+        [*PYTHON, RACE, str(tmp_path / "runs")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | QUIET,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     found = client(tmp_path / "runs" / "mlflow.db")
     made = found.search_runs([found.get_experiment_by_name("race").experiment_id])
-    assert sorted((run.info.run_name, run.info.status) for run in made) == [(name, "FINISHED") for name in "0123"]
+    assert sorted((run.info.run_name, run.info.status) for run in made) == [
+        (name, "FINISHED") for name in "0123"
+    ]
     assert not list((tmp_path / "runs").glob("*.new"))
 
 
-def test_a_database_that_is_on_another_machine_is_not_made_anew(tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_database_that_is_on_another_machine_is_not_made_anew(
+    tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     elsewhere = pickle.loads(pickle.dumps(tracking))
     (runs / "mlflow.db").rename(runs / "kept.db")
     with elsewhere.start("exp", "run") as run:
@@ -291,7 +373,7 @@ def test_a_database_that_is_on_another_machine_is_not_made_anew(tracking: Tracki
     assert "need a server" in caplog.records[0].getMessage()
 
 
-# -- a server that is away ---------------------------------------------------------------------------------------------
+# -- a server that is away -------------------------------------------------------------------------
 
 
 class ServerProcess:
@@ -310,11 +392,20 @@ class ServerProcess:
         if self._process is not None:
             return
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        store = ["--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}", "--artifacts-destination", str(self.folder / "artifacts")]
+        store = [
+            "--backend-store-uri",
+            f"sqlite:///{self.folder / 'server.db'}",
+            "--artifacts-destination",
+            str(self.folder / "artifacts"),
+        ]
         command = [str(Path(sys.executable).with_name("mlflow")), "server", *where, *store]
         with (self.folder / "server.log").open("ab") as told:
-            self._process = subprocess.Popen(command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET)
-        assert wait_until(self._healthy, seconds=60), (self.folder / "server.log").read_text()[-2000:]
+            self._process = subprocess.Popen(
+                command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET
+            )
+        assert wait_until(self._healthy, seconds=60), (self.folder / "server.log").read_text()[
+            -2000:
+        ]
 
     def _healthy(self) -> bool:
         try:
@@ -335,7 +426,9 @@ class ServerProcess:
 
 
 @pytest.fixture(scope="module")
-def server_process(tmp_path_factory: pytest.TempPathFactory, ready_database: Path) -> Iterator[ServerProcess]:
+def server_process(
+    tmp_path_factory: pytest.TempPathFactory, ready_database: Path
+) -> Iterator[ServerProcess]:
     server = ServerProcess(tmp_path_factory.mktemp("server"), ready_database)
     try:
         yield server
@@ -361,7 +454,9 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
-def test_a_server_that_stalls_does_not_stall_training(server: ServerProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_stalls_does_not_stall_training(
+    server: ServerProcess, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tracking = open_tracking(server.address, runs_folder=tmp_path)
     run = tracking.start("stall", "run", folder=tmp_path / "run")
     assert run.run_id
@@ -371,7 +466,9 @@ def test_a_server_that_stalls_does_not_stall_training(server: ServerProcess, tmp
         for step in range(1000):
             run.log_metrics({"loss": float(step)}, step=step)
         logged = time.monotonic() - began
-        late = tracking.start("stall", "late", parent=run)  # a run that starts while the server is silent
+        late = tracking.start(
+            "stall", "late", parent=run
+        )  # a run that starts while the server is silent
         late.log_metrics({"loss": 9.0}, step=9)
         late.finish()
         assert not run.finish()
@@ -389,8 +486,12 @@ def test_a_server_that_stalls_does_not_stall_training(server: ServerProcess, tmp
     found = client(server.address)
     assert curve(found, run.run_id, "loss") == [(step, float(step)) for step in range(1000)]
     assert found.get_run(run.run_id).info.status == "FINISHED"
-    made = found.search_runs([found.get_experiment_by_name("stall").experiment_id], f"tags.`ethoray.run` = '{late.key}'")
-    assert [(r.data.metrics, r.data.tags["mlflow.parentRunId"]) for r in made] == [({"loss": 9.0}, run.run_id)]
+    made = found.search_runs(
+        [found.get_experiment_by_name("stall").experiment_id], f"tags.`ethoray.run` = '{late.key}'"
+    )
+    assert [(r.data.metrics, r.data.tags["mlflow.parentRunId"]) for r in made] == [
+        ({"loss": 9.0}, run.run_id)
+    ]
 
 
 @pytest.mark.slow
@@ -434,13 +535,19 @@ def nobody() -> str:
 
 
 def test_a_server_that_is_never_there(
-    nobody: str, runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    nobody: str,
+    runs: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
     (tmp_path / "run").mkdir()
     began = time.monotonic()
     tracking = open_tracking(nobody, runs_folder=tmp_path)
-    with tracking.start("away", "parent", params={"scale": {"tracking": nobody}}, folder=tmp_path / "run") as run:
+    with tracking.start(
+        "away", "parent", params={"scale": {"tracking": nobody}}, folder=tmp_path / "run"
+    ) as run:
         run.log_metrics({"loss": math.nan}, step=0)
         with tracking.start("away", "child", parent=run) as child:
             child.log_metrics({"f1": 0.5}, step=3)
@@ -454,7 +561,16 @@ def test_a_server_that_is_never_there(
     assert shown in told[0]
     assert "Connection refused" in told[0]
     assert "pretrain.runs.replay" in told[1]
-    assert not any("secret" in text for text in (caplog.text, *capfd.readouterr(), run.journal.path.read_text(), repr(run), repr(tracking)))
+    assert not any(
+        "secret" in text
+        for text in (
+            caplog.text,
+            *capfd.readouterr(),
+            run.journal.path.read_text(),
+            repr(run),
+            repr(tracking),
+        )
+    )
 
     address = f"sqlite:///{runs / 'mlflow.db'}"  # another server than the one that was meant
     time.sleep(0.05)
@@ -471,7 +587,9 @@ def test_a_server_that_is_never_there(
     assert [r.info.status for r in made.values()] == ["FINISHED"] * 2
     assert curve(found, made["child"].info.run_id, "f1") == [(3, 0.5)]
     assert len(found.get_metric_history(made["parent"].info.run_id, "loss")) == 1
-    assert made["parent"].info.end_time <= ran_at * 1000 + 2000  # when it happened, not when it was sent
+    assert (
+        made["parent"].info.end_time <= ran_at * 1000 + 2000
+    )  # when it happened, not when it was sent
     assert (made["parent"].info.end_time - made["parent"].info.start_time) < 12_000
 
 
@@ -480,15 +598,22 @@ def _forget_what_was_sent(path: Path) -> None:
     path.write_text("\n".join(kept) + "\n")
 
 
-def test_what_a_killed_worker_owed_is_sent_when_the_run_ends(tracking: Tracking, runs: Path) -> None:
+def test_what_a_killed_worker_owed_is_sent_when_the_run_ends(
+    tracking: Tracking, runs: Path
+) -> None:
     run = tracking.start("orphans", "run", folder=runs / "run")
-    worker_wrote = run.record("metrics", metrics={"loss": 4.0}, step=4) | {"n": 1, "by": "a worker that is gone"}
+    worker_wrote = run.record("metrics", metrics={"loss": 4.0}, step=4) | {
+        "n": 1,
+        "by": "a worker that is gone",
+    }
     run.journal.append(worker_wrote)
     run.finish()
     assert curve(client(runs / "mlflow.db"), run.run_id, "loss") == [(4, 4.0)]
 
 
-def test_a_journal_that_cannot_be_written_stops_nobody(tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_journal_that_cannot_be_written_stops_nobody(
+    tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (runs / "file").write_text("")
     with tracking.start("exp", "run", folder=runs / "file" / "run") as run:
         for step in range(10):
@@ -497,7 +622,9 @@ def test_a_journal_that_cannot_be_written_stops_nobody(tracking: Tracking, runs:
     assert len([line for line in warnings(caplog) if "cannot write the journal" in line]) == 1
 
 
-def test_replay_as_a_command(tmp_path: Path, nobody: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_as_a_command(
+    tmp_path: Path, nobody: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert exit_status(lambda: replay_entry.main([str(tmp_path / "none.jsonl"), nobody])) == 2
     assert "there is no journal" in capsys.readouterr().err
     start = {
@@ -519,10 +646,12 @@ def test_replay_as_a_command(tmp_path: Path, nobody: str, capsys: pytest.Capture
     assert "secret" not in told
 
 
-# -- the journal ---------------------------------------------------------------------------------------------------------
+# -- the journal -----------------------------------------------------------------------------------
 
 
-def test_a_line_cut_short_costs_that_line_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_cut_short_costs_that_line_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     journal = Journal(tmp_path / "tracking.jsonl")
     journal.append({"kind": "tags", "n": 1, "by": "a"})
     with journal.path.open("ab") as file:
@@ -559,25 +688,49 @@ def test_what_is_owed_to_a_server_is_known_writer_by_writer(tmp_path: Path) -> N
 
 
 def test_a_batch_keeps_order_and_belongs_to_one_run() -> None:
-    kinds = [("a", "start"), ("a", "metrics"), ("a", "params"), ("b", "metrics"), ("a", "metrics"), ("a", "text"), ("a", "status")]
+    kinds = [
+        ("a", "start"),
+        ("a", "metrics"),
+        ("a", "params"),
+        ("b", "metrics"),
+        ("a", "metrics"),
+        ("a", "text"),
+        ("a", "status"),
+    ]
     records = [{"run": run, "kind": kind, "by": "w", "n": n} for n, (run, kind) in enumerate(kinds)]
     found = list(journals.batches(records))
     assert [r["n"] for batch in found for r in batch] == list(range(7))
     assert [len(batch) for batch in found] == [1, 2, 1, 1, 1, 1]
 
 
-# -- addresses, provenance ---------------------------------------------------------------------------------------------
+# -- addresses, provenance -------------------------------------------------------------------------
 
 
 def test_the_line_that_shows_the_runs(tmp_path: Path) -> None:
-    assert ui_command(None, "/my runs") == "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db' --port 5000"
+    assert (
+        ui_command(None, "/my runs")
+        == "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db' --port 5000"
+    )
     assert ui_command("http://me:secret@host:5000/", tmp_path) == "http://***@host:5000"
     relative = ui_command("sqlite:///here.db", tmp_path)
     assert f"sqlite:///{Path.cwd()}/here.db" in relative
 
 
-@pytest.mark.parametrize("address", ["host:5000", "htp://host", "sqlite:///", "sqlite:///:memory:", "http://", "file:///x", "/some/folder"])
-def test_an_address_that_mlflow_does_not_know_is_refused_at_once(address: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        "host:5000",
+        "htp://host",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "http://",
+        "file:///x",
+        "/some/folder",
+    ],
+)
+def test_an_address_that_mlflow_does_not_know_is_refused_at_once(
+    address: str, tmp_path: Path
+) -> None:
     with pytest.raises(BadInput, match="http://host:5000"):
         open_tracking(address, runs_folder=tmp_path)
 
@@ -596,15 +749,29 @@ def test_the_users_own_patience_is_respected(runs: Path) -> None:
         "open_tracking(None, runs_folder=sys.argv[1]).start('e', 'r').finish()\n"
         "print(os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'], os.environ['MLFLOW_DISABLE_TELEMETRY'])"
     )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {"MLFLOW_HTTP_REQUEST_TIMEOUT": "77"}
-    done = subprocess.run([*PYTHON, script, str(runs)], capture_output=True, text=True, timeout=60, env=environment, check=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW")} | {
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "77"
+    }
+    done = subprocess.run(
+        [*PYTHON, script, str(runs)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=True,
+    )
     assert (done.stdout, done.stderr) == ("77 true\n", "")
 
 
 def test_commit_and_dirt_are_those_of_the_checkout(tmp_path: Path) -> None:
     def git(*words: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        return subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *words],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
 
     if shutil.which("git") is None:
         pytest.skip("git is not installed")

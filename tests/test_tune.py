@@ -17,7 +17,18 @@ from pretrain.runs import paths
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-TINY = ["--set", "epochs=1", "--set", "batch=32", "--set", "encoder.width=16", "--set", "encoder.layers=2", "--set", "cpus=4"]
+TINY = [
+    "--set",
+    "epochs=1",
+    "--set",
+    "batch=32",
+    "--set",
+    "encoder.width=16",
+    "--set",
+    "encoder.layers=2",
+    "--set",
+    "cpus=4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +44,25 @@ def encoder(ray_here: None, arena: str, tmp_path_factory: pytest.TempPathFactory
 
 
 def run(encoder: Path | str, task: str, arena: str, out: Path, *more: str) -> dict[str, object]:
-    finetune.run.main(["--encoder", str(encoder), "--task", task, "--data", arena, "--out", str(out), "--set", "steps=12",
-                       "--set", "evaluations=2", "--set", "window=64", *more])  # fmt: skip
+    finetune.run.main(
+        [
+            "--encoder",
+            str(encoder),
+            "--task",
+            task,
+            "--data",
+            arena,
+            "--out",
+            str(out),
+            "--set",
+            "steps=12",
+            "--set",
+            "evaluations=2",
+            "--set",
+            "window=64",
+            *more,
+        ]
+    )
     return dict(json.loads((out / "result.json").read_text()))
 
 
@@ -63,7 +91,14 @@ def _recompute(out: Path, result: dict[str, object]) -> None:
         counted = [name for name in classes if name != "other"]
         chosen = np.array(classes)[p.argmax(1)]
         f1s.append(np.mean([f1_score(label == name, chosen == name) for name in counted]))
-        maps.append(np.mean([average_precision_score(label == name, p[:, classes.index(name)]) for name in counted]))
+        maps.append(
+            np.mean(
+                [
+                    average_precision_score(label == name, p[:, classes.index(name)])
+                    for name in counted
+                ]
+            )
+        )
     assert result["macro_f1"] == pytest.approx(np.mean(f1s), abs=1e-6)
     assert result["macro_f1_std"] == pytest.approx(np.std(f1s), abs=1e-6)
     assert result["map"] == pytest.approx(np.mean(maps), abs=1e-6)
@@ -78,25 +113,62 @@ def _runs_in_mlflow(folder: Path, experiment: str, *, children: int) -> None:
     runs = client.search_runs([found.experiment_id])
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     assert len(parents) == 1
-    assert sum(r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id for r in runs) == children
+    assert (
+        sum(r.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id for r in runs)
+        == children
+    )
     assert all(r.info.status == "FINISHED" for r in runs)
     assert {"macro_f1", "map", "chance_map"} <= set(parents[0].data.metrics)
-    assert {"confusion.png", "ethogram.png"} <= {artifact.path for artifact in client.list_artifacts(parents[0].info.run_id)}
+    assert {"confusion.png", "ethogram.png"} <= {
+        artifact.path for artifact in client.list_artifacts(parents[0].info.run_id)
+    }
 
 
 @pytest.mark.parametrize("task", ["annotation_style_transfer", "new_behaviors"])
 @pytest.mark.parametrize("frozen", ["true", "false"])
-def test_tasks_of_several_problems_score_each_and_then_the_mean(encoder: Path, arena: str, task: str, frozen: str) -> None:
+def test_tasks_of_several_problems_score_each_and_then_the_mean(
+    encoder: Path, arena: str, task: str, frozen: str
+) -> None:
     out = encoder.parent / f"{task}-{frozen}"
-    result = run(encoder, task, arena, out, "--trials", "1", "--seeds", "1", "--set", f"frozen={frozen}", "--set", "steps=3")
+    result = run(
+        encoder,
+        task,
+        arena,
+        out,
+        "--trials",
+        "1",
+        "--seeds",
+        "1",
+        "--set",
+        f"frozen={frozen}",
+        "--set",
+        "steps=3",
+    )
     assert len(result["problems"]) == {"annotation_style_transfer": 5, "new_behaviors": 7}[task]
-    assert result["map"] == pytest.approx(np.mean([held["map"] for held in result["problems"].values()]))
-    assert [path.name for path in (out / "predictions").glob("*.parquet")] == ["seed-42.parquet"], "all problems in one file"
+    assert result["map"] == pytest.approx(
+        np.mean([held["map"] for held in result["problems"].values()])
+    )
+    assert [path.name for path in (out / "predictions").glob("*.parquet")] == ["seed-42.parquet"], (
+        "all problems in one file"
+    )
 
 
 def test_random_weights_and_hand_made_features_go_the_same_way(encoder: Path, arena: str) -> None:
     for control in ("none", "handmade"):
         out = encoder.parent / f"control-{control}"
-        result = run(control, "classic_classification", arena, out, "--trials", "1", "--seeds", "1", "--set", "steps=3", "--videos", "2")
+        result = run(
+            control,
+            "classic_classification",
+            arena,
+            out,
+            "--trials",
+            "1",
+            "--seeds",
+            "1",
+            "--set",
+            "steps=3",
+            "--videos",
+            "2",
+        )
         assert result["encoder"]["kind"] in ("random weights", "hand-made features")
         assert len(result["videos_drawn"]["42"]["classic_classification"]) == 2

@@ -1,4 +1,5 @@
-"""Which windows an epoch is made of: every frame once, no window over the end of a video, the same batches for any number of workers."""
+"""Which windows an epoch is made of: every frame once, no window over the end of a video, the same
+batches for any number of workers."""
 
 from __future__ import annotations
 
@@ -14,7 +15,16 @@ from pretrain.data import store_writer as stores
 from pretrain.data.sample import sample
 from pretrain.data.schema import Schema
 from pretrain.data.store import Chunks
-from pretrain.data.windows import BatchPlan, FrameBuffer, Pose, Windows, chunk_offset, cover, group_frames, mix
+from pretrain.data.windows import (
+    BatchPlan,
+    FrameBuffer,
+    Pose,
+    Windows,
+    chunk_offset,
+    cover,
+    group_frames,
+    mix,
+)
 
 ONE_POINT = Schema.from_names(animals=("a",), keypoints=("p",), fps=30.0, image_px=(10.0, 10.0))
 FEW = settings(max_examples=40, deadline=None)
@@ -29,8 +39,16 @@ def everything_read(chunks: Chunks, window: int) -> tuple[FrameBuffer, np.ndarra
     for group in np.unique(chunks.group_id):
         rows = np.flatnonzero(chunks.group_id == group)
         frames = np.concatenate([chunks.first_frame[r] + np.arange(chunks.frames[r]) for r in rows])
-        position = torch.tensor(np.stack([np.repeat(chunks.video[rows], chunks.frames[rows]), frames], -1), dtype=torch.float32)
-        begins.append(buffer.put(position.view(-1, 1, 1, 2), torch.full((len(position), 1, 1), 255, dtype=torch.uint8)))
+        position = torch.tensor(
+            np.stack([np.repeat(chunks.video[rows], chunks.frames[rows]), frames], -1),
+            dtype=torch.float32,
+        )
+        begins.append(
+            buffer.put(
+                position.view(-1, 1, 1, 2),
+                torch.full((len(position), 1, 1), 255, dtype=torch.uint8),
+            )
+        )
     return buffer, np.array(begins)[chunks.group_id] + chunk_offset(chunks)
 
 
@@ -44,35 +62,59 @@ def epoch_of(lanes: BatchPlan, chunks: Chunks, *, epoch: int, workers: int) -> l
             mine = windows[lanes.share(rank, workers)]
             row = np.maximum(mine, 0)
             begin = np.where(mine < 0, 0, begin_of_chunk[lanes.chunk[row]] + lanes.start[row])
-            step.append(buffer.cut(begin, np.where(mine < 0, 0, lanes.frames[row]), lanes.key(row, epoch)))
+            step.append(
+                buffer.cut(begin, np.where(mine < 0, 0, lanes.frames[row]), lanes.key(row, epoch))
+            )
         steps.append(step)
     return steps
 
 
 @FEW
-@given(lengths=LENGTHS, chunk=st.sampled_from([7, 16, 1024]), group=st.integers(1, 4), window=st.integers(1, 40), epoch=st.integers(0, 3))
+@given(
+    lengths=LENGTHS,
+    chunk=st.sampled_from([7, 16, 1024]),
+    group=st.integers(1, 4),
+    window=st.integers(1, 40),
+    epoch=st.integers(0, 3),
+)
 def test_every_frame_is_seen_exactly_once_an_epoch_by_1_2_and_3_workers(
     lengths: list[int], chunk: int, group: int, window: int, epoch: int
 ) -> None:
     chunks = chunks_of(lengths, chunk_frames=chunk, group_chunks=group)
     lanes = BatchPlan.deal(chunks, window=window, batch=6, seed=3)
-    truth = sorted((video, frame) for video, frames in enumerate(lengths) for frame in range(frames))
+    truth = sorted(
+        (video, frame) for video, frames in enumerate(lengths) for frame in range(frames)
+    )
     batches = []
     for workers in (1, 2, 3):
         steps = epoch_of(lanes, chunks, epoch=epoch, workers=workers)
         held = [[window for worker in step for window in frames_seen(worker)] for step in steps]
         for row in (row for step in held for row in step if row):
-            assert len({video for video, _ in row}) == 1, "a window crosses from one video into another"
+            assert len({video for video, _ in row}) == 1, (
+                "a window crosses from one video into another"
+            )
             assert [frame for _, frame in row] == list(range(row[0][1], row[0][1] + len(row)))
         assert sorted(frame for step in held for row in step for frame in row) == truth
         batches.append(held)
-    assert batches[0] == batches[1] == batches[2], "the global batches depend on the number of workers"
+    assert batches[0] == batches[1] == batches[2], (
+        "the global batches depend on the number of workers"
+    )
 
 
 @FEW
-@given(lengths=LENGTHS, chunk=st.sampled_from([7, 1024]), window=st.integers(1, 100), batch=st.integers(1, 40), seed=st.integers(0, 5))
-def test_lanes_hold_every_window_once_and_differ_by_one_at_most(lengths: list[int], chunk: int, window: int, batch: int, seed: int) -> None:
-    lanes = BatchPlan.deal(chunks_of(lengths, chunk_frames=chunk), window=window, batch=batch, seed=seed)
+@given(
+    lengths=LENGTHS,
+    chunk=st.sampled_from([7, 1024]),
+    window=st.integers(1, 100),
+    batch=st.integers(1, 40),
+    seed=st.integers(0, 5),
+)
+def test_lanes_hold_every_window_once_and_differ_by_one_at_most(
+    lengths: list[int], chunk: int, window: int, batch: int, seed: int
+) -> None:
+    lanes = BatchPlan.deal(
+        chunks_of(lengths, chunk_frames=chunk), window=window, batch=batch, seed=seed
+    )
     per_lane = np.bincount(lanes.lane, minlength=batch)
     assert per_lane.max() - per_lane.min() <= 1
     assert lanes.frames.sum() == sum(lengths)
@@ -83,7 +125,9 @@ def test_lanes_hold_every_window_once_and_differ_by_one_at_most(lengths: list[in
         assert grid.shape == (lanes.steps, batch)
         assert sorted(grid[grid >= 0]) == list(range(len(lanes)))
         assert (grid[:-1] >= 0).all(), "only the last step may have rows without a window"
-        assert (lanes.lane[grid] == np.arange(batch))[grid >= 0].all(), "a worker would need frames of another's lane"
+        assert (lanes.lane[grid] == np.arange(batch))[grid >= 0].all(), (
+            "a worker would need frames of another's lane"
+        )
     np.testing.assert_array_equal(grids[0], grids[1])
     for lane in range(batch):
         windows = grids[0][:, lane]
@@ -99,7 +143,10 @@ def test_epochs_and_seeds_are_in_other_orders() -> None:
     assert (lanes.epoch(0) != other.epoch(0)).mean() > 0.9
 
 
-@pytest.mark.parametrize(("lengths", "window", "batch", "steps"), [([1], 64, 8, 1), ([64], 64, 8, 1), ([65], 64, 1, 2), ([1] * 9, 5, 8, 2)])
+@pytest.mark.parametrize(
+    ("lengths", "window", "batch", "steps"),
+    [([1], 64, 8, 1), ([64], 64, 8, 1), ([65], 64, 1, 2), ([1] * 9, 5, 8, 2)],
+)
 def test_small_stores(lengths: list[int], window: int, batch: int, steps: int) -> None:
     lanes = BatchPlan.deal(chunks_of(lengths), window=window, batch=batch, seed=0)
     assert lanes.steps == steps == len(lanes.epoch(0))
@@ -111,8 +158,15 @@ def test_a_seed_of_draws_names_one_window_of_one_epoch() -> None:
     keys = np.concatenate([lanes.key(everyone, epoch) for epoch in range(5)])
     assert len(np.unique(keys)) == len(keys) == 5 * len(lanes)
     again = BatchPlan.deal(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
-    where = {(c, s): key for c, s, key in zip(again.chunk, again.start, again.key(np.arange(len(again)), 2), strict=True)}
-    assert [where[c, s] for c, s in zip(lanes.chunk, lanes.start, strict=True)] == list(lanes.key(everyone, 2)), "draws depend on the batch"
+    where = {
+        (c, s): key
+        for c, s, key in zip(
+            again.chunk, again.start, again.key(np.arange(len(again)), 2), strict=True
+        )
+    }
+    assert [where[c, s] for c, s in zip(lanes.chunk, lanes.start, strict=True)] == list(
+        lanes.key(everyone, 2)
+    ), "draws depend on the batch"
 
 
 def test_mix_spreads_neighbours() -> None:
@@ -131,9 +185,18 @@ def test_a_share_must_divide() -> None:
 def test_cut_windows_are_missing_beyond_their_end() -> None:
     video = marked(3, 40)
     buffer = FrameBuffer(40, MICE.shape, window=16)
-    begin = buffer.put(torch.from_numpy(video.position_TMKX), torch.from_numpy((video.confidence_TMK * 255).astype(np.uint8)))
-    windows = buffer.cut(np.array([begin + 4, begin + 36, 0]), np.array([16, 4, 0]), np.array([1, 2, 3]))
-    assert frames_seen(windows) == [[(3, f) for f in range(4, 20)], [(3, f) for f in range(36, 40)], []]
+    begin = buffer.put(
+        torch.from_numpy(video.position_TMKX),
+        torch.from_numpy((video.confidence_TMK * 255).astype(np.uint8)),
+    )
+    windows = buffer.cut(
+        np.array([begin + 4, begin + 36, 0]), np.array([16, 4, 0]), np.array([1, 2, 3])
+    )
+    assert frames_seen(windows) == [
+        [(3, f) for f in range(4, 20)],
+        [(3, f) for f in range(36, 40)],
+        [],
+    ]
     assert windows.valid_BT.sum(1).tolist() == [16, 4, 0]
     beyond = ~windows.valid_BT
     assert windows.pose.position_BTMKX[beyond].isnan().all()
@@ -144,7 +207,9 @@ def test_cut_windows_are_missing_beyond_their_end() -> None:
 def test_a_missing_point_is_nan_never_a_coordinate() -> None:
     buffer = FrameBuffer(4, (1, 2, 2), window=4)
     confidence = torch.tensor([[[255, 0]], [[0, 128]], [[1, 255]], [[0, 0]]], dtype=torch.uint8)
-    buffer.put(torch.zeros(4, 1, 2, 2).masked_fill(confidence.unsqueeze(-1) == 0, torch.nan), confidence)
+    buffer.put(
+        torch.zeros(4, 1, 2, 2).masked_fill(confidence.unsqueeze(-1) == 0, torch.nan), confidence
+    )
     pose = buffer.cut(np.array([0]), np.array([4]), np.array([0])).pose
     torch.testing.assert_close(pose.position_BTMKX.isnan().all(-1)[0], confidence == 0)
     torch.testing.assert_close(pose.confidence_BTMK[0], confidence / 255)
@@ -161,14 +226,18 @@ def test_what_is_cut_is_a_copy() -> None:
 
 def test_slots_are_used_again_and_a_full_buffer_says_so() -> None:
     def frames(value: float, number: int) -> tuple[Tensor, Tensor]:
-        return torch.full((number, 1, 1, 2), float(value)), torch.full((number, 1, 1), 255, dtype=torch.uint8)
+        return torch.full((number, 1, 1, 2), float(value)), torch.full(
+            (number, 1, 1), 255, dtype=torch.uint8
+        )
 
     buffer = FrameBuffer(20, (1, 1, 2), window=4, slot=10)
     first, second = buffer.put(*frames(1, 10)), buffer.put(*frames(2, 6))
     buffer.drop(first)
     third = buffer.put(*frames(3, 8))
     assert third == first
-    cut = buffer.cut(np.array([second, third]), np.array([4, 4]), np.array([0, 0])).pose.position_BTMKX
+    cut = buffer.cut(
+        np.array([second, third]), np.array([4, 4]), np.array([0, 0])
+    ).pose.position_BTMKX
     assert cut[:, :, 0, 0, 0].tolist() == [[2] * 4, [3] * 4]
     with pytest.raises(AssertionError, match="more frames"):
         FrameBuffer(20, (1, 1, 2), window=4, slot=10).put(*frames(1, 11))
@@ -176,10 +245,14 @@ def test_slots_are_used_again_and_a_full_buffer_says_so() -> None:
 
 @FEW
 @given(total=st.integers(1, 80), window=st.integers(1, 40), overlap=st.integers(0, 12))
-def test_cover_answers_for_every_frame_once_with_its_context(total: int, window: int, overlap: int) -> None:
+def test_cover_answers_for_every_frame_once_with_its_context(
+    total: int, window: int, overlap: int
+) -> None:
     position = torch.arange(total, dtype=torch.float32).view(-1, 1, 1, 1).expand(-1, 1, 1, 2)
     answered = []
-    for windows, kept, inside in cover(Pose(position[None], torch.ones(1, total, 1, 1)), window=window, overlap=overlap):
+    for windows, kept, inside in cover(
+        Pose(position[None], torch.ones(1, total, 1, 1)), window=window, overlap=overlap
+    ):
         frames = windows.pose.position_BTMKX[0, :, 0, 0, 0].long().tolist()
         assert frames[inside] == list(range(total))[kept]
         assert frames[0] == max(0, kept.start - overlap)
@@ -188,7 +261,9 @@ def test_cover_answers_for_every_frame_once_with_its_context(total: int, window:
     assert answered == list(range(total))
 
 
-def test_a_sample_is_the_same_for_all_who_ask_and_from_everywhere(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_sample_is_the_same_for_all_who_ask_and_from_everywhere(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(stores, "CHUNK_FRAMES", 16)
     store = marked_store(tmp_path / "store", [70, 5, 100], RATS)
     one, two = (sample(store, seed=1, windows=9, frames=8) for _ in range(2))

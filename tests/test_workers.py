@@ -1,4 +1,5 @@
-"""Two and three gloo workers give the loss and the gradient of one process with the joined batch."""
+"""Two and three gloo workers give the loss and the gradient of one process with the joined
+batch."""
 
 from __future__ import annotations
 
@@ -26,24 +27,42 @@ from pretrain.transforms.augment import Augment
 WORLDS = (2, 3)
 SECONDS = 300
 BATCH = 12
-AUGMENT = Augment(rotate=True, mirror=0.5, exchange=0.5, scale=0.1, jitter_px=1.0, drop_points=0.1, drop_frames=0.1)
+AUGMENT = Augment(
+    rotate=True,
+    mirror=0.5,
+    exchange=0.5,
+    scale=0.1,
+    jitter_px=1.0,
+    drop_points=0.1,
+    drop_frames=0.1,
+)
 JOINED = {
     # With three workers the last has cut and empty rows only; with two, four of its six.
     "cut and empty": windows_of(MICE, batch=BATCH, frames=40, seed=1, cut=(39, 3, 1, 0)),
     "whole": windows_of(MICE, batch=BATCH, frames=40, seed=2),
     "nothing at all on the last": windows_of(MICE, batch=BATCH, frames=40, seed=3, cut=(0,) * 6),
 }
-COMPONENTS = [("tcn", objective) for objective in names("pretrain.objectives")] + [(e, "contrastive") for e in names("pretrain.encoders")]
+COMPONENTS = [("tcn", objective) for objective in names("pretrain.objectives")] + [
+    (e, "contrastive") for e in names("pretrain.encoders")
+]
 LEARNERS = [
-    (*parts, batch) for parts in dict.fromkeys(COMPONENTS) for batch in (JOINED if parts == ("tcn", "contrastive") else ["cut and empty"])
+    (*parts, batch)
+    for parts in dict.fromkeys(COMPONENTS)
+    for batch in (JOINED if parts == ("tcn", "contrastive") else ["cut and empty"])
 ]
 
 
 def loss_and_gradient(model: nn.Module, learner: Learner, windows: Windows) -> dict[str, Any]:
     loss: Loss = model(windows)
     loss.total.backward()
-    gradient = {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
-    return {"loss": distributed.mean(loss.total), "parts": {k: distributed.mean(v) for k, v in loss.parts.items()}, "gradient": gradient}
+    gradient = {
+        name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None
+    }
+    return {
+        "loss": distributed.mean(loss.total),
+        "parts": {k: distributed.mean(v) for k, v in loss.parts.items()},
+        "gradient": gradient,
+    }
 
 
 def rows_for(rank: int, world: int) -> slice:
@@ -51,10 +70,13 @@ def rows_for(rank: int, world: int) -> slice:
 
 
 def learn(world: int) -> dict[str, Any]:
-    """In float64: in float32 a maximum or a ReLU tips now and then, as sums of another batch are rounded otherwise."""
+    """In float64: in float32 a maximum or a ReLU tips now and then, as sums of another batch are
+    rounded otherwise."""
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tensor, "float", Tensor.double)  # which is said of what may have been multiplied in bf16
+        patch.setattr(
+            Tensor, "float", Tensor.double
+        )  # which is said of what may have been multiplied in bf16
         for encoder, objective, batch in LEARNERS:
             learner = learner_of(MICE, encoder, objective, JOINED["whole"].pose, AUGMENT).double()
             model = nn.parallel.DistributedDataParallel(learner) if world > 1 else learner
@@ -64,13 +86,17 @@ def learn(world: int) -> dict[str, Any]:
     return found
 
 
-# -- gather and means, with losses that differ from worker to worker -----------------------------------------------
+# -- gather and means, with losses that differ from worker to worker -------------------------------
 
 
 def inputs(world: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of all workers, (world, 4, 3); something added after gathering, and weights of each worker's loss, (world, world * 4, 3)."""
+    """Rows of all workers, (world, 4, 3); something added after gathering, and weights of each
+    worker's loss, (world, world * 4, 3)."""
     generator = torch.Generator().manual_seed(world)
-    return tuple(torch.randn(*shape, generator=generator) for shape in ((world, 4, 3), (world, world * 4, 3), (world, world * 4, 3)))  # type: ignore[return-value]
+    return tuple(
+        torch.randn(*shape, generator=generator)
+        for shape in ((world, 4, 3), (world, world * 4, 3), (world, world * 4, 3))
+    )  # type: ignore[return-value]
 
 
 def term(joined: Tensor, mine: Tensor, weight: Tensor) -> Tensor:
@@ -93,11 +119,17 @@ def gathering(world: int) -> dict[str, Any]:
     share = distributed.mean_over_workers(total, torch.tensor(3 * (rank + 1)))
     share.backward()
     return {
-        "joined": distributed.gather(x[rank]), "gradient": mine.grad, "shared": (again.grad, beside.grad), "column": column.grad,
-        "bool": distributed.gather(x[rank] > 0), "int": distributed.gather((x[rank] * 100).long()), "rank": (rank, distributed.count()),
-        "mean": distributed.mean(torch.tensor(float(rank))), "share": (share.detach(), total.grad),
+        "joined": distributed.gather(x[rank]),
+        "gradient": mine.grad,
+        "shared": (again.grad, beside.grad),
+        "column": column.grad,
+        "bool": distributed.gather(x[rank] > 0),
+        "int": distributed.gather((x[rank] * 100).long()),
+        "rank": (rank, distributed.count()),
+        "mean": distributed.mean(torch.tensor(float(rank))),
+        "share": (share.detach(), total.grad),
         "nothing": distributed.mean_over_workers(torch.zeros(()), torch.tensor(0)),
-    }  # fmt: skip
+    }
 
 
 def worker(place: int, folder: str) -> None:
@@ -105,8 +137,12 @@ def worker(place: int, folder: str) -> None:
     torch.set_num_threads(1)
     for world in WORLDS:
         if place < world:
-            dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=place, world_size=world)
-            torch.save({"gather": gathering(world), "learn": learn(world)}, f"{folder}/{world}-{place}.pt")
+            dist.init_process_group(
+                "gloo", init_method=f"file://{folder}/meet-{world}", rank=place, world_size=world
+            )
+            torch.save(
+                {"gather": gathering(world), "learn": learn(world)}, f"{folder}/{world}-{place}.pt"
+            )
             dist.destroy_process_group()
 
 
@@ -128,7 +164,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
             if process.is_alive():
                 process.kill()
                 process.join()
-    return {world: [torch.load(Path(folder) / f"{world}-{rank}.pt", weights_only=False) for rank in range(world)] for world in WORLDS}
+    return {
+        world: [
+            torch.load(Path(folder) / f"{world}-{rank}.pt", weights_only=False)
+            for rank in range(world)
+        ]
+        for world in WORLDS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +188,12 @@ def near(found: Tensor, truth: Tensor, *, within: float = 2e-5) -> None:
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize(("encoder", "objective", "batch"), LEARNERS)
 def test_workers_give_the_loss_and_gradient_of_the_joined_batch(
-    found: dict[int, Any], alone: dict[str, Any], world: int, encoder: str, objective: str, batch: str
+    found: dict[int, Any],
+    alone: dict[str, Any],
+    world: int,
+    encoder: str,
+    objective: str,
+    batch: str,
 ) -> None:
     truth = alone[encoder, objective, batch]
     assert truth["loss"] > 0
@@ -162,7 +209,9 @@ def test_workers_give_the_loss_and_gradient_of_the_joined_batch(
         assert whole.norm() > 1e-3
         for name, gradient in truth["gradient"].items():
             apart = (mine["gradient"][name] - gradient).norm()
-            assert apart <= 1e-11 * gradient.norm() + 1e-14 * whole.norm(), f"{name}: {apart} of {gradient.norm()}"
+            assert apart <= 1e-11 * gradient.norm() + 1e-14 * whole.norm(), (
+                f"{name}: {apart} of {gradient.norm()}"
+            )
 
 
 def test_the_comparison_would_see_negatives_that_are_not_gathered(alone: dict[str, Any]) -> None:
@@ -185,13 +234,17 @@ def test_gather_joins_in_order_of_rank(found: dict[int, Any], world: int) -> Non
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_the_gradient_of_gather_is_autograds_on_the_joined_tensor(found: dict[int, Any], world: int) -> None:
+def test_the_gradient_of_gather_is_autograds_on_the_joined_tensor(
+    found: dict[int, Any], world: int
+) -> None:
     x, _, weight = inputs(world)
     whole = x.clone().requires_grad_()
     sum(term(whole.flatten(0, 1), whole[rank], weight[rank]) for rank in range(world)).backward()  # type: ignore[union-attr]
     for rank in range(world):
         near(found[world][rank]["gather"]["gradient"], whole.grad[rank])  # type: ignore[index]
-        assert torch.equal(found[world][rank]["gather"]["column"], torch.tensor([0.0, world, 0.0]).expand(4, 3))
+        assert torch.equal(
+            found[world][rank]["gather"]["column"], torch.tensor([0.0, world, 0.0]).expand(4, 3)
+        )
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -204,7 +257,9 @@ def test_gather_leaves_the_gradients_of_others_alone(found: dict[int, Any], worl
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_mean_over_workers_is_the_mean_of_the_joined_terms(found: dict[int, Any], world: int) -> None:
+def test_mean_over_workers_is_the_mean_of_the_joined_terms(
+    found: dict[int, Any], world: int
+) -> None:
     x, _, _ = inputs(world)
     number = sum(3 * (rank + 1) for rank in range(world))
     total = sum((x[rank, : rank + 1] * 2).sum() for rank in range(world))
@@ -216,7 +271,14 @@ def test_mean_over_workers_is_the_mean_of_the_joined_terms(found: dict[int, Any]
         assert found[world][rank]["gather"]["nothing"] == 0
 
 
-@pytest.mark.parametrize("call", [distributed.gather, distributed.mean, lambda x: distributed.mean_over_workers(x.sum(), torch.tensor(1))])
+@pytest.mark.parametrize(
+    "call",
+    [
+        distributed.gather,
+        distributed.mean,
+        lambda x: distributed.mean_over_workers(x.sum(), torch.tensor(1)),
+    ],
+)
 def test_one_worker_needs_no_process_group(call: Callable[[Tensor], Tensor]) -> None:
     assert not dist.is_initialized()
     assert torch.equal(call(torch.ones(1)).flatten(), torch.ones(1))

@@ -1,10 +1,11 @@
-"""Trains the LISBET package a few batches at a time, whenever it is told to; train_step.py starts it with an interpreter that has LISBET.
+"""Trains the LISBET package a few batches at a time, whenever it is told to; train_step.py starts
+it with an interpreter that has LISBET.
 
     python benchmarks/train_step.py --lisbet /path/to/its/environment/bin/python
 
-Its own `train`, on random walks in CalMS21's shape: transformer-base, window 200, its four self-supervised tasks, its loader
-processes. Only the records come from memory and the loop over batches waits for its turns. torchvision, of which it uses two
-classes, need not be importable.
+Its own `train`, on random walks in CalMS21's shape: transformer-base, window 200, its four
+self-supervised tasks, its loader processes. Only the records come from memory and the loop over
+batches waits for its turns. torchvision, of which it uses two classes, need not be importable.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ TASKS = ["cons", "order", "shift", "warp"]
 
 
 def stand_in_for_torchvision() -> None:
-    """LISBET composes transforms with torchvision, whose wheels need a torch with a GPU; these two classes are all it takes."""
+    """LISBET composes transforms with torchvision, whose wheels need a torch with a GPU; these two
+    classes are all it takes."""
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError):
@@ -53,7 +55,10 @@ def stand_in_for_torchvision() -> None:
             def __call__(self, x: Any) -> Any:
                 return super().__call__(x) if random.random() < self.p else x
 
-        inside = {"transforms": {"Compose": Compose, "RandomApply": RandomApply}, "models": {"__getattr__": lambda name: None}}
+        inside = {
+            "transforms": {"Compose": Compose, "RandomApply": RandomApply},
+            "models": {"__getattr__": lambda name: None},
+        }
         found: Any = types.ModuleType("torchvision")
         found.__path__, sys.modules["torchvision"] = [], found
         for name, held in inside.items():
@@ -69,18 +74,35 @@ def records(videos: int, frames: int) -> list[Any]:
 
     rng, made = np.random.default_rng(0), []
     for number in range(videos):
-        walk = rng.normal(scale=0.004, size=(frames, 2, 1, 2)).cumsum(0) + rng.normal(scale=0.02, size=(1, 2, 7, 2))
+        walk = rng.normal(scale=0.004, size=(frames, 2, 1, 2)).cumsum(0) + rng.normal(
+            scale=0.02, size=(1, 2, 7, 2)
+        )
         walk = (walk - walk.min((0, 2, 3), keepdims=True).min()) / np.ptp(walk)
-        position = (("time", "space", "keypoints", "individuals"), walk.transpose(0, 1, 2, 3).swapaxes(1, 3).astype(np.float64))
-        coordinates = {"time": np.arange(frames), "space": ["x", "y"], "keypoints": [f"point{k}" for k in range(7)],
-                       "individuals": ["resident", "intruder"]}  # fmt: skip
-        made.append(Record(id=f"walk{number}", posetracks=xarray.Dataset({"position": position}, coords=coordinates)))
+        position = (
+            ("time", "space", "keypoints", "individuals"),
+            walk.transpose(0, 1, 2, 3).swapaxes(1, 3).astype(np.float64),
+        )
+        coordinates = {
+            "time": np.arange(frames),
+            "space": ["x", "y"],
+            "keypoints": [f"point{k}" for k in range(7)],
+            "individuals": ["resident", "intruder"],
+        }
+        made.append(
+            Record(
+                id=f"walk{number}",
+                posetracks=xarray.Dataset({"position": position}, coords=coordinates),
+            )
+        )
     return made
 
 
 def main() -> None:
-    """Says what it is, then trains ``--batches`` batches for every line that comes in, and answers with the seconds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Says what it is, then trains ``--batches`` batches for every line that comes in, and answers
+    with the seconds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, default=10)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
@@ -116,19 +138,34 @@ def main() -> None:
 
     def remembered(config: Any) -> Any:
         models.append(build(config))
-        say(parameters=sum(p.numel() for p in models[0].parameters()), windows=args.batches * batch * len(TASKS), window=window,
-            version=importlib.metadata.version("lisbet"))  # fmt: skip
+        say(
+            parameters=sum(p.numel() for p in models[0].parameters()),
+            windows=args.batches * batch * len(TASKS),
+            window=window,
+            version=importlib.metadata.version("lisbet"),
+        )
         return models[0]
 
     core.create_model_from_config, core.trange = remembered, turns
     core.load_multi_records = lambda _: [records(8, 6_000)]
     backbone = BACKBONE_PRESETS["transformer-base"] | {"max_length": window}
-    model = ModelConfig(backbone=backbone, out_heads={task: {} for task in TASKS}, input_features={}, window_size=window, window_offset=0)
+    model = ModelConfig(
+        backbone=backbone,
+        out_heads={task: {} for task in TASKS},
+        input_features={},
+        window_size=window,
+        window_offset=0,
+    )
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(KeyboardInterrupt):
         core.train(
-            ExperimentConfig(model=model, training=TrainingConfig(epochs=1, batch_size=batch, learning_rate=1e-4),
-                             data=DataConfig(data_path="none", window_size=window), task_ids_list=TASKS, output_path=Path(folder))
-        )  # fmt: skip
+            ExperimentConfig(
+                model=model,
+                training=TrainingConfig(epochs=1, batch_size=batch, learning_rate=1e-4),
+                data=DataConfig(data_path="none", window_size=window),
+                task_ids_list=TASKS,
+                output_path=Path(folder),
+            )
+        )
 
 
 if __name__ == "__main__":

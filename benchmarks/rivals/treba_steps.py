@@ -1,10 +1,13 @@
-"""Task programming as it was published (TREBA, Sun et al. 2021), second stage, to measure beside ours; train_step.py lets it take turns.
+"""Task programming as it was published (TREBA, Sun et al. 2021), second stage, to measure beside
+ours; train_step.py lets it take turns.
 
-The released program is no package and its licence does not allow copies. This is a model of our own after its published description
-and settings for CalMS21: sizes, losses, batch, augmentation and optimiser are those. Where something is left open, the faster way
-is taken: programs and augmentation work on the whole batch where the released ones go through it window by window in Python, the
-contrastive loss is the one that ours uses, and recurrent layers that know their input beforehand run through it in one call. Its
-approximators are fixed, as in the second stage: nothing is spent on their own gradient. Frames lie in memory, gaps filled.
+The released program is no package and its licence does not allow copies. This is a model of our own
+after its published description and settings for CalMS21: sizes, losses, batch, augmentation and
+optimiser are those. Where something is left open, the faster way is taken: programs and
+augmentation work on the whole batch where the released ones go through it window by window in
+Python, the contrastive loss is the one that ours uses, and recurrent layers that know their input
+beforehand run through it in one call. Its approximators are fixed, as in the second stage: nothing
+is spent on their own gradient. Frames lie in memory, gaps filled.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ NECK, TAIL_BASE = CALMS21.keypoint("neck"), CALMS21.keypoint("tail_base")
 
 
 class States:
-    """Poses to states: for each mouse its neck in half images, sine and cosine of its direction, five numbers of its bend."""
+    """Poses to states: for each mouse its neck in half images, sine and cosine of its direction,
+    five numbers of its bend."""
 
     def __init__(self, position_NMKX: Tensor) -> None:
         self.half_X = torch.tensor(CALMS21.image_px) / 2
@@ -55,7 +59,8 @@ class States:
 
 
 def changed(position_NTMKX: Tensor) -> Tensor:
-    """Another copy of each window: turned, moved inside the image, mirrored; one in four shaken, with one mouse moved."""
+    """Another copy of each window: turned, moved inside the image, mirrored; one in four shaken,
+    with one mouse moved."""
     number, half = len(position_NTMKX), torch.tensor(CALMS21.image_px) / 2
     x, y = (position_NTMKX - half).unbind(-1)
     angle = (torch.rand(number, 1, 1, 1) * 2 - 1) * math.pi
@@ -64,10 +69,16 @@ def changed(position_NTMKX: Tensor) -> Tensor:
     least, most = at.amin((1, 2, 3)), at.amax((1, 2, 3))
     fits = ((most - least) < 2 * half).all(1, keepdim=True)
     move = torch.where(fits, -half - least + torch.rand(number, 2) * (2 * half - most + least), 0.0)
-    at = (at + move[:, None, None, None]) * torch.where(torch.rand(number, 1, 1, 1, 2) < 0.5, -1.0, 1.0)
+    at = (at + move[:, None, None, None]) * torch.where(
+        torch.rand(number, 1, 1, 1, 2) < 0.5, -1.0, 1.0
+    )
     who = F.one_hot(torch.randint(2, (number,)), 2).view(number, 1, 2, 1, 1)
     moved = who * (torch.rand(number, 1, 1, 1, 2) * 2 - 1) * 20
-    return at + half + torch.where(torch.rand(number, 1, 1, 1, 1) < 0.25, torch.randn_like(at) * 2 + moved, 0.0)
+    return (
+        at
+        + half
+        + torch.where(torch.rand(number, 1, 1, 1, 1) < 0.25, torch.randn_like(at) * 2 + moved, 0.0)
+    )
 
 
 def layers(*sizes: int) -> nn.Sequential:
@@ -77,7 +88,8 @@ def layers(*sizes: int) -> nn.Sequential:
 
 
 class BothWays(nn.Module):
-    """A recurrent layer that reads a trajectory both ways, its mean over time, fully connected layers; for encoder and approximators."""
+    """A recurrent layer that reads a trajectory both ways, its mean over time, fully connected
+    layers; for encoder and approximators."""
 
     def __init__(self, beside: int, outputs: int) -> None:
         super().__init__()
@@ -110,8 +122,12 @@ class Model(nn.Module):
         """Negative log-likelihood of all actions, summed."""
         held = self.memory(torch.cat([state_ANS, action_ANS], -1)[:-1])[0]
         held_ANH = F.pad(held, (0, 0, 0, 0, 1, 0))
-        mean, log_variance = self.action(state_ANS, code_NZ.expand(len(state_ANS), -1, -1), held_ANH)
-        return F.gaussian_nll_loss(mean, action_ANS, log_variance.exp(), full=True, eps=1e-12, reduction="sum")
+        mean, log_variance = self.action(
+            state_ANS, code_NZ.expand(len(state_ANS), -1, -1), held_ANH
+        )
+        return F.gaussian_nll_loss(
+            mean, action_ANS, log_variance.exp(), full=True, eps=1e-12, reduction="sum"
+        )
 
     def roll_out(self, state_NS: Tensor, code_NZ: Tensor) -> Tensor:
         """Pairs (A, N, 2 S) of the policy's own."""
@@ -125,8 +141,12 @@ class Model(nn.Module):
         return torch.stack(pairs)
 
     def disagreement(self, pair_ANS: Tensor, class_NP: Tensor) -> Tensor:
-        """Cross-entropy of what the approximators say with the labels, a mean over windows, summed over programs."""
-        each = [F.cross_entropy(one(pair_ANS), labels, ignore_index=-1) for one, labels in zip(self.approximate, class_NP.T, strict=True)]
+        """Cross-entropy of what the approximators say with the labels, a mean over windows, summed
+        over programs."""
+        each = [
+            F.cross_entropy(one(pair_ANS), labels, ignore_index=-1)
+            for one, labels in zip(self.approximate, class_NP.T, strict=True)
+        ]
         return torch.stack(each).sum()
 
 
@@ -145,7 +165,9 @@ class Training:
     def __init__(self, frames: int, *, batch: int = 128, half: bool = False) -> None:
         self.batch, self.windows, self._half, self._done = batch, 2 * batch, half, 0
         position = torch.from_numpy(walk(min(frames, VIDEO_FRAMES))[0])
-        self._position = _filled(position)[: len(position) // FRAMES * FRAMES].view(-1, FRAMES, *CALMS21.shape)
+        self._position = _filled(position)[: len(position) // FRAMES * FRAMES].view(
+            -1, FRAMES, *CALMS21.shape
+        )
         self.states = States(self._position.flatten(0, 1))
         self.model = Model()
         self.model.approximate.requires_grad_(False)
@@ -159,21 +181,29 @@ class Training:
 
     def loss(self) -> Tensor:
         """Of the next batch."""
-        rows = torch.arange(self._done * self.batch, (self._done + 1) * self.batch) % len(self._position)
+        rows = torch.arange(self._done * self.batch, (self._done + 1) * self.batch) % len(
+            self._position
+        )
         self._done += 1
         recorded = self._position[rows]
         position = torch.cat([recorded, changed(recorded)])
         middle = position[:, FRAMES // 2 - 2 : FRAMES // 2 + 3]
-        class_NP = programs.classes(programs.measure(middle, CALMS21), programs.thresholds(CALMS21))[:, 2]
+        class_NP = programs.classes(
+            programs.measure(middle, CALMS21), programs.thresholds(CALMS21)
+        )[:, 2]
         state_TNS = self.states(position).transpose(0, 1)
         state_ANS, action_ANS = state_TNS[:-1], state_TNS.diff(dim=0)
         labels = F.one_hot(class_NP.clamp(min=0), CLASSES).flatten(1).float()
-        posterior = Posterior(*self.model.encode(torch.cat([state_ANS, action_ANS], -1), labels).chunk(2, -1))
+        posterior = Posterior(
+            *self.model.encode(torch.cat([state_ANS, action_ANS], -1), labels).chunk(2, -1)
+        )
         posterior = posterior._replace(log_variance=posterior.log_variance.clamp(-16, 16))
         code_NZ = posterior.sample(torch.randn_like(posterior.mean))
         rolled = self.model.roll_out(state_ANS[0, : self.batch], code_NZ[: self.batch])
         g_NPE = F.normalize(self.model.contrast(posterior.mean), dim=-1)
-        total_P, number_P = supervised_contrastive(g_NPE.unsqueeze(1), class_NP.unsqueeze(1), classes=CLASSES, temperature=TEMPERATURE)
+        total_P, number_P = supervised_contrastive(
+            g_NPE.unsqueeze(1), class_NP.unsqueeze(1), classes=CLASSES, temperature=TEMPERATURE
+        )
         return (
             self.model.surprise(state_ANS, action_ANS, code_NZ)
             + posterior.divergence(FREE_BITS).sum()

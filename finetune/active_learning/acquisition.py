@@ -1,12 +1,16 @@
-"""Which stretches of unlabelled video a person should label next: uncertain ones, and unlike each other.
+"""Which stretches of unlabelled video a person should label next: uncertain ones, and unlike each
+other.
 
-**Uncertain** is a small margin between the two likeliest classes (Scheffer et al. 2001; Settles 2009, Active Learning Literature
-Survey). Entropy would count the likes of a third and fourth class too, which a person's answer does not configure_torch, and grows with the
-number of classes; least confidence cannot tell a tie of two from a tie of many. For one behaviour against the rest all three rank alike.
+**Uncertain** is a small margin between the two likeliest classes (Scheffer et al. 2001; Settles
+2009, Active Learning Literature Survey). Entropy would count the likes of a third and fourth class
+too, which a person's answer does not configure_torch, and grows with the number of classes; least
+confidence cannot tell a tie of two from a tie of many. For one behaviour against the rest all three
+rank alike.
 
-**Unlike** is the greedy k-centre rule of Sener & Savarese (2018, Active Learning for Convolutional Neural Networks: A Core-Set
-Approach): take what lies farthest from everything labelled or taken already, in the encoder's embedding. By itself that rule seeks
-out tracking errors, so it works within the most uncertain stretches, and distances are weighed by uncertainty.
+**Unlike** is the greedy k-centre rule of Sener & Savarese (2018, Active Learning for Convolutional
+Neural Networks: A Core-Set Approach): take what lies farthest from everything labelled or taken
+already, in the encoder's embedding. By itself that rule seeks out tracking errors, so it works
+within the most uncertain stretches, and distances are weighed by uncertainty.
 """
 
 from __future__ import annotations
@@ -52,7 +56,8 @@ class Stretch:
 
 
 def uncertainty(probabilities_TC: Reals, *, overlapping: bool) -> Reals:
-    """(T,): one minus the margin between the two likeliest classes; of overlapping behaviours that of the least certain one."""
+    """(T,): one minus the margin between the two likeliest classes; of overlapping behaviours that
+    of the least certain one."""
     if overlapping or probabilities_TC.shape[1] == 1:
         return np.asarray(1 - np.abs(2 * probabilities_TC - 1).min(axis=1))
     two = np.partition(probabilities_TC, -2, axis=1)[:, -2:]
@@ -60,9 +65,16 @@ def uncertainty(probabilities_TC: Reals, *, overlapping: bool) -> Reals:
 
 
 def cut(
-    video: str, problem: Problem, labels: Ints, probabilities_TC: Reals, z_TD: npt.NDArray[np.float32], *, shortest: int, longest: int,
+    video: str,
+    problem: Problem,
+    labels: Ints,
+    probabilities_TC: Reals,
+    z_TD: npt.NDArray[np.float32],
+    *,
+    shortest: int,
+    longest: int,
     free_T: npt.NDArray[np.bool_] | None = None,
-) -> list[Stretch]:  # fmt: skip
+) -> list[Stretch]:
     """Cuts one video into predicted bouts; flickers are put together and long bouts parted.
 
     Args:
@@ -75,7 +87,11 @@ def cut(
         longest: Frames above which a bout is parted evenly.
         free_T: Where nobody has labelled yet; None: everywhere.
     """
-    kinds = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1) if labels.ndim == 2 else labels
+    kinds = (
+        np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        if labels.ndim == 2
+        else labels
+    )
     runs = bouts(kinds if free_T is None else np.where(free_T, kinds, UNLABELLED))
     doubt = uncertainty(probabilities_TC, overlapping=problem.overlapping)
     found = []
@@ -85,16 +101,24 @@ def cut(
         first, second = int(order[0]), int(order[min(1, len(order) - 1)])
         if problem.overlapping:
             second = int(np.abs(2 * mean - 1).argmin())
-        found.append(Stretch(
-            video=video, start=start, stop=stop, guess=problem.classes[first], rival=problem.classes[second],
-            chances=(float(mean[first]), float(mean[second])), uncertainty=float(doubt[start:stop].mean()),
-            z_D=z_TD[start:stop].mean(axis=0),
-        ))  # fmt: skip
+        found.append(
+            Stretch(
+                video=video,
+                start=start,
+                stop=stop,
+                guess=problem.classes[first],
+                rival=problem.classes[second],
+                chances=(float(mean[first]), float(mean[second])),
+                uncertainty=float(doubt[start:stop].mean()),
+                z_D=z_TD[start:stop].mean(axis=0),
+            )
+        )
     return found
 
 
 def _joined(runs: Sequence[Sequence[int]], shortest: int) -> list[tuple[int, int]]:
-    """Short runs with what follows, and the last with what went before; a gap between two keeps them apart."""
+    """Short runs with what follows, and the last with what went before; a gap between two keeps
+    them apart."""
     found: list[tuple[int, int]] = []
     for start, stop in runs:
         if found and found[-1][1] == start and found[-1][1] - found[-1][0] < shortest:
@@ -113,12 +137,16 @@ def _joined(runs: Sequence[Sequence[int]], shortest: int) -> list[tuple[int, int
 def _parted(runs: Sequence[tuple[int, int]], longest: int) -> list[tuple[int, int]]:
     found = []
     for start, stop in runs:
-        edges = np.linspace(start, stop, -(-(stop - start) // longest) + 1).round().astype(int).tolist()
+        edges = (
+            np.linspace(start, stop, -(-(stop - start) // longest) + 1).round().astype(int).tolist()
+        )
         found += list(pairwise(edges))
     return found
 
 
-def rank(stretches: Sequence[Stretch], *, number: int, labelled_ND: npt.NDArray[np.float32] | None = None) -> list[Stretch]:
+def rank(
+    stretches: Sequence[Stretch], *, number: int, labelled_ND: npt.NDArray[np.float32] | None = None
+) -> list[Stretch]:
     """So many stretches, the most wanted first.
 
     Args:
@@ -135,7 +163,9 @@ def rank(stretches: Sequence[Stretch], *, number: int, labelled_ND: npt.NDArray[
     if labelled_ND is None or not len(labelled_ND):
         distance = np.full(len(pool), np.inf)
     else:
-        distance = np.min([np.linalg.norm((z_ND - held) / spread, axis=1) for held in labelled_ND], axis=0)
+        distance = np.min(
+            [np.linalg.norm((z_ND - held) / spread, axis=1) for held in labelled_ND], axis=0
+        )
     taken: list[int] = []
     for _ in range(min(number, len(pool))):
         # Nothing is labelled: the most uncertain comes first.

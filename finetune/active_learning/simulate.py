@@ -1,8 +1,10 @@
-"""Active learning tried out on labels that exist: would the suggested stretches have taught more than as many random ones?
+"""Active learning tried out on labels that exist: would the suggested stretches have taught more
+than as many random ones?
 
-One labelled training video to begin with; then, round by round, stretches of other training videos are labelled, chosen by
-:mod:`finetune.active_learning.acquisition` or at random, the random ones of the same number and lengths. Scores are on training videos that are
-never offered. Test videos are not looked at.
+One labelled training video to begin with; then, round by round, stretches of other training videos
+are labelled, chosen by :mod:`finetune.active_learning.acquisition` or at random, the random ones of
+the same number and lengths. Scores are on training videos that are never offered. Test videos are
+not looked at.
 """
 
 from __future__ import annotations
@@ -31,10 +33,19 @@ Spans = Sequence[tuple[str, int, int]]
 
 
 def simulate(
-    material: Frames, problem: Problem, tuning: Tuning, *, rounds: int, number: int, seeds: Sequence[int], shortest: int, longest: int,
+    material: Frames,
+    problem: Problem,
+    tuning: Tuning,
+    *,
+    rounds: int,
+    number: int,
+    seeds: Sequence[int],
+    shortest: int,
+    longest: int,
     on_progress: Callable[[], object] = lambda: None,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Scores of both ways after every round: rows of seed, way, round, stretches, frames (labelled so far), macro_f1, map.
+) -> list[dict[str, Any]]:
+    """Scores of both ways after every round: rows of seed, way, round, stretches, frames (labelled
+    so far), macro_f1, map.
 
     Args:
         material: Embeddings of the training videos.
@@ -51,28 +62,56 @@ def simulate(
         BadInput: If there are fewer than three labelled training videos.
     """
     if len(problem.train) < 3:
-        raise BadInput(f"--simulate wants three labelled training videos or more (to begin with, to offer, to score on); "
-                       f"{problem.name} has {len(problem.train)}")  # fmt: skip
+        raise BadInput(
+            "--simulate wants three labelled training videos or more (to begin with, to offer, to "
+            "score on); "
+            f"{problem.name} has {len(problem.train)}"
+        )
     rows = []
     for seed in seeds:
         offered, scored = hold_out(problem, share=HELD_OUT, seed=seed)
         begun = _first_video(offered, seed=seed)
-        known = {way: {name: _revealed(labels, [(0, len(labels))] if name == begun else []) for name, labels in offered.train.items()}
-                 for way in (SUGGESTED, RANDOM)}  # fmt: skip
+        known = {
+            way: {
+                name: _revealed(labels, [(0, len(labels))] if name == begun else [])
+                for name, labels in offered.train.items()
+            }
+            for way in (SUGGESTED, RANDOM)
+        }
         draw = np.random.default_rng([seed, 6])
         model: Model | None = None
         for turn in range(rounds + 1):
             if turn:
                 assert model is not None
-                wanted = _suggested(material, offered, known[SUGGESTED], model, number=number, shortest=shortest, longest=longest)
+                wanted = _suggested(
+                    material,
+                    offered,
+                    known[SUGGESTED],
+                    model,
+                    number=number,
+                    shortest=shortest,
+                    longest=longest,
+                )
                 _reveal(known[SUGGESTED], offered.train, wanted)
-                _reveal(known[RANDOM], offered.train, _random(known[RANDOM], offered.train, wanted, draw))
+                _reveal(
+                    known[RANDOM],
+                    offered.train,
+                    _random(known[RANDOM], offered.train, wanted, draw),
+                )
             for way in (RANDOM, SUGGESTED) if turn else (SUGGESTED,):
                 model = _fitted(material, offered, known[way], tuning, seed=seed)
-                scores = score_problems([problem], model.predict(material, [problem], [scored]), [scored])
+                scores = score_problems(
+                    [problem], model.predict(material, [problem], [scored]), [scored]
+                )
                 frames = sum(int(looked_at(labels).sum()) for labels in known[way].values())
-                row = {"seed": seed, "round": turn, "stretches": turn * number, "frames": frames, "macro_f1": scores.macro_f1,
-                       "map": scores.map}  # fmt: skip
+                row = {
+                    "seed": seed,
+                    "round": turn,
+                    "stretches": turn * number,
+                    "frames": frames,
+                    "macro_f1": scores.macro_f1,
+                    "map": scores.map,
+                }
                 rows += [row | {"way": each} for each in ((way,) if turn else (SUGGESTED, RANDOM))]
                 on_progress()
     return rows
@@ -85,7 +124,10 @@ def fits_of(*, rounds: int, seeds: int) -> int:
 
 def _first_video(problem: Problem, *, seed: int) -> str:
     """Drawn among the videos that show the most classes: with one class nothing can be fitted."""
-    shown = {name: len(np.unique(labels[looked_at(labels)], axis=0)) for name, labels in problem.train.items()}
+    shown = {
+        name: len(np.unique(labels[looked_at(labels)], axis=0))
+        for name, labels in problem.train.items()
+    }
     rich = sorted(name for name, count in shown.items() if count == max(shown.values()))
     return rich[int(np.random.default_rng([seed, 5]).integers(len(rich)))]
 
@@ -102,14 +144,30 @@ def _reveal(known: dict[str, npt.NDArray[np.int8]], truth: Labelled, spans: Span
         known[video][start:stop] = truth[video][start:stop]
 
 
-def _fitted(material: Frames, problem: Problem, known: Labelled, tuning: Tuning, *, seed: int) -> Model:
+def _fitted(
+    material: Frames, problem: Problem, known: Labelled, tuning: Tuning, *, seed: int
+) -> Model:
     seen = {name: labels for name, labels in known.items() if looked_at(labels).any()}
-    ((_, _, model),) = fit(material, [replace(problem, train=seen, test={})], tuning, embedder=None, seed=seed, stops=[tuning.steps])
+    ((_, _, model),) = fit(
+        material,
+        [replace(problem, train=seen, test={})],
+        tuning,
+        embedder=None,
+        seed=seed,
+        stops=[tuning.steps],
+    )
     return model
 
 
 def _suggested(
-    material: Frames, problem: Problem, known: Labelled, model: Model, *, number: int, shortest: int, longest: int
+    material: Frames,
+    problem: Problem,
+    known: Labelled,
+    model: Model,
+    *,
+    number: int,
+    shortest: int,
+    longest: int,
 ) -> list[tuple[str, int, int]]:
     found = model.predict(material, [problem], [problem.train])[0]
     stretches, centres = [], []
@@ -119,13 +177,28 @@ def _suggested(
         # Frames whose label nobody knows cannot be revealed.
         free = ~looked_at(labels) & looked_at(problem.train[name])
         decided = decide(probabilities_TC=found[name], overlapping=problem.overlapping)
-        stretches += cut(name, problem, decided, found[name], z_TD, shortest=shortest, longest=longest, free_T=free)
+        stretches += cut(
+            name,
+            problem,
+            decided,
+            found[name],
+            z_TD,
+            shortest=shortest,
+            longest=longest,
+            free_T=free,
+        )
         centres.append(labelled_embeddings(labels, z_TD))
-    return [(held.video, held.start, held.stop) for held in rank(stretches, number=number, labelled_ND=np.concatenate(centres))]
+    return [
+        (held.video, held.start, held.stop)
+        for held in rank(stretches, number=number, labelled_ND=np.concatenate(centres))
+    ]
 
 
-def _random(known: Labelled, truth: Labelled, like: Spans, draw: np.random.Generator) -> list[tuple[str, int, int]]:
-    """Stretches of the lengths of others, at random places that are not labelled yet; where none is free, one that is free in part."""
+def _random(
+    known: Labelled, truth: Labelled, like: Spans, draw: np.random.Generator
+) -> list[tuple[str, int, int]]:
+    """Stretches of the lengths of others, at random places that are not labelled yet; where none is
+    free, one that is free in part."""
     free = {name: ~looked_at(labels) & looked_at(truth[name]) for name, labels in known.items()}
     names = sorted(free)
     found: list[tuple[str, int, int]] = []
@@ -149,7 +222,10 @@ def _random(known: Labelled, truth: Labelled, like: Spans, draw: np.random.Gener
 
 def curve_table(rows: Sequence[dict[str, Any]], *, fps: float) -> str:
     """Means and population standard deviations over seeds, a line a round."""
-    lines = [f"{'stretches':>9} {'minutes':>8} {'macro F1: suggested':>22} {'random':>16} {'MAP: suggested':>18} {'random':>16}"]
+    lines = [
+        f"{'stretches':>9} {'minutes':>8} {'macro F1: suggested':>22} {'random':>16} "
+        f"{'MAP: suggested':>18} {'random':>16}"
+    ]
     for turn in sorted({row["round"] for row in rows}):
         cells = {}
         for way in (SUGGESTED, RANDOM):
@@ -159,13 +235,17 @@ def curve_table(rows: Sequence[dict[str, Any]], *, fps: float) -> str:
                 cells[way, key] = f"{np.nanmean(values):.3f} ± {np.nanstd(values):.3f}"
         minutes = np.mean([row["frames"] for row in rows if row["round"] == turn]) / fps / 60
         count = next(row["stretches"] for row in rows if row["round"] == turn)
-        lines.append(f"{count:>9} {minutes:>8.1f} {cells[SUGGESTED, 'macro_f1']:>22} {cells[RANDOM, 'macro_f1']:>16} "
-                     f"{cells[SUGGESTED, 'map']:>18} {cells[RANDOM, 'map']:>16}")  # fmt: skip
+        lines.append(
+            f"{count:>9} {minutes:>8.1f} {cells[SUGGESTED, 'macro_f1']:>22} "
+            f"{cells[RANDOM, 'macro_f1']:>16} "
+            f"{cells[SUGGESTED, 'map']:>18} {cells[RANDOM, 'map']:>16}"
+        )
     return "\n".join(lines)
 
 
 def curve_figure(rows: Sequence[dict[str, Any]], *, title: str, fps: float) -> Figure:
-    """Macro F1 and MAP over labelled minutes, both ways; the band is a standard deviation over seeds to either side."""
+    """Macro F1 and MAP over labelled minutes, both ways; the band is a standard deviation over
+    seeds to either side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -173,11 +253,19 @@ def curve_figure(rows: Sequence[dict[str, Any]], *, title: str, fps: float) -> F
         axes = figure.add_subplot(1, 2, place)
         for way, colour in ((SUGGESTED, "tab:blue"), (RANDOM, "tab:gray")):
             turns = sorted({row["round"] for row in rows})
-            held = [[row for row in rows if row["round"] == turn and row["way"] == way] for turn in turns]
+            held = [
+                [row for row in rows if row["round"] == turn and row["way"] == way]
+                for turn in turns
+            ]
             minutes = [np.mean([row["frames"] for row in part]) / fps / 60 for part in held]
-            mean, spread = (np.array([fold([row[key] for row in part]) for part in held]) for fold in (np.nanmean, np.nanstd))
+            mean, spread = (
+                np.array([fold([row[key] for row in part]) for part in held])
+                for fold in (np.nanmean, np.nanstd)
+            )
             axes.plot(minutes, mean, color=colour, marker="o", label=way)
-            axes.fill_between(minutes, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(
+                minutes, mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0
+            )
         axes.set_xlabel("labelled minutes")
         axes.set_ylabel(f"{name} on held-out training videos")
         axes.legend(frameon=False)

@@ -1,4 +1,5 @@
-"""One cell of a grid: an encoder that learned by one recipe for a given time, judged by heads on few labels. Plain torch."""
+"""One cell of a grid: an encoder that learned by one recipe for a given time, judged by heads on
+few labels. Plain torch."""
 
 from __future__ import annotations
 
@@ -61,7 +62,9 @@ class ProbeProtocol:
         return draw_budget(list(self.problems), videos=self.videos, seed=seed, permute=permute)
 
 
-def work(cell: Cell, store: Store, poses: Frames, judges: ProbeProtocol, *, seconds: float) -> dict[str, Any]:
+def work(
+    cell: Cell, store: Store, poses: Frames, judges: ProbeProtocol, *, seconds: float
+) -> dict[str, Any]:
     """Learns and is judged.
 
     Args:
@@ -72,7 +75,8 @@ def work(cell: Cell, store: Store, poses: Frames, judges: ProbeProtocol, *, seco
         seconds: Processor time of learning.
 
     Returns:
-        Plain values: ``learning`` (steps, loss…), ``parameters``, and for each mode the scores on ``validation`` and ``test``.
+        Plain values: ``learning`` (steps, loss…), ``parameters``, and for each mode the scores on
+        ``validation`` and ``test``.
     """
     configure_torch()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -84,33 +88,62 @@ def work(cell: Cell, store: Store, poses: Frames, judges: ProbeProtocol, *, seco
     embedder = embedder.to("cpu")
     found: dict[str, Any] = {}
     for mode in modes(cell):
-        found[mode] = _judged(mode, embedded if mode != "tuned" else poses, judges, embedder=embedder if mode == "tuned" else None,
-                              whole_rate=not cell.learns)  # fmt: skip
+        found[mode] = _judged(
+            mode,
+            embedded if mode != "tuned" else poses,
+            judges,
+            embedder=embedder if mode == "tuned" else None,
+            whole_rate=not cell.learns,
+        )
     return {
-        "column": cell.column, "row": cell.row, "encoder": dict(cell.recipe.encoder), "objective": dict(cell.recipe.objective),
-        "parameters": sum(weight.numel() for weight in embedder.encoder.parameters()), "learning": learning, "modes": found,
-    }  # fmt: skip
+        "column": cell.column,
+        "row": cell.row,
+        "encoder": dict(cell.recipe.encoder),
+        "objective": dict(cell.recipe.objective),
+        "parameters": sum(weight.numel() for weight in embedder.encoder.parameters()),
+        "learning": learning,
+        "modes": found,
+    }
 
 
 def modes(cell: Cell) -> list[Mode]:
     """How a cell is judged; features made by hand have no weights to tune."""
-    return ["probe", "permuted"] if cell.recipe.encoder["name"] == HANDMADE else ["probe", "tuned", "permuted"]
+    return (
+        ["probe", "permuted"]
+        if cell.recipe.encoder["name"] == HANDMADE
+        else ["probe", "tuned", "permuted"]
+    )
 
 
-def _judged(mode: Mode, frames: Frames, judges: ProbeProtocol, *, embedder: Embedder | None, whole_rate: bool) -> dict[str, Any]:
+def _judged(
+    mode: Mode,
+    frames: Frames,
+    judges: ProbeProtocol,
+    *,
+    embedder: Embedder | None,
+    whole_rate: bool,
+) -> dict[str, Any]:
     tuning = judges.tuned if mode == "tuned" else judges.probe
     if mode == "tuned" and whole_rate:
         tuning = replace(tuning, encoder_lr_share=1.0)  # random weights have nothing to lose
     test, validation = {}, {}
     for seed in tuning.seed_list:
         budget = judges.budget(seed, permute=mode == "permuted")
-        ((_, _, model),) = fit(frames, budget, tuning, embedder=embedder, seed=seed, stops=[tuning.steps])
+        ((_, _, model),) = fit(
+            frames, budget, tuning, embedder=embedder, seed=seed, stops=[tuning.steps]
+        )
         wanted = [{**p.test, **held} for p, held in zip(budget, judges.validation, strict=True)]
         found = model.predict(frames, budget, wanted)
         test[seed] = score_problems(budget, found, [p.test for p in budget])
         validation[seed] = score_problems(budget, found, judges.validation)
-    return {side: _short(over_seeds(held).to_dict()) for side, held in (("test", test), ("validation", validation))}
+    return {
+        side: _short(over_seeds(held).to_dict())
+        for side, held in (("test", test), ("validation", validation))
+    }
 
 
 def _short(held: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: held[key] for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map", "per_seed")}
+    return {
+        key: held[key]
+        for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map", "per_seed")
+    }

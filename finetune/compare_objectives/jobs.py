@@ -21,13 +21,21 @@ log = logging.getLogger(__name__)
 
 
 def deal(
-    cells: Sequence[Cell], store: Store, poses: Frames, judges: ProbeProtocol, scale: Scale, *, out: Path, seconds: float,
+    cells: Sequence[Cell],
+    store: Store,
+    poses: Frames,
+    judges: ProbeProtocol,
+    scale: Scale,
+    *,
+    out: Path,
+    seconds: float,
     finished: Callable[[dict[str, Any]], object],
-) -> None:  # fmt: skip
+) -> None:
     """Works through the cells, as many at a time as the scale has trials.
 
     Args:
-        cells: Those whose file is in ``out`` are not computed again; other files there are results too.
+        cells: Those whose file is in ``out`` are not computed again; other files there are results
+            too.
         store: Where they learn from.
         poses: Frames of the labelled videos; one copy a machine.
         judges: The heads.
@@ -41,7 +49,9 @@ def deal(
     for file in sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime):
         finished(json.loads(file.read_text(encoding="utf-8")))
     waiting = [cell for cell in cells if not (folder / f"{cell.name}.json").is_file()]
-    remote = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=scale.retries)(work)
+    remote = ray.remote(
+        num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=scale.retries
+    )(work)
     held, heads = ray.put(poses), ray.put(judges)
     running: dict[Any, Cell] = {}
     with tqdm(total=len(waiting), desc="cells", unit="cell") as bar:
@@ -49,7 +59,9 @@ def deal(
             while waiting and len(running) < scale.concurrent_trials:
                 cell = waiting.pop(0)
                 running[remote.remote(cell, store, held, heads, seconds=seconds)] = cell
-            bar.set_postfix_str(", ".join(f"{cell.column} x {cell.row}" for cell in running.values()))
+            bar.set_postfix_str(
+                ", ".join(f"{cell.column} x {cell.row}" for cell in running.values())
+            )
             (ready,), _ = ray.wait(list(running), num_returns=1)
             cell = running.pop(ready)
             try:

@@ -66,33 +66,49 @@ class Model:
         every = torch.ones((1, len(z_TD)), dtype=torch.bool, device=self.device)
         return [out[0].cpu() for out in self.head(z_TD.unsqueeze(0), every)]
 
-    def predict(self, material: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]) -> Sequence[Probabilities]:
-        """Probabilities for the given videos of each problem; a video shared by problems passes the network once."""
-        wanted = {name: [p for p, held in enumerate(map(set, videos)) if name in held] for name in sorted(set().union(*videos))}
+    def predict(
+        self, material: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]
+    ) -> Sequence[Probabilities]:
+        """Probabilities for the given videos of each problem; a video shared by problems passes the
+        network once."""
+        wanted = {
+            name: [p for p, held in enumerate(map(set, videos)) if name in held]
+            for name in sorted(set().union(*videos))
+        }
         found: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
         for name, places in wanted.items():
             logits = self.logits(material, name)
             for p in places:
-                squash = torch.sigmoid(logits[p]) if problems[p].overlapping else torch.softmax(logits[p], -1)
+                squash = (
+                    torch.sigmoid(logits[p])
+                    if problems[p].overlapping
+                    else torch.softmax(logits[p], -1)
+                )
                 found[p][name] = squash.numpy()
         return found
 
 
-def score_problems(problems: Sequence[Problem], probabilities: Sequence[Probabilities], truth: Sequence[Labelled]) -> Scores:
-    """Scores pooled over the videos of each problem, then the mean over the problems that have any."""
+def score_problems(
+    problems: Sequence[Problem], probabilities: Sequence[Probabilities], truth: Sequence[Labelled]
+) -> Scores:
+    """Scores pooled over the videos of each problem, then the mean over the problems that have
+    any."""
     each = {}
     for problem, found, labels in zip(problems, probabilities, truth, strict=True):
         names = sorted(labels)
         if names:
             each[problem.name] = score(
                 probabilities_TC=np.concatenate([found[name] for name in names]),
-                labels=np.concatenate([labels[name] for name in names]), classes=problem.classes, rest=problem.rest or "",
-            )  # fmt: skip
+                labels=np.concatenate([labels[name] for name in names]),
+                classes=problem.classes,
+                rest=problem.rest or "",
+            )
     return next(iter(each.values())) if len(each) == 1 else mean_over_problems(each)
 
 
 def one_number(scores: Scores) -> float:
-    """What the search maximises on validation: the mean of macro F1 and MAP; 0 where nothing could be scored."""
+    """What the search maximises on validation: the mean of macro F1 and MAP; 0 where nothing could
+    be scored."""
     known = [value for value in (scores.macro_f1, scores.map) if not math.isnan(value)]
     return sum(known) / len(known) if known else 0.0
 
@@ -106,14 +122,20 @@ def head_for(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractH
         dim: D.
 
     Raises:
-        BadInput: If the head, the loss or where it starts from do not fit the problems: one is enough to refuse a run before it begins.
+        BadInput: If the head, the loss or where it starts from do not fit the problems: one is
+            enough to refuse a run before it begins.
     """
     refuse_weights(problems, tuning)
     head = build_head(tuning.head, dim, [len(problem.classes) for problem in problems])
     if head.annotators is not None:
-        if len({problem.classes for problem in problems}) > 1 or len({problem.annotator for problem in problems}) < len(problems):
-            raise BadInput("head: annotator: embedding is for the same classes labelled by several annotators; the problems of this task "
-                           f"are {', '.join(problem.name for problem in problems)}: leave annotator: apart")  # fmt: skip
+        if len({problem.classes for problem in problems}) > 1 or len(
+            {problem.annotator for problem in problems}
+        ) < len(problems):
+            raise BadInput(
+                "head: annotator: embedding is for the same classes labelled by several "
+                "annotators; the problems of this task "
+                f"are {', '.join(problem.name for problem in problems)}: leave annotator: apart"
+            )
         head.annotators.known_P.copy_(torch.tensor([bool(problem.train) for problem in problems]))
     if tuning.start:
         begin_from(tuning.start, head, tuning.head, problems)
@@ -121,7 +143,13 @@ def head_for(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractH
 
 
 def fit(
-    material: Frames, problems: Sequence[Problem], tuning: Tuning, *, embedder: Embedder | None, seed: int, stops: Sequence[int]
+    material: Frames,
+    problems: Sequence[Problem],
+    tuning: Tuning,
+    *,
+    embedder: Embedder | None,
+    seed: int,
+    stops: Sequence[int],
 ) -> Iterator[tuple[int, float, Model]]:
     """Fits on the training labels of all problems together, on the GPU where this process has one.
 
@@ -134,7 +162,8 @@ def fit(
         stops: Steps after which the model is handed out; the last ends it.
 
     Yields:
-        Step, training loss since the last stop, the model as it is then. A head that needs no steps is handed out at every stop.
+        Step, training loss since the last stop, the model as it is then. A head that needs no steps
+        is handed out at every stop.
     """
     torch.manual_seed(seed)
     draw = np.random.default_rng([seed, 3])
@@ -153,7 +182,9 @@ def fit(
         return
     groups = [{"params": list(model.head.parameters()), "lr": tuning.lr}]
     if model.embedder is not None:
-        groups.append({"params": list(model.embedder.parameters()), "lr": tuning.lr * tuning.encoder_lr_share})
+        groups.append(
+            {"params": list(model.embedder.parameters()), "lr": tuning.lr * tuning.encoder_lr_share}
+        )
     optimiser = _optimiser(groups, tuning)
     peak = [group["lr"] for group in optimiser.param_groups]
     losses: list[float] = []
@@ -166,7 +197,9 @@ def fit(
         loss = loss_of(model, windows.draw(draw, tuning.batch).to(device), losses_of)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+        nn.utils.clip_grad_norm_(
+            [p for group in optimiser.param_groups for p in group["params"]], 1.0
+        )
         optimiser.step()
         losses.append(loss.item())
         if step in stops:
@@ -184,14 +217,17 @@ def _rate(step: int, tuning: Tuning) -> float:
     """Share of the peak learning rate at a step, counted from 1."""
     if tuning.optimiser == "sgd":
         return 1.0
-    # One-cycle over the longest a trial may take, so that a search may compare what it stopped on the way.
+    # One-cycle over the longest a trial may take, so that a search may compare what it stopped on
+    # the way.
     return min(1.0, step / 20) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / (tuning.steps + 1))))
 
 
 def loss_of(model: Model, batch: Batch, losses: Sequence[Loss]) -> Tensor:
     """Mean over the labelled frames of a batch."""
     logits = model.head(batch.embeddings(model.embedder), batch.valid_BT, batch.problem_B)
-    sums, numbers = zip(*(losses[p](logits[p][rows], labels) for p, rows, labels in batch.labels), strict=True)
+    sums, numbers = zip(
+        *(losses[p](logits[p][rows], labels) for p, rows, labels in batch.labels), strict=True
+    )
     return torch.stack(sums).sum() / torch.stack(numbers).sum().clamp(min=1)
 
 
@@ -202,7 +238,9 @@ def remember(model: Model, material: Frames, problems: Sequence[Problem]) -> Non
     assert isinstance(head, Prototype)
     for p, problem in enumerate(problems):
         z_ND = torch.cat([model.embeddings(material, name) for name in sorted(problem.train)])
-        labels = torch.from_numpy(np.concatenate([problem.train[name] for name in sorted(problem.train)])).to(model.device)
+        labels = torch.from_numpy(
+            np.concatenate([problem.train[name] for name in sorted(problem.train)])
+        ).to(model.device)
         if problem.overlapping:
             known_NC, held_NC = labels != UNLABELLED, labels == 1
         else:

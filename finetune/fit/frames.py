@@ -1,4 +1,5 @@
-"""The frames that trials share: poses of the labelled videos, or their embeddings, laid end to end."""
+"""The frames that trials share: poses of the labelled videos, or their embeddings, laid end to
+end."""
 
 from __future__ import annotations
 
@@ -17,12 +18,14 @@ from pretrain.train.embed_video import embed_video
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """Frames of some videos. Plain arrays, so that Ray hands them to every trial of a machine without a copy."""
+    """Frames of some videos. Plain arrays, so that Ray hands them to every trial of a machine
+    without a copy."""
 
     place: Mapping[str, tuple[int, int]]
     """Video to (first, end) in the arrays."""
     arrays: Mapping[str, npt.NDArray[np.float32]]
-    """``z`` (N, D), or ``position`` (N, M, K, X), ``confidence`` (N, M, K) and perhaps ``extra`` (N, E)."""
+    """``z`` (N, D), or ``position`` (N, M, K, X), ``confidence`` (N, M, K) and perhaps ``extra``
+    (N, E)."""
 
     @property
     def embedded(self) -> bool:
@@ -30,7 +33,8 @@ class Frames:
         return "z" in self.arrays
 
     def windows(self, begin: npt.NDArray[np.int64], length: int) -> dict[str, Tensor]:
-        """Stretches of ``length`` frames from ``begin`` on: (B, T, …) each; places outside the arrays repeat the edge."""
+        """Stretches of ``length`` frames from ``begin`` on: (B, T, …) each; places outside the
+        arrays repeat the edge."""
         last = len(next(iter(self.arrays.values()))) - 1
         rows = np.clip(begin[:, None] + np.arange(length), 0, last)
         return {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
@@ -39,20 +43,36 @@ class Frames:
         """The frames of both; no video may be in both."""
         assert not set(self.place) & set(other.place), "a video is in both"
         shift = max(end for _, end in self.place.values())
-        place = {**self.place, **{name: (first + shift, end + shift) for name, (first, end) in other.place.items()}}
-        return Frames(place=place, arrays={key: np.concatenate([array, other.arrays[key]]) for key, array in self.arrays.items()})
+        place = {
+            **self.place,
+            **{name: (first + shift, end + shift) for name, (first, end) in other.place.items()},
+        }
+        return Frames(
+            place=place,
+            arrays={
+                key: np.concatenate([array, other.arrays[key]])
+                for key, array in self.arrays.items()
+            },
+        )
 
     def video(self, name: str) -> dict[str, Tensor]:
         """All frames of a video, (T, …) each."""
         first, end = self.place[name]
-        return {key: torch.from_numpy(array[first:end].copy()) for key, array in self.arrays.items()}
+        return {
+            key: torch.from_numpy(array[first:end].copy()) for key, array in self.arrays.items()
+        }
 
 
 def gather_poses(
-    store: Store, videos: Iterable[str], *, features: Sequence[str] = (), suffix: str = "",
+    store: Store,
+    videos: Iterable[str],
+    *,
+    features: Sequence[str] = (),
+    suffix: str = "",
     on_progress: Callable[[int], object] = lambda frames: None,
-) -> Frames:  # fmt: skip
-    """Poses of some videos of a store, named with ``suffix`` behind, and features from elsewhere where they are asked for.
+) -> Frames:
+    """Poses of some videos of a store, named with ``suffix`` behind, and features from elsewhere
+    where they are asked for.
 
     Raises:
         BadInput: If the store has no such videos or features, or a part is damaged.
@@ -71,7 +91,13 @@ def gather_poses(
     return Frames(place=place, arrays=arrays)
 
 
-def embed(poses: Frames, embedder: Embedder, *, device: str = "cpu", on_progress: Callable[[int], object] = lambda frames: None) -> Frames:
+def embed(
+    poses: Frames,
+    embedder: Embedder,
+    *,
+    device: str = "cpu",
+    on_progress: Callable[[int], object] = lambda frames: None,
+) -> Frames:
     """Embeddings of the same frames, each computed once.
 
     Args:

@@ -1,6 +1,8 @@
-"""Losses of heads, for exclusive classes and for overlapping behaviours. Each is one small function; ``Loss`` puts them together.
+"""Losses of heads, for exclusive classes and for overlapping behaviours. Each is one small
+function; ``Loss`` puts them together.
 
-Targets are shares of the classes, ``target_NC``: 0 and 1, or between them where labels are smoothed.
+Targets are shares of the classes, ``target_NC``: 0 and 1, or between them where labels are
+smoothed.
 """
 
 from __future__ import annotations
@@ -25,25 +27,33 @@ def cross_entropy(logits_NC: Tensor, target_NC: Tensor, weight_C: Tensor) -> Ten
 
 
 def focal(logits_NC: Tensor, target_NC: Tensor, weight_C: Tensor, *, gamma: float) -> Tensor:
-    """(N,): cross entropy times (1 - probability of the class) to the power gamma: easy frames count less (Lin et al. 2017)."""
+    """(N,): cross entropy times (1 - probability of the class) to the power gamma: easy frames
+    count less (Lin et al. 2017)."""
     log_p_NC = logits_NC.log_softmax(-1)
-    return -(weight_C * target_NC * (-torch.expm1(log_p_NC)).clamp(min=1e-6) ** gamma * log_p_NC).sum(-1)
+    return -(
+        weight_C * target_NC * (-torch.expm1(log_p_NC)).clamp(min=1e-6) ** gamma * log_p_NC
+    ).sum(-1)
 
 
 def binary_cross_entropy(logits_NC: Tensor, target_NC: Tensor, weight_C: Tensor) -> Tensor:
-    """(N, C): the cross entropy of each behaviour by itself; its positive frames have the weight, its negative ones 1."""
-    return -(weight_C * target_NC * F.logsigmoid(logits_NC) + (1 - target_NC) * F.logsigmoid(-logits_NC))
+    """(N, C): the cross entropy of each behaviour by itself; its positive frames have the weight,
+    its negative ones 1."""
+    return -(
+        weight_C * target_NC * F.logsigmoid(logits_NC) + (1 - target_NC) * F.logsigmoid(-logits_NC)
+    )
 
 
 def binary_focal(logits_NC: Tensor, target_NC: Tensor, weight_C: Tensor, *, gamma: float) -> Tensor:
-    """(N, C): :func:`binary_cross_entropy`, each side times the probability of the other side to the power gamma."""
+    """(N, C): :func:`binary_cross_entropy`, each side times the probability of the other side to
+    the power gamma."""
     yes_NC, no_NC = F.logsigmoid(logits_NC), F.logsigmoid(-logits_NC)
     positive_NC = weight_C * target_NC * no_NC.exp().clamp(min=1e-6) ** gamma * yes_NC
     return -(positive_NC + (1 - target_NC) * yes_NC.exp().clamp(min=1e-6) ** gamma * no_NC)
 
 
 def blurred(target_BTC: Tensor, known_BTC: Tensor, *, reach: int) -> Tensor:
-    """Targets as means over the known frames at most ``reach`` away: within that distance of a transition they lie between the classes.
+    """Targets as means over the known frames at most ``reach`` away: within that distance of a
+    transition they lie between the classes.
 
     Args:
         target_BTC: 0 and 1.
@@ -53,7 +63,9 @@ def blurred(target_BTC: Tensor, known_BTC: Tensor, *, reach: int) -> Tensor:
 
     def around(x_BTC: Tensor) -> Tensor:
         # A mean over the whole width; the number of frames cancels out.
-        return F.avg_pool1d(x_BTC.transpose(1, 2), 2 * reach + 1, stride=1, padding=reach).transpose(1, 2)
+        return F.avg_pool1d(
+            x_BTC.transpose(1, 2), 2 * reach + 1, stride=1, padding=reach
+        ).transpose(1, 2)
 
     return around(target_BTC * known_BTC) / around(known_BTC).clamp(min=1e-6)
 
@@ -73,9 +85,11 @@ def class_counts(problem: Problem) -> tuple[Reals, Reals]:
 
 
 def class_weights(problem: Problem, power: float) -> Tensor:
-    """Weights of the loss: (share of a class) to the power -``power``, with a mean of 1 over labelled frames; 0 for a class never seen.
+    """Weights of the loss: (share of a class) to the power -``power``, with a mean of 1 over
+    labelled frames; 0 for a class never seen.
 
-    Overlapping behaviours: the weight of a positive frame of each, (share of its negatives / positives) to the power.
+    Overlapping behaviours: the weight of a positive frame of each, (share of its negatives /
+    positives) to the power.
     """
     held, other = class_counts(problem)
     if problem.overlapping:
@@ -86,13 +100,16 @@ def class_weights(problem: Problem, power: float) -> Tensor:
 
 
 def log_priors(problem: Problem) -> Tensor:
-    """What logit adjustment adds (Menon et al. 2021): log share of each class; the log odds of overlapping behaviours.
+    """What logit adjustment adds (Menon et al. 2021): log share of each class; the log odds of
+    overlapping behaviours.
 
     0 for a class that training never shows, or always: there is nothing to correct.
     """
     held, other = class_counts(problem)
     both = (held > 0) & (other > 0)
-    odds = np.log(np.maximum(held, 1)) - np.log(np.maximum(other if problem.overlapping else held + other, 1))
+    odds = np.log(np.maximum(held, 1)) - np.log(
+        np.maximum(other if problem.overlapping else held + other, 1)
+    )
     return torch.from_numpy(np.where(both, odds, 0.0)).float()
 
 
@@ -103,7 +120,8 @@ class Loss:
     overlapping: bool
     weight_C: Tensor
     shift_C: Tensor
-    """Added to the logits while fitting, so that it need not be learned and rare classes are not passed over afterwards."""
+    """Added to the logits while fitting, so that it need not be learned and rare classes are not
+    passed over afterwards."""
     gamma: float
     smoothing: float
     reach: int
@@ -113,11 +131,17 @@ class Loss:
         """The loss of a problem, with the class frequencies of its training labels."""
         weight_C = class_weights(problem, tuning.class_weight)
         if tuning.class_weights:
-            weight_C = torch.tensor([float(tuning.class_weights.get(name, 1.0)) for name in problem.classes])
+            weight_C = torch.tensor(
+                [float(tuning.class_weights.get(name, 1.0)) for name in problem.classes]
+            )
         return cls(
-            overlapping=problem.overlapping, weight_C=weight_C, shift_C=tuning.logit_adjustment * log_priors(problem),
-            gamma=tuning.focal_gamma if tuning.loss == "focal" else 0.0, smoothing=tuning.label_smoothing, reach=tuning.soft_boundaries,
-        )  # fmt: skip
+            overlapping=problem.overlapping,
+            weight_C=weight_C,
+            shift_C=tuning.logit_adjustment * log_priors(problem),
+            gamma=tuning.focal_gamma if tuning.loss == "focal" else 0.0,
+            smoothing=tuning.label_smoothing,
+            reach=tuning.soft_boundaries,
+        )
 
     def to(self, device: torch.device | str) -> Loss:
         """The same elsewhere."""
@@ -128,17 +152,23 @@ class Loss:
 
         Args:
             logits_BTC: The head's.
-            labels: (B, T) places in ``classes``, or (B, T, C) of 0 and 1; UNLABELLED where nobody looked.
+            labels: (B, T) places in ``classes``, or (B, T, C) of 0 and 1; UNLABELLED where nobody
+                looked.
         """
         number = logits_BTC.shape[-1]
         known = labels != UNLABELLED
         if self.overlapping:
             target_BTC, known_BTC = labels.clamp(min=0).float(), known.float()
         else:
-            target_BTC, known_BTC = F.one_hot(labels.clamp(min=0).long(), number).float(), known.float().unsqueeze(-1)
+            target_BTC, known_BTC = (
+                F.one_hot(labels.clamp(min=0).long(), number).float(),
+                known.float().unsqueeze(-1),
+            )
         if self.reach:
             target_BTC = blurred(target_BTC, known_BTC, reach=self.reach)
-        target_BTC = target_BTC * (1 - self.smoothing) + self.smoothing / (2 if self.overlapping else number)
+        target_BTC = target_BTC * (1 - self.smoothing) + self.smoothing / (
+            2 if self.overlapping else number
+        )
         logits_BTC = logits_BTC + self.shift_C
         if self.overlapping:
             each_BTC = (
@@ -156,7 +186,8 @@ class Loss:
 
 
 def refuse_weights(problems: Sequence[Problem], tuning: Tuning) -> None:
-    """Refuses class weights that are for another task; a class that a store happens not to have may be among them.
+    """Refuses class weights that are for another task; a class that a store happens not to have may
+    be among them.
 
     Raises:
         BadInput: If none of the named classes is one of the problems'.
@@ -164,4 +195,6 @@ def refuse_weights(problems: Sequence[Problem], tuning: Tuning) -> None:
     classes = sorted({name for problem in problems for name in problem.classes})
     if tuning.class_weights and not set(tuning.class_weights) & set(classes):
         named = ", ".join(tuning.class_weights)
-        raise BadInput(f"class_weights are for {named}; the classes of this task are: {', '.join(classes)}")
+        raise BadInput(
+            f"class_weights are for {named}; the classes of this task are: {', '.join(classes)}"
+        )

@@ -1,4 +1,5 @@
-"""What ``--encoder`` means: a pretrained one, the same network from random weights, or no network at all."""
+"""What ``--encoder`` means: a pretrained one, the same network from random weights, or no network
+at all."""
 
 from __future__ import annotations
 
@@ -17,16 +18,19 @@ from pretrain.train.learner import refuse_unlike
 RANDOM, HANDMADE = "none", "handmade"
 
 
-def open_encoder(given: str, store: Store, *, recipe: str, seed: int, beside: Sequence[str] = ()) -> tuple[Embedder, dict[str, Any]]:
+def open_encoder(
+    given: str, store: Store, *, recipe: str, seed: int, beside: Sequence[str] = ()
+) -> tuple[Embedder, dict[str, Any]]:
     """The encoder of a run.
 
     Args:
-        given: A pretraining run or encoder folder; ``none``: the network of ``recipe`` from random weights; ``handmade``:
-            hand-made features and their means over time.
+        given: A pretraining run or encoder folder; ``none``: the network of ``recipe`` from random
+            weights; ``handmade``: hand-made features and their means over time.
         store: Poses it is to embed; what is not pretrained is fitted to their spread.
         recipe: Whose network ``none`` means: a name, a file, or a pretraining run.
         seed: Of the random weights.
-        beside: Features from elsewhere, by their names in the store, that heads see beside what the encoder makes.
+        beside: Features from elsewhere, by their names in the store, that heads see beside what the
+            encoder makes.
 
     Returns:
         The embedder, and what to say of it in ``result.json``.
@@ -37,7 +41,11 @@ def open_encoder(given: str, store: Store, *, recipe: str, seed: int, beside: Se
     if given not in (RANDOM, HANDMADE):
         embedder, about = load_encoder(given, store.schema)
         refuse_unlike(embedder.external, store)
-        return _with(beside, embedder, store, seed=seed), {"kind": "pretrained", "folder": given, "made_by": about.get("made_by", {})}
+        return _with(beside, embedder, store, seed=seed), {
+            "kind": "pretrained",
+            "folder": given,
+            "made_by": about.get("made_by", {}),
+        }
     settings = read(Recipe, recipe, RECIPES, {})
     network = settings.encoder if given == RANDOM else {"name": HANDMADE}
     torch.manual_seed(seed)
@@ -54,7 +62,12 @@ def _with(names: Sequence[str], embedder: Embedder, store: Store, *, seed: int) 
         return embedder
     beside = {**embedder.beside, **{name: int(store.feature(name)["dim"]) for name in names}}
     made_of = embedder.made_of
-    wider = build_embedder(embedder.features.schema, features=made_of["features"], encoder=made_of["encoder"], beside=beside).eval()
+    wider = build_embedder(
+        embedder.features.schema,
+        features=made_of["features"],
+        encoder=made_of["encoder"],
+        beside=beside,
+    ).eval()
     wider.features.load_state_dict(embedder.features.state_dict())
     wider.encoder.load_state_dict(embedder.encoder.state_dict())
     wider.fit_beside(sample(store, seed=seed, features=tuple(wider.external)))

@@ -31,7 +31,8 @@ class Batch:
     problem_B: Tensor
     """The problem that each window was drawn for."""
     labels: list[tuple[int, Tensor, Tensor]]
-    """Problem, its rows, their labels; UNLABELLED where nobody looked and beyond the end of a video."""
+    """Problem, its rows, their labels; UNLABELLED where nobody looked and beyond the end of a
+    video."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same elsewhere."""
@@ -41,7 +42,9 @@ class Batch:
 
     def embeddings(self, embedder: Embedder | None) -> Tensor:
         """(B, T, D): those of the material, or those that an encoder makes of its poses."""
-        return self.stretch["z"] if embedder is None else embedder(self._pose(), self.valid_BT).float()
+        return (
+            self.stretch["z"] if embedder is None else embedder(self._pose(), self.valid_BT).float()
+        )
 
     def _pose(self) -> Pose:
         pose = as_pose(self.stretch)
@@ -52,18 +55,23 @@ class Batch:
 class WindowDraw:
     """WindowRNG windows around labelled frames of the training videos.
 
-    A problem is drawn as often as the square root of its labelled frames says. Within it every labelled frame is as likely
-    as any other to be the one that a window is drawn around, or, as ``balance`` goes from 0 to 1, every class is.
+    A problem is drawn as often as the square root of its labelled frames says. Within it every
+    labelled frame is as likely as any other to be the one that a window is drawn around, or, as
+    ``balance`` goes from 0 to 1, every class is.
 
     Args:
         material: Frames.
-        problems: Their ``train`` labels are used, nothing else of them. One without any is never drawn.
+        problems: Their ``train`` labels are used, nothing else of them. One without any is never
+            drawn.
         window: Frames of a window.
-        balance: A class of n frames is drawn as often as n to the power 1 - ``balance`` says. Overlapping behaviours: each
-            behaviour is such a class, and so are the frames without any.
+        balance: A class of n frames is drawn as often as n to the power 1 - ``balance`` says.
+            Overlapping behaviours: each behaviour is such a class, and so are the frames without
+            any.
     """
 
-    def __init__(self, material: Frames, problems: Sequence[Problem], window: int, *, balance: float = 0.0) -> None:
+    def __init__(
+        self, material: Frames, problems: Sequence[Problem], window: int, *, balance: float = 0.0
+    ) -> None:
         self._material, self._window = material, window
         self._frames = [_labelled(material, problem) for problem in problems]
         sizes = np.array([len(frames) for frames, _, _ in self._frames], float)
@@ -71,14 +79,22 @@ class WindowDraw:
         self._share = sizes**0.5 / (sizes**0.5).sum()
         self._labels = [_laid_out(material, problem) for problem in problems]
         self._classes = [
-            _by_class(laid[frames - origin], len(problem.classes), balance) if balance and len(frames) else None
-            for problem, (origin, laid), (frames, _, _) in zip(problems, self._labels, self._frames, strict=True)
+            _by_class(laid[frames - origin], len(problem.classes), balance)
+            if balance and len(frames)
+            else None
+            for problem, (origin, laid), (frames, _, _) in zip(
+                problems, self._labels, self._frames, strict=True
+            )
         ]
 
     def draw(self, draw: np.random.Generator, number: int) -> Batch:
         """So many windows; they are sorted by problem."""
         whose = np.sort(draw.choice(len(self._frames), number, p=self._share))
-        begin, low, high = np.empty(number, np.int64), np.empty(number, np.int64), np.empty(number, np.int64)
+        begin, low, high = (
+            np.empty(number, np.int64),
+            np.empty(number, np.int64),
+            np.empty(number, np.int64),
+        )
         for p in np.unique(whose):
             frames, first, end = self._frames[p]
             rows = whose == p
@@ -97,7 +113,12 @@ class WindowDraw:
             held = laid[safe[rows] - origin]
             held[~valid[rows]] = UNLABELLED
             labels.append((int(p), torch.from_numpy(rows), torch.from_numpy(held)))
-        return Batch(self._material.windows(begin, self._window), torch.from_numpy(valid), torch.from_numpy(whose), labels)
+        return Batch(
+            self._material.windows(begin, self._window),
+            torch.from_numpy(valid),
+            torch.from_numpy(whose),
+            labels,
+        )
 
     def _pick(self, problem: int, draw: np.random.Generator, number: int) -> Ints:
         """Places among the labelled frames of a problem."""
@@ -121,17 +142,22 @@ def _labelled(material: Frames, problem: Problem) -> tuple[Ints, Ints, Ints]:
 
 
 def _laid_out(material: Frames, problem: Problem) -> tuple[int, npt.NDArray[np.int8]]:
-    """Training labels at the places of their frames, from the first of them on, and which place that is."""
+    """Training labels at the places of their frames, from the first of them on, and which place
+    that is."""
     held = [(*material.place[name], labels) for name, labels in problem.train.items()]
     origin = min((first for first, _, _ in held), default=0)
     total = max((end for _, end, _ in held), default=0) - origin
-    laid = np.full((total, len(problem.classes)) if problem.overlapping else (total,), UNLABELLED, np.int8)
+    laid = np.full(
+        (total, len(problem.classes)) if problem.overlapping else (total,), UNLABELLED, np.int8
+    )
     for first, end, labels in held:
         laid[first - origin : end - origin] = labels
     return origin, laid
 
 
-def _by_class(labels: npt.NDArray[np.int8], number: int, balance: float) -> tuple[list[Ints], npt.NDArray[np.float64]]:
+def _by_class(
+    labels: npt.NDArray[np.int8], number: int, balance: float
+) -> tuple[list[Ints], npt.NDArray[np.float64]]:
     """For each class that occurs the places of its frames, and how often it is drawn."""
     if labels.ndim == 2:
         each = [labels[:, c] == 1 for c in range(number)] + [(labels != 1).all(1)]

@@ -1,4 +1,5 @@
-"""Heads: embeddings to class scores, one output for each problem of a task. One file each; its name is its name in a task file."""
+"""Heads: embeddings to class scores, one output for each problem of a task. One file each; its name
+is its name in a task file."""
 
 from __future__ import annotations
 
@@ -17,9 +18,11 @@ APART, EMBEDDING = "apart", "embedding"
 
 
 class AbstractHead(nn.Module, ABC):
-    """(B, T, D) to one (B, T, C) a problem: what a frame's surroundings say, then one output for each problem.
+    """(B, T, D) to one (B, T, C) a problem: what a frame's surroundings say, then one output for
+    each problem.
 
-    Subclasses take ``dim`` (D), ``classes`` (C of each problem) and keyword settings, and set ``out`` and ``context``.
+    Subclasses take ``dim`` (D), ``classes`` (C of each problem) and keyword settings, and set
+    ``out`` and ``context``.
     """
 
     context: int = 0
@@ -40,22 +43,27 @@ class AbstractHead(nn.Module, ABC):
 
     @torch.no_grad()
     def standardise(self, z_ND: Tensor) -> None:
-        """Takes mean and spread of each dimension from training embeddings; inputs are brought to unit spread from then on."""
+        """Takes mean and spread of each dimension from training embeddings; inputs are brought to
+        unit spread from then on."""
         spread = z_ND.std(0)
         self.mean_D.copy_(z_ND.mean(0))
         self.scale_D.copy_(torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0))
 
     @abstractmethod
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        """What the outputs read, (B, T, H), of standardised embeddings; frames that are not valid must not reach the others."""
+        """What the outputs read, (B, T, H), of standardised embeddings; frames that are not valid
+        must not reach the others."""
 
-    def forward(self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None
+    ) -> list[Tensor]:
         """Logits of every problem.
 
         Args:
             z_BTD: Embeddings.
             valid_BT: False where a frame does not exist.
-            problem_B: The problem that each window is asked about, where only that problem's logits of it are wanted.
+            problem_B: The problem that each window is asked about, where only that problem's logits
+                of it are wanted.
 
         Returns:
             (B, T, C) for each problem.
@@ -68,14 +76,18 @@ class AbstractHead(nn.Module, ABC):
         if problem_B is not None:
             return [self.out[0](self.trunk(self.annotators(z_BTD, problem_B), valid_BT))] * number
         every = z_BTD.new_zeros(len(z_BTD), dtype=torch.int64)
-        return [self.out[0](self.trunk(self.annotators(z_BTD, every + p), valid_BT)) for p in range(number)]
+        return [
+            self.out[0](self.trunk(self.annotators(z_BTD, every + p), valid_BT))
+            for p in range(number)
+        ]
 
 
 def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> AbstractHead:
     """A head from ``{"name": …, setting: value}``.
 
-    With ``annotator: embedding`` the problems, annotators of the same classes, share one output and are told apart by
-    what :class:`Annotators` makes of the embedding; with ``annotator: apart`` (left out) each has its own output.
+    With ``annotator: embedding`` the problems, annotators of the same classes, share one output and
+    are told apart by what :class:`Annotators` makes of the embedding; with ``annotator: apart``
+    (left out) each has its own output.
 
     Args:
         spec: As a task file gives it.
@@ -83,9 +95,12 @@ def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> Abs
         classes: C of each problem.
 
     Raises:
-        BadInput: If the name or a setting is unknown, or problems of unlike classes were to share an output.
+        BadInput: If the name or a setting is unknown, or problems of unlike classes were to share
+            an output.
     """
-    settings = {key: value for key, value in spec.items() if key not in ("annotator", "annotator_width")}
+    settings = {
+        key: value for key, value in spec.items() if key not in ("annotator", "annotator_width")
+    }
     annotator, width = spec.get("annotator", APART), spec.get("annotator_width", 8)
     known = names(__name__)
     problems = []
@@ -100,11 +115,19 @@ def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> Abs
         problems.append(f"dropout is {dropout}; it must be at least 0 and below 1")
     shared = annotator == EMBEDDING
     if shared and len(set(classes)) > 1:
-        problems.append("annotator: embedding is for several annotators of the same classes; these problems have unlike classes")
+        problems.append(
+            "annotator: embedding is for several annotators of the same classes; these problems "
+            "have unlike classes"
+        )
     refuse(problems, about="head")
-    head: AbstractHead = build(__name__, settings, AbstractHead, dim, list(classes[:1] if shared else classes))
+    head: AbstractHead = build(
+        __name__, settings, AbstractHead, dim, list(classes[:1] if shared else classes)
+    )
     if shared and not head.by_steps:
-        raise BadInput(f"head: {settings['name']} is not fitted by gradient steps, so it cannot learn annotators: leave annotator: {APART}")
+        raise BadInput(
+            f"head: {settings['name']} is not fitted by gradient steps, so it cannot learn "
+            f"annotators: leave annotator: {APART}"
+        )
     if shared:
         head.annotators = Annotators(len(classes), dim, width=width)
     return head

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 class Annotators(nn.Module):
-    """A vector for each annotator, which stretches and shifts the embedding (FiLM, Perez et al. 2018).
+    """A vector for each annotator, which stretches and shifts the embedding (FiLM, Perez et al.
+    2018).
 
-    All vectors start at 0: whatever tells annotators apart was learned, and weight decay pulls them together. An
-    annotator nobody trained on gets the mean of those who were.
+    All vectors start at 0: whatever tells annotators apart was learned, and weight decay pulls them
+    together. An annotator nobody trained on gets the mean of those who were.
 
     Args:
         number: P, annotators.

@@ -17,7 +17,9 @@ class Mlp(AbstractHead):
         dropout: Share of the units hidden while fitting.
     """
 
-    def __init__(self, dim: int, classes: list[int], *, width: int = 64, dropout: float = 0.3) -> None:
+    def __init__(
+        self, dim: int, classes: list[int], *, width: int = 64, dropout: float = 0.3
+    ) -> None:
         super().__init__(dim)
         self.enter = nn.Linear(dim, width)
         self.drop = nn.Dropout(dropout)

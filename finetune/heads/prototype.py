@@ -1,4 +1,5 @@
-"""Prototypes: a frame belongs to the class whose mean embedding is nearest (Snell et al. 2017). No gradient steps."""
+"""Prototypes: a frame belongs to the class whose mean embedding is nearest (Snell et al. 2017). No
+gradient steps."""
 
 from __future__ import annotations
 
@@ -27,19 +28,28 @@ class Prototype(AbstractHead):
     by_steps = False
 
     def __init__(
-        self, dim: int, classes: list[int], *, distance: Literal["euclidean", "cosine"] = "euclidean", temperature: float = 0.1
+        self,
+        dim: int,
+        classes: list[int],
+        *,
+        distance: Literal["euclidean", "cosine"] = "euclidean",
+        temperature: float = 0.1,
     ) -> None:
         super().__init__(dim)
         if not temperature > 0:
             raise BadInput(f"head: prototype: temperature is {temperature}; it must be above 0")
-        self.out = nn.ModuleList(_Means(dim, number, distance == "cosine", temperature) for number in classes)
+        self.out = nn.ModuleList(
+            _Means(dim, number, distance == "cosine", temperature) for number in classes
+        )
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """The embedding itself."""
         return z_BTD
 
     @torch.no_grad()
-    def remember(self, problem: int, z_ND: Tensor, known_NC: Tensor, held_NC: Tensor, *, overlapping: bool) -> None:
+    def remember(
+        self, problem: int, z_ND: Tensor, known_NC: Tensor, held_NC: Tensor, *, overlapping: bool
+    ) -> None:
         """Takes the class means of a problem from its training frames.
 
         Args:
@@ -47,7 +57,8 @@ class Prototype(AbstractHead):
             z_ND: Embeddings as the encoder gives them.
             known_NC: bool, whether anybody looked for the class in the frame.
             held_NC: bool, whether the frame belongs to the class.
-            overlapping: Whether a frame may belong to several classes: each is then measured against the mean of its own other frames.
+            overlapping: Whether a frame may belong to several classes: each is then measured
+                against the mean of its own other frames.
         """
         means = self.out[problem]
         assert isinstance(means, _Means)
@@ -66,7 +77,9 @@ class _Means(nn.Module):
 
     def __init__(self, dim: int, classes: int, cosine: bool, temperature: float) -> None:
         super().__init__()
-        self.register_buffer("mean_SCD", torch.zeros(2, classes, dim))  # S: the frames of the class, all others
+        self.register_buffer(
+            "mean_SCD", torch.zeros(2, classes, dim)
+        )  # S: the frames of the class, all others
         self.register_buffer("seen_SC", torch.zeros(2, classes, dtype=torch.bool))
         self.register_buffer("against", torch.zeros((), dtype=torch.bool))
         self._cosine, self._temperature = cosine, temperature
@@ -82,6 +95,7 @@ class _Means(nn.Module):
         if self._cosine:
             nearness_BTC = F.normalize(z_BTD, dim=-1) @ F.normalize(mean_CD, dim=-1).T
         else:
-            # |z - m|² without the term that is the same for all classes, which neither softmax nor a difference sees.
+            # |z - m|² without the term that is the same for all classes, which neither softmax nor
+            # a difference sees.
             nearness_BTC = (2 * z_BTD @ mean_CD.T - (mean_CD**2).sum(-1)) / mean_CD.shape[-1]
         return (nearness_BTC / self._temperature).masked_fill(~self.seen_SC[side], _NEVER)

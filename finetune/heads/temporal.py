@@ -14,11 +14,20 @@ class Temporal(AbstractHead):
         dim: D.
         classes: C of each problem.
         width: Channels.
-        dilation: Step of the second convolution; the reach is ``2 * (1 + dilation)`` frames to either side.
+        dilation: Step of the second convolution; the reach is ``2 * (1 + dilation)`` frames to
+            either side.
         dropout: Share of the channels hidden while fitting.
     """
 
-    def __init__(self, dim: int, classes: list[int], *, width: int = 64, dilation: int = 4, dropout: float = 0.3) -> None:
+    def __init__(
+        self,
+        dim: int,
+        classes: list[int],
+        *,
+        width: int = 64,
+        dilation: int = 4,
+        dropout: float = 0.3,
+    ) -> None:
         super().__init__(dim)
         self.enter = nn.Conv1d(dim, width, 5, padding=2)
         self.wider = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
@@ -30,7 +39,9 @@ class Temporal(AbstractHead):
         """Channels of each frame."""
         # Most batches have no frame beyond its video: nothing to hide then.
         beyond_B1T = None if valid_BT.all() else ~valid_BT.unsqueeze(1)
-        h_BDT = nn.functional.gelu(self.enter(self.drop(_without(z_BTD.transpose(1, 2), beyond_B1T))))
+        h_BDT = nn.functional.gelu(
+            self.enter(self.drop(_without(z_BTD.transpose(1, 2), beyond_B1T)))
+        )
         h_BDT = _without(h_BDT, beyond_B1T)
         h_BDT = h_BDT + nn.functional.gelu(self.wider(self.drop(h_BDT)))
         hidden: Tensor = self.drop(h_BDT).transpose(1, 2)

@@ -12,22 +12,41 @@ from finetune.metrics.bouts import bouts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUMMARY = ("video", "problem", "behaviour", "video_s", "seconds", "share", "bouts", "bouts_per_min", "mean_bout_s", "median_bout_s")
+SUMMARY = (
+    "video",
+    "problem",
+    "behaviour",
+    "video_s",
+    "seconds",
+    "share",
+    "bouts",
+    "bouts_per_min",
+    "mean_bout_s",
+    "median_bout_s",
+)
 
 
 def summary(held: Ethogram) -> list[dict[str, Any]]:
-    """Time, bouts and their lengths for each class of one video; lengths are None without a bout."""
+    """Time, bouts and their lengths for each class of one video; lengths are None without a
+    bout."""
     found, rows = bouts(held.labels), []
     seconds = len(held.labels) / held.fps
     for c, name in enumerate(held.problem.classes):
         lengths = (found[:, 1] - found[:, 0])[found[:, 2] == c] / held.fps
-        rows.append({
-            "video": held.video, "problem": held.problem.name, "behaviour": name, "video_s": round(seconds, 3),
-            "seconds": round(float(lengths.sum()), 3), "share": round(float(lengths.sum() / seconds), 5),
-            "bouts": len(lengths), "bouts_per_min": round(len(lengths) / seconds * 60, 3),
-            "mean_bout_s": round(float(lengths.mean()), 3) if len(lengths) else None,
-            "median_bout_s": round(float(np.median(lengths)), 3) if len(lengths) else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "video": held.video,
+                "problem": held.problem.name,
+                "behaviour": name,
+                "video_s": round(seconds, 3),
+                "seconds": round(float(lengths.sum()), 3),
+                "share": round(float(lengths.sum() / seconds), 5),
+                "bouts": len(lengths),
+                "bouts_per_min": round(len(lengths) / seconds * 60, 3),
+                "mean_bout_s": round(float(lengths.mean()), 3) if len(lengths) else None,
+                "median_bout_s": round(float(np.median(lengths)), 3) if len(lengths) else None,
+            }
+        )
     return rows
 
 
@@ -50,7 +69,9 @@ def picture(held: Ethogram) -> Figure:
     """Bouts of each behaviour over the whole video, and the probabilities under them."""
     from matplotlib.figure import Figure
 
-    classes = [(c, name) for c, name in enumerate(held.problem.classes) if name != held.problem.rest]
+    classes = [
+        (c, name) for c, name in enumerate(held.problem.classes) if name != held.problem.rest
+    ]
     figure = Figure(figsize=(11, 1.2 + 0.5 * len(classes)), layout="constrained")
     axes = figure.subplots(len(classes), 1, sharex=True, squeeze=False)[:, 0]
     found = bouts(held.labels)
@@ -58,7 +79,11 @@ def picture(held: Ethogram) -> Figure:
     step = max(1, len(seconds) // 5000)  # finer than a screen shows nothing
     for row, (c, name) in zip(axes, classes, strict=True):
         mine = found[found[:, 2] == c]
-        row.broken_barh([(start / held.fps, (stop - start) / held.fps) for start, stop, _ in mine], (0, 1), color=f"C{c % 10}")
+        row.broken_barh(
+            [(start / held.fps, (stop - start) / held.fps) for start, stop, _ in mine],
+            (0, 1),
+            color=f"C{c % 10}",
+        )
         row.plot(seconds[::step], held.probabilities_TC[::step, c], color="black", linewidth=0.4)
         row.set_ylim(0, 1)
         row.set_yticks([])

@@ -1,4 +1,5 @@
-"""A finished run of ``finetune/run.py``, ready to label frames that nobody labelled: networks of its seeds and what comes after them."""
+"""A finished run of ``finetune/run.py``, ready to label frames that nobody labelled: networks of
+its seeds and what comes after them."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ class LoadedModel:
     @property
     def external(self) -> Mapping[str, int]:
         """Features from elsewhere that encoder or head read: name to dimension."""
-        return {name: dim for model in self.models for name, dim in _embedder(model).external.items()}
+        return {
+            name: dim for model in self.models for name, dim in _embedder(model).external.items()
+        }
 
     def embed(self, frames: Mapping[str, Tensor]) -> Tensor:
         """(T, D): embeddings by the first network's encoder."""
@@ -68,14 +71,17 @@ class LoadedModel:
     def predict(self, frames: Mapping[str, Tensor]) -> tuple[list[Predicted], Tensor]:
         """Labels one whole video.
 
-        Several networks: the mean of their calibrated probabilities is shown; the decision is that of the mean of their moved
-        ones (after the thresholds of each), smoothed as the first network's predictions are.
+        Several networks: the mean of their calibrated probabilities is shown; the decision is that
+        of the mean of their moved ones (after the thresholds of each), smoothed as the first
+        network's predictions are.
 
         Args:
-            frames: ``position`` (T, M, K, X), ``confidence`` (T, M, K), and ``extra`` (T, E) where the encoder reads it.
+            frames: ``position`` (T, M, K, X), ``confidence`` (T, M, K), and ``extra`` (T, E) where
+                the encoder reads it.
 
         Returns:
-            What is said in each problem that is asked for, and the (T, D) embeddings of the first network's encoder.
+            What is said in each problem that is asked for, and the (T, D) embeddings of the first
+            network's encoder.
         """
         videos = [[""] if p in self.wanted else [] for p in range(len(self.problems))]
         raw, embedded = [], list[tuple[Embedder, Tensor]]()
@@ -89,14 +95,18 @@ class LoadedModel:
             raw.append(Model(model.head, None).predict(material, self.problems, videos))
         found = []
         for p in self.wanted:
-            each = [(afters[p], scores[p][""]) for afters, scores in zip(self.afters, raw, strict=True)]
+            each = [
+                (afters[p], scores[p][""]) for afters, scores in zip(self.afters, raw, strict=True)
+            ]
             calm = np.mean([after.calibrated(scores) for after, scores in each], axis=0)
             moved = np.mean([after.moved(scores) for after, scores in each], axis=0)
             found.append(Predicted(calm, each[0][0].smoothed(moved)))
         return found, embedded[0][1]
 
 
-def open_model(place: str, *, seed: int | None = None, ensemble: bool = False, labels_of: str | None = None) -> LoadedModel:
+def open_model(
+    place: str, *, seed: int | None = None, ensemble: bool = False, labels_of: str | None = None
+) -> LoadedModel:
     """Opens the model of a run.
 
     Args:
@@ -110,21 +120,39 @@ def open_model(place: str, *, seed: int | None = None, ensemble: bool = False, l
     """
     folders = _folders(Path(place).expanduser())
     if not folders:
-        raise BadInput(f"there is no model at {place}: give the --out folder of a finished finetune/run.py")
+        raise BadInput(
+            f"there is no model at {place}: give the --out folder of a finished finetune/run.py"
+        )
     if seed is not None and seed not in folders:
-        raise BadInput(f"{place} has no model of seed {seed}; it has: {', '.join(map(str, folders))}")
-    chosen = list(folders.values()) if ensemble else [folders[seed if seed is not None else next(iter(folders))]]
+        raise BadInput(
+            f"{place} has no model of seed {seed}; it has: {', '.join(map(str, folders))}"
+        )
+    chosen = (
+        list(folders.values())
+        if ensemble
+        else [folders[seed if seed is not None else next(iter(folders))]]
+    )
     models, afters, told = [], [], []
     for folder in chosen:
         model, problems = load_model(folder)
         learned = load_afters(folder, len(problems))
         models.append(model)
         told.append([_problem(held, folder) for held in problems])
-        afters.append(learned or [Postprocessing(overlapping=problem.overlapping) for problem in told[-1]])
+        afters.append(
+            learned or [Postprocessing(overlapping=problem.overlapping) for problem in told[-1]]
+        )
     if any(names != told[0] for names in told):
-        raise BadInput(f"{place}: its models were fitted on unlike problems, so they make no ensemble")
-    return LoadedModel(models=models, afters=afters, problems=told[0], wanted=_wanted(told[0], labels_of, place), folder=place,
-                 schema=_embedder(models[0]).features.schema)  # fmt: skip
+        raise BadInput(
+            f"{place}: its models were fitted on unlike problems, so they make no ensemble"
+        )
+    return LoadedModel(
+        models=models,
+        afters=afters,
+        problems=told[0],
+        wanted=_wanted(told[0], labels_of, place),
+        folder=place,
+        schema=_embedder(models[0]).features.schema,
+    )
 
 
 def _embedder(model: Model) -> Embedder:
@@ -134,24 +162,40 @@ def _embedder(model: Model) -> Embedder:
 
 def _same_weights(one: Embedder, other: Embedder) -> bool:
     mine, theirs = one.state_dict(), other.state_dict()
-    return one.made_of == other.made_of and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    return one.made_of == other.made_of and all(
+        torch.equal(mine[name], theirs[name]) for name in mine
+    )
 
 
 def _folders(place: Path) -> dict[int, Path]:
-    """Seed to model folder, rising; a model folder given by itself counts as seed 0 where its name does not say it."""
+    """Seed to model folder, rising; a model folder given by itself counts as seed 0 where its name
+    does not say it."""
     number = re.compile(r"seed-(\d+)")
     if (place / "head.json").is_file():
         said = number.fullmatch(place.name)
         return {int(said[1]) if said else 0: place}
-    inside = [path for root in (place / "model", place) if root.is_dir() for path in root.iterdir() if (path / "head.json").is_file()]
+    inside = [
+        path
+        for root in (place / "model", place)
+        if root.is_dir()
+        for path in root.iterdir()
+        if (path / "head.json").is_file()
+    ]
     found = {int(said[1]): path for path in inside if (said := number.fullmatch(path.name))}
     return dict(sorted(found.items()))
 
 
 def _problem(held: Mapping[str, Any], folder: Path) -> Problem:
     try:
-        return Problem(name=str(held["name"]), task=str(held["task"]), classes=tuple(map(str, held["classes"])),
-                       annotator=str(held["annotator"]), overlapping=bool(held["overlapping"]), train={}, test={})  # fmt: skip
+        return Problem(
+            name=str(held["name"]),
+            task=str(held["task"]),
+            classes=tuple(map(str, held["classes"])),
+            annotator=str(held["annotator"]),
+            overlapping=bool(held["overlapping"]),
+            train={},
+            test={},
+        )
     except (KeyError, TypeError) as error:
         raise BadInput(f"the model {folder} is damaged: head.json: {error!r}") from error
 
@@ -159,9 +203,16 @@ def _problem(held: Mapping[str, Any], folder: Path) -> Problem:
 def _wanted(problems: Sequence[Problem], labels_of: str | None, place: str) -> list[int]:
     if labels_of is None:
         return list(range(len(problems)))
-    found = [p for p, held in enumerate(problems) if labels_of in (held.task, held.name, held.annotator) and labels_of]
+    found = [
+        p
+        for p, held in enumerate(problems)
+        if labels_of in (held.task, held.name, held.annotator) and labels_of
+    ]
     names = list(dict.fromkeys(word for held in problems for word in (held.task, held.name)))
-    refuse([] if found else [f"--labels-of {labels_of!r}: the model has {', '.join(names)}"], about=place)
+    refuse(
+        [] if found else [f"--labels-of {labels_of!r}: the model has {', '.join(names)}"],
+        about=place,
+    )
     return found
 
 

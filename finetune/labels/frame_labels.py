@@ -1,6 +1,7 @@
 """Frames as scores see them: which count, which class is the rest, what the network decides.
 
-Labels are (T,) places on the axis of classes, or (T, C) of 0 and 1 where behaviours overlap; ``UNLABELLED`` in both.
+Labels are (T,) places on the axis of classes, or (T, C) of 0 and 1 where behaviours overlap;
+``UNLABELLED`` in both.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ Reals = npt.NDArray[Any]
 ByVideo = Mapping[str, npt.NDArray[Any]]
 
 UNLABELLED = -1  # as in a store's labels: nobody looked at this frame
-REST_NAMES = ("none", "background", "base", "other")  # the first one found wins: beside `none`, `other` is a behaviour
+REST_NAMES = (
+    "none",
+    "background",
+    "base",
+    "other",
+)  # the first one found wins: beside `none`, `other` is a behaviour
 
 
 class Smoothed(NamedTuple):
@@ -36,7 +42,8 @@ def rest_class(*, classes: Sequence[str], rest: str | None = None) -> str | None
 
     Args:
         classes: Names of the classes.
-        rest: A name; None finds it among ``REST_NAMES``, whatever its case; an empty text leaves no class out.
+        rest: A name; None finds it among ``REST_NAMES``, whatever its case; an empty text leaves no
+            class out.
 
     Raises:
         BadInput: If ``rest`` is not one of the classes, or no other class remains.
@@ -63,17 +70,34 @@ def looked_at(labels: Ints) -> npt.NDArray[np.bool_]:
     return np.asarray(known.any(axis=1)) if labels.ndim == 2 else known
 
 
-def examine(*, labels: Ints, classes: Sequence[str], probabilities_TC: Reals | None = None, predicted: Ints | None = None) -> None:
+def examine(
+    *,
+    labels: Ints,
+    classes: Sequence[str],
+    probabilities_TC: Reals | None = None,
+    predicted: Ints | None = None,
+) -> None:
     """Refuses labels, probabilities and predictions that cannot be scored together.
 
     Raises:
-        BadInput: If shapes disagree, a value is out of range or not finite, or no frame is labelled.
+        BadInput: If shapes disagree, a value is out of range or not finite, or no frame is
+            labelled.
     """
     n, about, problems = len(classes), "cannot score these frames", []
-    if labels.ndim not in (1, 2) or (labels.ndim == 2 and labels.shape[1] != n) or labels.dtype.kind not in "iub":
-        problems.append(f"labels have shape {labels.shape} and type {labels.dtype}; wanted integers, (T,) or (T, {n})")
+    if (
+        labels.ndim not in (1, 2)
+        or (labels.ndim == 2 and labels.shape[1] != n)
+        or labels.dtype.kind not in "iub"
+    ):
+        problems.append(
+            f"labels have shape {labels.shape} and type {labels.dtype}; wanted integers, (T,) or "
+            f"(T, {n})"
+        )
     elif probabilities_TC is not None and probabilities_TC.shape != (len(labels), n):
-        problems.append(f"probabilities have shape {probabilities_TC.shape}; wanted {(len(labels), n)} for {', '.join(classes)}")
+        problems.append(
+            f"probabilities have shape {probabilities_TC.shape}; wanted {(len(labels), n)} for "
+            f"{', '.join(classes)}"
+        )
     elif predicted is not None and predicted.shape != labels.shape:
         problems.append(f"predictions have shape {predicted.shape}, labels {labels.shape}")
     elif predicted is not None and predicted.dtype.kind not in "iub":
@@ -91,11 +115,16 @@ def examine(*, labels: Ints, classes: Sequence[str], probabilities_TC: Reals | N
         lost = ~np.isfinite(probabilities_TC).all(axis=1) & rows
         if lost.any():
             problems.append(
-                f"the scores of {lost.sum()} of {len(lost)} frames are not finite, first at frame {lost.argmax()}: "
+                f"the scores of {lost.sum()} of {len(lost)} frames are not finite, first at frame "
+                f"{lost.argmax()}: "
                 "the training has diverged; try a lower learning rate"
             )
-        elif labels.ndim == 2 and ((probabilities_TC[rows] < 0) | (probabilities_TC[rows] > 1)).any():
-            problems.append("scores of overlapping behaviours lie outside 0…1; give probabilities, not logits")
+        elif (
+            labels.ndim == 2 and ((probabilities_TC[rows] < 0) | (probabilities_TC[rows] > 1)).any()
+        ):
+            problems.append(
+                "scores of overlapping behaviours lie outside 0…1; give probabilities, not logits"
+            )
     refuse(problems, about=about)
 
 
@@ -107,12 +136,16 @@ def examine_videos(*, labels: ByVideo, classes: Sequence[str], probabilities: By
     """
     about, problems = "cannot use these videos", []
     if labels.keys() != probabilities.keys() or not labels:
-        problems.append(f"labelled videos are {sorted(labels)}, those with probabilities {sorted(probabilities)}")
+        problems.append(
+            f"labelled videos are {sorted(labels)}, those with probabilities "
+            f"{sorted(probabilities)}"
+        )
     refuse(problems, about=about)
     if len({held.shape[1:] for held in labels.values()}) > 1:
         problems.append("labels are (T,) in all videos or (T, C) in all; these are mixed")
     problems += [
-        f"{name}: probabilities have shape {probabilities[name].shape}, labels {held.shape}; wanted (T, {len(classes)}) and (T, …)"
+        f"{name}: probabilities have shape {probabilities[name].shape}, labels {held.shape}; "
+        f"wanted (T, {len(classes)}) and (T, …)"
         for name, held in labels.items()
         if probabilities[name].shape != (len(held), len(classes))
     ]
@@ -131,36 +164,49 @@ def examine_video(*, probabilities_TC: Reals, n_classes: int | None = None) -> N
         BadInput: In that case.
     """
     problems = []
-    if probabilities_TC.ndim != 2 or (n_classes is not None and probabilities_TC.shape[1] != n_classes):
+    if probabilities_TC.ndim != 2 or (
+        n_classes is not None and probabilities_TC.shape[1] != n_classes
+    ):
         problems.append(f"they have shape {probabilities_TC.shape}; wanted (T, {n_classes or 'C'})")
     elif not np.isfinite(probabilities_TC).all():
-        problems.append(f"they are not finite, first at frame {(~np.isfinite(probabilities_TC)).any(axis=1).argmax()}")
+        problems.append(
+            "they are not finite, first at frame "
+            f"{(~np.isfinite(probabilities_TC)).any(axis=1).argmax()}"
+        )
     refuse(problems, about="the probabilities of a video")
 
 
 def decide(*, probabilities_TC: Reals, overlapping: bool = False) -> Ints:
-    """The protocol's decision: the argmax (of two equals the first), or above 0.5 for each overlapping behaviour.
+    """The protocol's decision: the argmax (of two equals the first), or above 0.5 for each
+    overlapping behaviour.
 
     Returns:
         (T,) classes, or (T, C) of 0 and 1.
     """
-    return (probabilities_TC > 0.5).astype(np.int64) if overlapping else probabilities_TC.argmax(axis=1)
+    return (
+        (probabilities_TC > 0.5).astype(np.int64)
+        if overlapping
+        else probabilities_TC.argmax(axis=1)
+    )
 
 
 def log_probability(probabilities: Reals) -> Reals:
-    """Logarithm in double precision, finite: a saturated softmax gives exact zeros, taken as the least 32-bit number."""
+    """Logarithm in double precision, finite: a saturated softmax gives exact zeros, taken as the
+    least 32-bit number."""
     return np.log(np.maximum(np.asarray(probabilities, np.float64), np.finfo(np.float32).tiny))
 
 
 def log_odds(probabilities: Reals) -> Reals:
-    """Logit in double precision, finite: a sigmoid of 1 is taken as the number below it of its own type."""
+    """Logit in double precision, finite: a sigmoid of 1 is taken as the number below it of its own
+    type."""
     nearest = np.finfo(probabilities.dtype).epsneg if probabilities.dtype.kind == "f" else 0.0
     p = np.asarray(probabilities, np.float64)
     return log_probability(p) - log_probability(np.maximum(1 - p, nearest))
 
 
 def plain(value: Any) -> Any:
-    """Nested values as JSON has them: numpy numbers and arrays unpacked, keys as text, what is not finite as None."""
+    """Nested values as JSON has them: numpy numbers and arrays unpacked, keys as text, what is not
+    finite as None."""
     if isinstance(value, Mapping):
         return {str(key): plain(held) for key, held in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -1,4 +1,5 @@
-"""The only reader of a store's labels: which problems a task holds, which videos they are on, which may be used."""
+"""The only reader of a store's labels: which problems a task holds, which videos they are on, which
+may be used."""
 
 from __future__ import annotations
 
@@ -18,12 +19,14 @@ from pretrain.readers.annotations import read_rows
 log = logging.getLogger(__name__)
 
 Labelled = Mapping[str, npt.NDArray[np.int8]]
-"""Video to labels: (T,) places in ``classes``, or (T, C) of 0 and 1; UNLABELLED where nobody looked."""
+"""Video to labels: (T,) places in ``classes``, or (T, C) of 0 and 1; UNLABELLED where nobody
+looked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One classifier to fit: a task has one, or one an annotator (Task 2), or one a behaviour (Task 3)."""
+    """One classifier to fit: a task has one, or one an annotator (Task 2), or one a behaviour (Task
+    3)."""
 
     name: str
     task: str
@@ -70,9 +73,18 @@ def problems(store: Store, task: str) -> list[Problem]:
     several_classes = len({classes for _, classes, _ in parts}) > 1
     found = []
     for (annotator, classes, overlapping), sides in sorted(parts.items()):
-        words = [f"annotator {annotator}"] * several_annotators + [_behaviour(classes)] * several_classes
+        words = [f"annotator {annotator}"] * several_annotators + [
+            _behaviour(classes)
+        ] * several_classes
         found.append(
-            Problem(name=", ".join(words) or task, task=task, classes=classes, annotator=annotator, overlapping=overlapping, **sides)
+            Problem(
+                name=", ".join(words) or task,
+                task=task,
+                classes=classes,
+                annotator=annotator,
+                overlapping=overlapping,
+                **sides,
+            )
         )
     return found
 
@@ -82,11 +94,14 @@ def _behaviour(classes: tuple[str, ...]) -> str:
     return " / ".join(name for name in classes if name != rest)
 
 
-def with_some_test(found: list[Problem], *, share: float = 0.3, gap_s: float = 5.0, fps: float) -> tuple[list[Problem], list[str]]:
+def with_some_test(
+    found: list[Problem], *, share: float = 0.3, gap_s: float = 5.0, fps: float
+) -> tuple[list[Problem], list[str]]:
     """Problems with something to score on, and sentences on what had to be done for it.
 
-    A problem with one labelled video and no test video is trained on the first part of that video and scored on the
-    rest, with a gap between. Frames of one video are not independent: such a score says little about other animals.
+    A problem with one labelled video and no test video is trained on the first part of that video
+    and scored on the rest, with a gap between. Frames of one video are not independent: such a
+    score says little about other animals.
 
     Args:
         found: As :func:`problems` gives them.
@@ -104,46 +119,72 @@ def with_some_test(found: list[Problem], *, share: float = 0.3, gap_s: float = 5
         before, after = labels.copy(), labels.copy()
         before[max(0, cut - round(gap_s * fps)) :], after[:cut] = UNLABELLED, UNLABELLED
         made.append(replace(problem, train={name: before}, test={name: after}))
-        notes.append(f"{problem.name}: one labelled video. It is trained on the first {1 - share:.0%} of {name!r} and scored on the last "
-                     f"{share:.0%}; frames of one video are not independent, so the score says little about other animals")  # fmt: skip
+        notes.append(
+            f"{problem.name}: one labelled video. It is trained on the first {1 - share:.0%} of "
+            f"{name!r} and scored on the last "
+            f"{share:.0%}; frames of one video are not independent, so the score says little about "
+            "other animals"
+        )
     return made, notes
 
 
-def refuse_unfit(found: list[Problem], *, videos: int | None = None, unknown_annotators: bool = False) -> list[str]:
-    """Refuses problems that nothing can be learned from; returns sentences on those that can be, with a loss.
+def refuse_unfit(
+    found: list[Problem], *, videos: int | None = None, unknown_annotators: bool = False
+) -> list[str]:
+    """Refuses problems that nothing can be learned from; returns sentences on those that can be,
+    with a loss.
 
     Args:
         found: Problems with their training and test videos.
         videos: Label budget, if there is one.
-        unknown_annotators: Whether the head can speak for an annotator of whom no training video is there.
+        unknown_annotators: Whether the head can speak for an annotator of whom no training video is
+            there.
 
     Raises:
-        BadInput: If a problem has no training or no test video, or its training frames show one class only, or the budget is below 1.
+        BadInput: If a problem has no training or no test video, or its training frames show one
+            class only, or the budget is below 1.
     """
     problems_found, notes = [], []
     if videos is not None and videos < 1:
         problems_found.append(f"--videos {videos}: the label budget must be at least one video")
     for problem in found:
-        where = f"task {problem.task!r}" + (f", {problem.name}" if problem.name != problem.task else "")
-        if not problem.train and any(other.train for other in found if other.classes == problem.classes):
+        where = f"task {problem.task!r}" + (
+            f", {problem.name}" if problem.name != problem.task else ""
+        )
+        if not problem.train and any(
+            other.train for other in found if other.classes == problem.classes
+        ):
             if unknown_annotators:
-                notes.append(f"{where}: no training video; scored as the mean of the annotators there are")
+                notes.append(
+                    f"{where}: no training video; scored as the mean of the annotators there are"
+                )
             else:
-                problems_found.append(f"{where}: no training video by this annotator (--set head.annotator=embedding scores such a one "
-                                      "as the mean of the others)")  # fmt: skip
+                problems_found.append(
+                    f"{where}: no training video by this annotator (--set head.annotator=embedding "
+                    "scores such a one "
+                    "as the mean of the others)"
+                )
         elif not problem.train:
             problems_found.append(f"{where}: no training video")
         elif videos is not None and videos > len(problem.train):
-            notes.append(f"{where}: --videos {videos}, but there are {len(problem.train)} labelled training videos: all are used")
+            notes.append(
+                f"{where}: --videos {videos}, but there are {len(problem.train)} labelled training "
+                "videos: all are used"
+            )
         for side, held in (("training", problem.train), ("test", problem.test)):
             seen = _classes_seen(problem, held)
             if not held:
                 if side == "test":
-                    problems_found.append(f"{where}: no test video (score on another store with --test-data)")
+                    problems_found.append(
+                        f"{where}: no test video (score on another store with --test-data)"
+                    )
             elif not seen:
                 problems_found.append(f"{where}: the {side} videos have not one labelled frame")
             elif side == "training" and len(seen) == 1 and not problem.overlapping:
-                problems_found.append(f"{where}: every labelled training frame is {next(iter(seen))!r}; a classifier needs two classes")
+                problems_found.append(
+                    f"{where}: every labelled training frame is {next(iter(seen))!r}; a classifier "
+                    "needs two classes"
+                )
             elif absent := [name for name in problem.classes if name not in seen]:
                 notes.append(f"{where}: no {side} frame of {', '.join(absent)}")
     refuse(problems_found, about="the labels do not serve")
@@ -152,15 +193,23 @@ def refuse_unfit(found: list[Problem], *, videos: int | None = None, unknown_ann
 
 def _classes_seen(problem: Problem, held: Labelled) -> set[str]:
     if problem.overlapping:
-        return {name for c, name in enumerate(problem.classes) if any((labels[:, c] == 1).any() for labels in held.values())}
-    return {problem.classes[c] for labels in held.values() for c in np.unique(labels) if c != UNLABELLED}
+        return {
+            name
+            for c, name in enumerate(problem.classes)
+            if any((labels[:, c] == 1).any() for labels in held.values())
+        }
+    return {
+        problem.classes[c] for labels in held.values() for c in np.unique(labels) if c != UNLABELLED
+    }
 
 
-def draw_budget(found: list[Problem], *, videos: int | None, seed: int, permute: bool = False) -> list[Problem]:
+def draw_budget(
+    found: list[Problem], *, videos: int | None, seed: int, permute: bool = False
+) -> list[Problem]:
     """A label budget: for each problem so many of its training videos, drawn with the seed.
 
-    WindowRNG are nested: the videos of a small budget are among those of a larger one under the same seed. Where a problem has
-    fewer videos, all are taken.
+    WindowRNG are nested: the videos of a small budget are among those of a larger one under the
+    same seed. Where a problem has fewer videos, all are taken.
 
     Args:
         found: Problems with all their videos.
@@ -177,20 +226,24 @@ def draw_budget(found: list[Problem], *, videos: int | None, seed: int, permute:
     for problem in found:
         names = sorted(problem.train)
         order = np.random.default_rng([seed, 1]).permutation(len(names))
-        budget = problem if videos is None else problem.only([names[place] for place in order[:videos]])
+        budget = (
+            problem if videos is None else problem.only([names[place] for place in order[:videos]])
+        )
         drawn.append(permuted(budget, seed=seed) if permute else budget)
     return drawn
 
 
 def permuted(problem: Problem, *, seed: int) -> Problem:
-    """The control: the labels of each training video rolled in time by an offset of its own; test labels stay.
+    """The control: the labels of each training video rolled in time by an offset of its own; test
+    labels stay.
 
-    Bouts keep their lengths, their number and their order, but no longer fit what the animals do. Rolled are the labelled
-    frames alone, by a tenth to nine tenths of them.
+    Bouts keep their lengths, their number and their order, but no longer fit what the animals do.
+    Rolled are the labelled frames alone, by a tenth to nine tenths of them.
 
     Args:
         problem: With true labels.
-        seed: Of the offsets, together with the name of the video: all annotators of a video are rolled alike.
+        seed: Of the offsets, together with the name of the video: all annotators of a video are
+            rolled alike.
     """
     rolled = {}
     for name, labels in problem.train.items():
@@ -203,7 +256,8 @@ def permuted(problem: Problem, *, seed: int) -> Problem:
 
 
 def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Labelled]:
-    """Keeps part of the training labels for validation: whole videos, or the last part of a single one.
+    """Keeps part of the training labels for validation: whole videos, or the last part of a single
+    one.
 
     Returns:
         The problem to fit on, and labels to validate on; both over training videos alone.
@@ -219,16 +273,21 @@ def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Lab
     order = np.random.default_rng([seed, 2]).permutation(len(names))
     kept = max(1, round(share * len(names)))
     chosen = _most_classes(problem, [names[place] for place in order], kept)
-    return problem.only([name for name in names if name not in chosen]), {name: problem.train[name] for name in chosen}
+    return problem.only([name for name in names if name not in chosen]), {
+        name: problem.train[name] for name in chosen
+    }
 
 
 def _most_classes(problem: Problem, names: list[str], number: int) -> list[str]:
-    """The first videos of a drawn order that leave no class without a video to fit on, as far as that can be had."""
+    """The first videos of a drawn order that leave no class without a video to fit on, as far as
+    that can be had."""
     holders = {name: _classes_seen(problem, {name: problem.train[name]}) for name in names}
     chosen: list[str] = []
     for name in names:
         left = [other for other in names if other not in chosen and other != name]
-        if len(chosen) < number and all(any(c in holders[other] for other in left) for c in holders[name]):
+        if len(chosen) < number and all(
+            any(c in holders[other] for other in left) for c in holders[name]
+        ):
             chosen.append(name)
     return chosen or names[:1]
 
@@ -237,16 +296,23 @@ ELSEWHERE = " (test store)"  # behind the names of videos of another store
 
 
 def with_test_of(
-    found: list[Problem], others: list[Problem], store: Store, test_store: Store, *, unknown_annotators: bool = False
+    found: list[Problem],
+    others: list[Problem],
+    store: Store,
+    test_store: Store,
+    *,
+    unknown_annotators: bool = False,
 ) -> list[Problem]:
-    """The same problems, trained on all labelled videos of their store and tested on all of another.
+    """The same problems, trained on all labelled videos of their store and tested on all of
+    another.
 
     Args:
         found: Problems of ``store``.
         others: Problems of ``test_store``.
         store: Where the training videos are.
         test_store: Where the test videos are.
-        unknown_annotators: Whether the head can speak for annotators who are in ``test_store`` alone: then they are scored too.
+        unknown_annotators: Whether the head can speak for annotators who are in ``test_store``
+            alone: then they are scored too.
 
     Raises:
         BadInput: If the skeletons or the classes of the two stores differ.
@@ -263,15 +329,27 @@ def with_test_of(
     )
 
     def test_of(other: Problem) -> Labelled:
-        return {f"{name}{ELSEWHERE}": labels for name, labels in {**other.train, **other.test}.items()}
+        return {
+            f"{name}{ELSEWHERE}": labels for name, labels in {**other.train, **other.test}.items()
+        }
 
     moved = [
-        replace(problem, train={**problem.train, **problem.test}, test=test_of(by_key.pop((problem.annotator, problem.classes))))
+        replace(
+            problem,
+            train={**problem.train, **problem.test},
+            test=test_of(by_key.pop((problem.annotator, problem.classes))),
+        )
         for problem in found
     ]
     for other in by_key.values():
         if unknown_annotators and other.classes in {problem.classes for problem in found}:
-            moved.append(replace(other, name=f"annotator {other.annotator}", train={}, test=test_of(other)))
+            moved.append(
+                replace(other, name=f"annotator {other.annotator}", train={}, test=test_of(other))
+            )
         else:
-            log.warning("%s: %s has no counterpart among the training labels and is not scored", test_store.uri, other.name)
+            log.warning(
+                "%s: %s has no counterpart among the training labels and is not scored",
+                test_store.uri,
+                other.name,
+            )
     return moved

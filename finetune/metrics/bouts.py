@@ -1,4 +1,5 @@
-"""Bouts: runs of frames of one class within one video, and the scores that count them instead of frames."""
+"""Bouts: runs of frames of one class within one video, and the scores that count them instead of
+frames."""
 
 from __future__ import annotations
 
@@ -10,7 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.labels.frame_labels import UNLABELLED, ByVideo, Ints, examine, looked_at, plain, rest_class
+from finetune.labels.frame_labels import (
+    UNLABELLED,
+    ByVideo,
+    Ints,
+    examine,
+    looked_at,
+    plain,
+    rest_class,
+)
 from pretrain.errors import refuse
 
 Spans = npt.NDArray[np.int64]
@@ -20,10 +29,12 @@ OVERLAPS = (0.1, 0.25, 0.5)  # the thresholds of Lea et al. 2017
 
 @dataclass(frozen=True, kw_only=True)
 class ClassBouts:
-    """Bout scores of one class. Errors are predicted minus true, in frames: positive means too late."""
+    """Bout scores of one class. Errors are predicted minus true, in frames: positive means too
+    late."""
 
     f1: Mapping[str, float]
-    """For each overlap threshold; NaN without a true bout. Likewise ``precision`` and ``recall``."""
+    """For each overlap threshold; NaN without a true bout. Likewise ``precision`` and
+    ``recall``."""
     precision: Mapping[str, float]
     """Share of the predicted bouts that match a true one; NaN without a predicted bout."""
     recall: Mapping[str, float]
@@ -61,13 +72,16 @@ def bouts(labels: Ints) -> Spans:
     """Cuts the frames of one video into bouts.
 
     Args:
-        labels: (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours. UNLABELLED frames end a bout and make none.
+        labels: (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours. UNLABELLED frames end
+            a bout and make none.
 
     Returns:
         (N, 3), rows of start, stop (first frame after the bout), class; ordered by start.
     """
     if labels.ndim == 2:
-        columns = [bouts(np.where(labels[:, c] == 1, c, UNLABELLED)) for c in range(labels.shape[1])]
+        columns = [
+            bouts(np.where(labels[:, c] == 1, c, UNLABELLED)) for c in range(labels.shape[1])
+        ]
         joined: Spans = np.concatenate([np.zeros((0, 3), np.int64), *columns])
         in_time: Spans = np.take(joined, np.argsort(joined[:, 0], kind="stable"), axis=0)
         return in_time
@@ -81,11 +95,13 @@ def bouts(labels: Ints) -> Spans:
 
 
 def match(*, true: Spans, predicted: Spans) -> tuple[Spans, npt.NDArray[np.float64]]:
-    """Pairs bouts of one class one to one, greedily from the greatest overlap (intersection over union) down.
+    """Pairs bouts of one class one to one, greedily from the greatest overlap (intersection over
+    union) down.
 
-    A predicted bout that covers two true ones finds one of them; a second prediction of the same bout is a false one,
-    as in the segmental F1 of Lea et al. 2017 (Temporal Convolutional Networks for Action Segmentation and Detection).
-    Pairs at a threshold are those of the whole list that reach it. Equal overlaps: the earlier bouts first.
+    A predicted bout that covers two true ones finds one of them; a second prediction of the same
+    bout is a false one, as in the segmental F1 of Lea et al. 2017 (Temporal Convolutional Networks
+    for Action Segmentation and Detection). Pairs at a threshold are those of the whole list that
+    reach it. Equal overlaps: the earlier bouts first.
 
     Args:
         true: (N, 2) start and stop, ordered and disjoint.
@@ -121,7 +137,8 @@ def score_bouts(
 ) -> BoutScores:
     """Scores the bouts of a test set; a bout never crosses from one video to the next.
 
-    Predictions on UNLABELLED frames are taken out before they are cut into bouts: nobody can say whether they are right.
+    Predictions on UNLABELLED frames are taken out before they are cut into bouts: nobody can say
+    whether they are right.
 
     Args:
         labels: For each video (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours.
@@ -135,9 +152,13 @@ def score_bouts(
         BadInput: If videos or shapes disagree, no frame is labelled, or a setting is out of range.
     """
     left_out = rest_class(classes=classes, rest=rest)
-    problems = [] if math.isfinite(fps) and fps > 0 else [f"fps is {fps}; it must be a positive number"]
+    problems = (
+        [] if math.isfinite(fps) and fps > 0 else [f"fps is {fps}; it must be a positive number"]
+    )
     if not overlaps or not all(0 < k <= 1 for k in overlaps):
-        problems.append(f"the overlap thresholds are {list(overlaps)}; each must lie above 0 and not above 1")
+        problems.append(
+            f"the overlap thresholds are {list(overlaps)}; each must lie above 0 and not above 1"
+        )
     if labels.keys() != predicted.keys() or not labels:
         problems.append(f"labelled videos are {sorted(labels)}, predicted ones {sorted(predicted)}")
     else:
@@ -150,19 +171,31 @@ def score_bouts(
             problems.append("labels are (T,) in all videos or (T, C) in all; these are mixed")
     refuse(problems, about="cannot score these bouts")
     pooled = np.concatenate(list(labels.values()))
-    examine(labels=pooled, classes=classes, predicted=np.concatenate([predicted[name] for name in labels]))
+    examine(
+        labels=pooled,
+        classes=classes,
+        predicted=np.concatenate([predicted[name] for name in labels]),
+    )
     known = pooled != UNLABELLED
-    true_by_class, chosen_by_class = _by_class(labels, len(classes)), _by_class(_where_labelled(predicted, labels), len(classes))
+    true_by_class, chosen_by_class = (
+        _by_class(labels, len(classes)),
+        _by_class(_where_labelled(predicted, labels), len(classes)),
+    )
     per_class, notes = {}, []
     for c, name in enumerate(classes):
         minutes = float((known[:, c] if known.ndim == 2 else known).sum()) / fps / 60
-        per_class[name] = _class_bouts(true=true_by_class[c], chosen=chosen_by_class[c], minutes=minutes, overlaps=overlaps)
+        per_class[name] = _class_bouts(
+            true=true_by_class[c], chosen=chosen_by_class[c], minutes=minutes, overlaps=overlaps
+        )
         if name != left_out and not len(true_by_class[c]):
             notes.append(f"no true bout of {name!r}: its F1 is undefined and left out of the mean")
     counted = tuple(name for name in classes if name != left_out)
     held = [per_class[name] for name in counted if per_class[name].true_bouts]
     return BoutScores(
-        macro_f1={f"{k:g}": float(np.mean([one.f1[f"{k:g}"] for one in held])) if held else math.nan for k in overlaps},
+        macro_f1={
+            f"{k:g}": float(np.mean([one.f1[f"{k:g}"] for one in held])) if held else math.nan
+            for k in overlaps
+        },
         per_class=per_class,
         counted=counted,
         minutes=float(looked_at(pooled).sum()) / fps / 60,
@@ -171,11 +204,15 @@ def score_bouts(
 
 
 def _where_labelled(predicted: ByVideo, labels: ByVideo) -> dict[str, Ints]:
-    return {name: np.where(held == UNLABELLED, UNLABELLED, predicted[name].astype(np.int64)) for name, held in labels.items()}
+    return {
+        name: np.where(held == UNLABELLED, UNLABELLED, predicted[name].astype(np.int64))
+        for name, held in labels.items()
+    }
 
 
 def _by_class(by_video: ByVideo, n_classes: int) -> list[Spans]:
-    """For each class the (N, 2) bouts of all videos on one time axis; cut before they are joined, so none crosses."""
+    """For each class the (N, 2) bouts of all videos on one time axis; cut before they are joined,
+    so none crosses."""
     found, offset = [np.zeros((0, 3), np.int64)], 0
     for frames in by_video.values():
         found.append(bouts(frames) + np.array([offset, offset, 0]))
@@ -184,7 +221,9 @@ def _by_class(by_video: ByVideo, n_classes: int) -> list[Spans]:
     return [joined[joined[:, 2] == c, :2] for c in range(n_classes)]
 
 
-def _class_bouts(*, true: Spans, chosen: Spans, minutes: float, overlaps: Sequence[float]) -> ClassBouts:
+def _class_bouts(
+    *, true: Spans, chosen: Spans, minutes: float, overlaps: Sequence[float]
+) -> ClassBouts:
     pairs, overlap = match(true=true, predicted=chosen)
     hits = {f"{k:g}": int((overlap >= k).sum()) for k in overlaps}
     matched = pairs[overlap >= min(overlaps)]

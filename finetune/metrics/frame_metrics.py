@@ -1,9 +1,11 @@
-"""Frame scores by the CalMS21 protocol: F1 and average precision per class, and their unweighted means.
+"""Frame scores by the CalMS21 protocol: F1 and average precision per class, and their unweighted
+means.
 
-All labelled frames of a test set are pooled; nothing is averaged per video. The rest class (``other``) stays a
-class that the argmax may choose, but does not enter the means. Average precision is always of the raw scores,
-never of smoothed or thresholded ones. A class without one positive test frame has no F1 and no average precision:
-it is NaN in ``per_class``, left out of the means and named in ``notes`` (scikit-learn would count it as 0).
+All labelled frames of a test set are pooled; nothing is averaged per video. The rest class
+(``other``) stays a class that the argmax may choose, but does not enter the means. Average
+precision is always of the raw scores, never of smoothed or thresholded ones. A class without one
+positive test frame has no F1 and no average precision: it is NaN in ``per_class``, left out of the
+means and named in ``notes`` (scikit-learn would count it as 0).
 """
 
 from __future__ import annotations
@@ -17,7 +19,17 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score
 
-from finetune.labels.frame_labels import UNLABELLED, ByVideo, Ints, Reals, decide, examine, looked_at, plain, rest_class
+from finetune.labels.frame_labels import (
+    UNLABELLED,
+    ByVideo,
+    Ints,
+    Reals,
+    decide,
+    examine,
+    looked_at,
+    plain,
+    rest_class,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +65,8 @@ class Scores:
     frames: int
     """Labelled frames."""
     confusion: npt.NDArray[np.int64] | None = field(default=None, compare=False)
-    """Frames, (C, C), rows = truth. Overlapping behaviours: (C, 2, 2). None for a mean over unlike problems."""
+    """Frames, (C, C), rows = truth. Overlapping behaviours: (C, 2, 2). None for a mean over unlike
+    problems."""
     notes: tuple[str, ...] = ()
     problems: Mapping[str, Scores] = field(default_factory=dict)
 
@@ -86,13 +99,19 @@ class SeedScores:
 
 
 def score(
-    *, probabilities_TC: Reals, labels: Ints, classes: Sequence[str], rest: str | None = None, predicted: Ints | None = None
+    *,
+    probabilities_TC: Reals,
+    labels: Ints,
+    classes: Sequence[str],
+    rest: str | None = None,
+    predicted: Ints | None = None,
 ) -> Scores:
     """Scores the pooled frames of one problem.
 
     Args:
         probabilities_TC: Raw scores of the network; average precision is theirs.
-        labels: (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours; UNLABELLED frames are left out.
+        labels: (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours; UNLABELLED frames are
+            left out.
         classes: Names, in the order of axis C. A binary problem is ("other", behaviour).
         rest: See :func:`rest_class`.
         predicted: Decisions to take F1, precision, recall and confusion from, shaped as ``labels``;
@@ -104,7 +123,11 @@ def score(
     left_out = rest_class(classes=classes, rest=rest)
     examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC, predicted=predicted)
     overlapping = labels.ndim == 2
-    predicted = decide(probabilities_TC=probabilities_TC, overlapping=overlapping) if predicted is None else predicted
+    predicted = (
+        decide(probabilities_TC=probabilities_TC, overlapping=overlapping)
+        if predicted is None
+        else predicted
+    )
     confusion = _confusion(labels=labels, predicted=predicted, n_classes=len(classes))
     hit, truth, chosen, labelled = _counts(confusion)
     f1 = _f1(hit, truth, chosen)
@@ -123,9 +146,14 @@ def score(
             predicted_frames=int(chosen[c]),
         )
         if name != left_out and not truth[c]:
-            notes.append(f"no labelled frame of {name!r}: its F1 and average precision are undefined and left out of the means")
+            notes.append(
+                f"no labelled frame of {name!r}: its F1 and average precision are undefined and "
+                "left out of the means"
+            )
         elif name != left_out and truth[c] == labelled[c]:
-            notes.append(f"every labelled frame is {name!r}: its average precision is 1 whatever the scores")
+            notes.append(
+                f"every labelled frame is {name!r}: its average precision is 1 whatever the scores"
+            )
     counted = tuple(name for name in classes if name != left_out)
     return Scores(
         classes=tuple(classes),
@@ -140,39 +168,70 @@ def score(
     )
 
 
-def frame_f1(*, labels: Ints | ByVideo, predicted: Ints | ByVideo, classes: Sequence[str], rest: str | None = None) -> float:
-    """Macro F1 alone, of decisions; both arguments as arrays or by video (then pooled). NaN where no counted class occurs."""
+def frame_f1(
+    *,
+    labels: Ints | ByVideo,
+    predicted: Ints | ByVideo,
+    classes: Sequence[str],
+    rest: str | None = None,
+) -> float:
+    """Macro F1 alone, of decisions; both arguments as arrays or by video (then pooled). NaN where
+    no counted class occurs."""
     left_out = rest_class(classes=classes, rest=rest)
     if isinstance(labels, Mapping):
         assert isinstance(predicted, Mapping), "both by video, or neither"
         assert labels, "no video"
-        labels, predicted = (np.concatenate([part[name] for name in labels]) for part in (labels, predicted))
+        labels, predicted = (
+            np.concatenate([part[name] for name in labels]) for part in (labels, predicted)
+        )
     assert not isinstance(predicted, Mapping), "both by video, or neither"
     examine(labels=labels, classes=classes, predicted=predicted)
-    hit, truth, chosen, _ = _counts(_confusion(labels=labels, predicted=predicted, n_classes=len(classes)))
-    return _mean(value for value, name in zip(_f1(hit, truth, chosen), classes, strict=True) if name != left_out)
+    hit, truth, chosen, _ = _counts(
+        _confusion(labels=labels, predicted=predicted, n_classes=len(classes))
+    )
+    return _mean(
+        value
+        for value, name in zip(_f1(hit, truth, chosen), classes, strict=True)
+        if name != left_out
+    )
 
 
 def mean_over_problems(problems: Mapping[str, Scores]) -> Scores:
     """Unweighted mean of whole problems: Task 2's annotators, Task 3's behaviours.
 
-    A problem without a score (no counted class occurs in it) is left out and named in ``notes``. Scores per class are
-    means over the problems that have them, frames and confusion are sums.
+    A problem without a score (no counted class occurs in it) is left out and named in ``notes``.
+    Scores per class are means over the problems that have them, frames and confusion are sums.
     """
     assert problems, "no problem to average"
     parts = list(problems.values())
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     per_class = {}
     for name in classes:
-        held = [part.per_class[name] for part in parts if name in part.per_class and part.per_class[name].frames]
+        held = [
+            part.per_class[name]
+            for part in parts
+            if name in part.per_class and part.per_class[name].frames
+        ]
         frames, chosen = (
-            sum(getattr(part.per_class[name], kind) for part in parts if name in part.per_class) for kind in ("frames", "predicted_frames")
+            sum(getattr(part.per_class[name], kind) for part in parts if name in part.per_class)
+            for kind in ("frames", "predicted_frames")
         )
-        means = {kind: _mean(getattr(scores, kind) for scores in held) for kind in ("f1", "ap", "precision", "recall")}
+        means = {
+            kind: _mean(getattr(scores, kind) for scores in held)
+            for kind in ("f1", "ap", "precision", "recall")
+        }
         prevalence = _mean(scores.prevalence for scores in held) if held else 0.0
-        per_class[name] = ClassScores(**means, prevalence=prevalence, frames=frames, predicted_frames=chosen)
+        per_class[name] = ClassScores(
+            **means, prevalence=prevalence, frames=frames, predicted_frames=chosen
+        )
     matrices = [part.confusion for part in parts if part.confusion is not None]
-    alike = len(matrices) == len(parts) and len({(part.classes, matrix.shape) for part, matrix in zip(parts, matrices, strict=True)}) == 1
+    alike = (
+        len(matrices) == len(parts)
+        and len(
+            {(part.classes, matrix.shape) for part, matrix in zip(parts, matrices, strict=True)}
+        )
+        == 1
+    )
     notes = [f"{name}: {note}" for name, part in problems.items() for note in part.notes]
     empty = [name for name, part in problems.items() if math.isnan(part.macro_f1)]
     notes += [f"{name}: no class to score, left out of the mean over problems" for name in empty]
@@ -191,7 +250,8 @@ def mean_over_problems(problems: Mapping[str, Scores]) -> Scores:
 
 
 def over_seeds(by_seed: Mapping[int, Scores]) -> SeedScores:
-    """Mean and population standard deviation over seeds; the averages within a seed are taken before."""
+    """Mean and population standard deviation over seeds; the averages within a seed are taken
+    before."""
     assert by_seed, "no seed to average"
     seeds = list(by_seed.values())
     kinds = [held.name for held in fields(ClassScores)]
@@ -201,14 +261,20 @@ def over_seeds(by_seed: Mapping[int, Scores]) -> SeedScores:
         per_class[name] = {
             key: value
             for kind in kinds
-            for key, value in zip((kind, f"{kind}_std"), _mean_std(getattr(scores, kind) for scores in held), strict=True)
+            for key, value in zip(
+                (kind, f"{kind}_std"),
+                _mean_std(getattr(scores, kind) for scores in held),
+                strict=True,
+            )
         }
     macro_f1, macro_f1_std = _mean_std(scores.macro_f1 for scores in seeds)
     mean_ap, mean_ap_std = _mean_std(scores.map for scores in seeds)
     notes = list(dict.fromkeys(note for scores in seeds for note in scores.notes))
     if len(seeds) == 1:
         notes.append("one seed: the standard deviation is 0 by definition and says nothing")
-    shared = [name for name in seeds[0].problems if all(name in scores.problems for scores in seeds)]
+    shared = [
+        name for name in seeds[0].problems if all(name in scores.problems for scores in seeds)
+    ]
     return SeedScores(
         macro_f1=macro_f1,
         macro_f1_std=macro_f1_std,
@@ -217,9 +283,15 @@ def over_seeds(by_seed: Mapping[int, Scores]) -> SeedScores:
         chance_map=_mean(scores.chance_map for scores in seeds),
         counted=tuple(dict.fromkeys(name for scores in seeds for name in scores.counted)),
         per_class=per_class,
-        per_seed=tuple({"seed": seed, "macro_f1": scores.macro_f1, "map": scores.map} for seed, scores in by_seed.items()),
+        per_seed=tuple(
+            {"seed": seed, "macro_f1": scores.macro_f1, "map": scores.map}
+            for seed, scores in by_seed.items()
+        ),
         notes=tuple(notes),
-        problems={name: over_seeds({seed: scores.problems[name] for seed, scores in by_seed.items()}) for name in shared},
+        problems={
+            name: over_seeds({seed: scores.problems[name] for seed, scores in by_seed.items()})
+            for name in shared
+        },
     )
 
 
@@ -227,16 +299,32 @@ def _confusion(*, labels: Ints, predicted: Ints, n_classes: int) -> npt.NDArray[
     if labels.ndim == 1:
         known = labels != UNLABELLED
         cells = labels[known].astype(np.int64) * n_classes + predicted[known]
-        return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes).astype(np.int64)
+        return (
+            np.bincount(cells, minlength=n_classes**2)
+            .reshape(n_classes, n_classes)
+            .astype(np.int64)
+        )
     columns = ((labels[:, c], predicted[:, c]) for c in range(n_classes))
-    return np.stack([_confusion(labels=truth, predicted=chosen, n_classes=2) for truth, chosen in columns])
+    return np.stack(
+        [_confusion(labels=truth, predicted=chosen, n_classes=2) for truth, chosen in columns]
+    )
 
 
 def _counts(confusion: npt.NDArray[np.int64]) -> tuple[Ints, Ints, Ints, Ints]:
     """For each class: right, true, predicted and labelled frames."""
     if confusion.ndim == 3:
-        return confusion[:, 1, 1], confusion[:, 1].sum(axis=1), confusion[:, :, 1].sum(axis=1), confusion.sum(axis=(1, 2))
-    return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0), np.full(len(confusion), confusion.sum())
+        return (
+            confusion[:, 1, 1],
+            confusion[:, 1].sum(axis=1),
+            confusion[:, :, 1].sum(axis=1),
+            confusion.sum(axis=(1, 2)),
+        )
+    return (
+        np.diag(confusion),
+        confusion.sum(axis=1),
+        confusion.sum(axis=0),
+        np.full(len(confusion), confusion.sum()),
+    )
 
 
 def _f1(hit: Ints, truth: Ints, chosen: Ints) -> Reals:

@@ -1,7 +1,9 @@
-"""The benchmark paper's own networks, one window a frame: supervised baselines without pretraining (CalMS21, Sun et al. 2021).
+"""The benchmark paper's own networks, one window a frame: supervised baselines without pretraining
+(CalMS21, Sun et al. 2021).
 
-Networks are theirs, and so are the initial weights and batch norm of their framework, Keras; widths, windows and training settings are
-in ``networks/``. ``windows.py`` cuts what they read, ``fit.py`` trains them.
+Networks are theirs, and so are the initial weights and batch norm of their framework, Keras;
+widths, windows and training settings are in ``networks/``. ``windows.py`` cuts what they read,
+``fit.py`` trains them.
 """
 
 from __future__ import annotations
@@ -47,13 +49,31 @@ class Baseline:
     """Width of the LSTM's state."""
 
     def __post_init__(self) -> None:
-        least = {"past": 0, "future": 0, "skip": 1, "epochs": 1, "batch": 2, "kernel": 1, "state": 1}
+        least = {
+            "past": 0,
+            "future": 0,
+            "skip": 1,
+            "epochs": 1,
+            "batch": 2,
+            "kernel": 1,
+            "state": 1,
+        }
         problems = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}" for name, low in least.items() if getattr(self, name) < low
+            f"{name} is {getattr(self, name)}; it must be at least {low}"
+            for name, low in least.items()
+            if getattr(self, name) < low
         ]
-        problems += [f"widths are {list(self.widths)}; give at least one, each at least 1"] if min(self.widths, default=0) < 1 else []
+        problems += (
+            [f"widths are {list(self.widths)}; give at least one, each at least 1"]
+            if min(self.widths, default=0) < 1
+            else []
+        )
         problems += [f"lr is {self.lr}; it must be above 0"] if not self.lr > 0 else []
-        problems += [f"dropout is {self.dropout}; it must be at least 0 and below 1"] if not 0 <= self.dropout < 1 else []
+        problems += (
+            [f"dropout is {self.dropout}; it must be at least 0 and below 1"]
+            if not 0 <= self.dropout < 1
+            else []
+        )
         refuse(problems, about="a network of the paper")
 
     @property
@@ -63,7 +83,8 @@ class Baseline:
 
 
 def published_network(name: str, changed: Mapping[str, Any] | None = None) -> Baseline:
-    """A published network's settings: ``conv1d`` is "the baseline", ``conv1d_augmented`` where Tasks 2 and 3 start from.
+    """A published network's settings: ``conv1d`` is "the baseline", ``conv1d_augmented`` where
+    Tasks 2 and 3 start from.
 
     Args:
         name: A file of ``finetune/paper/networks/``, or a path.
@@ -91,22 +112,41 @@ def build_baseline(settings: Baseline, *, inputs: int, classes: int) -> nn.Modul
     if settings.network in shrink:
         for _ in settings.widths:
             size = (size - shrink[settings.network]) // 2
-    too_short = f"a window of {settings.window} steps is too short for {len(settings.widths)} layers of {settings.network}"
+    too_short = (
+        f"a window of {settings.window} steps is too short for {len(settings.widths)} layers "
+        f"of {settings.network}"
+    )
     refuse([too_short] if size < 1 else [], about="the baseline")
     if settings.network == "conv1d":
         pairs = itertools.pairwise((inputs, *settings.widths))
         body: list[nn.Module] = [_Convolution(a, b, settings) for a, b in pairs]
-        network = nn.Sequential(_InputNorm(inputs), *body, nn.Flatten(), nn.Linear(size * settings.widths[-1], classes))
+        network = nn.Sequential(
+            _InputNorm(inputs), *body, nn.Flatten(), nn.Linear(size * settings.widths[-1], classes)
+        )
     elif settings.network == "self_attention":
-        body = [_Attention(a, b, settings) for a, b in itertools.pairwise((inputs, *settings.widths))]
-        network = nn.Sequential(_InputNorm(inputs), *body, nn.Flatten(), nn.Linear(size * settings.widths[-1], classes))
+        body = [
+            _Attention(a, b, settings) for a, b in itertools.pairwise((inputs, *settings.widths))
+        ]
+        network = nn.Sequential(
+            _InputNorm(inputs), *body, nn.Flatten(), nn.Linear(size * settings.widths[-1], classes)
+        )
     elif settings.network == "lstm":
-        body = [_Dense(a, b, settings) for a, b in itertools.pairwise((settings.state, *settings.widths))]
-        network = nn.Sequential(_InputNorm(inputs), _LastState(inputs, settings.state), *body, nn.Linear(settings.widths[-1], classes))
+        body = [
+            _Dense(a, b, settings)
+            for a, b in itertools.pairwise((settings.state, *settings.widths))
+        ]
+        network = nn.Sequential(
+            _InputNorm(inputs),
+            _LastState(inputs, settings.state),
+            *body,
+            nn.Linear(settings.widths[-1], classes),
+        )
     else:
         flat = settings.window * inputs
         body = [_Dense(a, b, settings) for a, b in itertools.pairwise((flat, *settings.widths))]
-        network = nn.Sequential(nn.Flatten(), _norm(flat), *body, nn.Linear(settings.widths[-1], classes))
+        network = nn.Sequential(
+            nn.Flatten(), _norm(flat), *body, nn.Linear(settings.widths[-1], classes)
+        )
     network.apply(_as_keras)
     return network
 
@@ -142,7 +182,11 @@ class _Attention(nn.Module):
 
     def __init__(self, inputs: int, width: int, settings: Baseline) -> None:
         super().__init__()
-        self.query, self.value, self.mix = nn.Linear(inputs, width), nn.Linear(inputs, width), nn.Linear(width, width)
+        self.query, self.value, self.mix = (
+            nn.Linear(inputs, width),
+            nn.Linear(inputs, width),
+            nn.Linear(width, width),
+        )
         self.norm, self.drop = _norm(width), nn.Dropout(settings.dropout)
 
     def forward(self, x_BWC: Tensor) -> Tensor:
@@ -166,7 +210,11 @@ class _LastState(nn.Module):
 class _Dense(nn.Module):
     def __init__(self, inputs: int, width: int, settings: Baseline) -> None:
         super().__init__()
-        self.linear, self.norm, self.drop = nn.Linear(inputs, width), _norm(width), nn.Dropout(settings.dropout)
+        self.linear, self.norm, self.drop = (
+            nn.Linear(inputs, width),
+            _norm(width),
+            nn.Dropout(settings.dropout),
+        )
 
     def forward(self, x_BC: Tensor) -> Tensor:
         out: Tensor = self.drop(F.relu(self.norm(self.linear(x_BC))))
@@ -174,7 +222,8 @@ class _Dense(nn.Module):
 
 
 def _as_keras(module: nn.Module) -> None:
-    """Initial weights of their framework: Glorot uniform, recurrent ones orthogonal, biases 0, the LSTM's forget bias 1."""
+    """Initial weights of their framework: Glorot uniform, recurrent ones orthogonal, biases 0, the
+    LSTM's forget bias 1."""
     if isinstance(module, nn.Linear | nn.Conv1d):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -21,10 +21,17 @@ log = logging.getLogger(__name__)
 
 
 def deal(
-    works: Mapping[str, Work], store: Store, scale: Scale, *, out: Path, seeds: Sequence[int], moments_of: Sequence[str],
+    works: Mapping[str, Work],
+    store: Store,
+    scale: Scale,
+    *,
+    out: Path,
+    seeds: Sequence[int],
+    moments_of: Sequence[str],
     finished: Callable[[dict[str, Any]], object],
-) -> None:  # fmt: skip
-    """Deals out what is not done yet, as many pieces at a time as the scale has trials, and puts down what comes back.
+) -> None:
+    """Deals out what is not done yet, as many pieces at a time as the scale has trials, and puts
+    down what comes back.
 
     Args:
         works: Rows by name; a row that starts from another stands behind it.
@@ -39,28 +46,50 @@ def deal(
         BadInput: If a piece does not fit the data.
     """
     folders = {name: RowFolder(out, name) for name in works}
-    labelled = {name: list(dict.fromkeys(p.task for p in work.problems)) for name, work in works.items()}
+    labelled = {
+        name: list(dict.fromkeys(p.task for p in work.problems)) for name, work in works.items()
+    }
     for name in works:
         if result := folders[name].result:
             log.info("%s is there already", name)
             finished(result)
     done_before = {name for name in works if folders[name].result}
     waiting = [
-        piece for name, work in works.items() if name not in done_before for seed in seeds for part in range(work.parts)
+        piece
+        for name, work in works.items()
+        if name not in done_before
+        for seed in seeds
+        for part in range(work.parts)
         if not folders[name].has(piece := Piece(name, seed, part), labelled[name])
-    ]  # fmt: skip
+    ]
     counter = ray.remote(num_cpus=0)(_Counter).remote()
-    remote = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1)(_piece)
-    frames, held = _Frames(works, store, moments_of), {name: ray.put(work) for name, work in works.items()}
+    remote = ray.remote(
+        num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=1
+    )(_piece)
+    frames, held = (
+        _Frames(works, store, moments_of),
+        {name: ray.put(work) for name, work in works.items()},
+    )
     steps = sum(works[piece.row].steps(piece.part, frames.of) for piece in waiting)
-    log.info("%d networks to train, about %s steps (labelling counted), %d at a time", len(waiting), f"{steps:,}", scale.concurrent_trials)
+    log.info(
+        "%d networks to train, about %s steps (labelling counted), %d at a time",
+        len(waiting),
+        f"{steps:,}",
+        scale.concurrent_trials,
+    )
     running: dict[Any, Piece] = {}
 
     def finish(name: str) -> None:
         whole = [folders[name].finish_seed(works[name], labelled[name], seed) for seed in seeds]
-        about = {"epochs_share": works[name].epochs_share, "row_settings": plain(works[name].row), "data": store.uri,
-                 "fingerprint": store.fingerprint}  # fmt: skip
-        if all(whole) and (result := folders[name].finish(works[name], labelled[name], seeds, about)):
+        about = {
+            "epochs_share": works[name].epochs_share,
+            "row_settings": plain(works[name].row),
+            "data": store.uri,
+            "fingerprint": store.fingerprint,
+        }
+        if all(whole) and (
+            result := folders[name].finish(works[name], labelled[name], seeds, about)
+        ):
             finished(result)
 
     for name in works:
@@ -76,15 +105,20 @@ def deal(
                 waiting.remove(ready)
                 start = works[ready.row].row.start
                 weights = folders[start].weights(ready.seed) if start else None
-                running[remote.remote(held[ready.row], ready, frames.put(ready.row), weights, counter)] = ready
+                running[
+                    remote.remote(held[ready.row], ready, frames.put(ready.row), weights, counter)
+                ] = ready
             if not running:
                 row = waiting[0].row
                 raise BadInput(
-                    f"{row} starts from {works[row].row.start}, whose weights are gone: remove {out}/rows/{works[row].row.start}"
+                    f"{row} starts from {works[row].row.start}, whose weights are gone: remove "
+                    f"{out}/rows/{works[row].row.start}"
                 )
             done, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
             bar.update(min(ray.get(counter.count.remote()), steps) - bar.n)
-            bar.set_postfix_str(", ".join(dict.fromkeys(piece.row for piece in running.values())), refresh=False)
+            bar.set_postfix_str(
+                ", ".join(dict.fromkeys(piece.row for piece in running.values())), refresh=False
+            )
             for reference in done:
                 piece = running.pop(reference)
                 folders[piece.row].keep(piece, _got(reference))
@@ -153,7 +187,14 @@ class _Frames:
         key = self._key(name)
         if key not in self._held:
             with tqdm(desc=f"reading {name}", unit="frame", unit_scale=True) as bar:
-                self._held[key] = ray.put(gather(self._works[name], self._store, moments_of=self._moments_of, on_progress=bar.update))
+                self._held[key] = ray.put(
+                    gather(
+                        self._works[name],
+                        self._store,
+                        moments_of=self._moments_of,
+                        on_progress=bar.update,
+                    )
+                )
         return self._held[key]
 
     def drop_all_but(self, names: set[str]) -> None:

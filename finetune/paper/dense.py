@@ -1,8 +1,10 @@
-"""Labels whole videos with the paper's convolutional network, each frame once instead of once for every window it lies in.
+"""Labels whole videos with the paper's convolutional network, each frame once instead of once for
+every window it lies in.
 
-A window's maxima over pairs of steps lie where its own first step is; over all windows they are maxima over pairs of frames, twice as far
-apart with every layer. So the same sums come out of convolutions whose taps lie 1, 2, 4, 8 steps apart: about a hundredth of the
-work, equal to cutting every window (tests compare the two).
+A window's maxima over pairs of steps lie where its own first step is; over all windows they are
+maxima over pairs of frames, twice as far apart with every layer. So the same sums come out of
+convolutions whose taps lie 1, 2, 4, 8 steps apart: about a hundredth of the work, equal to cutting
+every window (tests compare the two).
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ def label_every_frame(network: nn.Module, x_TF: Tensor, settings: Baseline) -> T
     around = (settings.past * settings.skip, settings.future * settings.skip)
     h_1CN = first(F.pad(x_TF, (0, 0, *around)).unsqueeze(0)).transpose(1, 2)
     for layer in layers:
-        h_1CN = F.relu(layer.norm(F.conv1d(h_1CN, layer.conv.weight, layer.conv.bias, dilation=step)))
+        h_1CN = F.relu(
+            layer.norm(F.conv1d(h_1CN, layer.conv.weight, layer.conv.bias, dilation=step))
+        )
         h_1CN = torch.maximum(h_1CN[..., :-step], h_1CN[..., step:])
         step *= 2
     channels = h_1CN.shape[1]

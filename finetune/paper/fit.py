@@ -1,7 +1,9 @@
-"""Trains the paper's networks and labels videos with them, by the paper's protocol (CalMS21, Sun et al. 2021).
+"""Trains the paper's networks and labels videos with them, by the paper's protocol (CalMS21, Sun et
+al. 2021).
 
-All labelled training frames, a fixed number of epochs, Adam at a constant rate, the last weights: nothing is chosen on any score.
-A network may start from another's weights; then its last layer is trained first (batch norms are never frozen), and then all of it.
+All labelled training frames, a fixed number of epochs, Adam at a constant rate, the last weights:
+nothing is chosen on any score. A network may start from another's weights; then its last layer is
+trained first (batch norms are never frozen), and then all of it.
 """
 
 from __future__ import annotations
@@ -47,9 +49,13 @@ class Start:
 
 
 def gather_inputs(
-    store: Store, videos: Sequence[str], *, features: str = "", moments_of: Sequence[str] = (),
+    store: Store,
+    videos: Sequence[str],
+    *,
+    features: str = "",
+    moments_of: Sequence[str] = (),
     on_progress: Callable[[int], object] = lambda frames: None,
-) -> dict[str, npt.NDArray[np.float32]]:  # fmt: skip
+) -> dict[str, npt.NDArray[np.float32]]:
     """What the paper's networks read of some videos.
 
     Args:
@@ -62,35 +68,66 @@ def gather_inputs(
     Raises:
         BadInput: If a video has no such features.
     """
-    mean_D, spread_D = _moments(store, moments_of or videos, features) if features else (torch.zeros(0), torch.zeros(0))
+    mean_D, spread_D = (
+        _moments(store, moments_of or videos, features)
+        if features
+        else (torch.zeros(0), torch.zeros(0))
+    )
     found = {}
     for name in videos:
         video = store.read_video(name, features=[features] if features else [])
         missing = torch.from_numpy(~(video.confidence_TMK > 0)).unsqueeze(-1)
-        x_TF = scaled(torch.tensor(video.position_TMKX).masked_fill(missing, torch.nan), store.schema.image_px)
+        x_TF = scaled(
+            torch.tensor(video.position_TMKX).masked_fill(missing, torch.nan), store.schema.image_px
+        )
         if features:
-            x_TF = torch.cat([x_TF, standardised(_known(video.features[features], name, features), mean_D, spread_D)], 1)
+            x_TF = torch.cat(
+                [
+                    x_TF,
+                    standardised(
+                        _known(video.features[features], name, features), mean_D, spread_D
+                    ),
+                ],
+                1,
+            )
         found[name] = x_TF.numpy()
         on_progress(len(x_TF))
     return found
 
 
 def _moments(store: Store, videos: Sequence[str], features: str) -> tuple[Tensor, Tensor]:
-    held = torch.cat([_known(store.read_video(name, features=[features]).features[features], name, features) for name in videos])
+    held = torch.cat(
+        [
+            _known(store.read_video(name, features=[features]).features[features], name, features)
+            for name in videos
+        ]
+    )
     return held.mean(0), held.std(0)
 
 
 def _known(values_TD: npt.NDArray[np.float32], video: str, features: str) -> Tensor:
     if np.isnan(values_TD).any():
-        raise BadInput(f"video {video!r} lacks the features {features!r} in {int(np.isnan(values_TD).any(1).sum()):,} frames")
+        raise BadInput(
+            f"video {video!r} lacks the features {features!r} in "
+            f"{int(np.isnan(values_TD).any(1).sum()):,} frames"
+        )
     return torch.tensor(values_TD)
 
 
 def train_network(
-    inputs: Inputs, problem: Problem, settings: Baseline, phases: Sequence[tuple[Phase, bool]], *, seed: int, coordinates: int,
-    start: Start | None = None, class_weight: Mapping[str, float] | None = None, epochs_share: float = 1.0, device: str = "cpu",
+    inputs: Inputs,
+    problem: Problem,
+    settings: Baseline,
+    phases: Sequence[tuple[Phase, bool]],
+    *,
+    seed: int,
+    coordinates: int,
+    start: Start | None = None,
+    class_weight: Mapping[str, float] | None = None,
+    epochs_share: float = 1.0,
+    device: str = "cpu",
     on_progress: Callable[[float], object] = lambda steps: None,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """Trains on all labelled training frames of a problem.
 
     Args:
@@ -101,7 +138,8 @@ def train_network(
         seed: Of weights, dropout, order and augmentation.
         coordinates: How many of the inputs are coordinates.
         start: Weights to start from.
-        class_weight: Class to weight in the loss; others weigh 1. The mean is over frames, not over weights.
+        class_weight: Class to weight in the loss; others weigh 1. The mean is over frames, not over
+            weights.
         epochs_share: Train for this share of the epochs.
         device: Where.
         on_progress: Called with the number of steps done.
@@ -113,21 +151,44 @@ def train_network(
         BadInput: If behaviours overlap, or the starting weights are of another network.
     """
     if problem.overlapping:
-        raise BadInput(f"{problem.name}: its behaviours overlap; the paper's networks tell exclusive classes apart")
+        raise BadInput(
+            f"{problem.name}: its behaviours overlap; the paper's networks tell exclusive classes "
+            "apart"
+        )
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     names = sorted(problem.train)
-    network = build_baseline(settings, inputs=inputs[names[0]].shape[1], classes=len(problem.classes))
+    network = build_baseline(
+        settings, inputs=inputs[names[0]].shape[1], classes=len(problem.classes)
+    )
     if start is not None:
         _take(network, start, problem)
     network = network.to(device)
     held = [torch.tensor(inputs[name]).to(device) for name in names]
-    samples = Samples(held, [torch.from_numpy(problem.train[name].copy()) for name in names], settings, coordinates=coordinates)
-    weight_C = torch.tensor([(class_weight or {}).get(name, 1.0) for name in problem.classes], dtype=torch.float32, device=device)
+    samples = Samples(
+        held,
+        [torch.from_numpy(problem.train[name].copy()) for name in names],
+        settings,
+        coordinates=coordinates,
+    )
+    weight_C = torch.tensor(
+        [(class_weight or {}).get(name, 1.0) for name in problem.classes],
+        dtype=torch.float32,
+        device=device,
+    )
     for phase, last_alone in phases:
         if phase.epochs:
             steps = phase_steps(samples.steps, phase, epochs_share)
-            _train(network, samples, generator, weight_C, steps=steps, lr=phase.lr, last_alone=last_alone, on_progress=on_progress)
+            _train(
+                network,
+                samples,
+                generator,
+                weight_C,
+                steps=steps,
+                lr=phase.lr,
+                last_alone=last_alone,
+                on_progress=on_progress,
+            )
     return network.eval()
 
 
@@ -137,9 +198,14 @@ def phase_steps(steps_an_epoch: int, phase: Phase, epochs_share: float) -> int:
 
 
 def label_videos(
-    network: nn.Module, inputs: Inputs, videos: Sequence[str], settings: Baseline, *, device: str = "cpu",
+    network: nn.Module,
+    inputs: Inputs,
+    videos: Sequence[str],
+    settings: Baseline,
+    *,
+    device: str = "cpu",
     on_progress: Callable[[float], object] = lambda steps: None,
-) -> Probabilities:  # fmt: skip
+) -> Probabilities:
     """Probabilities of every frame of some videos, (T, C) each.
 
     Args:
@@ -168,7 +234,8 @@ def label_videos(
 
 
 def label_steps(settings: Baseline, frames: int) -> float:
-    """What labelling so many frames takes, in optimiser steps: a step goes through the network three times, twice of it backwards.
+    """What labelling so many frames takes, in optimiser steps: a step goes through the network
+    three times, twice of it backwards.
 
     Nothing for ``conv1d``, which labels each frame once and not once for every window it lies in.
     """
@@ -180,16 +247,30 @@ def _take(network: nn.Module, start: Start, problem: Problem) -> None:
     weights = {name: torch.tensor(np.asarray(held)) for name, held in start.weights.items()}
     own = network.state_dict()
     if tuple(start.classes) != problem.classes:
-        weights = {name: own[name] if name.startswith(last) else held for name, held in weights.items()}
-    if {name: held.shape for name, held in weights.items()} != {name: held.shape for name, held in own.items()}:
-        raise BadInput(f"{problem.name}: the weights to start from are of another network (other widths, window or inputs)")
+        weights = {
+            name: own[name] if name.startswith(last) else held for name, held in weights.items()
+        }
+    if {name: held.shape for name, held in weights.items()} != {
+        name: held.shape for name, held in own.items()
+    }:
+        raise BadInput(
+            f"{problem.name}: the weights to start from are of another network (other widths, "
+            "window or inputs)"
+        )
     network.load_state_dict(weights)
 
 
 def _train(
-    network: nn.Module, samples: Samples, generator: torch.Generator, weight_C: Tensor, *, steps: int, lr: float, last_alone: bool,
+    network: nn.Module,
+    samples: Samples,
+    generator: torch.Generator,
+    weight_C: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    last_alone: bool,
     on_progress: Callable[[float], object],
-) -> None:  # fmt: skip
+) -> None:
     parts = list(network.children())
     for weight in network.parameters():
         weight.requires_grad_(not last_alone)
@@ -199,7 +280,9 @@ def _train(
     for module in network.modules():
         if isinstance(module, nn.LSTM):
             module.bias_hh_l0.requires_grad_(False)  # their network has one bias
-    adam = torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=lr, eps=1e-7)  # the default of their framework
+    adam = torch.optim.Adam(
+        [w for w in network.parameters() if w.requires_grad], lr=lr, eps=1e-7
+    )  # the default of their framework
     network.train()
     endless = itertools.chain.from_iterable(samples.epoch(generator) for _ in itertools.count())
     for x_BWF, y_B in itertools.islice(endless, steps):

@@ -1,4 +1,5 @@
-"""One network for several label sets, after B. Wild's MABe 2021 entry: encoder, a shared residual layer, one linear layer a label set."""
+"""One network for several label sets, after B. Wild's MABe 2021 entry: encoder, a shared residual
+layer, one linear layer a label set."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ PAPER = Path(__file__).parent
 
 @dataclass(frozen=True, kw_only=True)
 class JointSettings:
-    """How one model for all tasks is trained; ``finetune/paper/joint.yaml`` holds the entry's values."""
+    """How one model for all tasks is trained; ``finetune/paper/joint.yaml`` holds the entry's
+    values."""
 
     features: Mapping[str, Any]
     """Settings of pretrain/transforms/features.py."""
@@ -61,7 +63,8 @@ class JointSettings:
     validation: float = 0.15
     """Share of the labelled training videos that choose a network's epoch."""
     precision: Precision = "auto"
-    """Of matrix products (pretrain/train/precision.py); weights, features and losses are float32."""
+    """Of matrix products (pretrain/train/precision.py); weights, features and losses are
+    float32."""
 
     def __post_init__(self) -> None:
         least = {
@@ -75,14 +78,28 @@ class JointSettings:
             "annotator_width": 1,
         }
         problems = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}" for name, low in least.items() if getattr(self, name) < low
+            f"{name} is {getattr(self, name)}; it must be at least {low}"
+            for name, low in least.items()
+            if getattr(self, name) < low
         ]
-        problems += [f"{name} must be above 0" for name in ("lr", "elapsed", "remaining", "wall") if not getattr(self, name) > 0]
         problems += [
-            f"{name} is {getattr(self, name)}; it must lie between 0 and 1" for name in ("validation",) if not 0 < self.validation < 1
+            f"{name} must be above 0"
+            for name in ("lr", "elapsed", "remaining", "wall")
+            if not getattr(self, name) > 0
         ]
-        problems += [f"smoothing is {self.smoothing}; it must lie in 0…1"] if not 0 <= self.smoothing < 1 else []
-        problems += ["encoder needs a `name`"] if not isinstance(self.encoder.get("name"), str) else []
+        problems += [
+            f"{name} is {getattr(self, name)}; it must lie between 0 and 1"
+            for name in ("validation",)
+            if not 0 < self.validation < 1
+        ]
+        problems += (
+            [f"smoothing is {self.smoothing}; it must lie in 0…1"]
+            if not 0 <= self.smoothing < 1
+            else []
+        )
+        problems += (
+            ["encoder needs a `name`"] if not isinstance(self.encoder.get("name"), str) else []
+        )
         refuse(problems, about="the settings of the joint model")
 
 
@@ -93,16 +110,27 @@ class JointModel(nn.Module):
         embedder: Poses to embeddings.
         classes: C of each output layer.
         annotators: How many people labelled.
-        annotator_width: Numbers that stand for one of them; where that is their number they start as told apart completely.
+        annotator_width: Numbers that stand for one of them; where that is their number they start
+            as told apart completely.
         beside: Numbers of a frame that only the head sees (:func:`beside`).
     """
 
-    def __init__(self, embedder: Embedder, *, classes: Sequence[int], annotators: int, annotator_width: int, beside: int) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        classes: Sequence[int],
+        annotators: int,
+        annotator_width: int,
+        beside: int,
+    ) -> None:
         super().__init__()
         self.embedder = embedder
         width = embedder.dim + beside
         self.annotators = nn.Parameter(torch.eye(annotators, annotator_width))
-        self.mix = nn.Sequential(nn.Linear(width + annotator_width, width), nn.LeakyReLU(), nn.Linear(width, width))
+        self.mix = nn.Sequential(
+            nn.Linear(width + annotator_width, width), nn.LeakyReLU(), nn.Linear(width, width)
+        )
         self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
         for layer in self.out:
             assert isinstance(layer, nn.Linear)
@@ -118,7 +146,8 @@ class JointModel(nn.Module):
 
 
 def beside(position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[float]) -> Tensor:
-    """What only the head sees of a video's frames: time since the start, time to the end, every animal's distance to the nearest wall.
+    """What only the head sees of a video's frames: time since the start, time to the end, every
+    animal's distance to the nearest wall.
 
     Args:
         position_TMKX: px, NaN where missing.
@@ -131,7 +160,11 @@ def beside(position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[fl
     frames = torch.arange(len(position_TMKX), dtype=torch.float32)
     centre_TMX = position_TMKX.nanmean(2)
     size_X = centre_TMX.new_tensor(list(image_px))[: centre_TMX.shape[-1]]
-    distance_TM = torch.minimum(centre_TMX[..., : len(size_X)], size_X - centre_TMX[..., : len(size_X)]).amin(-1).clamp(min=0)
+    distance_TM = (
+        torch.minimum(centre_TMX[..., : len(size_X)], size_X - centre_TMX[..., : len(size_X)])
+        .amin(-1)
+        .clamp(min=0)
+    )
     columns = [
         frames / settings.elapsed,
         (len(frames) - frames) / settings.remaining,
@@ -140,8 +173,11 @@ def beside(position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[fl
     return torch.stack(columns, 1).tanh()
 
 
-def smoothed_cross_entropy(logits_NC: Tensor, labels_N: Tensor, *, prior_C: Tensor, weight_C: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy against labels smoothed towards the prior, classes weighted; the mean over labelled frames, 0 where there are none."""
+def smoothed_cross_entropy(
+    logits_NC: Tensor, labels_N: Tensor, *, prior_C: Tensor, weight_C: Tensor, smoothing: float
+) -> Tensor:
+    """Cross-entropy against labels smoothed towards the prior, classes weighted; the mean over
+    labelled frames, 0 where there are none."""
     known = labels_N != UNLABELLED
     logits_NC, labels_N = logits_NC[known], labels_N[known]
     target_NC = F.one_hot(labels_N, len(prior_C)) * (1 - smoothing) + prior_C * smoothing

@@ -1,4 +1,5 @@
-"""What a reproduction keeps on disk, piece by piece, so that an interrupted one goes on where it was. No Ray.
+"""What a reproduction keeps on disk, piece by piece, so that an interrupted one goes on where it
+was. No Ray.
 
 OUT/rows/ROW/seed-42/part-0.safetensors   weights of a network of the paper
 OUT/rows/ROW/seed-42/part-0.npz           its test probabilities, until its seed is whole
@@ -47,17 +48,25 @@ class RowFolder:
 
     def has(self, piece: Piece, tasks: Sequence[str]) -> bool:
         """Whether a piece was done before."""
-        return self._part(piece.seed, piece.part, ".npz").is_file() or self._whole(piece.seed, tasks)
+        return self._part(piece.seed, piece.part, ".npz").is_file() or self._whole(
+            piece.seed, tasks
+        )
 
     def keep(self, piece: Piece, done: PieceResult) -> None:
         """Puts down what a piece left; the file that says so comes last."""
         file = self._part(piece.seed, piece.part, ".npz")
         file.parent.mkdir(parents=True, exist_ok=True)
         if done.weights:
-            _into(file.with_suffix(".safetensors"), safetensors.numpy.save({key: x.copy(order="C") for key, x in done.weights.items()}))
+            _into(
+                file.with_suffix(".safetensors"),
+                safetensors.numpy.save({key: x.copy(order="C") for key, x in done.weights.items()}),
+            )
         _into(file.with_suffix(".json"), json.dumps(done.about).encode())
         index = [(place, video) for place, found in done.probabilities.items() for video in found]
-        arrays = {f"a{number}": done.probabilities[place][video] for number, (place, video) in enumerate(index)}
+        arrays = {
+            f"a{number}": done.probabilities[place][video]
+            for number, (place, video) in enumerate(index)
+        }
         making = file.with_suffix(".making.npz")
         np.savez(making, **{"index": np.array(json.dumps(index)), **arrays})  # type: ignore[arg-type]
         making.replace(file)
@@ -72,7 +81,10 @@ class RowFolder:
         found = together(work, [_read(file) for file in files])
         for task in tasks:
             places = [place for place, problem in enumerate(work.problems) if problem.task == task]
-            problems, mine = [work.problems[place] for place in places], [found[place] for place in places]
+            problems, mine = (
+                [work.problems[place] for place in places],
+                [found[place] for place in places],
+            )
             write_predictions(self.path / task / "predictions", problems, mine, seed=seed)
             scores = score_problems(problems, mine, [problem.test for problem in problems])
             _into(self._scores(task, seed), json.dumps(scores.to_dict()).encode())
@@ -80,16 +92,23 @@ class RowFolder:
             file.unlink()
         return True
 
-    def finish(self, work: Work, tasks: Sequence[str], seeds: Sequence[int], about: Mapping[str, Any]) -> dict[str, Any] | None:
+    def finish(
+        self, work: Work, tasks: Sequence[str], seeds: Sequence[int], about: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
         """The row's result, once all seeds are there."""
         if not all(self._whole(seed, tasks) for seed in seeds):
             return None
         scored = {}
         for task in tasks:
-            held = {seed: restored(json.loads(self._scores(task, seed).read_text(encoding="utf-8"))) for seed in seeds}
+            held = {
+                seed: restored(json.loads(self._scores(task, seed).read_text(encoding="utf-8")))
+                for seed in seeds
+            }
             scored[task] = over_seeds(held).to_dict()
         pieces = {
-            f"seed-{seed}/part-{part}": json.loads(self._part(seed, part, ".json").read_text(encoding="utf-8"))
+            f"seed-{seed}/part-{part}": json.loads(
+                self._part(seed, part, ".json").read_text(encoding="utf-8")
+            )
             for seed in seeds
             for part in range(work.parts)
         }

@@ -1,4 +1,5 @@
-"""The benchmark paper's tables as data: which rows there are, with which settings, and what was published for them."""
+"""The benchmark paper's tables as data: which rows there are, with which settings, and what was
+published for them."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ FIRST_SEED = 42
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of the table: a network trained, one that goes on from another row's weights, the joint model, or our encoder."""
+    """A row of the table: a network trained, one that goes on from another row's weights, the joint
+    model, or our encoder."""
 
     title: str
     tasks: Sequence[str]
@@ -55,7 +57,11 @@ class Row:
 
     def phases(self, network: Baseline) -> list[tuple[Phase, bool]]:
         """What is trained for how long, and whether the last layer alone."""
-        return [(self.probe, True), (self.tune, False)] if self.start else [(Phase(epochs=network.epochs, lr=network.lr), False)]
+        return (
+            [(self.probe, True), (self.tune, False)]
+            if self.start
+            else [(Phase(epochs=network.epochs, lr=network.lr), False)]
+        )
 
 
 def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
@@ -67,7 +73,9 @@ def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
     rows = {name: make(Row, held, about=f"{file}, row {name}") for name, held in values.items()}
     problems = [
-        f"row {name} starts from {row.start!r}, which is no row" for name, row in rows.items() if row.start and row.start not in rows
+        f"row {name} starts from {row.start!r}, which is no row"
+        for name, row in rows.items()
+        if row.start and row.start not in rows
     ]
     problems += [
         f"row {name}: give exactly one of network, joint and encoder"
@@ -80,7 +88,9 @@ def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
 
 def read_published() -> dict[str, dict[str, Any]]:
     """Published figures: entry, then label set."""
-    values: dict[str, dict[str, Any]] = yaml.safe_load((PAPER / "published.yaml").read_text(encoding="utf-8"))
+    values: dict[str, dict[str, Any]] = yaml.safe_load(
+        (PAPER / "published.yaml").read_text(encoding="utf-8")
+    )
     return values
 
 
@@ -105,18 +115,32 @@ def read_settings(pairs: Sequence[str], rows: Mapping[str, Row]) -> Settings:
     for pair in pairs:
         file, _, rest = pair.partition(".")
         if file not in names or not rest:
-            problems.append(f"--set {pair}: write it as FILE.KEY=VALUE; files are: {', '.join(names)}")
+            problems.append(
+                f"--set {pair}: write it as FILE.KEY=VALUE; files are: {', '.join(names)}"
+            )
         by_file.setdefault(file, []).append(rest)
     refuse(problems, about="--set")
-    changed = {name: parse_overrides(by_file.get(name, []), JointSettings if name in joints else Baseline)[0] for name in names}
+    changed = {
+        name: parse_overrides(by_file.get(name, []), JointSettings if name in joints else Baseline)[
+            0
+        ]
+        for name in names
+    }
     return Settings(
-        networks={name: published_network(name, changed[name]) for name in names if name not in joints},
+        networks={
+            name: published_network(name, changed[name]) for name in names if name not in joints
+        },
         joint={name: read(JointSettings, name, PAPER, changed[name]) for name in joints},
     )
 
 
 def choose_rows(
-    rows: Mapping[str, Row], wanted: Sequence[str] | None, *, has_tasks: Iterable[str], store: Store, encoder: bool
+    rows: Mapping[str, Row],
+    wanted: Sequence[str] | None,
+    *,
+    has_tasks: Iterable[str],
+    store: Store,
+    encoder: bool,
 ) -> tuple[list[str], dict[str, str]]:
     """Which rows are run, and why others are not.
 
@@ -128,12 +152,20 @@ def choose_rows(
         encoder: Whether the user names an encoder.
 
     Returns:
-        Rows in the order of the table, those that others start from included; and a reason for each wanted row that is left out.
+        Rows in the order of the table, those that others start from included; and a reason for each
+        wanted row that is left out.
 
     Raises:
         BadInput: If a name is unknown, or nothing can be run.
     """
-    refuse([f"there is no row {name!r}; there are: {', '.join(rows)}" for name in wanted or [] if name not in rows], about="--rows")
+    refuse(
+        [
+            f"there is no row {name!r}; there are: {', '.join(rows)}"
+            for name in wanted or []
+            if name not in rows
+        ],
+        about="--rows",
+    )
     has = set(has_tasks)
     chosen, left_out = set[str](), dict[str, str]()
     for name in wanted or [name for name, row in rows.items() if not row.asked]:
@@ -151,7 +183,10 @@ def choose_rows(
         else:
             chosen |= set(lineage)
     if not chosen:
-        raise BadInput("nothing can be run:" + "".join(f"\n  - {name}: {why}" for name, why in left_out.items()))
+        raise BadInput(
+            "nothing can be run:"
+            + "".join(f"\n  - {name}: {why}" for name, why in left_out.items())
+        )
     return [name for name in rows if name in chosen], left_out
 
 
@@ -163,7 +198,8 @@ def _lineage(rows: Mapping[str, Row], name: str) -> list[str]:
 
 
 def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
-    """What was run on, in words, and whether scores may be compared with the paper's: only if every label count is CalMS21's."""
+    """What was run on, in words, and whether scores may be compared with the paper's: only if every
+    label count is CalMS21's."""
     counts: dict[tuple[str, str, str], dict[str, int]] = {}
     for problem in problems:
         behaviours = [name for name in problem.classes if name != problem.rest]
@@ -172,17 +208,27 @@ def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
             found = counts.setdefault(key, dict.fromkeys(problem.classes, 0))
             for labels in held.values():
                 if labels.ndim == 1:
-                    for place, number in enumerate(np.bincount(labels[labels != UNLABELLED], minlength=len(problem.classes))):
+                    for place, number in enumerate(
+                        np.bincount(labels[labels != UNLABELLED], minlength=len(problem.classes))
+                    ):
                         found[problem.classes[place]] += int(number)
     unlike = [key for key, found in counts.items() if EXPECTED_FRAMES.get(key) != found]
     labelled = sum(sum(found.values()) for found in counts.values())
-    what = f"{store.origin or 'recordings of unknown origin'}; {store.frames:,} frames, {labelled:,} of them labelled; {store.fingerprint}"
+    what = (
+        f"{store.origin or 'recordings of unknown origin'}; {store.frames:,} frames, "
+        f"{labelled:,} of them labelled; {store.fingerprint}"
+    )
     if not unlike:
         return f"{what}. Every label count is CalMS21's.", True
     if "simulated" in store.origin:
-        return f"{what}. SIMULATED MICE: NOT COMPARABLE to the paper; its figures stand beside for their scale only.", False
+        return (
+            f"{what}. SIMULATED MICE: NOT COMPARABLE to the paper; its figures stand beside for "
+            "their scale only.",
+            False,
+        )
     return (
-        f"{what}. Label counts are not those of CalMS21 in {len(unlike)} of {len(counts)} sets: NOT COMPARABLE to the paper; its figures "
+        f"{what}. Label counts are not those of CalMS21 in {len(unlike)} of {len(counts)} sets: "
+        "NOT COMPARABLE to the paper; its figures "
         "stand beside for their scale only.",
         False,
     )

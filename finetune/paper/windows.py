@@ -1,7 +1,9 @@
-"""Windows, augmentation and batches as the benchmark paper's networks read them (CalMS21, Sun et al. 2021).
+"""Windows, augmentation and batches as the benchmark paper's networks read them (CalMS21, Sun et
+al. 2021).
 
-Coordinates are scaled by the image and nothing else is made of them. A missing point, which their data does not have, stays where it
-was last seen. Nothing is copied for each window: a batch is one selection of rows.
+Coordinates are scaled by the image and nothing else is made of them. A missing point, which their
+data does not have, stays where it was last seen. Nothing is copied for each window: a batch is one
+selection of rows.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from pretrain.errors import refuse
 def scaled(position_TMKX: Tensor, image_px: Sequence[float] = (1024.0, 570.0)) -> Tensor:
     """Coordinates as shares of the image, (T, F) in the order (M, K, X).
 
-    A missing point (NaN) is where it was last seen, before that where it is first seen; one never seen lies in the image's centre.
+    A missing point (NaN) is where it was last seen, before that where it is first seen; one never
+    seen lies in the image's centre.
     """
-    position = position_TMKX.to(torch.float32) / torch.tensor(image_px, dtype=torch.float32, device=position_TMKX.device)
+    position = position_TMKX.to(torch.float32) / torch.tensor(
+        image_px, dtype=torch.float32, device=position_TMKX.device
+    )
     seen = position.isfinite().all(-1)
     if seen.all():
         return position.flatten(1)
@@ -36,17 +41,20 @@ def scaled(position_TMKX: Tensor, image_px: Sequence[float] = (1024.0, 570.0)) -
 
 
 def standardised(extra_TD: Tensor, mean_D: Tensor, spread_D: Tensor) -> Tensor:
-    """Features from elsewhere with mean 0 and spread 1 by the training videos' moments; a dimension without spread becomes 0."""
+    """Features from elsewhere with mean 0 and spread 1 by the training videos' moments; a dimension
+    without spread becomes 0."""
     return torch.where(spread_D > 1e-6, (extra_TD - mean_D) / spread_D.clamp(min=1e-6), 0.0)
 
 
 class Windows:
-    """The windows of some videos: every frame is the sample of the window around it, padded with zeros at the ends of its video.
+    """The windows of some videos: every frame is the sample of the window around it, padded with
+    zeros at the ends of its video.
 
     Frames of all videos lie end to end with their padding between them.
 
     Args:
-        inputs: (T, F) of each video: :func:`scaled` coordinates, and any other features beside them.
+        inputs: (T, F) of each video: :func:`scaled` coordinates, and any other features beside
+            them.
         settings: Window and skip.
     """
 
@@ -56,9 +64,14 @@ class Windows:
         self._rows_NF = torch.cat([F.pad(x_TF, (0, 0, before, after)) for x_TF in inputs])
         lengths = torch.tensor([len(x_TF) for x_TF in inputs])
         first = torch.cumsum(lengths + before + after, 0) - lengths - after
-        self._centre = torch.cat([torch.arange(int(n)) + int(start) for n, start in zip(lengths, first, strict=True)])
+        self._centre = torch.cat(
+            [torch.arange(int(n)) + int(start) for n, start in zip(lengths, first, strict=True)]
+        )
         self._centre = self._centre.to(self._rows_NF.device)
-        self._steps_W = torch.arange(-settings.past, settings.future + 1, device=self._rows_NF.device) * settings.skip
+        self._steps_W = (
+            torch.arange(-settings.past, settings.future + 1, device=self._rows_NF.device)
+            * settings.skip
+        )
 
     def __len__(self) -> int:
         """Frames, one window each."""
@@ -72,13 +85,17 @@ class Windows:
     def in_order(self, size: int) -> Iterator[Tensor]:
         """All windows, ``size`` at a time, for labelling whole videos."""
         for begin in range(0, len(self), size):
-            yield self.cut(torch.arange(begin, min(begin + size, len(self)), device=self._centre.device))
+            yield self.cut(
+                torch.arange(begin, min(begin + size, len(self)), device=self._centre.device)
+            )
 
 
 def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) -> Tensor:
-    """The paper's augmentation: each window turned about the origin by U(-pi, pi), then moved by U(-0.25, 0.25) along each axis.
+    """The paper's augmentation: each window turned about the origin by U(-pi, pi), then moved by
+    U(-0.25, 0.25) along each axis.
 
-    It acts on scaled coordinates, so that angles bend with the image's proportions; that is how it was published.
+    It acts on scaled coordinates, so that angles bend with the image's proportions; that is how it
+    was published.
 
     Args:
         x_BWF: Windows; a changed copy is returned.
@@ -90,8 +107,14 @@ def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) ->
     cos, sin = angle.cos(), angle.sin()
     turn_BXY = torch.stack([cos, sin, -sin, cos], 1).view(-1, 2, 2)
     points = x_BWF[..., :coordinates].reshape(len(x_BWF), -1, 2)
-    moved = torch.baddbmm((drawn[:, None, 1:] * 2 - 1) * 0.25, points, turn_BXY).view(*x_BWF.shape[:2], coordinates)
-    return moved if coordinates == x_BWF.shape[-1] else torch.cat([moved, x_BWF[..., coordinates:]], -1)
+    moved = torch.baddbmm((drawn[:, None, 1:] * 2 - 1) * 0.25, points, turn_BXY).view(
+        *x_BWF.shape[:2], coordinates
+    )
+    return (
+        moved
+        if coordinates == x_BWF.shape[-1]
+        else torch.cat([moved, x_BWF[..., coordinates:]], -1)
+    )
 
 
 class Samples:
@@ -107,13 +130,27 @@ class Samples:
         BadInput: If videos and labels do not belong together, or no frame is labelled.
     """
 
-    def __init__(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], settings: Baseline, *, coordinates: int) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        settings: Baseline,
+        *,
+        coordinates: int,
+    ) -> None:
         refuse(_unlike(inputs, labels, "labels"), about="the baseline's training data")
-        self._windows, self._settings, self._coordinates = Windows(inputs, settings), settings, coordinates
+        self._windows, self._settings, self._coordinates = (
+            Windows(inputs, settings),
+            settings,
+            coordinates,
+        )
         device = inputs[0].device
         self._label_N = torch.cat(list(labels)).to(device, torch.int64)
         self._known = (self._label_N != UNLABELLED).nonzero().squeeze(1)
-        refuse(["no frame is labelled"] if not len(self._known) else [], about="the baseline's training data")
+        refuse(
+            ["no frame is labelled"] if not len(self._known) else [],
+            about="the baseline's training data",
+        )
 
     @property
     def steps(self) -> int:
@@ -126,13 +163,19 @@ class Samples:
 
         A last batch of one window, which has no batch statistics, is joined to the one before it.
         """
-        order = self._known[torch.randperm(len(self._known), generator=generator).to(self._known.device)]
+        order = self._known[
+            torch.randperm(len(self._known), generator=generator).to(self._known.device)
+        ]
         places = list(torch.split(order, self._settings.batch))
         if len(places) > 1 and len(places[-1]) == 1:
             places[-2:] = [torch.cat(places[-2:])]
         for place in places:
             x_BWF = self._windows.cut(place)
-            changed = augmented(x_BWF, generator, coordinates=self._coordinates) if self._settings.augment else x_BWF
+            changed = (
+                augmented(x_BWF, generator, coordinates=self._coordinates)
+                if self._settings.augment
+                else x_BWF
+            )
             yield changed, self._label_N[place]
 
 

@@ -1,8 +1,9 @@
-"""Labels that behave like behaviour: steps that look at neighbouring frames, learned on validation labels.
+"""Labels that behave like behaviour: steps that look at neighbouring frames, learned on validation
+labels.
 
-Every smoother is a frozen dataclass whose ``apply`` takes the (T, C) probabilities of one whole video to labels and smoothed
-probabilities; nothing crosses from one video to the next. They serve decisions (F1, bouts). Average precision stays that of the
-raw scores of the network.
+Every smoother is a frozen dataclass whose ``apply`` takes the (T, C) probabilities of one whole
+video to labels and smoothed probabilities; nothing crosses from one video to the next. They serve
+decisions (F1, bouts). Average precision stays that of the raw scores of the network.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from scipy.ndimage import convolve1d, median_filter
 
-from finetune.labels.frame_labels import ByVideo, Ints, Reals, Smoothed, decide, examine_video, examine_videos, plain, rest_class
+from finetune.labels.frame_labels import (
+    ByVideo,
+    Ints,
+    Reals,
+    Smoothed,
+    decide,
+    examine_video,
+    examine_videos,
+    plain,
+    rest_class,
+)
 from finetune.metrics.bouts import bouts
 from finetune.postprocess.viterbi import Viterbi
 from pretrain.errors import BadInput, refuse
@@ -40,7 +51,10 @@ class Unsmoothed:
     def apply(self, probabilities_TC: Reals) -> Smoothed:
         """The plain decision of one video."""
         examine_video(probabilities_TC=probabilities_TC)
-        return Smoothed(decide(probabilities_TC=probabilities_TC, overlapping=self.overlapping), probabilities_TC)
+        return Smoothed(
+            decide(probabilities_TC=probabilities_TC, overlapping=self.overlapping),
+            probabilities_TC,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -51,8 +65,8 @@ class Unsmoothed:
 class Moving:
     """Mean or median over a window centred on each frame.
 
-    At the ends of a video the mean is over the frames that exist, and the median repeats the last one. Medians of exclusive classes are
-    scaled to sum to one.
+    At the ends of a video the mean is over the frames that exist, and the median repeats the last
+    one. Medians of exclusive classes are scaled to sum to one.
     """
 
     frames: int
@@ -61,7 +75,11 @@ class Moving:
     overlapping: bool = False
 
     def __post_init__(self) -> None:
-        problems = [] if self.frames >= 1 and self.frames % 2 else [f"frames is {self.frames}; allowed: 1, 3, 5…"]
+        problems = (
+            []
+            if self.frames >= 1 and self.frames % 2
+            else [f"frames is {self.frames}; allowed: 1, 3, 5…"]
+        )
         if self.kind not in ("mean", "median"):
             problems.append(f"kind is {self.kind!r}; allowed: mean, median")
         refuse(problems, about="the moving window")
@@ -77,17 +95,28 @@ class Moving:
         share: float = 0.5,
         kind: Literal["mean", "median"] = "mean",
     ) -> Self:
-        """A window of ``share`` of the median bout of the counted class with the shortest; 1 frame where there is no bout.
+        """A window of ``share`` of the median bout of the counted class with the shortest; 1 frame
+        where there is no bout.
 
         Raises:
-            BadInput: If videos or shapes disagree, no frame is labelled or ``share`` is not above 0.
+            BadInput: If videos or shapes disagree, no frame is labelled or ``share`` is not above
+                0.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
-        refuse([] if share > 0 else [f"share is {share}; it must be above 0"], about="the moving window")
+        refuse(
+            [] if share > 0 else [f"share is {share}; it must be above 0"],
+            about="the moving window",
+        )
         left_out = rest_class(classes=classes, rest=rest)
-        lengths = [held for name, held in _bout_lengths(labels, classes).items() if name != left_out and len(held)]
+        lengths = [
+            held
+            for name, held in _bout_lengths(labels, classes).items()
+            if name != left_out and len(held)
+        ]
         shortest = min((float(np.median(held)) for held in lengths), default=0.0)
-        return cls(frames=2 * int(share * shortest / 2) + 1, kind=kind, overlapping=_overlapping(labels))
+        return cls(
+            frames=2 * int(share * shortest / 2) + 1, kind=kind, overlapping=_overlapping(labels)
+        )
 
     def apply(self, probabilities_TC: Reals) -> Smoothed:
         """Smooths the probabilities of one video and decides from them."""
@@ -99,9 +128,15 @@ class Moving:
                 there = convolve1d(np.ones(len(p)), ones, mode="constant")
                 p = convolve1d(p, ones, axis=0, mode="constant") / there[:, None]
             else:
-                median = np.stack([median_filter(column, self.frames, mode="nearest") for column in p.T], axis=1)
+                median = np.stack(
+                    [median_filter(column, self.frames, mode="nearest") for column in p.T], axis=1
+                )
                 total = median.sum(axis=1, keepdims=True)
-                p = median if self.overlapping else np.where(total > 0, median / np.where(total > 0, total, 1), p)
+                p = (
+                    median
+                    if self.overlapping
+                    else np.where(total > 0, median / np.where(total > 0, total, 1), p)
+                )
         return Smoothed(decide(probabilities_TC=p, overlapping=self.overlapping), p)
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +146,8 @@ class Moving:
 
 @dataclass(frozen=True, kw_only=True)
 class MinimumBout:
-    """Dissolves bouts that are too short for their class, the shortest first, into the neighbour the network likes better there.
+    """Dissolves bouts that are too short for their class, the shortest first, into the neighbour
+    the network likes better there.
 
     Of overlapping behaviours short bouts are taken out; gaps stay.
     """
@@ -121,16 +157,31 @@ class MinimumBout:
     overlapping: bool = False
 
     @classmethod
-    def fit(cls, *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], quantile: float = 0.05) -> Self:
-        """Takes this quantile of the bout lengths of each class in the labels, rounded down; 1 where a class has no bout.
+    def fit(
+        cls,
+        *,
+        probabilities: ByVideo,
+        labels: ByVideo,
+        classes: Sequence[str],
+        quantile: float = 0.05,
+    ) -> Self:
+        """Takes this quantile of the bout lengths of each class in the labels, rounded down; 1
+        where a class has no bout.
 
         Raises:
-            BadInput: If videos or shapes disagree, no frame is labelled or ``quantile`` is not within 0…1.
+            BadInput: If videos or shapes disagree, no frame is labelled or ``quantile`` is not
+                within 0…1.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
-        refuse([] if 0 <= quantile <= 1 else [f"quantile is {quantile}; it must lie within 0…1"], about="the minimum bout")
+        refuse(
+            [] if 0 <= quantile <= 1 else [f"quantile is {quantile}; it must lie within 0…1"],
+            about="the minimum bout",
+        )
         lengths = _bout_lengths(labels, classes).values()
-        return cls(frames=tuple(int(np.quantile(held, quantile)) if len(held) else 1 for held in lengths), overlapping=_overlapping(labels))
+        return cls(
+            frames=tuple(int(np.quantile(held, quantile)) if len(held) else 1 for held in lengths),
+            overlapping=_overlapping(labels),
+        )
 
     def apply(self, probabilities_TC: Reals) -> Smoothed:
         """Decides frame by frame, then dissolves; the probabilities come back as they are."""
@@ -140,7 +191,8 @@ class MinimumBout:
         if not self.overlapping:
             return Smoothed(_dissolve(labels, p, self.frames), probabilities_TC)
         columns = [
-            _dissolve(labels[:, c], np.stack([1 - p[:, c], p[:, c]], axis=1), (1, shortest)) for c, shortest in enumerate(self.frames)
+            _dissolve(labels[:, c], np.stack([1 - p[:, c], p[:, c]], axis=1), (1, shortest))
+            for c, shortest in enumerate(self.frames)
         ]
         return Smoothed(np.stack(columns, axis=1), probabilities_TC)
 
@@ -149,7 +201,9 @@ class MinimumBout:
         return {"smoother": type(self).__name__, **plain(asdict(self))}
 
 
-_SMOOTHERS: dict[str, type[Any]] = {one.__name__: one for one in (Unsmoothed, Moving, MinimumBout, Viterbi)}
+_SMOOTHERS: dict[str, type[Any]] = {
+    one.__name__: one for one in (Unsmoothed, Moving, MinimumBout, Viterbi)
+}
 
 
 def from_dict(values: Mapping[str, Any]) -> Smoother:
@@ -159,19 +213,31 @@ def from_dict(values: Mapping[str, Any]) -> Smoother:
         BadInput: If it is no description of a smoother.
     """
     try:
-        smoother: Smoother = _SMOOTHERS[values["smoother"]](**{key: _frozen(held) for key, held in values.items() if key != "smoother"})
+        smoother: Smoother = _SMOOTHERS[values["smoother"]](
+            **{key: _frozen(held) for key, held in values.items() if key != "smoother"}
+        )
     except (KeyError, TypeError) as error:
         raise BadInput(f"no smoother: {dict(values)}; allowed: {', '.join(_SMOOTHERS)}") from error
     return smoother
 
 
-def candidates(*, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], rest: str | None = None) -> dict[str, Smoother]:
-    """The smoothers worth trying, fitted on validation, simplest first; by a name that says what each is."""
+def candidates(
+    *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], rest: str | None = None
+) -> dict[str, Smoother]:
+    """The smoothers worth trying, fitted on validation, simplest first; by a name that says what
+    each is."""
     found: dict[str, Smoother] = {"unsmoothed": Unsmoothed(overlapping=_overlapping(labels))}
     kinds: tuple[Literal["mean", "median"], ...] = ("mean", "median")
     for kind in kinds:
         for share in (0.1, 0.25, 0.5, 1.0):
-            window = Moving.fit(probabilities=probabilities, labels=labels, classes=classes, rest=rest, share=share, kind=kind)
+            window = Moving.fit(
+                probabilities=probabilities,
+                labels=labels,
+                classes=classes,
+                rest=rest,
+                share=share,
+                kind=kind,
+            )
             if window.frames > 1:
                 found[f"{kind} over {share:g} of the shortest bouts"] = window
     for quantile in (0.02, 0.05, 0.1):
@@ -180,7 +246,9 @@ def candidates(*, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str
         )
     exclusive = not _overlapping(labels)
     for weight in () if exclusive and len(classes) < 2 else (1.0, 0.3, 0.1, 0.03):
-        found[f"viterbi, weight {weight:g}"] = Viterbi.fit(probabilities=probabilities, labels=labels, classes=classes, weight=weight)
+        found[f"viterbi, weight {weight:g}"] = Viterbi.fit(
+            probabilities=probabilities, labels=labels, classes=classes, weight=weight
+        )
     return found
 
 
@@ -198,7 +266,9 @@ def _dissolve(labels: Ints, p_TC: Reals, shortest: Sequence[int]) -> Ints:
     start, stop, kind = (column.tolist() for column in runs.T) if len(runs) else ([], [], [])
     before, after = list(range(-1, len(runs) - 1)), [*range(1, len(runs)), -1]
     support = np.concatenate([np.zeros((1, p_TC.shape[1])), np.cumsum(p_TC, axis=0)])
-    waiting = [(stop[i] - start[i], i) for i in range(len(runs)) if stop[i] - start[i] < shortest[kind[i]]]
+    waiting = [
+        (stop[i] - start[i], i) for i in range(len(runs)) if stop[i] - start[i] < shortest[kind[i]]
+    ]
     heapq.heapify(waiting)
     gone = [False] * len(runs)
     while waiting:
@@ -212,7 +282,9 @@ def _dissolve(labels: Ints, p_TC: Reals, shortest: Sequence[int]) -> Ints:
             if kind[j] == kind[i]:
                 gone[j] = True
                 start[i], stop[i] = min(start[i], start[j]), max(stop[i], stop[j])
-                before[i], after[i] = (before[j], after[i]) if j == before[i] else (before[i], after[j])
+                before[i], after[i] = (
+                    (before[j], after[i]) if j == before[i] else (before[i], after[j])
+                )
         for j, ahead in ((before[i], True), (after[i], False)):
             if j >= 0:
                 (after if ahead else before)[j] = i

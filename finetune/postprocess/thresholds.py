@@ -1,6 +1,7 @@
 """Decisions that suit F1: weights or thresholds learned on validation frames.
 
-A fixed 0.5 costs rare behaviours most of their F1, above all after training with heavy class weights.
+A fixed 0.5 costs rare behaviours most of their F1, above all after training with heavy class
+weights.
 """
 
 from __future__ import annotations
@@ -13,24 +14,45 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, softmax
 
-from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, decide, examine, log_odds, log_probability, plain, rest_class
+from finetune.labels.frame_labels import (
+    UNLABELLED,
+    Ints,
+    Reals,
+    decide,
+    examine,
+    log_odds,
+    log_probability,
+    plain,
+    rest_class,
+)
 from finetune.metrics.frame_metrics import frame_f1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Decisions that maximise validation F1: a weight per exclusive class, or a threshold per overlapping behaviour.
+    """Decisions that maximise validation F1: a weight per exclusive class, or a threshold per
+    overlapping behaviour.
 
     Two exclusive classes with weights v, w decide for the second above the threshold v / (v + w).
     """
 
     values: tuple[float, ...]
-    """Exclusive classes: weights that multiply probabilities before the argmax, 1 = as it is. Overlapping: thresholds."""
+    """Exclusive classes: weights that multiply probabilities before the argmax, 1 = as it is.
+    Overlapping: thresholds."""
     overlapping: bool = False
 
     @classmethod
-    def fit(cls, *, probabilities_TC: Reals, labels: Ints, classes: Sequence[str], rest: str | None = None, sweeps: int = 20) -> Self:
-        """Coordinate ascent on macro F1 of the counted classes, each step an exact search over all breakpoints.
+    def fit(
+        cls,
+        *,
+        probabilities_TC: Reals,
+        labels: Ints,
+        classes: Sequence[str],
+        rest: str | None = None,
+        sweeps: int = 20,
+    ) -> Self:
+        """Coordinate ascent on macro F1 of the counted classes, each step an exact search over all
+        breakpoints.
 
         Never worse on the frames it was fitted on than the plain decision.
 
@@ -38,7 +60,8 @@ class Thresholds:
             probabilities_TC: Raw or calibrated.
             labels: (T,) or (T, C).
             classes: Names, in the order of axis C.
-            rest: The class without a say in the score; see :func:`finetune.labels.frame_labels.rest_class`.
+            rest: The class without a say in the score; see
+                :func:`finetune.labels.frame_labels.rest_class`.
             sweeps: Most passes over the classes; it stops when one pass gains nothing.
 
         Raises:
@@ -47,14 +70,30 @@ class Thresholds:
         left_out = rest_class(classes=classes, rest=rest)
         examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
         if labels.ndim == 2:
-            values = tuple(_threshold(probabilities_TC[:, c], labels[:, c], sweeps=sweeps) for c in range(len(classes)))
-            found, neutral = cls(values=values, overlapping=True), cls(values=(0.5,) * len(classes), overlapping=True)
+            values = tuple(
+                _threshold(probabilities_TC[:, c], labels[:, c], sweeps=sweeps)
+                for c in range(len(classes))
+            )
+            found, neutral = (
+                cls(values=values, overlapping=True),
+                cls(values=(0.5,) * len(classes), overlapping=True),
+            )
         else:
             known = labels != UNLABELLED
             counted = np.array([name != left_out for name in classes])
-            weights = _weights(log_probability(probabilities_TC[known]), labels[known], counted=counted, sweeps=sweeps)
+            weights = _weights(
+                log_probability(probabilities_TC[known]),
+                labels[known],
+                counted=counted,
+                sweeps=sweeps,
+            )
             found, neutral = cls(values=tuple(weights.tolist())), cls(values=(1.0,) * len(classes))
-        scores = [frame_f1(labels=labels, predicted=one.decide(probabilities_TC), classes=classes, rest=rest) for one in (found, neutral)]
+        scores = [
+            frame_f1(
+                labels=labels, predicted=one.decide(probabilities_TC), classes=classes, rest=rest
+            )
+            for one in (found, neutral)
+        ]
         return found if scores[0] > scores[1] else neutral
 
     def apply(self, probabilities_TC: Reals) -> Reals:
@@ -80,7 +119,12 @@ def _threshold(p: Reals, labels: Ints, *, sweeps: int) -> float:
     """As two exclusive classes, the first without a say."""
     known = labels != UNLABELLED
     odds = log_odds(p[known])
-    low, high = _weights(np.stack([np.zeros_like(odds), odds], axis=1), labels[known], counted=np.array([False, True]), sweeps=sweeps)
+    low, high = _weights(
+        np.stack([np.zeros_like(odds), odds], axis=1),
+        labels[known],
+        counted=np.array([False, True]),
+        sweeps=sweeps,
+    )
     return float(low / (low + high))
 
 
@@ -98,18 +142,24 @@ def _weights(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], swee
     for _ in range(sweeps if scored.any() else 0):
         before = moves.copy()
         for c in np.flatnonzero(scored | ~counted):
-            moves[c] = _best_move(raw_NC, truth, moves=moves, c=int(c), totals=totals, scored=scored)
+            moves[c] = _best_move(
+                raw_NC, truth, moves=moves, c=int(c), totals=totals, scored=scored
+            )
         if (moves == before).all():
             break
     return np.asarray(np.exp(moves - moves.max()))
 
 
-def _best_move(raw_NC: Reals, truth: Ints, *, moves: Reals, c: int, totals: Ints, scored: npt.NDArray[np.bool_]) -> float:
+def _best_move(
+    raw_NC: Reals, truth: Ints, *, moves: Reals, c: int, totals: Ints, scored: npt.NDArray[np.bool_]
+) -> float:
     """The log-weight of class c that is best while the others stay: every breakpoint is tried."""
     others = raw_NC + moves
     others[:, c] = -np.inf
     rival = others.argmax(axis=1)
-    needed = others[np.arange(len(others)), rival] - raw_NC[:, c]  # frames go over to c in this order
+    needed = (
+        others[np.arange(len(others)), rival] - raw_NC[:, c]
+    )  # frames go over to c in this order
     order = np.argsort(needed)
     needed, rival, truth = needed[order], rival[order], truth[order]
     f1 = np.zeros(len(needed) + 1)  # after the first 0, 1, … N frames went over

@@ -1,4 +1,5 @@
-"""The most probable sequence of bouts, given the frames' probabilities: a hidden Markov model decoded with Viterbi's recursion."""
+"""The most probable sequence of bouts, given the frames' probabilities: a hidden Markov model
+decoded with Viterbi's recursion."""
 
 from __future__ import annotations
 
@@ -27,10 +28,12 @@ from pretrain.errors import refuse
 
 @dataclass(frozen=True, kw_only=True)
 class Viterbi:
-    """Decoding over bouts: states are classes, and a class is left at the rate of its bouts in the validation labels.
+    """Decoding over bouts: states are classes, and a class is left at the rate of its bouts in the
+    validation labels.
 
-    The network's posterior divided by the prior it was trained under is a scaled likelihood (Bourlard and Morgan 1994),
-    so emission = weight * (log p - log prior). Overlapping behaviours are C chains of two states each.
+    The network's posterior divided by the prior it was trained under is a scaled likelihood
+    (Bourlard and Morgan 1994), so emission = weight * (log p - log prior). Overlapping behaviours
+    are C chains of two states each.
     Axes: N chains (1 where classes are exclusive), S states.
     """
 
@@ -41,16 +44,20 @@ class Viterbi:
     prior: tuple[tuple[float, ...], ...]
     """(N, S)."""
     weight: float = 1.0
-    """Below 1: neighbouring frames tell the same story, so each counts for less than a whole observation."""
+    """Below 1: neighbouring frames tell the same story, so each counts for less than a whole
+    observation."""
     overlapping: bool = False
 
     @classmethod
-    def fit(cls, *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], weight: float = 1.0) -> Self:
+    def fit(
+        cls, *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], weight: float = 1.0
+    ) -> Self:
         """Counts bouts and their successions in the labels.
 
-        A bout that the end of a video or an unlabelled frame cuts short is not counted as left. One pseudo-frame at the common
-        rate and one pseudo-succession, spread evenly, keep everything possible. The prior is the network's mean probability on the
-        labelled frames: training with class weights moves it away from the classes' shares, and it is the network's that divides.
+        A bout that the end of a video or an unlabelled frame cuts short is not counted as left. One
+        pseudo-frame at the common rate and one pseudo-succession, spread evenly, keep everything
+        possible. The prior is the network's mean probability on the labelled frames: training with
+        class weights moves it away from the classes' shares, and it is the network's that divides.
 
         Args:
             probabilities: (T, C) for each validation video.
@@ -59,7 +66,8 @@ class Viterbi:
             weight: Above 0.
 
         Raises:
-            BadInput: If videos or shapes disagree, no frame is labelled or a setting is out of range.
+            BadInput: If videos or shapes disagree, no frame is labelled or a setting is out of
+                range.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
         overlapping = next(iter(labels.values())).ndim == 2
@@ -77,15 +85,26 @@ class Viterbi:
             shares = start
             if known.any():
                 mean = pooled_TC[known].mean(axis=0)
-                shares = np.array([1 - mean[column], mean[column]]) if overlapping else mean / mean.sum()
+                shares = (
+                    np.array([1 - mean[column], mean[column]]) if overlapping else mean / mean.sum()
+                )
             initial.append(_tuple(start))
             transition.append(tuple(_tuple(row) for row in moves))
             prior.append(_tuple(np.maximum(shares, 1e-6)))
-        return cls(initial=tuple(initial), transition=tuple(transition), prior=tuple(prior), weight=weight, overlapping=overlapping)
+        return cls(
+            initial=tuple(initial),
+            transition=tuple(transition),
+            prior=tuple(prior),
+            weight=weight,
+            overlapping=overlapping,
+        )
 
     def apply(self, probabilities_TC: Reals) -> Smoothed:
         """Decodes one video; the probabilities come back as they are."""
-        examine_video(probabilities_TC=probabilities_TC, n_classes=len(self.initial if self.overlapping else self.initial[0]))
+        examine_video(
+            probabilities_TC=probabilities_TC,
+            n_classes=len(self.initial if self.overlapping else self.initial[0]),
+        )
         if self.overlapping:  # of two states the difference alone counts
             odds_TC = log_odds(probabilities_TC)
             log_p_TNS = np.stack([np.zeros_like(odds_TC), odds_TC], axis=2)
@@ -106,8 +125,9 @@ class Viterbi:
 def decode(*, emission_TNS: Reals, initial_NS: Reals, transition_NSS: Reals) -> Ints:
     """Viterbi's recursion in logarithms, for N independent chains at once.
 
-    About sqrt(T) blocks of as many frames go side by side: first from every state a block may be entered in, then, when it is known
-    what entering costs, once more with the way back. One frame after the other takes ten times as long.
+    About sqrt(T) blocks of as many frames go side by side: first from every state a block may be
+    entered in, then, when it is known what entering costs, once more with the way back. One frame
+    after the other takes ten times as long.
 
     Args:
         emission_TNS: Log-likelihood of each frame in each state.
@@ -129,7 +149,9 @@ def decode(*, emission_TNS: Reals, initial_NS: Reals, transition_NSS: Reals) -> 
     into = transition_NSS.swapaxes(1, 2)  # to, from
     states = np.arange(n_states)
 
-    gain = np.broadcast_to(np.where(np.eye(n_states), 0.0, -np.inf), (blocks, n_chains, n_states, n_states))  # entered in, now in
+    gain = np.broadcast_to(
+        np.where(np.eye(n_states), 0.0, -np.inf), (blocks, n_chains, n_states, n_states)
+    )  # entered in, now in
     for frame in emission:
         gain = (gain[..., None, :] + into[:, None]).max(axis=-1) + frame[:, :, None]
     entry = np.empty((blocks, n_chains, n_states))
@@ -147,7 +169,9 @@ def decode(*, emission_TNS: Reals, initial_NS: Reals, transition_NSS: Reals) -> 
         best = reached
 
     state = np.broadcast_to(states.astype(np.int16), (blocks, n_chains, n_states))
-    through = np.empty_like(came_from)  # the state at this frame, for each state that the block may be left in
+    through = np.empty_like(
+        came_from
+    )  # the state at this frame, for each state that the block may be left in
     for place in range(length - 1, -1, -1):
         through[place] = state
         state = np.take_along_axis(came_from[place], state, axis=2)
@@ -158,7 +182,9 @@ def decode(*, emission_TNS: Reals, initial_NS: Reals, transition_NSS: Reals) -> 
         left_in[block - 1] = state[block, chains, left_in[block]]
     path = np.take_along_axis(through, left_in[None, :, :, None], axis=3)[..., 0]
     first = state[0, chains, left_in[0]]
-    return np.concatenate([first[None], path.swapaxes(0, 1).reshape(-1, n_chains)[:steps]]).astype(np.int64)
+    return np.concatenate([first[None], path.swapaxes(0, 1).reshape(-1, n_chains)[:steps]]).astype(
+        np.int64
+    )
 
 
 def _chain(sequences: Iterable[Ints], *, states: int) -> tuple[Reals, Reals]:

@@ -1,4 +1,5 @@
-"""How far annotators of the same videos agree, and how far we agree with them: the ceiling that scores should be read against."""
+"""How far annotators of the same videos agree, and how far we agree with them: the ceiling that
+scores should be read against."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from finetune.report.predictions import Decisions
 
 
 def same_recordings(material: Frames) -> Callable[[str], str | None]:
-    """Tells recordings by their frames, for CalMS21 names a video anew for each annotator; None for one that is not in ``material``."""
+    """Tells recordings by their frames, for CalMS21 names a video anew for each annotator; None for
+    one that is not in ``material``."""
     names: dict[str, str] = {}
 
     def recording(video: str) -> str | None:
@@ -35,10 +37,14 @@ def same_recordings(material: Frames) -> Callable[[str], str | None]:
     return recording
 
 
-def between_annotators(problems: Sequence[Problem], recording: Callable[[str], str | None]) -> list[dict[str, Any]]:
-    """For each pair of annotators who labelled the same recordings with the same classes: frames, macro F1 and Cohen's kappa.
+def between_annotators(
+    problems: Sequence[Problem], recording: Callable[[str], str | None]
+) -> list[dict[str, Any]]:
+    """For each pair of annotators who labelled the same recordings with the same classes: frames,
+    macro F1 and Cohen's kappa.
 
-    F1 is the same whichever of the two is taken for the truth. Frames that both looked at are pooled over recordings.
+    F1 is the same whichever of the two is taken for the truth. Frames that both looked at are
+    pooled over recordings.
 
     Args:
         problems: Those of one task; training and test labels both count.
@@ -53,11 +59,15 @@ def between_annotators(problems: Sequence[Problem], recording: Callable[[str], s
             continue
         numbers = agreement(a, *(np.concatenate(side) for side in zip(*shared, strict=True)))
         if numbers:
-            pairs.append({"annotators": [a.annotator, b.annotator], "videos": len(shared), **numbers})
+            pairs.append(
+                {"annotators": [a.annotator, b.annotator], "videos": len(shared), **numbers}
+            )
     return pairs
 
 
-def with_annotators(problems: Sequence[Problem], decided: Sequence[Decisions]) -> list[dict[str, Any]]:
+def with_annotators(
+    problems: Sequence[Problem], decided: Sequence[Decisions]
+) -> list[dict[str, Any]]:
     """The same numbers between each annotator and our decisions in their style, on test."""
     found = []
     for problem, chosen in zip(problems, decided, strict=True):
@@ -72,17 +82,31 @@ def with_annotators(problems: Sequence[Problem], decided: Sequence[Decisions]) -
 
 
 def agreement(problem: Problem, one: Ints, other: Ints) -> dict[str, Any]:
-    """Frames, macro F1 and Cohen's kappa of two labellings (of overlapping behaviours: its mean); empty where no frame is in both."""
+    """Frames, macro F1 and Cohen's kappa of two labellings (of overlapping behaviours: its mean);
+    empty where no frame is in both."""
     both = (one != UNLABELLED) & (other != UNLABELLED)
     if not both.any():
         return {}
     truth = np.where(both, one, UNLABELLED)
-    f1 = frame_f1(labels=truth, predicted=np.where(both, other, 0), classes=problem.classes, rest=problem.rest or "")
-    columns = [(one[both], other[both])] if one.ndim == 1 else [(one[both[:, c], c], other[both[:, c], c]) for c in range(one.shape[1])]
+    f1 = frame_f1(
+        labels=truth,
+        predicted=np.where(both, other, 0),
+        classes=problem.classes,
+        rest=problem.rest or "",
+    )
+    columns = (
+        [(one[both], other[both])]
+        if one.ndim == 1
+        else [(one[both[:, c], c], other[both[:, c], c]) for c in range(one.shape[1])]
+    )
     kappas = [_kappa(a, b) for a, b in columns if len(a)]
     known = [kappa for kappa in kappas if not np.isnan(kappa)]
     rows = both if both.ndim == 1 else both.any(axis=1)
-    return {"frames": int(rows.sum()), "macro_f1": None if np.isnan(f1) else f1, "kappa": float(np.mean(known)) if known else None}
+    return {
+        "frames": int(rows.sum()),
+        "macro_f1": None if np.isnan(f1) else f1,
+        "kappa": float(np.mean(known)) if known else None,
+    }
 
 
 def _kappa(a: Ints, b: Ints) -> float:
@@ -91,7 +115,9 @@ def _kappa(a: Ints, b: Ints) -> float:
     return float(cohen_kappa_score(a, b))
 
 
-def _shared(mine: Labelled, theirs: Labelled, recording: Callable[[str], str | None]) -> list[tuple[Ints, Ints]]:
+def _shared(
+    mine: Labelled, theirs: Labelled, recording: Callable[[str], str | None]
+) -> list[tuple[Ints, Ints]]:
     """Labels of the same recording by both: under one name, or, of those left over, under two."""
     found = [(labels, theirs[name]) for name, labels in mine.items() if name in theirs]
     others = {recording(name): labels for name, labels in theirs.items() if name not in mine}

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def similarity(head: AbstractHead) -> Reals | None:
     """Cosine between what was learned of each two annotators, (P, P).
 
-    Of differences from their mean: all annotators have most in common, and that is in the rest of the head. Unrelated styles
-    therefore lie a little below 0, on average at -1 / (P - 1).
+    Of differences from their mean: all annotators have most in common, and that is in the rest of
+    the head. Unrelated styles therefore lie a little below 0, on average at -1 / (P - 1).
 
     Returns:
         None where annotators have outputs of their own, of which nothing of the kind can be said.
@@ -36,14 +36,17 @@ def similarity(head: AbstractHead) -> Reals | None:
     return np.asarray((unit_PA @ unit_PA.T).numpy(), np.float64)
 
 
-def agreement(model: Model, material: Frames, problems: Sequence[Problem], videos: Sequence[str]) -> Reals:
+def agreement(
+    model: Model, material: Frames, problems: Sequence[Problem], videos: Sequence[str]
+) -> Reals:
     """Share of frames that the model labels alike in the name of each two annotators, (P, P).
 
     Args:
         model: Fitted.
         material: Frames of the videos.
         problems: One an annotator, of the same classes.
-        videos: All frames of these are labelled in the name of every annotator, whoever labelled them.
+        videos: All frames of these are labelled in the name of every annotator, whoever labelled
+            them.
     """
     alike = np.zeros((len(problems), len(problems)))
     frames = 0
@@ -60,7 +63,8 @@ def agreement(model: Model, material: Frames, problems: Sequence[Problem], video
 
 
 def annotators_figure(model: Model, material: Frames, problems: Sequence[Problem]) -> Figure:
-    """What was learned of annotators, and how alike the model labels the test videos in their names.
+    """What was learned of annotators, and how alike the model labels the test videos in their
+    names.
 
     Args:
         model: Fitted on problems that are one an annotator, of the same classes.
@@ -81,7 +85,15 @@ def annotators_figure(model: Model, material: Frames, problems: Sequence[Problem
         axes.imshow(value_PP, cmap=colours, vmin=low, vmax=1)
         for (i, j), value in np.ndenumerate(value_PP):
             strong = abs(value) > 0.6
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if strong else "black", fontsize=8)
+            axes.text(
+                j,
+                i,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                color="white" if strong else "black",
+                fontsize=8,
+            )
         axes.set_xticks(range(len(names)), names, fontsize=8)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_xlabel("annotator")

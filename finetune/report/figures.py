@@ -28,30 +28,49 @@ def table(scores: SeedScores) -> str:
         scored = f"{_pm(held['f1'], held['f1_std'])} {_pm(held['ap'], held['ap_std'])}"
         lines.append(f"{name:24} {scored} {held['prevalence']:>10.3f} {held['frames']:>9,.0f}")
     lines.append(
-        f"{'macro F1 / MAP':24} {_pm(scores.macro_f1, scores.macro_f1_std)} {_pm(scores.map, scores.map_std)} {scores.chance_map:>10.3f}"
+        f"{'macro F1 / MAP':24} {_pm(scores.macro_f1, scores.macro_f1_std)} "
+        f"{_pm(scores.map, scores.map_std)} {scores.chance_map:>10.3f}"
     )
     return "\n".join(lines)
 
 
 def more_lines(result: Mapping[str, Any]) -> str:
-    """Bouts, calibration, what comes after the network, and annotators, in a line each; empty where there is nothing to say."""
+    """Bouts, calibration, what comes after the network, and annotators, in a line each; empty where
+    there is nothing to say."""
     lines = []
     after = result.get("after") or {}
-    for title, held in (("bouts", result.get("bouts") or {}), ("bouts after smoothing", after.get("bouts") or {})):
+    for title, held in (
+        ("bouts", result.get("bouts") or {}),
+        ("bouts after smoothing", after.get("bouts") or {}),
+    ):
         if f1 := held.get("macro_f1"):
-            overlaps = ", ".join(f"{_number(value)} at overlap {overlap}" for overlap, value in f1.items())
-            lines.append(f"{title}: F1 {overlaps}; onset off by {_number(held.get('onset_mean_abs_frames'), 1)} frames")
+            overlaps = ", ".join(
+                f"{_number(value)} at overlap {overlap}" for overlap, value in f1.items()
+            )
+            lines.append(
+                f"{title}: F1 {overlaps}; onset off by "
+                f"{_number(held.get('onset_mean_abs_frames'), 1)} frames"
+            )
     if (error := result.get("calibration_error")) is not None:
-        told = f"; after temperature {_number(after['calibration_error'])}" if after.get("calibration_error") is not None else ""
+        told = (
+            f"; after temperature {_number(after['calibration_error'])}"
+            if after.get("calibration_error") is not None
+            else ""
+        )
         lines.append(f"calibration error {_number(error)}{told}")
     if after:
         lines.append(
-            f"after the network (learned on held-out training videos): macro F1 {after['macro_f1']:.3f} ± {after['macro_f1_std']:.3f}"
+            "after the network (learned on held-out training videos): macro F1 "
+            f"{after['macro_f1']:.3f} ± {after['macro_f1_std']:.3f}"
         )
     annotators = result.get("annotators") or {}
     if annotators.get("pairs"):
-        lines.append(f"annotators among each other: macro F1 {_number(annotators['macro_f1'])}, kappa {_number(annotators['kappa'])}; "
-                     f"we with each: {_number(annotators['ours_macro_f1'])}, {_number(annotators['ours_kappa'])}")  # fmt: skip
+        lines.append(
+            f"annotators among each other: macro F1 {_number(annotators['macro_f1'])}, kappa "
+            f"{_number(annotators['kappa'])}; "
+            f"we with each: {_number(annotators['ours_macro_f1'])}, "
+            f"{_number(annotators['ours_kappa'])}"
+        )
     return "\n".join(lines)
 
 
@@ -64,11 +83,16 @@ def _pm(value: float, spread: float) -> str:
 
 
 def confusion_figure(scores: Scores) -> Figure:
-    """Confusion matrix, rows = truth, shares of each row; one panel a problem where problems differ."""
+    """Confusion matrix, rows = truth, shares of each row; one panel a problem where problems
+    differ."""
     from matplotlib.figure import Figure
 
     panels = {"": scores} if scores.confusion is not None else dict(scores.problems)
-    panels = {name: held for name, held in panels.items() if held.confusion is not None and held.confusion.ndim == 2}
+    panels = {
+        name: held
+        for name, held in panels.items()
+        if held.confusion is not None and held.confusion.ndim == 2
+    }
     columns = min(4, max(1, len(panels)))
     rows = -(-max(1, len(panels)) // columns)
     figure = Figure(figsize=(3.4 * columns, 3.2 * rows), layout="constrained")
@@ -78,7 +102,15 @@ def confusion_figure(scores: Scores) -> Figure:
         share = held.confusion / np.maximum(held.confusion.sum(1, keepdims=True), 1)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for (i, j), value in np.ndenumerate(share):
-            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.55 else "black", fontsize=8)
+            axes.text(
+                j,
+                i,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                color="white" if value > 0.55 else "black",
+                fontsize=8,
+            )
         axes.set_xticks(range(len(held.classes)), held.classes, rotation=45, ha="right", fontsize=8)
         axes.set_yticks(range(len(held.classes)), held.classes, fontsize=8)
         axes.set_xlabel("predicted")
@@ -88,7 +120,8 @@ def confusion_figure(scores: Scores) -> Figure:
 
 
 def ethogram_figure(problem: Problem, found: Probabilities, *, fps: float) -> Figure:
-    """Labelled and predicted behaviour of one test video over time, with the probabilities below."""
+    """Labelled and predicted behaviour of one test video over time, with the probabilities
+    below."""
     from matplotlib.figure import Figure
 
     video = max(found, key=lambda name: (_known(problem.test[name]), name))
@@ -100,13 +133,20 @@ def ethogram_figure(problem: Problem, found: Probabilities, *, fps: float) -> Fi
     for c, name in enumerate(problem.classes):
         truth = labels[:, c] == 1 if problem.overlapping else labels == c
         chosen = p_TC[:, c] > 0.5 if problem.overlapping else decided == c
-        axes[c].fill_between(seconds, 0.5, 1.0, where=truth, color="tab:green", step="mid", linewidth=0)
-        axes[c].fill_between(seconds, 0.0, 0.5, where=chosen, color="tab:orange", step="mid", linewidth=0)
+        axes[c].fill_between(
+            seconds, 0.5, 1.0, where=truth, color="tab:green", step="mid", linewidth=0
+        )
+        axes[c].fill_between(
+            seconds, 0.0, 0.5, where=chosen, color="tab:orange", step="mid", linewidth=0
+        )
         axes[c].plot(seconds, p_TC[:, c], color="black", linewidth=0.5)
         axes[c].set_ylim(0, 1)
         axes[c].set_yticks([])
         axes[c].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    axes[0].set_title(f"{video}: labelled (green, above), predicted (orange, below), probability (line)", fontsize=9)
+    axes[0].set_title(
+        f"{video}: labelled (green, above), predicted (orange, below), probability (line)",
+        fontsize=9,
+    )
     axes[-1].set_xlabel("seconds")
     return figure
 

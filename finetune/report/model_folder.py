@@ -28,7 +28,8 @@ def save_model(
     made_by: Mapping[str, Any],
     afters: Sequence[Postprocessing] | None = None,
 ) -> None:
-    """Writes ``encoder.json``, ``encoder.safetensors``, ``head.json`` (problems, classes, settings), ``head.safetensors``, ``after.json``.
+    """Writes ``encoder.json``, ``encoder.safetensors``, ``head.json`` (problems, classes,
+    settings), ``head.safetensors``, ``after.json``.
 
     The last is there only if something comes after the network; ``afters`` has it for each problem.
     """
@@ -36,19 +37,31 @@ def save_model(
     about = {
         "head": dict(head_settings),
         "problems": [
-            {"name": p.name, "task": p.task, "classes": list(p.classes), "annotator": p.annotator, "overlapping": p.overlapping}
+            {
+                "name": p.name,
+                "task": p.task,
+                "classes": list(p.classes),
+                "annotator": p.annotator,
+                "overlapping": p.overlapping,
+            }
             for p in problems
         ],
     }
     (folder / "head.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    safetensors.torch.save_file({name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()}, folder / "head.safetensors")
+    safetensors.torch.save_file(
+        {name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()},
+        folder / "head.safetensors",
+    )
     if afters is not None:
         assert len(afters) == len(problems), "one for each problem"
-        (folder / "after.json").write_text(json.dumps([after.to_dict() for after in afters], indent=1) + "\n", encoding="utf-8")
+        (folder / "after.json").write_text(
+            json.dumps([after.to_dict() for after in afters], indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def load_afters(folder: Path, problems: int) -> list[Postprocessing] | None:
-    """What comes after the network, for each of so many problems; None where the model was saved without.
+    """What comes after the network, for each of so many problems; None where the model was saved
+    without.
 
     Raises:
         BadInput: If it is damaged.
@@ -57,11 +70,17 @@ def load_afters(folder: Path, problems: int) -> list[Postprocessing] | None:
     if not path.is_file():
         return None
     try:
-        found = [Postprocessing.from_dict(values) for values in json.loads(path.read_text(encoding="utf-8"))]
+        found = [
+            Postprocessing.from_dict(values)
+            for values in json.loads(path.read_text(encoding="utf-8"))
+        ]
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(f"the model {folder} is damaged: after.json: {error}") from error
     if len(found) != problems:
-        raise BadInput(f"the model {folder} is damaged: after.json has {len(found)} entries for {problems} problems")
+        raise BadInput(
+            f"the model {folder} is damaged: after.json has {len(found)} entries for {problems} "
+            "problems"
+        )
     return found
 
 
@@ -74,10 +93,19 @@ def load_model(folder: Path) -> tuple[Model, list[dict[str, Any]]]:
     embedder, _ = load_encoder(folder)
     try:
         about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
-        head = build_head(about["head"], embedder.dim, [len(problem["classes"]) for problem in about["problems"]])
+        head = build_head(
+            about["head"], embedder.dim, [len(problem["classes"]) for problem in about["problems"]]
+        )
         head.load_state_dict(safetensors.torch.load_file(folder / "head.safetensors"))
     except BadInput:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
         raise BadInput(f"the model {folder} is damaged: {error}") from error
     return Model(head.eval(), embedder), about["problems"]

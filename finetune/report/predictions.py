@@ -23,15 +23,21 @@ Decisions = Mapping[str, Ints]
 
 
 def write_predictions(
-    folder: Path, problems: Sequence[Problem], probabilities: Sequence[Probabilities], *, seed: int,
+    folder: Path,
+    problems: Sequence[Problem],
+    probabilities: Sequence[Probabilities],
+    *,
+    seed: int,
     decided: Sequence[Decisions] | None = None,
-) -> Path:  # fmt: skip
-    """Writes ``seed-42.parquet``: every frame of every test video, the problems of the task one after the other.
+) -> Path:
+    """Writes ``seed-42.parquet``: every frame of every test video, the problems of the task one
+    after the other.
 
-    Columns: video, frame, task, problem, annotator; label (name of the class; null where nobody looked; overlapping behaviours
-    joined by ``+``, empty where none is shown); decided (likewise, after thresholds and smoothing; null where nothing comes after
-    the network); ``p_<class>`` for each class of any problem, the raw score of the network, null where the problem has no
-    such class.
+    Columns: video, frame, task, problem, annotator; label (name of the class; null where nobody
+        looked; overlapping behaviours
+    joined by ``+``, empty where none is shown); decided (likewise, after thresholds and smoothing;
+    null where nothing comes after the network); ``p_<class>`` for each class of any problem, the
+    raw score of the network, null where the problem has no such class.
 
     Args:
         folder: Made if it is not there.
@@ -46,7 +52,11 @@ def write_predictions(
     for p, (problem, found) in enumerate(zip(problems, probabilities, strict=True)):
         for video in sorted(found):
             labels, scores = problem.test[video], found[video]
-            after = None if decided is None else names_of(problem, decided[p][video], known=np.ones(len(labels), bool))
+            after = (
+                None
+                if decided is None
+                else names_of(problem, decided[p][video], known=np.ones(len(labels), bool))
+            )
             columns: dict[str, Any] = {
                 "video": _same(video, len(labels)),
                 "frame": pa.array(np.arange(len(labels), dtype=np.int32)),
@@ -59,13 +69,19 @@ def write_predictions(
             for name in classes:
                 held = name in problem.classes
                 columns[f"p_{name}"] = (
-                    pa.array(scores[:, problem.classes.index(name)].astype(np.float32)) if held else pa.nulls(len(labels), pa.float32())
+                    pa.array(scores[:, problem.classes.index(name)].astype(np.float32))
+                    if held
+                    else pa.nulls(len(labels), pa.float32())
                 )
             tables.append(pa.table(columns))
     table = pa.concat_tables(tables).unify_dictionaries()
-    about = [{"name": p.name, "classes": list(p.classes), "overlapping": p.overlapping} for p in problems]
+    about = [
+        {"name": p.name, "classes": list(p.classes), "overlapping": p.overlapping} for p in problems
+    ]
     path = folder / f"seed-{seed}.parquet"
-    pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), path, compression="zstd")
+    pq.write_table(
+        table.replace_schema_metadata({_ABOUT: json.dumps(about)}), path, compression="zstd"
+    )
     return path
 
 
@@ -73,9 +89,17 @@ def names_of(problem: Problem, labels: Ints, *, known: npt.NDArray[np.bool_]) ->
     """Labels or decisions as text; None where not ``known``."""
     if problem.overlapping:
         kinds, which = np.unique(labels == 1, axis=0, return_inverse=True)
-        texts = ["+".join(name for name, shown in zip(problem.classes, kind, strict=True) if shown) for kind in kinds]
-        return [texts[k] if seen else None for k, seen in zip(which.reshape(-1), known, strict=True)]
-    return [problem.classes[label] if seen else None for label, seen in zip(labels.tolist(), known, strict=True)]
+        texts = [
+            "+".join(name for name, shown in zip(problem.classes, kind, strict=True) if shown)
+            for kind in kinds
+        ]
+        return [
+            texts[k] if seen else None for k, seen in zip(which.reshape(-1), known, strict=True)
+        ]
+    return [
+        problem.classes[label] if seen else None
+        for label, seen in zip(labels.tolist(), known, strict=True)
+    ]
 
 
 def _same(text: str, frames: int) -> Any:

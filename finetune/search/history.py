@@ -1,4 +1,5 @@
-"""What a search asked for and what it was told, in order: a file that lets an interrupted search go on where it stood."""
+"""What a search asked for and what it was told, in order: a file that lets an interrupted search go
+on where it stood."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class Tried:
     reports: list[Mapping[str, float]] = field(default_factory=list)
     """Scores on validation, by ``steps``."""
     ended: bool = False
-    """Whether it was fitted as long as it was to be; a trial that failed or was interrupted was not."""
+    """Whether it was fitted as long as it was to be; a trial that failed or was interrupted was
+    not."""
 
     @property
     def best(self) -> Mapping[str, float]:
@@ -34,7 +36,8 @@ class Tried:
 
 
 class History:
-    """Trials in the order asked for, each event a line of a file (lines are whole whatever happens to the writer).
+    """Trials in the order asked for, each event a line of a file (lines are whole whatever happens
+    to the writer).
 
     Args:
         path: The file; what it holds already is taken up.

@@ -1,4 +1,5 @@
-"""Search spaces: what a task file says may be tried, and the choice of one trial, drawn by Optuna."""
+"""Search spaces: what a task file says may be tried, and the choice of one trial, drawn by
+Optuna."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import optuna
 
 
 def study(searcher: str, *, seed: int, trials: int) -> optuna.Study:
-    """Who chooses: ``random``, or ``optuna``'s tree of Parzen estimators (Bergstra et al. 2011), random at first.
+    """Who chooses: ``random``, or ``optuna``'s tree of Parzen estimators (Bergstra et al. 2011),
+    random at first.
 
     What it asks for is a function of the seed and of what it was told before.
     """
@@ -18,15 +20,19 @@ def study(searcher: str, *, seed: int, trials: int) -> optuna.Study:
     if searcher == "random":
         return optuna.create_study(direction="maximize", sampler=samplers.RandomSampler(seed=seed))
     # Optuna's own ten random trials are more than many a search has.
-    return optuna.create_study(direction="maximize", sampler=samplers.TPESampler(seed=seed, n_startup_trials=max(3, min(10, trials // 4))))
+    return optuna.create_study(
+        direction="maximize",
+        sampler=samplers.TPESampler(seed=seed, n_startup_trials=max(3, min(10, trials // 4))),
+    )
 
 
 def draw(space: Mapping[str, Any], trial: optuna.Trial) -> dict[str, Any]:
     """A value for every searched key.
 
     Args:
-        space: Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold spaces again,
-            ``head: [{name: linear}, {name: temporal, width: [32, 64]}]``; they are searched where that choice is taken.
+        space: Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may
+            hold spaces again, ``head: [{name: linear}, {name: temporal, width: [32, 64]}]``; they
+            are searched where that choice is taken.
         trial: Optuna's.
     """
     return {key: _value(key, held, trial) for key, held in space.items()}
@@ -45,11 +51,15 @@ def _value(name: str, space: Any, trial: optuna.Trial) -> Any:
 def _inside(name: str, choice: Any, trial: optuna.Trial) -> Any:
     if not isinstance(choice, Mapping):
         return choice
-    return {key: _value(f"{name}.{key}", held, trial) if _is_space(held) else held for key, held in choice.items()}
+    return {
+        key: _value(f"{name}.{key}", held, trial) if _is_space(held) else held
+        for key, held in choice.items()
+    }
 
 
 def examples(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Choices that use each alternative of each key, so that one that cannot be is found before a search starts."""
+    """Choices that use each alternative of each key, so that one that cannot be is found before a
+    search starts."""
     every = {key: list(_examples(held)) for key, held in space.items()}
     for key, alternatives in every.items():
         for alternative in alternatives:
@@ -61,12 +71,20 @@ def _examples(space: Any) -> Iterator[Any]:
         yield from (space["low"], space["high"])
         return
     for choice in space:
-        inside = {key: list(_examples(held)) for key, held in choice.items() if _is_space(held)} if isinstance(choice, Mapping) else {}
+        inside = (
+            {key: list(_examples(held)) for key, held in choice.items() if _is_space(held)}
+            if isinstance(choice, Mapping)
+            else {}
+        )
         if not inside:
             yield choice
         for key, alternatives in inside.items():
             for alternative in alternatives:
-                yield {**choice, **{other: held[0] for other, held in inside.items()}, key: alternative}
+                yield {
+                    **choice,
+                    **{other: held[0] for other, held in inside.items()},
+                    key: alternative,
+                }
 
 
 def _is_space(value: Any) -> bool:

@@ -1,4 +1,5 @@
-"""The course of a search: who is asked next, who is stopped, and how an interrupted search goes on. Plain Python; Ray drives it."""
+"""The course of a search: who is asked next, who is stopped, and how an interrupted search goes on.
+Plain Python; Ray drives it."""
 
 from __future__ import annotations
 
@@ -20,19 +21,28 @@ _KEPT = ("steps", "score", "macro_f1", "map", "training_loss")
 
 
 class Course:
-    """The course of a search, kept in its history, logged to MLflow and shown by a bar (in a ``with`` block).
+    """The course of a search, kept in its history, logged to MLflow and shown by a bar (in a
+    ``with`` block).
 
-    Choices and stops are functions of what was told before. Told its history again, in order, a search stands where it stood.
+    Choices and stops are functions of what was told before. Told its history again, in order, a
+    search stands where it stood.
 
     Args:
         history: Of this search; what it holds is taken up.
         tuning: Search space, who searches, number of trials.
-        stops: Of a trial's number and its latest report, whether it is stopped there; asked once a report, in order.
-        run: Parent of the trials' runs. The driver logs them: trials need no way to MLflow, and none waits for it.
+        stops: Of a trial's number and its latest report, whether it is stopped there; asked once a
+            report, in order.
+        run: Parent of the trials' runs. The driver logs them: trials need no way to MLflow, and
+            none waits for it.
     """
 
     def __init__(
-        self, history: History, tuning: Tuning, *, stops: Callable[[int, Mapping[str, float]], bool], run: TrackedRun | None
+        self,
+        history: History,
+        tuning: Tuning,
+        *,
+        stops: Callable[[int, Mapping[str, float]], bool],
+        run: TrackedRun | None,
     ) -> None:
         self._history, self._tuning, self._stops, self._run = history, tuning, stops, run
         self._study = study(tuning.searcher, seed=tuning.first_seed, trials=tuning.trials)
@@ -47,13 +57,19 @@ class Course:
                 stopped.add(event["trial"])
             elif event["kind"] == "ended":
                 self._tell(event["trial"])
-        for number in sorted(stopped):  # the interruption came between a trial's last score and its end
+        for number in sorted(
+            stopped
+        ):  # the interruption came between a trial's last score and its end
             if not history.trials[number].ended:
                 history.ended(number)
                 self._tell(number)
         self._again = [tried.number for tried in history.trials if not tried.ended]
         if history.trials:
-            log.info("the search goes on: %d of %d trials are done", tuning.trials - self.missing, tuning.trials)
+            log.info(
+                "the search goes on: %d of %d trials are done",
+                tuning.trials - self.missing,
+                tuning.trials,
+            )
 
     @property
     def missing(self) -> int:
@@ -61,9 +77,15 @@ class Course:
         return self._tuning.trials - sum(tried.ended for tried in self._history.trials)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every trial that ended: its choice, the score and the steps that were best, the steps it was fitted for."""
+        """Every trial that ended: its choice, the score and the steps that were best, the steps it
+        was fitted for."""
         return [
-            {"choice": dict(tried.choice), "steps": int(tried.best["steps"]), "score": tried.best["score"], "fitted": int(tried.fitted)}
+            {
+                "choice": dict(tried.choice),
+                "steps": int(tried.best["steps"]),
+                "score": tried.best["score"],
+                "fitted": int(tried.fitted),
+            }
             for tried in self._history.trials
             if tried.ended and tried.reports
         ]
@@ -71,7 +93,9 @@ class Course:
     def ask(self) -> tuple[int, Mapping[str, Any]]:
         """Number and choice of the next trial; those that were interrupted come first."""
         known = bool(self._again)
-        tried = self._history.trials[self._again.pop(0)] if known else self._history.asked(self._draw())
+        tried = (
+            self._history.trials[self._again.pop(0)] if known else self._history.asked(self._draw())
+        )
         if self._run is not None:
             name = f"trial {tried.number:0{len(str(self._tuning.trials - 1))}}"
             self._children[tried.number] = self._run.tracking.start(
@@ -85,14 +109,19 @@ class Course:
             return False  # it was not before the interruption, and fits again what it fitted then
         kept = {key: float(report[key]) for key in _KEPT}
         if number in self._children:
-            named = {key if key == "training_loss" else f"validation_{key}": value for key, value in kept.items() if key != "steps"}
+            named = {
+                key if key == "training_loss" else f"validation_{key}": value
+                for key, value in kept.items()
+                if key != "steps"
+            }
             self._children[number].log_metrics(named, step=int(kept["steps"]))
         self._history.scored(number, kept)
         self._show(0)
         return self._stops(number, kept)
 
     def end(self, number: int, *, failed: bool = False) -> None:
-        """A trial is over. One that failed is not over for the history: a search that goes on tries it again."""
+        """A trial is over. One that failed is not over for the history: a search that goes on tries
+        it again."""
         tried = self._history.trials[number]
         if failed:
             self._study.tell(self._asked[number], state=optuna.trial.TrialState.FAIL)
@@ -101,7 +130,10 @@ class Course:
             self._tell(number)
         if (child := self._children.pop(number, None)) is not None:
             if tried.reports:
-                child.log_metrics({"best_score": tried.best["score"], "best_steps": tried.best["steps"]}, step=int(tried.fitted))
+                child.log_metrics(
+                    {"best_score": tried.best["score"], "best_steps": tried.best["steps"]},
+                    step=int(tried.fitted),
+                )
             child.finish("FAILED" if failed else "FINISHED")
         self._show(1)
 
@@ -119,7 +151,9 @@ class Course:
     def _show(self, more: int) -> None:
         scores = [tried.best["score"] for tried in self._history.trials if tried.reports]
         if self._bar is not None:
-            self._bar.set_postfix_str(f"best on validation {max(scores):.3f}" if scores else "", refresh=not more)
+            self._bar.set_postfix_str(
+                f"best on validation {max(scores):.3f}" if scores else "", refresh=not more
+            )
             self._bar.update(more)
 
     def __enter__(self) -> None:

@@ -1,4 +1,5 @@
-"""One trial: one process that fits one head and is scored on validation. And the last fits, one a seed."""
+"""One trial: one process that fits one head and is scored on validation. And the last fits, one a
+seed."""
 
 from __future__ import annotations
 
@@ -20,13 +21,25 @@ from pretrain.train.torch_setup import configure_torch
 
 def stops_of(tuning: Tuning) -> list[int]:
     """Steps after which a trial is scored on validation."""
-    return sorted({max(1, round(tuning.steps * part / tuning.evaluations)) for part in range(1, tuning.evaluations + 1)})
+    return sorted(
+        {
+            max(1, round(tuning.steps * part / tuning.evaluations))
+            for part in range(1, tuning.evaluations + 1)
+        }
+    )
 
 
 def validate(
-    trial: Mapping[str, Any], *, material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int
+    trial: Mapping[str, Any],
+    *,
+    material: Frames,
+    problems: Sequence[Problem],
+    tuning: Tuning,
+    embedder: Embedder | None,
+    seed: int,
 ) -> None:
-    """A Ray Tune trial: fits on part of the labelled training videos and reports scores on the rest.
+    """A Ray Tune trial: fits on part of the labelled training videos and reports scores on the
+    rest.
 
     Its reports are a function of its choice, wherever and whenever it runs.
 
@@ -40,11 +53,28 @@ def validate(
     """
     configure_torch()
     settings = tuning.with_choice(trial["choice"])
-    parts: list[tuple[Problem, Labelled]] = [hold_out(problem, share=tuning.validation, seed=seed) for problem in problems]
+    parts: list[tuple[Problem, Labelled]] = [
+        hold_out(problem, share=tuning.validation, seed=seed) for problem in problems
+    ]
     truth = [labels for _, labels in parts]
-    for step, loss, model in fit(material, [part for part, _ in parts], settings, embedder=embedder, seed=seed, stops=stops_of(settings)):
+    for step, loss, model in fit(
+        material,
+        [part for part, _ in parts],
+        settings,
+        embedder=embedder,
+        seed=seed,
+        stops=stops_of(settings),
+    ):
         scores = score_problems(problems, model.predict(material, problems, truth), truth)
-        ray.tune.report({"steps": step, "score": one_number(scores), "macro_f1": scores.macro_f1, "map": scores.map, "training_loss": loss})
+        ray.tune.report(
+            {
+                "steps": step,
+                "score": one_number(scores),
+                "macro_f1": scores.macro_f1,
+                "map": scores.map,
+                "training_loss": loss,
+            }
+        )
 
 
 def embed_there(poses: Frames, embedder: Embedder) -> Frames:
@@ -54,7 +84,12 @@ def embed_there(poses: Frames, embedder: Embedder) -> Frames:
 
 
 def final(
-    material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
+    material: Frames,
+    problems: Sequence[Problem],
+    tuning: Tuning,
+    embedder: Embedder | None,
+    seed: int,
+    stop: int,
 ) -> tuple[Model, Sequence[Probabilities]]:
     """Fits on all training labels of the budget and predicts every test video.
 
@@ -76,7 +111,12 @@ def final(
 
 
 def after(
-    material: Frames, problems: Sequence[Problem], tuning: Tuning, embedder: Embedder | None, seed: int, stop: int
+    material: Frames,
+    problems: Sequence[Problem],
+    tuning: Tuning,
+    embedder: Embedder | None,
+    seed: int,
+    stop: int,
 ) -> list[Learned]:
     """What comes after the network of one seed; arguments as of :func:`final`."""
     configure_torch()

@@ -1,4 +1,5 @@
-"""What each act of the simulated mice looks like, as figures that ``arena_motion`` turns into movement."""
+"""What each act of the simulated mice looks like, as figures that ``arena_motion`` turns into
+movement."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from pretrain.arena.timeline import ACTS
 
 
 class Act(NamedTuple):
-    """Motion that belongs to an act. Where the resident's nose goes is given in body lengths of the intruder, from its middle."""
+    """Motion that belongs to an act. Where the resident's nose goes is given in body lengths of the
+    intruder, from its middle."""
 
     pace: float = 1.0
     """Resident's pace on its own path, in its usual one."""
@@ -57,40 +59,131 @@ MOTION: dict[str, Act] = {
     "approach": Act(pace=1.2, other_pace=0.5, head=0.15, stretch=1.07),
     "disengaged": Act(other_pace=0.4, turned_sd=0.4, hold=90, head=0.5, stretch=0.95),
     "sniff_face": Act(
-        other_pace=0.4, along=0.78, along_sd=0.12, aside_sd=0.14, turned=1.5, turned_sd=0.8, hold=250, jerk=0.8, head=0.3, apart=50,
+        other_pace=0.4,
+        along=0.78,
+        along_sd=0.12,
+        aside_sd=0.14,
+        turned=1.5,
+        turned_sd=0.8,
+        hold=250,
+        jerk=0.8,
+        head=0.3,
+        apart=50,
     ),
     "sniff_body": Act(
-        other_pace=0.7, along=0.4, along_sd=0.5, aside=0.25, aside_sd=0.15, turned=1.3, turned_sd=0.6, reversed_share=0.1, hold=200,
-        jerk=1.0, head=0.4, apart=60,
+        other_pace=0.7,
+        along=0.4,
+        along_sd=0.5,
+        aside=0.25,
+        aside_sd=0.15,
+        turned=1.3,
+        turned_sd=0.6,
+        reversed_share=0.1,
+        hold=200,
+        jerk=1.0,
+        head=0.4,
+        apart=60,
     ),
     "sniff_rear": Act(
-        other_pace=0.9, along=-0.85, along_sd=0.16, aside_sd=0.16, turned=1.7, turned_sd=0.8, hold=250, jerk=0.8, head=0.35, stretch=1.03,
+        other_pace=0.9,
+        along=-0.85,
+        along_sd=0.16,
+        aside_sd=0.16,
+        turned=1.7,
+        turned_sd=0.8,
+        hold=250,
+        jerk=0.8,
+        head=0.35,
+        stretch=1.03,
         apart=50,
     ),
     "chase": Act(
-        other_pace=3.2, along=-1.15, along_sd=0.25, aside_sd=0.25, turned_sd=0.35, hold=20, jerk=2.5, twist=0.06, head=0.25,
-        stretch=1.1, other_stretch=1.08, apart=50, quick=1,
+        other_pace=3.2,
+        along=-1.15,
+        along_sd=0.25,
+        aside_sd=0.25,
+        turned_sd=0.35,
+        hold=20,
+        jerk=2.5,
+        twist=0.06,
+        head=0.25,
+        stretch=1.1,
+        other_stretch=1.08,
+        apart=50,
+        quick=1,
     ),
     "attack": Act(
-        other_pace=2.0, along=-0.1, along_sd=0.5, aside_sd=0.35, turned_sd=1.6, hold=18, jerk=3.5, other_jerk=3.0, twist=0.17,
-        other_twist=0.17, head=0.5, stretch=0.92, other_stretch=0.9, apart=32, quick=1,
+        other_pace=2.0,
+        along=-0.1,
+        along_sd=0.5,
+        aside_sd=0.35,
+        turned_sd=1.6,
+        hold=18,
+        jerk=3.5,
+        other_jerk=3.0,
+        twist=0.17,
+        other_twist=0.17,
+        head=0.5,
+        stretch=0.92,
+        other_stretch=0.9,
+        apart=32,
+        quick=1,
     ),
     "mount_attempt": Act(
-        other_pace=0.9, along_sd=0.3, aside_sd=0.4, turned_sd=0.6, hold=20, jerk=2.0, stretch=0.93, other_stretch=0.92,
-        thrust=1.5, thrust_hz=5.0, apart=20, quick=1,
+        other_pace=0.9,
+        along_sd=0.3,
+        aside_sd=0.4,
+        turned_sd=0.6,
+        hold=20,
+        jerk=2.0,
+        stretch=0.93,
+        other_stretch=0.92,
+        thrust=1.5,
+        thrust_hz=5.0,
+        apart=20,
+        quick=1,
     ),
     "mount": Act(
-        other_pace=0.6, along=0.3, along_sd=0.25, aside=0.48, aside_sd=0.2, turned=0.2, turned_sd=0.5, hold=120, jerk=1.5, head=0.35,
-        stretch=0.94, other_stretch=0.9, thrust=2.5, thrust_hz=4.5, apart=10,
+        other_pace=0.6,
+        along=0.3,
+        along_sd=0.25,
+        aside=0.48,
+        aside_sd=0.2,
+        turned=0.2,
+        turned_sd=0.5,
+        hold=120,
+        jerk=1.5,
+        head=0.35,
+        stretch=0.94,
+        other_stretch=0.9,
+        thrust=2.5,
+        thrust_hz=4.5,
+        apart=10,
     ),
     "intromission": Act(
-        other_pace=0.15, along=0.25, along_sd=0.2, aside=0.35, aside_sd=0.2, turned=0.1, turned_sd=0.35, hold=150, jerk=1.0, head=0.25,
-        stretch=0.9, other_stretch=0.88, thrust=4.5, thrust_hz=1.8, apart=10,
+        other_pace=0.15,
+        along=0.25,
+        along_sd=0.2,
+        aside=0.35,
+        aside_sd=0.2,
+        turned=0.1,
+        turned_sd=0.35,
+        hold=150,
+        jerk=1.0,
+        head=0.25,
+        stretch=0.9,
+        other_stretch=0.88,
+        thrust=4.5,
+        thrust_hz=1.8,
+        apart=10,
     ),
-}  # fmt: skip
-"""Acts by name. Their ranges overlap on purpose, and each turn at an act has a vigour of its own on top."""
+}
+"""Acts by name. Their ranges overlap on purpose, and each turn at an act has a vigour of its own on
+top."""
 
-TABLE = {name: np.array([getattr(MOTION[act], name) for act in ACTS], np.float32) for name in Act._fields}
+TABLE = {
+    name: np.array([getattr(MOTION[act], name) for act in ACTS], np.float32) for name in Act._fields
+}
 """Each figure for all acts, in the order of ``ACTS``."""
 IN_CONTACT = np.array([act not in ("explore", "groom", "approach") for act in ACTS])
 """Whether the resident's place belongs to the intruder."""

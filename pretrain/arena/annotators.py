@@ -1,9 +1,10 @@
 """Six people who watch the same mice and write down different things.
 
-Annotator 0 labelled Task 1; 1 to 5 are those of Task 2. They share the hidden truth and differ only in the habits below, which are
-made up (what separates the real annotators was not published) but of a size that moves frames as much as theirs do.
+Annotator 0 labelled Task 1; 1 to 5 are those of Task 2. They share the hidden truth and differ only
+in the habits below, which are made up (what separates the real annotators was not published) but of
+a size that moves frames as much as theirs do.
 
-| annotator | begins | ends | min bout | joins gaps | reach | greets | chase is attack | attempt is mount | calls late |
+| | begins | ends | min bout | joins gaps | reach | greets | chase=attack | attempt=mount | late |
 |---|---|---|---|---|---|---|---|---|---|
 | 0 | 0 | 0 | 1 | 0 | any | never | no | no | no |
 | 1 | +1 | +1 | 5 | 4 | any | never | no | no | no |
@@ -12,9 +13,10 @@ made up (what separates the real annotators was not published) but of a size tha
 | 4 | +3 | +2 | 10 | 8 | 55 px | never | yes | yes | no |
 | 5 | +8 | +8 | 15 | 25 | any | never | no | no | 12 frames |
 
-Times are frames; "begins +7" means that bouts are noted seven frames late. Investigation counts only while the resident's nose is
-within "reach" of the intruder; who "greets" calls it investigation whenever it is that near. Who "calls late" leaves the first
-frames of an attack or mount to investigation.
+Times are frames; "begins +7" means that bouts are noted seven frames late. Investigation counts
+only while the resident's nose is within "reach" of the intruder; who "greets" calls it
+investigation whenever it is that near. Who calls "late" leaves the first frames of an attack or
+mount to investigation.
 """
 
 from __future__ import annotations
@@ -60,13 +62,24 @@ ANNOTATORS = {
     "1": Annotator(begins=1, ends=1, min_bout=5, merge_gap=4),
     "2": Annotator(begins=-4, ends=6, min_bout=6, merge_gap=20, greet_px=40, attempt_is_mount=True),
     "3": Annotator(begins=7, ends=-3, min_bout=3, reach_px=40),
-    "4": Annotator(begins=3, ends=2, jitter=3, min_bout=10, merge_gap=8, reach_px=55, chase_is_attack=True, attempt_is_mount=True),
+    "4": Annotator(
+        begins=3,
+        ends=2,
+        jitter=3,
+        min_bout=10,
+        merge_gap=8,
+        reach_px=55,
+        chase_is_attack=True,
+        attempt_is_mount=True,
+    ),
     "5": Annotator(begins=8, ends=8, jitter=4, min_bout=15, merge_gap=25, late_frames=12),
 }
 """By name: "0" of Task 1, "1" to "5" of Task 2."""
 
 
-def annotate(rng: Random, habits: Annotator, truth: Timeline, reach_T: Series) -> npt.NDArray[np.int8]:
+def annotate(
+    rng: Random, habits: Annotator, truth: Timeline, reach_T: Series
+) -> npt.NDArray[np.int8]:
     """What an annotator writes down.
 
     Args:
@@ -100,7 +113,9 @@ def annotate_behaviour(rng: Random, shown_T: npt.NDArray[np.bool_]) -> npt.NDArr
     return np.asarray(noted_T == _ATTACK, np.int8)
 
 
-def runs(values_T: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int8]]:
+def runs(
+    values_T: npt.NDArray[np.int8],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int8]]:
     """Stretches of equal values: first frames, ends (exclusive) and values."""
     starts = np.flatnonzero(np.diff(values_T, prepend=values_T[:1] - 1))
     return starts, np.append(starts[1:], len(values_T)).astype(np.int64), values_T[starts]
@@ -120,7 +135,9 @@ def _noted(rng: Random, habits: Annotator, seen_T: npt.NDArray[np.int8]) -> npt.
     end[:-1] = np.where(handed[:-1], begin[1:], end[:-1])
     begin[starts == 0], end[ends == frames] = 0, frames
     noted_T = np.full(frames, _OTHER, np.int8)
-    for first, last, place in zip(np.rint(begin[social]), np.rint(end[social]), classes[social], strict=True):
+    for first, last, place in zip(
+        np.rint(begin[social]), np.rint(end[social]), classes[social], strict=True
+    ):
         noted_T[max(int(first), 0) : max(int(last), 0)] = place
     return noted_T
 
@@ -130,14 +147,20 @@ def _tidied(noted_T: npt.NDArray[np.int8], habits: Annotator) -> npt.NDArray[np.
     if habits.merge_gap:
         starts, ends, classes = runs(noted_T)
         for place in range(1, len(starts) - 1):
-            if classes[place] == _OTHER and ends[place] - starts[place] <= habits.merge_gap and classes[place - 1] == classes[place + 1]:
+            if (
+                classes[place] == _OTHER
+                and ends[place] - starts[place] <= habits.merge_gap
+                and classes[place - 1] == classes[place + 1]
+            ):
                 noted_T[starts[place] : ends[place]] = classes[place - 1]
     if habits.min_bout > 1:
         starts, ends, classes = runs(noted_T)
         for first, last, place in zip(starts, ends, classes, strict=True):
             if place != _OTHER and last - first < habits.min_bout:
                 # Within a longer interaction the bout before goes on; else nothing happened.
-                noted_T[first:last] = noted_T[first - 1] if first and noted_T[first - 1] != _OTHER else _OTHER
+                noted_T[first:last] = (
+                    noted_T[first - 1] if first and noted_T[first - 1] != _OTHER else _OTHER
+                )
     return noted_T
 
 

@@ -1,10 +1,12 @@
-"""How the simulated mice move: from acts to two positions and headings a frame, and from those to keypoints.
+"""How the simulated mice move: from acts to two positions and headings a frame, and from those to
+keypoints.
 
-Points of the plane are complex numbers, x + iy in pixels (y down), and a heading is a number of length one, so that turning is
-multiplication. Each animal has a free path through the cage, walked at a pace that its act sets. During contact the resident
-leaves its own path and takes a place relative to the intruder that belongs to the act (nose at the rear, on top, ...);
-before and after it travels between the two. No frame is computed from the one before it except inside filters, so all of it
-is array arithmetic over time.
+Points of the plane are complex numbers, x + iy in pixels (y down), and a heading is a number of
+length one, so that turning is multiplication. Each animal has a free path through the cage, walked
+at a pace that its act sets. During contact the resident leaves its own path and takes a place
+relative to the intruder that belongs to the act (nose at the rear, on top, ...); before and after
+it travels between the two. No frame is computed from the one before it except inside filters, so
+all of it is array arithmetic over time.
 """
 
 from __future__ import annotations
@@ -15,7 +17,19 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.arena.acts import IN_CONTACT, TABLE
-from pretrain.arena.paths import Points, Series, free_path, heading, kept_apart, rhythm, shake, smooth, turned, unit, wander
+from pretrain.arena.paths import (
+    Points,
+    Series,
+    free_path,
+    heading,
+    kept_apart,
+    rhythm,
+    shake,
+    smooth,
+    turned,
+    unit,
+    wander,
+)
 from pretrain.arena.statistics import SHAPE_PX
 from pretrain.arena.timeline import APPROACH, ATTACK, CHASE, DISENGAGED, Random, Timeline
 
@@ -45,7 +59,9 @@ def draw_scene(rng: Random, truth: Timeline) -> Scene:
     """
     frames, act_T = len(truth.act_T), truth.act_T
     pace = rng.lognormal(0.0, 0.22, 2).astype(np.float32) * PACE_PX
-    length = np.abs([SHAPE_PX["resident"][-1], SHAPE_PX["intruder"][-1]]) * rng.lognormal(0.0, 0.07, 2)
+    length = np.abs([SHAPE_PX["resident"][-1], SHAPE_PX["intruder"][-1]]) * rng.lognormal(
+        0.0, 0.07, 2
+    )
     size = length.astype(np.float32)
     turn_T, turns = _turns(rng, act_T)
     vigour_T = smooth(rng.lognormal(-0.1, 0.5, turns).astype(np.float32)[turn_T], 7)
@@ -56,10 +72,18 @@ def draw_scene(rng: Random, truth: Timeline) -> Scene:
     rears_T = smooth(truth.rears_T.astype(np.float32), 9)
     body_TM = _body_lengths(rng, size, level("stretch"), level("other_stretch"), rears_T)
 
-    other_pace_T = level("other_pace") * (1 - np.float32(0.93) * rears_T) * np.where(act_T >= CHASE, vigour_T, np.float32(1))
-    other_T = free_path(rng, other_pace_T * pace[INTRUDER]) + level("other_jerk") * vigour_T * shake(rng, frames)
+    other_pace_T = (
+        level("other_pace")
+        * (1 - np.float32(0.93) * rears_T)
+        * np.where(act_T >= CHASE, vigour_T, np.float32(1))
+    )
+    other_T = free_path(rng, other_pace_T * pace[INTRUDER]) + level(
+        "other_jerk"
+    ) * vigour_T * shake(rng, frames)
     other_way_T = heading(other_T)
-    other_facing_T = other_way_T * turned(level("other_twist") * vigour_T * wander(rng, frames, 5) + 0.18 * wander(rng, frames, 40))
+    other_facing_T = other_way_T * turned(
+        level("other_twist") * vigour_T * wander(rng, frames, 5) + 0.18 * wander(rng, frames, 40)
+    )
 
     # The resident keeps to the other's side, but it does not swing round with its every turn.
     steady_T = unit(smooth(smooth(other_way_T, 51), 35))
@@ -69,19 +93,29 @@ def draw_scene(rng: Random, truth: Timeline) -> Scene:
     contact_T = other_T + kept_apart(contact_T - other_T, level("apart"))
     free_T = free_path(rng, level("pace") * pace[RESIDENT])
     # Without business with each other they keep their distance.
-    free_T += smooth(smooth(kept_apart(free_T - other_T, np.float32(230)) - (free_T - other_T), 41), 31)
+    free_T += smooth(
+        smooth(kept_apart(free_T - other_T, np.float32(230)) - (free_T - other_T), 41), 31
+    )
     joined_T = _joined(rng, act_T, np.abs(free_T - other_T))
-    middle_T: Points = smooth(free_T + joined_T * (contact_T - free_T), 5).astype(np.complex64, copy=False)
+    middle_T: Points = smooth(free_T + joined_T * (contact_T - free_T), 5).astype(
+        np.complex64, copy=False
+    )
     there_T = np.clip((joined_T - np.float32(0.8)) / np.float32(0.2), 0, 1)
     facing_T = unit(smooth(heading(middle_T) * (1 - there_T) + facing_T * there_T, 5))
-    facing_T *= turned(level("twist") * vigour_T * wander(rng, frames, 5) + 0.15 * wander(rng, frames, 40))
+    facing_T *= turned(
+        level("twist") * vigour_T * wander(rng, frames, 5) + 0.15 * wander(rng, frames, 40)
+    )
     middle_T += level("jerk") * vigour_T * shake(rng, frames)
 
-    bob_T = level("bob") / np.float32(40) * rhythm(rng, turn_T, turns, np.full(frames, 4.5, np.float32))
+    bob_T = (
+        level("bob") / np.float32(40) * rhythm(rng, turn_T, turns, np.full(frames, 4.5, np.float32))
+    )
     head_T = level("head") * wander(rng, frames, 9) + bob_T
     other_head_T = np.float32(0.6) * wander(rng, frames, 12)
     resident = _keypoints(rng, "resident", middle_T, facing_T, body_TM[:, RESIDENT], head_T)
-    intruder = _keypoints(rng, "intruder", other_T, other_facing_T, body_TM[:, INTRUDER], other_head_T)
+    intruder = _keypoints(
+        rng, "intruder", other_T, other_facing_T, body_TM[:, INTRUDER], other_head_T
+    )
     reach_T = np.abs(resident[:, :1] - intruder).min(1)
     return Scene(np.stack([resident, intruder], axis=1), reach_T)
 
@@ -95,19 +129,36 @@ def _turns(rng: Random, act_T: npt.NDArray[np.int8]) -> tuple[npt.NDArray[np.int
     return turn_T, int(turn_T[-1]) + 1
 
 
-def _body_lengths(rng: Random, length: Series, stretch_T: Series, other_stretch_T: Series, rears_T: Series) -> Series:
-    """Length from neck to tail base (px), (T, M): the animal's own, its act, and slow changes of posture."""
-    posture = np.minimum(wander(rng, len(stretch_T), 70, channels=2), 1.8)  # there is an end to stretching
+def _body_lengths(
+    rng: Random, length: Series, stretch_T: Series, other_stretch_T: Series, rears_T: Series
+) -> Series:
+    """Length from neck to tail base (px), (T, M): the animal's own, its act, and slow changes of
+    posture."""
+    posture = np.minimum(
+        wander(rng, len(stretch_T), 70, channels=2), 1.8
+    )  # there is an end to stretching
     resident = 1.05 * stretch_T * np.exp(0.17 * posture[0])
-    # Seen from above a rearing mouse is short. The white mouse is also tracked with less certainty about its length.
-    intruder = 1.09 * other_stretch_T * np.exp(0.2 * posture[1] - 0.22 * np.minimum(posture[1], 0) ** 2) * (1 - 0.42 * rears_T)
+    # Seen from above a rearing mouse is short. The white mouse is also tracked with less certainty
+    # about its length.
+    intruder = (
+        1.09
+        * other_stretch_T
+        * np.exp(0.2 * posture[1] - 0.22 * np.minimum(posture[1], 0) ** 2)
+        * (1 - 0.42 * rears_T)
+    )
     return np.stack([resident * length[0], intruder * length[1]], axis=1).astype(np.float32)
 
 
 def _contact_place(
-    rng: Random, act_T: npt.NDArray[np.int8], turn_T: npt.NDArray[np.int64], other_T: Points, other_heading_T: Points, length: np.float32
+    rng: Random,
+    act_T: npt.NDArray[np.int8],
+    turn_T: npt.NDArray[np.int64],
+    other_T: Points,
+    other_heading_T: Points,
+    length: np.float32,
 ) -> tuple[Points, Points]:
-    """The resident's nose and heading if it is where its act wants it, beside an intruder of that length."""
+    """The resident's nose and heading if it is where its act wants it, beside an intruder of that
+    length."""
     begins = np.flatnonzero(np.diff(turn_T, prepend=-1))
     of_turn, turns = act_T[begins], len(begins)
     along = TABLE["along"][of_turn] + TABLE["along_sd"][of_turn] * rng.standard_normal(turns)
@@ -133,14 +184,18 @@ def _contact_place(
     heading_T = turned((angle[turn_T] + spin[turn_T] * since_T).astype(np.float32))
     heading_T = unit(taken(heading_T) + np.complex64(1e-4))
     x, y = wander(rng, len(act_T), 30, channels=2)
-    nose_T = other_T + other_heading_T * (place_T + np.complex64(0.05) * (x + np.complex64(1j) * y)) * length
+    nose_T = (
+        other_T
+        + other_heading_T * (place_T + np.complex64(0.05) * (x + np.complex64(1j) * y)) * length
+    )
     return nose_T, other_heading_T * heading_T
 
 
 def _joined(rng: Random, act_T: npt.NDArray[np.int8], apart_T: Series) -> Series:
     """How far the resident has gone over from its own path (0) to the place of contact (1).
 
-    Between two contacts it leaves and comes back; how far it gets depends on its speed, the distance and the time.
+    Between two contacts it leaves and comes back; how far it gets depends on its speed, the
+    distance and the time.
     """
     frames = len(act_T)
     contact = IN_CONTACT[act_T]
@@ -171,8 +226,11 @@ def _joined(rng: Random, act_T: npt.NDArray[np.int8], apart_T: Series) -> Series
     return smooth(eased.astype(np.float32), 7)
 
 
-def _keypoints(rng: Random, animal: str, middle_T: Points, heading_T: Points, length_T: Series, head_T: Series) -> Points:
-    """Seven points (T, K) of a body: longer bodies are narrower, the head turns at the neck, the trunk bends."""
+def _keypoints(
+    rng: Random, animal: str, middle_T: Points, heading_T: Points, length_T: Series, head_T: Series
+) -> Points:
+    """Seven points (T, K) of a body: longer bodies are narrower, the head turns at the neck, the
+    trunk bends."""
     shape = np.array(SHAPE_PX[animal], np.complex64)
     shape[0] /= 0.93  # turning the head takes that much off the nose's mean place
     usual = np.float32(abs(shape[-1]))

@@ -1,4 +1,5 @@
-"""What a camera and a pose tracker make of the simulated mice: jitter, jumps, mixed-up animals, doubt and missing points."""
+"""What a camera and a pose tracker make of the simulated mice: jitter, jumps, mixed-up animals,
+doubt and missing points."""
 
 from __future__ import annotations
 
@@ -20,12 +21,15 @@ JUMPS_PER_POINT = 0.0008
 SWAPS_PER_CLOSE_FRAME = 0.0008
 """Swaps of the animals that begin, per frame of close contact."""
 MISSING = 0.004
-"""Share of points lost by default. CalMS21 has none (it gives doubtful ones instead); other trackers lose up to a third."""
+"""Share of points lost by default. CalMS21 has none (it gives doubtful ones instead); other
+trackers lose up to a third."""
 MISSING_FRAMES = 4.0
 """For how long a point is lost, on average."""
 
 
-def watch(rng: Random, keypoint_TMK: Points, *, missing: float = MISSING) -> tuple[Float, Float, npt.NDArray[np.bool_]]:
+def watch(
+    rng: Random, keypoint_TMK: Points, *, missing: float = MISSING
+) -> tuple[Float, Float, npt.NDArray[np.bool_]]:
     """Films and tracks a scene.
 
     Args:
@@ -34,8 +38,8 @@ def watch(rng: Random, keypoint_TMK: Points, *, missing: float = MISSING) -> tup
         missing: Share of points that are lost.
 
     Returns:
-        Positions (T, M, K, X) in px, NaN where lost; confidence (T, M, K), 0 where lost; frames (T,) in which the tracker took
-        each animal for the other.
+        Positions (T, M, K, X) in px, NaN where lost; confidence (T, M, K), 0 where lost; frames
+        (T,) in which the tracker took each animal for the other.
     """
     frames, animals, keypoints = keypoint_TMK.shape
     width, height = CALMS21.image_px
@@ -43,13 +47,20 @@ def watch(rng: Random, keypoint_TMK: Points, *, missing: float = MISSING) -> tup
     camera = rng.lognormal(0.0, 0.025) * np.exp(1j * rng.normal(0.0, 0.012))
     shift = centre + np.complex64(rng.normal(0, 8) + 1j * rng.normal(0, 6))
     seen = ((keypoint_TMK - centre) * np.complex64(camera) + shift).reshape(frames, -1)
-    close_T = np.exp(-((np.abs(keypoint_TMK[:, 0].mean(1) - keypoint_TMK[:, 1].mean(1)) / 85) ** 2)).astype(np.float32)
+    close_T = np.exp(
+        -((np.abs(keypoint_TMK[:, 0].mean(1) - keypoint_TMK[:, 1].mean(1)) / 85) ** 2)
+    ).astype(np.float32)
 
     quality = JITTER_PX * rng.lognormal(0.0, 0.2)
-    usual = np.float32(quality) * np.outer([1.0, INTRUDER_JITTER], KEYPOINT_JITTER).astype(np.float32).ravel()
+    usual = (
+        np.float32(quality)
+        * np.outer([1.0, INTRUDER_JITTER], KEYPOINT_JITTER).astype(np.float32).ravel()
+    )
     spread_T = 1 + 1.6 * close_T
     channels = animals * keypoints
-    noise = 0.75 * rng.standard_normal((2 * channels, frames), dtype=np.float32) + 0.65 * wander(rng, frames, 6, channels=2 * channels)
+    noise = 0.75 * rng.standard_normal((2 * channels, frames), dtype=np.float32) + 0.65 * wander(
+        rng, frames, 6, channels=2 * channels
+    )
     noise *= np.tile(usual, 2)[:, None] * spread_T
     error = np.empty((frames, channels), np.complex64)
     error.real, error.imag = noise[:channels].T, noise[channels:].T
@@ -58,7 +69,9 @@ def watch(rng: Random, keypoint_TMK: Points, *, missing: float = MISSING) -> tup
     found = seen + error
     doubt = np.abs(error)
     swapped_T = _swap(rng, found, close_T)
-    confidence = 1 / (1 + (doubt / 11) ** 2) * (1 - 0.12 * close_T[:, None]) * rng.uniform(0.94, 0.99)
+    confidence = (
+        1 / (1 + (doubt / 11) ** 2) * (1 - 0.12 * close_T[:, None]) * rng.uniform(0.94, 0.99)
+    )
     confidence += 0.045 * rng.standard_normal(confidence.shape, dtype=np.float32)
     confidence[swapped_T] *= 0.85
     np.clip(confidence, 0.02, 1.0, out=confidence)
@@ -70,11 +83,16 @@ def watch(rng: Random, keypoint_TMK: Points, *, missing: float = MISSING) -> tup
     position[lost] = np.nan
     confidence[lost] = 0
     shape = (frames, animals, keypoints)
-    return position.reshape(*shape, 2), confidence.reshape(shape).astype(np.float32, copy=False), swapped_T
+    return (
+        position.reshape(*shape, 2),
+        confidence.reshape(shape).astype(np.float32, copy=False),
+        swapped_T,
+    )
 
 
 def _jump(rng: Random, error: Points, seen: Points, close_T: Series) -> None:
-    """Sends single points astray for a few frames: far off, or in contact onto the same part of the other animal."""
+    """Sends single points astray for a few frames: far off, or in contact onto the same part of the
+    other animal."""
     frames, channels = error.shape
     chance = 1 + 11 * close_T
     count = rng.poisson(JUMPS_PER_POINT * float(chance.sum()) * channels)
@@ -85,7 +103,9 @@ def _jump(rng: Random, error: Points, seen: Points, close_T: Series) -> None:
     row, event = _spans(start, rng.geometric(0.35, count), frames)
     column = point[event]
     there = seen[row, (column + channels // 2) % channels] - seen[row, column]
-    error[row, column] += np.where(onto_other[event], rng.uniform(0.5, 1.0, count)[event] * there, far[event])
+    error[row, column] += np.where(
+        onto_other[event], rng.uniform(0.5, 1.0, count)[event] * there, far[event]
+    )
 
 
 def _swap(rng: Random, found: Points, close_T: Series) -> npt.NDArray[np.bool_]:
@@ -117,7 +137,9 @@ def _lost(rng: Random, confidence: Float, missing: float) -> npt.NDArray[np.bool
     return lost
 
 
-def _spans(start: npt.NDArray[np.int64], length: npt.NDArray[np.int64], frames: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _spans(
+    start: npt.NDArray[np.int64], length: npt.NDArray[np.int64], frames: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Every frame of every span, and the span it belongs to; spans end with the recording."""
     length = np.minimum(length, frames - start)
     event = np.repeat(np.arange(len(start)), length)

@@ -1,4 +1,5 @@
-"""Curves in time for the simulated mice: noise, rhythm, walks through the cage. Points are complex numbers, x + iy in pixels."""
+"""Curves in time for the simulated mice: noise, rhythm, walks through the cage. Points are complex
+numbers, x + iy in pixels."""
 
 from __future__ import annotations
 
@@ -23,16 +24,24 @@ def smooth(values: npt.NDArray[A], frames: int) -> npt.NDArray[A]:
     """Running mean over time (first axis), the ends held."""
     if np.iscomplexobj(values):
         pairs = np.ascontiguousarray(values).view(np.float32).reshape(len(values), 2)
-        return np.asarray(uniform_filter1d(pairs, frames, axis=0, mode="nearest").reshape(-1).view(values.dtype))
+        return np.asarray(
+            uniform_filter1d(pairs, frames, axis=0, mode="nearest").reshape(-1).view(values.dtype)
+        )
     return np.asarray(uniform_filter1d(values, frames, axis=0, mode="nearest"))
 
 
 def wander(rng: Random, frames: int, memory: float, channels: int = 0) -> Series:
-    """Noise of unit variance that forgets itself in about ``memory`` frames; (T,), or (channels, T)."""
+    """Noise of unit variance that forgets itself in about ``memory`` frames; (T,), or (channels,
+    T)."""
     keep = np.float32(np.exp(-1 / memory))
     fresh = rng.standard_normal((max(channels, 1), frames), dtype=np.float32)
     before = rng.standard_normal((len(fresh), 1), dtype=np.float32) * keep
-    drawn, _ = lfilter(np.array([np.sqrt(1 - keep**2)], np.float32), np.array([1, -keep], np.float32), fresh, zi=before)
+    drawn, _ = lfilter(
+        np.array([np.sqrt(1 - keep**2)], np.float32),
+        np.array([1, -keep], np.float32),
+        fresh,
+        zi=before,
+    )
     return np.asarray(drawn if channels else drawn[0])
 
 
@@ -62,9 +71,11 @@ def rhythm(rng: Random, turn_T: npt.NDArray[np.int64], turns: int, hz_T: Series)
 
 
 def free_path(rng: Random, pace_T: Series) -> Points:
-    """A walk of stops and runs through the cage, mostly along its walls; ``pace_T`` scales its speed, 1 = 1 px a frame on average.
+    """A walk of stops and runs through the cage, mostly along its walls; ``pace_T`` scales its
+    speed, 1 = 1 px a frame on average.
 
-    The walk is laid out in its own time and then read at the pace of the moment: at pace 0 the animal stands.
+    The walk is laid out in its own time and then read at the pace of the moment: at pace 0 the
+    animal stands.
     """
     own_T = np.cumsum(pace_T, dtype=np.float64)
     legs = int(own_T[-1] / 45) + 8
@@ -106,6 +117,7 @@ def heading(path_T: Points) -> Points:
 
 
 def kept_apart(away_T: Points, least: Series | np.float32) -> Points:
-    """Two bodies cannot be in one place: pushes the nearer of the distances out to at least the given one."""
+    """Two bodies cannot be in one place: pushes the nearer of the distances out to at least the
+    given one."""
     far_T = np.abs(away_T) + np.float32(1e-3)
     return np.asarray(away_T * (np.hypot(far_T, least) / far_T), np.complex64)

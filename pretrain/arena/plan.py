@@ -1,4 +1,5 @@
-"""Which recordings an arena holds: names, lengths, seeds and what each is for. No frame is made here."""
+"""Which recordings an arena holds: names, lengths, seeds and what each is for. No frame is made
+here."""
 
 from __future__ import annotations
 
@@ -24,10 +25,15 @@ from pretrain.errors import refuse
 
 SMALLEST_ARENA = 15_000
 """Below this the labelled recordings are too short to hold every class."""
-TASK_SHARES = {"classic_classification": 0.18, "annotation_style_transfer": 0.12, "new_behaviors": 0.13}
+TASK_SHARES = {
+    "classic_classification": 0.18,
+    "annotation_style_transfer": 0.12,
+    "new_behaviors": 0.13,
+}
 """Of the frames of :func:`recordings`; the rest is unlabelled."""
 SHORT_FRAMES = 3_000
-"""A shorter recording shows both attack and mount; in longer ones a resident does one, both or neither, as in CalMS21."""
+"""A shorter recording shows both attack and mount; in longer ones a resident does one, both or
+neither, as in CalMS21."""
 MOST_OF_A_CLASS = 0.6
 
 
@@ -40,7 +46,8 @@ class Recording:
     frames: int
     seed: int
     task: str = ""
-    """Label set: classic_classification, annotation_style_transfer, new_behaviors; empty if nobody labelled it."""
+    """Label set: classic_classification, annotation_style_transfer, new_behaviors; empty if nobody
+    labelled it."""
     annotator: str = ""
     """Of Tasks 1 ("0") and 2 ("1" to "5")."""
     split: str = "train"
@@ -65,10 +72,12 @@ class Recording:
 
 
 def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING) -> list[Recording]:
-    """Plans an arena of any size: over half unlabelled, the rest shared out to Tasks 1 to 3, each with train and test.
+    """Plans an arena of any size: over half unlabelled, the rest shared out to Tasks 1 to 3, each
+    with train and test.
 
-    Every class is in train and test of every task, at least two bouts of it where they fit. In a small arena that makes rare
-    acts more frequent than they are in CalMS21, and Tasks 2 and 3 have only one or two recordings for each part.
+    Every class is in train and test of every task, at least two bouts of it where they fit. In a
+    small arena that makes rare acts more frequent than they are in CalMS21, and Tasks 2 and 3 have
+    only one or two recordings for each part.
 
     Args:
         frames: Frames of all recordings together.
@@ -76,31 +85,58 @@ def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING)
         missing: Share of points the tracker loses.
 
     Raises:
-        BadInput: If there are too few frames for every class, ``seed`` is negative, or ``missing`` is not a share.
+        BadInput: If there are too few frames for every class, ``seed`` is negative, or ``missing``
+            is not a share.
     """
-    too_short = f"{frames:,} frames are too few to hold every class of Tasks 1-3; ask for {SMALLEST_ARENA:,} or more"
+    too_short = (
+        f"{frames:,} frames are too few to hold every class of Tasks 1-3; ask for "
+        f"{SMALLEST_ARENA:,} or more"
+    )
     _refuse([too_short] if frames < SMALLEST_ARENA else [], seed=seed, missing=missing)
     least = (2_400, 4_200, 3_200)
-    task1, task2, task3 = (max(int(frames * share), need) for share, need in zip(TASK_SHARES.values(), least, strict=True))
+    task1, task2, task3 = (
+        max(int(frames * share), need)
+        for share, need in zip(TASK_SHARES.values(), least, strict=True)
+    )
     rest = frames - task1 - task2 - task3
     plan = _unlabelled(rest, seed, max(2, min(4, rest // 3_000), round(rest / 21_000)))
-    plan += _task1(task1 - task1 // 3, seed, "train", _count(task1 * 2 // 3, "train", most=8, shortest=400))
+    plan += _task1(
+        task1 - task1 // 3, seed, "train", _count(task1 * 2 // 3, "train", most=8, shortest=400)
+    )
     plan += _task1(task1 // 3, seed, "test", _count(task1 // 3, "test", most=4, shortest=400))
     for place, mine in enumerate(_apportioned(np.ones(5), task2), start=1):
         for split, size in (("train", mine - mine // 2), ("test", mine // 2)):
-            plan += _task2(size, seed, str(place), split, _count(size, split, most=2 if split == "train" else 1, shortest=350))
+            plan += _task2(
+                size,
+                seed,
+                str(place),
+                split,
+                _count(size, split, most=2 if split == "train" else 1, shortest=350),
+            )
     # The rarer an act, the longer one must watch to see it twice.
-    rarity = np.array([(1 / min(_share(name, "train"), _share(name, "test"))) ** 0.5 for name in BEHAVIOURS])
+    rarity = np.array(
+        [(1 / min(_share(name, "train"), _share(name, "test"))) ** 0.5 for name in BEHAVIOURS]
+    )
     for name, mine in zip(BEHAVIOURS, _apportioned(rarity, task3), strict=True):
         for split, size in (("train", mine - mine // 2), ("test", mine // 2)):
-            plan += _task3(size, seed, name, split, _count(size, split, most=2 if split == "train" else 1, shortest=180))
+            plan += _task3(
+                size,
+                seed,
+                name,
+                split,
+                _count(size, split, most=2 if split == "train" else 1, shortest=180),
+            )
     return _with_missing(plan, missing)
 
 
-def official_recordings(unlabelled_frames: int = 6_000_000, seed: int = 0, *, missing: float = 0.0) -> list[Recording]:
-    """Plans an arena with the frame counts of CalMS21: Tasks 1 to 3 as published, 282 unlabelled videos in four parts.
+def official_recordings(
+    unlabelled_frames: int = 6_000_000, seed: int = 0, *, missing: float = 0.0
+) -> list[Recording]:
+    """Plans an arena with the frame counts of CalMS21: Tasks 1 to 3 as published, 282 unlabelled
+    videos in four parts.
 
-    The numbers of sequences of Tasks 2 and 3 were not published; theirs are as long as those of Task 1.
+    The numbers of sequences of Tasks 2 and 3 were not published; theirs are as long as those of
+    Task 1.
 
     Args:
         unlabelled_frames: Frames without labels; 0 leaves them out.
@@ -108,14 +144,28 @@ def official_recordings(unlabelled_frames: int = 6_000_000, seed: int = 0, *, mi
         missing: Share of points the tracker loses; CalMS21 has none.
 
     Raises:
-        BadInput: If there are fewer unlabelled frames than videos, ``seed`` is negative, or ``missing`` is not a share.
+        BadInput: If there are fewer unlabelled frames than videos, ``seed`` is negative, or
+            ``missing`` is not a share.
     """
-    too_few = f"{unlabelled_frames} unlabelled frames do not fill {UNLABELLED_VIDEOS} videos; ask for 0 or at least that many"
-    _refuse([too_few] if unlabelled_frames and unlabelled_frames < UNLABELLED_VIDEOS else [], seed=seed, missing=missing)
-    plan = [made for split in ("train", "test") for made in _task1(sum(CLASS_FRAMES["", split]), seed, split, SEQUENCES["1", split])]
+    too_few = (
+        f"{unlabelled_frames} unlabelled frames do not fill {UNLABELLED_VIDEOS} videos; ask "
+        "for 0 or at least that many"
+    )
+    _refuse(
+        [too_few] if unlabelled_frames and unlabelled_frames < UNLABELLED_VIDEOS else [],
+        seed=seed,
+        missing=missing,
+    )
+    plan = [
+        made
+        for split in ("train", "test")
+        for made in _task1(sum(CLASS_FRAMES["", split]), seed, split, SEQUENCES["1", split])
+    ]
     for (annotator, split), counts in CLASS_FRAMES.items():
         if annotator:
-            plan += _task2(sum(counts), seed, annotator, split, round(sum(counts) / _usual_length(split)))
+            plan += _task2(
+                sum(counts), seed, annotator, split, round(sum(counts) / _usual_length(split))
+            )
     for (behaviour, split), (_, total) in BEHAVIOUR_FRAMES.items():
         plan += _task3(total, seed, behaviour, split, max(1, round(total / _usual_length(split))))
     if unlabelled_frames:
@@ -126,36 +176,72 @@ def official_recordings(unlabelled_frames: int = 6_000_000, seed: int = 0, *, mi
 def _unlabelled(frames: int, seed: int, count: int) -> list[Recording]:
     names = [f"unlabeled_videos/mouse{place + 1:03d}_unlabeled" for place in range(count)]
     made = _recordings(names, frames, seed, annotator="", split="train", of=("", "train"))
-    return [_changed(held, part=1 + place * UNLABELLED_PARTS // count) for place, held in enumerate(made)]
+    return [
+        _changed(held, part=1 + place * UNLABELLED_PARTS // count)
+        for place, held in enumerate(made)
+    ]
 
 
 def _task1(frames: int, seed: int, split: str, count: int) -> list[Recording]:
     first = 1 if split == "train" else SEQUENCES["1", "train"] + 1
     names = [f"task1/{split}/mouse{first + place:03d}_task1_annotator1" for place in range(count)]
-    return _recordings(names, frames, seed, task="classic_classification", annotator="0", split=split, of=("", split))
+    return _recordings(
+        names,
+        frames,
+        seed,
+        task="classic_classification",
+        annotator="0",
+        split=split,
+        of=("", split),
+    )
 
 
 def _task2(frames: int, seed: int, annotator: str, split: str, count: int) -> list[Recording]:
-    names = [f"task2/annotator{annotator}/{split}/mouse{place + 1:03d}_task2_annotator{annotator}" for place in range(count)]
-    return _recordings(names, frames, seed, task="annotation_style_transfer", annotator=annotator, split=split, of=(annotator, split))
+    names = [
+        f"task2/annotator{annotator}/{split}/mouse{place + 1:03d}_task2_annotator{annotator}"
+        for place in range(count)
+    ]
+    return _recordings(
+        names,
+        frames,
+        seed,
+        task="annotation_style_transfer",
+        annotator=annotator,
+        split=split,
+        of=(annotator, split),
+    )
 
 
 def _task3(frames: int, seed: int, behaviour: str, split: str, count: int) -> list[Recording]:
-    names = [f"task3/{behaviour}/{split}/mouse{place + 1:03d}_task3_{behaviour}" for place in range(count)]
-    made = _recordings(names, frames, seed, task="new_behaviors", split=split, behaviour=behaviour, of=("", split))
+    names = [
+        f"task3/{behaviour}/{split}/mouse{place + 1:03d}_task3_{behaviour}"
+        for place in range(count)
+    ]
+    made = _recordings(
+        names, frames, seed, task="new_behaviors", split=split, behaviour=behaviour, of=("", split)
+    )
     if behaviour == "intromission":  # it is part of a mount, so there must be enough of those
         made = [_changed(held, mount=_share(behaviour, split) / 0.6) for held in made]
     return made
 
 
 def _recordings(
-    names: list[str], frames: int, seed: int, *, of: tuple[str, str], task: str = "", annotator: str = "", split: str, behaviour: str = ""
+    names: list[str],
+    frames: int,
+    seed: int,
+    *,
+    of: tuple[str, str],
+    task: str = "",
+    annotator: str = "",
+    split: str,
+    behaviour: str = "",
 ) -> list[Recording]:
     rng = np.random.default_rng([seed, zlib.crc32(names[0].encode()), len(names), frames])
     lengths = _lengths(rng, frames, len(names), split)
     counts = CLASS_FRAMES[of]
-    # Which temper a real resident has decides what its recording shows; the class shares of all together are kept. Short
-    # recordings show both attack and mount if there are few of them, and at least one bout.
+    # Which temper a real resident has decides what its recording shows; the class shares of all
+    # together are kept. Short recordings show both attack and mount if there are few of them, and
+    # at least one bout.
     short = max(lengths) < SHORT_FRAMES
     order = rng.permutation(len(names))
     shares = {}
@@ -168,15 +254,32 @@ def _recordings(
         chosen = order[:having] if name == "attack" else order[len(names) - having :]
         weight = np.zeros(len(names))
         weight[chosen] = rng.lognormal(0.0, 0.5, having)
-        wanted = weight * counts[place] / sum(counts) * frames / max(float(weight @ np.array(lengths)), 1e-9)
+        wanted = (
+            weight
+            * counts[place]
+            / sum(counts)
+            * frames
+            / max(float(weight @ np.array(lengths)), 1e-9)
+        )
         if short and not behaviour:
             wanted = np.where(weight > 0, np.maximum(wanted, 60 / np.array(lengths)), 0)
         shares[name] = np.clip(wanted, 0, MOST_OF_A_CLASS / 2 if short else MOST_OF_A_CLASS)
     return [
-        Recording(name=name, frames=length, seed=_seed(seed, name), task=task, annotator=annotator, split=split, behaviour=behaviour,
-                  attack=round(float(attack), 4), mount=round(float(mount), 4))
-        for name, length, attack, mount in zip(names, lengths, shares["attack"], shares["mount"], strict=True)
-    ]  # fmt: skip
+        Recording(
+            name=name,
+            frames=length,
+            seed=_seed(seed, name),
+            task=task,
+            annotator=annotator,
+            split=split,
+            behaviour=behaviour,
+            attack=round(float(attack), 4),
+            mount=round(float(mount), 4),
+        )
+        for name, length, attack, mount in zip(
+            names, lengths, shares["attack"], shares["mount"], strict=True
+        )
+    ]
 
 
 def _lengths(rng: np.random.Generator, frames: int, count: int, split: str) -> list[int]:
@@ -194,7 +297,8 @@ def _apportioned(weights: np.ndarray[tuple[int], np.dtype[np.float64]], total: i
 
 
 def _count(frames: int, split: str, *, most: int, shortest: int) -> int:
-    """Into how many recordings to divide: real ones in length if that gives enough, else short ones."""
+    """Into how many recordings to divide: real ones in length if that gives enough, else short
+    ones."""
     return max(1, min(most, frames // shortest), round(frames / _usual_length(split)))
 
 
@@ -219,7 +323,9 @@ def _refuse(problems: list[str], *, seed: int, missing: float) -> None:
     if seed < 0:
         problems.append(f"the seed is {seed}; it must be 0 or more")
     if not 0 <= missing < 1:
-        problems.append(f"the share of missing points is {missing}; it must be at least 0 and below 1")
+        problems.append(
+            f"the share of missing points is {missing}; it must be at least 0 and below 1"
+        )
     refuse(problems, about="the arena cannot be made")
 
 
@@ -228,7 +334,8 @@ def _with_missing(plan: list[Recording], missing: float) -> list[Recording]:
 
 
 def by_task(plan: list[Recording]) -> Iterator[tuple[tuple[str, str, str, str], list[Recording]]]:
-    """Groups a plan: (task, annotator, behaviour, split) and its recordings, in order of appearance."""
+    """Groups a plan: (task, annotator, behaviour, split) and its recordings, in order of
+    appearance."""
     groups: dict[tuple[str, str, str, str], list[Recording]] = {}
     for held in plan:
         groups.setdefault((held.task, held.annotator, held.behaviour, held.split), []).append(held)

@@ -1,9 +1,10 @@
-"""Figures of the real CalMS21 that the arena imitates. Constants only; nothing here is drawn or fitted at run time.
+"""Figures of the real CalMS21 that the arena imitates. Constants only; nothing here is drawn or
+fitted at run time.
 
-Where they come from: bout lengths, transitions and sequence lengths were counted on the complete Task 1 frame labels
-(70 train and 19 test sequences); shapes, distances and steps on some 1,980 windows of real poses; frame counts are those of the
-published test results, from which they can be derived exactly. Lengths are frames at 30 frames/s, distances pixels of the
-1024 x 570 image.
+Where they come from: bout lengths, transitions and sequence lengths were counted on the complete
+Task 1 frame labels (70 train and 19 test sequences); shapes, distances and steps on some 1,980
+windows of real poses; frame counts are those of the published test results, from which they can be
+derived exactly. Lengths are frames at 30 frames/s, distances pixels of the 1024 x 570 image.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ from __future__ import annotations
 CLASSES = ("attack", "investigation", "mount", "other")
 """Task 1 and 2, in the order of the official vocabulary."""
 
-BEHAVIOURS = ("approach", "disengaged", "groom", "intromission", "mount_attempt", "sniff_face", "whiterearing")
+BEHAVIOURS = (
+    "approach",
+    "disengaged",
+    "groom",
+    "intromission",
+    "mount_attempt",
+    "sniff_face",
+    "whiterearing",
+)
 """Task 3: seven binary problems, one after the other."""
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -37,7 +46,8 @@ TRANSITIONS = {
     "train": ((0, 55, 3, 132), (143, 0, 265, 1394), (4, 149, 0, 122), (47, 1607, 14, 0)),
     "test": ((0, 87, 0, 171), (240, 0, 193, 630), (1, 107, 0, 85), (17, 874, 2, 0)),
 }
-"""How often a bout of the row's class was followed by one of the column's, both in the order of ``CLASSES``."""
+"""How often a bout of the row's class was followed by one of the column's, both in the order of
+``CLASSES``."""
 
 SEQUENCE_FRAMES = {
     "train": (96.0, 1130.0, 3032.0, 5568.0, 9826.5, 18208.3, 21364.0),
@@ -45,7 +55,10 @@ SEQUENCE_FRAMES = {
 }
 """Quantiles of sequence length."""
 
-SEQUENCES_WITH = {"train": {"attack": 18 / 70, "mount": 41 / 70}, "test": {"attack": 5 / 19, "mount": 14 / 19}}
+SEQUENCES_WITH = {
+    "train": {"attack": 18 / 70, "mount": 41 / 70},
+    "test": {"attack": 5 / 19, "mount": 14 / 19},
+}
 """Share of sequences in which a class occurs at all: a resident fights or courts, seldom both."""
 
 CLASS_FRAMES = {
@@ -88,7 +101,24 @@ SEQUENCES = {("1", "train"): 70, ("1", "test"): 19}
 UNLABELLED_VIDEOS, UNLABELLED_PARTS = 282, 4
 
 SHAPE_PX = {
-    "resident": (59.5 + 0.7j, 13.6 + 27.0j, 14.3 - 26.2j, 0j, -72.2 + 38.1j, -72.4 - 39.0j, -125.7 + 0j),
-    "intruder": (52.0 + 3.8j, 11.7 + 23.8j, 14.6 - 22.4j, 0j, -61.8 + 33.2j, -60.8 - 35.3j, -106.6 + 0j),
+    "resident": (
+        59.5 + 0.7j,
+        13.6 + 27.0j,
+        14.3 - 26.2j,
+        0j,
+        -72.2 + 38.1j,
+        -72.4 - 39.0j,
+        -125.7 + 0j,
+    ),
+    "intruder": (
+        52.0 + 3.8j,
+        11.7 + 23.8j,
+        14.6 - 22.4j,
+        0j,
+        -61.8 + 33.2j,
+        -60.8 - 35.3j,
+        -106.6 + 0j,
+    ),
 }
-"""Mean place of each keypoint in the frame of the body, x + iy: the neck is 0 and x runs from tail base to neck."""
+"""Mean place of each keypoint in the frame of the body, x + iy: the neck is 0 and x runs from tail
+base to neck."""

@@ -1,9 +1,11 @@
 """Who does what when in the arena: the hidden behaviour of every frame.
 
-A semi-Markov process draws bouts of Task 1's four classes with the real lengths and transitions. Finer acts are then laid into
-the bouts where they belong, each until its share of the recording is reached: an approach ends at an investigation, a chase
-ends in an attack, a mount attempt follows sniffing at the rear, intromission is the later part of a mount. The intruder's
-rearing runs beside all this. So the acts of Task 3 are seen in every recording, whether or not it is labelled for them.
+A semi-Markov process draws bouts of Task 1's four classes with the real lengths and transitions.
+Finer acts are then laid into the bouts where they belong, each until its share of the recording is
+reached: an approach ends at an investigation, a chase ends in an attack, a mount attempt follows
+    sniffing at the rear, intromission is the later part of a mount. The intruder's
+rearing runs beside all this. So the acts of Task 3 are seen in every recording, whether or not it
+is labelled for them.
 """
 
 from __future__ import annotations
@@ -18,19 +20,51 @@ import numpy.typing as npt
 from pretrain.arena.statistics import BEHAVIOURS, BOUT_FRAMES, CLASSES, QUANTILES, TRANSITIONS
 
 ACTS = (
-    "explore", "groom", "approach", "disengaged", "sniff_face", "sniff_body", "sniff_rear", "chase", "attack",
-    "mount_attempt", "mount", "intromission",
-)  # fmt: skip
+    "explore",
+    "groom",
+    "approach",
+    "disengaged",
+    "sniff_face",
+    "sniff_body",
+    "sniff_rear",
+    "chase",
+    "attack",
+    "mount_attempt",
+    "mount",
+    "intromission",
+)
 """What the resident may be doing; the intruder's rearing is told apart."""
 
-EXPLORE, GROOM, APPROACH, DISENGAGED, SNIFF_FACE, SNIFF_BODY, SNIFF_REAR, CHASE, ATTACK, MOUNT_ATTEMPT, MOUNT, INTROMISSION = range(12)
+(
+    EXPLORE,
+    GROOM,
+    APPROACH,
+    DISENGAGED,
+    SNIFF_FACE,
+    SNIFF_BODY,
+    SNIFF_REAR,
+    CHASE,
+    ATTACK,
+    MOUNT_ATTEMPT,
+    MOUNT,
+    INTROMISSION,
+) = range(12)
 
-USUAL_SHARE = {"approach": 0.03, "disengaged": 0.013, "groom": 0.06, "mount_attempt": 0.006, "sniff_face": 0.055, "whiterearing": 0.09}
-"""Share of frames of an act where a recording was not chosen for it; intromission takes ``INTROMISSION_OF_MOUNT`` of mounting."""
+USUAL_SHARE = {
+    "approach": 0.03,
+    "disengaged": 0.013,
+    "groom": 0.06,
+    "mount_attempt": 0.006,
+    "sniff_face": 0.055,
+    "whiterearing": 0.09,
+}
+"""Share of frames of an act where a recording was not chosen for it; intromission takes
+``INTROMISSION_OF_MOUNT`` of mounting."""
 
 INTROMISSION_OF_MOUNT = 0.55
 CUT_FROM_FRAMES = 9_000
-"""A shorter recording is cut from a session of this length, at a place where it holds what it is for."""
+"""A shorter recording is cut from a session of this length, at a place where it holds what it is
+for."""
 LACKING = 50.0
 """Cost of a place that lacks an act: more than all else together."""
 MOST_SESSIONS = 12
@@ -57,7 +91,14 @@ class Timeline:
 
 
 def draw_timeline(
-    rng: Random, frames: int, *, split: str, attack: float, mount: float, behaviour: str = "", behaviour_share: float = 0.0
+    rng: Random,
+    frames: int,
+    *,
+    split: str,
+    attack: float,
+    mount: float,
+    behaviour: str = "",
+    behaviour_share: float = 0.0,
 ) -> Timeline:
     """WindowRNG the hidden behaviour of a recording.
 
@@ -85,7 +126,9 @@ def draw_timeline(
         else:
             # Every annotator must see it, also one who is late and passes over short bouts.
             usual = ((0, attack, 45), (1, 0.25, 70), (2, mount, 45), (3, 0.55, 60))
-            wanted = [(whole.class_T == place, share, least) for place, share, least in usual if share > 0]
+            wanted = [
+                (whole.class_T == place, share, least) for place, share, least in usual if share > 0
+            ]
         cut, holds_all = _best_cut(rng, wanted, session, frames)
         if holds_all:
             break
@@ -93,7 +136,8 @@ def draw_timeline(
 
 
 def draw_lengths(rng: Random, quantiles: tuple[float, ...], count: int) -> npt.NDArray[np.float64]:
-    """Lengths whose quantiles are those given: straight lines between them on a logarithmic scale."""
+    """Lengths whose quantiles are those given: straight lines between them on a logarithmic
+    scale."""
     return np.exp(np.interp(rng.random(count), QUANTILES, np.log(quantiles)))
 
 
@@ -101,27 +145,42 @@ def draw_lengths(rng: Random, quantiles: tuple[float, ...], count: int) -> npt.N
 def transition_rows(split: str, attack: float, mount: float) -> tuple[tuple[float, ...], ...]:
     """Cumulated transition probabilities with which attack and mount take the given shares of time.
 
-    The real counts hold for all recordings together; a single recording has its own temper. The columns of attack and
-    mount are scaled until the stationary shares of the semi-Markov process are those wanted.
+    The real counts hold for all recordings together; a single recording has its own temper. The
+    columns of attack and mount are scaled until the stationary shares of the semi-Markov process
+    are those wanted.
     """
     grid = np.linspace(0.0005, 0.9995, 2000)
-    mean = np.array([np.exp(np.interp(grid, QUANTILES, np.log(BOUT_FRAMES[split][name]))).mean() for name in CLASSES])
+    mean = np.array(
+        [
+            np.exp(np.interp(grid, QUANTILES, np.log(BOUT_FRAMES[split][name]))).mean()
+            for name in CLASSES
+        ]
+    )
     counts = np.array(TRANSITIONS[split], np.float64)
     scale, wanted = np.ones(4), np.array([attack, 0.0, mount, 0.0])
     for _ in range(60):
         rows = counts * np.where(wanted > 0, scale, [0, 1, 0, 1])
         rows /= rows.sum(1, keepdims=True)
-        visits = np.linalg.lstsq(np.vstack([rows.T - np.eye(4), np.ones(4)]), np.array([0, 0, 0, 0, 1.0]), rcond=None)[0]
+        visits = np.linalg.lstsq(
+            np.vstack([rows.T - np.eye(4), np.ones(4)]), np.array([0, 0, 0, 0, 1.0]), rcond=None
+        )[0]
         share = visits * mean / (visits @ mean)
-        scale = np.where(wanted > 0, np.clip(scale * (wanted / np.maximum(share, 1e-9)) ** 0.7, 1e-6, 1e6), scale)
+        scale = np.where(
+            wanted > 0, np.clip(scale * (wanted / np.maximum(share, 1e-9)) ** 0.7, 1e-6, 1e6), scale
+        )
     return tuple(tuple(row) for row in rows.cumsum(1).tolist())
 
 
-def _bouts(rng: Random, frames: int, *, split: str, attack: float, mount: float) -> tuple[Frames, Frames]:
+def _bouts(
+    rng: Random, frames: int, *, split: str, attack: float, mount: float
+) -> tuple[Frames, Frames]:
     """Class and first frame of each bout; every recording begins with other."""
     rows = transition_rows(split, round(attack, 4), round(mount, 4))
     count = frames // 25 + 50
-    lengths = {place: iter(draw_lengths(rng, BOUT_FRAMES[split][name], count).tolist()) for place, name in enumerate(CLASSES)}
+    lengths = {
+        place: iter(draw_lengths(rng, BOUT_FRAMES[split][name], count).tolist())
+        for place, name in enumerate(CLASSES)
+    }
     chance = iter(rng.random(4 * count).tolist())
     place, at = CLASSES.index("other"), 0
     classes, starts = [], []
@@ -133,7 +192,9 @@ def _bouts(rng: Random, frames: int, *, split: str, attack: float, mount: float)
     return np.array(classes), np.array(starts)
 
 
-def _lay_acts(rng: Random, bout_class: Frames, starts: Frames, frames: int, shares: dict[str, float]) -> Timeline:
+def _lay_acts(
+    rng: Random, bout_class: Frames, starts: Frames, frames: int, shares: dict[str, float]
+) -> Timeline:
     ends = np.append(starts[1:], frames)
     length = ends - starts
     class_T = np.repeat(bout_class, length).astype(np.int8)
@@ -166,23 +227,43 @@ def _lay_acts(rng: Random, bout_class: Frames, starts: Frames, frames: int, shar
     attempt = np.where(investigation & (length >= 28), uniform(10, 26), 0)
     lay(MOUNT_ATTEMPT, ends - attempt, attempt, shares["mount_attempt"])
     chance = rng.random(len(starts))
-    chase = np.where((to_attack & (chance < 0.65)) | (investigation & (chance < 0.04)), np.minimum(uniform(8, 40), length // 2), 0)
+    chase = np.where(
+        (to_attack & (chance < 0.65)) | (investigation & (chance < 0.04)),
+        np.minimum(uniform(8, 40), length // 2),
+        0,
+    )
     lay(CHASE, ends - chase, chase, 1.0)
     inside = np.where(mount, np.maximum(length - uniform(10, 40), 0), 0)
     lay(INTROMISSION, ends - inside, inside, shares["intromission"])
 
-    approach = np.where(other & (after == 1) & (length >= 30), np.minimum(uniform(15, 45), length - 12), 0)
-    leaving = np.where(other & (before >= 0) & (length >= 20), np.minimum(uniform(10, 32), length - 8), 0)
+    approach = np.where(
+        other & (after == 1) & (length >= 30), np.minimum(uniform(15, 45), length - 12), 0
+    )
+    leaving = np.where(
+        other & (before >= 0) & (length >= 20), np.minimum(uniform(10, 32), length - 8), 0
+    )
     middle = np.where(other, length - approach - leaving, 0)
-    groom = np.where(middle > 50, np.minimum(rng.lognormal(4.5, 0.6, len(starts)).astype(np.int64), middle - 10), 0)
-    lay(GROOM, starts + leaving + ((middle - groom) * rng.random(len(starts))).astype(np.int64), groom, shares["groom"])
+    groom = np.where(
+        middle > 50,
+        np.minimum(rng.lognormal(4.5, 0.6, len(starts)).astype(np.int64), middle - 10),
+        0,
+    )
+    lay(
+        GROOM,
+        starts + leaving + ((middle - groom) * rng.random(len(starts))).astype(np.int64),
+        groom,
+        shares["groom"],
+    )
     lay(APPROACH, ends - approach, approach, shares["approach"])
     lay(DISENGAGED, starts, leaving, shares["disengaged"])
     return Timeline(class_T, act_T, _rearing(rng, act_T, shares["whiterearing"]))
 
 
-def _pieces(rng: Random, where_T: npt.NDArray[np.bool_], starts: Frames, frames: int) -> tuple[Frames, Frames]:
-    """Cuts stretches into pieces of one to a few seconds; returns first frame and length of each."""
+def _pieces(
+    rng: Random, where_T: npt.NDArray[np.bool_], starts: Frames, frames: int
+) -> tuple[Frames, Frames]:
+    """Cuts stretches into pieces of one to a few seconds; returns first frame and length of
+    each."""
     cuts = np.cumsum(np.maximum(rng.lognormal(4.2, 0.6, frames // 20 + 20), 6)).astype(np.int64)
     leaving = np.flatnonzero(where_T[:-1] & ~where_T[1:]) + 1
     cuts = np.unique(np.concatenate([cuts[cuts < frames], starts, leaving, [frames]]))
@@ -192,7 +273,8 @@ def _pieces(rng: Random, where_T: npt.NDArray[np.bool_], starts: Frames, frames:
 
 
 def _rearing(rng: Random, act_T: npt.NDArray[np.int8], share: float) -> npt.NDArray[np.bool_]:
-    """Rearing takes turns with standing on all fours; nobody rears while mounted, chased or bitten."""
+    """Rearing takes turns with standing on all fours; nobody rears while mounted, chased or
+    bitten."""
     free = act_T < CHASE
     inside = min(share * len(act_T) / max(int(free.sum()), 1), 0.6)
     up = np.maximum(rng.lognormal(3.4, 0.5, len(act_T) // 20 + 20), 6)
@@ -202,16 +284,23 @@ def _rearing(rng: Random, act_T: npt.NDArray[np.int8], share: float) -> npt.NDAr
     until = np.cumsum(turns)
     needed = int(np.searchsorted(until, len(act_T))) + 1
     rears = np.repeat(np.arange(needed) % 2 == 1, turns[:needed])
-    return np.resize(rears, len(act_T)) & free if len(rears) < len(act_T) else rears[: len(act_T)] & free
+    return (
+        np.resize(rears, len(act_T)) & free
+        if len(rears) < len(act_T)
+        else rears[: len(act_T)] & free
+    )
 
 
-def _best_cut(rng: Random, wanted: list[tuple[npt.NDArray[np.bool_], float, int]], session: int, frames: int) -> tuple[slice, bool]:
-    """Where to cut a short recording so that each wanted act is in it, once and better twice, at about its share.
+def _best_cut(
+    rng: Random, wanted: list[tuple[npt.NDArray[np.bool_], float, int]], session: int, frames: int
+) -> tuple[slice, bool]:
+    """Where to cut a short recording so that each wanted act is in it, once and better twice, at
+    about its share.
 
     Args:
         rng: Source of chance among places that are about as good.
-        wanted: For each act the frames (T,) that show it, the share of frames wanted, and how many frames one bout of it
-            must have within the cut.
+        wanted: For each act the frames (T,) that show it, the share of frames wanted, and how many
+            frames one bout of it must have within the cut.
         session: Frames to cut from.
         frames: Frames wanted.
 
@@ -225,9 +314,13 @@ def _best_cut(rng: Random, wanted: list[tuple[npt.NDArray[np.bool_], float, int]
         shown = held[first + frames] - held[first]
         cost += np.abs(np.log((shown + 1) / (share * frames + 1)))
         # A stretch of the act that is long enough ends where its last frames all show it.
-        whole = np.concatenate([np.zeros(least), held[least:] - held[:-least] == least]).astype(np.int64)
+        whole = np.concatenate([np.zeros(least), held[least:] - held[:-least] == least]).astype(
+            np.int64
+        )
         last = np.cumsum(whole)
-        cost += np.where(last[first + frames] - last[np.minimum(first + least - 1, session)] < 1, LACKING, 0.0)
+        cost += np.where(
+            last[first + frames] - last[np.minimum(first + least - 1, session)] < 1, LACKING, 0.0
+        )
         begins = np.cumsum(shown_T & ~np.concatenate([[False], shown_T[:-1]]))
         cost += np.where(begins[first + frames - 1] - begins[first] + shown_T[first] < 2, 0.7, 0.0)
     best = int(np.argmin(cost))

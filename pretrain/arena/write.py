@@ -1,15 +1,18 @@
 """The arena: simulated pairs of mice, for trying everything out where no recordings are at hand.
 
-**These are not recordings, and scores on them are not CalMS21 scores.** A resident and an intruder are drawn by chance in CalMS21's
-skeleton, image (1024 x 570 px), frame rate (30 frames/s) and class names, after figures of the real data set: bout
-lengths, transitions, class shares, body shapes, distances and steps. The tracks are as hard to label as real ones in kind
-(fuzzy boundaries, acts that overlap in pose and are told apart by what came before, individual animals, a fallible
-tracker), but a method that does well here has shown that it works, not how well it works on animals.
+**These are not recordings, and scores on them are not CalMS21 scores.** A resident and an intruder
+are drawn by chance in CalMS21's skeleton, image (1024 x 570 px), frame rate (30 frames/s) and class
+names, after figures of the real data set: bout lengths, transitions, class shares, body shapes,
+distances and steps. The tracks are as hard to label as real ones in kind (fuzzy boundaries, acts
+that overlap in pose and are told apart by what came before, individual animals, a fallible
+tracker), but a method that does well here has shown that it works, not how well it works on
+animals.
 
-Made in layers, each in a file of its own: ``arena_timeline`` (who does what when), ``arena_motion`` (how it looks),
-``arena_noise`` (what the tracker sees), ``arena_annotators`` (what six people write down), ``arena_plan`` (which recordings there
-are), ``arena_statistics`` (the figures of the real data). A recording depends on its own fields alone: it can be made in any
-order, on any machine, one at a time.
+Made in layers, each in a file of its own: ``arena_timeline`` (who does what when), ``arena_motion``
+(how it looks), ``arena_noise`` (what the tracker sees), ``arena_annotators`` (what six people write
+down), ``arena_plan`` (which recordings there are), ``arena_statistics`` (the figures of the real
+data). A recording depends on its own fields alone: it can be made in any order, on any machine, one
+at a time.
 """
 
 from __future__ import annotations
@@ -30,9 +33,20 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.readers.annotations import Labels, write_labels
 
 __all__ = [
-    "ANNOTATORS", "BEHAVIOURS", "CLASSES", "ORIGIN", "Annotator", "Recording", "Timeline", "arena", "official_recordings",
-    "recordings", "simulate", "truth", "write_arena",
-]  # fmt: skip
+    "ANNOTATORS",
+    "BEHAVIOURS",
+    "CLASSES",
+    "ORIGIN",
+    "Annotator",
+    "Recording",
+    "Timeline",
+    "arena",
+    "official_recordings",
+    "recordings",
+    "simulate",
+    "truth",
+    "write_arena",
+]
 
 MOST_TAKES = 8
 """So often a short scene is played until its annotator sees every class in it."""
@@ -50,14 +64,19 @@ def simulate(recording: Recording) -> tuple[Video, list[Labels]]:
     for _ in range(MOST_TAKES):
         scene = draw_scene(motion, happens)
         labels = _labels(recording, happens, scene.reach_T, annotator)
-        # In a short recording an annotator may miss the only bout of a class; then the mice do it again.
+        # In a short recording an annotator may miss the only bout of a class; then the mice do it
+        # again.
         if all(_nothing_missed(recording, happens, held) for held in labels):
             break
     position, confidence, _ = watch(tracker, scene.keypoint_TMK, missing=recording.missing)
-    return Video(name=recording.name, position_TMKX=position, confidence_TMK=confidence, source="simulated"), labels
+    return Video(
+        name=recording.name, position_TMKX=position, confidence_TMK=confidence, source="simulated"
+    ), labels
 
 
-def _labels(recording: Recording, happens: Timeline, reach_T: Float, rng: np.random.Generator) -> list[Labels]:
+def _labels(
+    recording: Recording, happens: Timeline, reach_T: Float, rng: np.random.Generator
+) -> list[Labels]:
     if not recording.task:
         return []
     if recording.behaviour:
@@ -66,24 +85,42 @@ def _labels(recording: Recording, happens: Timeline, reach_T: Float, rng: np.ran
     else:
         classes = CLASSES
         frames = annotate(rng, ANNOTATORS[recording.annotator], happens, reach_T)
-    return [Labels(video=recording.name, task=recording.task, classes=classes, frames=frames, annotator=recording.annotator,
-                   split=recording.split)]  # fmt: skip
+    return [
+        Labels(
+            video=recording.name,
+            task=recording.task,
+            classes=classes,
+            frames=frames,
+            annotator=recording.annotator,
+            split=recording.split,
+        )
+    ]
 
 
 def _nothing_missed(recording: Recording, happens: Timeline, labels: Labels) -> bool:
     if recording.frames >= CUT_FROM_FRAMES:
         return True
-    there = happens.shows(recording.behaviour).astype(np.int8) if recording.behaviour else happens.class_T
+    there = (
+        happens.shows(recording.behaviour).astype(np.int8)
+        if recording.behaviour
+        else happens.class_T
+    )
     return len(np.setdiff1d(there, labels.frames)) == 0
 
 
 def truth(recording: Recording) -> Timeline:
-    """What happens in a recording, before any tracker or annotator; for tests and diagnosis, never for training."""
+    """What happens in a recording, before any tracker or annotator; for tests and diagnosis, never
+    for training."""
     shown, frames = BEHAVIOUR_FRAMES.get((recording.behaviour, recording.split), (0, 1))
     return draw_timeline(
-        _chances(recording)[0], recording.frames, split=recording.split, attack=recording.attack, mount=recording.mount,
-        behaviour=recording.behaviour, behaviour_share=shown / frames,
-    )  # fmt: skip
+        _chances(recording)[0],
+        recording.frames,
+        split=recording.split,
+        attack=recording.attack,
+        mount=recording.mount,
+        behaviour=recording.behaviour,
+        behaviour_share=shown / frames,
+    )
 
 
 def arena(plan: Iterable[Recording]) -> Iterator[tuple[Video, list[Labels]]]:
@@ -106,7 +143,8 @@ def write_arena(
         uri: Folder or address of the store.
         frames: Frames of all recordings.
         seed: Another seed gives other animals.
-        plan: Recordings to make instead of those of :func:`recordings`; ``frames`` and ``seed`` are then not used.
+        plan: Recordings to make instead of those of :func:`recordings`; ``frames`` and ``seed`` are
+            then not used.
         progress: Told (frames done, frames of all) after each recording.
 
     Raises:
@@ -127,4 +165,7 @@ def write_arena(
 
 def _chances(recording: Recording) -> list[np.random.Generator]:
     """Four sources of chance, so that what one layer draws does not shift the next."""
-    return [np.random.Generator(np.random.SFC64(seed)) for seed in np.random.SeedSequence(recording.seed).spawn(4)]
+    return [
+        np.random.Generator(np.random.SFC64(seed))
+        for seed in np.random.SeedSequence(recording.seed).spawn(4)
+    ]

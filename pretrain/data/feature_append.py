@@ -19,15 +19,18 @@ from pretrain.errors import BadInput
 
 
 def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]) -> None:
-    """Adds features of some videos; the others have none. Until the last is written the store stays as it was.
+    """Adds features of some videos; the others have none. Until the last is written the store stays
+    as it was.
 
     Args:
         store: Poses, labels and other features of it are not touched.
         name: Of the features; not one that the store has.
-        values: Videos in the order of the store, and (T, D) of each; taken one after the other as parts are written.
+        values: Videos in the order of the store, and (T, D) of each; taken one after the other as
+            parts are written.
 
     Raises:
-        BadInput: If the name is taken or cannot be one, the values do not fit their video, or the store cannot be written.
+        BadInput: If the name is taken or cannot be one, the values do not fit their video, or the
+            store cannot be written.
     """
     refuse_taken(store, name)
     parts, written = FeatureParts({}, 0), list[str]()
@@ -60,7 +63,9 @@ def refuse_taken(store: Store, name: str) -> None:
         raise BadInput(f"the store {store.uri} already has features {name!r}: choose another name")
 
 
-def _write_parts(store: Store, name: str, values: Iterator[tuple[str, Float]], parts: FeatureParts, write: Any) -> None:
+def _write_parts(
+    store: Store, name: str, values: Iterator[tuple[str, Float]], parts: FeatureParts, write: Any
+) -> None:
     chunks = store.chunks
     ends_group = np.diff(chunks.group_id, append=-1) != 0
     ends_part = np.diff(chunks.part, append=-1) != 0
@@ -74,10 +79,14 @@ def _write_parts(store: Store, name: str, values: Iterator[tuple[str, Float]], p
             called = store.videos[video]["name"]
             if waiting is not None and waiting[0] == called:
                 held, waiting = {name: waiting[1]}, next(values, None)
-            shown = replace(_blank(store, called, int(store.videos[video]["frames"])), features=held)
+            shown = replace(
+                _blank(store, called, int(store.videos[video]["frames"])), features=held
+            )
             parts.refuse_misfits(shown)
         assert shown is not None, "a chunk of no video"
-        parts.add_chunk(Row(shown.name, int(chunks.first_frame[place]), int(chunks.frames[place])), shown)
+        parts.add_chunk(
+            Row(shown.name, int(chunks.first_frame[place]), int(chunks.frames[place])), shown
+        )
         if ends_group[place]:
             parts.end_group()
         if ends_part[place]:
@@ -89,4 +98,8 @@ def _blank(store: Store, name: str, frames: int) -> Video:
     """A video whose poses do not matter here, without the memory that they would take."""
     animals, keypoints, coordinates = store.schema.shape
     position = np.broadcast_to(np.float32(0), (frames, animals, keypoints, coordinates))
-    return Video(name=name, position_TMKX=position, confidence_TMK=np.broadcast_to(np.float32(1), (frames, animals, keypoints)))
+    return Video(
+        name=name,
+        position_TMKX=position,
+        confidence_TMK=np.broadcast_to(np.float32(1), (frames, animals, keypoints)),
+    )

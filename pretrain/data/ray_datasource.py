@@ -1,4 +1,5 @@
-"""Ray Data's way to row groups of a store, in a given order. Processes that read import no torch: they are up in half the time."""
+"""Ray Data's way to row groups of a store, in a given order. Processes that read import no torch:
+they are up in half the time."""
 
 from __future__ import annotations
 
@@ -15,9 +16,12 @@ from pretrain.errors import BadInput
 
 READ_BYTES = 24 * 2**20
 STAYING_READ_BYTES = 12 * 2**20
-"""Where frames stay they are read once: a tenth slower, and less of Ray's object store lies beside them."""
+"""Where frames stay they are read once: a tenth slower, and less of Ray's object store lies beside
+them."""
 
-Read = list[tuple[int, list[int], list[int]]]  # (part, row groups within it, place of each in what was asked for)
+Read = list[
+    tuple[int, list[int], list[int]]
+]  # (part, row groups within it, place of each in what was asked for)
 
 
 class GroupSource(Datasource):  # type: ignore[misc]
@@ -26,9 +30,17 @@ class GroupSource(Datasource):  # type: ignore[misc]
     No dataclass: Ray Data walks those, field by field, number by number, before it starts.
     """
 
-    def __init__(self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read], size: int) -> None:
+    def __init__(
+        self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read], size: int
+    ) -> None:
         super().__init__()
-        self.uri, self.fingerprint, self.features, self.reads, self.size = uri, fingerprint, features, reads, size
+        self.uri, self.fingerprint, self.features, self.reads, self.size = (
+            uri,
+            fingerprint,
+            features,
+            reads,
+            size,
+        )
 
     def get_name(self) -> str:
         """For Ray's logs."""
@@ -43,17 +55,23 @@ class GroupSource(Datasource):  # type: ignore[misc]
         return [
             ReadTask(
                 _reader(self.uri, self.fingerprint, self.features, read),
-                BlockMetadata(num_rows=None, size_bytes=self.size, input_files=None, exec_stats=None),
+                BlockMetadata(
+                    num_rows=None, size_bytes=self.size, input_files=None, exec_stats=None
+                ),
             )
             for read in self.reads
         ]
 
 
-def _reader(uri: str, fingerprint: str, features: Sequence[str], read: Read) -> Callable[[], list[pa.Table]]:
+def _reader(
+    uri: str, fingerprint: str, features: Sequence[str], read: Read
+) -> Callable[[], list[pa.Table]]:
     def tables() -> list[pa.Table]:
         store, pieces = _opened(uri, fingerprint), []
         for part, groups, places in read:
-            table = store.read_groups(part, groups, features=features).drop_columns(["video", "first_frame"])
+            table = store.read_groups(part, groups, features=features).drop_columns(
+                ["video", "first_frame"]
+            )
             pieces.append(table.append_column("order", pa.array(np.repeat(places, len(table)))))
         return [pa.concat_tables(pieces).combine_chunks()]
 

@@ -1,9 +1,10 @@
-"""Ray Data to windows: this worker's share of a store, streamed in the order it is needed, kept where it fits.
+"""Ray Data to windows: this worker's share of a store, streamed in the order it is needed, kept
+where it fits.
 
-Each read task of Ray Data reads the row groups that a worker needs next and hands them over as one block of raw bytes;
-the worker cuts the windows. What the first step of an epoch needs, a row group a lane, it reads itself: Ray Data starts while the
-steps after it, which need little more, are trained. Blocks arrive in the order asked for, so a run repeats itself exactly, kept or
-streamed.
+Each read task of Ray Data reads the row groups that a worker needs next and hands them over as one
+block of raw bytes; the worker cuts the windows. What the first step of an epoch needs, a row group
+a lane, it reads itself: Ray Data starts while the steps after it, which need little more, are
+trained. Blocks arrive in the order asked for, so a run repeats itself exactly, kept or streamed.
 """
 
 from __future__ import annotations
@@ -40,9 +41,16 @@ class FrameStream:
     """
 
     def __init__(
-        self, store: Store, lanes: BatchPlan, *, rank: int = 0, workers: int = 1, device: torch.device | str = "cpu",
-        resident_bytes: float = 4e9, features: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+        self,
+        store: Store,
+        lanes: BatchPlan,
+        *,
+        rank: int = 0,
+        workers: int = 1,
+        device: torch.device | str = "cpu",
+        resident_bytes: float = 4e9,
+        features: Sequence[str] = (),
+    ) -> None:
         self._store, self._lanes, self._features = store, lanes, tuple(features)
         self._share = lanes.share(rank, workers)
         self._frames = group_frames(store.chunks)
@@ -51,24 +59,31 @@ class FrameStream:
         groups = np.unique(lanes.group[mine])
         self.bytes = int(self._frames[groups].sum()) * store.frame_bytes(features)
         self.resident = self.bytes <= resident_bytes
-        # What is fetched and kept is a row group; while streaming, once for each lane that needs it.
-        self._key = lanes.group if self.resident else lanes.lane * (1 + lanes.group.max()) + lanes.group
+        # What is fetched and kept is a row group; while streaming, once for each lane that needs
+        # it.
+        self._key = (
+            lanes.group if self.resident else lanes.lane * (1 + lanes.group.max()) + lanes.group
+        )
         # Where in the buffer each key's frames begin.
         self._begin = np.full(int(self._key.max()) + 1, _ABSENT, np.int64)
         if self.resident:
             room, slot = int(self._frames[groups].sum()), None
-        else:  # a lane works on one row group after the other; the next may arrive before the last is dropped
+        else:  # the next row group of a lane may arrive before the last is dropped
             slot = int(self._frames.max())
             room = slot * (self._share.stop - self._share.start + 1)
         extra = sum(store.feature(name)["dim"] for name in features)
-        self._buffer = FrameBuffer(room, store.schema.shape, window=lanes.window, slot=slot, extra=extra, device=device)
+        self._buffer = FrameBuffer(
+            room, store.schema.shape, window=lanes.window, slot=slot, extra=extra, device=device
+        )
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
         """This worker's rows of every step of an epoch, from ``first_step`` on."""
         grid = self._lanes.epoch(epoch)[first_step:, self._share]
         uses = _uses(grid, self._key)
         missing = np.flatnonzero(self._begin[uses.key] == _ABSENT)
-        wanted = [(int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing]
+        wanted = [
+            (int(uses.key[place]), int(self._lanes.group[uses.window[place]])) for place in missing
+        ]
         at_once = int(np.searchsorted(uses.first[missing], 0, side="right"))
         incoming = self._read(wanted[:at_once])
         arrive = np.searchsorted(uses.first[missing], np.arange(len(grid)), side="right")
@@ -76,7 +91,10 @@ class FrameStream:
         left = fetched = 0
         window = np.maximum(grid, 0)
         key, empty = self._key[window], grid < 0
-        frames, draw = np.where(empty, 0, self._lanes.frames[window]), self._lanes.key(window, epoch)
+        frames, draw = (
+            np.where(empty, 0, self._lanes.frames[window]),
+            self._lanes.key(window, epoch),
+        )
         offset = self._begin_in_group[window]
         for step in range(len(grid)):
             for _ in range(int(arrive[step]) - fetched):
@@ -86,7 +104,8 @@ class FrameStream:
             begin = np.where(empty[step], 0, self._begin[key[step]] + offset[step])
             yield self._buffer.cut(begin, frames[step], draw[step])
             if step == 0 and wanted[at_once:]:
-                # Ray Data's processes take seconds to come up, in which a step is trained on what is here.
+                # Ray Data's processes take seconds to come up, in which a step is trained on what
+                # is here.
                 incoming = _ahead(self._fetch(wanted[at_once:]))
             while not self.resident and left < len(leave) and uses.last[leave[left]] <= step:
                 done = uses.key[leave[left]]
@@ -100,19 +119,27 @@ class FrameStream:
             yield key, self._store.read_group(group, self._features)
 
     def _fetch(self, wanted: list[tuple[int, int]]) -> Iterator[_Group]:
-        """Row groups in the order asked for: key, and (positions, confidence, features from elsewhere if there are)."""
+        """Row groups in the order asked for: key, and (positions, confidence, features from
+        elsewhere if there are)."""
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
         size = STAYING_READ_BYTES if self.resident else READ_BYTES
-        reads = _read_tasks(self._store, [group for _, group in wanted], features=self._features, size=size)
+        reads = _read_tasks(
+            self._store, [group for _, group in wanted], features=self._features, size=size
+        )
         source = GroupSource(self._store.uri, self._store.fingerprint, self._features, reads, size)
         dataset = ray.data.read_datasource(source, override_num_blocks=len(reads))
         names = iter(wanted)
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2):
+        for table in dataset.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=2
+        ):
             held = self._store.decode_all(table, self._features)
             end = 0
-            for frames in np.add.reduceat(table["frames"].to_numpy(), np.flatnonzero(np.diff(table["order"].to_numpy(), prepend=-1))):
+            for frames in np.add.reduceat(
+                table["frames"].to_numpy(),
+                np.flatnonzero(np.diff(table["order"].to_numpy(), prepend=-1)),
+            ):
                 key, _ = next(names)
                 begin, end = end, end + int(frames)
                 yield key, [values[begin:end] for values in held]
@@ -153,7 +180,9 @@ def _uses(grid: Ints, key_of: Ints) -> _Uses:
     return _Uses(keys[order], step[first[order]], last[order], windows[first[order]])
 
 
-def _read_tasks(store: Store, groups: list[int], *, features: Sequence[str], size: int) -> list[Read]:
+def _read_tasks(
+    store: Store, groups: list[int], *, features: Sequence[str], size: int
+) -> list[Read]:
     """Cuts a list of row groups into read tasks of about ``size`` bytes, one block each."""
     chunks: Chunks = store.chunks
     first = np.searchsorted(chunks.group_id, groups)

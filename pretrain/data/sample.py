@@ -10,8 +10,11 @@ from pretrain.data.store import Store
 from pretrain.data.windows import FrameBuffer, Pose, chunk_offset, mix
 
 
-def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256, features: Sequence[str] = ()) -> Pose:
-    """Poses from all over a store, to fit features on: the same for whoever asks with the same seed.
+def sample(
+    store: Store, *, seed: int, windows: int = 128, frames: int = 256, features: Sequence[str] = ()
+) -> Pose:
+    """Poses from all over a store, to fit features on: the same for whoever asks with the same
+    seed.
 
     Args:
         store: The store.
@@ -30,7 +33,9 @@ def sample(store: Store, *, seed: int, windows: int = 128, frames: int = 256, fe
     buffer = FrameBuffer(frames * len(picked), store.schema.shape, window=frames, extra=extra)
     begins = []
     for chunk in picked:
-        rows = slice(int(offset[chunk]), int(offset[chunk]) + min(frames, int(chunks.frames[chunk])))
+        rows = slice(
+            int(offset[chunk]), int(offset[chunk]) + min(frames, int(chunks.frames[chunk]))
+        )
         held = store.read_group(int(chunks.group_id[chunk]), features)
         begins.append(buffer.put(*(values[rows] for values in held)))
     length = np.minimum(chunks.frames[picked], frames).astype(np.int64)

@@ -1,8 +1,9 @@
 """The vocabulary of pose data. Everything that enters the project passes through this file.
 
-Axes, in every file of the project: ``B`` windows, ``T`` frames, ``M`` animals, ``K`` keypoints, ``X``
-coordinates, ``F`` features, ``D`` embedding, ``P`` programs, ``C`` classes. Arrays end in them: ``position_TMKX``.
-Positions are pixels, x to the right, y down. A missing point is NaN with confidence 0, never a zero coordinate.
+Axes, in every file of the project: ``B`` windows, ``T`` frames, ``M`` animals, ``K`` keypoints,
+``X`` coordinates, ``F`` features, ``D`` embedding, ``P`` programs, ``C`` classes. Arrays end in
+them: ``position_TMKX``. Positions are pixels, x to the right, y down. A missing point is NaN with
+    confidence 0, never a zero coordinate.
 """
 
 from __future__ import annotations
@@ -41,22 +42,37 @@ class Schema:
     mirror_pairs: tuple[tuple[str, str], ...] = ()
     """Keypoints that a mirror exchanges, (left, right)."""
     axis: tuple[str, str] = ("", "")
-    """(back, front): the keypoints that give the direction of the body; CalMS21: tail base to neck."""
+    """(back, front): the keypoints that give the direction of the body; CalMS21: tail base to
+    neck."""
 
     def __post_init__(self) -> None:
         problems = [
             f"{name} has an empty or repeated name: {list(names)}"
-            for name, names in (("animals", self.animals), ("keypoints", self.keypoints), ("coordinates", self.coordinates))
+            for name, names in (
+                ("animals", self.animals),
+                ("keypoints", self.keypoints),
+                ("coordinates", self.coordinates),
+            )
             if not names or len(set(names)) != len(names) or not all(names)
         ]
         if not (math.isfinite(self.fps) and self.fps > 0):
             problems.append(f"fps is {self.fps}; it must be a positive number")
-        if len(self.image_px) != len(self.coordinates) or not all(math.isfinite(v) and v > 0 for v in self.image_px):
-            problems.append(f"image_px is {self.image_px}; it must give a positive extent for each of {self.coordinates}")
+        if len(self.image_px) != len(self.coordinates) or not all(
+            math.isfinite(v) and v > 0 for v in self.image_px
+        ):
+            problems.append(
+                f"image_px is {self.image_px}; it must give a positive extent for each of "
+                f"{self.coordinates}"
+            )
         known = set(self.keypoints)
-        for name, pairs in (("edges", self.edges), ("mirror_pairs", self.mirror_pairs), ("axis", (self.axis,))):
+        for name, pairs in (
+            ("edges", self.edges),
+            ("mirror_pairs", self.mirror_pairs),
+            ("axis", (self.axis,)),
+        ):
             problems += [
-                f"{name} names {point!r}, which is not a keypoint; keypoints: {', '.join(self.keypoints)}"
+                f"{name} names {point!r}, which is not a keypoint; keypoints: "
+                f"{', '.join(self.keypoints)}"
                 for pair in pairs
                 for point in pair
                 if point not in known
@@ -74,11 +90,14 @@ class Schema:
 
     def mirrored(self) -> list[int]:
         """For each keypoint the place of its mirror partner (itself where it has none)."""
-        partner = {left: right for left, right in self.mirror_pairs} | {right: left for left, right in self.mirror_pairs}
+        partner = {left: right for left, right in self.mirror_pairs} | {
+            right: left for left, right in self.mirror_pairs
+        }
         return [self.keypoint(partner.get(name, name)) for name in self.keypoints]
 
     def differences(self, other: Schema) -> list[str]:
-        """Sentences on how the skeleton of another schema differs; empty where poses can be exchanged."""
+        """Sentences on how the skeleton of another schema differs; empty where poses can be
+        exchanged."""
         return [
             f"{name} differ: {', '.join(mine)} (here) against {', '.join(theirs)} (there)"
             for name, mine, theirs in (
@@ -117,13 +136,22 @@ class Schema:
             raise BadInput(f"the pose schema is damaged: {error!r}") from error
 
     @classmethod
-    def from_names(cls, *, animals: Iterable[str], keypoints: Iterable[str], fps: float, image_px: Iterable[float]) -> Schema:
-        """A schema for tracks that bring names only: bones, sides and body axis are read off the names.
+    def from_names(
+        cls,
+        *,
+        animals: Iterable[str],
+        keypoints: Iterable[str],
+        fps: float,
+        image_px: Iterable[float],
+    ) -> Schema:
+        """A schema for tracks that bring names only: bones, sides and body axis are read off the
+        names.
 
-        Left/right pairs are names that differ by "left"/"right" (or a leading or trailing l/r) alone. The body
-        axis runs from the first name that sounds like a rump (tail base, tail, rump, hip, back) to the first that sounds like
-        a head (neck, head, nose, snout, top); else from the last keypoint to the first. Bones join the CalMS21 mouse
-        as drawn there, and any other animal in the order of its keypoints.
+        Left/right pairs are names that differ by "left"/"right" (or a leading or trailing l/r)
+        alone. The body axis runs from the first name that sounds like a rump (tail base, tail,
+        rump, hip, back) to the first that sounds like a head (neck, head, nose, snout, top); else
+        from the last keypoint to the first. Bones join the CalMS21 mouse as drawn there, and any
+        other animal in the order of its keypoints.
         """
         names = tuple(keypoints)
         refuse(["no keypoints"] if not names else [], about="the pose schema")
@@ -147,7 +175,10 @@ def _mirror_pairs(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def _is_other_side(left: str, right: str) -> bool:
-    swapped = {left.lower().replace("left", "right"), re.sub(r"(?:^l(?=[_\W])|(?<=[_\W])l$)", "r", left.lower())}
+    swapped = {
+        left.lower().replace("left", "right"),
+        re.sub(r"(?:^l(?=[_\W])|(?<=[_\W])l$)", "r", left.lower()),
+    }
     # earL and LEar part their words by capitals; "barrel" ends in l and means nothing by it.
     capitals = {re.sub(r"(?:^L(?=[A-Z])|(?<=[a-z0-9])L$)", "R", left)}
     return right.lower() in swapped - {left.lower()} or right in capitals - {left}
@@ -171,9 +202,15 @@ def _body_axis(names: tuple[str, ...]) -> tuple[str, str]:
 
 
 _MOUSE_BONES = (
-    ("nose", "leftear"), ("nose", "rightear"), ("leftear", "neck"), ("rightear", "neck"), ("neck", "lefthip"),
-    ("neck", "righthip"), ("lefthip", "tailbase"), ("righthip", "tailbase"),
-)  # fmt: skip
+    ("nose", "leftear"),
+    ("nose", "rightear"),
+    ("leftear", "neck"),
+    ("rightear", "neck"),
+    ("neck", "lefthip"),
+    ("neck", "righthip"),
+    ("lefthip", "tailbase"),
+    ("righthip", "tailbase"),
+)
 
 
 def _bones(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -190,12 +227,18 @@ CALMS21 = Schema(
     fps=30.0,
     image_px=(1024.0, 570.0),
     edges=(
-        ("nose", "left_ear"), ("nose", "right_ear"), ("left_ear", "neck"), ("right_ear", "neck"), ("neck", "left_hip"),
-        ("neck", "right_hip"), ("left_hip", "tail_base"), ("right_hip", "tail_base"),
+        ("nose", "left_ear"),
+        ("nose", "right_ear"),
+        ("left_ear", "neck"),
+        ("right_ear", "neck"),
+        ("neck", "left_hip"),
+        ("neck", "right_hip"),
+        ("left_hip", "tail_base"),
+        ("right_hip", "tail_base"),
     ),
     mirror_pairs=(("left_ear", "right_ear"), ("left_hip", "right_hip")),
     axis=("tail_base", "neck"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,12 +262,19 @@ class Video:
         position, confidence = self.position_TMKX, self.confidence_TMK
         problems = []
         if position.ndim != 4 or position.shape[:3] != confidence.shape:
-            problems.append(f"positions have shape {position.shape}, confidence {confidence.shape}; wanted (T, M, K, X) and (T, M, K)")
+            problems.append(
+                f"positions have shape {position.shape}, confidence {confidence.shape}; wanted (T, "
+                "M, K, X) and (T, M, K)"
+            )
         elif not len(position):
             problems.append("it has no frames")
         elif np.isinf(position).any():
-            problems.append(f"a position is infinite at frame {int(np.argwhere(np.isinf(position))[0, 0])}")
+            problems.append(
+                f"a position is infinite at frame {int(np.argwhere(np.isinf(position))[0, 0])}"
+            )
         for name, values in self.features.items():
             if values.ndim != 2 or len(values) != len(position):
-                problems.append(f"features {name!r} have shape {values.shape}; wanted ({len(position)}, D)")
+                problems.append(
+                    f"features {name!r} have shape {values.shape}; wanted ({len(position)}, D)"
+                )
         refuse(problems, about=f"video {self.name!r} ({self.source or 'no file'})")

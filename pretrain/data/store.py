@@ -1,13 +1,15 @@
 """The pose store: chunks of whole frames in Parquet, and a store.json that says what they are.
 
-    STORE/store.json               schema, videos, parts with their checksums; written last, so its presence means "whole"
-    STORE/poses/part-00000.parquet a row is a chunk of at most 1,024 frames of one video
-    STORE/features/NAME/part-…     per-frame features from elsewhere, chunk for chunk beside the poses
-    STORE/labels/TASK.parquet      written and read elsewhere (pose/annotations.py, finetune/labels/problems.py), never here
+    STORE/store.json               schema, videos, parts with their checksums; written last, so its
+    presence means "whole" STORE/poses/part-00000.parquet a row is a chunk of at most 1,024 frames
+    of one video STORE/features/NAME/part-…     per-frame features from elsewhere, chunk for chunk
+    beside the poses STORE/labels/TASK.parquet      written and read elsewhere (pose/annotations.py,
+    finetune/labels/problems.py), never here
 
-A store is a local folder or an address that pyarrow's file systems understand (``s3://bucket/store``). Positions keep
-the full float32 of their source; confidence is kept in steps of 1/255. Columns are raw bytes without compression: of the
-layouts tried, Ray and pyarrow read this one fastest.
+A store is a local folder or an address that pyarrow's file systems understand
+(``s3://bucket/store``). Positions keep the full float32 of their source; confidence is kept in
+steps of 1/255. Columns are raw bytes without compression: of the layouts tried, Ray and pyarrow
+read this one fastest.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ CONFIDENCE_STEPS = 255
 
 @dataclass(frozen=True)
 class Chunks:
-    """Where every chunk of a store lies: arrays of one length, in store order. A group is a Parquet row group."""
+    """Where every chunk of a store lies: arrays of one length, in store order. A group is a Parquet
+    row group."""
 
     part: npt.NDArray[np.int32]
     group: npt.NDArray[np.int32]
@@ -80,7 +83,8 @@ class Store:
         return sum(video["frames"] for video in self.videos)
 
     def frame_bytes(self, features: Sequence[str] = ()) -> int:
-        """Bytes of a frame in the memory of a worker: positions and confidence, and features from elsewhere."""
+        """Bytes of a frame in the memory of a worker: positions and confidence, and features from
+        elsewhere."""
         animals, keypoints, coordinates = self.schema.shape
         beside = sum(int(self.feature(name)["dim"]) for name in features)
         return animals * keypoints * (4 * coordinates + 1) + 4 * beside
@@ -92,9 +96,13 @@ class Store:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Names exactly these poses: a checksum over the schema and every part's checksum (labels apart)."""
+        """Names exactly these poses: a checksum over the schema and every part's checksum (labels
+        apart)."""
         named = {"schema": self._meta["schema"], "parts": [part["sha256"] for part in self.parts]}
-        named["features"] = {name: [part and part["sha256"] for part in held["parts"]] for name, held in self.features.items()}
+        named["features"] = {
+            name: [part and part["sha256"] for part in held["parts"]]
+            for name, held in self.features.items()
+        }
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
@@ -107,35 +115,60 @@ class Store:
             video.append(np.full(len(starts), place, np.int32))
             first.append(starts)
             frames.append(np.minimum(held["frames"] - starts, size).astype(np.int32))
-        part = [np.repeat(np.int32(p), rows) for p, held in enumerate(self.parts) for rows in held["groups"]]
-        group = [np.repeat(np.int32(g), rows) for held in self.parts for g, rows in enumerate(held["groups"])]
+        part = [
+            np.repeat(np.int32(p), rows)
+            for p, held in enumerate(self.parts)
+            for rows in held["groups"]
+        ]
+        group = [
+            np.repeat(np.int32(g), rows)
+            for held in self.parts
+            for g, rows in enumerate(held["groups"])
+        ]
         group_id = np.repeat(np.arange(len(group)), [len(g) for g in group])
-        columns = {"part": part, "group": group, "video": video, "first_frame": first, "frames": frames}
-        joined = {name: np.concatenate(pieces) if pieces else np.empty(0, np.int32) for name, pieces in columns.items()}
+        columns = {
+            "part": part,
+            "group": group,
+            "video": video,
+            "first_frame": first,
+            "frames": frames,
+        }
+        joined = {
+            name: np.concatenate(pieces) if pieces else np.empty(0, np.int32)
+            for name, pieces in columns.items()
+        }
         found = Chunks(group_id=group_id, **joined)
         if len({len(column) for column in vars(found).values()}) != 1:
             raise BadInput(
-                f"{self.uri}: store.json is damaged: its parts hold {len(found.part)} chunks, its videos need {len(found.frames)}"
+                f"{self.uri}: store.json is damaged: its parts hold {len(found.part)} chunks, its "
+                f"videos need {len(found.frames)}"
             )
         return found
 
-    def read_groups(self, part: int, groups: Iterable[int] | None = None, *, features: Sequence[str] = ()) -> pa.Table:
+    def read_groups(
+        self, part: int, groups: Iterable[int] | None = None, *, features: Sequence[str] = ()
+    ) -> pa.Table:
         """Reads row groups of a part (all of them if not told which), checking every page.
 
         Args:
             part: Place in ``parts``.
             groups: Row groups of it.
-            features: Features from elsewhere to read beside the poses; each becomes a column of its name, null where no
-                video of the part has it.
+            features: Features from elsewhere to read beside the poses; each becomes a column of its
+                name, null where no video of the part has it.
 
         Raises:
-            BadInput: Naming the file, if it cannot be read or its checksum is wrong; if the store has no such features.
+            BadInput: Naming the file, if it cannot be read or its checksum is wrong; if the store
+                has no such features.
         """
         wanted = None if groups is None else list(groups)
         table = self._read(self.parts[part], wanted)
         for name in features:
             held = self.feature(name)["parts"][part]
-            values = pa.nulls(len(table), pa.binary()) if held is None else self._read(held, wanted)["values"]
+            values = (
+                pa.nulls(len(table), pa.binary())
+                if held is None
+                else self._read(held, wanted)["values"]
+            )
             table = table.append_column(name, values)
         return table
 
@@ -146,7 +179,9 @@ class Store:
             BadInput: As :meth:`read_groups`.
         """
         first = int(np.searchsorted(self.chunks.group_id, group_id))
-        table = self.read_groups(int(self.chunks.part[first]), [int(self.chunks.group[first])], features=features)
+        table = self.read_groups(
+            int(self.chunks.part[first]), [int(self.chunks.group[first])], features=features
+        )
         return self.decode_all(table, features)
 
     def _read(self, held: Mapping[str, Any], groups: list[int] | None) -> pa.Table:
@@ -154,12 +189,23 @@ class Store:
             with self.fs.open_input_file(f"{self.path}/{held['file']}") as file:
                 # Where a part's row groups lie is read once: it takes longer than a row group does.
                 reader = pq.ParquetFile(
-                    file, metadata=self._footers.get(held["file"]), page_checksum_verification=True, memory_map=True, pre_buffer=False
+                    file,
+                    metadata=self._footers.get(held["file"]),
+                    page_checksum_verification=True,
+                    memory_map=True,
+                    pre_buffer=False,
                 )
                 self._footers[held["file"]] = reader.metadata
-                return reader.read(use_threads=False) if groups is None else reader.read_row_groups(groups, use_threads=False)
+                return (
+                    reader.read(use_threads=False)
+                    if groups is None
+                    else reader.read_row_groups(groups, use_threads=False)
+                )
         except (OSError, pa.ArrowException, IndexError) as error:
-            raise BadInput(f"{self.uri}: {held['file']} is damaged: {error}. Prepare the store again or restore that file") from error
+            raise BadInput(
+                f"{self.uri}: {held['file']} is damaged: {error}. Prepare the store again or "
+                "restore that file"
+            ) from error
 
     def feature(self, name: str) -> Mapping[str, Any]:
         """What the store holds of features from elsewhere: ``dim`` (D) and ``parts``.
@@ -170,8 +216,13 @@ class Store:
         try:
             return self.features[name]
         except KeyError:
-            have = ", ".join(f"{known} ({held['dim']})" for known, held in self.features.items()) or "none"
-            raise BadInput(f"the store {self.uri} has no features {name!r}; it has: {have}") from None
+            have = (
+                ", ".join(f"{known} ({held['dim']})" for known, held in self.features.items())
+                or "none"
+            )
+            raise BadInput(
+                f"the store {self.uri} has no features {name!r}; it has: {have}"
+            ) from None
 
     def decode(self, table: pa.Table) -> tuple[Float, npt.NDArray[np.uint8]]:
         """Rows to frames.
@@ -180,20 +231,35 @@ class Store:
             table: Rows as :meth:`read_groups` gives them.
 
         Returns:
-            Positions (frames, M, K, X), NaN = missing, and confidence (frames, M, K) in steps of 1/255, rows joined in order.
-            Both are read-only views where one buffer holds all rows.
+            Positions (frames, M, K, X), NaN = missing, and confidence (frames, M, K) in steps of
+            1/255, rows joined in order. Both are read-only views where one buffer holds all rows.
         """
         animals, keypoints, coordinates = self.schema.shape
-        position = binary_column(table["position"]).view("<f4").reshape(-1, animals, keypoints, coordinates)
+        position = (
+            binary_column(table["position"])
+            .view("<f4")
+            .reshape(-1, animals, keypoints, coordinates)
+        )
         confidence = binary_column(table["confidence"]).reshape(-1, animals, keypoints)
         if not len(position) == len(confidence) == sum(table["frames"].to_pylist()):
-            raise BadInput(f"{self.uri}: a chunk's bytes do not match its frames; prepare the store again")
+            raise BadInput(
+                f"{self.uri}: a chunk's bytes do not match its frames; prepare the store again"
+            )
         return position, confidence
 
     def decode_features(self, table: pa.Table, names: Sequence[str]) -> Float:
-        """Features of rows read with them, side by side in the order of ``names``: (frames, sum of D); NaN = unknown."""
+        """Features of rows read with them, side by side in the order of ``names``: (frames, sum of
+        D); NaN = unknown."""
         frames = table["frames"].to_pylist()
-        columns = [float_column(table[name], frames, dim=self.feature(name)["dim"], about=f"{self.uri}: features {name}") for name in names]
+        columns = [
+            float_column(
+                table[name],
+                frames,
+                dim=self.feature(name)["dim"],
+                about=f"{self.uri}: features {name}",
+            )
+            for name in names
+        ]
         return np.concatenate(columns, 1) if columns else np.empty((sum(frames), 0), np.float32)
 
     def decode_all(self, table: pa.Table, features: Sequence[str]) -> list[npt.NDArray[Any]]:
@@ -205,7 +271,8 @@ class Store:
 
         Args:
             name: Which.
-            features: Features from elsewhere to read with it; None: all there are, but those that it has none of.
+            features: Features from elsewhere to read with it; None: all there are, but those that
+                it has none of.
 
         Raises:
             BadInput: If the store has no such video or features, or a part is damaged.
@@ -222,9 +289,16 @@ class Store:
         position, confidence = self.decode(table)
         values = {key: self.decode_features(table, [key]) for key in wanted}
         held = self.videos[place]
-        return Video(name=name, position_TMKX=position, confidence_TMK=confidence.astype(np.float32) / np.float32(CONFIDENCE_STEPS),
-                     source=held["source"], source_sha256=held["source_sha256"],
-                     features={k: v for k, v in values.items() if features is not None or not np.isnan(v).all()})  # fmt: skip
+        return Video(
+            name=name,
+            position_TMKX=position,
+            confidence_TMK=confidence.astype(np.float32) / np.float32(CONFIDENCE_STEPS),
+            source=held["source"],
+            source_sha256=held["source_sha256"],
+            features={
+                k: v for k, v in values.items() if features is not None or not np.isnan(v).all()
+            },
+        )
 
     def place(self, name: str) -> int:
         """Place of a video in ``videos``.
@@ -235,7 +309,10 @@ class Store:
         try:
             return self._places[name]
         except KeyError:
-            raise BadInput(f"{self.uri} has no video {name!r}; it has {len(self.videos)}: {', '.join(list(self._places)[:5])}…") from None
+            raise BadInput(
+                f"{self.uri} has no video {name!r}; it has {len(self.videos)}: "
+                f"{', '.join(list(self._places)[:5])}…"
+            ) from None
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -252,12 +329,17 @@ class Store:
                 problems.append(f"{held['file']} cannot be read: {error}")
                 continue
             if found != held["sha256"]:
-                problems.append(f"{held['file']} is damaged: its checksum is {found[:12]}…, store.json says {held['sha256'][:12]}…")
+                problems.append(
+                    f"{held['file']} is damaged: its checksum is {found[:12]}…, store.json says "
+                    f"{held['sha256'][:12]}…"
+                )
         return problems
 
     @property
     def _feature_parts(self) -> list[dict[str, Any]]:
-        return [part for held in self.features.values() for part in held["parts"] if part is not None]
+        return [
+            part for held in self.features.values() for part in held["parts"] if part is not None
+        ]
 
     def _refuse_missing_parts(self) -> None:
         parts = [*self.parts, *self._feature_parts]
@@ -267,5 +349,7 @@ class Store:
             if info.type != fs.FileType.File:
                 problems.append(f"{held['file']} is missing")
             elif info.size != held["bytes"]:
-                problems.append(f"{held['file']} has {info.size:,} bytes; store.json says {held['bytes']:,}")
+                problems.append(
+                    f"{held['file']} has {info.size:,} bytes; store.json says {held['bytes']:,}"
+                )
         refuse(problems, about=f"the store {self.uri} is damaged")

@@ -26,15 +26,21 @@ PART_BYTES = 64 * 2**20
 MAX_GROUP_CHUNKS = 4
 
 _COLUMNS = pa.schema(
-    [("video", pa.string()), ("first_frame", pa.int32()), ("frames", pa.int32()), ("position", pa.binary()), ("confidence", pa.binary())]
+    [
+        ("video", pa.string()),
+        ("first_frame", pa.int32()),
+        ("frames", pa.int32()),
+        ("position", pa.binary()),
+        ("confidence", pa.binary()),
+    ]
 )
 
 
 class StoreWriter:
     """Writes a store whole or not at all; use it in a ``with`` block.
 
-    A new store appears when the block ends well. With ``append`` the videos are added to a store that is there: its
-    parts are not touched, and until the block ends well it stays as it was.
+    A new store appears when the block ends well. With ``append`` the videos are added to a store
+    that is there: its parts are not touched, and until the block ends well it stays as it was.
 
     Args:
         uri: Folder or address.
@@ -46,7 +52,9 @@ class StoreWriter:
         BadInput: If something is there already (or, with ``append``, does not fit).
     """
 
-    def __init__(self, uri: str | Path, schema: Schema, *, origin: str, append: bool = False) -> None:
+    def __init__(
+        self, uri: str | Path, schema: Schema, *, origin: str, append: bool = False
+    ) -> None:
         self.uri, self.schema, self.origin = str(uri), schema, origin
         self.fs, self.path = filesystem(uri)
         self._written: list[str] = []
@@ -72,23 +80,35 @@ class StoreWriter:
         inside = self.fs.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         if inside:
             what = "a store" if any(i.base_name == "store.json" for i in inside) else "other files"
-            raise BadInput(f"{self.uri} already holds {what}: choose another --out, or remove it first")
+            raise BadInput(
+                f"{self.uri} already holds {what}: choose another --out, or remove it first"
+            )
         self._made_folder = info.type == fs.FileType.NotFound
         return {}
 
     def _open_existing(self) -> dict[str, Any]:
         meta = read_meta(self.fs, self.path, self.uri)
         there = Schema.from_dict(meta["schema"])
-        refuse(self.schema.differences(there), about=f"these videos do not fit the store {self.uri}")
+        refuse(
+            self.schema.differences(there), about=f"these videos do not fit the store {self.uri}"
+        )
         if there.fps != self.schema.fps:
-            raise BadInput(f"these videos have {self.schema.fps} frames/s, the store {self.uri} has {there.fps}: pass --fps")
+            raise BadInput(
+                f"these videos have {self.schema.fps} frames/s, the store {self.uri} has "
+                f"{there.fps}: pass --fps"
+            )
         self.schema = there
         return meta
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is not None:
             self.discard()
             return
@@ -105,30 +125,53 @@ class StoreWriter:
             BadInput: If the name is taken or the tracks do not fit the schema.
         """
         if video.name in self._names:
-            raise BadInput(f"two videos are named {video.name!r} ({video.source}): names must be unique in a store")
+            raise BadInput(
+                f"two videos are named {video.name!r} ({video.source}): names must be unique in a "
+                "store"
+            )
         if video.position_TMKX.shape[1:] != self.schema.shape:
             raise BadInput(
-                f"video {video.name!r} has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, the store {self.schema.shape}"
+                f"video {video.name!r} has (animals, keypoints, coordinates) "
+                f"{video.position_TMKX.shape[1:]}, the store {self.schema.shape}"
             )
         self._features.refuse_misfits(video)
         self._names.add(video.name)
         missing = np.isnan(video.position_TMKX).any(-1) | ~(video.confidence_TMK > 0)
         confidence = confidence_steps(video.confidence_TMK, missing)
         position = np.array(video.position_TMKX, dtype="<f4")
-        position[missing] = np.nan  # here and once: a missing point is never a coordinate, whoever reads
+        position[missing] = (
+            np.nan
+        )  # here and once: a missing point is never a coordinate, whoever reads
         for first in range(0, len(position), self._chunk_frames):
             rows = slice(first, first + self._chunk_frames)
             self._features.add_chunk(Row(video.name, first, len(position[rows])), video)
-            self._rows.append((video.name, first, len(position[rows]), position[rows].tobytes(), confidence[rows].tobytes()))
-            # Groups grow with the store: a small one divides evenly among workers, a large one is read in larger pieces.
+            self._rows.append(
+                (
+                    video.name,
+                    first,
+                    len(position[rows]),
+                    position[rows].tobytes(),
+                    confidence[rows].tobytes(),
+                )
+            )
+            # Groups grow with the store: a small one divides evenly among workers, a large one is
+            # read in larger pieces.
             if len(self._rows) >= min(MAX_GROUP_CHUNKS, 1 + self._chunks_so_far // 256):
                 self._end_group()
         share = float(missing.mean())
-        self.videos.append({"name": video.name, "frames": len(position), "missing_share": round(share, 6),
-                            "source": video.source, "source_sha256": video.source_sha256})  # fmt: skip
+        self.videos.append(
+            {
+                "name": video.name,
+                "frames": len(position),
+                "missing_share": round(share, 6),
+                "source": video.source,
+                "source_sha256": video.source_sha256,
+            }
+        )
 
     def write_file(self, relative: str, data: bytes) -> dict[str, Any]:
-        """Writes one more file into the store (labels, features) and returns its record for store.json.
+        """Writes one more file into the store (labels, features) and returns its record for
+        store.json.
 
         Raises:
             BadInput: If the place does not take it.
@@ -147,14 +190,23 @@ class StoreWriter:
 
     def _begin_part(self) -> None:
         self._sink = pa.BufferOutputStream()
-        self._writer = pq.ParquetWriter(self._sink, _COLUMNS, compression="none", use_dictionary=False,
-                                        write_statistics=False, write_page_checksum=True)  # fmt: skip
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            _COLUMNS,
+            compression="none",
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        )
         self._groups: list[int] = []
 
     def _end_group(self) -> None:
         if not self._rows:
             return
-        columns = [pa.array(values, field.type) for values, field in zip(zip(*self._rows, strict=True), _COLUMNS, strict=True)]
+        columns = [
+            pa.array(values, field.type)
+            for values, field in zip(zip(*self._rows, strict=True), _COLUMNS, strict=True)
+        ]
         self._writer.write_table(pa.table(columns, schema=_COLUMNS), row_group_size=len(self._rows))
         self._groups.append(len(self._rows))
         self._chunks_so_far += len(self._rows)
@@ -179,7 +231,9 @@ class StoreWriter:
             raise BadInput(f"nothing to write to {self.uri}: no videos")
         meta: Mapping[str, Any] = self._before | {
             "version": VERSION,
-            "origin": self.origin if not self._before else "; ".join(dict.fromkeys([self._before.get("origin", ""), self.origin])),
+            "origin": self.origin
+            if not self._before
+            else "; ".join(dict.fromkeys([self._before.get("origin", ""), self.origin])),
             "schema": self.schema.to_dict(),
             "frames": sum(video["frames"] for video in self.videos),
             "chunk_frames": self._chunk_frames,
@@ -192,14 +246,20 @@ class StoreWriter:
         replace_file(self.fs, f"{self.path}/store.json", json.dumps(meta, indent=1).encode())
 
 
-def confidence_steps(confidence_TMK: Float, missing_TMK: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
-    """Confidence in steps of 1/255; 0 is missing, and a point that was seen keeps at least one step, however little it was believed."""
+def confidence_steps(
+    confidence_TMK: Float, missing_TMK: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """Confidence in steps of 1/255; 0 is missing, and a point that was seen keeps at least one
+    step, however little it was believed."""
     steps = np.clip(np.rint(np.clip(confidence_TMK, 0, 1) * CONFIDENCE_STEPS), 1, CONFIDENCE_STEPS)
     return np.where(missing_TMK, 0, steps).astype(np.uint8)
 
 
-def write_file(system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str, written: list[str]) -> dict[str, Any]:
-    """Writes a file into the folder of a store, notes its path in ``written`` once it may exist, and returns its record for store.json.
+def write_file(
+    system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str, written: list[str]
+) -> dict[str, Any]:
+    """Writes a file into the folder of a store, notes its path in ``written`` once it may exist,
+    and returns its record for store.json.
 
     Raises:
         BadInput: If the place does not take it.
@@ -223,5 +283,7 @@ def replace_file(system: fs.FileSystem, path: str, data: bytes) -> None:
         beside.write_bytes(data)
         beside.replace(path)
         return
-    with system.open_output_stream(path) as stream:  # an object store shows an object only once it is whole
+    with system.open_output_stream(
+        path
+    ) as stream:  # an object store shows an object only once it is whole
         stream.write(data)

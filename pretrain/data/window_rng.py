@@ -1,4 +1,5 @@
-"""Random draws that belong to a window, not to a worker: the same numbers wherever the window is worked on."""
+"""Random draws that belong to a window, not to a worker: the same numbers wherever the window is
+worked on."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ from torch import Tensor
 class WindowRNG:
     """Random numbers of a batch of windows, each window from its own seed.
 
-    A draw is a hash of (window's seed, name of the draw, place), so it does not depend on what else was drawn, on the
-    batch around it or on the device. The hash is a 32-bit finaliser (xor-shift-multiply, "lowbias32", C. Wellons 2018).
+    A draw is a hash of (window's seed, name of the draw, place), so it does not depend on what else
+    was drawn, on the batch around it or on the device. The hash is a 32-bit finaliser
+    (xor-shift-multiply, "lowbias32", C. Wellons 2018).
 
     Args:
         key_B: int64, a seed for each window.
@@ -38,12 +40,15 @@ class WindowRNG:
         return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2**-24).view(-1, *shape)
 
     def normal(self, name: str, *shape: int) -> Tensor:
-        """Standard normal numbers (Box & Muller 1958: two of them from two uniform ones), (B, *shape)."""
+        """Standard normal numbers (Box & Muller 1958: two of them from two uniform ones), (B,
+        *shape)."""
         number = math.prod(shape)
         half = -(-number // 2)
         radius = (1 - self.uniform(f"{name}/radius", half)).log_().mul_(-2).sqrt_()
         angle = self.uniform(f"{name}/angle", half).mul_(2 * math.pi)
-        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :number].reshape(-1, *shape)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :number].reshape(
+            -1, *shape
+        )
 
     def chance(self, name: str, probability: float, *shape: int) -> Tensor:
         """True with the probability given, (B, *shape)."""

@@ -1,9 +1,11 @@
 """Which windows an epoch is made of, and cutting them out of whole frames. Plain numpy and torch.
 
-Every chunk is tiled into windows; no window crosses a chunk, so none crosses a video, and each frame lies in exactly
-one window. All windows of a store, in an order drawn once from the seed, are dealt to ``batch`` **lanes** of equal
-length. Lane ``i`` supplies row ``i`` of every global batch, and worker ``r`` of ``R`` owns the lanes
-``r*batch/R … (r+1)*batch/R``: so the batches are the same for any number of workers, a worker always needs the same
+Every chunk is tiled into windows; no window crosses a chunk, so none crosses a video, and each
+frame lies in exactly one window. All windows of a store, in an order drawn once from the seed, are
+dealt to ``batch`` **lanes** of equal length. Lane ``i`` supplies row ``i`` of every global batch,
+and worker ``r`` of ``R`` owns the lanes
+``r*batch/R … (r+1)*batch/R``: so the batches are the same for any number of workers, a worker
+    always needs the same
 frames (it may keep them), and it can fetch them in order when they do not fit.
 """
 
@@ -32,10 +34,12 @@ class Pose(NamedTuple):
     confidence_BTMK: Tensor
     """float32, 0 to 1; 0 = missing."""
     extra_BTE: Tensor | None = None
-    """float32, features from elsewhere side by side (:attr:`Features.external`); NaN where unknown. None: there are none."""
+    """float32, features from elsewhere side by side (:attr:`Features.external`); NaN where unknown.
+    None: there are none."""
 
     def hidden(self, points_BTMK: Tensor) -> Pose:
-        """The same with these points missing; where a frame loses every point, its features from elsewhere are unknown too."""
+        """The same with these points missing; where a frame loses every point, its features from
+        elsewhere are unknown too."""
         position = self.position_BTMKX.masked_fill(points_BTMK.unsqueeze(-1), torch.nan)
         extra = self.extra_BTE
         if extra is not None:
@@ -47,7 +51,10 @@ def joined(poses: Sequence[Pose]) -> Pose:
     """Poses of one shape as one batch."""
     extra = [pose.extra_BTE for pose in poses if pose.extra_BTE is not None]
     assert len(extra) in (0, len(poses)), "some poses have features from elsewhere, others none"
-    position, confidence = torch.cat([p.position_BTMKX for p in poses]), torch.cat([p.confidence_BTMK for p in poses])
+    position, confidence = (
+        torch.cat([p.position_BTMKX for p in poses]),
+        torch.cat([p.confidence_BTMK for p in poses]),
+    )
     return Pose(position, confidence, torch.cat(extra) if extra else None)
 
 
@@ -56,17 +63,23 @@ class Windows(NamedTuple):
 
     pose: Pose
     valid_BT: Tensor
-    """bool; False beyond the end of a window that is cut short by the end of its chunk, and in empty rows."""
+    """bool; False beyond the end of a window that is cut short by the end of its chunk, and in
+    empty rows."""
     key_B: Tensor
     """int64; the seed of every random draw of that window, made of (seed, epoch, chunk, place)."""
 
 
 def mix(*parts: Ints | int) -> npt.NDArray[np.uint64]:
-    """Hashes integers to well-spread 64 bits (splitmix64's finaliser, Steele et al. 2014), elementwise."""
+    """Hashes integers to well-spread 64 bits (splitmix64's finaliser, Steele et al. 2014),
+    elementwise."""
     state: npt.NDArray[np.uint64] = np.array(0x9E3779B97F4A7C15, np.uint64)
     with np.errstate(over="ignore"):
         for part in parts:
-            state = state + np.asarray(part).astype(np.uint64) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x9E3779B97F4A7C15)
+            state = (
+                state
+                + np.asarray(part).astype(np.uint64) * np.uint64(0xD1342543DE82EF95)
+                + np.uint64(0x9E3779B97F4A7C15)
+            )
             state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             state = state ^ (state >> np.uint64(31))
@@ -109,7 +122,9 @@ class BatchPlan:
         start = (np.arange(tiles.sum()) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * window
         frames = np.minimum(chunks.frames[chunk] - start, window)
         lane = np.repeat(np.arange(batch), np.diff(np.arange(batch + 1) * len(chunk) // batch))
-        return cls(chunk, start, frames, chunks.group_id[chunk].astype(np.int64), lane, window, batch, seed)
+        return cls(
+            chunk, start, frames, chunks.group_id[chunk].astype(np.int64), lane, window, batch, seed
+        )
 
     def __len__(self) -> int:
         return len(self.chunk)
@@ -123,8 +138,9 @@ class BatchPlan:
         """The windows of every step of an epoch.
 
         Returns:
-            (steps, batch): column ``i`` is lane ``i``, in an order drawn from (seed, epoch): row group after row group,
-            shuffled within each. -1 where a lane has no window left; only the last step has such rows.
+            (steps, batch): column ``i`` is lane ``i``, in an order drawn from (seed, epoch): row
+            group after row group, shuffled within each. -1 where a lane has no window left; only
+            the last step has such rows.
         """
         place = np.arange(len(self))
         by_group = mix(self.seed, 2, epoch, self.lane, self.group)
@@ -135,7 +151,8 @@ class BatchPlan:
         return grid
 
     def key(self, windows: Ints, epoch: int) -> Ints:
-        """Seeds of the random draws of windows in an epoch; whoever holds them, they draw the same."""
+        """Seeds of the random draws of windows in an epoch; whoever holds them, they draw the
+        same."""
         keys = mix(self.seed, 4, epoch, self.chunk[windows], self.start[windows])
         return keys.view(np.int64)
 
@@ -145,7 +162,9 @@ class BatchPlan:
         Raises:
             AssertionError: If the batch cannot be divided among the workers.
         """
-        assert self.batch % workers == 0, f"{self.batch} windows cannot be dealt to {workers} workers"
+        assert self.batch % workers == 0, (
+            f"{self.batch} windows cannot be dealt to {workers} workers"
+        )
         rows = self.batch // workers
         return slice(rank * rows, (rank + 1) * rows)
 
@@ -155,8 +174,8 @@ class FrameBuffer:
 
     Args:
         frames: Frames it holds at most.
-        slot: None: what is put stays. Else the buffer is divided into slots of so many frames, and what is dropped
-            makes room.
+        slot: None: what is put stays. Else the buffer is divided into slots of so many frames, and
+            what is dropped makes room.
         shape: (M, K, X).
         window: Frames of a window.
         extra: Numbers a frame has beside its pose (E).
@@ -164,24 +183,36 @@ class FrameBuffer:
     """
 
     def __init__(
-        self, frames: int, shape: tuple[int, int, int], *, window: int, slot: int | None = None, extra: int = 0,
+        self,
+        frames: int,
+        shape: tuple[int, int, int],
+        *,
+        window: int,
+        slot: int | None = None,
+        extra: int = 0,
         device: torch.device | str = "cpu",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._shape, self._window, self._slot, self._filled = shape, window, slot, 0
         self._free = list(range(0, frames, slot))[::-1] if slot else []
         total = frames + window  # a window cut short may reach beyond the last frame
         animals, keypoints, coordinates = shape
-        # Memory that no frame has come to yet costs nothing; what is there is seen by nobody, since `cut` hides it.
+        # Memory that no frame has come to yet costs nothing; what is there is seen by nobody, since
+        # `cut` hides it.
         self._position = torch.empty((total, animals * keypoints * coordinates), device=device)
-        self._confidence = torch.empty((total, animals * keypoints), dtype=torch.uint8, device=device)
+        self._confidence = torch.empty(
+            (total, animals * keypoints), dtype=torch.uint8, device=device
+        )
         self._extra = torch.empty((total, extra), device=device)
-        # Overlapping views: row i is the window that starts at frame i. Selecting rows copies whole windows at once.
+        # Overlapping views: row i is the window that starts at frame i. Selecting rows copies whole
+        # windows at once.
         self._position_windows = _overlapping(self._position, window)
         self._confidence_windows = _overlapping(self._confidence, window)
         self._extra_windows = _overlapping(self._extra, window) if extra else None
         self._whole = torch.ones((1, window), dtype=torch.bool, device=device)
 
-    def put(self, position: npt.ArrayLike, confidence: npt.ArrayLike, extra: npt.ArrayLike | None = None) -> int:
+    def put(
+        self, position: npt.ArrayLike, confidence: npt.ArrayLike, extra: npt.ArrayLike | None = None
+    ) -> int:
         """Keeps frames and returns where in the buffer they begin.
 
         Args:
@@ -191,7 +222,9 @@ class FrameBuffer:
         """
         begin = self._free.pop() if self._slot else self._filled
         end = begin + len(np.asarray(position))
-        assert end <= (begin + self._slot if self._slot else len(self._position)), "more frames than the buffer was made for"
+        assert end <= (begin + self._slot if self._slot else len(self._position)), (
+            "more frames than the buffer was made for"
+        )
         self._filled = max(self._filled, end)
         _fill(self._position[begin:end], position)
         _fill(self._confidence[begin:end], confidence)
@@ -207,32 +240,50 @@ class FrameBuffer:
         """Cuts windows.
 
         Args:
-            begin: (B,) first frame of each window, counted in the buffer; anything where ``frames`` is 0.
+            begin: (B,) first frame of each window, counted in the buffer; anything where ``frames``
+                is 0.
             frames: (B,) frames of each window.
             key: (B,) seeds of its draws.
         """
         animals, keypoints, coordinates = self._shape
         device = self._position.device
         rows = torch.from_numpy(begin).to(device, non_blocking=True)
-        # index_select copies whole rows where indexing goes number by number: two to three times as fast on a CPU.
-        position = self._position_windows.index_select(0, rows).view(-1, self._window, animals, keypoints, coordinates)
-        steps = self._confidence_windows.index_select(0, rows).view(-1, self._window, animals, keypoints)
+        # index_select copies whole rows where indexing goes number by number: two to three times as
+        # fast on a CPU.
+        position = self._position_windows.index_select(0, rows).view(
+            -1, self._window, animals, keypoints, coordinates
+        )
+        steps = self._confidence_windows.index_select(0, rows).view(
+            -1, self._window, animals, keypoints
+        )
         confidence = steps.to(torch.float32).mul_(1 / CONFIDENCE_STEPS)
-        extra = None if self._extra_windows is None else self._extra_windows.index_select(0, rows).view(len(rows), self._window, -1)
+        extra = (
+            None
+            if self._extra_windows is None
+            else self._extra_windows.index_select(0, rows).view(len(rows), self._window, -1)
+        )
         if (frames < self._window).any():
-            valid = torch.arange(self._window, device=device) < torch.from_numpy(frames).to(device).unsqueeze(1)
+            valid = torch.arange(self._window, device=device) < torch.from_numpy(frames).to(
+                device
+            ).unsqueeze(1)
             position.masked_fill_(~valid[:, :, None, None, None], torch.nan)
             confidence.masked_fill_(~valid[:, :, None, None], 0)
             extra = None if extra is None else extra.masked_fill_(~valid[:, :, None], torch.nan)
         else:
             valid = self._whole.expand(len(rows), -1)
-        return Windows(Pose(position, confidence, extra), valid, torch.from_numpy(key).to(device, non_blocking=True))
+        return Windows(
+            Pose(position, confidence, extra),
+            valid,
+            torch.from_numpy(key).to(device, non_blocking=True),
+        )
 
 
 def _fill(target: Tensor, values: npt.ArrayLike) -> None:
     flat = np.asarray(values).reshape(len(target), -1)
     if target.device.type == "cpu":
-        np.copyto(target.numpy(), flat)  # from memory that Ray shares read-only, without a copy between
+        np.copyto(
+            target.numpy(), flat
+        )  # from memory that Ray shares read-only, without a copy between
     else:
         target.copy_(torch.tensor(flat), non_blocking=True)
 
@@ -262,7 +313,8 @@ def cover(pose: Pose, *, window: int, overlap: int) -> Iterator[tuple[Windows, s
         overlap: Frames of context on each side that are computed but not kept.
 
     Yields:
-        Windows with B = 1, the frames of the video they answer for, and the place of those frames in the window.
+        Windows with B = 1, the frames of the video they answer for, and the place of those frames
+        in the window.
     """
     position = pose.position_BTMKX
     total, step = position.shape[1], max(1, window - 2 * overlap)

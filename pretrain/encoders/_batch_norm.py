@@ -11,8 +11,9 @@ from pretrain import distributed
 class BatchNorm(nn.Module):
     """Normalises channels by mean and variance over the global batch (Ioffe & Szegedy 2015).
 
-    The moments are those of the joined batch of all workers, gradients included, so that the number of workers changes
-    nothing; frames that do not exist have no part in them. In evaluation running averages take their place.
+    The moments are those of the joined batch of all workers, gradients included, so that the number
+    of workers changes nothing; frames that do not exist have no part in them. In evaluation running
+    averages take their place.
 
     Args:
         channels: C.
@@ -39,7 +40,11 @@ class BatchNorm(nn.Module):
         """
         with torch.autocast(x_BTC.device.type, enabled=False):
             x_BTC = x_BTC.float()
-            mean, variance = self._moments(x_BTC, counted_BT) if self.training else (self.mean_C, self.variance_C)
+            mean, variance = (
+                self._moments(x_BTC, counted_BT)
+                if self.training
+                else (self.mean_C, self.variance_C)
+            )
             slope = self.weight * (variance + self.eps).rsqrt()
             return torch.addcmul(self.bias - mean * slope, x_BTC, slope)
 
@@ -49,13 +54,18 @@ class BatchNorm(nn.Module):
         mine = share_1N.sum().expand(1, x_NC.shape[1])
         mean = share_1N @ x_NC / mine.clamp(min=1)
         squares = share_1N @ (x_NC - mean).square()
-        # Chan, Golub & LeVeque 1979: squares about each worker's own mean join without cancellation.
-        number_RC, mean_RC, squares_RC = distributed.gather(torch.stack([mine, mean, squares], 1)).unbind(1)
+        # Chan, Golub & LeVeque 1979: squares about each worker's own mean join without
+        # cancellation.
+        number_RC, mean_RC, squares_RC = distributed.gather(
+            torch.stack([mine, mean, squares], 1)
+        ).unbind(1)
         number = number_RC.sum(0).clamp(min=1)
         joined = (number_RC * mean_RC).sum(0) / number
         variance = (squares_RC.sum(0) + (number_RC * (mean_RC - joined).square()).sum(0)) / number
         with torch.no_grad():
             moved = self.momentum * (number_RC.sum(0) > 0)
             self.mean_C += moved * (joined - self.mean_C)
-            self.variance_C += moved * (variance * number / (number - 1).clamp(min=1) - self.variance_C)
+            self.variance_C += moved * (
+                variance * number / (number - 1).clamp(min=1) - self.variance_C
+            )
         return joined, variance

@@ -1,4 +1,5 @@
-"""The skeleton as a graph: all points of all animals, and which of them are how many steps apart."""
+"""The skeleton as a graph: all points of all animals, and which of them are how many steps
+apart."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from pretrain.data.schema import Schema
 def edges(schema: Schema) -> list[tuple[int, int]]:
     """Pairs of points that are joined, each a place on (M, K) laid flat.
 
-    Within an animal its bones. Between two animals every keypoint and its counterpart, and the front of one's body axis and the
-    back of the other's, so that face to face and face to tail are one step each.
+    Within an animal its bones. Between two animals every keypoint and its counterpart, and the
+    front of one's body axis and the back of the other's, so that face to face and face to tail are
+    one step each.
     """
     keypoints = len(schema.keypoints)
     starts = range(0, len(schema.animals) * keypoints, keypoints)
@@ -20,7 +22,9 @@ def edges(schema: Schema) -> list[tuple[int, int]]:
     back, front = (schema.keypoint(name) for name in schema.axis)
     met = [(point, point) for point in range(keypoints)] + [(front, back), (back, front)]
     within = [(start + a, start + b) for start in starts for a, b in bones]
-    between = [(one + a, other + b) for one in starts for other in starts if one < other for a, b in met]
+    between = [
+        (one + a, other + b) for one in starts for other in starts if one < other for a, b in met
+    ]
     return within + between
 
 
@@ -36,9 +40,11 @@ def steps_apart(points: int, joined: list[tuple[int, int]]) -> Tensor:
 
 
 def scales(apart: Tensor, number: int) -> Tensor:
-    r"""Disentangled adjacency (Liu et al. 2020, eq. 4): who is exactly k steps away, and oneself; normalised symmetrically.
+    r"""Disentangled adjacency (Liu et al. 2020, eq. 4): who is exactly k steps away, and oneself;
+    normalised symmetrically.
 
-    .. math:: \tilde A_k[i, j] = [d(i, j) = k \lor i = j], \quad \hat A_k = D_k^{-1/2} \tilde A_k D_k^{-1/2}
+    .. math:: \tilde A_k[i, j] = [d(i, j) = k \lor i = j], \quad \hat A_k = D_k^{-1/2} \tilde A_k
+    D_k^{-1/2}
 
     Returns:
         (number, N, N) for k = 0, 1, …

@@ -1,7 +1,9 @@
-"""Convolutions along the frames of (B, T, C), laid out so that processors run them at the rate of matrix products.
+"""Convolutions along the frames of (B, T, C), laid out so that processors run them at the rate of
+matrix products.
 
-Frames of channels are, without a copy, an image of height 1 whose channels come last. Convolutions of such images take
-two thirds of the time of ``Conv1d`` between two transpositions, dilated depthwise ones less than half (docs/encoders.md).
+Frames of channels are, without a copy, an image of height 1 whose channels come last. Convolutions
+of such images take two thirds of the time of ``Conv1d`` between two transpositions, dilated
+depthwise ones less than half (docs/encoders.md).
 """
 
 from __future__ import annotations
@@ -17,20 +19,30 @@ def over_time(conv: nn.Module, x_BTC: Tensor) -> Tensor:
     image_BC1T = x_BTC.unsqueeze(1).permute(0, 3, 1, 2)
     dilation, groups = conv.dilation[0], conv.groups
     assert isinstance(conv.padding, tuple), "padding is a number of frames"
-    out = F.conv2d(image_BC1T, conv.weight.unsqueeze(2), conv.bias, padding=(0, conv.padding[0]), dilation=(1, dilation), groups=groups)
+    out = F.conv2d(
+        image_BC1T,
+        conv.weight.unsqueeze(2),
+        conv.bias,
+        padding=(0, conv.padding[0]),
+        dilation=(1, dilation),
+        groups=groups,
+    )
     return out.permute(0, 2, 3, 1).squeeze(1)
 
 
 def each_channel_over_time(conv: nn.Conv1d, x_BTC: Tensor) -> Tensor:
     """As :func:`over_time`, for a depthwise ``conv`` of odd kernel that keeps the number of frames.
 
-    A dilated depthwise convolution is slow everywhere; an undilated one over frames in rows of ``dilation`` is the same sum.
+    A dilated depthwise convolution is slow everywhere; an undilated one over frames in rows of
+    ``dilation`` is the same sum.
     """
     frames, channels = x_BTC.shape[1:]
     step, width = conv.dilation[0], conv.kernel_size[0]
     assert conv.groups == channels == conv.out_channels, "not a depthwise convolution"
     assert width % 2, "the kernel is even"
-    assert conv.bias is None, "a bias would double the time of its gradient: give it to a layer before or after"
+    assert conv.bias is None, (
+        "a bias would double the time of its gradient: give it to a layer before or after"
+    )
     reach = width // 2 * step
     padded = F.pad(x_BTC, (0, 0, reach, reach + -frames % step))
     rows_BRC = padded.reshape(len(padded), -1, step * channels)
@@ -46,7 +58,8 @@ def existing(x_BTC: Tensor, valid_BT: Tensor) -> Tensor:
 
 
 def surrounded(x_BTC: Tensor, valid_BT: Tensor, *, past: int, future: int) -> tuple[Tensor, Tensor]:
-    """The frames that exist between ``past`` and ``future`` frames of zeros, as the paper pads its sequences.
+    """The frames that exist between ``past`` and ``future`` frames of zeros, as the paper pads its
+    sequences.
 
     Returns:
         (B, past + T + future, C), and which of its frames exist.

@@ -16,11 +16,13 @@ from pretrain.transforms.features import Features
 
 
 class Conv1d(AbstractEncoder):
-    """Convolution, batch norm, ReLU, pooling of pairs, three times; then one linear layer (CalMS21, Sun et al. 2021).
+    """Convolution, batch norm, ReLU, pooling of pairs, three times; then one linear layer (CalMS21,
+    Sun et al. 2021).
 
-    At every frame this is that network on the window centred there, with ``dim`` outputs for classes. What windows share is
-    computed once (à trous, Holschneider et al. 1989): after a pooling that halved the window, taps lie twice as far
-    apart. Frames that do not exist are frames of zeros, as the paper pads.
+    At every frame this is that network on the window centred there, with ``dim`` outputs for
+    classes. What windows share is computed once (à trous, Holschneider et al. 1989): after a
+    pooling that halved the window, taps lie twice as far apart. Frames that do not exist are frames
+    of zeros, as the paper pads.
 
     Args:
         features: What it reads.
@@ -33,13 +35,26 @@ class Conv1d(AbstractEncoder):
     """
 
     def __init__(
-        self, features: Features, *, widths: Sequence[int] = (128, 64, 32), kernel: int = 5, past: int = 50, future: int = 50,
-        skip: int = 1, dim: int = 96,
-    ) -> None:  # fmt: skip
+        self,
+        features: Features,
+        *,
+        widths: Sequence[int] = (128, 64, 32),
+        kernel: int = 5,
+        past: int = 50,
+        future: int = 50,
+        skip: int = 1,
+        dim: int = 96,
+    ) -> None:
         super().__init__()
         problems = [
             f"{name} is {value}; it must be at least {least}"
-            for name, value, least in (("kernel", kernel, 1), ("past", past, 0), ("future", future, 0), ("skip", skip, 1), ("dim", dim, 1))
+            for name, value, least in (
+                ("kernel", kernel, 1),
+                ("past", past, 0),
+                ("future", future, 0),
+                ("skip", skip, 1),
+                ("dim", dim, 1),
+            )
             if value < least
         ]
         if not widths or min(widths) < 1:
@@ -48,25 +63,34 @@ class Conv1d(AbstractEncoder):
         for _ in widths:
             taps = (taps - kernel + 1) // 2
         if not problems and taps < 1:
-            problems.append(f"a window of {past} + 1 + {future} steps is too short for {len(widths)} convolutions of {kernel} with pooling")
+            problems.append(
+                f"a window of {past} + 1 + {future} steps is too short for {len(widths)} "
+                f"convolutions of {kernel} with pooling"
+            )
         refuse(problems, about="encoder conv1d")
 
         self.dim, self.kernel = dim, kernel
         self.steps = [skip * 2**layer for layer in range(len(widths))]
         self.past, self.spacing = past * skip, skip * 2 ** len(widths)
-        self.span = sum(kernel * step for step in self.steps)  # frames from the first to the last one that a tap sees
+        self.span = sum(
+            kernel * step for step in self.steps
+        )  # frames from the first to the last one that a tap sees
         self.beyond = (taps - 1) * self.spacing - self.past  # of the last tap, from the frame on
         self.context = (self.past, max(0, self.beyond + self.span))
 
         self.norm = BatchNorm(features.width)
         inputs = [features.width, *widths[:-1]]
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, dilation=step) for a, b, step in zip(inputs, widths, self.steps, strict=True))
+        self.convs = nn.ModuleList(
+            nn.Conv1d(a, b, kernel, dilation=step)
+            for a, b, step in zip(inputs, widths, self.steps, strict=True)
+        )
         self.norms = nn.ModuleList(BatchNorm(width) for width in widths)
         self.leave = nn.Conv1d(widths[-1], dim, taps, dilation=self.spacing)
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
-        # A tap that sees nothing but padding has one and the same value everywhere: compute it once, repeat it outwards.
+        # A tap that sees nothing but padding has one and the same value everywhere: compute it
+        # once, repeat it outwards.
         before, after = min(self.past, self.span + 1), min(self.beyond, 1)
         x, exists = surrounded(x_BTF, valid_BT, past=before, future=max(0, after + self.span))
         h = self.norm(x, exists)
@@ -79,5 +103,7 @@ class Conv1d(AbstractEncoder):
             h = torch.maximum(h[:, :-step], h[:, step:])
             seen += step
         h = h[:, : before + x_BTF.shape[1] + after]
-        h = F.pad(h.transpose(1, 2), (self.past - before, max(0, self.beyond - after)), mode="replicate").transpose(1, 2)
+        h = F.pad(
+            h.transpose(1, 2), (self.past - before, max(0, self.beyond - after)), mode="replicate"
+        ).transpose(1, 2)
         return over_time(self.leave, h.contiguous())

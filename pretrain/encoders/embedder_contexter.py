@@ -1,4 +1,5 @@
-"""The embedder and contexter of the MABe 2021 entry by B. Wild: a moment from both sides, then its past."""
+"""The embedder and contexter of the MABe 2021 entry by B. Wild: a moment from both sides, then its
+past."""
 
 from __future__ import annotations
 
@@ -13,31 +14,50 @@ from pretrain.transforms.features import Features
 
 
 class EmbedderContexter(AbstractEncoder):
-    """A non-causal convolutional embedder under a causal convolutional contexter, pre-activation residual blocks throughout.
+    """A non-causal convolutional embedder under a causal convolutional contexter, pre-activation
+    residual blocks throughout.
 
-    With the defaults an embedding sees 40 frames of the past (6 and 34) and 6 of the future. Convolutions are not padded;
-    the window is, with zeros, and frames that do not exist are zeros too. The layer norm that opens the entry's head closes this
-    encoder. Convolutions start Kaiming-normal (He et al. 2015) with biases 0.
+    With the defaults an embedding sees 40 frames of the past (6 and 34) and 6 of the future.
+    Convolutions are not padded; the window is, with zeros, and frames that do not exist are zeros
+    too. The layer norm that opens the entry's head closes this encoder. Convolutions start
+    Kaiming-normal (He et al. 2015) with biases 0.
 
     Args:
         features: What it reads.
         width: Channels of the embedder.
         context_width: Channels of the contexter, and D.
         pointwise: Residual blocks of kernel 1 in the embedder.
-        embedder: Residual blocks of kernel 3 in the embedder; each sees 2 frames further to either side.
-        contexter: Residual blocks of kernel 3 in the contexter; each sees 4 frames further back, the layer before them 2.
+        embedder: Residual blocks of kernel 3 in the embedder; each sees 2 frames further to either
+            side.
+        contexter: Residual blocks of kernel 3 in the contexter; each sees 4 frames further back,
+            the layer before them 2.
     """
 
     def __init__(
-        self, features: Features, *, width: int = 128, context_width: int = 512, pointwise: int = 2, embedder: int = 3, contexter: int = 8,
-    ) -> None:  # fmt: skip
+        self,
+        features: Features,
+        *,
+        width: int = 128,
+        context_width: int = 512,
+        pointwise: int = 2,
+        embedder: int = 3,
+        contexter: int = 8,
+    ) -> None:
         super().__init__()
         refuse(
-            [f"{name} is {value}; it must be at least {least}" for name, value, least in
-             (("width", width, 1), ("context_width", context_width, 1), ("pointwise", pointwise, 0), ("embedder", embedder, 0),
-              ("contexter", contexter, 0)) if value < least],
+            [
+                f"{name} is {value}; it must be at least {least}"
+                for name, value, least in (
+                    ("width", width, 1),
+                    ("context_width", context_width, 1),
+                    ("pointwise", pointwise, 0),
+                    ("embedder", embedder, 0),
+                    ("contexter", contexter, 0),
+                )
+                if value < least
+            ],
             about="encoder embedder_contexter",
-        )  # fmt: skip
+        )
         self.dim = context_width
         self.context = (2 * embedder + 2 + 4 * contexter, 2 * embedder)
         self.embed = nn.Sequential(
@@ -46,7 +66,8 @@ class EmbedderContexter(AbstractEncoder):
             *(_Residual(width, 3, causal=False) for _ in range(embedder)),
         )
         self.relate = nn.Sequential(
-            _Convolution(width, context_width, 3), *(_Residual(context_width, 3, causal=True) for _ in range(contexter))
+            _Convolution(width, context_width, 3),
+            *(_Residual(context_width, 3, causal=True) for _ in range(contexter)),
         )
         self.leave = nn.LayerNorm(context_width)
 
@@ -72,7 +93,8 @@ class _Convolution(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Layer norm, leaky ReLU, convolution, twice, beside a skip cropped to what is left (of the past alone, if causal)."""
+    """Layer norm, leaky ReLU, convolution, twice, beside a skip cropped to what is left (of the
+    past alone, if causal)."""
 
     def __init__(self, width: int, kernel: int, *, causal: bool) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""The benchmark paper's fully connected network, made dense: frames around each frame, side by side, into a perceptron."""
+"""The benchmark paper's fully connected network, made dense: frames around each frame, side by
+side, into a perceptron."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ from pretrain.transforms.features import Features
 
 
 class FullyConnected(AbstractEncoder):
-    """A window laid flat, then linear, batch norm, ReLU, three times, and one linear layer (CalMS21, Sun et al. 2021).
+    """A window laid flat, then linear, batch norm, ReLU, three times, and one linear layer
+    (CalMS21, Sun et al. 2021).
 
-    At every frame this is that network on the window around it, with ``dim`` outputs for classes. The layer that reads the flat window
-    is a convolution over all of its steps. Frames that do not exist are frames of zeros, as the paper pads.
+    At every frame this is that network on the window around it, with ``dim`` outputs for classes.
+    The layer that reads the flat window is a convolution over all of its steps. Frames that do not
+    exist are frames of zeros, as the paper pads.
 
     Args:
         features: What it reads.
@@ -31,16 +34,34 @@ class FullyConnected(AbstractEncoder):
     """
 
     def __init__(
-        self, features: Features, *, widths: Sequence[int] = (512, 256, 128), past: int = 5, future: int = 5, skip: int = 10,
+        self,
+        features: Features,
+        *,
+        widths: Sequence[int] = (512, 256, 128),
+        past: int = 5,
+        future: int = 5,
+        skip: int = 10,
         dim: int = 96,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         refuse(
-            [f"{name} is {value}; it must be at least {least}" for name, value, least in
-             (("past", past, 0), ("future", future, 0), ("skip", skip, 1), ("dim", dim, 1)) if value < least]
-            + ([f"widths are {list(widths)}; give at least one, each at least 1"] if not widths or min(widths) < 1 else []),
+            [
+                f"{name} is {value}; it must be at least {least}"
+                for name, value, least in (
+                    ("past", past, 0),
+                    ("future", future, 0),
+                    ("skip", skip, 1),
+                    ("dim", dim, 1),
+                )
+                if value < least
+            ]
+            + (
+                [f"widths are {list(widths)}; give at least one, each at least 1"]
+                if not widths or min(widths) < 1
+                else []
+            ),
             about="encoder fully_connected",
-        )  # fmt: skip
+        )
         self.dim = dim
         self.context = (past * skip, future * skip)
         self.norm = BatchNorm(features.width)

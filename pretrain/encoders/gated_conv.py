@@ -14,30 +14,52 @@ from pretrain.transforms.features import Features
 
 
 class GatedConv(AbstractEncoder):
-    r"""Residual blocks in which one half of the channels, moved over time, is let through by the other half.
+    r"""Residual blocks in which one half of the channels, moved over time, is let through by the
+    other half.
 
-    .. math:: h \leftarrow h + W_o\,(\mathrm{SiLU}(W_g n) \odot (k * W_v n)), \quad n = \mathrm{LayerNorm}(h)
+    .. math:: h \leftarrow h + W_o\,(\mathrm{SiLU}(W_g n) \odot (k * W_v n)), \quad n =
+    \mathrm{LayerNorm}(h)
 
-    The gated convolution of Dauphin et al. 2017 with a depthwise kernel k, as in the block that Yu & Wang 2024 (MambaOut)
-    found to do without Mamba's recurrence. What a frame takes from its neighbours depends on what it is, which no fixed
-    kernel can do; and a depthwise kernel costs next to nothing, so that it can be wide: matrices multiply frame by frame.
+    The gated convolution of Dauphin et al. 2017 with a depthwise kernel k, as in the block that Yu
+    & Wang 2024 (MambaOut) found to do without Mamba's recurrence. What a frame takes from its
+    neighbours depends on what it is, which no fixed kernel can do; and a depthwise kernel costs
+    next to nothing, so that it can be wide: matrices multiply frame by frame.
 
     Args:
         features: What it reads.
         width: Channels, and D.
         inner: Channels behind each gate.
         kernel: Taps of a kernel, odd.
-        dilations: Frames between the taps, block after block; the reach to either side is their sum times ``kernel // 2``.
+        dilations: Frames between the taps, block after block; the reach to either side is their sum
+            times ``kernel // 2``.
     """
 
     def __init__(
-        self, features: Features, *, width: int = 96, inner: int = 80, kernel: int = 7, dilations: Sequence[int] = (1, 2, 4, 8, 4, 2)
+        self,
+        features: Features,
+        *,
+        width: int = 96,
+        inner: int = 80,
+        kernel: int = 7,
+        dilations: Sequence[int] = (1, 2, 4, 8, 4, 2),
     ) -> None:
         super().__init__()
         refuse(
-            [f"{name} is {value}; it must be at least 1" for name, value in (("width", width), ("inner", inner)) if value < 1]
-            + ([f"kernel is {kernel}; it must be an odd number of frames"] if kernel < 1 or kernel % 2 == 0 else [])
-            + ([f"dilations are {list(dilations)}; each must be at least 1"] if any(step < 1 for step in dilations) else []),
+            [
+                f"{name} is {value}; it must be at least 1"
+                for name, value in (("width", width), ("inner", inner))
+                if value < 1
+            ]
+            + (
+                [f"kernel is {kernel}; it must be an odd number of frames"]
+                if kernel < 1 or kernel % 2 == 0
+                else []
+            )
+            + (
+                [f"dilations are {list(dilations)}; each must be at least 1"]
+                if any(step < 1 for step in dilations)
+                else []
+            ),
             about="encoder gated_conv",
         )
         self.dim = width
@@ -60,7 +82,15 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.gate, self.value = nn.Linear(width, inner), nn.Linear(width, inner)
-        self.move = nn.Conv1d(inner, inner, kernel, padding=kernel // 2 * step, dilation=step, groups=inner, bias=False)
+        self.move = nn.Conv1d(
+            inner,
+            inner,
+            kernel,
+            padding=kernel // 2 * step,
+            dilation=step,
+            groups=inner,
+            bias=False,
+        )
         self.mix = nn.Linear(inner, width)
         nn.init.zeros_(self.mix.bias)
 

@@ -1,4 +1,5 @@
-"""No network at all: the hand-made features and their means over time. The control that a learned encoder must beat."""
+"""No network at all: the hand-made features and their means over time. The control that a learned
+encoder must beat."""
 
 from __future__ import annotations
 

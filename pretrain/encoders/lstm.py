@@ -1,4 +1,5 @@
-"""The benchmark paper's LSTM, made dense: every frame reads the steps around it and keeps the last state."""
+"""The benchmark paper's LSTM, made dense: every frame reads the steps around it and keeps the last
+state."""
 
 from __future__ import annotations
 
@@ -15,16 +16,20 @@ from pretrain.encoders._over_time import surrounded
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
-_STATES = 1 << 24  # numbers of a state over the steps of the windows that are worked on at once: 64 MB
+_STATES = (
+    1 << 24
+)  # numbers of a state over the steps of the windows that are worked on at once: 64 MB
 
 
 class LSTM(AbstractEncoder):
-    """A window's last LSTM state, then linear, batch norm, ReLU, twice, and one linear layer (CalMS21, Sun et al. 2021).
+    """A window's last LSTM state, then linear, batch norm, ReLU, twice, and one linear layer
+    (CalMS21, Sun et al. 2021).
 
-    At every frame this is that network on the window around it, with ``dim`` outputs for classes. A state that ran on through the
-    whole recording would reach back without end; a window's does not, and costs as many steps a frame as it has. What the
-    windows share, the input's product with the weights, is computed once. States are computed again for the gradient rather
-    than kept. Frames that do not exist are frames of zeros, as the paper pads.
+    At every frame this is that network on the window around it, with ``dim`` outputs for classes. A
+    state that ran on through the whole recording would reach back without end; a window's does not,
+    and costs as many steps a frame as it has. What the windows share, the input's product with the
+    weights, is computed once. States are computed again for the gradient rather than kept. Frames
+    that do not exist are frames of zeros, as the paper pads.
 
     Args:
         features: What it reads.
@@ -37,16 +42,36 @@ class LSTM(AbstractEncoder):
     """
 
     def __init__(
-        self, features: Features, *, width: int = 256, widths: Sequence[int] = (256, 128), past: int = 5, future: int = 5,
-        skip: int = 10, dim: int = 96,
-    ) -> None:  # fmt: skip
+        self,
+        features: Features,
+        *,
+        width: int = 256,
+        widths: Sequence[int] = (256, 128),
+        past: int = 5,
+        future: int = 5,
+        skip: int = 10,
+        dim: int = 96,
+    ) -> None:
         super().__init__()
         refuse(
-            [f"{name} is {value}; it must be at least {least}" for name, value, least in
-             (("width", width, 1), ("past", past, 0), ("future", future, 0), ("skip", skip, 1), ("dim", dim, 1)) if value < least]
-            + ([f"widths are {list(widths)}; give at least one, each at least 1"] if not widths or min(widths) < 1 else []),
+            [
+                f"{name} is {value}; it must be at least {least}"
+                for name, value, least in (
+                    ("width", width, 1),
+                    ("past", past, 0),
+                    ("future", future, 0),
+                    ("skip", skip, 1),
+                    ("dim", dim, 1),
+                )
+                if value < least
+            ]
+            + (
+                [f"widths are {list(widths)}; give at least one, each at least 1"]
+                if not widths or min(widths) < 1
+                else []
+            ),
             about="encoder lstm",
-        )  # fmt: skip
+        )
         self.dim, self.width, self.skip, self.steps = dim, width, skip, past + 1 + future
         self.context = (past * skip, future * skip)
         self.norm = BatchNorm(features.width)
@@ -55,7 +80,9 @@ class LSTM(AbstractEncoder):
         nn.init.orthogonal_(self.recur.weight)
         with torch.no_grad():  # remember at first (Gers et al. 2000), as the paper's framework does
             self.enter.bias.zero_()[width : 2 * width] = 1.0
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip([width, *widths[:-1]], widths, strict=True))
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip([width, *widths[:-1]], widths, strict=True)
+        )
         self.norms = nn.ModuleList(BatchNorm(size) for size in widths)
         self.leave = nn.Linear(widths[-1], dim)
 
@@ -66,10 +93,14 @@ class LSTM(AbstractEncoder):
         inputs_BLG = self.enter(self.norm(x, exists))
         at_once = max(1, _STATES // (x_BTF.shape[1] * self.steps * self.width))
         again = torch.is_grad_enabled()
-        h_BTC = torch.cat([
-            checkpoint(self._last_state, part, use_reentrant=False) if again else self._last_state(part)
-            for part in inputs_BLG.split(at_once)
-        ])  # fmt: skip
+        h_BTC = torch.cat(
+            [
+                checkpoint(self._last_state, part, use_reentrant=False)
+                if again
+                else self._last_state(part)
+                for part in inputs_BLG.split(at_once)
+            ]
+        )
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h_BTC = F.relu(norm(layer(h_BTC), valid_BT))
         z_BTD: Tensor = self.leave(h_BTC)

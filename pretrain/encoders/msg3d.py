@@ -1,4 +1,5 @@
-"""MS-G3D: graph convolutions over the skeletons of all animals, in space and in space and time at once."""
+"""MS-G3D: graph convolutions over the skeletons of all animals, in space and in space and time at
+once."""
 
 from __future__ import annotations
 
@@ -19,13 +20,16 @@ _BRANCHES = 6
 
 
 class MSG3D(AbstractEncoder):
-    """Multi-scale spatial-temporal graph convolution (Liu et al. 2020, Disentangling and Unifying Graph Convolutions).
+    """Multi-scale spatial-temporal graph convolution (Liu et al. 2020, Disentangling and Unifying
+    Graph Convolutions).
 
-    Points of all animals are the nodes ``N`` of one graph (:func:`pretrain.encoders._graph.edges`). A block is the paper's: graph
-    convolution over several scales and two multi-scale temporal convolutions, beside G3D, which joins the graphs of
-    ``window`` frames into one; their sum through a third temporal convolution. Strides over time become dilation, batch norm
-    becomes layer norm. Point features are ``scene`` and ``confidence``, where visible; other features of the recipe, if
-    any, reach all points through a linear layer. Points are averaged in each animal and the animals laid side by side.
+    Points of all animals are the nodes ``N`` of one graph (:func:`pretrain.encoders._graph.edges`).
+    A block is the paper's: graph convolution over several scales and two multi-scale temporal
+    convolutions, beside G3D, which joins the graphs of ``window`` frames into one; their sum
+    through a third temporal convolution. Strides over time become dilation, batch norm becomes
+    layer norm. Point features are ``scene`` and ``confidence``, where visible; other features of
+    the recipe, if any, reach all points through a linear layer. Points are averaged in each animal
+    and the animals laid side by side.
 
     Args:
         features: Must have the groups ``scene`` and ``confidence``.
@@ -42,19 +46,45 @@ class MSG3D(AbstractEncoder):
     groups = _OF_POINTS[:2]
 
     def __init__(
-        self, features: Features, *, width: int = 24, dilations: Sequence[int] = (1, 4), hops: int = 4, window: int = 3, dim: int = 96
+        self,
+        features: Features,
+        *,
+        width: int = 24,
+        dilations: Sequence[int] = (1, 4),
+        hops: int = 4,
+        window: int = 3,
+        dim: int = 96,
     ) -> None:
         super().__init__()
         lacking = [group for group in self.groups if group not in features.columns]
         refuse(
-            [f"it reads points, and features.groups lacks {group!r}; groups: {', '.join(features.groups)}" for group in lacking]
-            + ([f"width is {width}; it must be a multiple of {_BRANCHES}"] if width < 1 or width % _BRANCHES else [])
-            + ([f"window is {window}; it must be an odd number of frames up to 17"] if window not in range(1, 18, 2) else [])
-            + ([f"dilations are {list(dilations)}; each must be at least 1"] if any(step < 1 for step in dilations) else [])
-            + [f"{name} is {value}; it must be at least {least}" for name, value, least in (("hops", hops, 0), ("dim", dim, 1))
-               if value < least],
+            [
+                f"it reads points, and features.groups lacks {group!r}; groups: "
+                f"{', '.join(features.groups)}"
+                for group in lacking
+            ]
+            + (
+                [f"width is {width}; it must be a multiple of {_BRANCHES}"]
+                if width < 1 or width % _BRANCHES
+                else []
+            )
+            + (
+                [f"window is {window}; it must be an odd number of frames up to 17"]
+                if window not in range(1, 18, 2)
+                else []
+            )
+            + (
+                [f"dilations are {list(dilations)}; each must be at least 1"]
+                if any(step < 1 for step in dilations)
+                else []
+            )
+            + [
+                f"{name} is {value}; it must be at least {least}"
+                for name, value, least in (("hops", hops, 0), ("dim", dim, 1))
+                if value < least
+            ],
             about="encoder msg3d",
-        )  # fmt: skip
+        )
         schema = features.schema
         self.dim = dim
         self.animals, self.keypoints, self.coordinates = schema.shape
@@ -73,14 +103,26 @@ class MSG3D(AbstractEncoder):
         """(B, T, F) to (B, T, D)."""
         scene, confidence, visible = (x_BTF[..., self.columns[name]] for name in _OF_POINTS)
         seen = visible.unsqueeze(-1)
-        points = torch.cat([torch.cat([scene.reshape(*seen.shape[:-1], self.coordinates), confidence.unsqueeze(-1)], -1) * seen, seen], -1)
+        points = torch.cat(
+            [
+                torch.cat(
+                    [scene.reshape(*seen.shape[:-1], self.coordinates), confidence.unsqueeze(-1)],
+                    -1,
+                )
+                * seen,
+                seen,
+            ],
+            -1,
+        )
         # Points first: a graph is then one matrix against everything else, and channels stay last.
         h = self.enter(points.permute(2, 0, 1, 3))
         if self.enter_rest is not None:
             h = h + self.enter_rest(torch.cat([x_BTF[..., place] for place in self.rest], -1))
         for block in self.blocks:
             h = block(h, valid_BT)
-        animals_BTMC = h.view(self.animals, self.keypoints, *h.shape[1:]).mean(1).permute(1, 2, 0, 3)
+        animals_BTMC = (
+            h.view(self.animals, self.keypoints, *h.shape[1:]).mean(1).permute(1, 2, 0, 3)
+        )
         z_BTD: Tensor = self.leave(animals_BTMC.flatten(2))
         return z_BTD
 
@@ -100,35 +142,44 @@ class _Block(nn.Module):
 
 
 class _OverGraph(nn.Module):
-    """sum_k (A_k + R_k) X W_k, normalised: a weight for each number of steps between points, R learned (there, eq. 3 and 5)."""
+    """sum_k (A_k + R_k) X W_k, normalised: a weight for each number of steps between points, R
+    learned (there, eq. 3 and 5)."""
 
     def __init__(self, width: int, reached: Tensor) -> None:
         super().__init__()
         self.reached_NL: Tensor
         number, points, _ = reached.shape
-        self.register_buffer("reached_NL", reached.transpose(0, 1).reshape(points, -1), persistent=False)
+        self.register_buffer(
+            "reached_NL", reached.transpose(0, 1).reshape(points, -1), persistent=False
+        )
         self.also_NL = nn.Parameter(torch.empty(points, number * points).uniform_(-1e-6, 1e-6))
         self.weight = _weights(number, width)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor) -> Tensor:
-        by_scale = torch.matmul(h.reshape(1, -1, h.shape[-1]), self.weight).view(self.also_NL.shape[1], -1)
+        by_scale = torch.matmul(h.reshape(1, -1, h.shape[-1]), self.weight).view(
+            self.also_NL.shape[1], -1
+        )
         out: Tensor = self.norm(((self.reached_NL + self.also_NL) @ by_scale).view(h.shape))
         return out
 
 
 class _OverGraphAndTime(nn.Module):
-    """G3D (there, section 3.3): the points of ``window`` frames as one graph, in which a point's neighbours are those in every frame."""
+    """G3D (there, section 3.3): the points of ``window`` frames as one graph, in which a point's
+    neighbours are those in every frame."""
 
     def __init__(self, width: int, reached: Tensor, window: int, step: int) -> None:
         super().__init__()
         self.reached_WSL: Tensor
         self.window, self.step = window, step
         number, points, _ = reached.shape
-        # Rows: points of each frame; columns: scales and points of one other frame. Degrees grow by the number of frames.
+        # Rows: points of each frame; columns: scales and points of one other frame. Degrees grow by
+        # the number of frames.
         tiled = reached.transpose(0, 1).reshape(points, -1).repeat(window, 1) / window
         self.register_buffer("reached_WSL", tiled, persistent=False)
-        self.also_WSL = nn.Parameter(torch.empty(window, window * points, number * points).uniform_(-1e-6, 1e-6))
+        self.also_WSL = nn.Parameter(
+            torch.empty(window, window * points, number * points).uniform_(-1e-6, 1e-6)
+        )
         self.weight = _weights(number, width)
         self.norm = nn.LayerNorm(width)
         self.join = nn.Linear(window * width, width)
@@ -138,7 +189,9 @@ class _OverGraphAndTime(nn.Module):
         points, batch, frames, width = h.shape
         reach = self.window // 2 * self.step
         h = F.pad(torch.where(valid_BT.unsqueeze(-1), h, 0.0), (0, 0, reach, reach))
-        by_scale = torch.matmul(h.reshape(1, -1, width), self.weight).view(-1, batch, frames + 2 * reach, width)
+        by_scale = torch.matmul(h.reshape(1, -1, width), self.weight).view(
+            -1, batch, frames + 2 * reach, width
+        )
         joined = torch.zeros((), device=h.device)
         for place, also in enumerate(self.also_WSL):
             then = by_scale[:, :, place * self.step :][:, :, :frames]
@@ -149,7 +202,8 @@ class _OverGraphAndTime(nn.Module):
 
 
 class _OverTime(nn.Module):
-    """Six branches of a sixth of the channels: kernels of 3 frames, 1 to 4 steps apart, the greatest of 3 frames, the frame itself."""
+    """Six branches of a sixth of the channels: kernels of 3 frames, 1 to 4 steps apart, the
+    greatest of 3 frames, the frame itself."""
 
     def __init__(self, width: int, step: int) -> None:
         super().__init__()
@@ -157,7 +211,8 @@ class _OverTime(nn.Module):
         self.enter = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.convs = nn.ModuleList(
-            nn.Conv1d(part, part, 3, padding=step * times, dilation=step * times) for times in range(1, _BRANCHES - 1)
+            nn.Conv1d(part, part, 3, padding=step * times, dilation=step * times)
+            for times in range(1, _BRANCHES - 1)
         )
         self.leave = nn.LayerNorm(width)
 
@@ -166,11 +221,17 @@ class _OverTime(nn.Module):
         *parts, greatest, itself = x.chunk(_BRANCHES, -1)
         moved = [over_time(conv, part) for conv, part in zip(self.convs, parts, strict=True)]
         # Nothing is below zero, so that zeros beyond the ends never win.
-        around = F.pad(greatest, (0, 0, self.step, self.step)).unfold(1, 2 * self.step + 1, 1)[..., :: self.step].amax(-1)
+        around = (
+            F.pad(greatest, (0, 0, self.step, self.step))
+            .unfold(1, 2 * self.step + 1, 1)[..., :: self.step]
+            .amax(-1)
+        )
         out: Tensor = h + self.leave(torch.cat([*moved, around, itself], -1)).view(h.shape)
         return out
 
 
 def _weights(number: int, width: int) -> nn.Parameter:
     # As one linear layer that reads all scales side by side.
-    return nn.Parameter(torch.empty(number, width, width).uniform_(-1, 1) * (1 / (number * width)) ** 0.5)
+    return nn.Parameter(
+        torch.empty(number, width, width).uniform_(-1, 1) * (1 / (number * width)) ** 0.5
+    )

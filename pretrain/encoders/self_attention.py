@@ -1,4 +1,5 @@
-"""The benchmark paper's self-attention network, made dense: each frame attends to the frames around it."""
+"""The benchmark paper's self-attention network, made dense: each frame attends to the frames around
+it."""
 
 from __future__ import annotations
 
@@ -16,12 +17,14 @@ from pretrain.transforms.features import Features
 
 
 class SelfAttention(AbstractEncoder):
-    """Attention, linear, batch norm, ReLU, pooling of pairs, three times, then one linear layer (CalMS21, Sun et al. 2021).
+    """Attention, linear, batch norm, ReLU, pooling of pairs, three times, then one linear layer
+    (CalMS21, Sun et al. 2021).
 
-    Attention is the paper's: one head, keys equal to values, no scaling, no positions. There it runs over a whole window, and
-    no two windows share a result; here each frame attends to those within ``reach`` frames of it, in steps of what pooling
-    would have left (every frame, every second, every fourth), and pooling takes the greater of a frame and the one a step on.
-    The linear layer at the end reads the frame alone. Frames that do not exist are not attended to.
+    Attention is the paper's: one head, keys equal to values, no scaling, no positions. There it
+    runs over a whole window, and no two windows share a result; here each frame attends to those
+    within ``reach`` frames of it, in steps of what pooling would have left (every frame, every
+    second, every fourth), and pooling takes the greater of a frame and the one a step on. The
+    linear layer at the end reads the frame alone. Frames that do not exist are not attended to.
 
     Args:
         features: What it reads.
@@ -30,12 +33,27 @@ class SelfAttention(AbstractEncoder):
         dim: D.
     """
 
-    def __init__(self, features: Features, *, widths: Sequence[int] = (128, 64, 32), reach: int = 16, dim: int = 96) -> None:
+    def __init__(
+        self,
+        features: Features,
+        *,
+        widths: Sequence[int] = (128, 64, 32),
+        reach: int = 16,
+        dim: int = 96,
+    ) -> None:
         super().__init__()
         steps = [2**layer for layer in range(len(widths))]
         refuse(
-            ([f"widths are {list(widths)}; give at least one, each at least 1"] if not widths or min(widths) < 1 else [])
-            + ([f"reach is {reach}; with {len(steps)} layers it must be at least {steps[-1]}"] if steps and reach < steps[-1] else [])
+            (
+                [f"widths are {list(widths)}; give at least one, each at least 1"]
+                if not widths or min(widths) < 1
+                else []
+            )
+            + (
+                [f"reach is {reach}; with {len(steps)} layers it must be at least {steps[-1]}"]
+                if steps and reach < steps[-1]
+                else []
+            )
             + ([f"dim is {dim}; it must be at least 1"] if dim < 1 else []),
             about="encoder self_attention",
         )
@@ -44,7 +62,10 @@ class SelfAttention(AbstractEncoder):
         self.context = (reached, reached + sum(steps))
         self.norm = BatchNorm(features.width)
         inputs = [features.width, *widths[:-1]]
-        self.blocks = nn.ModuleList(_Block(a, b, reach=reach, step=step) for a, b, step in zip(inputs, widths, steps, strict=True))
+        self.blocks = nn.ModuleList(
+            _Block(a, b, reach=reach, step=step)
+            for a, b, step in zip(inputs, widths, steps, strict=True)
+        )
         self.leave = nn.Linear(widths[-1], dim)
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
@@ -65,16 +86,22 @@ class _Block(nn.Module):
         self.norm = BatchNorm(width)
 
     def forward(self, h_BTC: Tensor, valid_BT: Tensor) -> Tensor:
-        met = attend_nearby(self.query(h_BTC), self.value(h_BTC), valid_BT, reach=self.reach, step=self.step)
+        met = attend_nearby(
+            self.query(h_BTC), self.value(h_BTC), valid_BT, reach=self.reach, step=self.step
+        )
         h_BTC = existing(F.relu(self.norm(self.mix(met), valid_BT)), valid_BT)
         # Nothing is below zero, so that zeros beyond the end never win.
         return torch.maximum(h_BTC, F.pad(h_BTC, (0, 0, 0, self.step))[:, self.step :])
 
 
-def attend_nearby(query_BTC: Tensor, value_BTC: Tensor, valid_BT: Tensor, *, reach: int, step: int) -> Tensor:
-    """Unscaled dot-product attention of every frame to the existing ones within ``reach``, a multiple of ``step`` frames away.
+def attend_nearby(
+    query_BTC: Tensor, value_BTC: Tensor, valid_BT: Tensor, *, reach: int, step: int
+) -> Tensor:
+    """Unscaled dot-product attention of every frame to the existing ones within ``reach``, a
+    multiple of ``step`` frames away.
 
-    Frames go in blocks of ``reach``, each against itself and its two neighbours: linear in the length of the window.
+    Frames go in blocks of ``reach``, each against itself and its two neighbours: linear in the
+    length of the window.
 
     Returns:
         (B, T, C); a frame that does not exist gets its own value.
@@ -83,11 +110,18 @@ def attend_nearby(query_BTC: Tensor, value_BTC: Tensor, valid_BT: Tensor, *, rea
     spare = -frames % reach
     query = F.pad(query_BTC, (0, 0, 0, spare)).reshape(len(query_BTC), -1, reach, width)
     # (B, blocks, 3 reach, C)
-    value = F.pad(value_BTC, (0, 0, reach, reach + spare)).unfold(1, 3 * reach, reach).transpose(2, 3)
+    value = (
+        F.pad(value_BTC, (0, 0, reach, reach + spare)).unfold(1, 3 * reach, reach).transpose(2, 3)
+    )
     exists = F.pad(valid_BT, (reach, reach + spare)).unfold(1, 3 * reach, reach).unsqueeze(2)
-    ahead = torch.arange(3 * reach, device=query.device) - reach - torch.arange(reach, device=query.device).unsqueeze(1)
+    ahead = (
+        torch.arange(3 * reach, device=query.device)
+        - reach
+        - torch.arange(reach, device=query.device).unsqueeze(1)
+    )
     near = (ahead.abs() <= reach) & (ahead % step == 0)
-    # A softmax over nothing is no number, even where nobody looks at it: let every frame see itself.
+    # A softmax over nothing is no number, even where nobody looks at it: let every frame see
+    # itself.
     allowed = (near & exists) | (ahead == 0)
     met = F.scaled_dot_product_attention(query, value, value, attn_mask=allowed, scale=1.0)
     return met.flatten(1, 2)[:, :frames]

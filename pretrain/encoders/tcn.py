@@ -1,4 +1,5 @@
-"""A dense temporal convolution network: residual blocks of dilated convolutions that see past and future alike."""
+"""A dense temporal convolution network: residual blocks of dilated convolutions that see past and
+future alike."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ class TCN(AbstractEncoder):
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
         h_BTD = existing(self.enter(x_BTF), valid_BT)
-        # Multiplied by, in every block, rather than asked about: in bf16 half the time, the gradient counted.
+        # Multiplied by, in every block, rather than asked about: in bf16 half the time, the
+        # gradient counted.
         ones_BTD = valid_BT.unsqueeze(-1).to(h_BTD.dtype).expand_as(h_BTD).contiguous()
         for block in self.blocks:
             h_BTD = block(h_BTD, ones_BTD)
@@ -38,7 +40,8 @@ class TCN(AbstractEncoder):
 
 
 class Block(nn.Module):
-    """h + W gelu(k * LayerNorm(h)), with a dilated kernel k of three frames; (B, T, D) to (B, T, D)."""
+    """h + W gelu(k * LayerNorm(h)), with a dilated kernel k of three frames; (B, T, D) to (B, T,
+    D)."""
 
     def __init__(self, width: int, *, dilation: int) -> None:
         super().__init__()

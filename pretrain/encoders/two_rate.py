@@ -16,10 +16,12 @@ from pretrain.transforms.features import Features
 class TwoRate(AbstractEncoder):
     r"""A narrow path at the frame rate and a wide one at a fraction of it, joined at every frame.
 
-    Behaviour changes slowly beside 30 frames a second: what surrounds a frame needs no matrix product for each frame. The
-    narrow path projects every frame; ``stride`` frames side by side enter the wide path as one, pass residual dilated
-    convolutions there, and are dealt back to their frames, where both paths are mixed. The division of labour is that of
-    SlowFast (Feichtenhofer et al. 2019); for the same parameters it multiplies about a third as much as ``tcn``.
+    Behaviour changes slowly beside 30 frames a second: what surrounds a frame needs no matrix
+    product for each frame. The narrow path projects every frame; ``stride`` frames side by side
+    enter the wide path as one, pass residual dilated convolutions there, and are dealt back to
+    their frames, where both paths are mixed. The division of labour is that of SlowFast
+    (Feichtenhofer et al. 2019); for the same parameters it multiplies about a third as much as
+    ``tcn``.
 
     Patches are counted from the first frame of a window: see :attr:`grid`.
 
@@ -28,14 +30,31 @@ class TwoRate(AbstractEncoder):
         width: Channels of the wide path.
         narrow: Channels of the narrow path.
         stride: Frames of a patch.
-        layers: Blocks of the wide path; the reach to either side is ``2**layers - 1`` patches beside the frame's own.
+        layers: Blocks of the wide path; the reach to either side is ``2**layers - 1`` patches
+            beside the frame's own.
         dim: D.
     """
 
-    def __init__(self, features: Features, *, width: int = 128, narrow: int = 48, stride: int = 4, layers: int = 4, dim: int = 96) -> None:
+    def __init__(
+        self,
+        features: Features,
+        *,
+        width: int = 128,
+        narrow: int = 48,
+        stride: int = 4,
+        layers: int = 4,
+        dim: int = 96,
+    ) -> None:
         super().__init__()
         given = {"width": width, "narrow": narrow, "stride": stride, "layers": layers, "dim": dim}
-        refuse([f"{name} is {value}; it must be at least 1" for name, value in given.items() if value < 1], about="encoder two_rate")
+        refuse(
+            [
+                f"{name} is {value}; it must be at least 1"
+                for name, value in given.items()
+                if value < 1
+            ],
+            about="encoder two_rate",
+        )
         self.dim, self.grid = dim, stride
         self.context = ((2**layers - 1) * stride + stride - 1,) * 2
         self.enter = nn.Linear(features.width, narrow)

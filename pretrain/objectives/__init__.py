@@ -25,29 +25,34 @@ class Loss(NamedTuple):
     """What an objective returns."""
 
     total: Tensor
-    """Scalar to descend: this worker's share, whose mean over the workers is the loss of the joined batch."""
+    """Scalar to descend: this worker's share, whose mean over the workers is the loss of the joined
+    batch."""
     parts: Mapping[str, Tensor]
     """Scalars worth a curve, by name, without gradient; averaged over the workers for the log."""
 
 
 class AbstractObjective(nn.Module, ABC):
-    """A loss on embedded views. The name of its file is its name in a recipe, its arguments its settings.
+    """A loss on embedded views. The name of its file is its name in a recipe, its arguments its
+    settings.
 
-    Subclasses take ``dim`` (D of the encoder), ``schema`` and keyword settings. Their parameters (projection heads,
-    decoders) are trained along and thrown away.
+    Subclasses take ``dim`` (D of the encoder), ``schema`` and keyword settings. Their parameters
+    (projection heads, decoders) are trained along and thrown away.
     """
 
     views: int = 1
     """How many views of each window it needs."""
     shares_views: bool = True
-    """Whether other objectives can use its views as well; not where it hides long stretches of them."""
+    """Whether other objectives can use its views as well; not where it hides long stretches of
+    them."""
 
     def fit(self, pose: Pose) -> None:
-        """Takes scales, ranges or thresholds from a sample of unlabelled poses, once, before training. Nothing by default."""
+        """Takes scales, ranges or thresholds from a sample of unlabelled poses, once, before
+        training. Nothing by default."""
         del pose
 
     def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
-        """What the encoder gets to see of a view. A hidden point is a missing one: NaN with confidence 0.
+        """What the encoder gets to see of a view. A hidden point is a missing one: NaN with
+        confidence 0.
 
         Args:
             pose: The augmented view.

@@ -13,21 +13,24 @@ from pretrain.data.windows import Pose
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
-# Ranges of the unfitted module: forward, sideways (px), turn (rad), movement of the points (px), approach (px).
+# Ranges of the unfitted module: forward, sideways (px), turn (rad), movement of the points (px),
+# approach (px).
 _UNFITTED = ((-20.0, 20.0), (-10.0, 10.0), (-0.5, 0.5), (0.0, 15.0))
 _APPROACH = (-20.0, 20.0)
 _QUANTILES = (0.02, 0.98)
 
 
 class Actions(nn.Module):
-    """For each animal: steps forward and sideways, turn, movement of its points in its own frame; for each pair: approach.
+    """For each animal: steps forward and sideways, turn, movement of its points in its own frame;
+    for each pair: approach.
 
     Args:
         schema: The skeleton.
         lag: Frames over which they are measured, even, centred.
 
     Attributes:
-        range_A2: Where values of each action usually lie; from the data once fitted (quantiles 0.02 and 0.98).
+        range_A2: Where values of each action usually lie; from the data once fitted (quantiles 0.02
+            and 0.98).
 
     Shapes:
         Input: a pose of (B, T, M, K, X). Output: (B, T, A), px and rad; NaN where unknown.
@@ -37,10 +40,17 @@ class Actions(nn.Module):
 
     def __init__(self, schema: Schema, *, lag: int = 2) -> None:
         super().__init__()
-        refuse([f"poses have coordinates {schema.coordinates}; this objective is for x, y"] * (len(schema.coordinates) != 2), about="poses")
+        refuse(
+            [f"poses have coordinates {schema.coordinates}; this objective is for x, y"]
+            * (len(schema.coordinates) != 2),
+            about="poses",
+        )
         self.frames = Features(schema, groups=("posture",), lags=())
         self.lag, self.pairs = lag, list(itertools.combinations(range(len(schema.animals)), 2))
-        self.register_buffer("range_A2", torch.tensor([*(_UNFITTED * len(schema.animals)), *([_APPROACH] * len(self.pairs))]))
+        self.register_buffer(
+            "range_A2",
+            torch.tensor([*(_UNFITTED * len(schema.animals)), *([_APPROACH] * len(self.pairs))]),
+        )
 
     @torch.no_grad()
     def fit(self, pose: Pose) -> None:
@@ -60,7 +70,9 @@ class Actions(nn.Module):
         turn = torch.remainder(turn + math.pi, 2 * math.pi) - math.pi
         moved = self._change(own).norm(dim=-1).nanmean(-1)
         each = torch.stack([step[..., 0], step[..., 1], turn, moved], -1).flatten(2)
-        approach = [-self._change((place[:, :, a] - place[:, :, b]).norm(dim=-1)) for a, b in self.pairs]
+        approach = [
+            -self._change((place[:, :, a] - place[:, :, b]).norm(dim=-1)) for a, b in self.pairs
+        ]
         return torch.cat([each, *(one.unsqueeze(-1) for one in approach)], -1)
 
     def _change(self, x: Tensor) -> Tensor:
@@ -77,7 +89,9 @@ def _unturn(vector: Tensor, heading: Tensor) -> Tensor:
     return torch.stack([cos * x + sin * y, cos * y - sin * x], -1)
 
 
-def shares_below(value_BTA: Tensor, edge_AE: Tensor, frame_BN: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+def shares_below(
+    value_BTA: Tensor, edge_AE: Tensor, frame_BN: Tensor, horizon: int
+) -> tuple[Tensor, Tensor]:
     """The distribution of each action over the frames that follow.
 
     Args:
@@ -87,15 +101,21 @@ def shares_below(value_BTA: Tensor, edge_AE: Tensor, frame_BN: Tensor, horizon: 
         horizon: How many frames ahead: t + 1 … t + horizon.
 
     Returns:
-        Share of the known frames whose value is at most each edge, (B, N, A, E); and the share of the horizon's frames that are
-        known, (B, N, A): the weight of that distribution, 0 where nothing is known.
+        Share of the known frames whose value is at most each edge, (B, N, A, E); and the share of
+        the horizon's frames that are known, (B, N, A): the weight of that distribution, 0 where
+        nothing is known.
     """
     known = value_BTA.isfinite()
     below = (value_BTA.unsqueeze(-1) <= edge_AE) & known.unsqueeze(-1)
     counts = torch.cat([below, known.unsqueeze(-1)], -1).to(value_BTA.dtype).cumsum(1)
-    counts = torch.cat([torch.zeros_like(counts[:, :1]), counts], 1)  # at t: over the frames before t
+    counts = torch.cat(
+        [torch.zeros_like(counts[:, :1]), counts], 1
+    )  # at t: over the frames before t
     row = torch.arange(len(frame_BN), device=frame_BN.device)[:, None]
     last = counts.shape[1] - 1
-    found = counts[row, (frame_BN + 1 + horizon).clamp(max=last)] - counts[row, (frame_BN + 1).clamp(max=last)]
+    found = (
+        counts[row, (frame_BN + 1 + horizon).clamp(max=last)]
+        - counts[row, (frame_BN + 1).clamp(max=last)]
+    )
     number = found[..., -1]
     return found[..., :-1] / number.clamp(min=1).unsqueeze(-1), number / horizon

@@ -14,12 +14,15 @@ _NEVER = -1e9
 
 
 class Heads(nn.Module):
-    """For each program a perceptron of its own with one hidden layer, all of them at once: (N, Z) to (N, P, outputs)."""
+    """For each program a perceptron of its own with one hidden layer, all of them at once: (N, Z)
+    to (N, P, outputs)."""
 
     def __init__(self, programs: int, code: int, outputs: int) -> None:
         super().__init__()
         self.first = nn.Linear(code, programs * code)
-        self.second_PZO = nn.Parameter(torch.empty(programs, code, outputs).uniform_(-(code**-0.5), code**-0.5))
+        self.second_PZO = nn.Parameter(
+            torch.empty(programs, code, outputs).uniform_(-(code**-0.5), code**-0.5)
+        )
         self.bias_PO = nn.Parameter(torch.zeros(programs, outputs))
 
     def forward(self, code_NZ: Tensor) -> Tensor:
@@ -30,16 +33,29 @@ class Heads(nn.Module):
 
 
 class LogSum(torch.autograd.Function):
-    r"""For each query the logarithm of the sum of exp(query * key / temperature) over the keys that count, but not over itself.
+    r"""For each query the logarithm of the sum of exp(query * key / temperature) over the keys that
+    count, but not over itself.
 
-    The gradient is written out: keeping the shares alone takes a quarter of the time of what autograd keeps.
+    The gradient is written out: keeping the shares alone takes a quarter of the time of what
+    autograd keeps.
     """
 
     @staticmethod
-    def forward(ctx: Any, query_GNE: Tensor, key_GAE: Tensor, counts_GA: Tensor, own: int, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        query_GNE: Tensor,
+        key_GAE: Tensor,
+        counts_GA: Tensor,
+        own: int,
+        temperature: float,
+    ) -> Tensor:
         """(G, N); query n is key ``own + n``."""
-        without_G1A = query_GNE.new_zeros(counts_GA.shape).masked_fill_(~counts_GA, _NEVER).unsqueeze(1)
-        share_GNA = torch.baddbmm(without_G1A, query_GNE, key_GAE.transpose(1, 2), alpha=1 / temperature)
+        without_G1A = (
+            query_GNE.new_zeros(counts_GA.shape).masked_fill_(~counts_GA, _NEVER).unsqueeze(1)
+        )
+        share_GNA = torch.baddbmm(
+            without_G1A, query_GNE, key_GAE.transpose(1, 2), alpha=1 / temperature
+        )
         share_GNA.diagonal(own, 1, 2).fill_(_NEVER)
         most_GN1 = share_GNA.amax(2, keepdim=True)
         share_GNA.sub_(most_GN1).exp_()
@@ -57,23 +73,29 @@ class LogSum(torch.autograd.Function):
         return pull_GNA @ key_GAE, pull_GNA.transpose(1, 2) @ query_GNE, None, None, None
 
 
-def supervised_contrastive(g_NRPE: Tensor, class_NRP: Tensor, *, classes: int, temperature: float) -> tuple[Tensor, Tensor]:
-    r"""Anchors should lie near all others of their class, for each program (Khosla et al. 2020, eq. 2, L_out).
+def supervised_contrastive(
+    g_NRPE: Tensor, class_NRP: Tensor, *, classes: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    r"""Anchors should lie near all others of their class, for each program (Khosla et al. 2020, eq.
+    2, L_out).
 
-    .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{j \in P(i)} \log \frac{\exp(g_i g_j / \tau)}{\sum_{k \ne i} \exp(g_i g_k / \tau)}
+    .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{j \in P(i)} \log \frac{\exp(g_i g_j / \tau)}{\sum_{k
+    \ne i} \exp(g_i g_k / \tau)}
 
-    Anchors of different groups R are strangers: sums over j and k stay within a group. The sum over j of g_i g_j is the product of g_i
-    with the sum of its class, so that only the sum over k needs all pairs.
+    Anchors of different groups R are strangers: sums over j and k stay within a group. The sum over
+    j of g_i g_j is the product of g_i with the sum of its class, so that only the sum over k needs
+    all pairs.
 
     Args:
         g_NRPE: This worker's anchors on the unit sphere.
-        class_NRP: Their classes, -1 where unknown: such an anchor is nobody's positive or negative for that program.
+        class_NRP: Their classes, -1 where unknown: such an anchor is nobody's positive or negative
+            for that program.
         classes: How many there are.
         temperature: tau.
 
     Returns:
-        For each program the sum over this worker's anchors that have a positive among all workers' anchors of their group, and
-        how many those are: (P,) each.
+        For each program the sum over this worker's anchors that have a positive among all workers'
+        anchors of their group, and how many those are: (P,) each.
     """
     rows, groups, count, _ = g_NRPE.shape
     mine_GNE = g_NRPE.permute(1, 2, 0, 3).flatten(0, 1)
@@ -81,17 +103,27 @@ def supervised_contrastive(g_NRPE: Tensor, class_NRP: Tensor, *, classes: int, t
     class_GA = distributed.gather(class_NRP).permute(1, 2, 0).flatten(0, 1)
     own = distributed.rank() * rows
     with torch.autocast(g_NRPE.device.type, enabled=False):
-        is_GAC = (class_GA.unsqueeze(2) == torch.arange(classes, device=class_GA.device)).to(mine_GNE.dtype)
+        is_GAC = (class_GA.unsqueeze(2) == torch.arange(classes, device=class_GA.device)).to(
+            mine_GNE.dtype
+        )
         is_GNC = is_GAC[:, own : own + rows]
-        number_GN = (is_GNC * is_GAC.sum(1, keepdim=True)).sum(2) - 1  # not itself; -1 for an anchor of no class
-        alike_GN = (mine_GNE * (is_GNC @ (is_GAC.transpose(1, 2) @ theirs_GAE) - mine_GNE)).sum(2) / temperature
+        number_GN = (is_GNC * is_GAC.sum(1, keepdim=True)).sum(
+            2
+        ) - 1  # not itself; -1 for an anchor of no class
+        alike_GN = (mine_GNE * (is_GNC @ (is_GAC.transpose(1, 2) @ theirs_GAE) - mine_GNE)).sum(
+            2
+        ) / temperature
         below_GN: Tensor = LogSum.apply(mine_GNE, theirs_GAE, class_GA >= 0, own, temperature)  # type: ignore[no-untyped-call]
         counts_GN = number_GN > 0
         term_GN = torch.where(counts_GN, below_GN - alike_GN / number_GN.clamp(min=1), 0.0)
-    return term_GN.view(groups, count, rows).sum((0, 2)), counts_GN.view(groups, count, rows).sum((0, 2))
+    return term_GN.view(groups, count, rows).sum((0, 2)), counts_GN.view(groups, count, rows).sum(
+        (0, 2)
+    )
 
 
-def class_surprise(log_share_NPC: Tensor, class_NP: Tensor, usable_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def class_surprise(
+    log_share_NPC: Tensor, class_NP: Tensor, usable_N: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy with programmed labels.
 
     Args:
@@ -100,7 +132,8 @@ def class_surprise(log_share_NPC: Tensor, class_NP: Tensor, usable_N: Tensor) ->
         usable_N: Rows that count.
 
     Returns:
-        For each program the sum, how many labels counted, and how many of them were the likeliest class: (P,) each.
+        For each program the sum, how many labels counted, and how many of them were the likeliest
+        class: (P,) each.
     """
     known_NP = (class_NP >= 0) & usable_N[:, None] & ~log_share_NPC.isnan().any(-1)
     chosen = log_share_NPC.gather(-1, class_NP.clamp(min=0).unsqueeze(-1)).squeeze(-1)

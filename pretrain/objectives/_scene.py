@@ -1,4 +1,5 @@
-"""What a hidden animal can be asked for: its points as itself and as every other animal sees them, and how it moves."""
+"""What a hidden animal can be asked for: its points as itself and as every other animal sees them,
+and how it moves."""
 
 from __future__ import annotations
 
@@ -14,10 +15,12 @@ _CLIP = 6.0
 
 
 class Scene(nn.Module):
-    """Poses to numbers that do not change when the scene is moved or turned, each belonging to one point of one animal.
+    """Poses to numbers that do not change when the scene is moved or turned, each belonging to one
+    point of one animal.
 
-    For animal ``m`` and point ``k``: the point in the animal's own frame, in the frame of each other animal, and its
-    displacement over ``lag`` frames in the own frame; (x, y) each. Standardised once fitted, else in units of 50 px.
+    For animal ``m`` and point ``k``: the point in the animal's own frame, in the frame of each
+    other animal, and its displacement over ``lag`` frames in the own frame; (x, y) each.
+    Standardised once fitted, else in units of 50 px.
 
     Args:
         schema: The skeleton.
@@ -32,7 +35,11 @@ class Scene(nn.Module):
 
     def __init__(self, schema: Schema, *, lag: int = 4) -> None:
         super().__init__()
-        refuse([f"poses have coordinates {schema.coordinates}; this objective is for x, y"] * (len(schema.coordinates) != 2), about="poses")
+        refuse(
+            [f"poses have coordinates {schema.coordinates}; this objective is for x, y"]
+            * (len(schema.coordinates) != 2),
+            about="poses",
+        )
         animals, keypoints, _ = schema.shape
         self.frames = Features(schema, groups=("posture",), lags=())
         self.lag, self.others = lag, [[b for b in range(animals) if b != a] for a in range(animals)]
@@ -58,7 +65,11 @@ class Scene(nn.Module):
         seen = [_into(position, place.unsqueeze(-2), heading.unsqueeze(-2))]
         for nth in range(len(self.others) - 1):
             other = [others[nth] for others in self.others]
-            seen.append(_into(position, place[:, :, other].unsqueeze(-2), heading[:, :, other].unsqueeze(-2)))
+            seen.append(
+                _into(
+                    position, place[:, :, other].unsqueeze(-2), heading[:, :, other].unsqueeze(-2)
+                )
+            )
         half = self.lag // 2
         moved = torch.full_like(position, torch.nan)
         if position.shape[1] > self.lag:

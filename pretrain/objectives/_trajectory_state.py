@@ -1,4 +1,5 @@
-"""Poses to the few numbers a trajectory is told in, and back: where each animal is, where it points, how it is bent."""
+"""Poses to the few numbers a trajectory is told in, and back: where each animal is, where it
+points, how it is bent."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ _JUMP = 10.0  # standard deviations; a tracker's jump is not worth more
 class TrajectoryState(nn.Module):
     """Egocentric decomposition of task programming (Sun et al. 2021) for any skeleton.
 
-    For each animal the place of its own frame in half images from the centre (2), its heading as cosine and sine (2), and the
-    first principal components of its points in the own frame (at most 5). Fitted, all are standardised; unfitted, the
-    components are the first of the points' own coordinates.
+    For each animal the place of its own frame in half images from the centre (2), its heading as
+    cosine and sine (2), and the first principal components of its points in the own frame (at most
+    5). Fitted, all are standardised; unfitted, the components are the first of the points' own
+    coordinates.
 
     Args:
         schema: The skeleton.
@@ -38,7 +40,11 @@ class TrajectoryState(nn.Module):
 
     def __init__(self, schema: Schema, *, components: int = 5) -> None:
         super().__init__()
-        refuse([f"poses have coordinates {schema.coordinates}; this objective is for x, y"] * (len(schema.coordinates) != 2), about="poses")
+        refuse(
+            [f"poses have coordinates {schema.coordinates}; this objective is for x, y"]
+            * (len(schema.coordinates) != 2),
+            about="poses",
+        )
         animals, keypoints, _ = schema.shape
         self.frames = Features(schema, groups=("posture",), lags=())
         self.keypoints, self.components = keypoints, min(components, 2 * keypoints)
@@ -52,7 +58,8 @@ class TrajectoryState(nn.Module):
 
     @torch.no_grad()
     def fit(self, pose: Pose) -> None:
-        """Takes the mean body, its principal components and all spreads from a sample; animals share body and components."""
+        """Takes the mean body, its principal components and all spreads from a sample; animals
+        share body and components."""
         self.frames.fit(pose)
         own, _, _ = self._own(pose)
         points = own.flatten(0, 2).flatten(1)
@@ -71,7 +78,8 @@ class TrajectoryState(nn.Module):
         self.step_S.copy_(_spread(action.flatten(0, 1)) / self.scale_S)
 
     def forward(self, pose: Pose) -> tuple[Tensor, Tensor]:
-        """(N, T, S) states, 0 where unknown, and which are known; a missing point of a known animal lies where it is on average."""
+        """(N, T, S) states, 0 where unknown, and which are known; a missing point of a known animal
+        lies where it is on average."""
         own, place, heading = self._own(pose)
         known_NTM1 = (heading.isfinite().all(-1) & place.isfinite().all(-1)).unsqueeze(-1)
         bent = (own.flatten(-2) - self.mean_Q).nan_to_num(0.0) @ self.basis_CQ.T / self.half_X[0]
@@ -80,9 +88,12 @@ class TrajectoryState(nn.Module):
         return torch.where(known, (state.flatten(2) - self.mean_S) / self.scale_S, 0.0), known
 
     def actions(self, state_NTS: Tensor, known_NTS: Tensor) -> tuple[Tensor, Tensor]:
-        """Differences of successive states in standard deviations, (N, T - 1, S), 0 where unknown; and which are known."""
+        """Differences of successive states in standard deviations, (N, T - 1, S), 0 where unknown;
+        and which are known."""
         known = known_NTS[:, 1:] & known_NTS[:, :-1]
-        return torch.where(known, state_NTS.diff(dim=1) / self.step_S, 0.0).clamp(-_JUMP, _JUMP), known
+        return torch.where(known, state_NTS.diff(dim=1) / self.step_S, 0.0).clamp(
+            -_JUMP, _JUMP
+        ), known
 
     def advance(self, state_NS: Tensor, action_NS: Tensor) -> Tensor:
         """The state after an action."""
@@ -90,7 +101,9 @@ class TrajectoryState(nn.Module):
 
     def positions(self, state_NTS: Tensor) -> Tensor:
         """Back to (N, T, M, K, X) px, differentiable; what the components do not hold is lost."""
-        state = (state_NTS * self.scale_S + self.mean_S).view(*state_NTS.shape[:-1], -1, 4 + self.components)
+        state = (state_NTS * self.scale_S + self.mean_S).view(
+            *state_NTS.shape[:-1], -1, 4 + self.components
+        )
         place, heading, bent = state[..., :2], F.normalize(state[..., 2:4], dim=-1), state[..., 4:]
         own = bent * self.half_X[0] @ self.basis_CQ + self.mean_Q
         x, y = own.view(*own.shape[:-1], self.keypoints, 2).unbind(-1)

@@ -1,4 +1,5 @@
-"""The trajectory variational autoencoder of task programming: an embedding to a code, a code to what the animals do next."""
+"""The trajectory variational autoencoder of task programming: an embedding to a code, a code to
+what the animals do next."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Posterior(NamedTuple):
         return self.mean + (self.log_variance / 2).exp() * noise_NZ
 
     def divergence(self, free: float) -> Tensor:
-        """(N,) KL divergence to N(0, I) in nats, summed over the code; a dimension that spends less than ``free`` costs ``free``."""
+        """(N,) KL divergence to N(0, I) in nats, summed over the code; a dimension that spends less
+        than ``free`` costs ``free``."""
         each = 0.5 * (self.log_variance.exp() + self.mean.square() - 1 - self.log_variance)
         return each.clamp(min=free).sum(-1)
 
@@ -35,7 +37,13 @@ class Encode(nn.Module):
 
     def __init__(self, dim: int, *, width: int, code: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * code))
+        self.layers = nn.Sequential(
+            nn.Linear(dim, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, 2 * code),
+        )
 
     def forward(self, z_ND: Tensor) -> Posterior:
         """(N, D) to a posterior."""
@@ -44,7 +52,8 @@ class Encode(nn.Module):
 
 
 class Memory(nn.Module):
-    """A gated recurrent unit (Cho et al. 2014) that is led through a recording or steps along with what it causes."""
+    """A gated recurrent unit (Cho et al. 2014) that is led through a recording or steps along with
+    what it causes."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
@@ -77,23 +86,42 @@ class Policy(nn.Module):
         super().__init__()
         self.state, self.width = state, width
         self.memory = Memory(2 * state.size, width)
-        self.from_state, self.from_code = nn.Linear(state.size, width), nn.Linear(code, width, bias=False)
+        self.from_state, self.from_code = (
+            nn.Linear(state.size, width),
+            nn.Linear(code, width, bias=False),
+        )
         self.from_memory = nn.Linear(width, width, bias=False)
-        self.act = nn.Sequential(nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * state.size))
+        self.act = nn.Sequential(
+            nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * state.size)
+        )
 
     def _action(self, told: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.act(told + self.from_memory(h)).float().chunk(2, -1)
         return mean, log_variance.clamp(_LEAST, _MOST)
 
-    def surprise(self, state_NTS: Tensor, action_NAS: Tensor, known_NAS: Tensor, code_NZ: Tensor) -> Tensor:
-        """Teacher forcing: (N,) negative log-likelihood of the known actions in nats, summed over frames and dimensions."""
-        before_ANS, action_ANS = state_NTS[:, : action_NAS.shape[1]].transpose(0, 1), action_NAS.transpose(0, 1)
+    def surprise(
+        self, state_NTS: Tensor, action_NAS: Tensor, known_NAS: Tensor, code_NZ: Tensor
+    ) -> Tensor:
+        """Teacher forcing: (N,) negative log-likelihood of the known actions in nats, summed over
+        frames and dimensions."""
+        before_ANS, action_ANS = (
+            state_NTS[:, : action_NAS.shape[1]].transpose(0, 1),
+            action_NAS.transpose(0, 1),
+        )
         held_ANH = self.memory(torch.cat([before_ANS, action_ANS], -1))
-        mean, log_variance = self._action(self.from_state(before_ANS) + self.from_code(code_NZ), held_ANH)
-        each = 0.5 * ((action_ANS - mean).square() * (-log_variance).exp() + log_variance + math.log(2 * math.pi))
+        mean, log_variance = self._action(
+            self.from_state(before_ANS) + self.from_code(code_NZ), held_ANH
+        )
+        each = 0.5 * (
+            (action_ANS - mean).square() * (-log_variance).exp()
+            + log_variance
+            + math.log(2 * math.pi)
+        )
         return torch.where(known_NAS.transpose(0, 1), each, 0.0).sum((0, 2))
 
-    def roll_out(self, first_NS: Tensor, code_NZ: Tensor, noise_NAS: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    def roll_out(
+        self, first_NS: Tensor, code_NZ: Tensor, noise_NAS: Tensor, *, temperature: float
+    ) -> tuple[Tensor, Tensor]:
         """Lets the policy act on its own states.
 
         Args:
@@ -119,7 +147,8 @@ class Policy(nn.Module):
 
 
 class Approximators(nn.Module):
-    """Learned stand-ins for the programs: for each a recurrent network that reads a trajectory both ways and tells its class.
+    """Learned stand-ins for the programs: for each a recurrent network that reads a trajectory both
+    ways and tells its class.
 
     Args:
         size: S.
@@ -129,15 +158,29 @@ class Approximators(nn.Module):
 
     def __init__(self, size: int, classes: list[int], *, width: int) -> None:
         super().__init__()
-        self.read = nn.ModuleList(nn.GRU(2 * size, width, batch_first=True, bidirectional=True) for _ in classes)
+        self.read = nn.ModuleList(
+            nn.GRU(2 * size, width, batch_first=True, bidirectional=True) for _ in classes
+        )
         self.tell = nn.ModuleList(
-            nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, number))
+            nn.Sequential(
+                nn.Linear(2 * width, width),
+                nn.ReLU(),
+                nn.Linear(width, width),
+                nn.ReLU(),
+                nn.Linear(width, number),
+            )
             for number in classes
         )
         self.most = max(classes)
 
     def forward(self, state_NTS: Tensor, action_NAS: Tensor) -> Tensor:
-        """(N, P, C) log-probabilities; classes that a program does not have come last, at minus infinity."""
+        """(N, P, C) log-probabilities; classes that a program does not have come last, at minus
+        infinity."""
         x = torch.cat([state_NTS[:, : action_NAS.shape[1]], action_NAS], -1)
-        told = [F.log_softmax(tell(read(x)[0].mean(1)).float(), -1) for read, tell in zip(self.read, self.tell, strict=True)]
-        return torch.stack([F.pad(one, (0, self.most - one.shape[-1]), value=-torch.inf) for one in told], 1)
+        told = [
+            F.log_softmax(tell(read(x)[0].mean(1)).float(), -1)
+            for read, tell in zip(self.read, self.tell, strict=True)
+        ]
+        return torch.stack(
+            [F.pad(one, (0, self.most - one.shape[-1]), value=-torch.inf) for one in told], 1
+        )

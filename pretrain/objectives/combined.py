@@ -14,36 +14,51 @@ from pretrain.data.windows import Pose, Windows
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 
-DEFAULT: tuple[Mapping[str, Any], ...] = ({"name": "contrastive", "weight": 1.0}, {"name": "masked", "weight": 1.0})
+DEFAULT: tuple[Mapping[str, Any], ...] = (
+    {"name": "contrastive", "weight": 1.0},
+    {"name": "masked", "weight": 1.0},
+)
 
 
 class Combined(AbstractObjective):
     r"""A weighted sum, :math:`L = \sum_o w_o L_o`.
 
-    All objectives look at the same views, as many as the most demanding of them needs; those that hide long stretches of theirs
-    (``shares_views`` false) get views of their own behind these. All views go through the encoder together.
+    All objectives look at the same views, as many as the most demanding of them needs; those that
+    hide long stretches of theirs (``shares_views`` false) get views of their own behind these. All
+    views go through the encoder together.
 
     Args:
         dim: D of the encoder.
         schema: The skeleton.
-        parts: For each objective its ``name``, its ``weight`` (1.0 where left out) and its settings.
+        parts: For each objective its ``name``, its ``weight`` (1.0 where left out) and its
+            settings.
     """
 
-    def __init__(self, dim: int, schema: Schema, *, parts: Sequence[Mapping[str, Any]] = DEFAULT) -> None:
+    def __init__(
+        self, dim: int, schema: Schema, *, parts: Sequence[Mapping[str, Any]] = DEFAULT
+    ) -> None:
         super().__init__()
         names = [str(part.get("name")) for part in parts]
         weights = [part.get("weight", 1.0) for part in parts]
         refuse(
             (["parts is empty; list at least one objective"] if not parts else [])
-            + [f"{name!r} is listed twice" for name in sorted({name for name in names if names.count(name) > 1})]
+            + [
+                f"{name!r} is listed twice"
+                for name in sorted({name for name in names if names.count(name) > 1})
+            ]
             + (["'combined' cannot hold itself"] if "combined" in names else [])
-            + [f"weight of {name!r} is {weight!r}; it must be a number above 0" for name, weight in zip(names, weights, strict=True)
-               if not isinstance(weight, int | float) or isinstance(weight, bool) or not weight > 0],
+            + [
+                f"weight of {name!r} is {weight!r}; it must be a number above 0"
+                for name, weight in zip(names, weights, strict=True)
+                if not isinstance(weight, int | float) or isinstance(weight, bool) or not weight > 0
+            ],
             about="objective combined",
-        )  # fmt: skip
+        )
         self.weights = [float(weight) for weight in weights]
         specs = [{key: value for key, value in part.items() if key != "weight"} for part in parts]
-        built: list[AbstractObjective] = [build("pretrain.objectives", spec, AbstractObjective, dim, schema) for spec in specs]
+        built: list[AbstractObjective] = [
+            build("pretrain.objectives", spec, AbstractObjective, dim, schema) for spec in specs
+        ]
         self.parts = nn.ModuleDict(dict(zip(names, built, strict=True)))
         shared = max((one.views for one in built if one.shares_views), default=0)
         self.seats: list[range] = []
@@ -55,7 +70,8 @@ class Combined(AbstractObjective):
         self.shares_views = all(one.shares_views for one in built)
 
     def _each(self) -> list[tuple[str, AbstractObjective, range]]:
-        return [(name, one, seats) for (name, one), seats in zip(self.parts.items(), self.seats, strict=True)]  # type: ignore[misc]
+        named = zip(self.parts.items(), self.seats, strict=True)
+        return [(name, one, seats) for (name, one), seats in named]  # type: ignore[misc]
 
     def fit(self, pose: Pose) -> None:
         """Lets each objective take what it needs."""
@@ -70,14 +86,18 @@ class Combined(AbstractObjective):
         return pose
 
     def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
-        """The sum; of each objective its loss, its parts under its name, and as ``weighted_<name>`` what it adds to the sum."""
+        """The sum; of each objective its loss, its parts under its name, and as ``weighted_<name>``
+        what it adds to the sum."""
         terms: list[Tensor] = []
         parts: dict[str, Tensor] = {}
         for (name, one, seats), weight in zip(self._each(), self.weights, strict=True):
             loss: Loss = one(tuple(views[seat] for seat in seats), windows, draws)
             terms.append(weight * loss.total)
             parts |= {name: loss.total.detach(), f"weighted_{name}": terms[-1].detach()}
-            parts |= {key if key.startswith(name) else f"{name}_{key}": value for key, value in loss.parts.items()}
+            parts |= {
+                key if key.startswith(name) else f"{name}_{key}": value
+                for key, value in loss.parts.items()
+            }
         total = terms[0]
         for term in terms[1:]:
             total = total + term

@@ -1,4 +1,5 @@
-"""NT-Xent: a moment should be found again in another view of it, among all other moments of all workers."""
+"""NT-Xent: a moment should be found again in another view of it, among all other moments of all
+workers."""
 
 from __future__ import annotations
 
@@ -22,9 +23,9 @@ class Contrastive(AbstractObjective):
     .. math:: \ell_{i} = -\log \frac{\exp(s_{i,i'} / \tau)}{\sum_{k \ne i} \exp(s_{i,k} / \tau)},
               \quad s_{i,k} = \cos(g(z_i), g(z_k))
 
-    Anchors are frames drawn in each window; ``i'`` is the same moment in the other view, moved by up to ``slack``
-    frames. The sum runs over both views of the anchors of all workers. Neighbours of the anchor in time (same window,
-    within ``near`` frames) are neither positive nor negative.
+    Anchors are frames drawn in each window; ``i'`` is the same moment in the other view, moved by
+    up to ``slack`` frames. The sum runs over both views of the anchors of all workers. Neighbours
+    of the anchor in time (same window, within ``near`` frames) are neither positive nor negative.
 
     Args:
         dim: D of the encoder.
@@ -39,16 +40,31 @@ class Contrastive(AbstractObjective):
     views = 2
 
     def __init__(
-        self, dim: int, schema: Schema, *, temperature: float = 0.1, anchors: int = 4, slack: int = 4, near: int = 16,
+        self,
+        dim: int,
+        schema: Schema,
+        *,
+        temperature: float = 0.1,
+        anchors: int = 4,
+        slack: int = 4,
+        near: int = 16,
         projection: int = 64,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         refuse(
             ([f"temperature is {temperature}; it must be above 0"] if temperature <= 0 else [])
-            + [f"{name} is {value}; it must be at least {least}" for name, value, least in
-               (("anchors", anchors, 1), ("slack", slack, 0), ("near", near, 0), ("projection", projection, 1)) if value < least],
+            + [
+                f"{name} is {value}; it must be at least {least}"
+                for name, value, least in (
+                    ("anchors", anchors, 1),
+                    ("slack", slack, 0),
+                    ("near", near, 0),
+                    ("projection", projection, 1),
+                )
+                if value < least
+            ],
             about="objective contrastive",
-        )  # fmt: skip
+        )
         self.temperature, self.anchors, self.slack, self.near = temperature, anchors, slack, near
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, projection))
 
@@ -57,16 +73,28 @@ class Contrastive(AbstractObjective):
         batch = len(windows.key_B)
         length_B1 = windows.valid_BT.sum(1, keepdim=True)
         frame_BA = (draws.uniform("anchor", self.anchors) * length_B1).long()
-        moved_BA = frame_BA + (draws.uniform("slack", self.anchors) * (2 * self.slack + 1)).long() - self.slack
+        moved_BA = (
+            frame_BA
+            + (draws.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
+            - self.slack
+        )
         moved_BA = moved_BA.clamp(min=0).minimum((length_B1 - 1).clamp(min=0))
         row = torch.arange(batch, device=frame_BA.device).unsqueeze(1)
-        picked = torch.stack([view.z_BTD[row, frame] for view, frame in zip(views, (frame_BA, moved_BA), strict=True)])
+        picked = torch.stack(
+            [
+                view.z_BTD[row, frame]
+                for view, frame in zip(views, (frame_BA, moved_BA), strict=True)
+            ]
+        )
         g_VND = F.normalize(self.head(picked).float(), dim=-1).flatten(1, 2)
         exists_N = (length_B1 > 0).expand_as(frame_BA).flatten()
         window_N = (row + distributed.rank() * batch).expand_as(frame_BA).flatten()
 
         mine = _Anchors(
-            torch.cat([g_VND[0], g_VND[1]]), window_N.repeat(2), torch.cat([frame_BA.flatten(), moved_BA.flatten()]), exists_N.repeat(2)
+            torch.cat([g_VND[0], g_VND[1]]),
+            window_N.repeat(2),
+            torch.cat([frame_BA.flatten(), moved_BA.flatten()]),
+            exists_N.repeat(2),
         )
         total, number, hit = self.share(mine, _Anchors(*(distributed.gather(x) for x in mine)))
         loss = distributed.mean_over_workers(total, number)
@@ -74,13 +102,16 @@ class Contrastive(AbstractObjective):
         return Loss(loss, {"contrastive": loss.detach(), "contrastive_found": found.detach()})
 
     def share(self, mine: _Anchors, all: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of this worker's terms, how many, and how often the positive was the nearest of all."""
+        """Sum of this worker's terms, how many, and how often the positive was the nearest of
+        all."""
         count = len(mine.g) // 2
         first = distributed.rank() * len(mine.g)
         place = torch.arange(len(mine.g), device=mine.g.device)
         itself, positive = first + place, first + (place + count) % len(mine.g)
         similarity = mine.g @ all.g.T / self.temperature
-        close = (mine.window[:, None] == all.window) & ((mine.frame[:, None] - all.frame).abs() <= self.near)
+        close = (mine.window[:, None] == all.window) & (
+            (mine.frame[:, None] - all.frame).abs() <= self.near
+        )
         close[place, positive] = False
         close[place, itself] = True
         similarity = similarity.masked_fill(close | ~all.exists, -torch.inf)

@@ -1,4 +1,5 @@
-"""Contrastive predictive coding: from the past of a window, recognise its own future among everybody's."""
+"""Contrastive predictive coding: from the past of a window, recognise its own future among
+everybody's."""
 
 from __future__ import annotations
 
@@ -22,41 +23,54 @@ class CPC(AbstractObjective):
     .. math:: \ell_{i,n} = -\log \frac{\exp(\cos(W_n z_i(t_i), V z_i(t_i + n)) / \tau)}
               {\sum_j \exp(\cos(W_n z_i(t_i), V z_j(t_j + n)) / \tau)}
 
-    Every window ``i`` has one anchor frame ``t_i``, drawn at random; the negatives of horizon ``n`` are the frames ``t_j + n`` of all
-    other windows of all workers. The maps W (one a horizon) and V have no bias.
+    Every window ``i`` has one anchor frame ``t_i``, drawn at random; the negatives of horizon ``n``
+    are the frames ``t_j + n`` of all other windows of all workers. The maps W (one a horizon) and V
+    have no bias.
 
-    An encoder that looks both ways would be shown its answer. With ``past_only`` the anchor's view ends with the anchor and the view
-    its future is read from begins after it: no frame is seen by both, whatever the encoder.
+    An encoder that looks both ways would be shown its answer. With ``past_only`` the anchor's view
+    ends with the anchor and the view its future is read from begins after it: no frame is seen by
+    both, whatever the encoder.
 
     Args:
         dim: D of the encoder.
         schema: Not used.
-        horizons: Frames ahead, rising. One that reaches beyond the end of a window is left out of it.
+        horizons: Frames ahead, rising. One that reaches beyond the end of a window is left out of
+            it.
         temperature: tau.
         projection: Width in which past and future are compared.
-        past_only: Hide the future from the past; needs two views. Not needed for causal encoders, nor for horizons beyond the
-            encoder's context.
+        past_only: Hide the future from the past; needs two views. Not needed for causal encoders,
+            nor for horizons beyond the encoder's context.
     """
 
     def __init__(
-        self, dim: int, schema: Schema, *, horizons: Sequence[int] = (8, 16, 32, 64), temperature: float = 0.07, projection: int = 128,
+        self,
+        dim: int,
+        schema: Schema,
+        *,
+        horizons: Sequence[int] = (8, 16, 32, 64),
+        temperature: float = 0.07,
+        projection: int = 128,
         past_only: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         refuse(
-            ([f"horizons are {list(horizons)}; give at least one, rising, each at least 1 frame"]
-             if not horizons or min(horizons) < 1 or list(horizons) != sorted(set(horizons)) else [])
+            (
+                [f"horizons are {list(horizons)}; give at least one, rising, each at least 1 frame"]
+                if not horizons or min(horizons) < 1 or list(horizons) != sorted(set(horizons))
+                else []
+            )
             + ([f"temperature is {temperature}; it must be above 0"] if temperature <= 0 else [])
             + ([f"projection is {projection}; it must be at least 1"] if projection < 1 else []),
             about="objective cpc",
-        )  # fmt: skip
+        )
         self.horizons, self.temperature, self.past_only = tuple(horizons), temperature, past_only
         self.views, self.shares_views = (2, False) if past_only else (1, True)
         self.predict = nn.Linear(dim, len(horizons) * projection, bias=False)
         self.target = nn.Linear(dim, projection, bias=False)
 
     def anchors(self, windows: Windows, draws: WindowRNG) -> Tensor:
-        """The anchor frame of every window, (B,): early enough for every horizon of at most half a window.
+        """The anchor frame of every window, (B,): early enough for every horizon of at most half a
+        window.
 
         Raises:
             BadInput: If not even the shortest horizon fits a window.
@@ -64,10 +78,13 @@ class CPC(AbstractObjective):
         frames = windows.valid_BT.shape[1]
         if self.horizons[0] >= frames:
             raise BadInput(
-                f"objective cpc: the shortest of the horizons {list(self.horizons)} does not fit a window of {frames} frames; "
+                f"objective cpc: the shortest of the horizons {list(self.horizons)} does not fit a "
+                f"window of {frames} frames; "
                 "lower objective.horizons or raise window"
             )
-        reach = max([horizon for horizon in self.horizons if horizon <= frames // 2] or [self.horizons[0]])
+        reach = max(
+            [horizon for horizon in self.horizons if horizon <= frames // 2] or [self.horizons[0]]
+        )
         room_B1 = (windows.valid_BT.sum(1, keepdim=True) - reach).clamp(min=1)
         return (draws.uniform("cpc/anchor", 1) * room_B1).long().squeeze(1)
 
@@ -75,7 +92,10 @@ class CPC(AbstractObjective):
         """The first view without what comes after the anchor, the second without the rest."""
         if not self.past_only or view > 1:
             return pose
-        after_BT = torch.arange(windows.valid_BT.shape[1], device=windows.valid_BT.device) > self.anchors(windows, draws)[:, None]
+        after_BT = (
+            torch.arange(windows.valid_BT.shape[1], device=windows.valid_BT.device)
+            > self.anchors(windows, draws)[:, None]
+        )
         hidden = (after_BT if view == 0 else ~after_BT)[:, :, None, None]
         return pose.hidden(hidden)
 
@@ -88,20 +108,35 @@ class CPC(AbstractObjective):
         fits_BN = ahead_BN < windows.valid_BT.sum(1, keepdim=True)
         past_BD = views[0].z_BTD[row_B, anchor_B]
         future_BND = views[-1].z_BTD[row_B[:, None], ahead_BN.clamp(max=frames - 1)]
-        guess_BNP = F.normalize(self.predict(past_BD).float().unflatten(1, (len(self.horizons), -1)), dim=-1)
+        guess_BNP = F.normalize(
+            self.predict(past_BD).float().unflatten(1, (len(self.horizons), -1)), dim=-1
+        )
         truth_BNP = F.normalize(self.target(future_BND).float(), dim=-1)
-        total, number, hit = self.share(guess_BNP, fits_BN, distributed.gather(truth_BNP), distributed.gather(fits_BN))
+        total, number, hit = self.share(
+            guess_BNP, fits_BN, distributed.gather(truth_BNP), distributed.gather(fits_BN)
+        )
         loss = distributed.mean_over_workers(total, number)
         found = distributed.mean_over_workers(hit, number)
         return Loss(loss, {"cpc": loss.detach(), "cpc_found": found.detach()})
 
-    def share(self, guess_BNP: Tensor, fits_BN: Tensor, truth_ANP: Tensor, fits_AN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of this worker's terms, how many, and how often its own future was the nearest. ``A``: windows of all workers."""
-        own_B = distributed.rank() * len(guess_BNP) + torch.arange(len(guess_BNP), device=guess_BNP.device)
+    def share(
+        self, guess_BNP: Tensor, fits_BN: Tensor, truth_ANP: Tensor, fits_AN: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of this worker's terms, how many, and how often its own future was the nearest.
+        ``A``: windows of all workers."""
+        own_B = distributed.rank() * len(guess_BNP) + torch.arange(
+            len(guess_BNP), device=guess_BNP.device
+        )
         similarity_NBA = torch.einsum("bnp,anp->nba", guess_BNP, truth_ANP) / self.temperature
         similarity_NBA = similarity_NBA.masked_fill(~fits_AN.T[:, None], -torch.inf)
         similarity_NBA = torch.where(fits_BN.T[:, :, None], similarity_NBA, 0.0)
-        term_NB = F.cross_entropy(similarity_NBA.flatten(0, 1), own_B.repeat(len(self.horizons)), reduction="none")
+        term_NB = F.cross_entropy(
+            similarity_NBA.flatten(0, 1), own_B.repeat(len(self.horizons)), reduction="none"
+        )
         counts_NB = fits_BN.T.flatten()
         hit = (similarity_NBA.detach().argmax(-1) == own_B).flatten() & counts_NB
-        return torch.where(counts_NB, term_NB, 0.0).sum(), counts_NB.sum(), hit.sum().to(term_NB.dtype)
+        return (
+            torch.where(counts_NB, term_NB, 0.0).sum(),
+            counts_NB.sum(),
+            hit.sum().to(term_NB.dtype),
+        )

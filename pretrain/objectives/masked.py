@@ -1,4 +1,5 @@
-"""Masked modelling: blocks of the scene are hidden, and what was there has to be told from the rest."""
+"""Masked modelling: blocks of the scene are hidden, and what was there has to be told from the
+rest."""
 
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ from pretrain.objectives._scene import Scene
 
 
 class Masked(AbstractObjective):
-    r"""Predicts the hidden points of a window (block masking as in h/BehaveMAE, Stoffl et al. 2024; MAE, He et al. 2022).
+    r"""Predicts the hidden points of a window (block masking as in h/BehaveMAE, Stoffl et al. 2024;
+    MAE, He et al. 2022).
 
-    .. math:: L = \frac{1}{|H|} \sum_{(t, m, k) \in H} \frac{1}{V} \lVert f(z_t)_{mk} - y_{tmk} \rVert^2
+    .. math:: L = \frac{1}{|H|} \sum_{(t, m, k) \in H} \frac{1}{V} \lVert f(z_t)_{mk} - y_{tmk}
+    \rVert^2
 
-    Time is cut into blocks. In every block everything may be hidden, or one animal, or one point of one animal, each by a draw of its
-    own. A hidden point is a missing one to the encoder. ``H`` are the points that were hidden and are known; ``y`` are their V
-    standardised coordinates in the animal's own frame, in the frames of the others, and their motion, so nothing depends on where the
-    scene lies in the image. ``f`` is a perceptron with one hidden layer.
+    Time is cut into blocks. In every block everything may be hidden, or one animal, or one point of
+    one animal, each by a draw of its own. A hidden point is a missing one to the encoder. ``H`` are
+    the points that were hidden and are known; ``y`` are their V standardised coordinates in the
+    animal's own frame, in the frames of the others, and their motion, so nothing depends on where
+    the scene lies in the image. ``f`` is a perceptron with one hidden layer.
 
     Args:
         dim: D of the encoder.
@@ -36,28 +40,55 @@ class Masked(AbstractObjective):
     """
 
     def __init__(
-        self, dim: int, schema: Schema, *, block: int = 16, everything: float = 0.15, animal: float = 0.2, point: float = 0.3,
-        hidden: int = 256, lag: int = 4,
-    ) -> None:  # fmt: skip
+        self,
+        dim: int,
+        schema: Schema,
+        *,
+        block: int = 16,
+        everything: float = 0.15,
+        animal: float = 0.2,
+        point: float = 0.3,
+        hidden: int = 256,
+        lag: int = 4,
+    ) -> None:
         super().__init__()
         shares = {"everything": everything, "animal": animal, "point": point}
         refuse(
-            [f"{name} is {value}; it must lie in 0…1" for name, value in shares.items() if not 0 <= value <= 1]
-            + (["everything, animal and point are all 0: nothing would be hidden"] if not any(shares.values()) else [])
-            + [f"{name} is {value}; it must be at least 1" for name, value in (("block", block), ("hidden", hidden)) if value < 1]
-            + ([f"lag is {lag}; it must be a positive even number of frames"] if lag < 1 or lag % 2 else []),
+            [
+                f"{name} is {value}; it must lie in 0…1"
+                for name, value in shares.items()
+                if not 0 <= value <= 1
+            ]
+            + (
+                ["everything, animal and point are all 0: nothing would be hidden"]
+                if not any(shares.values())
+                else []
+            )
+            + [
+                f"{name} is {value}; it must be at least 1"
+                for name, value in (("block", block), ("hidden", hidden))
+                if value < 1
+            ]
+            + (
+                [f"lag is {lag}; it must be a positive even number of frames"]
+                if lag < 1 or lag % 2
+                else []
+            ),
             about="objective masked",
         )
         self.block, self.everything, self.animal, self.point = block, everything, animal, point
         self.scene = Scene(schema, lag=lag)
-        self.decode = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, self.scene.mean_MKV.numel()))
+        self.decode = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, self.scene.mean_MKV.numel())
+        )
 
     def fit(self, pose: Pose) -> None:
         """Takes the spread of what is to be predicted."""
         self.scene.fit(pose)
 
     def hidden(self, windows: Windows, draws: WindowRNG, *, view: int = 0) -> Tensor:
-        """Which points the encoder does not get to see: bool, (B, T, M, K). Blocks begin anywhere."""
+        """Which points the encoder does not get to see: bool, (B, T, M, K). Blocks begin
+        anywhere."""
         _, frames, animals, keypoints = windows.pose.confidence_BTMK.shape
         blocks = -(-frames // self.block) + 1
 
@@ -78,12 +109,15 @@ class Masked(AbstractObjective):
         return pose.hidden(self.hidden(windows, draws, view=view))
 
     def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
-        """Mean squared error over the hidden points that are known; ``masked_blind`` is that of always guessing the mean."""
+        """Mean squared error over the hidden points that are known; ``masked_blind`` is that of
+        always guessing the mean."""
         with torch.autocast(windows.valid_BT.device.type, enabled=False):
             truth_BTMKV = self.scene(views[0].pose)
         guess_BTMKV = self.decode(views[0].z_BTD).float().view_as(truth_BTMKV)
         asked = self.hidden(windows, draws).unsqueeze(-1) & truth_BTMKV.isfinite()
         error = torch.where(asked, guess_BTMKV - truth_BTMKV.nan_to_num(0.0), 0.0).square()
         loss = distributed.mean_over_workers(error.sum(), asked.sum())
-        blind = distributed.mean_over_workers(torch.where(asked, truth_BTMKV.nan_to_num(0.0), 0.0).square().sum(), asked.sum())
+        blind = distributed.mean_over_workers(
+            torch.where(asked, truth_BTMKV.nan_to_num(0.0), 0.0).square().sum(), asked.sum()
+        )
         return Loss(loss, {"masked": loss.detach(), "masked_blind": blind.detach()})

@@ -1,4 +1,5 @@
-"""Multi-timescale bootstrapping: what an animal will do, told as histograms, and embeddings that agree over short and long times."""
+"""Multi-timescale bootstrapping: what an animal will do, told as histograms, and embeddings that
+agree over short and long times."""
 
 from __future__ import annotations
 
@@ -21,13 +22,16 @@ from pretrain.objectives._actions import Actions, shares_below
 class MultiTimescale(AbstractObjective):
     r"""Histograms of actions and bootstrapped latents (BAMS, Azabou et al. 2023).
 
-    .. math:: L = \lambda \sum_{n} \overline{w \, \lVert \mathrm{CDF}(\hat h_n(z_t)) - \mathrm{CDF}(h_{t+1 \dots t+n}) \rVert^2}
-              + \mu \sum_{s \in \{short, long\}} \overline{1 - \cos(q_s(z^s_t), \mathrm{sg}(z^s_{t'}))}
+    .. math:: L = \lambda \sum_{n} \overline{w \, \lVert \mathrm{CDF}(\hat h_n(z_t)) -
+    \mathrm{CDF}(h_{t+1 \dots t+n}) \rVert^2}
+              + \mu \sum_{s \in \{short, long\}} \overline{1 - \cos(q_s(z^s_t),
+              \mathrm{sg}(z^s_{t'}))}
 
-    From the embedding of a frame, the histogram of every action over the next ``n`` frames is predicted at each horizon; the squared
-    distance of cumulative histograms is the squared earth mover's distance on ordered bins (Hou et al. 2016). Its weight ``w`` is
-    the share of those frames that is known. The first half of an embedding should agree with itself up to ``near`` frames later, the
-    second half anywhere in the window; the target gets no gradient.
+    From the embedding of a frame, the histogram of every action over the next ``n`` frames is
+    predicted at each horizon; the squared distance of cumulative histograms is the squared earth
+    mover's distance on ordered bins (Hou et al. 2016). Its weight ``w`` is the share of those
+    frames that is known. The first half of an embedding should agree with itself up to ``near``
+    frames later, the second half anywhere in the window; the target gets no gradient.
 
     Args:
         dim: D of the encoder, at least 2.
@@ -43,27 +47,66 @@ class MultiTimescale(AbstractObjective):
     """
 
     def __init__(
-        self, dim: int, schema: Schema, *, horizons: Sequence[int] = (10, 40), bins: int = 16, near: int = 5, anchors: int = 16,
-        hidden: int = 256, distance: Literal["emd", "cross_entropy"] = "emd", histogram: float = 5.0, latent: float = 0.5,
-    ) -> None:  # fmt: skip
+        self,
+        dim: int,
+        schema: Schema,
+        *,
+        horizons: Sequence[int] = (10, 40),
+        bins: int = 16,
+        near: int = 5,
+        anchors: int = 16,
+        hidden: int = 256,
+        distance: Literal["emd", "cross_entropy"] = "emd",
+        histogram: float = 5.0,
+        latent: float = 0.5,
+    ) -> None:
         super().__init__()
         refuse(
-            ([f"horizons are {list(horizons)}; give at least one, each at least 1 frame"] if not horizons or min(horizons) < 1 else [])
-            + [f"{name} is {value}; it must be at least {least}" for name, value, least in
-               (("bins", bins, 2), ("near", near, 0), ("anchors", anchors, 1), ("hidden", hidden, 1)) if value < least]
-            + [f"{name} is {value}; it must not be negative" for name, value in (("histogram", histogram), ("latent", latent)) if value < 0]
-            + (["histogram and latent are both 0: nothing would be learned"] if histogram == latent == 0 else [])
+            (
+                [f"horizons are {list(horizons)}; give at least one, each at least 1 frame"]
+                if not horizons or min(horizons) < 1
+                else []
+            )
+            + [
+                f"{name} is {value}; it must be at least {least}"
+                for name, value, least in (
+                    ("bins", bins, 2),
+                    ("near", near, 0),
+                    ("anchors", anchors, 1),
+                    ("hidden", hidden, 1),
+                )
+                if value < least
+            ]
+            + [
+                f"{name} is {value}; it must not be negative"
+                for name, value in (("histogram", histogram), ("latent", latent))
+                if value < 0
+            ]
+            + (
+                ["histogram and latent are both 0: nothing would be learned"]
+                if histogram == latent == 0
+                else []
+            )
             + ([f"the encoder gives {dim} number; at least 2 are needed"] if dim < 2 else []),
             about="objective multi_timescale",
-        )  # fmt: skip
+        )
         self.horizons, self.bins, self.near, self.anchors = tuple(horizons), bins, near, anchors
         self.distance, self.histogram, self.latent = distance, histogram, latent
         self.actions = Actions(schema)
         self.halves = slice(0, dim // 2), slice(dim // 2, dim)
         outputs = len(horizons) * len(self.actions.range_A2) * bins
-        # A part of weight 0 has no head: a parameter without gradient would stop workers from agreeing.
-        self.predict = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, outputs)) if histogram else None
-        self.agree = nn.ModuleList(_Predictor(half.stop - half.start) for half in self.halves) if latent else None
+        # A part of weight 0 has no head: a parameter without gradient would stop workers from
+        # agreeing.
+        self.predict = (
+            nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, outputs))
+            if histogram
+            else None
+        )
+        self.agree = (
+            nn.ModuleList(_Predictor(half.stop - half.start) for half in self.halves)
+            if latent
+            else None
+        )
 
     def fit(self, pose: Pose) -> None:
         """Takes the range of every action."""
@@ -83,20 +126,28 @@ class MultiTimescale(AbstractObjective):
         total, parts = z_BND.new_zeros(()), {}
         if self.predict is not None:
             for horizon, term in zip(
-                self.horizons, self._histograms(self.predict(z_BND).float(), view.pose, windows, frame_BN), strict=True
+                self.horizons,
+                self._histograms(self.predict(z_BND).float(), view.pose, windows, frame_BN),
+                strict=True,
             ):
                 total = total + self.histogram * term
                 parts[f"histogram_{horizon}"] = term.detach()
         if self.agree is not None:
-            for name, head, half, when_BN in zip(("short", "long"), self.agree, self.halves, (soon_BN, late_BN), strict=True):
+            for name, head, half, when_BN in zip(
+                ("short", "long"), self.agree, self.halves, (soon_BN, late_BN), strict=True
+            ):
                 there = view.z_BTD[row_B1, when_BN][..., half].detach()
                 apart = 1 - F.cosine_similarity(head(z_BND[..., half]).float(), there, dim=-1)
-                term = distributed.mean_over_workers(torch.where(exists_BN, apart, 0.0).sum(), exists_BN.sum())
+                term = distributed.mean_over_workers(
+                    torch.where(exists_BN, apart, 0.0).sum(), exists_BN.sum()
+                )
                 total = total + self.latent * term
                 parts[f"latent_{name}"] = term.detach()
         return Loss(total, {"multi_timescale": total.detach(), **parts})
 
-    def _histograms(self, flat_BNQ: Tensor, pose: Pose, windows: Windows, frame_BN: Tensor) -> list[Tensor]:
+    def _histograms(
+        self, flat_BNQ: Tensor, pose: Pose, windows: Windows, frame_BN: Tensor
+    ) -> list[Tensor]:
         """The loss of each horizon."""
         actions_BTA = self.actions(pose).masked_fill(~windows.valid_BT.unsqueeze(-1), torch.nan)
         low, high = self.actions.range_A2.unbind(-1)
@@ -107,7 +158,9 @@ class MultiTimescale(AbstractObjective):
         for place, horizon in enumerate(self.horizons):
             below_BNAE, weight_BNA = shares_below(actions_BTA, edge_AE, frame_BN, horizon)
             distance_BNA = self._apart(logits_BNHAb[:, :, place], below_BNAE)
-            terms.append(distributed.mean_over_workers((weight_BNA * distance_BNA).sum(), weight_BNA.sum()))
+            terms.append(
+                distributed.mean_over_workers((weight_BNA * distance_BNA).sum(), weight_BNA.sum())
+            )
         return terms
 
     def _apart(self, logits: Tensor, below: Tensor) -> Tensor:
@@ -120,4 +173,9 @@ class MultiTimescale(AbstractObjective):
 class _Predictor(nn.Sequential):
     def __init__(self, width: int) -> None:
         # A layer norm where the paper has a batch norm, which would see each worker's share alone.
-        super().__init__(nn.Linear(width, 4 * width, bias=False), nn.LayerNorm(4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+        super().__init__(
+            nn.Linear(width, 4 * width, bias=False),
+            nn.LayerNorm(4 * width),
+            nn.ReLU(),
+            nn.Linear(4 * width, width),
+        )

@@ -1,4 +1,5 @@
-"""Task programming (TREBA): trajectories from codes, and codes that know what the programs of an expert say."""
+"""Task programming (TREBA): trajectories from codes, and codes that know what the programs of an
+expert say."""
 
 from __future__ import annotations
 
@@ -25,16 +26,20 @@ from pretrain.transforms.animal import SPAN
 class TaskProgramming(AbstractObjective):
     r"""Trajectory VAE with programmed labels (TREBA, Sun et al. 2021).
 
-    .. math:: L = \mathrm{NLL} + \mathrm{KL} + \lambda_c L_{consistency} + \lambda_s \sum_p L^p_{contrastive} + \lambda_d L_{decoding}
+    .. math:: L = \mathrm{NLL} + \mathrm{KL} + \lambda_c L_{consistency} + \lambda_s \sum_p
+    L^p_{contrastive} + \lambda_d L_{decoding}
 
-    Trajectories of ``frames`` frames are drawn in each window, the same ones in both views. The embedding at a trajectory's centre
-    gives the posterior of its code. From a sample of it a recurrent policy has to tell every action (NLL, with teacher forcing);
-    left to itself it has to move so that the programs say of its rollout what they said of the recording (consistency). Codes
-    whose programmed labels agree should lie together (contrastive). NLL and KL are nats a trajectory.
+    Trajectories of ``frames`` frames are drawn in each window, the same ones in both views. The
+    embedding at a trajectory's centre gives the posterior of its code. From a sample of it a
+    recurrent policy has to tell every action (NLL, with teacher forcing); left to itself it has to
+    move so that the programs say of its rollout what they said of the recording (consistency).
+    Codes whose programmed labels agree should lie together (contrastive). NLL and KL are nats a
+    trajectory.
 
-    The programs are differentiable here, with soft thresholds, so consistency is the cross-entropy of what they say of the rollout.
-    ``mode: published`` learns an approximator of each program instead, at every step, on recorded trajectories; the policy sees
-    the approximators fixed. Programs read each view's own poses: a mirrored animal bends its head the other way.
+    The programs are differentiable here, with soft thresholds, so consistency is the cross-entropy
+    of what they say of the rollout. ``mode: published`` learns an approximator of each program
+    instead, at every step, on recorded trajectories; the policy sees the approximators fixed.
+    Programs read each view's own poses: a mirrored animal bends its head the other way.
 
     Args:
         dim: D of the encoder.
@@ -45,7 +50,8 @@ class TaskProgramming(AbstractObjective):
         code: Z, numbers of a code.
         width: Of the posterior's layers, the policy and the approximators.
         components: Principal components of a posture.
-        quantiles: Cut programs at these quantiles of the data rather than at the published thresholds; (0.5, 0.9) say.
+        quantiles: Cut programs at these quantiles of the data rather than at the published
+            thresholds; (0.5, 0.9) say.
         softness: Width of a soft threshold, in distances between a program's thresholds.
         consistency: lambda_c.
         contrastive: lambda_s.
@@ -61,51 +67,122 @@ class TaskProgramming(AbstractObjective):
     threshold_PH: Tensor
 
     def __init__(
-        self, dim: int, schema: Schema, *, mode: Literal["differentiable", "published"] = "differentiable", frames: int = 21,
-        trajectories: int = 8, code: int = 32, width: int = 64, components: int = 5, quantiles: Sequence[float] = (),
-        softness: float = 0.25, consistency: float = 1.0, contrastive: float = 10.0, decoding: float = 0.0, temperature: float = 0.07,
-        noise: float = 0.1, free_bits: float = 1 / 32, first_stage: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        dim: int,
+        schema: Schema,
+        *,
+        mode: Literal["differentiable", "published"] = "differentiable",
+        frames: int = 21,
+        trajectories: int = 8,
+        code: int = 32,
+        width: int = 64,
+        components: int = 5,
+        quantiles: Sequence[float] = (),
+        softness: float = 0.25,
+        consistency: float = 1.0,
+        contrastive: float = 10.0,
+        decoding: float = 0.0,
+        temperature: float = 0.07,
+        noise: float = 0.1,
+        free_bits: float = 1 / 32,
+        first_stage: int = 0,
+    ) -> None:
         super().__init__()
         least = 2 * SPAN + 1
         refuse(
-            ([f"frames is {frames}; it must be an odd number, at least {least}"] if frames < least or frames % 2 == 0 else [])
-            + [f"{name} is {value}; it must be at least 1" for name, value in
-               (("trajectories", trajectories), ("code", code), ("width", width), ("components", components)) if value < 1]
-            + [f"{name} is {value}; it must be above 0" for name, value in
-               (("softness", softness), ("temperature", temperature)) if value <= 0]
-            + [f"{name} is {value}; it must not be negative" for name, value in
-               (("consistency", consistency), ("contrastive", contrastive), ("decoding", decoding), ("noise", noise),
-                ("free_bits", free_bits), ("first_stage", first_stage)) if value < 0]
-            + ([f"quantiles are {list(quantiles)}; they must rise and lie between 0 and 1"]
-               if any(not 0 < q < 1 for q in quantiles) or list(quantiles) != sorted(set(quantiles)) else [])
-            + (["first_stage is for mode: published, which has approximators to train first"]
-               if first_stage and (mode != "published" or not consistency) else []),
+            (
+                [f"frames is {frames}; it must be an odd number, at least {least}"]
+                if frames < least or frames % 2 == 0
+                else []
+            )
+            + [
+                f"{name} is {value}; it must be at least 1"
+                for name, value in (
+                    ("trajectories", trajectories),
+                    ("code", code),
+                    ("width", width),
+                    ("components", components),
+                )
+                if value < 1
+            ]
+            + [
+                f"{name} is {value}; it must be above 0"
+                for name, value in (("softness", softness), ("temperature", temperature))
+                if value <= 0
+            ]
+            + [
+                f"{name} is {value}; it must not be negative"
+                for name, value in (
+                    ("consistency", consistency),
+                    ("contrastive", contrastive),
+                    ("decoding", decoding),
+                    ("noise", noise),
+                    ("free_bits", free_bits),
+                    ("first_stage", first_stage),
+                )
+                if value < 0
+            ]
+            + (
+                [f"quantiles are {list(quantiles)}; they must rise and lie between 0 and 1"]
+                if any(not 0 < q < 1 for q in quantiles)
+                or list(quantiles) != sorted(set(quantiles))
+                else []
+            )
+            + (
+                ["first_stage is for mode: published, which has approximators to train first"]
+                if first_stage and (mode != "published" or not consistency)
+                else []
+            ),
             about="objective task_programming",
-        )  # fmt: skip
+        )
         self.schema, self.frames, self.trajectories, self.code = schema, frames, trajectories, code
-        self.quantiles, self.softness, self.temperature, self.noise = tuple(quantiles), softness, temperature, noise
-        self.weights = {"consistency": consistency, "contrastive": contrastive, "decoding": decoding}
+        self.quantiles, self.softness, self.temperature, self.noise = (
+            tuple(quantiles),
+            softness,
+            temperature,
+            noise,
+        )
+        self.weights = {
+            "consistency": consistency,
+            "contrastive": contrastive,
+            "decoding": decoding,
+        }
         self.free_bits, self.first_stage = free_bits, first_stage
         self.register_buffer("threshold_PH", programs.thresholds(schema))
         if quantiles:
-            self.threshold_PH = self.threshold_PH.new_full((len(self.threshold_PH), len(quantiles)), torch.inf)
+            self.threshold_PH = self.threshold_PH.new_full(
+                (len(self.threshold_PH), len(quantiles)), torch.inf
+            )
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         count, cuts = self.threshold_PH.shape
         self.state = TrajectoryState(schema, components=components)
         self.encode = Encode(dim, width=width, code=code)
         self.policy = Policy(self.state, code=code, width=width)
-        # A part of weight 0 has no head: a parameter without gradient would stop workers from agreeing.
+        # A part of weight 0 has no head: a parameter without gradient would stop workers from
+        # agreeing.
         self.contrast = Heads(count, code, code) if contrastive else None
         self.decode = Heads(count, code, cuts + 1) if decoding else None
-        each = (self.threshold_PH.isfinite().sum(-1) + 1).tolist() if not quantiles else [cuts + 1] * count
-        self.approximate = Approximators(self.state.size, each, width=width) if mode == "published" and consistency else None
+        each = (
+            (self.threshold_PH.isfinite().sum(-1) + 1).tolist()
+            if not quantiles
+            else [cuts + 1] * count
+        )
+        self.approximate = (
+            Approximators(self.state.size, each, width=width)
+            if mode == "published" and consistency
+            else None
+        )
 
     def fit(self, pose: Pose) -> None:
-        """Takes the mean body, its components and spreads; and thresholds, where they come from quantiles."""
+        """Takes the mean body, its components and spreads; and thresholds, where they come from
+        quantiles."""
         self.state.fit(pose)
         if self.quantiles:
-            self.threshold_PH.copy_(programs.quantile_thresholds(programs.measure(pose.position_BTMKX, self.schema), self.quantiles))
+            self.threshold_PH.copy_(
+                programs.quantile_thresholds(
+                    programs.measure(pose.position_BTMKX, self.schema), self.quantiles
+                )
+            )
 
     def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
         """The sum of all parts over this worker's trajectories.
@@ -116,11 +193,14 @@ class TaskProgramming(AbstractObjective):
         total_frames, half = windows.valid_BT.shape[1], self.frames // 2
         if total_frames < self.frames:
             raise BadInput(
-                f"objective task_programming: a trajectory of {self.frames} frames does not fit a window of {total_frames}; "
+                f"objective task_programming: a trajectory of {self.frames} frames does not fit a "
+                f"window of {total_frames}; "
                 "raise window or lower objective.frames"
             )
         room_B1 = windows.valid_BT.sum(1, keepdim=True) - self.frames + 1
-        centre_BR = half + (draws.uniform("task/centre", self.trajectories) * room_B1.clamp(min=0)).long()
+        centre_BR = (
+            half + (draws.uniform("task/centre", self.trajectories) * room_B1.clamp(min=0)).long()
+        )
         usable_N = (room_B1 > 0).expand_as(centre_BR).flatten()
         row_B1 = torch.arange(len(centre_BR), device=centre_BR.device)[:, None]
         frame_BRT = centre_BR.unsqueeze(-1) + torch.arange(-half, half + 1, device=centre_BR.device)
@@ -131,11 +211,16 @@ class TaskProgramming(AbstractObjective):
         for place, view in enumerate(views[:2]):
             posterior = self.encode(view.z_BTD[row_B1, centre_BR].flatten(0, 1))
             with torch.autocast(usable_N.device.type, enabled=False):
-                # Trajectories of a window share frames, so states and programs are told once a frame.
-                state_NTS, known_NTS = (x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in self.state(view.pose))
+                # Trajectories of a window share frames, so states and programs are told once a
+                # frame.
+                state_NTS, known_NTS = (
+                    x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in self.state(view.pose)
+                )
                 action_NAS, acted_NAS = self.state.actions(state_NTS, known_NTS)
                 class_NP = self.labels(view.pose.position_BTMKX)[row_B1, centre_BR].flatten(0, 1)
-            code_NZ = posterior.sample(draws.normal(f"task/code/{place}", self.trajectories, self.code).flatten(0, 1))
+            code_NZ = posterior.sample(
+                draws.normal(f"task/code/{place}", self.trajectories, self.code).flatten(0, 1)
+            )
             nll_N = self.policy.surprise(state_NTS, action_NAS, acted_NAS, code_NZ)
             for name, value_N in (("nll", nll_N), ("kl", posterior.divergence(self.free_bits))):
                 sums[f"{name}_{place}"] = torch.where(usable_N, value_N, 0.0).sum()
@@ -144,8 +229,20 @@ class TaskProgramming(AbstractObjective):
             labels.append(class_NP.masked_fill(~usable_N[:, None], -1))
             if place == 0 and self.weights["consistency"]:
                 begins_N = usable_N & known_NTS[:, 0].all(-1)
-                noise = draws.normal("task/noise", self.trajectories, self._steps(), self.state.size).flatten(0, 1)
-                self._consistency(sums, counts, posterior, code_NZ, state_NTS, action_NAS, noise, labels[0], begins_N)
+                noise = draws.normal(
+                    "task/noise", self.trajectories, self._steps(), self.state.size
+                ).flatten(0, 1)
+                self._consistency(
+                    sums,
+                    counts,
+                    posterior,
+                    code_NZ,
+                    state_NTS,
+                    action_NAS,
+                    noise,
+                    labels[0],
+                    begins_N,
+                )
         self._from_codes(sums, counts, torch.cat(codes), torch.cat(labels))
         return self._sum(sums, counts)
 
@@ -158,48 +255,85 @@ class TaskProgramming(AbstractObjective):
         return self.frames - 1 if self.approximate is not None else self.frames // 2 + SPAN
 
     def _consistency(
-        self, sums: dict[str, Tensor], counts: dict[str, Tensor], posterior: Posterior, code_NZ: Tensor, state_NTS: Tensor,
-        action_NAS: Tensor, noise_NAS: Tensor, class_NP: Tensor, begins_N: Tensor,
-    ) -> None:  # fmt: skip
-        rolled_NTS, acted_NAS = self.policy.roll_out(state_NTS[:, 0], code_NZ, noise_NAS, temperature=self.noise)
+        self,
+        sums: dict[str, Tensor],
+        counts: dict[str, Tensor],
+        posterior: Posterior,
+        code_NZ: Tensor,
+        state_NTS: Tensor,
+        action_NAS: Tensor,
+        noise_NAS: Tensor,
+        class_NP: Tensor,
+        begins_N: Tensor,
+    ) -> None:
+        rolled_NTS, acted_NAS = self.policy.roll_out(
+            state_NTS[:, 0], code_NZ, noise_NAS, temperature=self.noise
+        )
         with torch.autocast(begins_N.device.type, enabled=False):
             if self.approximate is None:
                 middle, span = self.frames // 2, SPAN
-                position = self.state.positions(rolled_NTS[:, middle - span : middle + span + 1].float())
+                position = self.state.positions(
+                    rolled_NTS[:, middle - span : middle + span + 1].float()
+                )
                 value_NTP = programs.measure(position, self.schema)[:, span : span + 1]
-                log_share_NPC = programs.log_soft_classes(value_NTP, self.threshold_PH, softness=self.softness)[:, 0]
+                log_share_NPC = programs.log_soft_classes(
+                    value_NTP, self.threshold_PH, softness=self.softness
+                )[:, 0]
             else:
                 fixed = {name: x.detach() for name, x in self.approximate.named_parameters()}
-                log_share_NPC = torch.func.functional_call(self.approximate, fixed, (rolled_NTS.float(), acted_NAS.float()))
+                log_share_NPC = torch.func.functional_call(
+                    self.approximate, fixed, (rolled_NTS.float(), acted_NAS.float())
+                )
                 learned_NPC = self.approximate(state_NTS, action_NAS)
-                # Each program's approximator is asked about every recorded trajectory whose label is known.
+                # Each program's approximator is asked about every recorded trajectory whose label
+                # is known.
                 total, number, _ = class_surprise(learned_NPC, class_NP, torch.ones_like(begins_N))
                 sums["approximators"], counts["approximators"] = total, number
         total, number, hit = class_surprise(log_share_NPC, class_NP, begins_N)
         sums["consistency"], counts["consistency"] = total, number
         sums["agreement"], counts["agreement"] = hit, number
 
-    def _from_codes(self, sums: dict[str, Tensor], counts: dict[str, Tensor], code_NZ: Tensor, class_NP: Tensor) -> None:
+    def _from_codes(
+        self, sums: dict[str, Tensor], counts: dict[str, Tensor], code_NZ: Tensor, class_NP: Tensor
+    ) -> None:
         if self.contrast is not None:
             g_NPE = F.normalize(self.contrast(code_NZ), dim=-1)
-            # Each window's first trajectories among themselves, its second ones…: groups in which no two come from one moment but
-            # the two views of it. All against all would cost as many times more as a window has trajectories.
+            # Each window's first trajectories among themselves, its second ones…: groups in which
+            # no two come from one moment but the two views of it. All against all would cost as
+            # many times more as a window has trajectories.
             shape = (-1, self.trajectories, class_NP.shape[1])
             g_NRPE, class_NRP = g_NPE.view(*shape, g_NPE.shape[-1]), class_NP.view(shape)
-            found = supervised_contrastive(g_NRPE, class_NRP, classes=self.threshold_PH.shape[1] + 1, temperature=self.temperature)
+            found = supervised_contrastive(
+                g_NRPE,
+                class_NRP,
+                classes=self.threshold_PH.shape[1] + 1,
+                temperature=self.temperature,
+            )
             sums["contrastive"], counts["contrastive"] = found
         if self.decode is not None:
             told_NPC = self.decode(code_NZ).log_softmax(-1)
-            sums["decoding"], counts["decoding"], _ = class_surprise(told_NPC, class_NP, torch.ones_like(class_NP[:, 0], dtype=torch.bool))
+            sums["decoding"], counts["decoding"], _ = class_surprise(
+                told_NPC, class_NP, torch.ones_like(class_NP[:, 0], dtype=torch.bool)
+            )
 
     def _sum(self, sums: dict[str, Tensor], counts: dict[str, Tensor]) -> Loss:
-        """All means in one exchange between the workers; a program's terms are averaged over its labels, then added up."""
+        """All means in one exchange between the workers; a program's terms are averaged over its
+        labels, then added up."""
         flat = torch.cat([value.reshape(-1) for value in sums.values()])
-        means = distributed.mean_over_workers(flat, torch.cat([value.reshape(-1) for value in counts.values()]))
+        means = distributed.mean_over_workers(
+            flat, torch.cat([value.reshape(-1) for value in counts.values()])
+        )
         pieces = torch.split(means, [value.numel() for value in sums.values()])
-        found = {name: piece.mean() if name == "agreement" else piece.sum() for name, piece in zip(sums, pieces, strict=True)}
+        found = {
+            name: piece.mean() if name == "agreement" else piece.sum()
+            for name, piece in zip(sums, pieces, strict=True)
+        }
         parts = {"nll": found["nll_0"] + found["nll_1"], "kl": found["kl_0"] + found["kl_1"]}
-        parts |= {name: value for name, value in found.items() if name not in ("nll_0", "nll_1", "kl_0", "kl_1")}
+        parts |= {
+            name: value
+            for name, value in found.items()
+            if name not in ("nll_0", "nll_1", "kl_0", "kl_1")
+        }
         total = parts["nll"] + parts["kl"]
         for name, weight in self.weights.items():
             if weight and name in parts:
@@ -208,4 +342,10 @@ class TaskProgramming(AbstractObjective):
             if self.training:
                 self.step += 1
             total = total * (self.step > self.first_stage) + parts["approximators"]
-        return Loss(total, {"task_programming": total.detach(), **{name: value.detach() for name, value in parts.items()}})
+        return Loss(
+            total,
+            {
+                "task_programming": total.detach(),
+                **{name: value.detach() for name, value in parts.items()},
+            },
+        )

@@ -13,23 +13,38 @@ from pretrain.readers.annotations import UNLABELLED, read_rows
 
 
 def describe(store: Store) -> dict[str, Any]:
-    """Counts, missing points, jumps, suspected swaps, labels and integrity; every byte is read, in memory that does not grow.
+    """Counts, missing points, jumps, suspected swaps, labels and integrity; every byte is read, in
+    memory that does not grow.
 
     Returns:
-        ``frames``, ``videos``, ``hours``, ``missing_share`` (of all points), ``missing_by_keypoint``, ``jumps``, ``swaps``, ``features``
-        (name to numbers a frame), ``labels`` (task to frames per class and split, bouts, and videos), ``damage`` (a
-        sentence for each damaged file; what needs whole files is then left out).
+        ``frames``, ``videos``, ``hours``, ``missing_share`` (of all points),
+        ``missing_by_keypoint``, ``jumps``, ``swaps``, ``features`` (name to numbers a frame),
+        ``labels`` (task to frames per class and split, bouts, and videos), ``damage`` (a sentence
+        for each damaged file; what needs whole files is then left out).
     """
     damage = store.verify()
     schema = store.schema
     found: dict[str, Any] = {
-        "store": store.uri, "origin": store.origin, "fingerprint": store.fingerprint,
-        "frames": store.frames, "videos": len(store.videos), "hours": round(store.frames / schema.fps / 3600, 3),
-        "video_minutes": _quartiles(np.array([video["frames"] for video in store.videos]) / schema.fps / 60),
-        "animals": list(schema.animals), "keypoints": list(schema.keypoints), "fps": schema.fps,
-        "image_px": list(schema.image_px), "features": {name: held["dim"] for name, held in store.features.items()},
-    }  # fmt: skip
-    return found | ({"labels": {}} if damage else _of_frames(store) | {"labels": _labels(store)}) | {"damage": damage}
+        "store": store.uri,
+        "origin": store.origin,
+        "fingerprint": store.fingerprint,
+        "frames": store.frames,
+        "videos": len(store.videos),
+        "hours": round(store.frames / schema.fps / 3600, 3),
+        "video_minutes": _quartiles(
+            np.array([video["frames"] for video in store.videos]) / schema.fps / 60
+        ),
+        "animals": list(schema.animals),
+        "keypoints": list(schema.keypoints),
+        "fps": schema.fps,
+        "image_px": list(schema.image_px),
+        "features": {name: held["dim"] for name, held in store.features.items()},
+    }
+    return (
+        found
+        | ({"labels": {}} if damage else _of_frames(store) | {"labels": _labels(store)})
+        | {"damage": damage}
+    )
 
 
 def _of_frames(store: Store) -> dict[str, Any]:
@@ -41,9 +56,15 @@ def _of_frames(store: Store) -> dict[str, Any]:
         missing += gone.sum(0)
         odd.add(video, first_frame, np.where(gone[..., None], np.float32(np.nan), position))
     share = missing / max(store.frames, 1)
-    by_keypoint = {animal: {point: round(float(share[m, k]), 4) for k, point in enumerate(schema.keypoints)}
-                   for m, animal in enumerate(schema.animals)}  # fmt: skip
-    return {"missing_share": round(float(share.mean()), 6), "missing_by_keypoint": by_keypoint, **odd.found()}
+    by_keypoint = {
+        animal: {point: round(float(share[m, k]), 4) for k, point in enumerate(schema.keypoints)}
+        for m, animal in enumerate(schema.animals)
+    }
+    return {
+        "missing_share": round(float(share.mean()), 6),
+        "missing_by_keypoint": by_keypoint,
+        **odd.found(),
+    }
 
 
 def _labels(store: Store) -> dict[str, Any]:
@@ -51,7 +72,10 @@ def _labels(store: Store) -> dict[str, Any]:
     bouts: dict[tuple[str, str], list[npt.NDArray[np.int64]]] = {}
     for held in store.labels:
         rows = read_rows(store, held["file"])
-        task = found.setdefault(held["task"], {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []})
+        task = found.setdefault(
+            held["task"],
+            {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []},
+        )
         for row in rows:
             labels = np.frombuffer(row["labels"], np.int8)
             if row["overlapping"]:
@@ -65,10 +89,15 @@ def _labels(store: Store) -> dict[str, Any]:
             if row["annotator"] and row["annotator"] not in task["annotators"]:
                 task["annotators"].append(row["annotator"])
             for place, name in enumerate(row["classes"]):
-                task["frames"].setdefault(name, {"train": 0, "test": 0})[row["split"]] += int(marks[:, place].sum())
+                task["frames"].setdefault(name, {"train": 0, "test": 0})[row["split"]] += int(
+                    marks[:, place].sum()
+                )
                 bouts.setdefault((held["task"], name), []).append(_bout_frames(marks[:, place]))
     for name, task in found.items():
-        task["bouts"] = {label: _bouts(np.concatenate(bouts[name, label]), store.schema.fps) for label in task["frames"]}
+        task["bouts"] = {
+            label: _bouts(np.concatenate(bouts[name, label]), store.schema.fps)
+            for label in task["frames"]
+        }
     return found
 
 
@@ -87,7 +116,10 @@ def _quartiles(values: npt.NDArray[np.float64]) -> dict[str, float] | None:
     if not len(values):
         return None
     names = ("shortest", "lower_quartile", "median", "upper_quartile", "longest")
-    return {name: round(float(value), 4) for name, value in zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)), strict=True)}
+    return {
+        name: round(float(value), 4)
+        for name, value in zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)), strict=True)
+    }
 
 
 def report(found: dict[str, Any]) -> str:
@@ -95,48 +127,88 @@ def report(found: dict[str, Any]) -> str:
     minutes = found["video_minutes"]
     lines = [
         f"{found['store']}  ({found['origin']})",
-        f"{found['frames']:,} frames, {found['hours']:.2f} hours at {found['fps']:g} frames/s, {found['videos']} videos "
-        f"of {minutes['shortest']:.1f} to {minutes['longest']:.1f} minutes, image {'x'.join(f'{v:g}' for v in found['image_px'])} px",
+        f"{found['frames']:,} frames, {found['hours']:.2f} hours at {found['fps']:g} frames/s, "
+        f"{found['videos']} videos "
+        f"of {minutes['shortest']:.1f} to {minutes['longest']:.1f} minutes, image "
+        f"{'x'.join(f'{v:g}' for v in found['image_px'])} px",
         f"fingerprint {found['fingerprint']}",
         f"{', '.join(found['animals'])}: {', '.join(found['keypoints'])}",
     ]
     if found["features"]:
-        lines.append("features from elsewhere: " + ", ".join(f"{name} ({dim} a frame)" for name, dim in found["features"].items()))
+        lines.append(
+            "features from elsewhere: "
+            + ", ".join(f"{name} ({dim} a frame)" for name, dim in found["features"].items())
+        )
     if not found["damage"]:
-        lines += [*_report_frames(found), *(line for name, task in found["labels"].items() for line in _report_task(name, task))]
-    lines.append("whole: every checksum is right" if not found["damage"] else "DAMAGED: " + "; ".join(found["damage"]))
+        lines += [
+            *_report_frames(found),
+            *(line for name, task in found["labels"].items() for line in _report_task(name, task)),
+        ]
+    lines.append(
+        "whole: every checksum is right"
+        if not found["damage"]
+        else "DAMAGED: " + "; ".join(found["damage"])
+    )
     return "\n".join(lines)
 
 
 def _report_frames(found: dict[str, Any]) -> list[str]:
     lines = [f"missing points: {found['missing_share']:.1%}"]
     for animal, points in found["missing_by_keypoint"].items():
-        lines.append(f"  {animal}: " + ", ".join(f"{point} {share:.1%}" for point, share in points.items()))
+        lines.append(
+            f"  {animal}: " + ", ".join(f"{point} {share:.1%}" for point, share in points.items())
+        )
     jumps, swaps = found["jumps"], found["swaps"]
-    limits = ", ".join(f"{animal} {px:g} px a frame" for animal, px in jumps["limit_px_per_frame"].items() if px is not None)
+    limits = ", ".join(
+        f"{animal} {px:g} px a frame"
+        for animal, px in jumps["limit_px_per_frame"].items()
+        if px is not None
+    )
     lines.append(
-        f"jumps: {jumps['frames']:,} frames ({jumps['share_of_frames']:.2%}); {jumps['rule']} ({limits or 'no body length: not counted'})"
+        f"jumps: {jumps['frames']:,} frames ({jumps['share_of_frames']:.2%}); {jumps['rule']} "
+        f"({limits or 'no body length: not counted'})"
     )
     for animal, points in jumps["by_keypoint"].items():
-        lines.append(f"  {animal}: " + ", ".join(f"{point} {share:.2%}" for point, share in points.items()))
+        lines.append(
+            f"  {animal}: " + ", ".join(f"{point} {share:.2%}" for point, share in points.items())
+        )
     if len(found["animals"]) > 1:
-        lines.append(f"suspected swaps of animals: {swaps['frames']:,} frames ({swaps['share_of_frames']:.3%}); {swaps['rule']}")
-    lines += [f"  first {kind}: {'; '.join(places)}" for kind, places in (("jumps", jumps["first"]), ("swaps", swaps["first"])) if places]
+        lines.append(
+            f"suspected swaps of animals: {swaps['frames']:,} frames "
+            f"({swaps['share_of_frames']:.3%}); {swaps['rule']}"
+        )
+    lines += [
+        f"  first {kind}: {'; '.join(places)}"
+        for kind, places in (("jumps", jumps["first"]), ("swaps", swaps["first"]))
+        if places
+    ]
     return lines
 
 
 def _report_task(name: str, task: dict[str, Any]) -> list[str]:
     who = f", annotators {', '.join(task['annotators'])}" if len(task["annotators"]) > 1 else ""
     lines = [
-        f"labels {name}: {task['videos']['train']} videos to train, {task['videos']['test']} to test{who}; "
+        f"labels {name}: {task['videos']['train']} videos to train, {task['videos']['test']} to "
+        f"test{who}; "
         f"{task['unlabelled']:,} frames unlabelled",
-        f"  {'class':24} {'train frames':>14} {'':>6} {'test frames':>14} {'':>6} {'bouts':>7}   seconds: median (quartiles)",
+        f"  {'class':24} {'train frames':>14} {'':>6} {'test frames':>14} {'':>6} {'bouts':>7}   "
+        "seconds: median (quartiles)",
     ]
-    totals = {side: max(1, sum(frames[side] for frames in task["frames"].values())) for side in ("train", "test")}
+    totals = {
+        side: max(1, sum(frames[side] for frames in task["frames"].values()))
+        for side in ("train", "test")
+    }
     for label, sides in task["frames"].items():
         bouts = task["bouts"][label]
         seconds = bouts["seconds"]
-        told = f"{seconds['median']:.2f} ({seconds['lower_quartile']:.2f} to {seconds['upper_quartile']:.2f})" if seconds else ""
-        shares = [f"{sides[side]:>14,} {sides[side] / totals[side]:>6.1%}" for side in ("train", "test")]
+        told = (
+            f"{seconds['median']:.2f} ({seconds['lower_quartile']:.2f} to "
+            f"{seconds['upper_quartile']:.2f})"
+            if seconds
+            else ""
+        )
+        shares = [
+            f"{sides[side]:>14,} {sides[side] / totals[side]:>6.1%}" for side in ("train", "test")
+        ]
         lines.append(f"  {label:24} {shares[0]} {shares[1]} {bouts['count']:>7,}   {told}")
     return lines

@@ -1,14 +1,18 @@
-"""Where a tracker went wrong: points that jump, and animals that were taken for each other. One pass, in memory that stays.
+"""Where a tracker went wrong: points that jump, and animals that were taken for each other. One
+pass, in memory that stays.
 
-A **jump**: a point that was seen in two neighbouring frames is further apart in them than ``JUMP_BODIES_PER_S`` body lengths
-a second. A mouse at full run makes about ten; fifteen no mammal makes.
+A **jump**: a point that was seen in two neighbouring frames is further apart in them than
+``JUMP_BODIES_PER_S`` body lengths a second. A mouse at full run makes about ten; fifteen no mammal
+makes.
 
-A **suspected swap**: from one frame to the next, exchanging two animals would at least halve the way that their points went
-(``SWAP_SHARE``) and spare each point ``SWAP_BODIES`` body lengths on average. A swap for a while is seen twice, when it begins
-and when it ends. An honest scuffle can look like one, and one that hides in a gap of the track is not seen: look at
-the frames that are named.
+A **suspected swap**: from one frame to the next, exchanging two animals would at least halve the
+way that their points went (``SWAP_SHARE``) and spare each point ``SWAP_BODIES`` body lengths on
+average. A swap for a while is seen twice, when it begins and when it ends. An honest scuffle can
+look like one, and one that hides in a gap of the track is not seen: look at the frames that are
+named.
 
-The body length of an animal is the median over frames of the largest distance between two of its points.
+The body length of an animal is the median over frames of the largest distance between two of its
+points.
 """
 
 from __future__ import annotations
@@ -34,25 +38,38 @@ Bools = npt.NDArray[np.bool_]
 
 
 def body_lengths_px(store: Store) -> npt.NDArray[np.float64]:
-    """The body length of each animal (M,), from row groups spread over the store; NaN where it never shows two points."""
+    """The body length of each animal (M,), from row groups spread over the store; NaN where it
+    never shows two points."""
     chunks = store.chunks
     groups, first = np.unique(chunks.group_id, return_index=True)
-    chosen = np.unique(np.linspace(0, len(groups) - 1, min(len(groups), _SAMPLED_GROUPS)).round().astype(int))
+    chosen = np.unique(
+        np.linspace(0, len(groups) - 1, min(len(groups), _SAMPLED_GROUPS)).round().astype(int)
+    )
     lengths = []
     for place in chosen:
         row = first[place]
-        position, _ = store.decode(store.read_groups(int(chunks.part[row]), [int(chunks.group[row])]))
+        position, _ = store.decode(
+            store.read_groups(int(chunks.part[row]), [int(chunks.group[row])])
+        )
         lengths.append(_extent(position[:: max(1, len(position) // 500)]))
     joined = np.concatenate(lengths)
-    return np.array([np.median(held[~np.isnan(held)]) if (~np.isnan(held)).any() else np.nan for held in joined.T])
+    return np.array(
+        [
+            np.median(held[~np.isnan(held)]) if (~np.isnan(held)).any() else np.nan
+            for held in joined.T
+        ]
+    )
 
 
 def _extent(position_TMKX: Float) -> npt.NDArray[np.float64]:
-    """Largest distance between two points of an animal (T, M); NaN where fewer than two were seen."""
+    """Largest distance between two points of an animal (T, M); NaN where fewer than two were
+    seen."""
     points = position_TMKX.shape[2]
     longest = np.full(position_TMKX.shape[:2], np.nan)
     for a, b in combinations(range(points), 2):
-        longest = np.fmax(longest, np.linalg.norm(position_TMKX[:, :, a] - position_TMKX[:, :, b], axis=-1))
+        longest = np.fmax(
+            longest, np.linalg.norm(position_TMKX[:, :, a] - position_TMKX[:, :, b], axis=-1)
+        )
     return longest
 
 
@@ -107,9 +124,14 @@ class Oddities:
         self._swaps += int(swap_T.sum())
         self._name("swaps", swap_T, name, first_frame)
 
-    def _exchanged(self, from_TMKX: Float, to_TMKX: Float, way_TMK: Float, a: int, b: int) -> tuple[Bools, Bools]:
-        """Frames in which both were seen before and after, and those in which exchanging them would spare much."""
-        crossed_TK = np.linalg.norm(to_TMKX[:, a] - from_TMKX[:, b], axis=-1) + np.linalg.norm(to_TMKX[:, b] - from_TMKX[:, a], axis=-1)
+    def _exchanged(
+        self, from_TMKX: Float, to_TMKX: Float, way_TMK: Float, a: int, b: int
+    ) -> tuple[Bools, Bools]:
+        """Frames in which both were seen before and after, and those in which exchanging them would
+        spare much."""
+        crossed_TK = np.linalg.norm(to_TMKX[:, a] - from_TMKX[:, b], axis=-1) + np.linalg.norm(
+            to_TMKX[:, b] - from_TMKX[:, a], axis=-1
+        )
         kept_TK = way_TMK[:, a] + way_TMK[:, b]
         usable = ~np.isnan(crossed_TK + kept_TK)
         count_T = usable.sum(1)
@@ -117,45 +139,69 @@ class Oddities:
         both = count_T >= min(2, kept_TK.shape[1])
         spared_px = (kept_T - crossed_T) / (2 * np.maximum(count_T, 1))
         known = self._body[[a, b]][~np.isnan(self._body[[a, b]])]
-        swapped = both & (crossed_T < SWAP_SHARE * kept_T) & (spared_px > SWAP_BODIES * (known.mean() if len(known) else np.inf))
+        swapped = (
+            both
+            & (crossed_T < SWAP_SHARE * kept_T)
+            & (spared_px > SWAP_BODIES * (known.mean() if len(known) else np.inf))
+        )
         return both, swapped
 
     def _name(self, kind: str, odd_T: Bools, name: str, first_frame: int) -> None:
         room = _NAMED - len(self._named[kind])
-        self._named[kind] += [f"{name}, frame {first_frame + int(at)}" for at in np.flatnonzero(odd_T)[:room]]
+        self._named[kind] += [
+            f"{name}, frame {first_frame + int(at)}" for at in np.flatnonzero(odd_T)[:room]
+        ]
 
     def found(self) -> dict[str, Any]:
         """Shares of what could be compared, with the rule and the first places."""
         schema = self._store.schema
         share_MK = self._jumps / np.maximum(self._seen, 1)
         body = {
-            animal: None if np.isnan(length) else round(float(length), 1) for animal, length in zip(schema.animals, self._body, strict=True)
+            animal: None if np.isnan(length) else round(float(length), 1)
+            for animal, length in zip(schema.animals, self._body, strict=True)
         }
-        limit = {animal: None if np.isnan(px) else round(float(px), 1) for animal, px in zip(schema.animals, self._jump_px, strict=True)}
+        limit = {
+            animal: None if np.isnan(px) else round(float(px), 1)
+            for animal, px in zip(schema.animals, self._jump_px, strict=True)
+        }
         return {
             "body_length_px": body,
             "jumps": {
                 "rule": f"a point moves faster than {JUMP_BODIES_PER_S:g} body lengths a second",
-                "limit_px_per_frame": limit, "frames": self._jump_frames,
+                "limit_px_per_frame": limit,
+                "frames": self._jump_frames,
                 "share_of_frames": round(self._jump_frames / max(self._steps, 1), 6),
-                "by_keypoint": {animal: {point: round(float(share_MK[m, k]), 6) for k, point in enumerate(schema.keypoints)}
-                                for m, animal in enumerate(schema.animals)},
+                "by_keypoint": {
+                    animal: {
+                        point: round(float(share_MK[m, k]), 6)
+                        for k, point in enumerate(schema.keypoints)
+                    }
+                    for m, animal in enumerate(schema.animals)
+                },
                 "first": self._named["jumps"],
             },
             "swaps": {
-                "rule": f"exchanging two animals would shorten the way to less than {SWAP_SHARE:g} of it, "
-                        f"and by more than {SWAP_BODIES:g} body lengths a point",
-                "frames": self._swaps, "share_of_frames": round(self._swaps / max(self._pairs, 1), 6), "first": self._named["swaps"],
+                "rule": "exchanging two animals would shorten the way to less than "
+                f"{SWAP_SHARE:g} of it, and by more than {SWAP_BODIES:g} body lengths a point",
+                "frames": self._swaps,
+                "share_of_frames": round(self._swaps / max(self._pairs, 1), 6),
+                "first": self._named["swaps"],
             },
-        }  # fmt: skip
+        }
 
 
 def pieces(store: Store) -> Iterator[tuple[int, int, Float, npt.NDArray[np.uint8]]]:
-    """Every chunk of a store in order, one part in memory at a time: video, first frame, positions and confidence."""
+    """Every chunk of a store in order, one part in memory at a time: video, first frame, positions
+    and confidence."""
     chunks = store.chunks
     for part in range(len(store.parts)):
         position, confidence = store.decode(store.read_groups(part))
         end = 0
         for row in np.flatnonzero(chunks.part == part):
             begin, end = end, end + int(chunks.frames[row])
-            yield int(chunks.video[row]), int(chunks.first_frame[row]), position[begin:end], confidence[begin:end]
+            yield (
+                int(chunks.video[row]),
+                int(chunks.first_frame[row]),
+                position[begin:end],
+                confidence[begin:end],
+            )

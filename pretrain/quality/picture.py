@@ -1,4 +1,5 @@
-"""The picture of ``prepare.py check``: missing points, jumps, class balance and bout lengths on one page."""
+"""The picture of ``prepare.py check``: missing points, jumps, class balance and bout lengths on one
+page."""
 
 from __future__ import annotations
 
@@ -32,11 +33,17 @@ def draw(found: dict[str, Any], file: Path) -> None:
     for row, (name, task) in enumerate(tasks, start=1):
         _balance(axes[row, 0], name, task)
         _bouts(axes[row, 1], task)
-    swaps = f", suspected swaps in {found['swaps']['frames']:,} frames" if len(found["animals"]) > 1 else ""
+    swaps = (
+        f", suspected swaps in {found['swaps']['frames']:,} frames"
+        if len(found["animals"]) > 1
+        else ""
+    )
     figure.suptitle(
-        f"{found['origin'][:110]}\n{found['frames']:,} frames, {found['hours']:.2f} hours, {found['videos']} videos, "
-        f"fingerprint {found['fingerprint']}{swaps}", fontsize=10,
-    )  # fmt: skip
+        f"{found['origin'][:110]}\n{found['frames']:,} frames, {found['hours']:.2f} hours, "
+        f"{found['videos']} videos, "
+        f"fingerprint {found['fingerprint']}{swaps}",
+        fontsize=10,
+    )
     figure.savefig(file, dpi=110)
 
 
@@ -44,7 +51,13 @@ def _by_keypoint(axis: Any, shares: dict[str, dict[str, float]], title: str) -> 
     width = 0.8 / len(shares)
     for place, (animal, points) in enumerate(shares.items()):
         at = np.arange(len(points)) + (place - (len(shares) - 1) / 2) * width
-        axis.bar(at, [100 * share for share in points.values()], width, label=animal, color=_ANIMALS[place % len(_ANIMALS)])
+        axis.bar(
+            at,
+            [100 * share for share in points.values()],
+            width,
+            label=animal,
+            color=_ANIMALS[place % len(_ANIMALS)],
+        )
     names = list(next(iter(shares.values())))
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axis.set_title(title, fontsize=9)
@@ -57,7 +70,13 @@ def _balance(axis: Any, name: str, task: dict[str, Any]) -> None:
     for place, (side, colour) in enumerate(_SIDES):
         total = max(1, sum(task["frames"][label][side] for label in classes))
         shares = [100 * task["frames"][label][side] / total for label in classes]
-        axis.barh(np.arange(len(classes)) + (place - 0.5) * 0.4, shares, 0.4, label=f"{side}: {task['videos'][side]} videos", color=colour)
+        axis.barh(
+            np.arange(len(classes)) + (place - 0.5) * 0.4,
+            shares,
+            0.4,
+            label=f"{side}: {task['videos'][side]} videos",
+            color=colour,
+        )
     axis.set_yticks(range(len(classes)), classes, fontsize=8)
     axis.invert_yaxis()
     axis.set_title(f"{name}: share of labelled frames (%)", fontsize=9)
@@ -65,17 +84,39 @@ def _balance(axis: Any, name: str, task: dict[str, Any]) -> None:
 
 
 def _bouts(axis: Any, task: dict[str, Any]) -> None:
-    """Quartiles as a bar, the median as a line, the ends as whiskers, on a logarithmic scale of seconds."""
+    """Quartiles as a bar, the median as a line, the ends as whiskers, on a logarithmic scale of
+    seconds."""
     classes = list(task["bouts"])
     for place, label in enumerate(classes):
         seconds = task["bouts"][label]["seconds"]
         if seconds:
-            axis.plot([seconds["shortest"], seconds["longest"]], [place, place], color="0.6", linewidth=1, zorder=1)
-            axis.barh(
-                place, seconds["upper_quartile"] - seconds["lower_quartile"], 0.5, left=seconds["lower_quartile"], color="#8bb0c9", zorder=2
+            axis.plot(
+                [seconds["shortest"], seconds["longest"]],
+                [place, place],
+                color="0.6",
+                linewidth=1,
+                zorder=1,
             )
-            axis.plot([seconds["median"]] * 2, [place - 0.25, place + 0.25], color="#1d3a4f", linewidth=2, zorder=3)
+            axis.barh(
+                place,
+                seconds["upper_quartile"] - seconds["lower_quartile"],
+                0.5,
+                left=seconds["lower_quartile"],
+                color="#8bb0c9",
+                zorder=2,
+            )
+            axis.plot(
+                [seconds["median"]] * 2,
+                [place - 0.25, place + 0.25],
+                color="#1d3a4f",
+                linewidth=2,
+                zorder=3,
+            )
     axis.set_xscale("log")
-    axis.set_yticks(range(len(classes)), [f"{label} ({task['bouts'][label]['count']:,})" for label in classes], fontsize=8)
+    axis.set_yticks(
+        range(len(classes)),
+        [f"{label} ({task['bouts'][label]['count']:,})" for label in classes],
+        fontsize=8,
+    )
     axis.set_ylim(len(classes) - 0.4, -0.6)
     axis.set_title("bouts: seconds", fontsize=9)

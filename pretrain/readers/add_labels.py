@@ -1,4 +1,5 @@
-"""Labels of recordings that were just added to a store, in the form of those that it already holds."""
+"""Labels of recordings that were just added to a store, in the form of those that it already
+holds."""
 
 from __future__ import annotations
 
@@ -20,7 +21,14 @@ log = logging.getLogger(__name__)
 
 
 def add_labels(
-    writer: StoreWriter, folder: str, frames: Mapping[str, int], *, fps: float, there: Store | None, test_share: float, seed: int
+    writer: StoreWriter,
+    folder: str,
+    frames: Mapping[str, int],
+    *,
+    fps: float,
+    there: Store | None,
+    test_share: float,
+    seed: int,
 ) -> None:
     """Reads label files and writes the labels of the videos that were added, at the store's rate.
 
@@ -41,16 +49,24 @@ def add_labels(
     for mismatch in mismatches:
         if mismatch.video in frames:
             log.warning("%s", mismatch)
-    new = [resample_labels(held, old_fps=fps, fps=writer.schema.fps) for held in labels if held.video in frames]
+    new = [
+        resample_labels(held, old_fps=fps, fps=writer.schema.fps)
+        for held in labels
+        if held.video in frames
+    ]
     if len(new) < len(labels):
-        log.info("labels of %d videos that the store held before passed over", len({held.video for held in labels} - set(frames)))
+        log.info(
+            "labels of %d videos that the store held before passed over",
+            len({held.video for held in labels} - set(frames)),
+        )
     if there is not None:
         new = conformed(new, there)
     write_labels(writer, assign_missing_splits(new, test_share=test_share, seed=seed))
 
 
 def conformed(labels: Iterable[Labels], store: Store) -> list[Labels]:
-    """Gives labels the classes, and their order, of the same task in a store, so that both are one problem.
+    """Gives labels the classes, and their order, of the same task in a store, so that both are one
+    problem.
 
     Raises:
         BadInput: If a task of the store lacks a class that was scored; with both lists.
@@ -64,13 +80,25 @@ def conformed(labels: Iterable[Labels], store: Store) -> list[Labels]:
                 known.append(form)
     made, problems = [], []
     for held in labels:
-        fits = [taken for classes, overlapping in forms.get(held.task, []) if (taken := _taken(held, classes, overlapping)) is not None]
+        fits = [
+            taken
+            for classes, overlapping in forms.get(held.task, [])
+            if (taken := _taken(held, classes, overlapping)) is not None
+        ]
         if held.task in forms and not fits:
-            there = " / ".join(", ".join(classes) + (" (overlapping)" if over else "") for classes, over in forms[held.task])
+            there = " / ".join(
+                ", ".join(classes) + (" (overlapping)" if over else "")
+                for classes, over in forms[held.task]
+            )
             here = ", ".join(held.classes) + (" (overlapping)" if held.overlapping else "")
-            problems.append(f"{held.task}, video {held.video}: the classes are {here}; in the store they are {there}")
+            problems.append(
+                f"{held.task}, video {held.video}: the classes are {here}; in the store they are "
+                f"{there}"
+            )
         made.append(fits[0] if fits else held)
-    about = f"labels do not fit those of the store {store.uri}: prepare all recordings into a new store"
+    about = (
+        f"labels do not fit those of the store {store.uri}: prepare all recordings into a new store"
+    )
     refuse(list(dict.fromkeys(problems))[:20], about=about)
     return made
 
@@ -87,14 +115,22 @@ def _taken(labels: Labels, classes: tuple[str, ...], overlapping: bool) -> Label
         wide = np.zeros((len(labels.frames), len(classes)), np.int8)
         for place, name in enumerate(labels.classes):
             if name in classes:
-                column = labels.frames[:, place] if labels.overlapping else _marks(labels.frames, place)
+                column = (
+                    labels.frames[:, place] if labels.overlapping else _marks(labels.frames, place)
+                )
                 wide[:, classes.index(name)] = column
-        unseen = (labels.frames == UNLABELLED).all(1) if labels.overlapping else labels.frames == UNLABELLED
+        unseen = (
+            (labels.frames == UNLABELLED).all(1)
+            if labels.overlapping
+            else labels.frames == UNLABELLED
+        )
         wide[unseen] = UNLABELLED
         return replace(labels, classes=classes, frames=wide)
     if labels.overlapping or not set(labels.classes) <= set(classes):
         return None
-    places = np.array([*(classes.index(name) for name in labels.classes), UNLABELLED], np.int8)  # UNLABELLED, -1, takes the last
+    places = np.array(
+        [*(classes.index(name) for name in labels.classes), UNLABELLED], np.int8
+    )  # UNLABELLED, -1, takes the last
     return replace(labels, classes=classes, frames=places[labels.frames])
 
 

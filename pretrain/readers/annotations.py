@@ -29,7 +29,8 @@ class Labels:
     """A label set: classic_classification, new_behaviors, S1…"""
     classes: tuple[str, ...]
     frames: npt.NDArray[np.int8]
-    """Exclusive classes: (T,), a place in ``classes`` or UNLABELLED. Overlapping behaviours: (T, C) of 0, 1 or UNLABELLED."""
+    """Exclusive classes: (T,), a place in ``classes`` or UNLABELLED. Overlapping behaviours: (T, C)
+    of 0, 1 or UNLABELLED."""
     annotator: str = ""
     split: str = "train"
     """train or test; empty while nobody said it."""
@@ -41,9 +42,17 @@ class Labels:
 
 
 COLUMNS = pa.schema(
-    [("video", pa.string()), ("task", pa.string()), ("annotator", pa.string()), ("split", pa.string()),
-     ("classes", pa.list_(pa.string())), ("overlapping", pa.bool_()), ("frames", pa.int32()), ("labels", pa.binary())]
-)  # fmt: skip
+    [
+        ("video", pa.string()),
+        ("task", pa.string()),
+        ("annotator", pa.string()),
+        ("split", pa.string()),
+        ("classes", pa.list_(pa.string())),
+        ("overlapping", pa.bool_()),
+        ("frames", pa.int32()),
+        ("labels", pa.binary()),
+    ]
+)
 
 
 def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
@@ -52,7 +61,8 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
     Call it after the videos were added: each label must name one of them and have its length.
 
     Raises:
-        BadInput: If a label names no video of the store, or does not have its length, or names no split.
+        BadInput: If a label names no video of the store, or does not have its length, or names no
+            split.
     """
     frames = {video["name"]: video["frames"] for video in writer.videos}
     problems, by_task = [], dict[str, list[Labels]]()
@@ -61,7 +71,10 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
         if held.video not in frames:
             problems.append(f"{where}: the store has no such video")
         elif len(held.frames) != frames[held.video]:
-            problems.append(f"{where}: {len(held.frames)} labelled frames for {frames[held.video]} frames of track")
+            problems.append(
+                f"{where}: {len(held.frames)} labelled frames for {frames[held.video]} frames of "
+                "track"
+            )
         if held.split not in ("train", "test"):
             problems.append(f"{where}: split is {held.split!r}; allowed: train, test")
         upper = 1 if held.overlapping else len(held.classes) - 1
@@ -71,11 +84,22 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
     refuse(problems, about=f"labels do not fit the store {writer.uri}")
     for task, rows in by_task.items():
         columns = [
-            [row.video for row in rows], [row.task for row in rows], [row.annotator for row in rows], [row.split for row in rows],
-            [list(row.classes) for row in rows], [row.overlapping for row in rows], [len(row.frames) for row in rows],
+            [row.video for row in rows],
+            [row.task for row in rows],
+            [row.annotator for row in rows],
+            [row.split for row in rows],
+            [list(row.classes) for row in rows],
+            [row.overlapping for row in rows],
+            [len(row.frames) for row in rows],
             [np.ascontiguousarray(row.frames, np.int8).tobytes() for row in rows],
-        ]  # fmt: skip
-        table = pa.table([pa.array(values, column.type) for values, column in zip(columns, COLUMNS, strict=True)], schema=COLUMNS)
+        ]
+        table = pa.table(
+            [
+                pa.array(values, column.type)
+                for values, column in zip(columns, COLUMNS, strict=True)
+            ],
+            schema=COLUMNS,
+        )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
         name = f"labels/{quote(task, safe='')}-{len(writer.labels):03d}.parquet"
@@ -90,8 +114,13 @@ def read_rows(store: Store, file: str) -> list[dict[str, Any]]:
     """
     try:
         with store.fs.open_input_stream(f"{store.path}/{file}") as stream:
-            # One thread: pyarrow's pool for reading tables now and then aborts the process when it ends at once.
-            rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(stream.read())).read(use_threads=False).to_pylist()
+            # One thread: pyarrow's pool for reading tables now and then aborts the process when it
+            # ends at once.
+            rows: list[dict[str, Any]] = (
+                pq.ParquetFile(io.BytesIO(stream.read())).read(use_threads=False).to_pylist()
+            )
     except (OSError, ValueError) as error:
-        raise BadInput(f"{store.uri}: {file} is damaged: {error}. Prepare the store again or restore that file") from error
+        raise BadInput(
+            f"{store.uri}: {file} is damaged: {error}. Prepare the store again or restore that file"
+        ) from error
     return rows

@@ -1,7 +1,8 @@
-"""Per-frame features that another tool computed: .npy or .npz arrays (frames, D), one file a recording.
+"""Per-frame features that another tool computed: .npy or .npz arrays (frames, D), one file a
+recording.
 
-found = find_features("NAME=FOLDER", videos)         which file belongs to which recording; no array is read yet
-values, note = found.read("m1", frames=1800)         its features, as long as its track
+found = find_features("NAME=FOLDER", videos)         which file belongs to which recording; no array
+is read yet values, note = found.read("m1", frames=1800)         its features, as long as its track
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class FeatureFiles:
         """The features of a recording, cut or filled with NaN to the length of its track.
 
         Returns:
-            (frames, D), or None where it has no file; a sentence where file and track differ in length, else "".
+            (frames, D), or None where it has no file; a sentence where file and track differ in
+            length, else "".
 
         Raises:
             BadInput: If the file is damaged, holds pickles, or no array of numbers (frames, D).
@@ -50,11 +52,16 @@ class FeatureFiles:
             held[: min(count, frames)] = values[:frames]
         wild = np.argwhere(np.isinf(held))
         if len(wild):
-            raise BadInput(f"{path}: frame {int(wild[0, 0])}, column {int(wild[0, 1])}: infinite or too large for float32; NaN = unknown")
+            raise BadInput(
+                f"{path}: frame {int(wild[0, 0])}, column {int(wild[0, 1])}: infinite or too large "
+                "for float32; NaN = unknown"
+            )
         if count == frames:
             return held, ""
         told = (
-            f"end {frames - count:,} frames before it; those are unknown" if count < frames else f"end {count - frames:,} frames after it"
+            f"end {frames - count:,} frames before it; those are unknown"
+            if count < frames
+            else f"end {count - frames:,} frames after it"
         )
         return held, f"video {video} ({frames:,} frames): features {self.name} ({path.name}) {told}"
 
@@ -67,33 +74,52 @@ def find_features(given: str, videos: Iterable[str]) -> FeatureFiles:
         videos: Names of the recordings.
 
     Raises:
-        BadInput: If there are no files, or one belongs to no recording or to several, or two to one.
+        BadInput: If there are no files, or one belongs to no recording or to several, or two to
+            one.
     """
     name, told, where = given.partition("=")
     folder = Path(where if told else given).expanduser()
     name = name if told else folder.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise BadInput(f"--features {given}: {name!r} is no name for features; write NAME=FOLDER, the name of letters, digits, - _ .")
+        raise BadInput(
+            f"--features {given}: {name!r} is no name for features; write NAME=FOLDER, the name of "
+            "letters, digits, - _ ."
+        )
     if not folder.is_dir():
         raise BadInput(f"--features {given}: there is no folder {folder} to read features from")
-    inside = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-    paths = sorted((path for path in inside if path.suffix.lower() in _SUFFIXES), key=lambda path: natural_order(str(path)))
+    inside = [
+        path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")
+    ]
+    paths = sorted(
+        (path for path in inside if path.suffix.lower() in _SUFFIXES),
+        key=lambda path: natural_order(str(path)),
+    )
     if not paths:
         kinds = ", ".join(sorted({path.suffix or "no extension" for path in inside})) or "nothing"
-        raise BadInput(f"found 0 feature files in {folder}: looked for {', '.join(_SUFFIXES)}; found {len(inside)} other files ({kinds})")
+        raise BadInput(
+            f"found 0 feature files in {folder}: looked for {', '.join(_SUFFIXES)}; found "
+            f"{len(inside)} other files ({kinds})"
+        )
     names, ending = list(videos), common_ending(paths)
     files: dict[str, Path] = {}
     problems = []
     for path in paths:
         whole = unquote(path.relative_to(folder).with_suffix("").as_posix())
-        found = [whole] if whole in names else candidates(path.name, names, folder=path.parent.name, ending=ending)
+        found = (
+            [whole]
+            if whole in names
+            else candidates(path.name, names, folder=path.parent.name, ending=ending)
+        )
         if len(found) != 1:
             problems.append(_unplaced(path, found, names))
         elif found[0] in files:
             problems.append(f"video {found[0]!r} has two files: {files[found[0]]} and {path}")
         else:
             files[found[0]] = path
-    refuse(problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else []), about=f"features {name} in {folder}")
+    refuse(
+        problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else []),
+        about=f"features {name} in {folder}",
+    )
     return FeatureFiles(name=name, files=files)
 
 
@@ -102,14 +128,17 @@ def _unplaced(path: Path, found: list[str], names: list[str]) -> str:
         return f"{path} could belong to several recordings: {', '.join(found)}. Name it after one"
     listed = ", ".join(names[:8]) + (f"… ({len(names)} in all)" if len(names) > 8 else "")
     near = nearest(path.name, names)
-    return f"{path} belongs to no known recording; recordings: {listed}" + (f". If it is {near}, name it so" if near else "")
+    return f"{path} belongs to no known recording; recordings: {listed}" + (
+        f". If it is {near}, name it so" if near else ""
+    )
 
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:
     """The array (frames, D) of a file; (frames,) is one number a frame. Nothing in it is executed.
 
     Args:
-        path: A .npy file, or a .npz whose only array it is, or in which it has this name or is named ``features``.
+        path: A .npy file, or a .npz whose only array it is, or in which it has this name or is
+            named ``features``.
         name: Of the features.
 
     Raises:
@@ -120,14 +149,28 @@ def read_array(path: Path, name: str) -> npt.NDArray[Any]:
     if packed:
         arrays = read_arrays(path)
         if len(arrays) > 1 and not {name, "features"} & set(arrays):
-            raise BadInput(f"{path} holds several arrays ({', '.join(sorted(arrays))}): name the one that is meant {name!r} or 'features'")
+            raise BadInput(
+                f"{path} holds several arrays ({', '.join(sorted(arrays))}): name the one that is "
+                f"meant {name!r} or 'features'"
+            )
         values = arrays.get(name, arrays.get("features", next(iter(arrays.values()), np.empty(0))))
     else:
         try:
-            values = np.lib.format.open_memmap(path, mode="r")  # mapped: a header that states too much takes no memory
+            values = np.lib.format.open_memmap(
+                path, mode="r"
+            )  # mapped: a header that states too much takes no memory
         except (OSError, *HEADER_ERRORS) as error:
-            hint = "; arrays of objects are pickles, which could run code: save numbers" if "object" in str(error).lower() else ""
-            raise BadInput(f"{path} is not a whole .npy file of numbers ({error or type(error).__name__}){hint}") from error
+            hint = (
+                "; arrays of objects are pickles, which could run code: save numbers"
+                if "object" in str(error).lower()
+                else ""
+            )
+            raise BadInput(
+                f"{path} is not a whole .npy file of numbers "
+                f"({error or type(error).__name__}){hint}"
+            ) from error
     if values.dtype.kind not in "iufb" or values.ndim not in (1, 2) or not values.size:
-        raise BadInput(f"{path} holds {values.dtype} of shape {values.shape}; wanted numbers (frames, D)")
+        raise BadInput(
+            f"{path} holds {values.dtype} of shape {values.shape}; wanted numbers (frames, D)"
+        )
     return np.asarray(values.reshape(len(values), -1))

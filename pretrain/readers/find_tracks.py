@@ -1,9 +1,10 @@
-"""Tracker files into tracks. The format is found by content, never by name; a format is a module in ``track_formats/``.
+"""Tracker files into tracks. The format is found by content, never by name; a format is a module in
+``track_formats/``.
 
 paths = find_tracks("FOLDER")              # or a pattern
-names = read_all_names(paths)              # headers alone: cheap, and enough to see whether they fit each other
-check_agreement(names)                     # pretrain/readers/tracks.py, with all that makes unlike recordings alike
-tracks = read_tracks(names[0].path, name=names[0].name)
+names = read_all_names(paths)              # headers alone: cheap, and enough to see whether they
+fit each other check_agreement(names)                     # pretrain/readers/tracks.py, with all
+that makes unlike recordings alike tracks = read_tracks(names[0].path, name=names[0].name)
 """
 
 from __future__ import annotations
@@ -44,22 +45,31 @@ def find_tracks(poses: str) -> list[Path]:
     """The tracker files that an address means, in natural order (2 before 10).
 
     Args:
-        poses: A folder (searched through and through), a pattern (``exp*/*.csv``, ``**`` for any depth) or one file.
+        poses: A folder (searched through and through), a pattern (``exp*/*.csv``, ``**`` for any
+            depth) or one file.
 
-    Label files among them are passed over. Any other file in a folder with a tracker's extension that is no tracker's file is refused
-    rather than passed over, so that no damaged recording is lost without a word.
+    Label files among them are passed over. Any other file in a folder with a tracker's extension
+    that is no tracker's file is refused rather than passed over, so that no damaged recording is
+    lost without a word.
 
     Raises:
-        BadInput: If there are none (with what was found instead), or a file is neither tracks nor labels.
+        BadInput: If there are none (with what was found instead), or a file is neither tracks nor
+            labels.
     """
     from pretrain.readers.find_labels import recognise_labels
 
     folder = Path(poses).expanduser()
     if folder.is_dir():
-        found = [path for path in folder.rglob("*") if path.is_file() and not _hidden(path.relative_to(folder))]
+        found = [
+            path
+            for path in folder.rglob("*")
+            if path.is_file() and not _hidden(path.relative_to(folder))
+        ]
         candidates = [path for path in found if path.suffix.lower() in _SUFFIXES]
     else:
-        found = [Path(name) for name in glob.glob(str(folder), recursive=True) if Path(name).is_file()]
+        found = [
+            Path(name) for name in glob.glob(str(folder), recursive=True) if Path(name).is_file()
+        ]
         found += [folder] if not found and folder.is_file() else []
         candidates = found
     tracks, labels, problems = [], [], []
@@ -78,7 +88,8 @@ def find_tracks(poses: str) -> list[Path]:
         more = f"\n  - and {len(problems) - 20} more" if len(problems) > 20 else ""
         pattern = str(folder / "*DLC*.csv") if folder.is_dir() else "FOLDER/*DLC*.csv"
         raise BadInput(
-            f"{len(problems)} of {len(candidates)} files in {poses} cannot be read as tracks. Move them away, or pass a pattern that "
+            f"{len(problems)} of {len(candidates)} files in {poses} cannot be read as tracks. Move "
+            "them away, or pass a pattern that "
             f"leaves them out, such as {pattern!r}:\n{listed}{more}"
         )
     if not tracks:
@@ -95,7 +106,11 @@ def _hidden(path: Path) -> bool:
 def _found_none(poses: str, folder: Path, found: Sequence[Path], labels: Sequence[Path]) -> str:
     if not folder.is_dir() and not found:
         near = folder.parent if folder.parent.is_dir() else None
-        hint = f"; {near} holds {', '.join(sorted(p.name for p in near.iterdir())[:8]) or 'nothing'}" if near else ""
+        hint = (
+            f"; {near} holds {', '.join(sorted(p.name for p in near.iterdir())[:8]) or 'nothing'}"
+            if near
+            else ""
+        )
         return f"found 0 track files: nothing matches {poses}{hint}"
     kinds: dict[str, int] = {}
     for path in found:
@@ -103,7 +118,9 @@ def _found_none(poses: str, folder: Path, found: Sequence[Path], labels: Sequenc
     others = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "nothing"
     told = f" ({len(labels)} of them labels, not tracks)" if labels else ""
     looked = f"looked for {FORMATS} in files {', '.join(sorted(_SUFFIXES))}"
-    return f"found 0 track files in {poses}: {looked}; found {len(found)} other files: {others}{told}"
+    return (
+        f"found 0 track files in {poses}: {looked}; found {len(found)} other files: {others}{told}"
+    )
 
 
 def recognise(path: Path) -> str | None:
@@ -141,7 +158,9 @@ def _beginning(path: Path) -> str:
     if head.startswith(tracker_hdf5.SIGNATURE):
         return "HDF5 of a layout not known"
     if head.startswith(b"PK"):
-        return f"a zip with {', '.join(safe_npz.members(path)[:5]) or 'no arrays that can be listed'}"
+        return (
+            f"a zip with {', '.join(safe_npz.members(path)[:5]) or 'no arrays that can be listed'}"
+        )
     first = head.split(b"\n", 1)[0][:60].decode("utf-8", "replace")
     return f"line 1 begins {first!r}"
 
@@ -183,7 +202,8 @@ def read_all_names(paths: Sequence[Path]) -> list[Tracks]:
 
 @contextmanager
 def unpacked(address: str) -> Iterator[str]:
-    """A folder for an address: a zip of recordings is unpacked for as long as the block lasts, anything else stays what it is.
+    """A folder for an address: a zip of recordings is unpacked for as long as the block lasts,
+    anything else stays what it is.
 
     Raises:
         BadInput: If the zip is damaged, a bomb, or holds a file that would leave the folder.
@@ -200,15 +220,30 @@ def unpacked(address: str) -> Iterator[str]:
                 size = sum(info.file_size for info in packed.infolist())
                 if size > min(_UNPACKED_MAX, max(2**30, 200 * path.stat().st_size)):
                     raise BadInput(
-                        f"{path}: {size / 2**30:,.1f} GiB packed into {path.stat().st_size / 2**20:,.2f} MiB: refused as a zip bomb"
+                        f"{path}: {size / 2**30:,.1f} GiB packed into "
+                        f"{path.stat().st_size / 2**20:,.2f} MiB: refused as a zip bomb"
                     )
                 for info in packed.infolist():
                     inside = PurePosixPath(info.filename.replace("\\", "/"))
                     if inside.is_absolute() or ".." in inside.parts or ":" in info.filename:
-                        raise BadInput(f"{path}: {info.filename!r} would be written outside the folder; refused")
+                        raise BadInput(
+                            f"{path}: {info.filename!r} would be written outside the folder; "
+                            "refused"
+                        )
                 packed.extractall(folder)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, EOFError, ValueError, IndexError, struct.error) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            OSError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            IndexError,
+            struct.error,
+        ) as error:
             if isinstance(error, BadInput):
                 raise
-            raise BadInput(f"{path}: the zip is truncated or damaged ({error or type(error).__name__})") from error
+            raise BadInput(
+                f"{path}: the zip is truncated or damaged ({error or type(error).__name__})"
+            ) from error
         yield str(folder)

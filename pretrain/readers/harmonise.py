@@ -1,4 +1,5 @@
-"""What makes unlike recordings alike: names, order, scale and frame rate, as the options of a command say them. Pure functions."""
+"""What makes unlike recordings alike: names, order, scale and frame rate, as the options of a
+command say them. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from pretrain.readers.tracks import Tracks
 class Naming:
     """Which names are kept, in which order, and what they are called in the recordings.
 
-    A name may have been called differently in different recordings: ``snout=nose,nose`` takes either.
+    A name may have been called differently in different recordings: ``snout=nose,nose`` takes
+    either.
     """
 
     olds: tuple[tuple[str, tuple[str, ...]], ...]
@@ -34,7 +36,10 @@ class Naming:
             old, equals, new = (part.strip() for part in word.partition("="))
             new = new if equals else old
             if not old or not new:
-                raise BadInput(f"{option} {text}: {word!r} names nothing; write old=new,old=new,keep with commas between")
+                raise BadInput(
+                    f"{option} {text}: {word!r} names nothing; write old=new,old=new,keep with "
+                    "commas between"
+                )
             if old in found.get(new, ()):
                 raise BadInput(f"{option} {text}: {word!r} is there twice")
             found[new] = (*found.get(new, ()), old)
@@ -54,7 +59,9 @@ class Naming:
             if not there:
                 said.append(f"there is no {kind} {called}; there are {', '.join(have)}")
             elif len(there) > 1:
-                said.append(f"{' and '.join(map(repr, there))} are both there, and both are to be {new!r}")
+                said.append(
+                    f"{' and '.join(map(repr, there))} are both there, and both are to be {new!r}"
+                )
         return said
 
     def old_to_new(self, have: Sequence[str]) -> dict[str, str]:
@@ -79,12 +86,18 @@ class Conversion:
     """Extent of the store's image, instead of ``scale``."""
 
     def __post_init__(self) -> None:
-        problems = [f"{option} is {rate}; it must be a positive number of frames per second"
-                    for option, rate in (("--fps", self.fps), ("--store-fps", self.store_fps)) if not _positive(rate)]  # fmt: skip
+        problems = [
+            f"{option} is {rate}; it must be a positive number of frames per second"
+            for option, rate in (("--fps", self.fps), ("--store-fps", self.store_fps))
+            if not _positive(rate)
+        ]
         if self.scale is not None and self.scale_to is not None:
             problems.append("--scale and --scale-to say the same thing: give one")
         if self.scale is not None and not _positive(self.scale):
-            problems.append(f"--scale is {self.scale}; it must be a positive number (pixels of the store in a pixel of the recording)")
+            problems.append(
+                f"--scale is {self.scale}; it must be a positive number (pixels of the store in a "
+                "pixel of the recording)"
+            )
         refuse(problems, about="the recordings cannot be converted")
 
     def named(self, recordings: Iterable[Tracks]) -> list[Tracks]:
@@ -95,8 +108,15 @@ class Conversion:
         """
         held, problems = [], []
         for one in recordings:
-            said = [sentence for naming, have, kind in ((self.keypoints, one.keypoints, "keypoint"), (self.animals, one.animals, "animal"))
-                    if naming for sentence in naming.problems(have, kind=kind)]  # fmt: skip
+            said = [
+                sentence
+                for naming, have, kind in (
+                    (self.keypoints, one.keypoints, "keypoint"),
+                    (self.animals, one.animals, "animal"),
+                )
+                if naming
+                for sentence in naming.problems(have, kind=kind)
+            ]
             problems += [f"{one.path}: {sentence}" for sentence in said]
             if not said:
                 held.append(self._names(one))
@@ -115,10 +135,15 @@ class Conversion:
         Raises:
             BadInput: If it cannot be scaled as asked for.
         """
-        found = tracks.conform(self._names(recording), animals=like.animals, keypoints=like.keypoints)
+        found = tracks.conform(
+            self._names(recording), animals=like.animals, keypoints=like.keypoints
+        )
         if self.image_px is not None:
             if len(self.image_px) != len(found.coordinates):
-                raise BadInput(f"--image gives {len(self.image_px)} extents; {found.path} has coordinates {', '.join(found.coordinates)}")
+                raise BadInput(
+                    f"--image gives {len(self.image_px)} extents; {found.path} has coordinates "
+                    f"{', '.join(found.coordinates)}"
+                )
             found = replace(found, image_px=self.image_px)
         found = tracks.scale(found, self._factor(found))
         if self.scale_to is not None:
@@ -130,21 +155,32 @@ class Conversion:
             if naming:
                 have = getattr(recording, kind)
                 kept = [next(old for old in olds if old in have) for _, olds in naming.olds]
-                order = {"animals": recording.animals, "keypoints": recording.keypoints} | {kind: tuple(kept)}
-                recording = tracks.rename(tracks.conform(recording, **order), naming.old_to_new(have), of=kind)
+                order = {"animals": recording.animals, "keypoints": recording.keypoints} | {
+                    kind: tuple(kept)
+                }
+                recording = tracks.rename(
+                    tracks.conform(recording, **order), naming.old_to_new(have), of=kind
+                )
         return recording
 
     def _factor(self, recording: Tracks) -> float:
         if self.scale_to is None:
             return self.scale or 1.0
         if recording.image_px is None:
-            raise BadInput(f"{recording.path} does not say how large its image is, so --scale-to cannot be used: add --image WIDTHxHEIGHT")
+            raise BadInput(
+                f"{recording.path} does not say how large its image is, so --scale-to cannot be "
+                "used: add --image WIDTHxHEIGHT"
+            )
         if len(self.scale_to) != len(recording.image_px):
-            raise BadInput(f"--scale-to gives {len(self.scale_to)} extents; the image of {recording.path} has {len(recording.image_px)}")
+            raise BadInput(
+                f"--scale-to gives {len(self.scale_to)} extents; the image of {recording.path} has "
+                f"{len(recording.image_px)}"
+            )
         factors = [new / old for new, old in zip(self.scale_to, recording.image_px, strict=True)]
         if max(factors) > 1.02 * min(factors):
             raise BadInput(
-                f"{recording.path}: an image of {_size(recording.image_px)} cannot become {_size(self.scale_to)} without being stretched "
+                f"{recording.path}: an image of {_size(recording.image_px)} cannot become "
+                f"{_size(self.scale_to)} without being stretched "
                 f"({', '.join(f'{factor:.3g}' for factor in factors)} times): use --scale"
             )
         return sum(factors) / len(factors)

@@ -1,4 +1,5 @@
-"""A lab's own recordings into a store: new or added to one, with labels and features from elsewhere or without."""
+"""A lab's own recordings into a store: new or added to one, with labels and features from elsewhere
+or without."""
 
 from __future__ import annotations
 
@@ -31,21 +32,69 @@ APART = 1.01
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``prepare.py tracks``."""
-    parser.add_argument("--poses", required=True, metavar="FOLDER", help="folder, pattern, file or zip of track files")
-    parser.add_argument("--labels", metavar="FOLDER", help="folder, file or zip of label files; may be the same")
-    parser.add_argument("--features", action="append", default=[], metavar="NAME=FOLDER",
-                        help=".npy or .npz arrays (frames, D), one for each recording, named like it; may be repeated")  # fmt: skip
-    parser.add_argument("--fps", type=float, required=True, help="frames per second of these recordings")
+    parser.add_argument(
+        "--poses",
+        required=True,
+        metavar="FOLDER",
+        help="folder, pattern, file or zip of track files",
+    )
+    parser.add_argument(
+        "--labels", metavar="FOLDER", help="folder, file or zip of label files; may be the same"
+    )
+    parser.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help=(
+            ".npy or .npz arrays (frames, D), one for each recording, named like it; may be "
+            "repeated"
+        ),
+    )
+    parser.add_argument(
+        "--fps", type=float, required=True, help="frames per second of these recordings"
+    )
     parser.add_argument("--out", required=True, metavar="STORE", help="store to make")
-    parser.add_argument("--append", action="store_true", help="add to the store at --out; what it holds is not touched")
-    parser.add_argument("--keypoints", metavar="OLD=NEW,KEEP", help="which keypoints, in which order, and their new names")
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add to the store at --out; what it holds is not touched",
+    )
+    parser.add_argument(
+        "--keypoints",
+        metavar="OLD=NEW,KEEP",
+        help="which keypoints, in which order, and their new names",
+    )
     parser.add_argument("--animals", metavar="OLD=NEW,KEEP", help="the same for animals")
-    parser.add_argument("--store-fps", type=float, metavar="FPS", help="frames per second of the store; poses, labels and features follow")
-    parser.add_argument("--image", metavar="WIDTHxHEIGHT", help="extent of the recordings' image, where their files do not say it")
-    parser.add_argument("--scale", type=float, metavar="FACTOR", help="pixels of the store in a pixel of the recordings")
-    parser.add_argument("--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image")
-    parser.add_argument("--test-share", type=float, default=0.3, help="share of the labelled videos kept aside for test")
-    parser.add_argument("--seed", type=int, default=0, help="another deal of videos to training and test")
+    parser.add_argument(
+        "--store-fps",
+        type=float,
+        metavar="FPS",
+        help="frames per second of the store; poses, labels and features follow",
+    )
+    parser.add_argument(
+        "--image",
+        metavar="WIDTHxHEIGHT",
+        help="extent of the recordings' image, where their files do not say it",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        metavar="FACTOR",
+        help="pixels of the store in a pixel of the recordings",
+    )
+    parser.add_argument(
+        "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image"
+    )
+    parser.add_argument(
+        "--test-share",
+        type=float,
+        default=0.3,
+        help="share of the labelled videos kept aside for test",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another deal of videos to training and test"
+    )
 
 
 def prepare_tracks(args: argparse.Namespace) -> None:
@@ -63,17 +112,34 @@ def prepare_tracks(args: argparse.Namespace) -> None:
         _warn_of_other_rates(held, args.fps)
         features = [find_features(given, [one.name for one in held]) for given in args.features]
         refuse(_named_twice(features), about="--features")
-        schema = there.schema if there else tracks.schema_of(like, fps=convert.store_fps, extents=[(10.0,) * len(like.coordinates)])
-        with StoreWriter(out, schema, origin=f"tracks from {args.poses}", append=args.append) as writer:
+        schema = (
+            there.schema
+            if there
+            else tracks.schema_of(
+                like, fps=convert.store_fps, extents=[(10.0,) * len(like.coordinates)]
+            )
+        )
+        with StoreWriter(
+            out, schema, origin=f"tracks from {args.poses}", append=args.append
+        ) as writer:
             read = _add_recordings(held, writer, convert, like, features)
             if there is None:
-                writer.schema = tracks.schema_of(like, fps=convert.store_fps, extents=[one.extent_px for one in read])
+                writer.schema = tracks.schema_of(
+                    like, fps=convert.store_fps, extents=[one.extent_px for one in read]
+                )
             else:
                 _warn_of_other_extents(read, there)
             if args.labels:
                 with find_tracks.unpacked(args.labels) as folder:
-                    add_labels(writer, folder, {one.name: one.frames for one in read}, fps=args.fps, there=there,
-                               test_share=args.test_share, seed=args.seed)  # fmt: skip
+                    add_labels(
+                        writer,
+                        folder,
+                        {one.name: one.frames for one in read},
+                        fps=args.fps,
+                        there=there,
+                        test_share=args.test_share,
+                        seed=args.seed,
+                    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,14 +155,19 @@ class _Read:
 def _conversion(args: argparse.Namespace, there: Store | None) -> Conversion:
     rate = there.schema.fps if there else args.store_fps or args.fps
     if there and args.store_fps not in (None, rate):
-        raise BadInput(f"--store-fps is {args.store_fps:g}; the store {there.uri} has {rate:g} frames/s, and that stays")
+        raise BadInput(
+            f"--store-fps is {args.store_fps:g}; the store {there.uri} has {rate:g} frames/s, and "
+            "that stays"
+        )
     return Conversion(
-        fps=args.fps, store_fps=rate, scale=args.scale,
+        fps=args.fps,
+        store_fps=rate,
+        scale=args.scale,
         keypoints=Naming.parsed(args.keypoints, option="--keypoints") if args.keypoints else None,
         animals=Naming.parsed(args.animals, option="--animals") if args.animals else None,
         image_px=parsed_size(args.image, option="--image") if args.image else None,
         scale_to=parsed_size(args.scale_to, option="--scale-to") if args.scale_to else None,
-    )  # fmt: skip
+    )
 
 
 def _agreed(held: Sequence[Tracks], there: Store | None) -> Tracks:
@@ -106,11 +177,20 @@ def _agreed(held: Sequence[Tracks], there: Store | None) -> Tracks:
         return held[0]
     taken = {video["name"] for video in there.videos}
     again = [f"{one.name!r} ({one.path}) is in it already" for one in held if one.name in taken]
-    refuse(again[:20] + ([f"and {len(again) - 20} more"] if len(again) > 20 else []),
-           about=f"the store {there.uri} has such videos: pass a pattern that leaves them out")  # fmt: skip
+    refuse(
+        again[:20] + ([f"and {len(again) - 20} more"] if len(again) > 20 else []),
+        about=f"the store {there.uri} has such videos: pass a pattern that leaves them out",
+    )
     position, confidence = tracks.no_frames(*there.schema.shape)
-    store = Tracks(name="", animals=there.schema.animals, keypoints=there.schema.keypoints, coordinates=there.schema.coordinates,
-                   position_TMKX=position, confidence_TMK=confidence, path=Path(there.uri))  # fmt: skip
+    store = Tracks(
+        name="",
+        animals=there.schema.animals,
+        keypoints=there.schema.keypoints,
+        coordinates=there.schema.coordinates,
+        position_TMKX=position,
+        confidence_TMK=confidence,
+        path=Path(there.uri),
+    )
     tracks.check_agreement([store, *held])
     return store
 
@@ -121,7 +201,11 @@ def _named_twice(features: Sequence[FeatureFiles]) -> list[str]:
 
 
 def _add_recordings(
-    held: Sequence[Tracks], writer: StoreWriter, convert: Conversion, like: Tracks, features: Sequence[FeatureFiles]
+    held: Sequence[Tracks],
+    writer: StoreWriter,
+    convert: Conversion,
+    like: Tracks,
+    features: Sequence[FeatureFiles],
 ) -> list[_Read]:
     read, notes = [], []
     for one in tqdm(held, desc="reading tracks", unit="video"):
@@ -131,7 +215,9 @@ def _add_recordings(
             values, note = files.read(one.name, frames=raw.frames)
             notes += [note] if note else []
             if values is not None:
-                beside[files.name] = tracks.resample_values(values, old_fps=convert.fps, fps=convert.store_fps)
+                beside[files.name] = tracks.resample_values(
+                    values, old_fps=convert.fps, fps=convert.store_fps
+                )
         made = convert.apply(raw, like=like)
         writer.add(replace(made.video(), features=beside))
         read.append(_Read(name=one.name, frames=raw.frames, extent_px=tracks.extent_px(made)))
@@ -139,7 +225,10 @@ def _add_recordings(
         without = [one.name for one in held if one.name not in files.files]
         if without:
             some = ", ".join(without[:5]) + ("…" if len(without) > 5 else "")
-            notes.append(f"features {files.name}: {len(without)} of {len(held)} recordings have no file, theirs are unknown: {some}")
+            notes.append(
+                f"features {files.name}: {len(without)} of {len(held)} recordings have no file, "
+                f"theirs are unknown: {some}"
+            )
     for note in notes:
         log.warning("%s", note)
     return read
@@ -148,17 +237,27 @@ def _add_recordings(
 def _warn_of_other_rates(held: Sequence[Tracks], fps: float) -> None:
     said = [one for one in held if one.fps is not None and _ratio(one.fps, fps) > APART]
     if said:
-        log.warning("%s says %g frames/s (%d such files); --fps %g is taken", said[0].path, said[0].fps, len(said), fps)
+        log.warning(
+            "%s says %g frames/s (%d such files); --fps %g is taken",
+            said[0].path,
+            said[0].fps,
+            len(said),
+            fps,
+        )
 
 
 def _warn_of_other_extents(read: Sequence[_Read], there: Store) -> None:
-    """Tells of positions that lie far outside the store's image, for which the rest of the store has no scale."""
+    """Tells of positions that lie far outside the store's image, for which the rest of the store
+    has no scale."""
     reach = np.max([one.extent_px for one in read], axis=0)
     image: Any = there.schema.image_px
     if (reach > np.array(image) * 1.1).any():
         size, have = ("x".join(f"{value:g}" for value in extent) for extent in (reach, image))
         log.warning(
-            "the new recordings reach %s px, the store's image has %s px: if their scale differs, pass --scale or --scale-to", size, have
+            "the new recordings reach %s px, the store's image has %s px: if their scale differs, "
+            "pass --scale or --scale-to",
+            size,
+            have,
         )
 
 

@@ -14,7 +14,17 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput
 
-HEADER_ERRORS = (ValueError, KeyError, SyntaxError, TypeError, RecursionError, MemoryError, OverflowError, EOFError, TokenError)
+HEADER_ERRORS = (
+    ValueError,
+    KeyError,
+    SyntaxError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+    OverflowError,
+    EOFError,
+    TokenError,
+)
 """What numpy raises where the header of an array is damaged; it reads the header as Python text."""
 _ROOM_BYTES = 2**28  # members up to this size in all are read whatever the size of the file
 _EXPANSION = 200
@@ -41,11 +51,19 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             infos = packed.infolist()
             size = sum(info.file_size for info in infos)
             if size > _ROOM_BYTES and size > _EXPANSION * path.stat().st_size:
-                raise BadInput(f"{path}: {size / 2**30:,.1f} GiB packed into {path.stat().st_size / 2**20:,.2f} MiB: refused as a zip bomb")
+                raise BadInput(
+                    f"{path}: {size / 2**30:,.1f} GiB packed into "
+                    f"{path.stat().st_size / 2**20:,.2f} MiB: refused as a zip bomb"
+                )
             names = [info.filename for info in infos]
             if len(set(names)) < len(names):
-                raise BadInput(f"{path}: an array is in it twice ({', '.join(sorted(n for n in set(names) if names.count(n) > 1))})")
-            return {info.filename.removesuffix(".npy"): _array(packed, info, path) for info in infos}
+                raise BadInput(
+                    f"{path}: an array is in it twice "
+                    f"({', '.join(sorted(n for n in set(names) if names.count(n) > 1))})"
+                )
+            return {
+                info.filename.removesuffix(".npy"): _array(packed, info, path) for info in infos
+            }
     except BadInput:
         raise
     except (
@@ -60,7 +78,9 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         MemoryError,
         OverflowError,
     ) as error:
-        raise BadInput(f"{path}: the npz file is truncated or damaged ({error or type(error).__name__})") from error
+        raise BadInput(
+            f"{path}: the npz file is truncated or damaged ({error or type(error).__name__})"
+        ) from error
 
 
 def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.NDArray[Any]:
@@ -68,15 +88,25 @@ def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.ND
     with packed.open(info) as file:
         try:
             version = np.lib.format.read_magic(file)
-            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
             shape, _, dtype = read_header(file)
         except HEADER_ERRORS as error:
-            raise BadInput(f"{path}: {place} is not an array of numbers or text ({error})") from error
+            raise BadInput(
+                f"{path}: {place} is not an array of numbers or text ({error})"
+            ) from error
         if dtype.hasobject:
-            raise BadInput(f"{path}: {place} holds pickled objects, which could run code; save arrays of numbers and text only")
+            raise BadInput(
+                f"{path}: {place} holds pickled objects, which could run code; save arrays of "
+                "numbers and text only"
+            )
         stated = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if min(shape, default=0) < 0 or stated > info.file_size:
-            raise BadInput(f"{path}: {place} states shape {shape}, more than its {info.file_size:,} bytes hold")
+            raise BadInput(
+                f"{path}: {place} states shape {shape}, more than its {info.file_size:,} bytes hold"
+            )
     with packed.open(info) as file:
         try:
             found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
@@ -96,11 +126,17 @@ def names_in(arrays: dict[str, npt.NDArray[Any]], key: str, path: Path) -> tuple
         told = "is absent" if held is None else f"holds {held.dtype} of shape {held.shape}"
         raise BadInput(f"{path}: {key} {told}; wanted a list of names")
     try:
-        names = tuple(str(value.decode("utf-8") if isinstance(value, bytes) else value) for value in np.atleast_1d(held).tolist())
+        names = tuple(
+            str(value.decode("utf-8") if isinstance(value, bytes) else value)
+            for value in np.atleast_1d(held).tolist()
+        )
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: {key} is not UTF-8 text ({error})") from error
     if not names or not all(names) or len(set(names)) < len(names):
-        raise BadInput(f"{path}: {key} are {', '.join(map(repr, names[:20])) or 'none'}; they must be named, each once")
+        raise BadInput(
+            f"{path}: {key} are {', '.join(map(repr, names[:20])) or 'none'}; they must be named, "
+            "each once"
+        )
     return names
 
 
@@ -113,6 +149,13 @@ def number_in(arrays: dict[str, npt.NDArray[Any]], key: str, path: Path) -> floa
     held = arrays.get(key)
     if held is None:
         return None
-    if held.size != 1 or held.dtype.kind not in "iuf" or not (np.isfinite(held).all() and (held > 0).all()):
-        raise BadInput(f"{path}: {key} is {held.reshape(-1)[:3]} of shape {held.shape}; wanted one positive number")
+    if (
+        held.size != 1
+        or held.dtype.kind not in "iuf"
+        or not (np.isfinite(held).all() and (held > 0).all())
+    ):
+        raise BadInput(
+            f"{path}: {key} is {held.reshape(-1)[:3]} of shape {held.shape}; wanted one positive "
+            "number"
+        )
     return float(held.reshape(()))

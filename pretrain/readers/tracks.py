@@ -1,4 +1,5 @@
-"""The tracks of one recording as a tracker left them, and what makes unlike recordings alike. Pure functions."""
+"""The tracks of one recording as a tracker left them, and what makes unlike recordings alike. Pure
+functions."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ from pretrain.data.schema import Float, Schema, Video
 from pretrain.errors import BadInput, refuse
 
 MAX_PX = 1e6  # no camera is this wide; beyond it a number is not a position
-CONFIDENCE_RANGE = (-0.5, 2.0)  # peaks of a heat map may leave 0…1 a little; beyond this it is another column
+CONFIDENCE_RANGE = (
+    -0.5,
+    2.0,
+)  # peaks of a heat map may leave 0…1 a little; beyond this it is another column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,29 +60,41 @@ class Tracks:
 
     def video(self) -> Video:
         """The form in which a store takes it."""
-        return Video(name=self.name, position_TMKX=self.position_TMKX, confidence_TMK=self.confidence_TMK,
-                     source=str(self.path), source_sha256=self.source_sha256)  # fmt: skip
+        return Video(
+            name=self.name,
+            position_TMKX=self.position_TMKX,
+            confidence_TMK=self.confidence_TMK,
+            source=str(self.path),
+            source_sha256=self.source_sha256,
+        )
 
 
 def clean_points(
-    position: npt.NDArray[np.floating], confidence: npt.NDArray[np.floating], *, where: Callable[[int, int, int, int], str], about: str
+    position: npt.NDArray[np.floating],
+    confidence: npt.NDArray[np.floating],
+    *,
+    where: Callable[[int, int, int, int], str],
+    about: str,
 ) -> tuple[Float, Float]:
     """Numbers as read to numbers that can be believed.
 
-    A point is missing where a coordinate is NaN or the confidence is 0; a point with coordinates and no (NaN) confidence was
-    placed by somebody and counts as seen, confidence 1. Confidence is clipped to 0…1.
+    A point is missing where a coordinate is NaN or the confidence is 0; a point with coordinates
+    and no (NaN) confidence was placed by somebody and counts as seen, confidence 1. Confidence is
+    clipped to 0…1.
 
     Args:
         position: (T, M, K, X) px.
         confidence: (T, M, K).
-        where: Names a place in the file from (frame, animal, keypoint, coordinate); coordinate -1 is the confidence.
+        where: Names a place in the file from (frame, animal, keypoint, coordinate); coordinate -1
+            is the confidence.
         about: The file.
 
     Returns:
         Positions and confidence, float32; a missing point is NaN with confidence 0.
 
     Raises:
-        BadInput: If a number is infinite or cannot be a position or a confidence; with the first place of each kind.
+        BadInput: If a number is infinite or cannot be a position or a confidence; with the first
+            place of each kind.
     """
     problems = []
     with np.errstate(invalid="ignore"):
@@ -87,11 +103,15 @@ def clean_points(
         odd = (confidence < low) | (confidence > high)
     if wild.any():
         t, m, k, x = (int(i) for i in np.argwhere(wild)[0])
-        problems.append(f"{where(t, m, k, x)}: {position[t, m, k, x]:g} is not a position in pixels ({int(wild.sum())} such numbers)")
+        problems.append(
+            f"{where(t, m, k, x)}: {position[t, m, k, x]:g} is not a position in pixels "
+            f"({int(wild.sum())} such numbers)"
+        )
     if odd.any():
         t, m, k = (int(i) for i in np.argwhere(odd)[0])
         problems.append(
-            f"{where(t, m, k, -1)}: {confidence[t, m, k]:g} is not a confidence between 0 and 1 ({int(odd.sum())} such numbers)"
+            f"{where(t, m, k, -1)}: {confidence[t, m, k]:g} is not a confidence between 0 and 1 "
+            f"({int(odd.sum())} such numbers)"
         )
     refuse(problems, about=about)
     seen = ~np.isnan(position).any(-1) & ~(confidence <= 0)
@@ -102,7 +122,9 @@ def clean_points(
 
 def no_frames(animals: int, keypoints: int, coordinates: int) -> tuple[Float, Float]:
     """Positions and confidence of nothing, for a file of which only the names are wanted."""
-    return np.empty((0, animals, keypoints, coordinates), np.float32), np.empty((0, animals, keypoints), np.float32)
+    return np.empty((0, animals, keypoints, coordinates), np.float32), np.empty(
+        (0, animals, keypoints), np.float32
+    )
 
 
 def check_agreement(tracks: Sequence[Tracks]) -> None:
@@ -116,16 +138,21 @@ def check_agreement(tracks: Sequence[Tracks]) -> None:
     problems = []
     for other in tracks[1:]:
         first = tracks[0]
-        for axis, option in (("keypoints", "rename or subset them with --keypoints"), ("animals", "name them with --animals")):
+        for axis, option in (
+            ("keypoints", "rename or subset them with --keypoints"),
+            ("animals", "name them with --animals"),
+        ):
             mine, theirs = getattr(first, axis), getattr(other, axis)
             if set(mine) != set(theirs):
                 problems.append(
-                    f"{axis} differ: {first.path} has {', '.join(mine)}; {other.path} has {', '.join(theirs)}. "
+                    f"{axis} differ: {first.path} has {', '.join(mine)}; {other.path} has "
+                    f"{', '.join(theirs)}. "
                     f"Either {option}, or prepare the two groups into two stores"
                 )
         if first.coordinates != other.coordinates:
             problems.append(
-                f"coordinates differ: {first.path} has {', '.join(first.coordinates)}; {other.path} {', '.join(other.coordinates)}"
+                f"coordinates differ: {first.path} has {', '.join(first.coordinates)}; "
+                f"{other.path} {', '.join(other.coordinates)}"
             )
     if len(problems) > 20:
         problems = [*problems[:20], f"and {len(problems) - 20} more"]
@@ -140,12 +167,18 @@ def conform(tracks: Tracks, *, animals: Sequence[str], keypoints: Sequence[str])
     """
     problems = [
         f"there is no {kind} {name!r}; there are {', '.join(have)}"
-        for kind, wanted, have in (("animal", animals, tracks.animals), ("keypoint", keypoints, tracks.keypoints))
+        for kind, wanted, have in (
+            ("animal", animals, tracks.animals),
+            ("keypoint", keypoints, tracks.keypoints),
+        )
         for name in wanted
         if name not in have
     ]
-    problems += [f"{kind} are named twice: {', '.join(names)}" for kind, names in (("animals", animals), ("keypoints", keypoints))
-                 if len(set(names)) < len(names)]  # fmt: skip
+    problems += [
+        f"{kind} are named twice: {', '.join(names)}"
+        for kind, names in (("animals", animals), ("keypoints", keypoints))
+        if len(set(names)) < len(names)
+    ]
     refuse(problems, about=f"{tracks.path}")
     if tuple(animals) == tracks.animals and tuple(keypoints) == tracks.keypoints:
         return tracks
@@ -158,12 +191,16 @@ def conform(tracks: Tracks, *, animals: Sequence[str], keypoints: Sequence[str])
         position_TMKX=tracks.position_TMKX[:, m][:, :, k],
         confidence_TMK=tracks.confidence_TMK[:, m][:, :, k],
         edges=_pairs_among(tracks.edges, keypoints),
-        mirror_pairs=None if tracks.mirror_pairs is None else _pairs_among(tracks.mirror_pairs, keypoints),
+        mirror_pairs=None
+        if tracks.mirror_pairs is None
+        else _pairs_among(tracks.mirror_pairs, keypoints),
         axis=None if tracks.axis is None or not set(tracks.axis) <= set(keypoints) else tracks.axis,
     )
 
 
-def _pairs_among(pairs: Iterable[tuple[str, str]], keypoints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def _pairs_among(
+    pairs: Iterable[tuple[str, str]], keypoints: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
     return tuple((a, b) for a, b in pairs if a in keypoints and b in keypoints)
 
 
@@ -172,8 +209,8 @@ def rename(tracks: Tracks, names: Mapping[str, str], *, of: str = "keypoints") -
 
     Args:
         tracks: The recording.
-        names: Old name to new name. An old name that this recording lacks is passed over, since recordings are unlike;
-            :func:`check_agreement` sees whether the outcome fits.
+        names: Old name to new name. An old name that this recording lacks is passed over, since
+            recordings are unlike; :func:`check_agreement` sees whether the outcome fits.
         of: ``keypoints`` or ``animals``.
 
     Raises:
@@ -190,36 +227,48 @@ def rename(tracks: Tracks, names: Mapping[str, str], *, of: str = "keypoints") -
         return tuple((names.get(a, a), names.get(b, b)) for a, b in pairs)
 
     return replace(
-        tracks, keypoints=fresh, edges=renamed(tracks.edges),
+        tracks,
+        keypoints=fresh,
+        edges=renamed(tracks.edges),
         mirror_pairs=None if tracks.mirror_pairs is None else renamed(tracks.mirror_pairs),
         axis=None if tracks.axis is None else renamed([tracks.axis])[0],
-    )  # fmt: skip
+    )
 
 
 def scale(tracks: Tracks, factor: float) -> Tracks:
-    """Multiplies positions (and the image's extent): pixels of this recording to pixels of the store.
+    """Multiplies positions (and the image's extent): pixels of this recording to pixels of the
+    store.
 
     Raises:
         BadInput: If the factor is not a positive number.
     """
     if not (math.isfinite(factor) and factor > 0):
-        raise BadInput(f"the scale is {factor}; it must be a positive number (pixels of the store in a pixel of the recording)")
-    image = None if tracks.image_px is None else tuple(extent * factor for extent in tracks.image_px)
+        raise BadInput(
+            f"the scale is {factor}; it must be a positive number (pixels of the store in a pixel "
+            "of the recording)"
+        )
+    image = (
+        None if tracks.image_px is None else tuple(extent * factor for extent in tracks.image_px)
+    )
     return replace(tracks, position_TMKX=tracks.position_TMKX * np.float32(factor), image_px=image)
 
 
 def resample(tracks: Tracks, fps: float) -> Tracks:
     """Brings a recording to another frame rate: positions and confidence by linear interpolation.
 
-    A new frame between two old ones has a point only where both have it, so that no gap is bridged; one that falls on an old
-    frame takes it as it is. A recording whose rate the file does not say is taken to have the rate asked for.
+    A new frame between two old ones has a point only where both have it, so that no gap is bridged;
+    one that falls on an old frame takes it as it is. A recording whose rate the file does not say
+    is taken to have the rate asked for.
 
     Raises:
         BadInput: If a rate is not a positive number.
     """
     for rate in (fps, fps if tracks.fps is None else tracks.fps):
         if not (math.isfinite(rate) and rate > 0):
-            raise BadInput(f"{tracks.path}: {rate} is not a frame rate; it must be a positive number of frames per second")
+            raise BadInput(
+                f"{tracks.path}: {rate} is not a frame rate; it must be a positive number of "
+                "frames per second"
+            )
     if tracks.fps is None or tracks.fps == fps or not tracks.frames:
         return replace(tracks, fps=fps)
     position = resample_values(tracks.position_TMKX, old_fps=tracks.fps, fps=fps)
@@ -229,17 +278,22 @@ def resample(tracks: Tracks, fps: float) -> Tracks:
 
 
 def resampled_times(frames: int, *, old_fps: float, fps: float) -> npt.NDArray[np.float64]:
-    """Where the frames of the new rate lie, counted in frames of the old; the last one at or before the last old frame."""
+    """Where the frames of the new rate lie, counted in frames of the old; the last one at or before
+    the last old frame."""
     count = math.floor((frames - 1) * fps / old_fps + 1e-6) + 1
     if count > 100 * frames + 1000:
-        raise BadInput(f"{old_fps} to {fps} frames/s would make {count:,} frames of {frames:,}: check the rates")
+        raise BadInput(
+            f"{old_fps} to {fps} frames/s would make {count:,} frames of {frames:,}: check the "
+            "rates"
+        )
     times = np.arange(count) * (old_fps / fps)
     whole = np.rint(times)
     return np.clip(np.where(np.abs(times - whole) < 1e-6, whole, times), 0, frames - 1)
 
 
 def resample_values(values: Float, *, old_fps: float, fps: float) -> Float:
-    """Numbers of each frame, axis T first, at another rate: linear between neighbours, NaN where one of them is NaN."""
+    """Numbers of each frame, axis T first, at another rate: linear between neighbours, NaN where
+    one of them is NaN."""
     if old_fps == fps or not len(values):
         return values
     times = resampled_times(len(values), old_fps=old_fps, fps=fps)
@@ -253,8 +307,8 @@ def resample_values(values: Float, *, old_fps: float, fps: float) -> Float:
 def extent_px(tracks: Tracks) -> tuple[float, ...]:
     """How far a recording's points reach: the image where the file says it, else from the points.
 
-    From the points: per coordinate the 99.99 % quantile of all seen points, so that one wild point does not set it, rounded
-    up to the next 10 px.
+    From the points: per coordinate the 99.99 % quantile of all seen points, so that one wild point
+    does not set it, rounded up to the next 10 px.
     """
     if tracks.image_px is not None:
         return tracks.image_px
@@ -262,7 +316,9 @@ def extent_px(tracks: Tracks) -> tuple[float, ...]:
     points = points[~np.isnan(points).any(-1)]
     if not len(points):
         return (10.0,) * len(tracks.coordinates)
-    return tuple(max(10.0, math.ceil(float(edge) / 10) * 10) for edge in np.quantile(points, 0.9999, axis=0))
+    return tuple(
+        max(10.0, math.ceil(float(edge) / 10) * 10) for edge in np.quantile(points, 0.9999, axis=0)
+    )
 
 
 def schema_of(tracks: Tracks, *, fps: float, extents: Iterable[tuple[float, ...]]) -> Schema:
@@ -274,7 +330,9 @@ def schema_of(tracks: Tracks, *, fps: float, extents: Iterable[tuple[float, ...]
         extents: Of each recording (:func:`extent_px`); the store's image holds them all.
     """
     image = tuple(np.max(np.array(list(extents), float), axis=0).tolist())
-    schema = Schema.from_names(animals=tracks.animals, keypoints=tracks.keypoints, fps=fps, image_px=image[:2])
+    schema = Schema.from_names(
+        animals=tracks.animals, keypoints=tracks.keypoints, fps=fps, image_px=image[:2]
+    )
     if tracks.coordinates != ("x", "y"):
         schema = replace(schema, coordinates=tracks.coordinates, image_px=image)
     return replace(

@@ -1,4 +1,5 @@
-"""Where runs are tracked: which addresses MLflow takes, what they mean, and how to show them without their password."""
+"""Where runs are tracked: which addresses MLflow takes, what they mean, and how to show them
+without their password."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def ui_command(address: str | None, runs_folder: str | Path) -> str:
 
 
 def full_address(address: str | None, *, runs_folder: str | Path) -> str:
-    """The address as MLflow takes it from anywhere: the default filled in, a database's file absolute.
+    """The address as MLflow takes it from anywhere: the default filled in, a database's file
+    absolute.
 
     Raises:
         BadInput: If MLflow knows no such address.
@@ -31,8 +33,11 @@ def full_address(address: str | None, *, runs_folder: str | Path) -> str:
     text = (address or "").strip()
     if not text:
         if "://" in str(runs_folder) or "?" in str(runs_folder):
-            raise BadInput(f"runs cannot be tracked in {runs_folder}: the database needs a local folder; give a server's address instead, "
-                           "http://host:5000")  # fmt: skip
+            raise BadInput(
+                f"runs cannot be tracked in {runs_folder}: the database needs a local folder; give "
+                "a server's address instead, "
+                "http://host:5000"
+            )
         return f"sqlite:///{Path(runs_folder).expanduser().absolute() / 'mlflow.db'}"
     if re.match(r"https?://(?:[^/\s]*@)?[\w.\-\[\]:]+", text):
         return text.rstrip("/")
@@ -40,13 +45,20 @@ def full_address(address: str | None, *, runs_folder: str | Path) -> str:
         return f"sqlite:///{Path(text.removeprefix('sqlite:///')).expanduser().absolute()}"
     if re.match(r"(postgresql|mysql|mssql)(\+\w+)?://.|databricks", text):
         return text
-    raise BadInput(f"the tracking address {redact(text)!r} is none that MLflow takes: give http://host:5000, "
-                   "sqlite:////folder/mlflow.db or postgresql://…, or leave it out for a database beside the runs")  # fmt: skip
+    raise BadInput(
+        f"the tracking address {redact(text)!r} is none that MLflow takes: give http://host:5000, "
+        "sqlite:////folder/mlflow.db or postgresql://…, or leave it out for a database beside the "
+        "runs"
+    )
 
 
 def database_file(address: str) -> Path | None:
     """The file of a sqlite address."""
-    return Path(address.removeprefix("sqlite:///").split("?")[0]) if address.startswith("sqlite:///") else None
+    return (
+        Path(address.removeprefix("sqlite:///").split("?")[0])
+        if address.startswith("sqlite:///")
+        else None
+    )
 
 
 def artifacts_folder(address: str) -> Path | None:

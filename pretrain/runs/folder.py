@@ -15,7 +15,8 @@ _ABOUT = "run.json"
 
 @contextmanager
 def begun(out: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
-    """A run's folder for as long as the run lasts; if it ends with nothing to keep, no folder stays.
+    """A run's folder for as long as the run lasts; if it ends with nothing to keep, no folder
+    stays.
 
     Raises:
         BadInput: As :func:`begin`.
@@ -38,15 +39,22 @@ def begin(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
         resume: Go on with a run that is there.
 
     Raises:
-        BadInput: If something is there and ``resume`` is false, or nothing is there and it is true, or the settings differ.
+        BadInput: If something is there and ``resume`` is false, or nothing is there and it is true,
+            or the settings differ.
     """
     about = out / _ABOUT
     if not resume:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            what, way = ("a run", "pass --resume to go on with it, or ") if about.is_file() else ("something", "")
+            what, way = (
+                ("a run", "pass --resume to go on with it, or ")
+                if about.is_file()
+                else ("something", "")
+            )
             raise BadInput(f"{out} already holds {what}: {way}choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        about.write_text(json.dumps({"settings": dict(settings)}, indent=1) + "\n", encoding="utf-8")
+        about.write_text(
+            json.dumps({"settings": dict(settings)}, indent=1) + "\n", encoding="utf-8"
+        )
         return
     try:
         before = json.loads(about.read_text(encoding="utf-8"))["settings"]

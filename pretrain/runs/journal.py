@@ -1,8 +1,9 @@
 """A journal of what a run logs, and the courier that carries it to a server that may be away.
 
-Every record is written to the journal first (one JSON line, appended by whichever process logged it) and then queued. One
-background thread sends the queue in order and writes down how far it got, so that after any interruption the journal
-says what is still owed. Sending a record twice does no harm; that is what makes this simple.
+Every record is written to the journal first (one JSON line, appended by whichever process logged
+it) and then queued. One background thread sends the queue in order and writes down how far it got,
+so that after any interruption the journal says what is still owed. Sending a record twice does no
+harm; that is what makes this simple.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class RecordRejected(Exception):
 def reason(error: BaseException) -> str:
     """The heart of an error, without the wrapping of three libraries, without passwords."""
     text = redact(str(error)).strip()
-    heart = re.search(r"\[Errno -?\d+\] [^'\")<>]+", text) or re.search(r"(?:Read|Connect)? ?timed out", text)
+    heart = re.search(r"\[Errno -?\d+\] [^'\")<>]+", text) or re.search(
+        r"(?:Read|Connect)? ?timed out", text
+    )
     first_line = (text.splitlines() or [type(error).__name__])[0]
     return heart.group().strip() if heart else first_line[:300]
 
@@ -70,7 +73,9 @@ def locked(path: Path, *, seconds: float = 60.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
-                    raise TimeoutError(f"another process has held {path} for {seconds:.0f} s") from None
+                    raise TimeoutError(
+                        f"another process has held {path} for {seconds:.0f} s"
+                    ) from None
                 time.sleep(0.05)
         yield
     finally:
@@ -91,17 +96,26 @@ class Journal:
         """
         file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # appending is atomic on a local disk, not on a network one
+            fcntl.flock(
+                file, fcntl.LOCK_EX
+            )  # appending is atomic on a local disk, not on a network one
             size = os.fstat(file).st_size
-            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"  # a writer was killed, or the disk was full
-            line = b"\n" * torn + json.dumps(record, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+            torn = (
+                size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            )  # a writer was killed, or the disk was full
+            line = (
+                b"\n" * torn
+                + json.dumps(record, ensure_ascii=False).encode("utf-8", "replace")
+                + b"\n"
+            )
             while line:
                 line = line[os.write(file, line) :]
         finally:
             os.close(file)
 
     def read(self) -> list[Record]:
-        """All records in the order written; lines cut short by a crash are left out and counted in a warning."""
+        """All records in the order written; lines cut short by a crash are left out and counted in
+        a warning."""
         records, damaged = [], 0
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
             for line in file:
@@ -126,7 +140,11 @@ class Journal:
 
     def started(self, *, experiment: str, name: str) -> Record | None:
         """How the latest run of that name was started, if it was."""
-        found = [r for r in self.read() if r["kind"] == "start" and (r["experiment"], r["name"]) == (experiment, name)]
+        found = [
+            r
+            for r in self.read()
+            if r["kind"] == "start" and (r["experiment"], r["name"]) == (experiment, name)
+        ]
         return found[-1] if found else None
 
     def open_children(self, parent: str) -> list[Record]:
@@ -152,7 +170,12 @@ def batches(records: Iterable[Record]) -> Iterator[list[Record]]:
     """Neighbours of one run that one request can carry, in order; everything else alone."""
     batch: list[Record] = []
     for record in records:
-        fits = batch and record["run"] == batch[0]["run"] and record["by"] == batch[0]["by"] and len(batch) < BATCH_RECORDS
+        fits = (
+            batch
+            and record["run"] == batch[0]["run"]
+            and record["by"] == batch[0]["by"]
+            and len(batch) < BATCH_RECORDS
+        )
         if batch and not (fits and record["kind"] in BATCHED and batch[0]["kind"] in BATCHED):
             yield batch
             batch = []
@@ -192,9 +215,11 @@ class BackgroundSender:
         return self._writer
 
     def put(self, journal: Journal, record: Record) -> None:
-        """Journals and queues one record; returns at once. A journal that cannot be written is told once."""
+        """Journals and queues one record; returns at once. A journal that cannot be written is told
+        once."""
         if os.getpid() != self._process:
-            self._begin()  # a forked process: the queue belongs to the one it was forked from, and its thread is gone
+            # A forked process: queue and thread belong to the one it was forked from.
+            self._begin()
         with self._changed:
             if "n" not in record:  # else it was journalled before, by another process
                 self._numbered += 1
@@ -208,7 +233,8 @@ class BackgroundSender:
             self._changed.notify_all()
 
     def drain(self, seconds: float) -> int:
-        """Sends what is queued now, and gives up when nothing arrived for that long (or all of it took six times as long).
+        """Sends what is queued now, and gives up when nothing arrived for that long (or all of it
+        took six times as long).
 
         A server that is known away gets two quick tries.
 
@@ -223,7 +249,11 @@ class BackgroundSender:
             self._changed.notify_all()
             while self._queue and self._failures < tries and time.monotonic() < longest:
                 left = len(self._queue)
-                if not self._changed.wait_for(lambda: len(self._queue) < left or self._failures >= tries, seconds):  # noqa: B023
+
+                def moved(left: int = left) -> bool:
+                    return len(self._queue) < left or self._failures >= tries
+
+                if not self._changed.wait_for(moved, seconds):
                     break
             self._hurry -= 1
             return len(self._queue)
@@ -232,16 +262,32 @@ class BackgroundSender:
         """Warns that the server is away, once until it is back."""
         if not self.away:
             self.away = True
-            log.warning("MLflow at %s cannot be used now: %s. The run goes on: what it logs is kept in %s and is sent as soon as "
-                        "the server answers. Start the server again, or check the address.", self.where, reason, journal.path)  # fmt: skip
+            log.warning(
+                "MLflow at %s cannot be used now: %s. The run goes on: what it logs is kept in %s "
+                "and is sent as soon as "
+                "the server answers. Start the server again, or check the address.",
+                self.where,
+                reason,
+                journal.path,
+            )
 
     def _carry(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue)
-                self._changed.wait_for(lambda: self._hurry, LINGER_S)  # so that one request carries many records
+                self._changed.wait_for(
+                    lambda: self._hurry, LINGER_S
+                )  # so that one request carries many records
                 journal = self._queue[0][0]
-                batch = next(batches([record for held, record in islice(self._queue, BATCH_RECORDS) if held == journal]))
+                batch = next(
+                    batches(
+                        [
+                            record
+                            for held, record in islice(self._queue, BATCH_RECORDS)
+                            if held == journal
+                        ]
+                    )
+                )
             try:
                 self._send(journal, batch)
             except ServerUnavailable as error:
@@ -249,7 +295,8 @@ class BackgroundSender:
                 continue
             except RecordRejected as error:
                 self._tell_refused(redact(str(error)), batch[0])
-            except Exception as error:  # our own mistake must not end the thread: training would fill a queue nobody empties
+            # our own mistake must not end the thread: training would fill a queue nobody empties
+            except Exception as error:
                 self._tell_refused(f"{type(error).__name__}: {redact(str(error))}", batch[0])
             if self.away:
                 log.warning("MLflow at %s is back; what was kept is being sent", self.where)
@@ -276,7 +323,13 @@ class BackgroundSender:
     def _tell_refused(self, reason: str, record: Record) -> None:
         first = (record["run"], record["kind"]) not in self._warned
         self._warned.add((record["run"], record["kind"]))
-        log.log(logging.WARNING if first else logging.INFO, "MLflow at %s refused %s: %s", self.where, record["kind"], reason)
+        log.log(
+            logging.WARNING if first else logging.INFO,
+            "MLflow at %s refused %s: %s",
+            self.where,
+            record["kind"],
+            reason,
+        )
 
     def _write(self, journal: Journal, write: Callable[[], None]) -> None:
         try:
@@ -285,5 +338,8 @@ class BackgroundSender:
             if ("", "journal") not in self._warned:
                 self._warned.add(("", "journal"))
                 log.warning(
-                    "cannot write the journal %s (%s): what cannot be sent while this process runs will be lost", journal.path, error
+                    "cannot write the journal %s (%s): what cannot be sent while this process runs "
+                    "will be lost",
+                    journal.path,
+                    error,
                 )

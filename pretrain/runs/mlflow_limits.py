@@ -1,4 +1,5 @@
-"""Names and values in the shape that MLflow accepts: it refuses a whole batch for one odd character."""
+"""Names and values in the shape that MLflow accepts: it refuses a whole batch for one odd
+character."""
 
 from __future__ import annotations
 
@@ -22,13 +23,17 @@ METRICS_A_REQUEST = 1000
 
 def plain_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     """Tags as MLflow takes them, without passwords."""
-    return {plain_name(name): cut(redact(str(value)), TAG_CHARACTERS) for name, value in tags.items()}
+    return {
+        plain_name(name): cut(redact(str(value)), TAG_CHARACTERS) for name, value in tags.items()
+    }
 
 
 def plain_name(name: str) -> str:
     """The nearest name that MLflow allows; a name it already allows stays."""
     text = re.sub(r"[^\w.\- :/]", "_", name)
-    if posixpath.normpath(text) != text or text.startswith(("/", "..")) or text == ".":  # MLflow: must not look like another path
+    if (
+        posixpath.normpath(text) != text or text.startswith(("/", "..")) or text == "."
+    ):  # MLflow: must not look like another path
         text = text.replace("/", "_").replace("..", "_").strip() or "_"
         text = "_" if text == "." else text
     if len(text) > NAME_CHARACTERS:
@@ -58,7 +63,9 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and (value or not name):
         for key, inner in value.items():
             yield from flat(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(inner, Mapping) or is_dataclass(inner) for inner in value):
+    elif isinstance(value, list | tuple) and any(
+        isinstance(inner, Mapping) or is_dataclass(inner) for inner in value
+    ):
         for place, inner in enumerate(value):
             yield from flat(inner, f"{name}.{place}")
     else:

@@ -23,7 +23,8 @@ def submitted() -> bool:
 
 
 def base() -> Path:
-    """The folder that relative paths start from: the current one; in a submitted job ``$ETHORAY_HOME`` or ~/ethoray."""
+    """The folder that relative paths start from: the current one; in a submitted job
+    ``$ETHORAY_HOME`` or ~/ethoray."""
     if home := os.environ.get("ETHORAY_HOME"):
         return Path(home).expanduser().absolute()
     return Path.home() / "ethoray" if submitted() else Path.cwd()
@@ -38,7 +39,9 @@ def run_folder(out: str | None, *, kind: str) -> Path:
     """
     folder = base() / (out or f"runs/{kind}-{datetime.now():%Y%m%d-%H%M%S}")
     if submitted():
-        log.info("this is a submitted job, its working folder is thrown away: results go to %s", folder)
+        log.info(
+            "this is a submitted job, its working folder is thrown away: results go to %s", folder
+        )
     return folder
 
 
@@ -49,18 +52,36 @@ def open_address(place: str) -> str:
 
 def default_store() -> str:
     """The embedded default: a small simulated arena, made on first use and cached."""
-    cache = Path(os.environ.get("ETHORAY_CACHE") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(
+        os.environ.get("ETHORAY_CACHE")
+        or os.environ.get("XDG_CACHE_HOME")
+        or Path.home() / ".cache"
+    )
     store = cache / "ethoray" / f"arena-{DEFAULT_FRAMES}"
     if (store / "store.json").is_file():
         return str(store)
-    log.info("no --data: making the default, %s frames of simulated mice, in %s", f"{DEFAULT_FRAMES:,}", store)
+    log.info(
+        "no --data: making the default, %s frames of simulated mice, in %s",
+        f"{DEFAULT_FRAMES:,}",
+        store,
+    )
     making = store.with_name(f"{store.name}.{os.getpid()}")
     # Another process, so that nothing which trains ever has the labels' code in reach.
-    command = [sys.executable, str(Path(__file__).parents[1] / "prepare.py"), "arena", "--out", str(making), "--frames", str(DEFAULT_FRAMES)]
+    command = [
+        sys.executable,
+        str(Path(__file__).parents[1] / "prepare.py"),
+        "arena",
+        "--out",
+        str(making),
+        "--frames",
+        str(DEFAULT_FRAMES),
+    ]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:
         shutil.rmtree(making, ignore_errors=True)
-        raise BadInput(f"the default store could not be made in {store}: {made.stderr.strip()[-500:]}")
+        raise BadInput(
+            f"the default store could not be made in {store}: {made.stderr.strip()[-500:]}"
+        )
     try:
         making.replace(store)
     except OSError:  # somebody else was first

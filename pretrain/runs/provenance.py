@@ -1,4 +1,5 @@
-"""What every run is tagged with: which code ran, on what kind of machine. Nothing here names a host or a person."""
+"""What every run is tagged with: which code ran, on what kind of machine. Nothing here names a host
+or a person."""
 
 from __future__ import annotations
 
@@ -14,7 +15,13 @@ from pathlib import Path
 def _answer(*command: str, seconds: float = 5.0) -> str | None:
     """What a command prints, or None if it cannot be run, fails or takes too long."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"})
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -25,12 +32,14 @@ def code_tags(root: Path | None = None) -> dict[str, str]:
     """Release, and in a git checkout the commit and whether files differ from it.
 
     Args:
-        root: The checkout; by default the one this file lies in. A folder that merely lies inside somebody else's
-            repository has no commit.
+        root: The checkout; by default the one this file lies in. A folder that merely lies inside
+            somebody else's repository has no commit.
     """
     root = root or Path(__file__).resolve().parents[2]
     tags = {"ethoray.version": "unknown"}
-    with contextlib.suppress(PackageNotFoundError):  # run from a copied folder, as a submitted job does
+    with contextlib.suppress(
+        PackageNotFoundError
+    ):  # run from a copied folder, as a submitted job does
         tags["ethoray.version"] = version("ethoray")
     if not (root / ".git").exists():
         return tags
@@ -46,9 +55,18 @@ def code_tags(root: Path | None = None) -> dict[str, str]:
 @cache
 def machine_tags() -> dict[str, str]:
     """Cores, memory and accelerators of this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     memory = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
-    asked = _answer("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") if shutil.which("nvidia-smi") else None
+    asked = (
+        _answer("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+        if shutil.which("nvidia-smi")
+        else None
+    )
     names = [line.strip() for line in (asked or "").splitlines() if line.strip()]
-    accelerators = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "no accelerator"
+    accelerators = (
+        ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+        or "no accelerator"
+    )
     return {"ethoray.machine": f"{cores} cores, {memory} memory, {accelerators}"}

@@ -1,4 +1,5 @@
-"""Sends what a run's journal holds to an MLflow server that was away: ``python -m pretrain.runs.replay JOURNAL ADDRESS``."""
+"""Sends what a run's journal holds to an MLflow server that was away:
+``python -m pretrain.runs.replay JOURNAL ADDRESS``."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ def main(words: list[str] | None = None) -> None:
     """Runs the command line ``words``."""
     parser = argparse.ArgumentParser(prog="python -m pretrain.runs.replay", description=__doc__)
     parser.add_argument("journal", help="the tracking.jsonl in the run's folder")
-    parser.add_argument("address", help="the server, http://host:5000, or a database, sqlite:////folder/mlflow.db")
+    parser.add_argument(
+        "address", help="the server, http://host:5000, or a database, sqlite:////folder/mlflow.db"
+    )
     given = parser.parse_args(words)
     print(f"{replay(given.journal, given.address)} records sent to {redact(given.address)}")
 

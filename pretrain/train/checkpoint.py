@@ -20,7 +20,8 @@ _STATE, _COMPLETE = "state.pt", "complete"
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes everything a run needs to go on (weights, optimiser, place in the data); a marker file comes last."""
+    """Writes everything a run needs to go on (weights, optimiser, place in the data); a marker file
+    comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(dict(state), folder / _STATE)
     (folder / _COMPLETE).touch()
@@ -33,7 +34,9 @@ def load_state(folder: Path) -> dict[str, Any]:
         BadInput: If the folder holds no complete state.
     """
     if not (folder / _COMPLETE).is_file():
-        raise BadInput(f"the checkpoint {folder} is not complete: resume from an earlier one, or start anew")
+        raise BadInput(
+            f"the checkpoint {folder} is not complete: resume from an earlier one, or start anew"
+        )
     try:
         state: dict[str, Any] = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
     except Exception as error:
@@ -42,7 +45,8 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def save_encoder(folder: Path, embedder: Embedder, *, made_by: Mapping[str, Any]) -> None:
-    """Writes the encoder folder: ``encoder.safetensors``, and ``encoder.json``, which tells how to rebuild it.
+    """Writes the encoder folder: ``encoder.safetensors``, and ``encoder.json``, which tells how to
+    rebuild it.
 
     Args:
         folder: Made if it is not there.
@@ -58,7 +62,8 @@ def save_encoder(folder: Path, embedder: Embedder, *, made_by: Mapping[str, Any]
         "made_by": dict(made_by),
     }
     safetensors.torch.save_file(
-        {name: x.detach().cpu().contiguous() for name, x in embedder.state_dict().items()}, folder / "encoder.safetensors"
+        {name: x.detach().cpu().contiguous() for name, x in embedder.state_dict().items()},
+        folder / "encoder.safetensors",
     )
     (folder / "encoder.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
@@ -72,10 +77,15 @@ def find_encoder(place: str | Path) -> Path:
     for folder in (Path(place), Path(place) / "encoder"):
         if (folder / "encoder.json").is_file():
             return folder
-    raise BadInput(f"there is no encoder at {place}: give the --out folder of a finished pretrain/run.py, its encoder/ folder, or none")
+    raise BadInput(
+        f"there is no encoder at {place}: give the --out folder of a finished pretrain/run.py, its "
+        "encoder/ folder, or none"
+    )
 
 
-def load_encoder(place: str | Path, schema: Schema | None = None) -> tuple[Embedder, dict[str, Any]]:
+def load_encoder(
+    place: str | Path, schema: Schema | None = None
+) -> tuple[Embedder, dict[str, Any]]:
     """Rebuilds an encoder.
 
     Args:
@@ -97,16 +107,28 @@ def load_encoder(place: str | Path, schema: Schema | None = None) -> tuple[Embed
     if version != VERSION:
         raise BadInput(f"the encoder {folder} has version {version}; this release reads {VERSION}")
     refuse(
-        [f"encoder.json has no {key!r}" for key in ("schema", "features", "encoder") if not isinstance(about.get(key), dict)],
+        [
+            f"encoder.json has no {key!r}"
+            for key in ("schema", "features", "encoder")
+            if not isinstance(about.get(key), dict)
+        ],
         about=f"the encoder {folder} is damaged",
     )
     trained_on = Schema.from_dict(about["schema"])
     if schema is not None:
-        refuse(schema.differences(trained_on), about=f"the encoder {folder} (there) does not fit the store's skeleton (here)")
+        refuse(
+            schema.differences(trained_on),
+            about=f"the encoder {folder} (there) does not fit the store's skeleton (here)",
+        )
         if trained_on.fps != schema.fps:
             there, here = f"{trained_on.fps:g}", f"{schema.fps:g}"
-            raise BadInput(f"the encoder {folder} was trained at {there} frames/s, the store has {here}: prepare it at {there}")
-    embedder = build_embedder(trained_on, features=about["features"], encoder=about["encoder"], beside=about.get("beside"))
+            raise BadInput(
+                f"the encoder {folder} was trained at {there} frames/s, the store has {here}: "
+                f"prepare it at {there}"
+            )
+    embedder = build_embedder(
+        trained_on, features=about["features"], encoder=about["encoder"], beside=about.get("beside")
+    )
     try:
         embedder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:

@@ -19,7 +19,8 @@ def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str
 
     Args:
         embedder: In evaluation mode.
-        frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K); ``extra`` (T, E) where the encoder reads it.
+        frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K); ``extra`` (T, E) where the
+            encoder reads it.
         device: Where to compute.
 
     Returns:
@@ -56,7 +57,8 @@ class Components(nn.Module):
 
     @torch.no_grad()
     def fit(self, z_ND: Tensor) -> float:
-        """Takes them from a sample of embeddings; returns the share of the variance that they hold."""
+        """Takes them from a sample of embeddings; returns the share of the variance that they
+        hold."""
         self.mean_D.copy_(z_ND.mean(0))
         _, spread, basis = torch.linalg.svd(z_ND - self.mean_D, full_matrices=False)
         kept = min(self.basis_DC.shape[1], len(spread))

@@ -1,6 +1,8 @@
-"""Learns an encoder in this process alone, for a given time: to compare recipes and to measure steps. No Ray, no checkpoints.
+"""Learns an encoder in this process alone, for a given time: to compare recipes and to measure
+steps. No Ray, no checkpoints.
 
-What a run learns is in ``loop.py``; this is the same step on frames that lie in memory, as short as a comparison can bear.
+What a run learns is in ``loop.py``; this is the same step on frames that lie in memory, as short as
+a comparison can bear.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Training:
     def __init__(self, recipe: Recipe, learner: nn.Module) -> None:
         self.recipe, self.learner = recipe, learner
         settings = recipe.optimiser
-        self.optimiser = torch.optim.AdamW(learner.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+        self.optimiser = torch.optim.AdamW(
+            learner.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
 
     def step(self, windows: Windows, *, rate: float = 1.0) -> Loss:
         """One step, as in ``loop.py``.
@@ -56,9 +60,13 @@ class Training:
         loss: Loss = self.learner(windows)
         self.optimiser.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.learner.parameters(), self.recipe.optimiser.clip or torch.inf)
+        norm = nn.utils.clip_grad_norm_(
+            self.learner.parameters(), self.recipe.optimiser.clip or torch.inf
+        )
         if not norm.isfinite():
-            raise FloatingPointError(f"the gradient is {norm.item()}: lower optimiser.lr or set precision=float32")
+            raise FloatingPointError(
+                f"the gradient is {norm.item()}: lower optimiser.lr or set precision=float32"
+            )
         self.optimiser.step()
         return Loss(loss.total.detach(), {name: part.detach() for name, part in loss.parts.items()})
 
@@ -74,14 +82,20 @@ class InMemory:
 
     def __init__(self, store: Store, recipe: Recipe, *, device: str = "cpu") -> None:
         chunks = store.chunks
-        self.lanes = BatchPlan.deal(chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
+        self.lanes = BatchPlan.deal(
+            chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed
+        )
         features = tuple(recipe.features.get("external") or ())
         extra = sum(store.feature(name)["dim"] for name in features)
-        self._buffer = FrameBuffer(store.frames, store.schema.shape, window=recipe.window, extra=extra, device=device)
+        self._buffer = FrameBuffer(
+            store.frames, store.schema.shape, window=recipe.window, extra=extra, device=device
+        )
         begin = np.zeros(len(group_frames(chunks)), np.int64)
         for group in np.unique(chunks.group_id):
             begin[group] = self._buffer.put(*store.read_group(int(group), features))
-        self._begin = begin[self.lanes.group] + chunk_offset(chunks)[self.lanes.chunk] + self.lanes.start
+        self._begin = (
+            begin[self.lanes.group] + chunk_offset(chunks)[self.lanes.chunk] + self.lanes.start
+        )
 
     def batches(self) -> Iterator[Windows]:
         """Global batch after global batch, epoch after epoch, without end."""
@@ -89,20 +103,27 @@ class InMemory:
             for row in self.lanes.epoch(epoch):
                 held, empty = np.maximum(row, 0), row < 0
                 frames = np.where(empty, 0, self.lanes.frames[held])
-                yield self._buffer.cut(np.where(empty, 0, self._begin[held]), frames, self.lanes.key(held, epoch))
+                yield self._buffer.cut(
+                    np.where(empty, 0, self._begin[held]), frames, self.lanes.key(held, epoch)
+                )
 
 
-def learn_alone(recipe: Recipe, store: Store, *, seconds: float, device: str = "cpu") -> tuple[Embedder, dict[str, Any]]:
-    """Learns for a given time: what a step costs is measured first, the schedule is laid over as many steps as fit.
+def learn_alone(
+    recipe: Recipe, store: Store, *, seconds: float, device: str = "cpu"
+) -> tuple[Embedder, dict[str, Any]]:
+    """Learns for a given time: what a step costs is measured first, the schedule is laid over as
+    many steps as fit.
 
     Args:
         recipe: What is learned; its ``epochs`` do not count.
         store: Poses.
-        seconds: Processor time of this process (on a GPU: time on the clock), so that other work on the machine takes none of it.
+        seconds: Processor time of this process (on a GPU: time on the clock), so that other work on
+            the machine takes none of it.
         device: Where.
 
     Returns:
-        The embedder, and ``steps``, ``windows``, ``frames``, ``epochs``, ``seconds``, ``loss`` (the mean of the last twentieth), ``parts``.
+        The embedder, and ``steps``, ``windows``, ``frames``, ``epochs``, ``seconds``, ``loss`` (the
+        mean of the last twentieth), ``parts``.
     """
     clock = time.process_time if device == "cpu" else time.perf_counter
     frames = InMemory(store, recipe, device=device)
@@ -115,14 +136,23 @@ def learn_alone(recipe: Recipe, store: Store, *, seconds: float, device: str = "
             last.append(loss)
     done = steps * recipe.batch
     about = {
-        "steps": steps, "windows": done, "frames": done * recipe.window, "epochs": round(steps / frames.lanes.steps, 2),
-        "seconds": round(clock() - begin, 1), "loss": float(torch.stack([one.total for one in last]).mean()),
-        "parts": {name: float(torch.stack([one.parts[name] for one in last]).mean()) for name in last[0].parts},
-    }  # fmt: skip
+        "steps": steps,
+        "windows": done,
+        "frames": done * recipe.window,
+        "epochs": round(steps / frames.lanes.steps, 2),
+        "seconds": round(clock() - begin, 1),
+        "loss": float(torch.stack([one.total for one in last]).mean()),
+        "parts": {
+            name: float(torch.stack([one.parts[name] for one in last]).mean())
+            for name in last[0].parts
+        },
+    }
     return learner.embedder.eval(), about
 
 
-def _cost(recipe: Recipe, learner: nn.Module, frames: InMemory, clock: Callable[[], float]) -> float:
+def _cost(
+    recipe: Recipe, learner: nn.Module, frames: InMemory, clock: Callable[[], float]
+) -> float:
     """Seconds of a step, on a copy that is thrown away."""
     trial = Training(recipe, copy.deepcopy(learner))
     batches = frames.batches()

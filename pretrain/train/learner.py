@@ -32,24 +32,45 @@ class Learner(nn.Module):
         precision: Of matrix products (pretrain/train/precision.py); losses and weights are float32.
 
     Attributes:
-        watch: Whether the next step also measures signs of collapse; to be set where a step's values are logged.
+        watch: Whether the next step also measures signs of collapse; to be set where a step's
+            values are logged.
     """
 
-    def __init__(self, embedder: Embedder, objective: AbstractObjective, augment: Augment, *, precision: Precision = "auto") -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        objective: AbstractObjective,
+        augment: Augment,
+        *,
+        precision: Precision = "auto",
+    ) -> None:
         super().__init__()
-        self.embedder, self.objective, self.augment, self.precision = embedder, objective, augment, precision
+        self.embedder, self.objective, self.augment, self.precision = (
+            embedder,
+            objective,
+            augment,
+            precision,
+        )
         self.watch = False
 
     def forward(self, windows: Windows) -> Loss:
         """The loss of this worker's rows."""
         draws = WindowRNG(windows.key_B)
         schema = self.embedder.features.schema
-        poses = [self.augment(windows.pose, schema, draws, view=str(view)) for view in range(self.objective.views)]
-        seen = [self.objective.hide(pose, windows, draws, view=view) for view, pose in enumerate(poses)]
+        poses = [
+            self.augment(windows.pose, schema, draws, view=str(view))
+            for view in range(self.objective.views)
+        ]
+        seen = [
+            self.objective.hide(pose, windows, draws, view=view) for view, pose in enumerate(poses)
+        ]
         device = windows.valid_BT.device.type
         with products(self.precision, device):
             z = self.embedder(joined(seen), windows.valid_BT.repeat(len(poses), 1))
-            views = tuple(View(pose, z_BTD.float()) for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True))
+            views = tuple(
+                View(pose, z_BTD.float())
+                for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True)
+            )
             loss: Loss = self.objective(views, windows, draws)
         if self.watch:
             shown = [View(pose, view.z_BTD) for pose, view in zip(seen, views, strict=True)]
@@ -79,14 +100,17 @@ def unfitted(recipe: Recipe, store: Store) -> tuple[Embedder, AbstractObjective]
     """
     torch.manual_seed(recipe.seed)
     embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
-    objective: AbstractObjective = build("pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema)
+    objective: AbstractObjective = build(
+        "pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema
+    )
     refuse_unlike(embedder.features.external, store)
     return embedder, objective
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on one thread: sums are the same on every machine, and small work is not held up where others use the cores."""
+    """Torch on one thread: sums are the same on every machine, and small work is not held up where
+    others use the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -106,7 +130,10 @@ def refuse_unlike(external: Mapping[str, int], store: Store) -> None:
         BadInput: If one is not there or has another dimension.
     """
     refuse(
-        [f"{name} has dimension {dim} here, {store.feature(name)['dim']} in the store"
-         for name, dim in external.items() if store.feature(name)["dim"] != dim],
+        [
+            f"{name} has dimension {dim} here, {store.feature(name)['dim']} in the store"
+            for name, dim in external.items()
+            if store.feature(name)["dim"] != dim
+        ],
         about=f"features from elsewhere (features.external) do not fit the store {store.uri}",
-    )  # fmt: skip
+    )

@@ -11,7 +11,8 @@ def products(precision: Precision, device: str) -> torch.autocast:
     """The context in which matrix products are of a precision.
 
     Args:
-        precision: ``float32``; ``bf16`` (weights stay float32); ``auto``: bf16 where :func:`multiplies_bf16` says so.
+        precision: ``float32``; ``bf16`` (weights stay float32); ``auto``: bf16 where
+            :func:`multiplies_bf16` says so.
         device: ``cpu`` or ``cuda``.
     """
     half = precision == "bf16" or (precision == "auto" and multiplies_bf16(device))
@@ -19,7 +20,8 @@ def products(precision: Precision, device: str) -> torch.autocast:
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether a kind of device has matrix instructions for bfloat16; without them it is many times slower than float32."""
+    """Whether a kind of device has matrix instructions for bfloat16; without them it is many times
+    slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())

@@ -1,4 +1,5 @@
-"""How far a run is: a line now and then for people, curves for the tracker, a summary in the end."""
+"""How far a run is: a line now and then for people, curves for the tracker, a summary in the
+end."""
 
 from __future__ import annotations
 
@@ -30,7 +31,15 @@ class Progress:
         run: Where curves go.
     """
 
-    def __init__(self, *, steps: int, frames: int, epochs: int, before: Mapping[str, Any] | None, run: TrackedRun | None) -> None:
+    def __init__(
+        self,
+        *,
+        steps: int,
+        frames: int,
+        epochs: int,
+        before: Mapping[str, Any] | None,
+        run: TrackedRun | None,
+    ) -> None:
         self._steps, self._frames, self._run = steps, frames, run
         self._epoch_steps = steps // epochs
         self._before = before["seconds"] if before else 0.0
@@ -50,7 +59,8 @@ class Progress:
         return step % self._every == 0 or step + 1 == self._steps
 
     def step(self, step: int, values: Mapping[str, Tensor | float]) -> None:
-        """Takes the values of a step; tensors are averaged over the workers, so every worker must call it."""
+        """Takes the values of a step; tensors are averaged over the workers, so every worker must
+        call it."""
         if self._first < 0:
             self._first, self._began_steps = step, time.monotonic()
         last = step + 1 == self._steps
@@ -59,19 +69,32 @@ class Progress:
         if not self.logs(step):
             return
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        shared = distributed.mean(torch.stack([value.detach().float() for value in tensors.values()])).tolist()
-        self._last = dict(zip(tensors, shared, strict=True)) | {n: v for n, v in values.items() if not isinstance(v, Tensor)}
+        shared = distributed.mean(
+            torch.stack([value.detach().float() for value in tensors.values()])
+        ).tolist()
+        self._last = dict(zip(tensors, shared, strict=True)) | {
+            n: v for n, v in values.items() if not isinstance(v, Tensor)
+        }
         self._losses.append(self._last["loss"])
         if distributed.rank() > 0:
             return
         elapsed = time.monotonic() - self._began_steps
-        rate = (step - self._first) / self._steps * self._frames / elapsed if step > self._first else 0.0
+        rate = (
+            (step - self._first) / self._steps * self._frames / elapsed
+            if step > self._first
+            else 0.0
+        )
         if self._run is not None:
             self._run.log_metrics(self._last | ({"frames_per_s": rate} if rate else {}), step=step)
         if step % self._line == 0 or last:
             left = (self._steps - step - 1) * elapsed / max(1, step - self._first)
             log.info(
-                "step %d of %d  loss %.4f  %s frames/s  %s left", step + 1, self._steps, self._last["loss"], f"{rate:,.0f}", _clock(left)
+                "step %d of %d  loss %.4f  %s frames/s  %s left",
+                step + 1,
+                self._steps,
+                self._last["loss"],
+                f"{rate:,.0f}",
+                _clock(left),
             )
 
         if last and self._run is not None:
@@ -85,8 +108,12 @@ class Progress:
         """Mean loss of the last epoch, frames, seconds, frames per second."""
         seconds = self.seconds
         loss = sum(self._losses) / len(self._losses) if self._losses else None
-        return {"loss": loss, "frames": self._frames, "seconds": round(seconds, 2),
-                "frames_per_s": round(self._frames / max(seconds, 1e-9), 1)}  # fmt: skip
+        return {
+            "loss": loss,
+            "frames": self._frames,
+            "seconds": round(seconds, 2),
+            "frames_per_s": round(self._frames / max(seconds, 1e-9), 1),
+        }
 
 
 def _clock(seconds: float) -> str:

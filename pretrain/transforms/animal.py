@@ -1,7 +1,8 @@
-"""Animals by their points' names, laid out so that arithmetic over millions of frames runs at the speed of memory.
+"""Animals by their points' names, laid out so that arithmetic over millions of frames runs at the
+speed of memory.
 
-Tensors are planes, ``(A, X, B, T)`` with ``A`` animals or pairs of animals: each coordinate of each point lies in one piece.
-Anything that needs a missing point is NaN.
+Tensors are planes, ``(A, X, B, T)`` with ``A`` animals or pairs of animals: each coordinate of each
+point lies in one piece. Anything that needs a missing point is NaN.
 """
 
 from __future__ import annotations
@@ -29,7 +30,13 @@ class Animal:
         whole: The animals this is a choice of, where it is one.
     """
 
-    def __init__(self, planes_AKXBT: Tensor, marks: Landmarks, chosen: list[int] | None = None, whole: Animal | None = None) -> None:
+    def __init__(
+        self,
+        planes_AKXBT: Tensor,
+        marks: Landmarks,
+        chosen: list[int] | None = None,
+        whole: Animal | None = None,
+    ) -> None:
         self._planes, self._marks, self._chosen, self._whole = planes_AKXBT, marks, chosen, whole
 
     def _point(self, place: int) -> Tensor:
@@ -75,7 +82,11 @@ class Animal:
         """Displacement of the centre: mean over the points that are seen at both times."""
         if self._whole is not None:
             return self._choose(self._whole.moved)
-        return displacement(self._whole_centre) if not self._gaps else displacement(self._planes, seen_mean)
+        return (
+            displacement(self._whole_centre)
+            if not self._gaps
+            else displacement(self._planes, seen_mean)
+        )
 
     @cached_property
     def _whole_centre(self) -> Tensor:
@@ -83,15 +94,19 @@ class Animal:
 
     @cached_property
     def _gaps(self) -> bool:
-        # Means over seen points cost three times as much. Asking would halt a GPU, which can afford them.
+        # Means over seen points cost three times as much. Asking would halt a GPU, which can afford
+        # them.
         return self._planes.device.type != "cpu" or bool(self._whole_centre.sum().isnan())
 
 
 def seen_mean(points_AKXBT: Tensor) -> Tensor:
     """Mean over the points that are seen, (A, X, B, T); NaN where none is."""
     if not points_AKXBT.requires_grad and points_AKXBT.device.type == "cpu":
-        # On a processor torch takes seven times as long for a comparison that gives truth values as for one that gives numbers.
-        return points_AKXBT.nan_to_num(0.0).sum(1).div_(points_AKXBT.clone().eq_(points_AKXBT).sum(1))
+        # On a processor torch takes seven times as long for a comparison that gives truth values as
+        # for one that gives numbers.
+        return (
+            points_AKXBT.nan_to_num(0.0).sum(1).div_(points_AKXBT.clone().eq_(points_AKXBT).sum(1))
+        )
     seen = points_AKXBT == points_AKXBT
     return torch.where(seen, points_AKXBT, 0.0).sum(1) / seen.to(points_AKXBT.dtype).sum(1)
 
@@ -100,7 +115,9 @@ def displacement(point: Tensor, of: Callable[[Tensor], Tensor] = lambda x: x) ->
     """Displacement over 2 * SPAN frames, centred, and what ``of`` makes of it; NaN at the edges."""
     if point.shape[-1] <= 2 * SPAN:
         return torch.full_like(of(point), torch.nan)
-    return F.pad(of(point[..., 2 * SPAN :] - point[..., : -2 * SPAN]), (SPAN, SPAN), value=torch.nan)
+    return F.pad(
+        of(point[..., 2 * SPAN :] - point[..., : -2 * SPAN]), (SPAN, SPAN), value=torch.nan
+    )
 
 
 def length(v: Tensor) -> Tensor:
@@ -122,6 +139,8 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
     (ax, ay), (bx, by) = a.unbind(1), b.unbind(1)
     cross, dot = torch.addcmul(ax * by, ay, bx, value=-1), torch.addcmul(ax * bx, ay, by)
     if unknown is None:
-        return torch.atan2(cross, dot).addcdiv_(dot.new_zeros(()), cross.abs().add_(dot.abs()))  # 0 / 0 is NaN, where both are 0
+        return torch.atan2(cross, dot).addcdiv_(
+            dot.new_zeros(()), cross.abs().add_(dot.abs())
+        )  # 0 / 0 is NaN, where both are 0
     none = (cross == 0) & (dot == 0)
     return torch.atan2(cross, dot.masked_fill(none, 1.0)).masked_fill(none | unknown, torch.nan)

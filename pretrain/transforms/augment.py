@@ -1,4 +1,5 @@
-"""Another view of the same moment: what a behaviour should not depend on. Every draw belongs to its window."""
+"""Another view of the same moment: what a behaviour should not depend on. Every draw belongs to its
+window."""
 
 from __future__ import annotations
 
@@ -36,9 +37,16 @@ class Augment:
     """Frames of such a block."""
 
     def __post_init__(self) -> None:
-        shares = {name: getattr(self, name) for name in ("mirror", "exchange", "drop_points", "drop_frames")}
+        shares = {
+            name: getattr(self, name)
+            for name in ("mirror", "exchange", "drop_points", "drop_frames")
+        }
         refuse(
-            [f"{name} is {value}; it must lie in 0…1" for name, value in shares.items() if not 0 <= value <= 1]
+            [
+                f"{name} is {value}; it must lie in 0…1"
+                for name, value in shares.items()
+                if not 0 <= value <= 1
+            ]
             + [f"{name} is negative" for name in ("scale", "jitter_px") if getattr(self, name) < 0]
             + (["drop_block must be at least 1"] if self.drop_block < 1 else []),
             about="augment",
@@ -62,13 +70,19 @@ class Augment:
         if self.mirror:
             flip = on("mirror", self.mirror, 1, 1, 1)
             partner = torch.tensor(schema.mirrored(), device=position.device)
-            sides = position[:, :, :, partner] * position.new_tensor([-1.0, 1.0]) + position.new_tensor([schema.image_px[0], 0.0])
+            sides = position[:, :, :, partner] * position.new_tensor(
+                [-1.0, 1.0]
+            ) + position.new_tensor([schema.image_px[0], 0.0])
             position = torch.where(flip.unsqueeze(-1), sides, position)
             confidence = torch.where(flip, confidence[:, :, :, partner], confidence)
         if self.exchange and animals > 1:
-            # A turn of the row of animals that leaves nobody in place: for two animals, the exchange.
+            # A turn of the row of animals that leaves nobody in place: for two animals, the
+            # exchange.
             turn = 1 + (draws.uniform(f"{view}/order", 1) * (animals - 1)).long()
-            order = (torch.arange(animals, device=position.device) + turn * on("exchange", self.exchange, 1)) % animals
+            order = (
+                torch.arange(animals, device=position.device)
+                + turn * on("exchange", self.exchange, 1)
+            ) % animals
             rows = torch.arange(batch, device=order.device)[:, None]
             position = position.transpose(1, 2)[rows, order].transpose(1, 2)
             confidence = confidence.transpose(1, 2)[rows, order].transpose(1, 2)
@@ -80,7 +94,9 @@ class Augment:
             cos, sin = angle.cos() * size, angle.sin() * size
             position = torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + centre
         if self.jitter_px:
-            position = position + draws.normal(f"{view}/jitter", *position.shape[1:]) * self.jitter_px
+            position = (
+                position + draws.normal(f"{view}/jitter", *position.shape[1:]) * self.jitter_px
+            )
         gone = torch.zeros((), dtype=torch.bool, device=position.device)
         if self.drop_points:
             gone = gone | on("points", self.drop_points, 1, animals, keypoints)

@@ -16,21 +16,26 @@ class Landmarks:
 
     nose: int
     neck: int
-    """The same as ``nose`` where the skeleton has nothing between nose and tail base; head angles are then unknown."""
+    """The same as ``nose`` where the skeleton has nothing between nose and tail base; head angles
+    are then unknown."""
     tail_base: int
 
     @classmethod
     def of(cls, schema: Schema) -> Landmarks:
         """By name, else by the body's axis and bones.
 
-        Tail base: the back end of the axis. Nose: the keypoint called nose or snout, else the front end of the axis. Neck: the
-        keypoint called neck, else the front end of the axis where that is not the nose, else the first bone's end on the
-        way from the nose to the tail base. CalMS21's mice: nose, neck, tail_base; rats tracked at top, body and tail:
-        top, body, tail.
+        Tail base: the back end of the axis. Nose: the keypoint called nose or snout, else the front
+        end of the axis. Neck: the keypoint called neck, else the front end of the axis where that
+        is not the nose, else the first bone's end on the way from the nose to the tail base.
+        CalMS21's mice: nose, neck, tail_base; rats tracked at top, body and tail: top, body, tail.
         """
-        back, front = schema.axis if all(schema.axis) else (schema.keypoints[-1], schema.keypoints[0])
+        back, front = (
+            schema.axis if all(schema.axis) else (schema.keypoints[-1], schema.keypoints[0])
+        )
         nose = _called(schema, _NOSES) or front
-        neck = _called(schema, _NECKS) or (front if front not in (nose, back) else _next(schema, nose, back))
+        neck = _called(schema, _NECKS) or (
+            front if front not in (nose, back) else _next(schema, nose, back)
+        )
         return cls(*(schema.keypoint(name) for name in (nose, neck, back)))
 
 
@@ -39,7 +44,8 @@ def _called(schema: Schema, words: tuple[str, ...]) -> str | None:
 
 
 def _next(schema: Schema, start: str, goal: str) -> str:
-    """The keypoint after ``start`` on the shortest way along the bones to ``goal``; ``start`` where nothing lies between."""
+    """The keypoint after ``start`` on the shortest way along the bones to ``goal``; ``start`` where
+    nothing lies between."""
     before = {goal: goal}
     waiting = deque([goal])
     while waiting:

@@ -1,4 +1,5 @@
-"""Frames of numbers to numbers of frames: each number of a frame in one piece with those of other frames."""
+"""Frames of numbers to numbers of frames: each number of a frame in one piece with those of other
+frames."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ from torch import Tensor, float32, native_channel_shuffle
 
 
 def planes(position_BTMKX: Tensor) -> Tensor:
-    """(M, K, X, B, T), in one piece. On a processor in vector instructions, a quarter of the time of torch's own or less."""
+    """(M, K, X, B, T), in one piece. On a processor in vector instructions, a quarter of the time
+    of torch's own or less."""
     batch, frames, *shape = position_BTMKX.shape
     x_NF = position_BTMKX.flatten(2).flatten(0, 1)
     rows, columns = x_NF.shape

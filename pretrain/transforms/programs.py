@@ -1,10 +1,12 @@
-"""Task programming's programs: what an expert would measure, one small function each, for every frame at once.
+"""Task programming's programs: what an expert would measure, one small function each, for every
+frame at once.
 
-A program reads an animal's keypoints by name and returns a number a frame; thresholds cut the number into classes. To add
-one, write a function here and decorate it: it is found by being here, for every animal or pair of animals of any skeleton.
+A program reads an animal's keypoints by name and returns a number a frame; thresholds cut the
+number into classes. To add one, write a function here and decorate it: it is found by being here,
+for every animal or pair of animals of any skeleton.
 
-What a program sees of an animal is :class:`pretrain.transforms.animal.Animal`: its nose, neck, tail base, axis, centre, and how
-the centre moved. What needs a missing point is NaN.
+What a program sees of an animal is :class:`pretrain.transforms.animal.Animal`: its nose, neck, tail
+base, axis, centre, and how the centre moved. What needs a missing point is NaN.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class Program:
     name: str
     measure: Callable[..., Tensor]
     of: Of
-    """``animal``: of each; ``towards``: of each towards each other; ``pair``: of each two; ``first``: of the first towards each other."""
+    """``animal``: of each; ``towards``: of each towards each other; ``pair``: of each two;
+    ``first``: of the first towards each other."""
     unit: str
     thresholds: tuple[float, ...]
     """Published cuts, rising; a frame's class is the number of thresholds below its value."""
@@ -43,15 +46,25 @@ class Program:
         if self.of == "animal":
             return [(one,) for one in range(animals)]
         pairs = list(itertools.permutations(range(animals), 2))
-        return [(a, b) for a, b in pairs if self.of == "towards" or (self.of == "pair" and a < b) or (self.of == "first" and a == 0)]
+        return [
+            (a, b)
+            for a, b in pairs
+            if self.of == "towards"
+            or (self.of == "pair" and a < b)
+            or (self.of == "first" and a == 0)
+        ]
 
 
-def program(*, of: Of, unit: str, thresholds: tuple[float, ...]) -> Callable[[Callable[..., Tensor]], Program]:
+def program(
+    *, of: Of, unit: str, thresholds: tuple[float, ...]
+) -> Callable[[Callable[..., Tensor]], Program]:
     """Makes a function of one animal, or of one and another, a program of that function's name."""
     assert list(thresholds) == sorted(thresholds), "thresholds must rise"
 
     def made(measure: Callable[..., Tensor]) -> Program:
-        return Program(name=measure.__name__, measure=measure, of=of, unit=unit, thresholds=thresholds)
+        return Program(
+            name=measure.__name__, measure=measure, of=of, unit=unit, thresholds=thresholds
+        )
 
     return made
 
@@ -88,7 +101,8 @@ def nose_to_tail(me: Animal, other: Animal) -> Tensor:
 
 @program(of="animal", unit="rad", thresholds=(-0.5, 0.5))
 def head_to_body(me: Animal) -> Tensor:
-    """Signed angle at the neck from the body axis to the head; positive where the head points to the animal's right."""
+    """Signed angle at the neck from the body axis to the head; positive where the head points to
+    the animal's right."""
     return angle(me.axis, me.nose - me.neck)
 
 
@@ -99,21 +113,27 @@ def all_programs() -> tuple[Program, ...]:
 
 def names(schema: Schema) -> list[str]:
     """Name of each column that :func:`measure` returns: program and animals."""
-    return ["_".join([one.name, *(schema.animals[place] for place in who)]) for one, who in _columns(schema)]
+    return [
+        "_".join([one.name, *(schema.animals[place] for place in who)])
+        for one, who in _columns(schema)
+    ]
 
 
 def thresholds(schema: Schema) -> Tensor:
-    """Published thresholds of each column, (P, H); infinite where a program has fewer than others."""
+    """Published thresholds of each column, (P, H); infinite where a program has fewer than
+    others."""
     cuts = [one.thresholds for one, _ in _columns(schema)]
     most = max(map(len, cuts), default=0)
     return torch.tensor([[*cut, *[torch.inf] * (most - len(cut))] for cut in cuts])
 
 
 def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor:
-    """Thresholds taken from data, (P, H): so that each class holds the share of frames that lies between the quantiles.
+    """Thresholds taken from data, (P, H): so that each class holds the share of frames that lies
+    between the quantiles.
 
     Args:
-        value_BTP: What :func:`measure` found on a sample; a program that is never known keeps infinite thresholds.
+        value_BTP: What :func:`measure` found on a sample; a program that is never known keeps
+            infinite thresholds.
         quantiles: Rising shares, (0.5, 0.9) say.
     """
     at = torch.tensor(list(quantiles), dtype=value_BTP.dtype, device=value_BTP.device)
@@ -128,8 +148,8 @@ def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
         schema: The skeleton; its animals decide how many columns there are (10 for two).
 
     Returns:
-        (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of a window, where movement
-        cannot be measured.
+        (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of
+        a window, where movement cannot be measured.
     """
     return torch.cat(list(each(planes(position_BTMKX), schema))).movedim(0, -1)
 
@@ -152,21 +172,26 @@ def each(planes_MKXBT: Tensor, schema: Schema) -> Iterator[Tensor]:
             roles = list(zip(*who, strict=True))
             for role in roles:
                 sides.setdefault(role, Animal(planes_MKXBT, marks, list(role), everyone))
-            yield one.measure(*([everyone] if one.of == "animal" else [sides[role] for role in roles]))
+            yield one.measure(
+                *([everyone] if one.of == "animal" else [sides[role] for role in roles])
+            )
 
 
 def classes(value_BTP: Tensor, threshold_PH: Tensor) -> Tensor:
-    """Hard labels: the number of thresholds strictly below the value, -1 where it is unknown. (B, T, P), int64."""
+    """Hard labels: the number of thresholds strictly below the value, -1 where it is unknown. (B,
+    T, P), int64."""
     above = (value_BTP.unsqueeze(-1) > threshold_PH).sum(-1)
     return above.masked_fill(value_BTP.isnan(), -1)
 
 
 def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float = 0.1) -> Tensor:
-    r"""Soft labels: the log-probability of each class, differentiable with respect to the value however far it lies from a threshold.
+    r"""Soft labels: the log-probability of each class, differentiable with respect to the value
+    however far it lies from a threshold.
 
-    A threshold t becomes a logistic step :math:`\sigma((v - t) / s)`, where s is ``softness`` times the distance between a program's
-    thresholds (times its size where there is one only); the classes' probabilities are the differences between successive
-    steps. As the softness goes to 0 they become :func:`classes`.
+    A threshold t becomes a logistic step :math:`\sigma((v - t) / s)`, where s is ``softness`` times
+    the distance between a program's thresholds (times its size where there is one only); the
+    classes' probabilities are the differences between successive steps. As the softness goes to 0
+    they become :func:`classes`.
 
     Args:
         value_BTP: What :func:`measure` found.
@@ -183,11 +208,16 @@ def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float
     width = softness * gap.masked_fill(~gap.isfinite(), 1.0)
     step = (value_BTP.unsqueeze(-1) - threshold_PH) / width
     beyond, short_of = F.logsigmoid(step), F.logsigmoid(-step)
-    # sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)), which no rounding spoils; b - a does not depend on the value.
-    apart = (threshold_PH.masked_fill(~finite, 0.0).diff() / width).masked_fill(~finite[:, 1:], torch.inf)
+    # sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)), which no rounding spoils; b - a
+    # does not depend on the value.
+    apart = (threshold_PH.masked_fill(~finite, 0.0).diff() / width).masked_fill(
+        ~finite[:, 1:], torch.inf
+    )
     between = beyond[..., :-1] + short_of[..., 1:] + torch.log1p(-torch.exp(-apart))
     never = torch.cat([torch.zeros_like(finite[:, :1]), ~finite], -1)
-    return torch.cat([short_of[..., :1], between, beyond[..., -1:]], -1).masked_fill(never, -torch.inf)
+    return torch.cat([short_of[..., :1], between, beyond[..., -1:]], -1).masked_fill(
+        never, -torch.inf
+    )
 
 
 def _columns(schema: Schema) -> list[tuple[Program, tuple[int, ...]]]:

@@ -1,4 +1,5 @@
-"""Fetches the CalMS21 archives: pooch checks them, an interrupted download goes on where it stopped."""
+"""Fetches the CalMS21 archives: pooch checks them, an interrupted download goes on where it
+stopped."""
 
 from __future__ import annotations
 
@@ -64,12 +65,18 @@ def download(
         The archives.
 
     Raises:
-        BadInput: If a task is unknown, the disk is too small, the address cannot be reached (what has come stays, for the
-            next attempt), or an archive is not the one that was published or has members that would leave its folder.
+        BadInput: If a task is unknown, the disk is too small, the address cannot be reached (what
+            has come stays, for the next attempt), or an archive is not the one that was published
+            or has members that would leave its folder.
     """
     wanted, folder = list(dict.fromkeys(tasks)), Path(folder).expanduser()
     refuse(
-        [f"there is no archive {name!r}; there are {', '.join(archives)}" for name in wanted if name not in archives], about="--download"
+        [
+            f"there is no archive {name!r}; there are {', '.join(archives)}"
+            for name in wanted
+            if name not in archives
+        ],
+        about="--download",
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,25 +87,40 @@ def download(
     for task in wanted:
         archive = archives[task]
         url = f"{base_url}/{archive.name}/content"
-        fetch = _ResumingDownloader(folder / f"{archive.name}.part", progress=progress, pause_s=pause_s)
+        fetch = _ResumingDownloader(
+            folder / f"{archive.name}.part", progress=progress, pause_s=pause_s
+        )
         try:
-            paths.append(Path(pooch.retrieve(url, f"md5:{archive.md5}", fname=archive.name, path=folder, downloader=fetch)))
+            paths.append(
+                Path(
+                    pooch.retrieve(
+                        url, f"md5:{archive.md5}", fname=archive.name, path=folder, downloader=fetch
+                    )
+                )
+            )
         except BadInput:
             raise
         except (requests.RequestException, OSError) as error:
             raise BadInput(
-                _by_hand(f"cannot fetch {url}: {_reason(error)}", folder, base_url, [archives[name] for name in wanted])
+                _by_hand(
+                    f"cannot fetch {url}: {_reason(error)}",
+                    folder,
+                    base_url,
+                    [archives[name] for name in wanted],
+                )
             ) from error
         except ValueError as error:  # pooch's word for a wrong checksum; it has removed the file
             raise BadInput(
-                f"{url} is not the published archive, or was damaged on its way (MD5 is not {archive.md5}); try again"
+                f"{url} is not the published archive, or was damaged on its way (MD5 is not "
+                f"{archive.md5}); try again"
             ) from error
         refuse(unsafe_members(paths[-1]), about=f"the archive {paths[-1]} cannot be used")
     return paths
 
 
 class _ResumingDownloader:
-    """A downloader for pooch that keeps what has come in a file beside the target and asks only for the rest."""
+    """A downloader for pooch that keeps what has come in a file beside the target and asks only for
+    the rest."""
 
     def __init__(self, part: Path, *, progress: bool, pause_s: float) -> None:
         self._part, self._progress, self._pause_s = part, progress, pause_s
@@ -109,12 +131,21 @@ class _ResumingDownloader:
             try:
                 self._fetch_rest(url)
                 break
-            except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            except (
+                requests.ConnectionError,
+                requests.Timeout,
+                requests.exceptions.ChunkedEncodingError,
+            ) as error:
                 failures = 1 if self._held() > before else failures + 1
                 before = self._held()
                 if failures >= _ATTEMPTS:
                     raise
-                logger.warning("%s: connection lost at %s bytes (%s); trying again", url, f"{before:,}", _reason(error))
+                logger.warning(
+                    "%s: connection lost at %s bytes (%s); trying again",
+                    url,
+                    f"{before:,}",
+                    _reason(error),
+                )
                 time.sleep(self._pause_s * 2 ** (failures - 1))
         self._part.replace(output_file)
 
@@ -129,9 +160,13 @@ class _ResumingDownloader:
                 if answer.headers.get("Content-Range", "").strip() == f"bytes */{held}":
                     return  # it was whole already
                 self._part.unlink()
-                raise requests.ConnectionError("what was fetched before is longer than the file; starting anew")
+                raise requests.ConnectionError(
+                    "what was fetched before is longer than the file; starting anew"
+                )
             if answer.status_code >= 500 or answer.status_code == requests.codes.too_many_requests:
-                raise requests.ConnectionError(f"the server answered {answer.status_code} {answer.reason}")
+                raise requests.ConnectionError(
+                    f"the server answered {answer.status_code} {answer.reason}"
+                )
             answer.raise_for_status()
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
                 held = 0  # the server sends all of it
@@ -141,11 +176,21 @@ class _ResumingDownloader:
         rest = int(answer.headers["Content-Length"]) if "Content-Length" in answer.headers else None
         free = shutil.disk_usage(self._part.parent).free + (self._held() if not held else 0)
         if rest is not None and rest > free:
-            raise BadInput(f"{self._part.parent}: {rest:,} bytes are to come for {self._part.stem}, {free:,} are free on that disk")
+            raise BadInput(
+                f"{self._part.parent}: {rest:,} bytes are to come for {self._part.stem}, {free:,} "
+                "are free on that disk"
+            )
         total = None if rest is None else held + rest
         with (
             self._part.open("ab" if held else "wb") as file,
-            tqdm(total=total, initial=held, unit="B", unit_scale=True, desc=self._part.stem, disable=not self._progress) as bar,
+            tqdm(
+                total=total,
+                initial=held,
+                unit="B",
+                unit_scale=True,
+                desc=self._part.stem,
+                disable=not self._progress,
+            ) as bar,
         ):
             for piece in answer.iter_content(_PIECE_BYTES):
                 file.write(piece)
@@ -160,12 +205,20 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     text = str(error).split("\n")[0]
-    return "no connection (is this machine on the internet?)" if "Max retries exceeded" in text else text[:200]
+    return (
+        "no connection (is this machine on the internet?)"
+        if "Max retries exceeded" in text
+        else text[:200]
+    )
 
 
 def _by_hand(problem: str, folder: Path, base_url: str, archives: Iterable[Archive]) -> str:
-    lines = "\n".join(f"  {base_url}/{archive.name}/content  as {archive.name} (MD5 {archive.md5})" for archive in archives)
+    lines = "\n".join(
+        f"  {base_url}/{archive.name}/content  as {archive.name} (MD5 {archive.md5})"
+        for archive in archives
+    )
     return (
-        f"{problem}\nRun the same command again to go on where it stopped. Or download by hand, put the archives into {folder.absolute()} "
+        f"{problem}\nRun the same command again to go on where it stopped. Or download by "
+        f"hand, put the archives into {folder.absolute()} "
         f"(packed or unpacked) and leave --download out:\n{lines}"
     )

@@ -12,7 +12,15 @@ CLASSIC = "classic_classification"
 STYLES = "annotation_style_transfer"
 BEHAVIORS = "new_behaviors"
 CLASSES = ("attack", "investigation", "mount", "other")
-NEW_BEHAVIORS = ("approach", "disengaged", "groom", "intromission", "mount_attempt", "sniff_face", "whiterearing")
+NEW_BEHAVIORS = (
+    "approach",
+    "disengaged",
+    "groom",
+    "intromission",
+    "mount_attempt",
+    "sniff_face",
+    "whiterearing",
+)
 
 _FOUR = {  # (task, annotator, split): frames of attack, investigation, mount, other
     (CLASSIC, "0", "train"): (14_043, 146_623, 28_622, 318_450),
@@ -47,16 +55,21 @@ _TWO = {  # (behaviour, split): frames of the behaviour, all frames
 
 EXPECTED_FRAMES: dict[tuple[str, str, str], dict[str, int]] = {
     key: dict(zip(CLASSES, frames, strict=True)) for key, frames in _FOUR.items()
-} | {(BEHAVIORS, behavior, split): {"other": all_ - held, behavior: held} for (behavior, split), (held, all_) in _TWO.items()}
+} | {
+    (BEHAVIORS, behavior, split): {"other": all_ - held, behavior: held}
+    for (behavior, split), (held, all_) in _TWO.items()
+}
 """(task, annotator or behaviour, split) to class to frames.
 
-Recovered from the benchmark's published results: a class's recall is a fraction of its frame count, so the printed
-recalls of several runs give the count; precision and recall of all classes then add up without remainder.
+Recovered from the benchmark's published results: a class's recall is a fraction of its frame count,
+so the printed recalls of several runs give the count; precision and recall of all classes then add
+up without remainder.
 """
 
 
 def label_set(labels: Labels) -> tuple[str, str, str]:
-    """Which of the release's label sets these belong to: task, annotator (Task 3: behaviour), split."""
+    """Which of the release's label sets these belong to: task, annotator (Task 3: behaviour),
+    split."""
     behavior = next((name for name in labels.classes if name != "other"), "")
     return labels.task, behavior if labels.task == BEHAVIORS else labels.annotator, labels.split
 
@@ -77,12 +90,18 @@ def count_differences(labels: Iterable[Labels]) -> list[str]:
             counts[name] = counts.get(name, 0) + int(np.count_nonzero(held.frames == place))
     sentences = []
     for key, counts in found.items():
-        named = f"{key[0]}, {'behaviour' if key[0] == BEHAVIORS else 'annotator'} {key[1]}, {key[2]}"
+        named = (
+            f"{key[0]}, {'behaviour' if key[0] == BEHAVIORS else 'annotator'} {key[1]}, {key[2]}"
+        )
         expected = EXPECTED_FRAMES.get(key)
         if expected is None:
             sentences.append(f"{named}: the release has no such label set")
             continue
-        differing = [f"{name} {counts.get(name, 0):,} instead of {n:,}" for name, n in expected.items() if counts.get(name, 0) != n]
+        differing = [
+            f"{name} {counts.get(name, 0):,} instead of {n:,}"
+            for name, n in expected.items()
+            if counts.get(name, 0) != n
+        ]
         if differing:
             sentences.append(f"{named}: frames differ from the release: {'; '.join(differing)}")
     return sentences

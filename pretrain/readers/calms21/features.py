@@ -1,4 +1,5 @@
-"""Per-frame features of a CalMS21 file (``taskprog_features_*.json``), read beside the poses they belong to."""
+"""Per-frame features of a CalMS21 file (``taskprog_features_*.json``), read beside the poses they
+belong to."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class FeaturesInStep:
         progress: Called with the bytes read since the last call.
     """
 
-    def __init__(self, source: Source | None, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, source: Source | None, progress: Callable[[int], None] | None = None
+    ) -> None:
         self._place = source.place if source else ""
         self._rest = _read(source, progress)
         self._waiting: dict[tuple[str, str], Float] = {}
@@ -40,7 +43,8 @@ class FeaturesInStep:
         self._rest.close()
 
     def take(self, wanted: Sequence, frames: int) -> Float | None:
-        """The features (T, 32) of a sequence, or None; those of others met on the way wait for their turn.
+        """The features (T, 32) of a sequence, or None; those of others met on the way wait for
+        their turn.
 
         Raises:
             BadInput: If they do not have that many frames, or the file is damaged.
@@ -55,7 +59,10 @@ class FeaturesInStep:
         values = self._waiting.pop(key)
         self._bytes -= values.nbytes
         if len(values) != frames:
-            raise BadInput(f"{self._named(*key)}: {len(values):,} frames of features for {frames:,} frames of pose")
+            raise BadInput(
+                f"{self._named(*key)}: {len(values):,} frames of features for {frames:,} frames of "
+                "pose"
+            )
         return values
 
     def notes(self, poses: Source) -> list[str]:
@@ -66,18 +73,25 @@ class FeaturesInStep:
         if self._place and self._without:
             said.append(f"{self._place}: no features for {_some(self._without)} of {poses.place}")
         if self._waiting:
-            said.append(f"{self._place}: features without poses for {_some([name for _, name in self._waiting])}")
+            said.append(
+                f"{self._place}: features without poses for "
+                f"{_some([name for _, name in self._waiting])}"
+            )
         return said
 
     def _keep(self, found: Sequence) -> None:
         values = found.arrays.get("features")
         if values is None or not np.isfinite(values).all():
-            raise BadInput(f"{self._named(found.group, found.name)}: it has no 'features', or they are not finite")
+            raise BadInput(
+                f"{self._named(found.group, found.name)}: it has no 'features', or they are not "
+                "finite"
+            )
         self._waiting[found.group, found.name] = values
         self._bytes += values.nbytes
         if self._bytes > _MAX_WAITING_BYTES:
             raise BadInput(
-                f"{self._named(found.group, found.name)}: the order of sequences is too unlike that of the poses to read both at once"
+                f"{self._named(found.group, found.name)}: the order of sequences is too unlike "
+                "that of the poses to read both at once"
             )
 
     def _named(self, group: str, name: str) -> str:

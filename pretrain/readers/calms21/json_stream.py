@@ -1,4 +1,5 @@
-"""A forward-only place in a large JSON text: names, small values, and long arrays of numbers cut between frames."""
+"""A forward-only place in a large JSON text: names, small values, and long arrays of numbers cut
+between frames."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ _MAX_SPACE_BYTES = 2**24
 _NOT_SPACE = re.compile(rb"[^ \t\r\n]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _SCALAR = re.compile(rb'[^\s,\]}"]++')
-_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*+"|["\[\]{}]', re.DOTALL)  # a lone quote: the text goes on beyond the buffer
+_NESTING = re.compile(
+    rb'"(?:[^"\\]|\\.)*+"|["\[\]{}]', re.DOTALL
+)  # a lone quote: the text goes on beyond the buffer
 _WORD = re.compile(rb"(?<![0-9.A-Za-z])[A-Za-z]+")
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 
@@ -57,11 +60,17 @@ class JsonText:
         progress: Called with the number of bytes read since the last call.
     """
 
-    def __init__(self, stream: Bytes, *, where: str, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, stream: Bytes, *, where: str, progress: Callable[[int], None] | None = None
+    ) -> None:
         self.place = ""
         """Where in the file, in words, for messages."""
         self._stream, self._where, self._progress = stream, where, progress
-        self._text, self._at, self._before = b"", 0, 0  # the buffer, the place in it, the bytes dropped before it
+        self._text, self._at, self._before = (
+            b"",
+            0,
+            0,
+        )  # the buffer, the place in it, the bytes dropped before it
         self._parser: Any = simdjson.Parser()
 
     def fail(self, problem: str, *, at: int | None = None) -> NoReturn:
@@ -74,12 +83,15 @@ class JsonText:
         self._more()
         head = self._text[:4]
         if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
-            self.fail("this is not UTF-8 text (UTF-16 or binary?); the official files are JSON in UTF-8")
+            self.fail(
+                "this is not UTF-8 text (UTF-16 or binary?); the official files are JSON in UTF-8"
+            )
         if head[:3] == b"\xef\xbb\xbf":
             self._at = 3
 
     def members(self) -> Iterator[str]:
-        """The names in the object that begins here; between two of them the caller must read the value."""
+        """The names in the object that begins here; between two of them the caller must read the
+        value."""
         self._expect(b"{")
         if self._peek() == b"}":
             self._at += 1
@@ -110,7 +122,11 @@ class JsonText:
             self._unexpected(f"the value of {key!r}")
         end = self._value_end(key, nested=opening in (b"{", b"["))
         try:
-            found = json.loads(self._text[self._at : end].decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+            found = json.loads(
+                self._text[self._at : end].decode("utf-8"),
+                parse_constant=_no_constant,
+                object_pairs_hook=_no_repeats,
+            )
         except (ValueError, RecursionError) as error:
             self.fail(f"the value of {key!r} cannot be read: {_short(error)}")
         self._at = end
@@ -136,9 +152,14 @@ class JsonText:
                 if close >= 0:
                     return
             elif len(self._text) - self._at > BLOCK_BYTES + _MAX_ROW_BYTES:
-                self.fail(f"{key}, frame {done:,}: a frame takes more than {_MAX_ROW_BYTES:,} bytes")
+                self.fail(
+                    f"{key}, frame {done:,}: a frame takes more than {_MAX_ROW_BYTES:,} bytes"
+                )
             if not self._more():
-                self.fail(f"the file ends inside {key}, after {done:,} frames; is it complete?", at=len(self._text))
+                self.fail(
+                    f"the file ends inside {key}, after {done:,} frames; is it complete?",
+                    at=len(self._text),
+                )
 
     def _parse(self, block: bytes, key: str, rows: Rows, done: int) -> npt.NDArray[np.float64]:
         size = prod(rows.shape)
@@ -150,19 +171,35 @@ class JsonText:
         structure, wanted = block.translate(None, _NOT_STRUCTURE), _structure(rows.shape) + b","
         count = max(1, len(values) // size)
         if structure != (wanted * count)[:-1] or len(values) != count * size:
-            bad = next((i for i, (a, b) in enumerate(zip(structure, wanted * (count + 1), strict=False)) if a != b), len(structure))
+            bad = next(
+                (
+                    i
+                    for i, (a, b) in enumerate(zip(structure, wanted * (count + 1), strict=False))
+                    if a != b
+                ),
+                len(structure),
+            )
             frame = done + bad // len(wanted)
             self.fail(f"{key}, frame {frame:,}: does not hold {rows.axes}")
         return values.reshape(-1, *rows.shape)
 
-    def _bad_number(self, block: bytes, key: str, size: int, done: int, error: Exception) -> NoReturn:
+    def _bad_number(
+        self, block: bytes, key: str, size: int, done: int, error: Exception
+    ) -> NoReturn:
         word = _WORD.search(block)
         if word:
-            at, problem = word.start(), f"{word.group().decode()!r} is not a number; every value must be finite"
+            at, problem = (
+                word.start(),
+                f"{word.group().decode()!r} is not a number; every value must be finite",
+            )
         else:
             try:
                 json.loads(b"[" + block + b"]")
-                at, problem = 0, f"a number cannot be read or is too large ({_short(error)}) in this frame or a later one"
+                at, problem = (
+                    0,
+                    f"a number cannot be read or is too large ({_short(error)}) in this frame or a "
+                    "later one",
+                )
             except json.JSONDecodeError as detail:
                 at, problem = max(0, detail.pos - 1), f"not an array of numbers: {detail.msg}"
             except (ValueError, RecursionError):
@@ -171,7 +208,8 @@ class JsonText:
         self.fail(f"{key}, frame {frame:,}: {problem}", at=self._at + at)
 
     def _array_close(self, key: str) -> int:
-        """Place of the bracket that closes the array of numbers we are in; -1 if the end is not in the buffer yet."""
+        """Place of the bracket that closes the array of numbers we are in; -1 if the end is not in
+        the buffer yet."""
         quote = self._text.find(b'"', self._at)
         brace = self._text.find(b"}", self._at, quote if quote >= 0 else len(self._text))
         stop = brace if brace >= 0 else quote
@@ -183,8 +221,10 @@ class JsonText:
         return close
 
     def _last_row_end(self, depth: int) -> int:
-        """Place of the last comma in the buffer that surely parts two frames; -1 if there is none."""
-        # What follows is looked at because a comma at the end may already stand behind the whole array.
+        """Place of the last comma in the buffer that surely parts two frames; -1 if there is
+        none."""
+        # What follows is looked at because a comma at the end may already stand behind the whole
+        # array.
         row_end = re.compile(rb"((?:\]\s*+){%d}),\s*+%s" % (depth, rb"\[" if depth else rb"[-0-9]"))
         window = 2**11
         while True:
@@ -195,11 +235,15 @@ class JsonText:
             window *= 8
 
     def _more(self) -> bool:
-        """Appends a block to the buffer and drops what lies behind; False at the end of the file."""
+        """Appends a block to the buffer and drops what lies behind; False at the end of the
+        file."""
         try:
             data = self._stream.read(BLOCK_BYTES)
         except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            self.fail(f"the file cannot be read on, it is damaged or incomplete ({_short(error)})", at=len(self._text))
+            self.fail(
+                f"the file cannot be read on, it is damaged or incomplete ({_short(error)})",
+                at=len(self._text),
+            )
         if not data:
             return False
         self._text = self._text[self._at :] + data
@@ -210,7 +254,8 @@ class JsonText:
         return True
 
     def _peek(self) -> bytes:
-        """Passes over space and returns the next byte, which stays; nothing at the end of the file."""
+        """Passes over space and returns the next byte, which stays; nothing at the end of the
+        file."""
         skipped = 0
         while True:
             found = _NOT_SPACE.search(self._text, self._at)
@@ -233,7 +278,10 @@ class JsonText:
         found = self._peek()
         if not found:
             self.fail(f"the file ends where {wanted} should be; is it complete?")
-        self.fail(f"found {self._text[self._at : self._at + 20].decode('utf-8', 'replace')!r} where {wanted} should be")
+        self.fail(
+            f"found {self._text[self._at : self._at + 20].decode('utf-8', 'replace')!r} where "
+            f"{wanted} should be"
+        )
 
     def _string(self) -> str:
         while not (found := _STRING.match(self._text, self._at)):
@@ -257,13 +305,23 @@ class JsonText:
                 depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found.group(), 0)
                 if not depth:
                     return found.end()
-            single = None if nested else _STRING.match(self._text, self._at) or _SCALAR.match(self._text, self._at)
+            single = (
+                None
+                if nested
+                else _STRING.match(self._text, self._at) or _SCALAR.match(self._text, self._at)
+            )
             if single and single.end() < len(self._text):
                 return single.end()
             if len(self._text) - self._at > BLOCK_BYTES + _MAX_VALUE_BYTES:
-                self.fail(f"the value of {key!r} takes more than a megabyte, and it is no array that this format has")
+                self.fail(
+                    f"the value of {key!r} takes more than a megabyte, and it is no array that "
+                    "this format has"
+                )
             if not self._more():
-                self.fail(f"the file ends inside the value of {key!r}; is it complete?", at=len(self._text))
+                self.fail(
+                    f"the file ends inside the value of {key!r}; is it complete?",
+                    at=len(self._text),
+                )
 
 
 def _structure(shape: tuple[int, ...]) -> bytes:

@@ -1,9 +1,10 @@
-"""Reads the npy form of CalMS21 (``np.save`` of a dictionary, which is a pickle) without unpickling anything.
+"""Reads the npy form of CalMS21 (``np.save`` of a dictionary, which is a pickle) without unpickling
+anything.
 
-A pickle is a program, and the usual reader runs it. Here its instructions are decoded one at a time and carried out on
-plain values only: dictionaries, lists, tuples, text, numbers, and arrays of numbers. Nothing is imported, nothing is
-called, no numpy object is built from the file's own idea of its inside; an instruction or a name outside of a short list ends the
-reading.
+A pickle is a program, and the usual reader runs it. Here its instructions are decoded one at a time
+and carried out on plain values only: dictionaries, lists, tuples, text, numbers, and arrays of
+numbers. Nothing is imported, nothing is called, no numpy object is built from the file's own idea
+of its inside; an instruction or a name outside of a short list ends the reading.
 """
 
 from __future__ import annotations
@@ -29,9 +30,18 @@ _HEADER = re.compile(rb"\{'descr': '\|O', 'fortran_order': (?:True|False), 'shap
 _NUMBERS = re.compile(r"[<>|=]?(?:f[248]|[iu][1248]|b1)")
 
 _PUSHED = {
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8",
-    "SHORT_BINBYTES", "BINBYTES", "BINBYTES8",
-}  # fmt: skip
+    "BININT",
+    "BININT1",
+    "BININT2",
+    "LONG1",
+    "BINFLOAT",
+    "SHORT_BINUNICODE",
+    "BINUNICODE",
+    "BINUNICODE8",
+    "SHORT_BINBYTES",
+    "BINBYTES",
+    "BINBYTES8",
+}
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _NAMES = {
@@ -69,16 +79,26 @@ class _Array:
     state: tuple[Any, ...] = ()
 
     def held(self) -> Any:
-        """What a 0-dimensional array of objects holds; the form in which ``np.save`` writes a dictionary."""
+        """What a 0-dimensional array of objects holds; the form in which ``np.save`` writes a
+        dictionary."""
         _, shape, dtype, _, data = self.state
-        if not (isinstance(dtype, _Dtype) and dtype.kind == "O8" and shape == () and isinstance(data, list) and len(data) == 1):
+        if not (
+            isinstance(dtype, _Dtype)
+            and dtype.kind == "O8"
+            and shape == ()
+            and isinstance(data, list)
+            and len(data) == 1
+        ):
             raise _Refused("it does not hold one dictionary")
         return data[0]
 
     def numpy(self) -> npt.NDArray[Any]:
         _, shape, dtype, fortran, data = self.state or (None,) * 5
         if not (
-            isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape) and isinstance(dtype, _Dtype)
+            isinstance(shape, tuple)
+            and len(shape) <= 8
+            and all(type(n) is int and n >= 0 for n in shape)
+            and isinstance(dtype, _Dtype)
         ):
             raise _Refused("an array without shape or type")
         kind = dtype.numpy()
@@ -118,12 +138,15 @@ def read_npy(path: Path, *, progress: Callable[[int], None] | None = None) -> It
         progress: Called with the number of bytes read since the last call.
 
     Raises:
-        BadInput: Naming the file and the byte, if it is too large to be held, damaged, or holds anything
-            but dictionaries, text and arrays of numbers.
+        BadInput: Naming the file and the byte, if it is too large to be held, damaged, or holds
+            anything but dictionaries, text and arrays of numbers.
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise BadInput(f"{path} has {size:,} bytes; an npy file must be held whole, allowed: {MAX_BYTES:,}. Give the JSON file instead")
+        raise BadInput(
+            f"{path} has {size:,} bytes; an npy file must be held whole, allowed: {MAX_BYTES:,}. "
+            "Give the JSON file instead"
+        )
     with path.open("rb") as file:
         limited = _Limited(file, size, progress)
         try:
@@ -131,11 +154,23 @@ def read_npy(path: Path, *, progress: Callable[[int], None] | None = None) -> It
             groups = _run(limited)
             if limited.tell() != size:
                 raise _Refused("there is more after its end")
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-            problem = str(error) if isinstance(error, _Refused) else f"its pickle is damaged ({error!r})"
+        except (
+            ValueError,
+            IndexError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            MemoryError,
+        ) as error:
+            problem = (
+                str(error) if isinstance(error, _Refused) else f"its pickle is damaged ({error!r})"
+            )
             raise BadInput(
-                f"{path}, byte {limited.tell():,}: {problem}. Only the npy form of the official JSON is read "
-                "(a dictionary of dictionaries of numeric arrays); anything else in a pickle could run code and is refused"
+                f"{path}, byte {limited.tell():,}: {problem}. Only the npy form of the official "
+                "JSON is read "
+                "(a dictionary of dictionaries of numeric arrays); anything else in a pickle could "
+                "run code and is refused"
             ) from error
     if not isinstance(groups, dict) or not groups:
         raise BadInput(f"{path}: it does not hold a dictionary of groups")
@@ -158,7 +193,9 @@ def _sequence(path: Path, group: str, name: Any, held: Any) -> Sequence:
             else:
                 sequence.values[str(key)] = value
         except ValueError as error:
-            raise BadInput(f"{path}: sequence {name!r} in group {group!r}, {key}: {error}") from error
+            raise BadInput(
+                f"{path}: sequence {name!r} in group {group!r}, {key}: {error}"
+            ) from error
     return sequence
 
 
@@ -194,7 +231,11 @@ def _run(file: _Limited) -> Any:
         elif name == "MARK":
             marks.append(len(stack))
         elif name in _TUPLES or name == "TUPLE":
-            stack.append(tuple(_popped(stack, len(stack) - _TUPLES[name] if name in _TUPLES else marks.pop())))
+            stack.append(
+                tuple(
+                    _popped(stack, len(stack) - _TUPLES[name] if name in _TUPLES else marks.pop())
+                )
+            )
         elif name in ("SETITEM", "SETITEMS", "APPEND", "APPENDS"):
             start = {"SETITEM": len(stack) - 2, "APPEND": len(stack) - 1}.get(name)
             _fill(stack, _popped(stack, marks.pop() if start is None else start), "ITEM" in name)
@@ -228,14 +269,21 @@ def _fill(stack: list[Any], items: list[Any], pairs: bool) -> None:
     target = stack[-1]
     if not pairs and isinstance(target, list):
         target.extend(items)
-    elif pairs and isinstance(target, dict) and all(isinstance(key, str) for key in items[::2]) and len(items) % 2 == 0:
+    elif (
+        pairs
+        and isinstance(target, dict)
+        and all(isinstance(key, str) for key in items[::2])
+        and len(items) % 2 == 0
+    ):
         target.update(zip(items[::2], items[1::2], strict=True))
     else:
         raise _Refused("a dictionary whose keys are not text, or a list that is none")
 
 
 def _known(module: Any, attribute: Any) -> _Name:
-    if not (isinstance(module, str) and isinstance(attribute, str) and (module, attribute) in _NAMES):
+    if not (
+        isinstance(module, str) and isinstance(attribute, str) and (module, attribute) in _NAMES
+    ):
         raise _Refused(f"it asks for {module}.{attribute}")
     return _Name(_NAMES[module, attribute])
 
@@ -248,7 +296,12 @@ def _made(name: Any, arguments: Any) -> Any:
         return _Array()
     if name.text == "dtype" and arguments and isinstance(arguments[0], str):
         return _Dtype(arguments[0])
-    if name.text == "scalar" and len(arguments) == 2 and isinstance(arguments[0], _Dtype) and isinstance(arguments[1], bytes):
+    if (
+        name.text == "scalar"
+        and len(arguments) == 2
+        and isinstance(arguments[0], _Dtype)
+        and isinstance(arguments[1], bytes)
+    ):
         kind = arguments[0].numpy()
         if len(arguments[1]) == kind.itemsize:
             return np.frombuffer(arguments[1], kind)[0].item()
@@ -258,7 +311,12 @@ def _made(name: Any, arguments: Any) -> Any:
 def _build(target: Any, state: Any) -> None:
     if isinstance(target, _Array) and isinstance(state, tuple) and len(state) == 5:
         target.state = state
-    elif isinstance(target, _Dtype) and isinstance(state, tuple) and len(state) >= 2 and state[1] in ("<", ">", "|", "="):
+    elif (
+        isinstance(target, _Dtype)
+        and isinstance(state, tuple)
+        and len(state) >= 2
+        and state[1] in ("<", ">", "|", "=")
+    ):
         if any(part is not None for part in state[2:5]):
             raise _Refused("an array of records")
         target.order = state[1]

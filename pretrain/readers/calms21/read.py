@@ -1,10 +1,13 @@
-"""CalMS21 in, whole: recordings of a resident and an intruder mouse, with the labels of Tasks 1 to 3.
+"""CalMS21 in, whole: recordings of a resident and an intruder mouse, with the labels of Tasks 1 to
+3.
 
     sources = find_sources("calms21")               archives, unpacked JSON or npy
-    for video, labels in read(sources): ...         one recording at a time; no file is ever held whole
+    for video, labels in read(sources): ...         one recording at a time; no file is ever held
+    whole
 
-A position array of the release is (T, mouse, coordinate, part); here it becomes (T, M, K, X). Names of videos are the
-release's sequence ids. The release writes a finite position for every point; one with a score of 0 is a missing point.
+A position array of the release is (T, mouse, coordinate, part); here it becomes (T, M, K, X). Names
+of videos are the release's sequence ids. The release writes a finite position for every point; one
+with a score of 0 is a missing point.
 """
 
 from __future__ import annotations
@@ -19,7 +22,14 @@ from pretrain.data.schema import Float, Video
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.annotations import Labels
 from pretrain.readers.calms21.download import download
-from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSES, CLASSIC, NEW_BEHAVIORS, STYLES, count_differences
+from pretrain.readers.calms21.expected_counts import (
+    BEHAVIORS,
+    CLASSES,
+    CLASSIC,
+    NEW_BEHAVIORS,
+    STYLES,
+    count_differences,
+)
 from pretrain.readers.calms21.features import FEATURE_DIMENSIONS, FeaturesInStep
 from pretrain.readers.calms21.json_stream import Rows
 from pretrain.readers.calms21.npy import read_npy
@@ -27,7 +37,15 @@ from pretrain.readers.calms21.sequences import Sequence, read_sequences
 from pretrain.readers.calms21.sources import Source, find_sources, opened, sha256, total_bytes
 from pretrain.readers.calms21.write import write_official
 
-__all__ = ["Source", "count_differences", "download", "find_sources", "read", "total_bytes", "write_official"]
+__all__ = [
+    "Source",
+    "count_differences",
+    "download",
+    "find_sources",
+    "read",
+    "total_bytes",
+    "write_official",
+]
 
 FEATURES = "task_programming"
 _POSE_DIMENSIONS = 2 * 2 * 7
@@ -47,9 +65,10 @@ def read(
 ) -> Iterator[tuple[Video, list[Labels]]]:
     """Yields every recording with its labels (none for the unlabelled ones).
 
-    Tasks 1 and 2 have the classes attack, investigation, mount, other and the annotator's number; Task 3 has
-    (other, behaviour) for each of seven behaviours and no annotator. Two recordings of one name in different groups or
-    files are kept apart: the later one is named "name (group, file)".
+    Tasks 1 and 2 have the classes attack, investigation, mount, other and the annotator's number;
+    Task 3 has (other, behaviour) for each of seven behaviours and no annotator. Two recordings of
+    one name in different groups or files are kept apart: the later one is named "name (group,
+    file)".
 
     Args:
         sources: From :func:`find_sources`.
@@ -70,8 +89,14 @@ def read(
                 name = sequence.name
                 if name in names:
                     name = f"{name} ({sequence.group}, {source.part})"
-                    refuse([f"two recordings are named {name!r}"] if name in names else [], about=source.place)
-                    notes.append(f"{source.place}: a recording named {sequence.name!r} came before; this one is named {name!r}")
+                    refuse(
+                        [f"two recordings are named {name!r}"] if name in names else [],
+                        about=source.place,
+                    )
+                    notes.append(
+                        f"{source.place}: a recording named {sequence.name!r} came before; this "
+                        f"one is named {name!r}"
+                    )
                 names.add(name)
                 yield _recording(source, sequence, name, features, checksums[source.path])
             notes += features.notes(source)
@@ -92,7 +117,9 @@ def _sequences(source: Source, progress: Progress | None) -> Iterator[Sequence]:
         yield from read_sequences(stream, _ROWS, where=source.place, progress=progress)
 
 
-def _recording(source: Source, sequence: Sequence, name: str, features: FeaturesInStep, checksum: str) -> tuple[Video, list[Labels]]:
+def _recording(
+    source: Source, sequence: Sequence, name: str, features: FeaturesInStep, checksum: str
+) -> tuple[Video, list[Labels]]:
     where = f"{source.place}: sequence {sequence.name!r} in group {sequence.group!r}"
     arrays, held = dict(sequence.arrays), dict[str, Float]()
     if source.kind == "npy" and "keypoints" not in arrays:
@@ -106,14 +133,24 @@ def _recording(source: Source, sequence: Sequence, name: str, features: Features
     position[confidence == 0] = np.nan
     labels = [_labels(source, sequence, name, where)] if source.task else []
     return Video(
-        name=name, position_TMKX=position, confidence_TMK=confidence, source=source.place, source_sha256=checksum, features=held
+        name=name,
+        position_TMKX=position,
+        confidence_TMK=confidence,
+        source=source.place,
+        source_sha256=checksum,
+        features=held,
     ), labels
 
 
 def _split_features(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Float]:
-    """Parts what the release's converter to npy lays side by side: 28 numbers of pose, 32 features."""
+    """Parts what the release's converter to npy lays side by side: 28 numbers of pose, 32
+    features."""
     joined = arrays.pop("features", None)
-    if joined is None or joined.ndim != 2 or joined.shape[1] != _POSE_DIMENSIONS + FEATURE_DIMENSIONS:
+    if (
+        joined is None
+        or joined.ndim != 2
+        or joined.shape[1] != _POSE_DIMENSIONS + FEATURE_DIMENSIONS
+    ):
         return {}
     arrays["keypoints"] = joined[:, :_POSE_DIMENSIONS].reshape(-1, 2, 2, 7)
     return {FEATURES: np.ascontiguousarray(joined[:, _POSE_DIMENSIONS:], np.float32)}
@@ -128,14 +165,23 @@ def _array_problems(arrays: Mapping[str, npt.NDArray[Any]], *, labelled: bool) -
         if array.dtype.kind not in "fiu" or array.shape[1:] != _ROWS[key].shape or not array.ndim:
             yield f"{key} has shape {array.shape}; a frame holds {_ROWS[key].axes}"
         elif key != "annotations":
-            largest, unit = (_LARGEST_PX, "px") if key == "keypoints" else (_LARGEST_SCORE, "(a score lies between 0 and 1)")
+            largest, unit = (
+                (_LARGEST_PX, "px")
+                if key == "keypoints"
+                else (_LARGEST_SCORE, "(a score lies between 0 and 1)")
+            )
             good = (array >= -largest) & (array <= largest)  # false for NaN
             if not good.all():
                 bad = np.argwhere(~good)[0]
-                yield f"{key}, frame {bad[0]:,}: {array[tuple(bad)]} at {tuple(map(int, bad[1:]))}; allowed: up to {largest:,.0f} {unit}"
+                yield (
+                    f"{key}, frame {bad[0]:,}: {array[tuple(bad)]} at "
+                    f"{tuple(map(int, bad[1:]))}; allowed: up to {largest:,.0f} {unit}"
+                )
     lengths = {key: len(arrays[key]) for key in there if arrays[key].ndim}
     if len(set(lengths.values())) > 1:
-        yield "its arrays differ in frames: " + ", ".join(f"{key} {n:,}" for key, n in lengths.items())
+        yield "its arrays differ in frames: " + ", ".join(
+            f"{key} {n:,}" for key, n in lengths.items()
+        )
     elif 0 in lengths.values():
         yield "it has no frames"
 
@@ -148,23 +194,44 @@ def _labels(source: Source, sequence: Sequence, name: str, where: str) -> Labels
         behavior = sequence.group
         classes = ("other", behavior)
         refuse(
-            [f"Task 3 has no behaviour {behavior!r}; it has {', '.join(NEW_BEHAVIORS)}"] if behavior not in NEW_BEHAVIORS else [],
+            [f"Task 3 has no behaviour {behavior!r}; it has {', '.join(NEW_BEHAVIORS)}"]
+            if behavior not in NEW_BEHAVIORS
+            else [],
             about=where,
         )
     else:
         annotator = sequence.group.removeprefix("annotator-id_")
-        if not (sequence.group.startswith("annotator-id_") and annotator.isascii() and annotator.isdigit()):
-            raise BadInput(f"{where}: a group of Task {source.task} is named annotator-id_ and a number")
+        if not (
+            sequence.group.startswith("annotator-id_")
+            and annotator.isascii()
+            and annotator.isdigit()
+        ):
+            raise BadInput(
+                f"{where}: a group of Task {source.task} is named annotator-id_ and a number"
+            )
     if set(vocabulary) != set(classes):
-        raise BadInput(f"{where}: its vocabulary is {', '.join(sorted(vocabulary)[:8])}; this set has {', '.join(sorted(classes))}")
+        raise BadInput(
+            f"{where}: its vocabulary is {', '.join(sorted(vocabulary)[:8])}; this set has "
+            f"{', '.join(sorted(classes))}"
+        )
     annotations = sequence.arrays["annotations"]
     frames = np.full(len(annotations), -1, np.int8)
     for place, label in enumerate(classes):
         frames[annotations == vocabulary[label]] = place
     if (frames < 0).any():
         bad = int(np.argmax(frames < 0))
-        raise BadInput(f"{where}: annotations, frame {bad:,}: {annotations[bad]:g} is not in its vocabulary {vocabulary}")
-    return Labels(video=name, task=task, classes=classes, frames=frames, annotator=annotator, split=source.split)
+        raise BadInput(
+            f"{where}: annotations, frame {bad:,}: {annotations[bad]:g} is not in its vocabulary "
+            f"{vocabulary}"
+        )
+    return Labels(
+        video=name,
+        task=task,
+        classes=classes,
+        frames=frames,
+        annotator=annotator,
+        split=source.split,
+    )
 
 
 def _vocabulary(sequence: Sequence, where: str) -> dict[str, int]:

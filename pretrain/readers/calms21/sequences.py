@@ -1,9 +1,9 @@
 """The official CalMS21 JSON, one sequence at a time, in memory that does not grow with the file.
 
-A file is ``{group: {sequence: {key: value}}}``, and nearly all of its bytes are arrays of numbers. Inside such an array
-there is neither a quote nor a brace, so its end is found by looking for the next of those; it is then cut between
-frames into blocks of about a megabyte, each parsed by simdjson into one flat buffer. What remains, names and
-metadata, is small and goes through ``json``.
+A file is ``{group: {sequence: {key: value}}}``, and nearly all of its bytes are arrays of numbers.
+Inside such an array there is neither a quote nor a brace, so its end is found by looking for the
+next of those; it is then cut between frames into blocks of about a megabyte, each parsed by
+simdjson into one flat buffer. What remains, names and metadata, is small and goes through ``json``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from pretrain.readers.calms21.json_stream import Bytes, JsonText, Rows
 
-MAX_FRAMES = 1_000_000  # of one sequence, nine hours at 30 frames/s: its arrays must fit the memory promised
+MAX_FRAMES = (
+    1_000_000  # of one sequence, nine hours at 30 frames/s: its arrays must fit the memory promised
+)
 MAX_SEQUENCES = 1_000_000
 
 
@@ -34,7 +36,11 @@ class Sequence:
 
 
 def read_sequences(
-    stream: Bytes, rows: Mapping[str, Rows], *, where: str, progress: Callable[[int], None] | None = None
+    stream: Bytes,
+    rows: Mapping[str, Rows],
+    *,
+    where: str,
+    progress: Callable[[int], None] | None = None,
 ) -> Iterator[Sequence]:
     """Yields the sequences of one file in its order.
 
@@ -45,7 +51,8 @@ def read_sequences(
         progress: Called with the number of bytes read since the last call.
 
     Raises:
-        BadInput: Naming the file, the sequence and the place, if it is not of that form or ends too early.
+        BadInput: Naming the file, the sequence and the place, if it is not of that form or ends too
+            early.
     """
     text = JsonText(stream, where=where, progress=progress)
     text.skip_byte_order_mark()
@@ -82,9 +89,16 @@ def _read_sequence(text: JsonText, sequence: Sequence, rows: Mapping[str, Rows])
         for piece in text.rows(key, wanted):
             frames += len(piece)
             if frames > MAX_FRAMES:
-                text.fail(f"{key} holds more than {MAX_FRAMES:,} frames: split this recording into several sequences")
-            with np.errstate(over="ignore"):  # a number too large becomes infinite, and is refused as such by the reader
+                text.fail(
+                    f"{key} holds more than {MAX_FRAMES:,} frames: split this recording into "
+                    "several sequences"
+                )
+            with np.errstate(
+                over="ignore"
+            ):  # a number too large becomes infinite, and is refused as such by the reader
                 pieces.append(piece.astype(wanted.dtype))
         empty = np.empty((0, *wanted.shape), wanted.dtype)
-        sequence.arrays[key] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces) if pieces else empty
+        sequence.arrays[key] = (
+            pieces[0] if len(pieces) == 1 else np.concatenate(pieces) if pieces else empty
+        )
     return sequence

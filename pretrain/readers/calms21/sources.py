@@ -19,9 +19,14 @@ from pretrain.readers.calms21.json_stream import Bytes
 
 logger = logging.getLogger(__name__)
 
-_POSES = re.compile(r"calms21_(task[123]_(?:train|test)|unlabeled_videos(?:_part\d+)?)(_features)?\.(json|npy)")
-_FEATURES = re.compile(r"taskprog_features_(task[123]_(?:train|test)|unlabeled_videos(?:_part\d+)?)\.json")
-# Deflate makes at most 1,032 bytes of one. Numbers of real animals shrink 3 to 10 times, indented ones 30 times.
+_POSES = re.compile(
+    r"calms21_(task[123]_(?:train|test)|unlabeled_videos(?:_part\d+)?)(_features)?\.(json|npy)"
+)
+_FEATURES = re.compile(
+    r"taskprog_features_(task[123]_(?:train|test)|unlabeled_videos(?:_part\d+)?)\.json"
+)
+# Deflate makes at most 1,032 bytes of one. Numbers of real animals shrink 3 to 10 times, indented
+# ones 30 times.
 _MAX_INFLATION = 250
 _INFLATION_MATTERS_BYTES = 2**26
 
@@ -60,32 +65,49 @@ class Source:
 
 def total_bytes(sources: Iterable[Source]) -> int:
     """Bytes that reading these will report to a progress bar."""
-    return sum(source.bytes + (source.features.bytes if source.features else 0) for source in sources)
+    return sum(
+        source.bytes + (source.features.bytes if source.features else 0) for source in sources
+    )
 
 
 def find_sources(folder: str | Path) -> list[Source]:
-    """The CalMS21 files in a folder and its subfolders, each part once: unpacked JSON before archives before npy.
+    """The CalMS21 files in a folder and its subfolders, each part once: unpacked JSON before
+    archives before npy.
 
     Args:
         folder: Holds the four archives, or what they unpack to; or one such file.
 
     Raises:
-        BadInput: If there is none, or an archive is damaged or holds members that would leave its folder.
+        BadInput: If there is none, or an archive is damaged or holds members that would leave its
+            folder.
     """
     top = Path(folder).expanduser()
     if not top.exists():
-        raise BadInput(f"there is no {top}. Give the folder that holds the CalMS21 files, or pass --download to fetch them into it")
+        raise BadInput(
+            f"there is no {top}. Give the folder that holds the CalMS21 files, or pass --download "
+            "to fetch them into it"
+        )
     files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
-    found = [*_unpacked(files), *(source for path in files if path.suffix == ".zip" for source in _packed(path))]
+    found = [
+        *_unpacked(files),
+        *(source for path in files if path.suffix == ".zip" for source in _packed(path)),
+    ]
     poses: dict[str, Source] = {}
     for source in sorted((s for s in found if _POSES.fullmatch(_base(s))), key=_preference):
         if source.part in poses:
-            logger.info("%s: left aside, %s is the same part", source.place, poses[source.part].place)
+            logger.info(
+                "%s: left aside, %s is the same part", source.place, poses[source.part].place
+            )
         poses.setdefault(source.part, source)
     if not poses:
         raise BadInput(_nothing_found(top, files))
-    features = {source.part: source for source in reversed(found) if _FEATURES.fullmatch(_base(source))}
-    joined = [replace(s, features=features.get(s.part)) if "_features." not in _base(s) else s for s in poses.values()]
+    features = {
+        source.part: source for source in reversed(found) if _FEATURES.fullmatch(_base(source))
+    }
+    joined = [
+        replace(s, features=features.get(s.part)) if "_features." not in _base(s) else s
+        for s in poses.values()
+    ]
     return sorted(joined, key=lambda source: (source.task == 0, source.part.replace("_test", "_z")))
 
 
@@ -95,14 +117,24 @@ def _base(source: Source) -> str:
 
 def _preference(source: Source) -> tuple[bool, bool, bool, str]:
     # Of two npy releases of one part the one with features holds more.
-    return source.kind == "npy", bool(source.member), "_features." not in _base(source), source.place
+    return (
+        source.kind == "npy",
+        bool(source.member),
+        "_features." not in _base(source),
+        source.place,
+    )
 
 
 def _unpacked(files: Iterable[Path]) -> Iterator[Source]:
     for path in files:
         match = _POSES.fullmatch(path.name) or _FEATURES.fullmatch(path.name)
         if match:
-            yield Source(path=path, part=match[1], kind="npy" if path.suffix == ".npy" else "json", bytes=path.stat().st_size)
+            yield Source(
+                path=path,
+                part=match[1],
+                kind="npy" if path.suffix == ".npy" else "json",
+                bytes=path.stat().st_size,
+            )
 
 
 def _packed(path: Path) -> Iterator[Source]:
@@ -110,7 +142,10 @@ def _packed(path: Path) -> Iterator[Source]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise BadInput(f"{path} is not a whole zip archive ({error}): download it again or take it out of the folder") from error
+        raise BadInput(
+            f"{path} is not a whole zip archive ({error}): download it again or take it out of the "
+            "folder"
+        ) from error
     wanted = [m for m in members if _is_poses(m.filename)]
     if wanted:
         refuse(_unsafe_members(members), about=f"the archive {path} cannot be used")
@@ -118,13 +153,17 @@ def _packed(path: Path) -> Iterator[Source]:
         base = PurePosixPath(member.filename).name
         match = _POSES.fullmatch(base) or _FEATURES.fullmatch(base)
         assert match
-        if not base.endswith(".npy"):  # nobody releases those in archives, and they would have to be unpacked
+        if not base.endswith(
+            ".npy"
+        ):  # nobody releases those in archives, and they would have to be unpacked
             yield Source(path=path, member=member.filename, part=match[1], bytes=member.file_size)
 
 
 def _is_poses(member: str) -> bool:
     path = PurePosixPath(member.replace("\\", "/"))  # macOS adds a shadow of every file
-    return "__MACOSX" not in path.parts and bool(_POSES.fullmatch(path.name) or _FEATURES.fullmatch(path.name))
+    return "__MACOSX" not in path.parts and bool(
+        _POSES.fullmatch(path.name) or _FEATURES.fullmatch(path.name)
+    )
 
 
 def _unsafe_members(members: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
@@ -138,13 +177,22 @@ def _unsafe_members(members: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
         elif member.flag_bits & 1:
             yield f"its member {member.filename!r} is encrypted"
         elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            yield f"its member {member.filename!r} is packed by method {member.compress_type}; allowed: stored, deflated"
-        elif member.file_size > max(_INFLATION_MATTERS_BYTES, _MAX_INFLATION * member.compress_size):
-            yield f"its member {member.filename!r} grows from {member.compress_size:,} to {member.file_size:,} bytes, as no pose file does"
+            yield (
+                f"its member {member.filename!r} is packed by method {member.compress_type}; "
+                "allowed: stored, deflated"
+            )
+        elif member.file_size > max(
+            _INFLATION_MATTERS_BYTES, _MAX_INFLATION * member.compress_size
+        ):
+            yield (
+                f"its member {member.filename!r} grows from {member.compress_size:,} to "
+                f"{member.file_size:,} bytes, as no pose file does"
+            )
 
 
 def unsafe_members(path: Path) -> list[str]:
-    """Sentences on members of an archive that would leave its folder, are links or are made to exhaust the machine.
+    """Sentences on members of an archive that would leave its folder, are links or are made to
+    exhaust the machine.
 
     Raises:
         BadInput: If the file is not a whole zip archive.
@@ -171,7 +219,14 @@ def opened(source: Source) -> Iterator[Bytes]:
                 stream = held.enter_context(archive.open(source.member))
             else:
                 stream = held.enter_context(source.path.open("rb", buffering=0))
-        except (OSError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, KeyError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            struct.error,
+            zipfile.BadZipFile,
+            KeyError,
+        ) as error:
             raise BadInput(f"{source.place} cannot be opened: {error}") from error
         yield stream
 
@@ -183,11 +238,18 @@ def sha256(path: Path) -> str:
 
 
 def _nothing_found(top: Path, files: list[Path]) -> str:
-    there = ", ".join(path.name for path in files[:5]) + ("…" if len(files) > 5 else "") if files else "nothing"
+    there = (
+        ", ".join(path.name for path in files[:5]) + ("…" if len(files) > 5 else "")
+        if files
+        else "nothing"
+    )
     return (
         f"no CalMS21 files in {top} (found there: {there}).\n"
-        "  looked, in it and its subfolders, for calms21_task1_train.json, calms21_task1_test.json, the same of task2 and task3,\n"
-        "  calms21_unlabeled_videos_part1.json to part4.json, the same names ending in .npy, and .zip archives that hold them\n"
-        "  (task1_classic_classification.zip, task2_annotation_styles.zip, task3_new_behaviors.zip, unlabeled_videos.zip).\n"
+        "  looked, in it and its subfolders, for calms21_task1_train.json, "
+        "calms21_task1_test.json, the same of task2 and task3,\n"
+        "  calms21_unlabeled_videos_part1.json to part4.json, the same names ending in "
+        ".npy, and .zip archives that hold them\n"
+        "  (task1_classic_classification.zip, task2_annotation_styles.zip, "
+        "task3_new_behaviors.zip, unlabeled_videos.zip).\n"
         "  --download fetches the archives into this folder"
     )

@@ -1,4 +1,5 @@
-"""Writes recordings as the official CalMS21 files, so that the whole road can be walked without the archives."""
+"""Writes recordings as the official CalMS21 files, so that the whole road can be walked without the
+archives."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSIC, STYLES,
 from pretrain.readers.calms21.features import FEATURE_DIMENSIONS
 
 UNLABELED_PARTS = 4
-_FOLDERS = ("unlabeled_videos", "task1_classic_classification", "task2_annotation_styles", "task3_new_behaviors")
+_FOLDERS = (
+    "unlabeled_videos",
+    "task1_classic_classification",
+    "task2_annotation_styles",
+    "task3_new_behaviors",
+)
 TASKS = (CLASSIC, STYLES, BEHAVIORS)
 _BLOCK_FRAMES = 8192
 _FEATURES = "task_programming"
@@ -36,9 +42,10 @@ def write_official(
 ) -> list[Path]:
     """Writes the folders and files that the official archives unpack to, whole or not at all.
 
-    A recording goes into the file of each of its label sets; one without labels into the shortest so far of four parts.
-    A missing point is written as the release writes it: at its last place (at the image's centre before it was first
-    seen), with a score of 0. Numbers are written so that float32 comes back exactly.
+    A recording goes into the file of each of its label sets; one without labels into the shortest
+    so far of four parts. A missing point is written as the release writes it: at its last place (at
+    the image's centre before it was first seen), with a score of 0. Numbers are written so that
+    float32 comes back exactly.
 
     Args:
         folder: Where; must not hold such files yet.
@@ -54,7 +61,10 @@ def write_official(
     """
     top = Path(folder).expanduser()
     taken = [name for name in _FOLDERS if (top / name).exists() or (top / f"{name}.zip").exists()]
-    refuse([f"{top / name} is there already" for name in taken], about="choose another folder, or remove these first")
+    refuse(
+        [f"{top / name} is there already" for name in taken],
+        about="choose another folder, or remove these first",
+    )
     aside = top / ".being-written"
     made = not top.exists()
     try:
@@ -72,7 +82,11 @@ def write_official(
             raise BadInput(f"cannot write to {top}: {error}") from error
         raise
     aside.rmdir()
-    return [file for path in moved for file in (sorted((top / path.name).iterdir()) if not zipped else [top / path.name])]
+    return [
+        file
+        for path in moved
+        for file in (sorted((top / path.name).iterdir()) if not zipped else [top / path.name])
+    ]
 
 
 @dataclass
@@ -89,7 +103,9 @@ class _File:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             path = self.path if not self.groups else self.path.with_suffix(f".{len(self.groups)}")
             self.groups[group] = path.open("w+b")
-            self.groups[group].write((b"{" if path == self.path else b"") + orjson.dumps(group) + b": {")
+            self.groups[group].write(
+                (b"{" if path == self.path else b"") + orjson.dumps(group) + b": {"
+            )
             self.empty.add(group)
         stream = self.groups[group]
         stream.write((b"" if group in self.empty else b", ") + orjson.dumps(name) + b": {")
@@ -130,7 +146,11 @@ class _Files:
 
     def file(self, task: int, part: str, *, features: bool = False) -> _File:
         """The file of a task (0: none); part is train, test or unlabeled_videos_part1 to part4."""
-        path = self._top / _FOLDERS[task] / f"{'taskprog_features' if features else 'calms21'}_{part}.json"
+        path = (
+            self._top
+            / _FOLDERS[task]
+            / f"{'taskprog_features' if features else 'calms21'}_{part}.json"
+        )
         return self._files.setdefault(path, _File(path))
 
     def shortest_part(self) -> str:
@@ -146,10 +166,17 @@ class _Files:
             file.finish()
 
 
-def _write_files(top: Path, recordings: Iterable[tuple[Video, Sequence[Labels]]], progress: Callable[[int], None] | None) -> None:
+def _write_files(
+    top: Path,
+    recordings: Iterable[tuple[Video, Sequence[Labels]]],
+    progress: Callable[[int], None] | None,
+) -> None:
     with _Files(top) as files:
         for video, labels in recordings:
-            refuse(_problems(video, labels), about=f"recording {video.name!r} cannot be written as CalMS21")
+            refuse(
+                _problems(video, labels),
+                about=f"recording {video.name!r} cannot be written as CalMS21",
+            )
             if not labels:
                 _write_recording(files, 0, files.shortest_part(), "unlabeled_videos", video, None)
             for held in labels:
@@ -165,32 +192,64 @@ def _write_files(top: Path, recordings: Iterable[tuple[Video, Sequence[Labels]]]
 def _problems(video: Video, labels: Sequence[Labels]) -> list[str]:
     problems = []
     if video.position_TMKX.shape[1:] != CALMS21.shape:
-        problems.append(f"it has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, CalMS21 {CALMS21.shape}")
+        problems.append(
+            f"it has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, CalMS21 "
+            f"{CALMS21.shape}"
+        )
     for held in labels:
         where = f"its labels under {held.task!r}"
         if held.task not in TASKS:
             problems.append(f"{where}: allowed: {', '.join(TASKS)}")
         elif held.task == BEHAVIORS and not (len(held.classes) == 2 and "other" in held.classes):
-            problems.append(f"{where} have the classes {held.classes}; allowed: other and one behaviour")
+            problems.append(
+                f"{where} have the classes {held.classes}; allowed: other and one behaviour"
+            )
         elif held.task != BEHAVIORS and not held.annotator.isdigit():
             problems.append(f"{where} are by annotator {held.annotator!r}; allowed: a number")
-        if held.overlapping or (held.frames < 0).any() or len(held.frames) != len(video.position_TMKX):
-            problems.append(f"{where} must give every frame one class; {np.shape(held.frames)} for {len(video.position_TMKX):,} frames")
+        if (
+            held.overlapping
+            or (held.frames < 0).any()
+            or len(held.frames) != len(video.position_TMKX)
+        ):
+            problems.append(
+                f"{where} must give every frame one class; {np.shape(held.frames)} for "
+                f"{len(video.position_TMKX):,} frames"
+            )
     features = video.features.get(_FEATURES)
-    if features is not None and (features.shape[1] != FEATURE_DIMENSIONS or not np.isfinite(features).all()):
-        problems.append(f"its features {_FEATURES} must give every frame {FEATURE_DIMENSIONS} numbers, none of them unknown")
+    if features is not None and (
+        features.shape[1] != FEATURE_DIMENSIONS or not np.isfinite(features).all()
+    ):
+        problems.append(
+            f"its features {_FEATURES} must give every frame {FEATURE_DIMENSIONS} numbers, none of "
+            "them unknown"
+        )
     return problems
 
 
-def _write_recording(files: _Files, task: int, part: str, group: str, video: Video, labels: Labels | None) -> None:
+def _write_recording(
+    files: _Files, task: int, part: str, group: str, video: Video, labels: Labels | None
+) -> None:
     file = files.file(task, part)
     file.frames += len(video.position_TMKX)
     position, score = _filled(video)
-    items = [b'"keypoints": ', *_numbers(position.transpose(0, 1, 3, 2)), b', "scores": ', *_numbers(score)]
+    items = [
+        b'"keypoints": ',
+        *_numbers(position.transpose(0, 1, 3, 2)),
+        b', "scores": ',
+        *_numbers(score),
+    ]
     if labels:
         annotator = int(labels.annotator) if labels.annotator.isdigit() else 0
-        metadata = {"annotator-id": annotator, "vocab": {name: place for place, name in enumerate(labels.classes)}}
-        items += [b', "annotations": ', *_numbers(labels.frames), b', "metadata": ', json.dumps(metadata).encode()]
+        metadata = {
+            "annotator-id": annotator,
+            "vocab": {name: place for place, name in enumerate(labels.classes)},
+        }
+        items += [
+            b', "annotations": ',
+            *_numbers(labels.frames),
+            b', "metadata": ',
+            json.dumps(metadata).encode(),
+        ]
     file.add(group, video.name, items)
     if _FEATURES in video.features:
         file = files.file(task, part, features=True)
@@ -203,17 +262,23 @@ def _filled(video: Video) -> tuple[Float, Float]:
     score = np.where(missing, np.float32(0), video.confidence_TMK)
     if not missing.any():
         return video.position_TMKX, score
-    seen = np.maximum.accumulate(np.where(missing, -1, np.arange(len(missing))[:, None, None]), axis=0)
+    seen = np.maximum.accumulate(
+        np.where(missing, -1, np.arange(len(missing))[:, None, None]), axis=0
+    )
     position = np.take_along_axis(video.position_TMKX, np.maximum(seen, 0)[..., None], axis=0)
     position[seen < 0] = np.array(CALMS21.image_px, np.float32) / 2
     return position, score
 
 
 def _numbers(array: npt.NDArray[Any]) -> list[bytes]:
-    """An array as JSON text, in pieces; floats with the digits of float64, as the release has them."""
+    """An array as JSON text, in pieces; floats with the digits of float64, as the release has
+    them."""
     pieces = []
     for first in range(0, len(array), _BLOCK_FRAMES):
-        block = np.ascontiguousarray(array[first : first + _BLOCK_FRAMES], np.float64 if array.dtype.kind == "f" else np.int64)
+        block = np.ascontiguousarray(
+            array[first : first + _BLOCK_FRAMES],
+            np.float64 if array.dtype.kind == "f" else np.int64,
+        )
         text = orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)
         pieces.append((b"[" if not first else b",") + text[1:-1])
     return [*pieces, b"]"]
@@ -221,7 +286,9 @@ def _numbers(array: npt.NDArray[Any]) -> list[bytes]:
 
 def _pack(top: Path) -> None:
     for folder in sorted(top.iterdir()):
-        with zipfile.ZipFile(top / f"{folder.name}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with zipfile.ZipFile(
+            top / f"{folder.name}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+        ) as archive:
             for file in sorted(folder.iterdir()):
                 archive.write(file, f"{folder.name}/{file.name}")
         shutil.rmtree(folder)

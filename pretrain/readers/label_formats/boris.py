@@ -1,13 +1,15 @@
 """BORIS exports, as CSV or TSV: tabular events and aggregated events.
 
-Tabular events have a row for each START and STOP (older exports open with a block on the observation); aggregated events
-have a row for each bout. Times are seconds of the recording, the observation's time offset taken off; a frame belongs to a bout
-if its middle does. A point event is a bout of one frame. What lies in no bout is "other" for the whole length of the
-observed medium, where the file states it ("Total length", "Media duration (s)"); frames after that are unlabelled. Where it
-states none, the whole track counts as observed.
+Tabular events have a row for each START and STOP (older exports open with a block on the
+observation); aggregated events have a row for each bout. Times are seconds of the recording, the
+observation's time offset taken off; a frame belongs to a bout if its middle does. A point event is
+a bout of one frame. What lies in no bout is "other" for the whole length of the observed medium,
+where the file states it ("Total length", "Media duration (s)"); frames after that are unlabelled.
+Where it states none, the whole track counts as observed.
 
-One behaviour in the whole set gives a task of its name (``interact``: other, interact); several give one task, ``behaviors``,
-and overlapping ones stay so. Subjects, if several were scored, give a task each. Modifiers and comments are left aside.
+One behaviour in the whole set gives a task of its name (``interact``: other, interact); several
+give one task, ``behaviors``, and overlapping ones stay so. Subjects, if several were scored, give a
+task each. Modifiers and comments are left aside.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ def read(path: Path) -> list[Sheet]:
     place = _heading(lines)
     if place is None:
         raise BadInput(
-            f"{path}: no heading with Behavior, and either Time and Status or Start (s) and Stop (s); export events from BORIS as CSV"
+            f"{path}: no heading with Behavior, and either Time and Status or Start (s) and Stop "
+            "(s); export events from BORIS as CSV"
         )
     delimiter = delimiter_of(lines[place])
     block = _block(lines[:place], path)
@@ -72,7 +75,8 @@ def read(path: Path) -> list[Sheet]:
     heading = [cell.lower() for cell in rows[0][1]]
     if len({name for name in heading if name}) < len([name for name in heading if name]):
         raise BadInput(
-            f"{path}, line {place + 1}: a column comes twice: {', '.join(sorted(n for n in set(heading) if n and heading.count(n) > 1))}"
+            f"{path}, line {place + 1}: a column comes twice: "
+            f"{', '.join(sorted(n for n in set(heading) if n and heading.count(n) > 1))}"
         )
     problems, events = [], []
     for line, cells in rows[1:]:
@@ -86,7 +90,11 @@ def read(path: Path) -> list[Sheet]:
     if not events:
         observations[block.get("observation id", "")].names.append(block.get("observation id", ""))
     (_aggregated if "start (s)" in heading else _events)(events, block, observations, path)
-    return [sheet for seen in observations.values() for sheet in _sheets(seen, path, alone=len(observations) == 1)]
+    return [
+        sheet
+        for seen in observations.values()
+        for sheet in _sheets(seen, path, alone=len(observations) == 1)
+    ]
 
 
 def _block(lines: Sequence[str], path: Path) -> dict[str, str]:
@@ -99,7 +107,9 @@ def _block(lines: Sequence[str], path: Path) -> dict[str, str]:
     return values
 
 
-def _note(seen: _Observation, row: Mapping[str, str], block: Mapping[str, str], where: str) -> tuple[str, str, float]:
+def _note(
+    seen: _Observation, row: Mapping[str, str], block: Mapping[str, str], where: str
+) -> tuple[str, str, float]:
     """Takes down what every row repeats; returns subject, behaviour and time offset."""
     behaviour = row["behavior"]
     if not behaviour:
@@ -113,7 +123,11 @@ def _note(seen: _Observation, row: Mapping[str, str], block: Mapping[str, str], 
     rate = next((row[name] for name in _RATE if row.get(name)), "")
     if rate.replace(".", "", 1).isdecimal():
         seen.fps = float(rate)
-    for name in (*(row.get(key, "") for key in _MEDIA), row.get("observation id", ""), block.get("observation id", "")):
+    for name in (
+        *(row.get(key, "") for key in _MEDIA),
+        row.get("observation id", ""),
+        block.get("observation id", ""),
+    ):
         recording = file_stem(name.split(";")[0])
         if recording and recording not in seen.names:
             seen.names.append(recording)
@@ -133,7 +147,9 @@ def _observation_of(row: Mapping[str, str], block: Mapping[str, str]) -> str:
     return row.get("observation id") or block.get("observation id") or ""
 
 
-def _events(events: Events, block: Mapping[str, str], observations: dict[str, _Observation], path: Path) -> None:
+def _events(
+    events: Events, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
+) -> None:
     open_since: dict[tuple[str, str, str], tuple[int, float]] = {}
     problems = []
     for line, row in events:
@@ -148,21 +164,31 @@ def _events(events: Events, block: Mapping[str, str], observations: dict[str, _O
             seen.bouts[subject].append(Bout(time, time, behaviour, where))
         elif status == "START":
             if key in open_since:
-                problems.append(f"line {line}: {behaviour} starts again at {time:g} s; it has not stopped since line {open_since[key][0]}")
+                problems.append(
+                    f"line {line}: {behaviour} starts again at {time:g} s; it has not stopped "
+                    f"since line {open_since[key][0]}"
+                )
             open_since[key] = (line, time)
         elif status == "STOP":
             begun = open_since.pop(key, None)
             if begun is None or begun[1] > time:
-                problems.append(f"line {line}: {behaviour} stops at {time:g} s without having started before")
+                problems.append(
+                    f"line {line}: {behaviour} stops at {time:g} s without having started before"
+                )
             else:
                 seen.bouts[subject].append(Bout(begun[1], time, behaviour, where))
         else:
             problems.append(f"line {line}: status {status[:20]!r}; wanted START, STOP or POINT")
-    problems += [f"line {line}: {key[2]} starts at {time:g} s and never stops" for key, (line, time) in open_since.items()]
+    problems += [
+        f"line {line}: {key[2]} starts at {time:g} s and never stops"
+        for key, (line, time) in open_since.items()
+    ]
     refuse(problems[:20], about=str(path))
 
 
-def _aggregated(events: Events, block: Mapping[str, str], observations: dict[str, _Observation], path: Path) -> None:
+def _aggregated(
+    events: Events, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
+) -> None:
     for line, row in events:
         where = f"{path}, line {line}"
         seen = observations[_observation_of(row, block)]
@@ -173,18 +199,28 @@ def _aggregated(events: Events, block: Mapping[str, str], observations: dict[str
         start = max(0.0, seconds(row["start (s)"], where) - offset)
         stop = start if kind == "POINT" else max(0.0, seconds(row["stop (s)"], where) - offset)
         if stop < start:
-            raise BadInput(f"{where}: {behaviour} stops at {stop:g} s, before it starts at {start:g} s")
+            raise BadInput(
+                f"{where}: {behaviour} stops at {stop:g} s, before it starts at {start:g} s"
+            )
         seen.bouts[subject].append(Bout(start, stop, behaviour, where))
 
 
 def _sheets(seen: _Observation, path: Path, *, alone: bool) -> list[Sheet]:
     own = file_stem(path)
     names = [name for name in seen.names if name]
-    # A file of one observation is named by its user; the media path may be another computer's or a re-encoded copy's.
+    # A file of one observation is named by its user; the media path may be another computer's or a
+    # re-encoded copy's.
     recording = tuple(dict.fromkeys([own, *names] if alone else names or [own]))
     return [
-        Sheet(path=path, recording=recording, stream=subject, bouts=tuple(bouts), in_seconds=True,
-              behaviours=tuple(b for b in seen.behaviours if b in {bout.behaviour for bout in bouts}),
-              seen=None if seen.length_s is None else (0.0, seen.length_s), fps=seen.fps)
+        Sheet(
+            path=path,
+            recording=recording,
+            stream=subject,
+            bouts=tuple(bouts),
+            in_seconds=True,
+            behaviours=tuple(b for b in seen.behaviours if b in {bout.behaviour for bout in bouts}),
+            seen=None if seen.length_s is None else (0.0, seen.length_s),
+            fps=seen.fps,
+        )
         for subject, bouts in (seen.bouts or {"": []}).items()
-    ]  # fmt: skip
+    ]

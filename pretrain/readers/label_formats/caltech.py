@@ -1,11 +1,13 @@
 """Two text formats of Caltech's annotation tools.
 
-The Caltech Behavior Annotator writes streams (``S1:``, ``S2:``) of intervals that follow each other, frames counted from 1, both
-ends inclusive; a stream is a task of its name, its classes are the behaviours that occur in it, and a frame in no interval is unlabelled.
+The Caltech Behavior Annotator writes streams (``S1:``, ``S2:``) of intervals that follow each
+other, frames counted from 1, both ends inclusive; a stream is a task of its name, its classes are
+the behaviours that occur in it, and a frame in no interval is unlabelled.
 
-Bento (``.annot``) writes channels (``Ch1----------``) of behaviours (``>attack``) with their bouts: frames from 1, both ends inclusive, or
-seconds where any number has decimals (frame = seconds times the file's frame rate). A channel is a task of its name; a frame between
-the annotation's start and stop in no bout is "other".
+Bento (``.annot``) writes channels (``Ch1----------``) of behaviours (``>attack``) with their bouts:
+frames from 1, both ends inclusive, or seconds where any number has decimals (frame = seconds times
+the file's frame rate). A channel is a task of its name; a frame between the annotation's start and
+stop in no bout is "other".
 """
 
 from __future__ import annotations
@@ -58,14 +60,23 @@ def _caltech(lines: Sequence[str], path: Path) -> list[Sheet]:
         elif in_configuration and len(words) <= 2:
             configured.append(words[0])
         elif stream and len(words) == 3:
-            first, last = frame_number(words[0], where, lowest=1), frame_number(words[1], where, lowest=1)
+            first, last = (
+                frame_number(words[0], where, lowest=1),
+                frame_number(words[1], where, lowest=1),
+            )
             before = streams[stream][-1].stop if streams[stream] else 0
             if last < first:
                 problems.append(f"line {number}: ends at frame {last}, before it starts at {first}")
             if first <= before:
-                problems.append(f"line {number}: starts at frame {first}, but the interval before ends at {before:.0f}")
+                problems.append(
+                    f"line {number}: starts at frame {first}, but the interval before ends at "
+                    f"{before:.0f}"
+                )
             if words[2] not in configured:
-                problems.append(f"line {number}: {words[2]!r} is not among the configured behaviours: {', '.join(configured)}")
+                problems.append(
+                    f"line {number}: {words[2]!r} is not among the configured behaviours: "
+                    f"{', '.join(configured)}"
+                )
             streams[stream].append(Bout(first - 1, last, words[2], where))
         else:
             problems.append(f"line {number}: {line.strip()[:60]!r}; wanted start, end, type")
@@ -76,10 +87,20 @@ def _caltech(lines: Sequence[str], path: Path) -> list[Sheet]:
     refuse(problems, about=str(path))
     # A person who opened a stream and wrote nothing into it scored nothing: that is no label.
     return [
-        Sheet(path=path, recording=(), stream=name, names_task=True, bouts=tuple(bouts), rest_is_other=False,
-              behaviours=tuple(b for b in dict.fromkeys(configured) if b in {bout.behaviour for bout in bouts}))
-        for name, bouts in streams.items() if bouts
-    ]  # fmt: skip
+        Sheet(
+            path=path,
+            recording=(),
+            stream=name,
+            names_task=True,
+            bouts=tuple(bouts),
+            rest_is_other=False,
+            behaviours=tuple(
+                b for b in dict.fromkeys(configured) if b in {bout.behaviour for bout in bouts}
+            ),
+        )
+        for name, bouts in streams.items()
+        if bouts
+    ]
 
 
 def _bento(lines: Sequence[str], path: Path) -> list[Sheet]:
@@ -94,7 +115,9 @@ def _bento(lines: Sequence[str], path: Path) -> list[Sheet]:
         if head := _CHANNEL.match(line.strip()):
             channel, behaviour = head[1].strip(), ""
             if channel in channels or not channel:
-                problems.append(f"line {number}: channel {channel!r} has no name or comes a second time")
+                problems.append(
+                    f"line {number}: channel {channel!r} has no name or comes a second time"
+                )
             channels[channel], listed[channel] = [], []
         elif line.startswith(">") and channel:
             behaviour = line[1:].strip()
@@ -110,28 +133,53 @@ def _bento(lines: Sequence[str], path: Path) -> list[Sheet]:
         if len(problems) >= 20:
             break
     refuse(problems, about=str(path))
-    timed = any("." in cell or "e" in cell.lower() for rows in channels.values() for row in rows for cell in row[1:3])
+    timed = any(
+        "." in cell or "e" in cell.lower()
+        for rows in channels.values()
+        for row in rows
+        for cell in row[1:3]
+    )
     sheets = []
     for name, rows in channels.items():
-        bouts = tuple(_bento_bout(row, timed=timed, fps=header["fps"], seen=(header["start"], header["stop"]), path=path) for row in rows)
+        bouts = tuple(
+            _bento_bout(
+                row,
+                timed=timed,
+                fps=header["fps"],
+                seen=(header["start"], header["stop"]),
+                path=path,
+            )
+            for row in rows
+        )
         used = {bout.behaviour for bout in bouts}
         stop = max([header["stop"], *(bout.stop for bout in bouts)])
         behaviours = tuple(name for name in dict.fromkeys(listed[name]) if name in used)
         sheets.append(
-            Sheet(path=path, recording=(), stream=name, names_task=True, behaviours=behaviours, bouts=bouts,
-                  seen=(header["start"] - 1, stop), fps=header["fps"])
-        )  # fmt: skip
+            Sheet(
+                path=path,
+                recording=(),
+                stream=name,
+                names_task=True,
+                behaviours=behaviours,
+                bouts=bouts,
+                seen=(header["start"] - 1, stop),
+                fps=header["fps"],
+            )
+        )
     return [sheet for sheet in sheets if sheet.behaviours]
 
 
 def _bento_header(lines: Sequence[str], path: Path) -> tuple[dict[str, float], int]:
-    """Annotated range (frames from 1, inclusive), rate, and the place of the first line of the body."""
+    """Annotated range (frames from 1, inclusive), rate, and the place of the first line of the
+    body."""
     found: dict[str, float] = {}
     timed: dict[str, tuple[float, str]] = {}
     body = len(lines)
     for number, line in enumerate(lines, start=1):
         where = f"{path}, line {number}"
-        if match := re.match(r"^Annotation (start|stop) (frame|time)\s*:\s*(\S+)\s*$", line, re.IGNORECASE):
+        if match := re.match(
+            r"^Annotation (start|stop) (frame|time)\s*:\s*(\S+)\s*$", line, re.IGNORECASE
+        ):
             if match[2].lower() == "frame" and "." not in match[3]:
                 found[match[1].lower()] = frame_number(match[3], where, lowest=0)
             else:
@@ -152,12 +200,20 @@ def _bento_header(lines: Sequence[str], path: Path) -> tuple[dict[str, float], i
     found["start"] = max(1, found.get("start", 1))
     if not found["start"] <= found["stop"] <= MAX_FRAME or body == len(lines):
         raise BadInput(
-            f"{path}: annotated from frame {found['start']:.0f} to {found['stop']:.0f}, {len(lines) - body} lines after the header; damaged"
+            f"{path}: annotated from frame {found['start']:.0f} to {found['stop']:.0f}, "
+            f"{len(lines) - body} lines after the header; damaged"
         )
     return found, body
 
 
-def _bento_bout(row: tuple[int, str, str, str], *, timed: bool, fps: float, seen: tuple[float, float], path: Path) -> Bout:
+def _bento_bout(
+    row: tuple[int, str, str, str],
+    *,
+    timed: bool,
+    fps: float,
+    seen: tuple[float, float],
+    path: Path,
+) -> Bout:
     number, start, stop, behaviour = row
     where = f"{path}, line {number}"
     if timed:
@@ -167,7 +223,9 @@ def _bento_bout(row: tuple[int, str, str, str], *, timed: bool, fps: float, seen
     if last < first:
         raise BadInput(f"{where}: stops at {stop}, before it starts at {start}")
     if first < seen[0]:
-        raise BadInput(f"{where}: starts at frame {first}, before the annotation starts at {seen[0]:.0f}")
+        raise BadInput(
+            f"{where}: starts at frame {first}, before the annotation starts at {seen[0]:.0f}"
+        )
     if last > MAX_FRAME:
         raise BadInput(f"{where}: {stop} is not a frame")
     return Bout(first - 1, last, behaviour, where)

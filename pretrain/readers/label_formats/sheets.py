@@ -1,9 +1,9 @@
 """Score sheets: what one file says of one recording, and how the sheets of a set become labels.
 
-Every reader ends here, so that one rule holds for all formats. A frame that nobody looked at is UNLABELLED. A frame that was
-looked at and in which nothing was marked is "other", in formats that mark only what they name. Behaviours that overlap
-anywhere in the set make all of the task's labels (T, C) of 0 and 1, without a class for "other"; else labels are (T,), one
-class a frame.
+Every reader ends here, so that one rule holds for all formats. A frame that nobody looked at is
+UNLABELLED. A frame that was looked at and in which nothing was marked is "other", in formats that
+mark only what they name. Behaviours that overlap anywhere in the set make all of the task's labels
+(T, C) of 0 and 1, without a class for "other"; else labels are (T,), one class a frame.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pretrain.readers.annotations import UNLABELLED, Labels
 
 OTHER = "other"
 SEVERAL = "behaviors"
-"""The task's name where a format names none and several behaviours were scored. One behaviour alone gives the task its own name."""
+"""The task's name where a format names none and several behaviours were scored. One behaviour alone
+gives the task its own name."""
 _log = logging.getLogger(__name__)
 Marks = npt.NDArray[np.int8]
 
@@ -44,7 +45,8 @@ class Sheet:
 
     path: Path
     recording: tuple[str, ...]
-    """What the file calls its recording, the surest first; empty where only the file's name tells."""
+    """What the file calls its recording, the surest first; empty where only the file's name
+    tells."""
     behaviours: tuple[str, ...]
     """Scored in it, in the order of the file."""
     stream: str = ""
@@ -54,13 +56,15 @@ class Sheet:
     split: str = ""
     """train or test, where the file says it."""
     exact: bool = False
-    """Whether classes, their order and whether they may overlap are those of the file, whatever other files say."""
+    """Whether classes, their order and whether they may overlap are those of the file, whatever
+    other files say."""
     overlapping: bool = False
     """Of exact marks."""
     bouts: tuple[Bout, ...] = ()
     in_seconds: bool = False
     seen: tuple[float, float] | None = None
-    """From, until (in the unit of the bouts): the part that was looked at; None: all of the recording."""
+    """From, until (in the unit of the bouts): the part that was looked at; None: all of the
+    recording."""
     rest_is_other: bool = True
     """Whether a frame that was looked at and has no bout is "other" (else it is unlabelled)."""
     marks: Marks | None = None
@@ -91,11 +95,15 @@ class Mismatch:
             told.append(f"end {self.stop - self.frames:,} frames after it; those are dropped")
         if self.stop < self.frames:
             told.append(f"end {self.frames - self.stop:,} frames before it; those are unlabelled")
-        return f"video {self.video} ({self.frames:,} frames): labels under {self.task} ({self.path.name}) {'; they '.join(told)}"
+        return (
+            f"video {self.video} ({self.frames:,} frames): labels under {self.task} "
+            f"({self.path.name}) {'; they '.join(told)}"
+        )
 
 
 def frame_at(time_s: float, fps: float) -> int:
-    """The first frame that a bout from this time on holds: a frame belongs to it if the frame's middle does."""
+    """The first frame that a bout from this time on holds: a frame belongs to it if the frame's
+    middle does."""
     return max(0, math.ceil(time_s * fps - 0.5 - 1e-6))
 
 
@@ -105,7 +113,8 @@ def marks_of(sheet: Sheet, *, frames: int, fps: float) -> tuple[Marks, int, int]
     A bout takes at least one frame, however short it is (a point event, too).
 
     Returns:
-        Marks (frames, behaviours) of 0, 1 or UNLABELLED; first labelled frame and the one after the last, as the file has them.
+        Marks (frames, behaviours) of 0, 1 or UNLABELLED; first labelled frame and the one after the
+        last, as the file has them.
     """
     if sheet.marks is not None:
         marks = np.full((frames, len(sheet.behaviours)), UNLABELLED, np.int8)
@@ -142,7 +151,9 @@ class Placed:
     video: str
 
 
-def labels_of(placed: Sequence[Placed], *, frames: Mapping[str, int], fps: Mapping[str, float]) -> tuple[list[Labels], list[Mismatch]]:
+def labels_of(
+    placed: Sequence[Placed], *, frames: Mapping[str, int], fps: Mapping[str, float]
+) -> tuple[list[Labels], list[Mismatch]]:
     """Sheets of a set to labels.
 
     Args:
@@ -158,16 +169,32 @@ def labels_of(placed: Sequence[Placed], *, frames: Mapping[str, int], fps: Mappi
         by_key: dict[tuple[str, ...], Path] = {}
         ready = []
         for held in sheets:
-            key = (held.video, held.sheet.annotator, *(held.sheet.behaviours if held.sheet.exact else ()))
+            key = (
+                held.video,
+                held.sheet.annotator,
+                *(held.sheet.behaviours if held.sheet.exact else ()),
+            )
             if key in by_key:
-                problems.append(f"video {held.video!r} has labels under {task!r} twice: {by_key[key]} and {held.sheet.path}")
+                problems.append(
+                    f"video {held.video!r} has labels under {task!r} twice: {by_key[key]} and "
+                    f"{held.sheet.path}"
+                )
                 continue
             by_key[key] = held.sheet.path
             _warn_of_another_rate(held, fps[held.video])
-            marks, first, stop = marks_of(held.sheet, frames=frames[held.video], fps=fps[held.video])
+            marks, first, stop = marks_of(
+                held.sheet, frames=frames[held.video], fps=fps[held.video]
+            )
             if first > 0 or stop != frames[held.video]:
                 mismatches.append(
-                    Mismatch(video=held.video, task=task, path=held.sheet.path, first=first, stop=stop, frames=frames[held.video])
+                    Mismatch(
+                        video=held.video,
+                        task=task,
+                        path=held.sheet.path,
+                        first=first,
+                        stop=stop,
+                        frames=frames[held.video],
+                    )
                 )
             ready.append((held, marks))
         labels += [_as_it_is(task, one, marks) for one, marks in ready if one.sheet.exact]
@@ -178,7 +205,13 @@ def labels_of(placed: Sequence[Placed], *, frames: Mapping[str, int], fps: Mappi
 
 def _warn_of_another_rate(held: Placed, fps: float) -> None:
     if held.sheet.fps and abs(held.sheet.fps - fps) > 0.01 * fps:
-        _log.warning("%s was scored at %g frames/s; the track of %s is taken to have %g", held.sheet.path, held.sheet.fps, held.video, fps)
+        _log.warning(
+            "%s was scored at %g frames/s; the track of %s is taken to have %g",
+            held.sheet.path,
+            held.sheet.fps,
+            held.video,
+            fps,
+        )
 
 
 def _tasks(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
@@ -188,13 +221,26 @@ def _tasks(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
     for held in placed:
         (named if held.sheet.names_task else subjects)[held.sheet.stream].append(held)
     # A subject of whom nothing was ever scored tells nothing, unless it is the only one.
-    acting = {name: sheets for name, sheets in subjects.items() if any(set(s.sheet.behaviours) - {OTHER} for s in sheets)} or subjects
-    idle = [held for name, sheets in subjects.items() if name not in acting and not name for held in sheets]
+    acting = {
+        name: sheets
+        for name, sheets in subjects.items()
+        if any(set(s.sheet.behaviours) - {OTHER} for s in sheets)
+    } or subjects
+    idle = [
+        held
+        for name, sheets in subjects.items()
+        if name not in acting and not name
+        for held in sheets
+    ]
     for subject, sheets in acting.items():
-        behaviours = list(dict.fromkeys(b for s in sheets for b in s.sheet.behaviours if b != OTHER))
+        behaviours = list(
+            dict.fromkeys(b for s in sheets for b in s.sheet.behaviours if b != OTHER)
+        )
         if not behaviours:
             _log.warning(
-                "nothing but %r was scored in %s: no labels are made of it", OTHER, ", ".join(str(s.sheet.path) for s in sheets[:3])
+                "nothing but %r was scored in %s: no labels are made of it",
+                OTHER,
+                ", ".join(str(s.sheet.path) for s in sheets[:3]),
             )
             continue
         task = behaviours[0] if len(behaviours) == 1 else SEVERAL
@@ -207,34 +253,59 @@ def _as_it_is(task: str, held: Placed, marks: Marks) -> Labels:
     """Marks under the classes of their own file."""
     sheet = held.sheet
     unseen = (marks == UNLABELLED).all(1)
-    frames = marks if sheet.overlapping else np.where(unseen, UNLABELLED, marks.argmax(1)).astype(np.int8)
-    return Labels(video=held.video, task=task, classes=sheet.behaviours, annotator=sheet.annotator, split=sheet.split, frames=frames)
+    frames = (
+        marks
+        if sheet.overlapping
+        else np.where(unseen, UNLABELLED, marks.argmax(1)).astype(np.int8)
+    )
+    return Labels(
+        video=held.video,
+        task=task,
+        classes=sheet.behaviours,
+        annotator=sheet.annotator,
+        split=sheet.split,
+        frames=frames,
+    )
 
 
 def _joined(task: str, ready: Sequence[tuple[Placed, Marks]]) -> list[Labels]:
     """Marks of all videos under one list of classes."""
     if not ready:
         return []
-    behaviours = tuple(dict.fromkeys(b for held, _ in ready for b in held.sheet.behaviours if b != OTHER))
+    behaviours = tuple(
+        dict.fromkeys(b for held, _ in ready for b in held.sheet.behaviours if b != OTHER)
+    )
     spread = []
     for held, marks in ready:
         wide = np.zeros((len(marks), len(behaviours)), np.int8)
         for column, name in enumerate(held.sheet.behaviours):
             if name != OTHER:
                 wide[:, behaviours.index(name)] = marks[:, column]
-        seen = (marks != UNLABELLED).any(1) if marks.shape[1] else np.full(len(marks), held.sheet.rest_is_other)
+        seen = (
+            (marks != UNLABELLED).any(1)
+            if marks.shape[1]
+            else np.full(len(marks), held.sheet.rest_is_other)
+        )
         wide[~seen] = UNLABELLED
         spread.append((held, wide, seen))
     overlapping = any(((wide == 1).sum(1) > 1).any() for _, wide, _ in spread)
-    rest = any((seen & ~(wide == 1).any(1)).any() for _, wide, seen in spread) or len(behaviours) < 2
+    rest = (
+        any((seen & ~(wide == 1).any(1)).any() for _, wide, seen in spread) or len(behaviours) < 2
+    )
     classes = behaviours if overlapping else (OTHER, *behaviours) if rest else behaviours
     if len(classes) > 127:
         raise BadInput(f"{task}: {len(classes)} classes; at most 127 fit")
     return [
-        Labels(video=held.video, task=task, classes=classes, annotator=held.sheet.annotator, split=held.sheet.split,
-               frames=wide if overlapping else _exclusive(wide, seen, classes))
+        Labels(
+            video=held.video,
+            task=task,
+            classes=classes,
+            annotator=held.sheet.annotator,
+            split=held.sheet.split,
+            frames=wide if overlapping else _exclusive(wide, seen, classes),
+        )
         for held, wide, seen in spread
-    ]  # fmt: skip
+    ]
 
 
 def _exclusive(wide: Marks, seen: npt.NDArray[np.bool_], classes: tuple[str, ...]) -> Marks:

@@ -1,4 +1,5 @@
-"""Text and tables that people and annotation tools saved, with every complaint pointing at a line and column."""
+"""Text and tables that people and annotation tools saved, with every complaint pointing at a line
+and column."""
 
 from __future__ import annotations
 
@@ -22,14 +23,19 @@ def read_lines(path: Path) -> list[str]:
         BadInput: If the file is empty, too large, or in another encoding.
     """
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise BadInput(f"{path} has {size / 2**30:.1f} GiB; label files are text of at most {MAX_BYTES / 2**30:.0f} GiB")
+        raise BadInput(
+            f"{path} has {size / 2**30:.1f} GiB; label files are text of at most "
+            f"{MAX_BYTES / 2**30:.0f} GiB"
+        )
     raw = path.read_bytes()
     text = decoded(raw, path)
     if not text.strip():
         raise BadInput(f"{path} is empty")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise BadInput(f"{path}, line {line}: a zero byte; this is not text, or the file is damaged")
+        raise BadInput(
+            f"{path}, line {line}: a zero byte; this is not text, or the file is damaged"
+        )
     return _LINE_BREAK.split(text)
 
 
@@ -46,7 +52,8 @@ def decoded(raw: bytes, path: Path) -> str:
         line = raw[: error.start].count(b"\n") + 1
         byte = raw[error.start] if error.start < len(raw) else 0
         raise BadInput(
-            f"{path}, line {line}: byte {byte:#04x} is not {encoding.removesuffix('-sig').upper()} text; save the file as UTF-8"
+            f"{path}, line {line}: byte {byte:#04x} is not {encoding.removesuffix('-sig').upper()} "
+            "text; save the file as UTF-8"
         ) from error
 
 
@@ -55,7 +62,9 @@ def delimiter_of(line: str) -> str:
     return max("\t;,", key=line.count)
 
 
-def cells_of(lines: Sequence[str], delimiter: str, path: Path, *, first_line: int = 1) -> Iterator[tuple[int, list[str]]]:
+def cells_of(
+    lines: Sequence[str], delimiter: str, path: Path, *, first_line: int = 1
+) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of each line that is not blank; a line of delimiters alone is not blank.
 
     Raises:
@@ -67,7 +76,9 @@ def cells_of(lines: Sequence[str], delimiter: str, path: Path, *, first_line: in
             if cells and (len(cells) > 1 or cells[0].strip()):
                 yield first_line + reader.line_num - 1, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise BadInput(f"{path}, line {first_line + max(reader.line_num, 1) - 1}: {error}") from error
+        raise BadInput(
+            f"{path}, line {first_line + max(reader.line_num, 1) - 1}: {error}"
+        ) from error
 
 
 def frame_number(cell: str, where: str, *, lowest: int) -> int:

@@ -1,7 +1,8 @@
 """DeepLabCut's h5: a pandas table, read with h5py alone.
 
-PyTables keeps the column names as pickles. They are admitted only as lists, tuples and text, opcode by opcode, so that
-a file can run nothing. Both of pandas' layouts are read: ``table`` (what DeepLabCut writes) and ``fixed``.
+PyTables keeps the column names as pickles. They are admitted only as lists, tuples and text, opcode
+by opcode, so that a file can run nothing. Both of pandas' layouts are read: ``table`` (what
+DeepLabCut writes) and ``fixed``.
 """
 
 from __future__ import annotations
@@ -22,10 +23,42 @@ from pretrain.readers.tracks import Tracks
 
 NAME = "DeepLabCut h5"
 _PLAIN_OPCODES = frozenset(
-    ["MARK", "STOP", "LIST", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "EMPTY_TUPLE", "APPEND", "APPENDS",
-     "UNICODE", "STRING", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "INT", "LONG",
-     "BININT", "BININT1", "BININT2", "NONE", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET", "PROTO", "FRAME"]
-)  # fmt: skip
+    [
+        "MARK",
+        "STOP",
+        "LIST",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "EMPTY_LIST",
+        "EMPTY_TUPLE",
+        "APPEND",
+        "APPENDS",
+        "UNICODE",
+        "STRING",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "INT",
+        "LONG",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "NONE",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "MEMOIZE",
+        "GET",
+        "BINGET",
+        "LONG_BINGET",
+        "PROTO",
+        "FRAME",
+    ]
+)
 
 
 def recognises(file: Any) -> bool:
@@ -45,31 +78,48 @@ def read(path: Path, *, names_only: bool = False) -> Tracks:
     """Reads one file.
 
     Raises:
-        BadInput: If it is damaged, holds something else than tracks, or its frames are not counted from 0 without a gap.
+        BadInput: If it is damaged, holds something else than tracks, or its frames are not counted
+            from 0 without a gap.
     """
     with open_hdf5(path) as file:
         key = _key(file)
         if key is None:
             raise BadInput(f"{path}: there is no pandas table in it")
         group = node(file, key, path)
-        levels, columns, cells, index = (_fixed if node(group, "axis1", path) is not None else _table)(group, path, names_only)
+        levels, columns, cells, index = (
+            _fixed if node(group, "axis1", path) is not None else _table
+        )(group, path, names_only)
     if len(levels) not in (3, 4) or any(len(column) != len(levels) for column in columns):
         raise BadInput(
-            f"{path}: its columns have {len(levels)} levels ({', '.join(levels)}); DeepLabCut has scorer, individuals, bodyparts, coords"
+            f"{path}: its columns have {len(levels)} levels ({', '.join(levels)}); DeepLabCut has "
+            "scorer, individuals, bodyparts, coords"
         )
-    four = [(c[0], c[1], c[2], c[3]) if len(levels) == 4 else (c[0], "", c[1], c[2]) for c in columns]
-    layout = Layout([(c[1], c[2], c[3]) for c in four], path=path, scorer=four[0][0] if four else "")
+    four = [
+        (c[0], c[1], c[2], c[3]) if len(levels) == 4 else (c[0], "", c[1], c[2]) for c in columns
+    ]
+    layout = Layout(
+        [(c[1], c[2], c[3]) for c in four], path=path, scorer=four[0][0] if four else ""
+    )
     if names_only:
         return layout.no_tracks()
     if cells.shape != (len(index), len(columns)) or not len(index):
-        raise BadInput(f"{path}: {len(columns)} columns and {len(index)} frames are named, but its numbers have shape {cells.shape}")
+        raise BadInput(
+            f"{path}: {len(columns)} columns and {len(index)} frames are named, but its numbers "
+            f"have shape {cells.shape}"
+        )
     wrong = np.flatnonzero(index != np.arange(len(index)))
     if len(wrong):
         frame = int(wrong[0])
         raise BadInput(
-            f"{path}, row {frame + 1}: frame index is {index[frame]}, wanted {frame}; frames must be counted from 0 without a gap"
+            f"{path}, row {frame + 1}: frame index is {index[frame]}, wanted {frame}; frames must "
+            "be counted from 0 without a gap"
         )
-    points = layout.points(cells, lambda place, frame: f"frame {frame}, column {place + 1} ({', '.join(filter(None, columns[place][1:]))})")
+    points = layout.points(
+        cells,
+        lambda place, frame: (
+            f"frame {frame}, column {place + 1} ({', '.join(filter(None, columns[place][1:]))})"
+        ),
+    )
     return layout.tracks(*points, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -80,18 +130,33 @@ def _table(group: Any, path: Path, names_only: bool) -> Found:
     table = node(group, "table", path)
     if table is None or getattr(table, "dtype", None) is None or table.dtype.names is None:
         raise BadInput(f"{path}: there is no table in {group.name}")
-    blocks = sorted((name for name in table.dtype.names if name.startswith("values_block_")), key=lambda n: int(n.rsplit("_", 1)[1]))
+    blocks = sorted(
+        (name for name in table.dtype.names if name.startswith("values_block_")),
+        key=lambda n: int(n.rsplit("_", 1)[1]),
+    )
     columns: list[tuple[str, ...]] = []
     for block in blocks:
-        columns += [tuple(map(str, c)) for c in _unpickled(table.attrs.get(f"{block}_kind"), f"{block}_kind", path) if isinstance(c, tuple)]
-    levels = ("scorer", "individuals", "bodyparts", "coords") if columns and len(columns[0]) == 4 else ("scorer", "bodyparts", "coords")
+        columns += [
+            tuple(map(str, c))
+            for c in _unpickled(table.attrs.get(f"{block}_kind"), f"{block}_kind", path)
+            if isinstance(c, tuple)
+        ]
+    levels = (
+        ("scorer", "individuals", "bodyparts", "coords")
+        if columns and len(columns[0]) == 4
+        else ("scorer", "bodyparts", "coords")
+    )
     if names_only:
         return levels, columns, np.empty((0, len(columns))), np.empty(0)
     fields = table.dtype.names
     if "index" not in fields or not blocks:
-        raise BadInput(f"{path}: its table has columns {', '.join(fields)}; wanted index and values_block_0")
+        raise BadInput(
+            f"{path}: its table has columns {', '.join(fields)}; wanted index and values_block_0"
+        )
     rows = array(group, "table", path, ndim=1)
-    cells = np.concatenate([rows[block].reshape(len(rows), -1) for block in blocks], axis=1).astype(np.float64)
+    cells = np.concatenate([rows[block].reshape(len(rows), -1) for block in blocks], axis=1).astype(
+        np.float64
+    )
     return levels, columns, cells, rows["index"]
 
 
@@ -106,12 +171,25 @@ def _fixed(group: Any, path: Path, names_only: bool) -> Found:
             names.append(texts(group, f"block{block}_items_level{level}", path))
             places.append(array(group, f"block{block}_items_label{level}", path, ndim=1))
         if (
-            any(len(p) and not 0 <= p.min() <= p.max() < len(n) for p, n in zip(places, names, strict=True))
+            any(
+                len(p) and not 0 <= p.min() <= p.max() < len(n)
+                for p, n in zip(places, names, strict=True)
+            )
             or len({len(p) for p in places}) > 1
         ):
             raise BadInput(f"{path}: the column names of block {block} are damaged")
-        columns += [tuple(n[i] for n, i in zip(names, row, strict=True)) for row in zip(*places, strict=True)]
-        levels = tuple(text(node(group, f"block{block}_items_level{i}", path).attrs.get("name", ""), "name", path) for i in range(depth))
+        columns += [
+            tuple(n[i] for n, i in zip(names, row, strict=True))
+            for row in zip(*places, strict=True)
+        ]
+        levels = tuple(
+            text(
+                node(group, f"block{block}_items_level{i}", path).attrs.get("name", ""),
+                "name",
+                path,
+            )
+            for i in range(depth)
+        )
         if not names_only:
             cells.append(array(group, f"block{block}_values", path, ndim=2).astype(np.float64))
     if names_only or not cells:
@@ -127,7 +205,8 @@ def _whole(value: Any, path: Path) -> int:
 
 
 def _unpickled(value: Any, place: str, path: Path) -> list[Any]:
-    """A pickled list of text, tuples and whole numbers; anything else is refused before it is loaded."""
+    """A pickled list of text, tuples and whole numbers; anything else is refused before it is
+    loaded."""
     raw = (
         value
         if isinstance(value, bytes)
@@ -138,7 +217,9 @@ def _unpickled(value: Any, place: str, path: Path) -> list[Any]:
     try:
         for opcode, argument, _ in pickletools.genops(raw):
             if opcode.name not in _PLAIN_OPCODES:
-                raise BadInput(f"{path}: {place} holds a pickle that would run code ({opcode.name}); refused")
+                raise BadInput(
+                    f"{path}: {place} holds a pickle that would run code ({opcode.name}); refused"
+                )
             if "PUT" in opcode.name and not 0 <= int(argument or 0) <= len(raw):
                 raise BadInput(f"{path}: {place} holds a damaged pickle")
         found = _NothingUnpickler(io.BytesIO(raw), encoding="utf-8").load()

@@ -1,7 +1,9 @@
-"""HDF5 files from strangers: opened read-only, every array checked before it is read, nothing in them obeyed.
+"""HDF5 files from strangers: opened read-only, every array checked before it is read, nothing in
+them obeyed.
 
-We read the trackers' HDF5 layouts ourselves, with h5py, and hold the outcome against files written by the trackers' own
-libraries in the tests: those libraries unpickle (PyTables), reorder keypoints or return part of a file without a word.
+We read the trackers' HDF5 layouts ourselves, with h5py, and hold the outcome against files written
+by the trackers' own libraries in the tests: those libraries unpickle (PyTables), reorder keypoints
+or return part of a file without a word.
 """
 
 from __future__ import annotations
@@ -27,20 +29,34 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     """Opens a file; what h5py cannot make sense of becomes a message that names the file.
 
     Raises:
-        BadInput: If h5py is absent, or the file (or what is read from it inside the block) is damaged.
+        BadInput: If h5py is absent, or the file (or what is read from it inside the block) is
+            damaged.
     """
     try:
         import h5py
     except ImportError:
-        raise BadInput(f"{path} is an HDF5 file; reading it needs h5py: pip install 'ethoray[trackers]'") from None
+        raise BadInput(
+            f"{path} is an HDF5 file; reading it needs h5py: pip install 'ethoray[trackers]'"
+        ) from None
     try:
         with h5py.File(path, "r") as file:
             yield file
     except BadInput:
         raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
+    except (
+        OSError,
+        KeyError,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         raise BadInput(
-            f"{path}: the HDF5 file is truncated or damaged ({str(error).splitlines()[0] if str(error) else error!r})"
+            f"{path}: the HDF5 file is truncated or damaged "
+            f"({str(error).splitlines()[0] if str(error) else error!r})"
         ) from error
 
 
@@ -60,10 +76,20 @@ def node(file: Any, place: str, path: Path) -> Any:
         if link is None:
             return None
         if isinstance(link, h5py.ExternalLink):
-            raise BadInput(f"{path}: {place} links to another file ({link.filename}); only whole files are read")
+            raise BadInput(
+                f"{path}: {place} links to another file ({link.filename}); only whole files are "
+                "read"
+            )
         here = here.get(step)
-        if isinstance(link, h5py.SoftLink) and here is not None and here.file.filename != file.file.filename:
-            raise BadInput(f"{path}: {place} lies in another file ({here.file.filename}); only whole files are read")
+        if (
+            isinstance(link, h5py.SoftLink)
+            and here is not None
+            and here.file.filename != file.file.filename
+        ):
+            raise BadInput(
+                f"{path}: {place} lies in another file ({here.file.filename}); only whole files "
+                "are read"
+            )
     return here
 
 
@@ -77,7 +103,8 @@ def array(file: Any, place: str, path: Path, *, ndim: int | None = None) -> npt.
         ndim: How many axes it must have.
 
     Raises:
-        BadInput: If it is absent, no dataset of numbers, of another shape, kept in another file, or absurdly large.
+        BadInput: If it is absent, no dataset of numbers, of another shape, kept in another file, or
+            absurdly large.
     """
     import h5py
 
@@ -90,7 +117,9 @@ def array(file: Any, place: str, path: Path, *, ndim: int | None = None) -> npt.
         raise BadInput(f"{path}: {place} has shape {found.shape}; wanted {ndim} axes")
     if found.dtype.kind not in "biuf" and found.dtype.names is None:
         raise BadInput(f"{path}: {place} holds {found.dtype}, not numbers")
-    refuse_too_large(int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize, place=place, path=path)
+    refuse_too_large(
+        int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize, place=place, path=path
+    )
     values: npt.NDArray[Any] = found[()]
     return np.asarray(values)
 
@@ -102,7 +131,10 @@ def refuse_too_large(size: int, *, place: str, path: Path) -> None:
         BadInput: If ``size`` bytes are more than the file could expand to.
     """
     if size > _ROOM_BYTES and size > _EXPANSION * path.stat().st_size:
-        raise BadInput(f"{path}: {place} states {size / 2**30:,.0f} GiB in a file of {path.stat().st_size / 2**20:,.1f} MiB: damaged")
+        raise BadInput(
+            f"{path}: {place} states {size / 2**30:,.0f} GiB in a file of "
+            f"{path.stat().st_size / 2**20:,.1f} MiB: damaged"
+        )
 
 
 def texts(file: Any, place: str, path: Path) -> tuple[str, ...]:
@@ -118,7 +150,9 @@ def texts(file: Any, place: str, path: Path) -> tuple[str, ...]:
         raise BadInput(f"{path}: there is no list of names {place}")
     if h5py.check_string_dtype(found.dtype) is None and found.dtype.kind not in "SUO":
         raise BadInput(f"{path}: {place} holds {found.dtype}, not text")
-    refuse_too_large(int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize, place=place, path=path)
+    refuse_too_large(
+        int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize, place=place, path=path
+    )
     if found.size > 100_000:
         raise BadInput(f"{path}: {place} holds {found.size:,} names; damaged")
     return tuple(text(value, place, path) for value in np.atleast_1d(found[()]).tolist())
@@ -162,7 +196,8 @@ def refuse_bad_names(path: Path, **lists: tuple[str, ...]) -> None:
     """
     refuse(
         [
-            f"{what.replace('_', ' ')} are {', '.join(repr(n) for n in names[:20]) or 'none'}; they must be named, each once"
+            f"{what.replace('_', ' ')} are {', '.join(repr(n) for n in names[:20]) or 'none'}; "
+            "they must be named, each once"
             for what, names in lists.items()
             if not names or len(set(names)) < len(names) or not all(names)
         ],

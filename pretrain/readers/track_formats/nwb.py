@@ -1,7 +1,9 @@
-"""NWB with poses in the ndx-pose extension: a PoseEstimation for each animal, a PoseEstimationSeries for each keypoint.
+"""NWB with poses in the ndx-pose extension: a PoseEstimation for each animal, a
+PoseEstimationSeries for each keypoint.
 
-HDF5 keeps no order of its groups, so animals come in the order of the alphabet, keypoints in that of the skeleton. Frames
-come from the series' rate, or from their timestamps; where timestamps leave frames out, those are missing.
+HDF5 keeps no order of its groups, so animals come in the order of the alphabet, keypoints in that
+of the skeleton. Frames come from the series' rate, or from their timestamps; where timestamps leave
+frames out, those are missing.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, refuse_bad_names, refuse_too_large, texts
+from pretrain.readers.track_formats.hdf5 import (
+    array,
+    node,
+    open_hdf5,
+    refuse_bad_names,
+    refuse_too_large,
+    texts,
+)
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
 NAME = "NWB (ndx-pose)"
@@ -40,7 +49,8 @@ def read(path: Path, *, names_only: bool = False) -> Tracks:
         keypoints, edges = have[names[0]]
         refuse(
             [
-                f"animal {name} has keypoints {', '.join(theirs)}, animal {names[0]} has {', '.join(keypoints)}"
+                f"animal {name} has keypoints {', '.join(theirs)}, animal {names[0]} has "
+                f"{', '.join(keypoints)}"
                 for name, (theirs, _) in have.items()
                 if set(theirs) != set(keypoints)
             ],
@@ -52,16 +62,36 @@ def read(path: Path, *, names_only: bool = False) -> Tracks:
         if names_only:
             position, confidence = no_frames(len(names), len(keypoints), len(coordinates))
         else:
-            series = [[_series(node(animals[a], k, path), first, len(coordinates), path) for k in keypoints] for a in names]
+            series = [
+                [
+                    _series(node(animals[a], k, path), first, len(coordinates), path)
+                    for k in keypoints
+                ]
+                for a in names
+            ]
             raw = np.stack([np.stack([s[0] for s in row], axis=1) for row in series], axis=1)
             sure = np.stack([np.stack([s[1] for s in row], axis=1) for row in series], axis=1)
             position, confidence = clean_points(
-                raw, sure, about=str(path), where=lambda t, m, k, x: f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}"
+                raw,
+                sure,
+                about=str(path),
+                where=lambda t, m, k, x: f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}",
             )
         image = _image(animals[names[0]], path)
     digest = "" if names_only else hashlib.sha256(path.read_bytes()).hexdigest()
-    return Tracks(name=recording_stem(path), animals=names, keypoints=keypoints, coordinates=coordinates, fps=first[0], image_px=image,
-                  edges=edges, position_TMKX=position, confidence_TMK=confidence, path=path, source_sha256=digest)  # fmt: skip
+    return Tracks(
+        name=recording_stem(path),
+        animals=names,
+        keypoints=keypoints,
+        coordinates=coordinates,
+        fps=first[0],
+        image_px=image,
+        edges=edges,
+        position_TMKX=position,
+        confidence_TMK=confidence,
+        path=path,
+        source_sha256=digest,
+    )
 
 
 def _kind(held: Any) -> str:
@@ -80,7 +110,9 @@ def _animals(file: Any, path: Path) -> dict[str, Any]:
                     raise BadInput(f"{path}: two PoseEstimation are named {name!r}")
                 found[name] = held
     if not found:
-        raise BadInput(f"{path}: no PoseEstimation (ndx-pose) under processing; it is NWB without poses")
+        raise BadInput(
+            f"{path}: no PoseEstimation (ndx-pose) under processing; it is NWB without poses"
+        )
     return found
 
 
@@ -89,20 +121,33 @@ def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str
     series = [name for name in group if _kind(node(group, name, path)) == "PoseEstimationSeries"]
     if not series:
         raise BadInput(f"{path}: {group.name} holds no PoseEstimationSeries")
-    # The link to the skeleton bears the skeleton's own name; older files list the nodes beside the series.
-    holder = next((held for held in (node(group, name, path) for name in group) if _kind(held) == "Skeleton"), group)
+    # The link to the skeleton bears the skeleton's own name; older files list the nodes beside the
+    # series.
+    holder = next(
+        (held for held in (node(group, name, path) for name in group) if _kind(held) == "Skeleton"),
+        group,
+    )
     ordered = texts(holder, "nodes", path) if node(holder, "nodes", path) is not None else ()
     # Writers name a series after its node, some with words around it.
     match = {
-        name: [s for s in series if s == name] or [s for s in series if s in (f"PoseEstimationSeries{name}", f"{name}_series")]
+        name: [s for s in series if s == name]
+        or [s for s in series if s in (f"PoseEstimationSeries{name}", f"{name}_series")]
         for name in ordered
     }
-    if not ordered or len(ordered) != len(series) or any(len(found) != 1 for found in match.values()):
+    if (
+        not ordered
+        or len(ordered) != len(series)
+        or any(len(found) != 1 for found in match.values())
+    ):
         return tuple(series), ()
     edges: tuple[tuple[str, str], ...] = ()
     if node(holder, "edges", path) is not None:
         pairs = array(holder, "edges", path)
-        if pairs.ndim == 2 and pairs.shape[1:] == (2,) and (not pairs.size or 0 <= pairs.min() <= pairs.max() < len(ordered)):
+        if (
+            pairs.ndim == 2
+            and pairs.shape[1:] == (2,)
+            and (not pairs.size or 0 <= pairs.min() <= pairs.max() < len(ordered))
+        ):
             edges = tuple((match[ordered[int(a)]][0], match[ordered[int(b)]][0]) for a, b in pairs)
     return tuple(match[name][0] for name in ordered), edges
 
@@ -110,13 +155,18 @@ def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str
 def _width(series: Any, path: Path) -> int:
     data = node(series, "data", path)
     if getattr(data, "ndim", 0) != 2 or data.shape[1] not in (2, 3):
-        raise BadInput(f"{path}: {series.name}/data has shape {getattr(data, 'shape', None)}; wanted (frames, 2 or 3)")
+        raise BadInput(
+            f"{path}: {series.name}/data has shape {getattr(data, 'shape', None)}; wanted (frames, "
+            "2 or 3)"
+        )
     return int(data.shape[1])
 
 
 def _times(series: Any, path: Path) -> tuple[float, int]:
     """(frames per second, frames)."""
-    frames = int(node(series, "data", path).shape[0]) if node(series, "data", path) is not None else 0
+    frames = (
+        int(node(series, "data", path).shape[0]) if node(series, "data", path) is not None else 0
+    )
     start = node(series, "starting_time", path)
     if start is not None:
         rate = float(start.attrs["rate"])
@@ -134,31 +184,50 @@ def _places(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int6
         raise BadInput(f"{path}: {name}/timestamps must be at least two rising numbers")
     step = float(np.median(steps))
     count = np.rint((stamps - stamps[0]) / step)
-    if np.abs((stamps - stamps[0]) / step - count).max() > 0.25 * max(1.0, len(stamps) ** 0.5) or len(np.unique(count)) < len(count):
-        raise BadInput(f"{path}: {name}/timestamps keep no steady rate (about {1 / step:.3g} frames/s); resample the recording first")
+    if np.abs((stamps - stamps[0]) / step - count).max() > 0.25 * max(
+        1.0, len(stamps) ** 0.5
+    ) or len(np.unique(count)) < len(count):
+        raise BadInput(
+            f"{path}: {name}/timestamps keep no steady rate (about {1 / step:.3g} frames/s); "
+            "resample the recording first"
+        )
     refuse_too_large(int(count[-1]) * 24, place=f"{name}/timestamps", path=path)
     return count.astype(np.int64), 1 / step
 
 
-def _series(series: Any, times: tuple[float, int], width: int, path: Path) -> tuple[Numbers, Numbers]:
+def _series(
+    series: Any, times: tuple[float, int], width: int, path: Path
+) -> tuple[Numbers, Numbers]:
     """Position (T, X) px and confidence (T,) of one keypoint."""
     if _width(series, path) != width:
-        raise BadInput(f"{path}: {series.name} has {_width(series, path)} coordinates, the first keypoint {width}")
+        raise BadInput(
+            f"{path}: {series.name} has {_width(series, path)} coordinates, the first keypoint "
+            f"{width}"
+        )
     rate, length = _times(series, path)
     if length != times[1] or abs(rate - times[0]) > 1e-3 * times[0]:
-        raise BadInput(f"{path}: {series.name} has {length} frames at {rate:g}/s, the first keypoint {times[1]} at {times[0]:g}/s")
+        raise BadInput(
+            f"{path}: {series.name} has {length} frames at {rate:g}/s, the first keypoint "
+            f"{times[1]} at {times[0]:g}/s"
+        )
     data = array(series, "data", path, ndim=2).astype(np.float64)
     factor = float(node(series, "data", path).attrs.get("conversion", 1.0))
     sure = (
-        array(series, "confidence", path, ndim=1).astype(np.float64) if node(series, "confidence", path) is not None else np.ones(len(data))
+        array(series, "confidence", path, ndim=1).astype(np.float64)
+        if node(series, "confidence", path) is not None
+        else np.ones(len(data))
     )
     if len(sure) != len(data):
-        raise BadInput(f"{path}: {series.name} has {len(data)} positions and {len(sure)} confidences")
+        raise BadInput(
+            f"{path}: {series.name} has {len(data)} positions and {len(sure)} confidences"
+        )
     if node(series, "starting_time", path) is not None:
         return data * factor, sure
     places, _ = _places(array(series, "timestamps", path, ndim=1), series.name, path)
     if len(places) != len(data):
-        raise BadInput(f"{path}: {series.name} has {len(data)} positions and {len(places)} timestamps")
+        raise BadInput(
+            f"{path}: {series.name} has {len(data)} positions and {len(places)} timestamps"
+        )
     position, confidence = np.full((length, width), np.nan), np.zeros(length)
     position[places], confidence[places] = data * factor, sure
     return position, confidence

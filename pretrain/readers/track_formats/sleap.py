@@ -1,7 +1,8 @@
 """SLEAP's analysis h5: dense arrays, an animal a track.
 
-Axes are taken from the ``dims`` that newer files state; without them they are in SLEAP's own order (track, xy, node, frame) where the
-names' lengths allow it, else in the one order that fits. A file that could be read two ways is refused rather than guessed.
+Axes are taken from the ``dims`` that newer files state; without them they are in SLEAP's own order
+(track, xy, node, frame) where the names' lengths allow it, else in the one order that fits. A file
+that could be read two ways is refused rather than guessed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, text, texts
+from pretrain.readers.track_formats.hdf5 import (
+    array,
+    node,
+    open_hdf5,
+    parsed_json,
+    refuse_bad_names,
+    text,
+    texts,
+)
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
 NAME = "SLEAP analysis h5"
@@ -42,11 +51,26 @@ def read(path: Path, *, names_only: bool = False) -> Tracks:
     """
     with open_hdf5(path) as file:
         position, confidence, animals, keypoints, edges = _analysis(file, path, names_only)
-    return sleap_tracks(path, position, confidence, animals=animals, keypoints=keypoints, edges=edges, names_only=names_only)
+    return sleap_tracks(
+        path,
+        position,
+        confidence,
+        animals=animals,
+        keypoints=keypoints,
+        edges=edges,
+        names_only=names_only,
+    )
 
 
 def sleap_tracks(
-    path: Path, position: Numbers, confidence: Numbers, *, animals: Names, keypoints: Names, edges: Edges, names_only: bool
+    path: Path,
+    position: Numbers,
+    confidence: Numbers,
+    *,
+    animals: Names,
+    keypoints: Names,
+    edges: Edges,
+    names_only: bool,
 ) -> Tracks:
     """What both of SLEAP's formats end in: numbers checked and named.
 
@@ -59,27 +83,49 @@ def sleap_tracks(
         if not len(position):
             raise BadInput(f"{path} has no frames")
         position, confidence = clean_points(
-            position, confidence, about=str(path), where=lambda t, m, k, x: f"frame {t}, track {animals[m]}, node {keypoints[k]}"
+            position,
+            confidence,
+            about=str(path),
+            where=lambda t, m, k, x: f"frame {t}, track {animals[m]}, node {keypoints[k]}",
         )
     digest = "" if names_only else hashlib.sha256(path.read_bytes()).hexdigest()
-    return Tracks(name=recording_stem(path), animals=animals, keypoints=keypoints, position_TMKX=position, confidence_TMK=confidence,
-                  edges=edges, path=path, source_sha256=digest)  # fmt: skip
+    return Tracks(
+        name=recording_stem(path),
+        animals=animals,
+        keypoints=keypoints,
+        position_TMKX=position,
+        confidence_TMK=confidence,
+        edges=edges,
+        path=path,
+        source_sha256=digest,
+    )
 
 
 def _analysis(file: Any, path: Path, names_only: bool) -> Found:
     keypoints = texts(file, "node_names", path)
     tracks = node(file, "tracks", path)
     if getattr(tracks, "ndim", 0) != 4:
-        raise BadInput(f"{path}: tracks has shape {getattr(tracks, 'shape', None)}; wanted 4 axes: frame, track, node, xy")
-    animals = texts(file, "track_names", path) if node(file, "track_names", path) is not None else ()
+        raise BadInput(
+            f"{path}: tracks has shape {getattr(tracks, 'shape', None)}; wanted 4 axes: frame, "
+            "track, node, xy"
+        )
+    animals = (
+        texts(file, "track_names", path) if node(file, "track_names", path) is not None else ()
+    )
     dims = _dims(tracks, path)
     if not animals:  # a project without tracks has one animal at most
         animals = ("animal",)
     refuse_bad_names(path, track_names=animals, node_names=keypoints)
-    order = _order(tracks.shape, dims, {"track": len(animals), "node": len(keypoints), "xy": 2}, path)
+    order = _order(
+        tracks.shape, dims, {"track": len(animals), "node": len(keypoints), "xy": 2}, path
+    )
     if names_only:
         return np.empty(0), np.empty(0), animals, keypoints, _edges(file, keypoints, path)
-    position = array(file, "tracks", path, ndim=4).astype(np.float64).transpose([order.index(axis) for axis in _AXES])
+    position = (
+        array(file, "tracks", path, ndim=4)
+        .astype(np.float64)
+        .transpose([order.index(axis) for axis in _AXES])
+    )
     if node(file, "point_scores", path) is None:
         confidence = np.where(np.isnan(position).any(-1), 0.0, 1.0)
     else:
@@ -88,9 +134,16 @@ def _analysis(file: Any, path: Path, names_only: bool) -> Found:
         rest = stated if len(stated) == 3 else tuple(axis for axis in order if axis != "xy")
         scores = scores.transpose([rest.index(axis) for axis in _AXES[:3]])
         if scores.shape != position.shape[:3]:
-            raise BadInput(f"{path}: point_scores has shape {scores.shape} where tracks has {position.shape} (frame, track, node)")
+            raise BadInput(
+                f"{path}: point_scores has shape {scores.shape} where tracks has {position.shape} "
+                "(frame, track, node)"
+            )
         # A node that a person placed has no score (0 or NaN); what is there was seen.
-        confidence = np.where(np.isnan(position).any(-1), 0.0, np.where(scores > 0, scores, np.where(scores <= 0, 1.0, scores)))
+        confidence = np.where(
+            np.isnan(position).any(-1),
+            0.0,
+            np.where(scores > 0, scores, np.where(scores <= 0, 1.0, scores)),
+        )
     return position, confidence, animals, keypoints, _edges(file, keypoints, path)
 
 
@@ -105,20 +158,30 @@ def _dims(dataset: Any, path: Path) -> tuple[str, ...]:
         or len(set(map(str, dims))) < len(dims)
         or not set(map(str, dims)) <= set(_AXES)
     ):
-        raise BadInput(f"{path}: {dataset.name} states the axes {dims}; wanted each of {', '.join(_AXES)} once")
+        raise BadInput(
+            f"{path}: {dataset.name} states the axes {dims}; wanted each of {', '.join(_AXES)} once"
+        )
     return tuple(map(str, dims))
 
 
-def _order(shape: Sequence[int], dims: tuple[str, ...], lengths: dict[str, int], path: Path) -> tuple[str, ...]:
-    """The name of each stored axis. SLEAP's own order comes first; another is taken only where it is the one that fits."""
+def _order(
+    shape: Sequence[int], dims: tuple[str, ...], lengths: dict[str, int], path: Path
+) -> tuple[str, ...]:
+    """The name of each stored axis. SLEAP's own order comes first; another is taken only where it
+    is the one that fits."""
 
     def fits(order: Sequence[str]) -> bool:
-        return all(shape[place] == lengths.get(axis, shape[place]) for place, axis in enumerate(order))
+        return all(
+            shape[place] == lengths.get(axis, shape[place]) for place, axis in enumerate(order)
+        )
 
     if dims:
         if not fits(dims):
             told = f"{lengths['track']} tracks and {lengths['node']} nodes"
-            raise BadInput(f"{path}: tracks has shape {tuple(shape)} along {', '.join(dims)}, but the file names {told}")
+            raise BadInput(
+                f"{path}: tracks has shape {tuple(shape)} along {', '.join(dims)}, but the file "
+                f"names {told}"
+            )
         return dims
     usual = ("track", "xy", "node", "frame")
     if fits(usual):
@@ -127,7 +190,8 @@ def _order(shape: Sequence[int], dims: tuple[str, ...], lengths: dict[str, int],
     if len(possible) != 1:
         told = "fits several orders of axes" if possible else "fits no order of axes"
         raise BadInput(
-            f"{path}: tracks has shape {tuple(shape)}, which {told}: {lengths['track']} tracks, {lengths['node']} nodes, 2 coordinates"
+            f"{path}: tracks has shape {tuple(shape)}, which {told}: {lengths['track']} tracks, "
+            f"{lengths['node']} nodes, 2 coordinates"
         )
     return possible[0]
 
@@ -136,6 +200,10 @@ def _edges(file: Any, keypoints: tuple[str, ...], path: Path) -> tuple[tuple[str
     if node(file, "edge_inds", path) is None:
         return ()
     pairs = array(file, "edge_inds", path)
-    if pairs.ndim != 2 or pairs.shape[1:] != (2,) or (pairs.size and not 0 <= pairs.min() <= pairs.max() < len(keypoints)):
+    if (
+        pairs.ndim != 2
+        or pairs.shape[1:] != (2,)
+        or (pairs.size and not 0 <= pairs.min() <= pairs.max() < len(keypoints))
+    ):
         return ()
     return tuple((keypoints[int(a)], keypoints[int(b)]) for a, b in pairs)

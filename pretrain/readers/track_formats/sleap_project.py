@@ -1,7 +1,8 @@
 """SLEAP's project files (``.slp``): a list of instances, each a track in a frame.
 
-Of two instances of one track in one frame the one that a person placed counts. Instances without a track are taken where
-there is one animal, and refused where there are more: nobody knows who they are.
+Of two instances of one track in one frame the one that a person placed counts. Instances without a
+track are taken where there is one animal, and refused where there are more: nobody knows who they
+are.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, parsed_json, refuse_bad_names, refuse_too_large, text, texts
+from pretrain.readers.track_formats.hdf5 import (
+    array,
+    node,
+    open_hdf5,
+    parsed_json,
+    refuse_bad_names,
+    refuse_too_large,
+    text,
+    texts,
+)
 from pretrain.readers.track_formats.sleap import Edges, Found, Names, Numbers, sleap_tracks
 from pretrain.readers.tracks import Tracks
 
@@ -35,15 +45,28 @@ def read(path: Path, *, names_only: bool = False) -> Tracks:
     """
     with open_hdf5(path) as file:
         position, confidence, animals, keypoints, edges = _project(file, path, names_only)
-    return sleap_tracks(path, position, confidence, animals=animals, keypoints=keypoints, edges=edges, names_only=names_only)
+    return sleap_tracks(
+        path,
+        position,
+        confidence,
+        animals=animals,
+        keypoints=keypoints,
+        edges=edges,
+        names_only=names_only,
+    )
 
 
 def _project(file: Any, path: Path, names_only: bool) -> Found:
     metadata = node(file, "metadata", path)
     version = float(metadata.attrs.get("format_id", 1.0))
     if not version < NEWEST_FORMAT:
-        raise BadInput(f"{path}: SLEAP format {version:g} is newer than what is read here (below {NEWEST_FORMAT:g}); export analysis h5")
-    keypoints, edges = _skeleton(parsed_json(text(metadata.attrs["json"], "metadata", path), "metadata", path), path)
+        raise BadInput(
+            f"{path}: SLEAP format {version:g} is newer than what is read here (below "
+            f"{NEWEST_FORMAT:g}); export analysis h5"
+        )
+    keypoints, edges = _skeleton(
+        parsed_json(text(metadata.attrs["json"], "metadata", path), "metadata", path), path
+    )
     tracks = texts(file, "tracks_json", path) if node(file, "tracks_json", path) is not None else ()
     animals = tuple(_track_name(row, path) for row in tracks) or ("animal",)
     refuse_bad_names(path, tracks=animals, nodes=keypoints)
@@ -58,11 +81,22 @@ def _project(file: Any, path: Path, names_only: bool) -> Found:
         raise BadInput(f"{path} has no frames")
     length = _length(file, frames, path)
     refuse_too_large(length * len(animals) * len(keypoints) * 24, place="frame_idx", path=path)
-    return *_filled(tables, instances, length, len(animals), len(keypoints), version, path), animals, keypoints, edges
+    return (
+        *_filled(tables, instances, length, len(animals), len(keypoints), version, path),
+        animals,
+        keypoints,
+        edges,
+    )
 
 
 def _filled(
-    tables: dict[str, Numbers], instances: Numbers, length: int, animals: int, keypoints: int, version: float, path: Path
+    tables: dict[str, Numbers],
+    instances: Numbers,
+    length: int,
+    animals: int,
+    keypoints: int,
+    version: float,
+    path: Path,
 ) -> tuple[Numbers, Numbers]:
     position = np.full((length, animals, keypoints, 2), np.nan)
     confidence = np.zeros((length, animals, keypoints))
@@ -71,22 +105,51 @@ def _filled(
     taken: dict[tuple[int, int], int] = {}
     problems = []
     for number, row in enumerate(instances):
-        kind, frame, track = int(row["instance_type"]), frame_of.get(int(row["frame_id"])), int(row["track"])
+        kind, frame, track = (
+            int(row["instance_type"]),
+            frame_of.get(int(row["frame_id"])),
+            int(row["track"]),
+        )
         begin, end = int(row["point_id_start"]), int(row["point_id_end"])
-        points = tables["points" if kind == _USER else "pred_points"][begin:end] if 0 <= begin <= end else None
-        if kind not in (_USER, _PREDICTED) or frame is None or points is None or len(points) != keypoints or not -1 <= track < animals:
-            problems.append(f"instances, row {number}: damaged (frame {frame}, track {track}, points {begin}-{end})")
+        points = (
+            tables["points" if kind == _USER else "pred_points"][begin:end]
+            if 0 <= begin <= end
+            else None
+        )
+        if (
+            kind not in (_USER, _PREDICTED)
+            or frame is None
+            or points is None
+            or len(points) != keypoints
+            or not -1 <= track < animals
+        ):
+            problems.append(
+                f"instances, row {number}: damaged (frame {frame}, track {track}, points "
+                f"{begin}-{end})"
+            )
         elif track < 0 and animals > 1:
-            problems.append(f"frame {frame}: an instance without a track; track the animals in SLEAP first")
+            problems.append(
+                f"frame {frame}: an instance without a track; track the animals in SLEAP first"
+            )
         elif (frame, max(track, 0)) in taken and taken[frame, max(track, 0)] == kind:
-            told = "two animals and no tracks: track them in SLEAP first" if track < 0 else f"two instances of track {track}"
+            told = (
+                "two animals and no tracks: track them in SLEAP first"
+                if track < 0
+                else f"two instances of track {track}"
+            )
             problems.append(f"frame {frame}: {told}")
         elif taken.get((frame, max(track, 0))) != _USER:
             taken[frame, max(track, 0)] = kind
             seen = points["visible"] & ~np.isnan(points["x"])
-            shift = 0.5 if version < 1.1 else 0.0  # old files count from a pixel's corner, newer ones from its centre
-            position[frame, max(track, 0)] = np.where(seen[:, None], np.stack([points["x"], points["y"]], axis=1) - shift, np.nan)
-            confidence[frame, max(track, 0)] = np.where(seen, points["score"] if kind == _PREDICTED else 1.0, 0.0)
+            shift = (
+                0.5 if version < 1.1 else 0.0
+            )  # old files count from a pixel's corner, newer ones from its centre
+            position[frame, max(track, 0)] = np.where(
+                seen[:, None], np.stack([points["x"], points["y"]], axis=1) - shift, np.nan
+            )
+            confidence[frame, max(track, 0)] = np.where(
+                seen, points["score"] if kind == _PREDICTED else 1.0, 0.0
+            )
         if len(problems) >= 20:
             break
     refuse(problems, about=str(path))
@@ -109,14 +172,26 @@ def _records(file: Any, name: str, fields: Sequence[str], path: Path) -> Numbers
 
 
 def _length(file: Any, frames: Numbers, path: Path) -> int:
-    """Frames of the video where the file says it, else up to the last one that holds an instance."""
+    """Frames of the video where the file says it, else up to the last one that holds an
+    instance."""
     last = int(frames["frame_idx"].max()) + 1
     if len(np.unique(frames["frame_idx"])) < len(frames):
         raise BadInput(f"{path}: a frame is listed twice")
-    for row in texts(file, "videos_json", path)[:1] if node(file, "videos_json", path) is not None else ():
+    for row in (
+        texts(file, "videos_json", path)[:1] if node(file, "videos_json", path) is not None else ()
+    ):
         video = parsed_json(row, "videos_json", path)
-        shape = video.get("backend", {}).get("shape") if isinstance(video, dict) and isinstance(video.get("backend"), dict) else None
-        if isinstance(shape, list) and shape and isinstance(shape[0], int) and last <= shape[0] <= 100 * last + 10**6:
+        shape = (
+            video.get("backend", {}).get("shape")
+            if isinstance(video, dict) and isinstance(video.get("backend"), dict)
+            else None
+        )
+        if (
+            isinstance(shape, list)
+            and shape
+            and isinstance(shape[0], int)
+            and last <= shape[0] <= 100 * last + 10**6
+        ):
             return shape[0]
     return last
 
@@ -151,8 +226,15 @@ def _skeleton(metadata: Any, path: Path) -> tuple[Names, Edges]:
 
 
 def _edge_kind(link: Any) -> int:
-    """1 a bone, 2 a symmetry. jsonpickle states a kind once in full and then by its number, which follows the same order."""
+    """1 a bone, 2 a symmetry. jsonpickle states a kind once in full and then by its number, which
+    follows the same order."""
     kind = link["type"]
     if "py/reduce" in kind:
-        return int(next(held["py/tuple"][0] for held in kind["py/reduce"] if isinstance(held, dict) and "py/tuple" in held))
+        return int(
+            next(
+                held["py/tuple"][0]
+                for held in kind["py/reduce"]
+                if isinstance(held, dict) and "py/tuple" in held
+            )
+        )
     return int(kind.get("py/id", 1))
