@@ -13,9 +13,10 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import Ints, decide, looked_at, plain
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.bouts import BoutScores, score_bouts
+from finetune.metrics.calibration_error import expected_calibration_error
 from finetune.metrics.frame_metrics import Scores, mean_over_problems, over_seeds, score
-from finetune.postprocess.calibrate import expected_calibration_error
-from finetune.postprocess.learn import Learned, Postprocessing
+from finetune.postprocess.learn import LearnedPostprocessing
+from finetune.postprocess.postprocessing import Postprocessing
 from finetune.report.annotator_agreement import between_annotators, same_recordings, with_annotators
 from finetune.report.predictions import Decisions
 
@@ -23,7 +24,7 @@ from finetune.report.predictions import Decisions
 def beyond(
     budgets: Mapping[int, Sequence[Problem]],
     found: Mapping[int, Sequence[Probabilities]],
-    learned: Mapping[int, Sequence[Learned]],
+    learned: Mapping[int, Sequence[LearnedPostprocessing]],
     material: Frames,
     *,
     fps: float,
@@ -62,7 +63,7 @@ def beyond(
     }
     decided: dict[int, list[Decisions]] = {}
     if learned:
-        afters = {seed: [one.after for one in learned[seed]] for seed in budgets}
+        afters = {seed: [one.postprocessing for one in learned[seed]] for seed in budgets}
         decided = {
             seed: [
                 after_decisions(after, p)

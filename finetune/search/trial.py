@@ -9,11 +9,11 @@ from typing import Any
 import ray.tune
 import torch
 
-from finetune.fit.fit import Model, Probabilities, fit, one_number, score_problems
+from finetune.fit.fit import Model, Probabilities, fit, score_problems, validation_score
 from finetune.fit.frames import Frames, embed
 from finetune.labels.problems import Labelled, Problem, hold_out
-from finetune.postprocess.cross_fit import learn_after
-from finetune.postprocess.learn import Learned
+from finetune.postprocess.cross_fit import learn_postprocessing
+from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 from pretrain.train.torch_setup import configure_torch
@@ -69,7 +69,7 @@ def validate(
         ray.tune.report(
             {
                 "steps": step,
-                "score": one_number(scores),
+                "score": validation_score(scores),
                 "macro_f1": scores.macro_f1,
                 "map": scores.map,
                 "training_loss": loss,
@@ -117,7 +117,7 @@ def after(
     embedder: Embedder | None,
     seed: int,
     stop: int,
-) -> list[Learned]:
+) -> list[LearnedPostprocessing]:
     """What comes after the network of one seed; arguments as of :func:`final`."""
     configure_torch()
-    return learn_after(material, problems, tuning, embedder, seed=seed, stop=stop)
+    return learn_postprocessing(material, problems, tuning, embedder, seed=seed, stop=stop)

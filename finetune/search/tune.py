@@ -17,7 +17,7 @@ from finetune.fit.fit import Model, Probabilities, score_problems
 from finetune.fit.frames import Frames, gather_poses
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
 from finetune.metrics.frame_metrics import Scores, SeedScores, over_seeds
-from finetune.postprocess.learn import Learned
+from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.report.annotator_styles import annotators_figure
 from finetune.report.extended_scores import beyond, beyond_metrics
 from finetune.report.figures import confusion_figure, ethogram_figure, more_lines, png, table
@@ -93,8 +93,8 @@ def tune(
         seed: score_problems(budgets[seed], found, [p.test for p in budgets[seed]])
         for seed, (_, found) in done.items()
     }
-    learned: dict[int, list[Learned]] = {}
-    if chosen.after:
+    learned: dict[int, list[LearnedPostprocessing]] = {}
+    if chosen.postprocess_folds:
         learned = each_seed(
             after,
             held,
@@ -195,7 +195,7 @@ def _leave(
     done: Mapping[int, tuple[Model, Sequence[Probabilities]]],
     by_seed: Mapping[int, Scores],
     scores: SeedScores,
-    learned: Mapping[int, Sequence[Learned]],
+    learned: Mapping[int, Sequence[LearnedPostprocessing]],
     decided: Mapping[int, Sequence[Decisions]],
     result: dict[str, Any],
     *,
@@ -216,7 +216,7 @@ def _leave(
             budgets[seed],
             head_settings=result["settings"]["chosen"]["head"],
             made_by=question.encoder,
-            afters=[one.after for one in learned[seed]] if seed in learned else None,
+            afters=[one.postprocessing for one in learned[seed]] if seed in learned else None,
         )
     shown = budgets[first][0]
     pictures |= {

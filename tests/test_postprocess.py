@@ -1,10 +1,11 @@
-"""What comes after the network: learned on held-out videos alone, kept only where it helps, read
-back as it was."""
+"""Postprocessing: learned on held-out videos alone, used only where it helps, read back as it
+was."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,22 +16,24 @@ from finetune.fit.fit import fit
 from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import frame_f1
-from finetune.postprocess.calibrate import Temperature
-from finetune.postprocess.cross_fit import deal, held_out, learn_after
-from finetune.postprocess.learn import AS_IT_IS, HeldOut, Postprocessing, learn
-from finetune.postprocess.one_standard_error import BLOCK, not_worse
-from finetune.postprocess.smooth import Moving
+from finetune.postprocess import calibrations as calibration_files
+from finetune.postprocess.calibrations.temperature import Temperature
+from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing, split_folds
+from finetune.postprocess.learn import NO_STEPS, HeldOutPredictions, best_calibration, choose_steps
+from finetune.postprocess.one_standard_error import BLOCK, within_one_standard_error
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers.moving import Moving
 from finetune.postprocess.thresholds import Thresholds
 from finetune.settings import Tuning
 from pretrain.errors import BadInput
 
 CLASSES = ("attack", "mount", "other")
-TUNING = Tuning(head={"name": "linear"}, steps=40, window=64, batch=8, lr=0.01, after=3)
+TUNING = Tuning(head={"name": "linear"}, steps=40, window=64, batch=8, lr=0.01, postprocess_folds=3)
 
 
 def unsure(
     *, videos: int = 6, frames: int = 1500, noise: float, seed: int = 0, doubled: float = 1.0
-) -> tuple[Problem, HeldOut]:
+) -> tuple[Problem, HeldOutPredictions]:
     """Bouts of 25 frames, and the probabilities of a network that hears each frame's class through
     noise, ``doubled`` too sure of it."""
     draw = np.random.default_rng(seed)
@@ -46,18 +49,18 @@ def unsure(
     asked = Problem(
         name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train=labels, test={}
     )
-    return asked, HeldOut(
-        probabilities=found, labels=labels, part={f"v{i}": i % 3 for i in range(videos)}
+    return asked, HeldOutPredictions(
+        probabilities=found, labels=labels, fold={f"v{i}": i % 3 for i in range(videos)}
     )
 
 
 def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_videos() -> None:
     asked, held = unsure(noise=2.0, doubled=3.0)
-    found = learn(asked, held)
-    assert found.name != AS_IT_IS
-    assert found.after.smoother is not None
-    assert found.after.temperature is not None
-    assert found.after.temperature.temperature == pytest.approx(3, rel=0.05)
+    found = choose_steps(asked, held)
+    assert found.name != NO_STEPS
+    assert found.postprocessing.smoother is not None
+    assert isinstance(found.postprocessing.calibration, Temperature)
+    assert found.postprocessing.calibration.temperature == pytest.approx(3, rel=0.05)
     assert found.notes == ()
     assert (found.videos, found.frames) == (6, 9000)
     fresh, new = unsure(noise=2.0, doubled=3.0, seed=1)
@@ -66,37 +69,37 @@ def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_vide
         return frame_f1(labels=fresh.train, predicted=decided, classes=CLASSES)
 
     raw = score({name: decide(probabilities_TC=p) for name, p in new.probabilities.items()})
-    tuned = score({name: found.after.decide(p) for name, p in new.probabilities.items()})
+    tuned = score({name: found.postprocessing.decide(p) for name, p in new.probabilities.items()})
     assert tuned > raw + 0.1
     assert tuned == pytest.approx(found.scores[found.name]["macro_f1"], abs=0.05), (
-        "judged on parts it was not fitted on: no flattery"
+        "scored on folds it was not fitted on"
     )
 
 
 def test_where_nothing_helps_nothing_is_done() -> None:
     asked, held = unsure(noise=0.0)
-    found = learn(asked, held)
-    assert found.name == AS_IT_IS
-    assert found.after.thresholds is None
-    assert found.after.smoother is None
+    found = choose_steps(asked, held)
+    assert found.name == NO_STEPS
+    assert found.postprocessing.thresholds is None
+    assert found.postprocessing.smoother is None
 
 
-def test_one_part_is_said_and_nothing_labelled_leaves_the_network_alone() -> None:
+def test_one_fold_is_noted_and_nothing_labelled_leaves_the_network_alone() -> None:
     asked, held = unsure(noise=1.0, videos=2)
-    one = learn(asked, replace(held, part=dict.fromkeys(held.part, 0)))
-    assert any("judged on the frames they were fitted on" in note for note in one.notes)
+    one = choose_steps(asked, replace(held, fold=dict.fromkeys(held.fold, 0)))
+    assert any("scored on the frames it was fitted on" in note for note in one.notes)
     assert any("learned on 2 videos" in note for note in one.notes)
     blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held.labels.items()}
-    none = learn(asked, replace(held, labels=blank))
-    assert none.after == Postprocessing()
+    none = choose_steps(asked, replace(held, labels=blank))
+    assert none.postprocessing == Postprocessing()
     p = held.probabilities["v0"]
-    assert np.array_equal(none.after.decide(p), p.argmax(1))
+    assert np.array_equal(none.postprocessing.decide(p), p.argmax(1))
 
 
 def test_steps_survive_json_and_damage_is_refused() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(3), 200)
     several = Postprocessing(
-        temperature=Temperature(temperature=2.5),
+        calibration=Temperature(temperature=2.5),
         thresholds=Thresholds(values=(1.0, 0.2, 0.7)),
         smoother=Moving(frames=5),
     )
@@ -113,6 +116,61 @@ def test_steps_survive_json_and_damage_is_refused() -> None:
             Postprocessing.from_dict(broken)
 
 
+def test_models_saved_before_are_read() -> None:
+    saved = {
+        "temperature": {"step": "Temperature", "temperature": 2.5, "overlapping": False},
+        "thresholds": {"step": "Thresholds", "values": [1.0, 0.2, 0.7], "overlapping": False},
+        "smoother": {"smoother": "Moving", "frames": 5, "kind": "mean", "overlapping": False},
+        "overlapping": False,
+    }
+    steps = Postprocessing(
+        calibration=Temperature(temperature=2.5),
+        thresholds=Thresholds(values=(1.0, 0.2, 0.7)),
+        smoother=Moving(frames=5),
+    )
+    assert Postprocessing.from_dict(saved) == steps
+    assert steps.to_dict() == saved
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_calibration_is_a_file_and_is_used_where_it_loses_less(
+    good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that is sure of the wrong one of two classes: no temperature helps, their exchange
+    does."""
+    (tmp_path / f"exchange_{good}.py").write_text(
+        f"""
+from dataclasses import dataclass
+from finetune.postprocess.calibrations import AbstractCalibration
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange(AbstractCalibration):
+    overlapping: bool = False
+
+    @classmethod
+    def fit(cls, *, probabilities_TC, labels, classes):
+        return cls()
+
+    def apply(self, probabilities_TC):
+        return probabilities_TC[:, {[1, 0, 2] if good else [0, 1, 2]}]
+"""
+    )
+    monkeypatch.setattr(calibration_files, "__path__", [*calibration_files.__path__, str(tmp_path)])
+    asked, held = unsure(noise=1.0)
+    exchanged = {name: p[:, [1, 0, 2]] for name, p in held.probabilities.items()}
+    held = replace(held, probabilities=exchanged)
+    assert best_calibration(asked, held).__name__ == ("Exchange" if good else "Temperature")
+    found = choose_steps(asked, held).postprocessing
+    again = Postprocessing.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert again == found
+    f1 = frame_f1(
+        labels=held.labels,
+        predicted={name: again.decide(p) for name, p in exchanged.items()},
+        classes=CLASSES,
+    )
+    assert (f1 > 0.9) == good
+
+
 def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None:
     draw = np.random.default_rng(0)
     labels = {"a": draw.integers(3, size=6 * BLOCK), "b": draw.integers(3, size=6 * BLOCK)}
@@ -124,7 +182,10 @@ def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None
         for share in (0.1, 0.102, 0.2)
     }
     decided = {"much worse": wrong[0.2], "the same": wrong[0.102], "good": wrong[0.1]}
-    assert not_worse(labels=labels, decided=decided, classes=CLASSES) == ["the same", "good"]
+    assert within_one_standard_error(labels=labels, decisions=decided, classes=CLASSES) == [
+        "the same",
+        "good",
+    ]
     blocks = [
         np.concatenate([held[at : at + BLOCK] for held in (one["a"], one["b"])])
         for one in (labels, wrong[0.1], wrong[0.2])
@@ -144,9 +205,9 @@ def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None
         )
     assert np.mean(gaps) > 5 * np.std(gaps), "the slow way sees the difference as well"
     flat = {"first": wrong[0.2], "second": wrong[0.2]}
-    assert not_worse(
+    assert within_one_standard_error(
         labels={name: np.full_like(held, 2) for name, held in labels.items()},
-        decided=flat,
+        decisions=flat,
         classes=CLASSES,
     ) == list(flat)
 
@@ -159,7 +220,7 @@ def test_every_video_is_held_out_once_and_of_all_problems_at_the_same_time() -> 
     alone = replace(first.only(names[:1]), name="alone")
     nobody = replace(first, train={}, name="nobody")
     asked = [first, second, alone, nobody]
-    dealt = deal(asked, parts=3, share=0.25, seed=0)
+    dealt = split_folds(asked, folds=3, share=0.25, seed=0)
     assert len(dealt) == 3
     for p, held in ((0, first), (1, second)):
         assert sorted(name for sides in dealt for name in sides[p][1]) == sorted(held.train)
@@ -175,8 +236,8 @@ def test_every_video_is_held_out_once_and_of_all_problems_at_the_same_time() -> 
             assert (scored != UNLABELLED).any()
         else:
             assert set(sides[2][0].train) == {names[0]}
-    assert len(deal([first], parts=9, share=0.25, seed=0)) == 6
-    assert len(deal([first], parts=1, share=0.25, seed=0)) == 1
+    assert len(split_folds([first], folds=9, share=0.25, seed=0)) == 6
+    assert len(split_folds([first], folds=1, share=0.25, seed=0)) == 1
 
 
 def test_rare_classes_stay_where_networks_are_fitted() -> None:
@@ -184,31 +245,31 @@ def test_rare_classes_stay_where_networks_are_fitted() -> None:
     for name in ("v1", "v4"):
         labels[name][:10] = 0
     for seed in range(5):
-        for sides in deal([problem(labels, test=())], parts=3, share=0.25, seed=seed):
+        for sides in split_folds([problem(labels, test=())], folds=3, share=0.25, seed=seed):
             assert any((held == 0).any() for held in sides[0][0].train.values())
 
 
 def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() -> None:
-    material, labels = world(videos=6, frames=200)
+    frames, labels = world(videos=6, frames=200)
     asked = problem(labels, test=())
-    (found,) = held_out(material, [asked], TUNING, None, seed=0, stop=5)
+    (found,) = cross_fit(frames, [asked], TUNING, None, seed=0, stop=5)
     assert set(found.probabilities) == set(asked.train)
-    part = found.part["v0"]
-    inside = asked.only([name for name in asked.train if found.part[name] != part])
-    ((_, _, model),) = fit(material, [inside], TUNING, embedder=None, seed=0, stops=[5])
+    fold = found.fold["v0"]
+    inside = asked.only([name for name in asked.train if found.fold[name] != fold])
+    ((_, _, model),) = fit(frames, [inside], TUNING, embedder=None, seed=0, stops=[5])
     assert np.array_equal(
-        model.predict(material, [asked], [["v0"]])[0]["v0"], found.probabilities["v0"]
+        model.predict(frames, [asked], [["v0"]])[0]["v0"], found.probabilities["v0"]
     )
 
 
 def test_nothing_is_learned_from_test_labels() -> None:
-    material, labels = world(videos=6, frames=200, noise=2.0)
+    frames, labels = world(videos=6, frames=200, noise=2.0)
     asked = problem(labels)
     lies = replace(
         asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()}
     )
     one, other = (
-        learn_after(material, [p], TUNING, None, seed=0, stop=20)[0].to_dict()
+        learn_postprocessing(frames, [p], TUNING, None, seed=0, stop=20)[0].to_dict()
         for p in (asked, lies)
     )
     assert one == other
@@ -230,11 +291,13 @@ def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
         train=labels,
         test={},
     )
-    found = learn(
+    found = choose_steps(
         asked,
-        HeldOut(probabilities=shy, labels=labels, part={name: i for i, name in enumerate(labels)}),
+        HeldOutPredictions(
+            probabilities=shy, labels=labels, fold={name: i for i, name in enumerate(labels)}
+        ),
     )
-    assert found.after.thresholds is not None
-    decided = {name: found.after.decide(p) for name, p in shy.items()}
+    assert found.postprocessing.thresholds is not None
+    decided = {name: found.postprocessing.decide(p) for name, p in shy.items()}
     assert frame_f1(labels=labels, predicted=decided, classes=asked.classes) > 0.95
-    assert found.scores[AS_IT_IS]["macro_f1"] < 0.7
+    assert found.scores[NO_STEPS]["macro_f1"] < 0.7
