@@ -50,6 +50,14 @@ def find(package: str, name: object, base: type) -> type:
     return found[0]
 
 
+def summaries(package: str, base: type) -> dict[str, str]:
+    """Name to the first line of the docstring of every component."""
+    return {
+        name: (inspect.getdoc(find(package, name, base)) or "").splitlines()[0]
+        for name in names(package)
+    }
+
+
 def settings_of(kind: type) -> dict[str, inspect.Parameter]:
     """The keyword settings of a component, from its constructor's signature."""
     return {

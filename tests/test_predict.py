@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,21 @@ import torch
 from reader_files import World, write_npz
 from worlds import MICE, embedder_of, wander, wander_store
 
-import finetune.predict
 from finetune.heads import build_head
-from finetune.inference.ethograms import picture, summary, summary_table
+from finetune.inference import prediction_formats as format_files
+from finetune.inference.ethograms import Ethogram, picture, summary, summary_table
 from finetune.inference.model import as_tensors, open_model
-from finetune.inference.writers import FORMATS, Ethogram
+from finetune.inference.prediction_formats import AbstractPredictionFormat, prediction_formats
+from finetune.inference.prediction_formats.csv import FrameTable
 from finetune.labels.problems import Problem
-from finetune.postprocess.calibrate import Temperature
-from finetune.postprocess.learn import Postprocessing
-from finetune.postprocess.smooth import MinimumBout, Moving
+from finetune.postprocess.calibrations.temperature import Temperature
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers.minimum_bout import MinimumBout
+from finetune.postprocess.smoothers.moving import Moving
 from finetune.postprocess.thresholds import Thresholds
 from finetune.predict import main
 from finetune.report.model_folder import load_afters, load_model, save_model
+from pretrain.components import find, names
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import UNLABELLED
@@ -52,7 +56,7 @@ BOTH = Problem(
     test={},
 )
 AFTER = Postprocessing(
-    temperature=Temperature(temperature=2.0),
+    calibration=Temperature(temperature=2.0),
     thresholds=Thresholds(values=(1.0, 0.8, 0.9)),
     smoother=Moving(frames=3),
 )
@@ -121,39 +125,102 @@ def ethogram(problem: Problem, *, fps: float = 30.0, seed: int = 0) -> Ethogram:
     return Ethogram(video="m1", problem=problem, labels=labels, probabilities_TC=p, fps=fps)
 
 
+FORMATS = names("finetune.inference.prediction_formats")
+LABELS = ("annot", "boris", "csv")
+"""Formats that ``prepare.py --labels`` reads."""
+
+
+def written(name: str, ethogram: Ethogram, folder: Path) -> Path:
+    """The file of a format."""
+    (form,) = prediction_formats([name]).values()
+    path = folder / f"m1{form.ending}"
+    form.write(path, ethogram)
+    return path
+
+
+@pytest.mark.parametrize("problem", [MOUSE, BOTH], ids=["exclusive", "overlapping"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_writes_one_file_with_every_behaviour(
+    name: str, problem: Problem, tmp_path: Path
+) -> None:
+    form = find("finetune.inference.prediction_formats", name, AbstractPredictionFormat)
+    if form.library:
+        pytest.importorskip(form.library)
+    path = written(name, ethogram(problem), tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.suffix == form.ending
+    data = path.read_bytes()
+    for behaviour in problem.classes:
+        if behaviour != problem.rest:
+            assert behaviour.encode() in data
+
+
+def test_a_format_is_a_file_that_the_command_offers(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "starts.py").write_text(
+        '''
+from finetune.inference.prediction_formats import AbstractPredictionFormat
+
+class Starts(AbstractPredictionFormat):
+    """First frames of bouts."""
+    ending = ".txt"
+
+    def write(self, path, ethogram):
+        path.write_text("".join(f"{start} {name}\\n" for start, _, name in ethogram.events()))
+'''
+    )
+    monkeypatch.setattr(format_files, "__path__", [*format_files.__path__, str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "starts: First frames of bouts." in " ".join(capsys.readouterr().out.split())
+    words = ["--model", str(run), "--poses", str(tracks(tmp_path / "new")), "--labels-of", "task"]
+    main([*words, "--out", str(tmp_path / "out"), "--format", "starts"])
+    assert (tmp_path / "out" / "starts" / "m1.txt").read_text().count("\n") > 3
+    with pytest.raises(BadInput, match="there is no 'magic'; there are: annot, boris, csv, nwb"):
+        prediction_formats(["starts", "magic"])
+
+
+def test_a_missing_library_is_named_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynwb", None)
+    words = ["--model", "nowhere", "--poses", "nowhere", "--format", "nwb"]
+    with pytest.raises(BadInput, match=r"--format nwb needs pynwb: pip install 'ethoray"):
+        main(words)
+
+
 @pytest.mark.parametrize("problem", [MOUSE, BOTH], ids=["exclusive", "overlapping"])
 @pytest.mark.parametrize("fps", [30.0, 29.97, 250.0])
-@pytest.mark.parametrize("name", ["csv", "boris", "annot"])
+@pytest.mark.parametrize("name", LABELS)
 def test_the_label_readers_read_back_every_frame(
     name: str, fps: float, problem: Problem, tmp_path: Path
 ) -> None:
-    held = ethogram(problem, fps=fps)
-    ending, write = FORMATS[name]
-    write(tmp_path / f"m1{ending}", held)
-    (found,), mismatches = read_label_files(tmp_path, {"m1": len(held.labels)}, fps)
+    shown = ethogram(problem, fps=fps)
+    written(name, shown, tmp_path)
+    (found,), mismatches = read_label_files(tmp_path, {"m1": len(shown.labels)}, fps)
     assert not mismatches
     assert found.overlapping == problem.overlapping
     assert set(found.classes) == set(problem.classes)
     for c, behaviour in enumerate(problem.classes):
         at = found.classes.index(behaviour)
         again = found.frames[:, at] == 1 if found.overlapping else found.frames == at
-        assert np.array_equal(again, held.shown[:, c] == 1)
+        assert np.array_equal(again, shown.shown_TC[:, c] == 1)
     assert not (found.frames == UNLABELLED).any()
 
 
 def test_nwb_holds_the_bouts_and_the_probabilities(tmp_path: Path) -> None:
     pynwb = pytest.importorskip("pynwb")
-    held = ethogram(MOUSE)
-    FORMATS["nwb"][1](tmp_path / "m1.nwb", held)
-    with pynwb.NWBHDF5IO(str(tmp_path / "m1.nwb"), "r") as file:
+    shown = ethogram(MOUSE)
+    with pynwb.NWBHDF5IO(str(written("nwb", shown, tmp_path)), "r") as file:
         module = file.read().processing["behavior"]
         table = module["ethogram"].to_dataframe()
         assert [
             (round(row.start_time * 30), round(row.stop_time * 30), row.behavior)
             for row in table.itertuples()
-        ] == held.events()
+        ] == shown.events()
         assert np.array_equal(
-            module["probabilities"].data[:], held.probabilities_TC.astype(np.float32)
+            module["probabilities"].data[:], shown.probabilities_TC.astype(np.float32)
         )
 
 
@@ -202,9 +269,9 @@ def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -
 
 def test_what_names_no_model_is_refused_with_what_there_is(run: Path, tmp_path: Path) -> None:
     for words, said in (
-        ({"place": str(tmp_path)}, "no model at"),
-        ({"place": str(run), "seed": 7}, "it has: 42, 43"),
-        ({"place": str(run), "labels_of": "x"}, "the model has task, acts"),
+        ({"path": str(tmp_path)}, "no model at"),
+        ({"path": str(run), "seed": 7}, "it has: 42, 43"),
+        ({"path": str(run), "labels_of": "x"}, "the model has task, acts"),
     ):
         with pytest.raises(BadInput, match=said):
             open_model(**words)
@@ -393,11 +460,11 @@ def test_bad_input_leaves_nothing(
             == 2
         )  # type: ignore[misc]
         assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setitem(
-        finetune.predict.FORMATS,
-        "csv",
-        (".csv", lambda path, held: (_ for _ in ()).throw(BadInput("full disk"))),
-    )
+
+    def full(self: FrameTable, path: Path, shown: Ethogram) -> None:
+        raise BadInput("full disk")
+
+    monkeypatch.setattr(FrameTable, "write", full)
     assert (
         exit_status(lambda: main(["--model", str(run), "--poses", str(good), "--out", str(out)]))
         == 2
