@@ -203,7 +203,9 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     made: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            problems.append(f"unknown key {key!r}; allowed: {', '.join(fields)}")
+            problems.append(
+                _renamed(kind, key) or f"unknown key {key!r}; allowed: {', '.join(fields)}"
+            )
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, Mapping):
                 try:
@@ -227,6 +229,12 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     return kind(**made)
 
 
+def _renamed(kind: type, key: str) -> str | None:
+    """What to say of a key that earlier versions of a settings dataclass had."""
+    new = getattr(kind, "RENAMED", {}).get(key)
+    return new and f"the key {key!r} has been renamed: write {new}"
+
+
 def plain(settings: Any) -> dict[str, Any]:
     """A settings dataclass as plain JSON values."""
     return dataclasses.asdict(settings)
@@ -248,8 +256,11 @@ def parse_overrides(pairs: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         owner = [place for place, keys in enumerate(owned) if key.split(".")[0] in keys]
+        renamed = [said for kind in kinds if (said := _renamed(kind, key.split(".")[0]))]
         if not equals:
             problems.append(f"--set {pair}: write it as key=value")
+        elif renamed:
+            problems.append(f"--set {pair}: {renamed[0]}")
         elif not owner:
             allowed = "; ".join(
                 f"{kind.__name__.lower()}: {', '.join(sorted(keys))}"

@@ -89,9 +89,9 @@ def footage(poses: Frames, settings: JointSettings, image_px: Sequence[float]) -
     """Poses with what only the head sees beside them."""
     rows = [
         beside(torch.tensor(poses.arrays["position"][first:end]), settings, image_px).numpy()
-        for first, end in poses.place.values()
+        for first, end in poses.spans.values()
     ]
-    return Frames(place=poses.place, arrays={**poses.arrays, "beside": np.concatenate(rows)})
+    return Frames(spans=poses.spans, arrays={**poses.arrays, "beside": np.concatenate(rows)})
 
 
 def epoch_steps(settings: JointSettings, layers: int, frames: int) -> int:
@@ -279,7 +279,7 @@ class _Supply:
         ]
 
     def _length(self, name: str) -> int:
-        first, end = self._frames.place[name]
+        first, end = self._frames.spans[name]
         return end - first
 
     def some(self, frames: int) -> dict[str, Tensor]:
@@ -313,7 +313,7 @@ class _Supply:
         begin, frames = np.empty(len(chosen), np.int64), np.empty(len(chosen), np.int64)
         labels = np.full((len(chosen), window), UNLABELLED, np.int64)
         for row, (p, name) in enumerate(chosen):
-            first, length = self._frames.place[name][0], self._length(name)
+            first, length = self._frames.spans[name][0], self._length(name)
             start = int(self._draw.integers(max(1, length - window + 1)))
             begin[row], frames[row] = first + start, min(window, length)
             if p >= 0:

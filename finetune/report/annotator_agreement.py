@@ -24,10 +24,10 @@ def same_recordings(material: Frames) -> Callable[[str], str | None]:
     names: dict[str, str] = {}
 
     def recording(video: str) -> str | None:
-        if video not in material.place:
+        if video not in material.spans:
             return None
         if video not in names:
-            first, end = material.place[video]
+            first, end = material.spans[video]
             said = hashlib.sha256(str(end - first).encode())
             for array in material.arrays.values():
                 said.update(np.nan_to_num(array[first:end]).tobytes())
