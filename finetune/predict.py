@@ -1,23 +1,23 @@
 """Labels new recordings with a fitted model.
 
-    python finetune/predict.py --model runs/task1 --poses new/*.csv --fps 30
-        tracks of any tracker that prepare.py reads
-    python finetune/predict.py --model runs/task1 --poses new/ --format csv boris annot nwb
-    python finetune/predict.py --model runs/task1 --poses STORE --ensemble
-        all seeds together, on a pose store
-    python finetune/predict.py --model runs/task1 --poses new/ --keypoints snout=nose,rump=tail_base
+    # track files of any format that `ethoray prepare` reads
+    %(prog)s --model runs/task1 --poses new/*.csv --fps 30
+    %(prog)s --model runs/task1 --poses new/ --format csv boris annot nwb
+    %(prog)s --model runs/task1 --poses new/ --keypoints snout=nose,tailbase=tail_base
+    # a pose store, with the networks of all seeds together
+    %(prog)s --model runs/task1 --poses STORE --ensemble
 
 The tracks are converted to the model's names, scale and frame rate; labels come at the recording's
 own rate, with the postprocessing that the model's run learned on held-out videos: calibration of
 the probabilities, thresholds and smoothing of the labels.
 
 Leaves in --out, one file for each video:
-    FORMAT/       for each --format
-    ethograms/    pictures
-    summary.csv   time for each behaviour, bouts, bout lengths
-csv, boris and annot are what `prepare.py tracks --labels` reads: corrected predictions become
-labels. A model of several problems (annotators, behaviours) gets a folder for each; --labels-of
-chooses one.
+    FORMAT/        for each --format
+    ethograms/     pictures
+    summary.csv    time for each behaviour, bouts, bout lengths
+Formats of annotation tools are read back by `ethoray prepare tracks --labels`: corrected
+predictions become labels. A model of several problems (annotators, behaviours) gets a folder for
+each; --labels-of chooses one.
 """
 
 from __future__ import annotations
@@ -34,27 +34,22 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from finetune.inference.ethograms import SUMMARY, Ethogram, picture, summary, summary_table
-from finetune.inference.model import LoadedModel, open_model
-from finetune.inference.recordings import Recording, add_options, recordings
-from finetune.report.figures import png
+from finetune.inference.recording_options import add_options
+from pretrain.components import summaries
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
 if TYPE_CHECKING:
+    from finetune.inference.model import LoadedModel
     from finetune.inference.prediction_formats import AbstractPredictionFormat
+    from finetune.inference.recordings import Recording
 
-log = logging.getLogger(__name__)
 
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs the command line ``words``."""
-    from finetune.inference.prediction_formats import AbstractPredictionFormat, prediction_formats
-    from pretrain.components import summaries
-
-    formats = summaries("finetune.inference.prediction_formats", AbstractPredictionFormat)
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/predict.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
+    formats = summaries("finetune.inference.prediction_formats")
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--model",
@@ -75,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> None:
         choices=list(formats),
         default=["csv"],
         help="what to write (csv). "
-        + " ".join(f"{name}: {summary}" for name, summary in formats.items()),
+        + " ".join(f"{name}: {line}" for name, line in formats.items()).replace("%", "%%"),
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, help="the network of this seed; left out: the first")
@@ -83,6 +78,12 @@ def main(words: Sequence[str] | None = None) -> None:
         "--ensemble", action="store_true", help="mean of the probabilities of all seeds"
     )
     args = parser.parse_args(words)
+
+    from finetune.inference.ethograms import summary_table
+    from finetune.inference.model import open_model
+    from finetune.inference.prediction_formats import prediction_formats
+    from finetune.inference.recordings import recordings
+
     chosen = prediction_formats(args.format)
     model = open_model(
         str(paths.base() / args.model),
@@ -131,6 +132,9 @@ def _write(
     formats: Mapping[str, AbstractPredictionFormat],
 ) -> list[dict[str, Any]]:
     """The files of every recording, and the rows of the summary."""
+    from finetune.inference.ethograms import SUMMARY, Ethogram, picture, summary
+    from finetune.report.figures import png
+
     rows: list[dict[str, Any]] = []
     out.mkdir(parents=True)
     for recording in tqdm(opened, desc="labelling", unit="video"):

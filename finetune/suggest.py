@@ -1,12 +1,12 @@
 """Suggests what to label next: segments of unlabelled video that a model is unsure of and that are
 unlike each other and what is labelled.
 
-    python finetune/suggest.py --model runs/task1 --data STORE --number 50
-        the store's frames without labels of the model's task
-    python finetune/suggest.py --model runs/task1 --poses new/*.csv --fps 30
-        recordings that nobody labelled
-    python finetune/suggest.py --model runs/task1 --data STORE --simulate
-        would it have paid on the labels that exist?
+    # frames of a store that have no labels of the model's task
+    %(prog)s --model runs/task1 --data STORE --number 50
+    # recordings that nobody labelled
+    %(prog)s --model runs/task1 --poses new/*.csv --fps 30
+    # would it have paid, on labels that exist?
+    %(prog)s --model runs/task1 --data STORE --simulate
 
 Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and next to it
 the same as BORIS tabular events (…_boris.csv, an observation for each video), to be opened and
@@ -27,36 +27,32 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
-from finetune.active_learning.segments import Segment, labelled_embeddings, split_into_segments
-from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
-from finetune.fit.frames import Frames
-from finetune.inference.model import LoadedModel, open_model
-from finetune.inference.recordings import Recording, add_options, recordings
-from finetune.labels.frame_labels import looked_at
-from finetune.labels.problems import Labelled, Problem, problems, tasks
-from finetune.report.figures import png
-from finetune.settings import Tuning, saved_settings
-from pretrain.data.store import Store
+from finetune.inference.recording_options import add_options
+from pretrain.components import summaries
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from finetune.active_learning.segments import Segment
+    from finetune.inference.model import LoadedModel
+    from finetune.inference.recordings import Recording
+    from finetune.labels.problems import Labelled, Problem
+    from finetune.settings import Tuning
+    from pretrain.data.store import Store
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs the command line ``words``."""
-    from finetune.active_learning.query_rules import AbstractQueryRule
-    from pretrain.components import summaries
-
-    rules = summaries("finetune.active_learning.query_rules", AbstractQueryRule)
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/suggest.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
+    rules = summaries("finetune.active_learning.query_rules")
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--model", required=True, metavar="RUN", help="--out folder of a finished finetune/run.py"
@@ -77,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> None:
         choices=list(rules),
         default="uncertain_and_diverse",
         help="what comes first (%(default)s). "
-        + " ".join(f"{name}: {summary}" for name, summary in rules.items()),
+        + " ".join(f"{name}: {line}" for name, line in rules.items()).replace("%", "%%"),
     )
     parser.add_argument(
         "--number",
@@ -115,6 +111,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of --simulate (%(default)s)")
     args = parser.parse_args(words)
     _refuse(args)
+
+    from finetune.inference.model import open_model
+
     model = open_model(
         str(paths.base() / args.model),
         seed=args.seed,
@@ -158,6 +157,8 @@ def _refuse(args: argparse.Namespace) -> None:
 def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, boris: Path) -> None:
     from finetune.active_learning.query_rules import query_rule
     from finetune.inference.prediction_formats.boris import write_observations
+    from finetune.inference.recordings import recordings
+    from pretrain.data.store import Store
 
     (problem,) = model.problems
     args.poses = args.poses or [args.data]
@@ -212,6 +213,11 @@ def _segments(
 ) -> tuple[list[Segment], npt.NDArray[np.float32], dict[str, int]]:
     """Segments without labels, the (N, D) embeddings of what is labelled, and the frames of each
     recording."""
+    import numpy as np
+
+    from finetune.active_learning.segments import labelled_embeddings, split_into_segments
+    from finetune.labels.frame_labels import looked_at
+
     fps = model.schema.fps
     shortest, longest = _frames(args, fps)
     segments: list[Segment] = []
@@ -245,7 +251,14 @@ def _frames(args: argparse.Namespace, fps: float) -> tuple[int, int]:
 
 
 def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, picture: Path) -> None:
+    import numpy as np
+
     from finetune.active_learning.query_rules import query_rule
+    from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
+    from finetune.fit.frames import Frames
+    from finetune.inference.recordings import recordings
+    from finetune.report.figures import png
+    from pretrain.data.store import Store
 
     tuning = _tuning(args.model)
     store = Store(paths.open_address(args.data))
@@ -292,6 +305,8 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, picture: 
 
 def _labels(store: Store, problem: Problem) -> Labelled:
     """All labels, of training and test, that a store has of a model's problem."""
+    from finetune.labels.problems import tasks
+
     if problem.task not in tasks(store):
         return {}
     same = _problem(store, problem)
@@ -300,6 +315,8 @@ def _labels(store: Store, problem: Problem) -> Labelled:
 
 def _problem(store: Store, problem: Problem) -> Problem:
     """The same problem with the labels of a store."""
+    from finetune.labels.problems import problems
+
     for one in problems(store, problem.task):
         if (one.classes, one.annotator) == (problem.classes, problem.annotator):
             return one
@@ -311,6 +328,8 @@ def _problem(store: Store, problem: Problem) -> Problem:
 
 def _tuning(run: str) -> Tuning:
     """The settings that the run chose."""
+    from finetune.settings import saved_settings
+
     path = paths.base() / run / "result.json"
     try:
         chosen: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"][

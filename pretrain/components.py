@@ -3,12 +3,15 @@ arguments."""
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pretrain.errors import BadInput, refuse
@@ -50,12 +53,15 @@ def find(package: str, name: object, base: type) -> type:
     return found[0]
 
 
-def summaries(package: str, base: type) -> dict[str, str]:
-    """Name to the first line of the docstring of every component."""
-    return {
-        name: (inspect.getdoc(find(package, name, base)) or "").splitlines()[0]
-        for name in names(package)
-    }
+def summaries(package: str) -> dict[str, str]:
+    """Component to the first line of its file's docstring; none is imported."""
+    lines = {}
+    for name in names(package):
+        spec = importlib.util.find_spec(f"{package}.{name}")
+        assert spec is not None
+        tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
+        lines[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return lines
 
 
 def settings_of(kind: type) -> dict[str, inspect.Parameter]:

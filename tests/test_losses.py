@@ -4,15 +4,14 @@ are drawn."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from finetune.fit import losses as loss_files
 from finetune.fit.fit import fit, score_problems
 from finetune.fit.frames import Frames
 from finetune.fit.losses import AbstractLoss, build_loss
@@ -132,8 +131,10 @@ def test_a_loss_has_a_finite_slope_where_everything_is_certain(name: str, kind: 
         assert torch.isfinite(certain.grad).all()
 
 
-def test_a_loss_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "brier.py").write_text(
+def test_a_loss_is_a_file(add_component: Callable[[str, str, str], None]) -> None:
+    add_component(
+        "finetune.fit.losses",
+        "brier",
         """
 from dataclasses import dataclass
 from finetune.fit.losses import AbstractLoss
@@ -147,9 +148,8 @@ class Brier(AbstractLoss):
 
     def overlapping(self, logits_NC, target_NC, weight_C):
         return weight_C * (logits_NC.sigmoid() - target_NC).abs() ** self.power
-"""
+""",
     )
-    monkeypatch.setattr(loss_files, "__path__", [*loss_files.__path__, str(tmp_path)])
     labels = np.repeat(np.arange(3), 20)
     tuning = Tuning(loss={"name": "brier", "power": 1.0}, class_weight=0.0)
     loss = ProblemLoss.of(exclusive(labels), tuning)

@@ -4,8 +4,8 @@ was."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from finetune.fit.fit import fit
 from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import frame_f1
-from finetune.postprocess import calibrations as calibration_files
 from finetune.postprocess.calibrations.temperature import Temperature
 from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing, split_folds
 from finetune.postprocess.learn import NO_STEPS, HeldOutPredictions, best_calibration, choose_steps
@@ -134,11 +133,13 @@ def test_models_saved_before_are_read() -> None:
 
 @pytest.mark.parametrize("good", [True, False])
 def test_a_calibration_is_a_file_and_is_used_where_it_loses_less(
-    good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    good: bool, add_component: Callable[[str, str, str], None]
 ) -> None:
     """A network that is sure of the wrong one of two classes: no temperature helps, their exchange
     does."""
-    (tmp_path / f"exchange_{good}.py").write_text(
+    add_component(
+        "finetune.postprocess.calibrations",
+        "exchange",
         f"""
 from dataclasses import dataclass
 from finetune.postprocess.calibrations import AbstractCalibration
@@ -153,9 +154,8 @@ class Exchange(AbstractCalibration):
 
     def apply(self, probabilities_TC):
         return probabilities_TC[:, {[1, 0, 2] if good else [0, 1, 2]}]
-"""
+""",
     )
-    monkeypatch.setattr(calibration_files, "__path__", [*calibration_files.__path__, str(tmp_path)])
     asked, held = unsure(noise=1.0)
     exchanged = {name: p[:, [1, 0, 2]] for name, p in held.probabilities.items()}
     held = replace(held, probabilities=exchanged)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from reader_files import World, write_npz
 from worlds import MICE, embedder_of, wander, wander_store
 
 from finetune.heads import build_head
-from finetune.inference import prediction_formats as format_files
 from finetune.inference.ethograms import Ethogram, picture, summary, summary_table
 from finetune.inference.model import as_tensors, open_model
 from finetune.inference.prediction_formats import AbstractPredictionFormat, prediction_formats
@@ -156,21 +156,24 @@ def test_a_format_writes_one_file_with_every_behaviour(
 
 
 def test_a_format_is_a_file_that_the_command_offers(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path,
+    tmp_path: Path,
+    add_component: Callable[[str, str, str], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "starts.py").write_text(
-        '''
+    add_component(
+        "finetune.inference.prediction_formats",
+        "starts",
+        '''"""First frames of bouts."""
 from finetune.inference.prediction_formats import AbstractPredictionFormat
 
 class Starts(AbstractPredictionFormat):
-    """First frames of bouts."""
     ending = ".txt"
 
     def write(self, path, ethogram):
         path.write_text("".join(f"{start} {name}\\n" for start, _, name in ethogram.events()))
-'''
+''',
     )
-    monkeypatch.setattr(format_files, "__path__", [*format_files.__path__, str(tmp_path)])
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "starts: First frames of bouts." in " ".join(capsys.readouterr().out.split())

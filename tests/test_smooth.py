@@ -6,8 +6,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +16,6 @@ from scipy.special import softmax
 from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.metrics.bouts import bouts, score_bouts
 from finetune.metrics.frame_metrics import frame_f1
-from finetune.postprocess import smoothers as smoother_files
 from finetune.postprocess.as_json import from_json
 from finetune.postprocess.smoothers import AbstractSmoother, candidates, smoothers
 from finetune.postprocess.smoothers.minimum_bout import MinimumBout
@@ -366,8 +365,10 @@ def test_a_smoother_decides_every_frame_of_any_video_and_is_read_back(
             assert ((found >= 0) & (found < (2 if overlap else 4))).all()
 
 
-def test_a_smoother_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "never_mount.py").write_text(
+def test_a_smoother_is_a_file(add_component: Callable[[str, str, str], None]) -> None:
+    add_component(
+        "finetune.postprocess.smoothers",
+        "never_mount",
         """
 from dataclasses import dataclass
 from finetune.labels.frame_labels import decide
@@ -384,9 +385,8 @@ class NeverMount(AbstractSmoother):
 
     def apply(self, probabilities_TC):
         return decide(probabilities_TC=probabilities_TC * [1, 1, 0, 1])
-"""
+""",
     )
-    monkeypatch.setattr(smoother_files, "__path__", [*smoother_files.__path__, str(tmp_path)])
     probabilities, labels, classes = mice_or_pairs(False)
     offered = candidates(probabilities=probabilities, labels=labels, classes=classes)
     again = from_json(offered["never mount"].to_dict(), "smoother", smoothers())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from test_fit import problem
 from test_predict import MOUSE, run, tracks  # noqa: F401
 from worlds import MICE, wander
 
-from finetune.active_learning import query_rules as rule_files
 from finetune.active_learning.query_rules import query_rule
 from finetune.active_learning.segments import (
     Segment,
@@ -146,20 +146,23 @@ def test_a_rule_chooses_each_segment_once_and_no_more_than_there_are(
 def test_a_rule_is_a_file_that_the_command_offers(
     run: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    add_component: Callable[[str, str, str], None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "earliest.py").write_text(
-        '''
+    add_component(
+        "finetune.active_learning.query_rules",
+        "earliest",
+        '''"""What comes first in the video."""
 from finetune.active_learning.query_rules import AbstractQueryRule
 
 class Earliest(AbstractQueryRule):
-    """What comes first in the video."""
-
     def choose(self, segments, *, number, labelled_ND):
         return sorted(segments, key=lambda one: (one.video, one.start))[:number]
-'''
+''',
     )
-    monkeypatch.setattr(rule_files, "__path__", [*rule_files.__path__, str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "earliest: What comes first in the video." in " ".join(capsys.readouterr().out.split())
     words = ["--model", str(run), "--poses", str(tracks(tmp_path / "new")), "--labels-of", "task"]
     main([*words, "--number", "3", "--out", str(tmp_path / "o.csv"), "--rule", "earliest"])
     with (tmp_path / "o.csv").open() as file:

@@ -183,8 +183,8 @@ def _can_be_revealed(known: Ints, truth: Ints) -> npt.NDArray[np.bool_]:
 def _random(
     known: Labelled, truth: Labelled, like: Spans, rng: np.random.Generator
 ) -> list[tuple[str, int, int]]:
-    """Spans of the lengths of others, somewhere in what is not labelled yet; where no such stretch
-    is free as a whole, one that is free in part."""
+    """Spans of the lengths of others, somewhere in what is not labelled yet; where no such span is
+    free as a whole, one that is free in part."""
     free = {name: _can_be_revealed(labels, truth[name]) for name, labels in known.items()}
     names = sorted(free)
     spans: list[tuple[str, int, int]] = []

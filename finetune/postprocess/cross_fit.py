@@ -28,7 +28,7 @@ def learn_postprocessing(
     seed: int,
     stop: int,
 ) -> list[LearnedPostprocessing]:
-    """The postprocessing of each problem, learned on training videos of the budget alone.
+    """The postprocessing of each problem, learned only on training videos of the budget.
 
     Args:
         frames: Of the training videos.

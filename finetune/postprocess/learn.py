@@ -1,7 +1,7 @@
 """Learns calibration, thresholds and smoother of a problem, on predictions for held-out videos.
 
 Which of them are used is chosen by cross-fitting: every candidate is fitted on the other folds of
-the held-out videos and decides on this one, so that no frame judges what was fitted on it.
+the held-out videos and decides on this one, so that no frame scores steps that were fitted on it.
 """
 
 from __future__ import annotations

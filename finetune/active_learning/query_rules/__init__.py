@@ -1,5 +1,5 @@
 """Query rules: which segments a person should label next. One file each, found by being here; its
-name is its name in ``suggest.py --rule``."""
+name is its name in ``suggest.py --rule``, whose help shows the first line of its docstring."""
 
 from __future__ import annotations
 

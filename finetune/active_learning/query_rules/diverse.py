@@ -1,5 +1,8 @@
-"""Diversity sampling: the greedy k-centre rule of Sener & Savarese (2018, Active Learning for
-Convolutional Neural Networks: A Core-Set Approach)."""
+"""Farthest in the encoder's embedding from what is labelled or listed already.
+
+The greedy k-centre rule of Sener & Savarese (2018, Active Learning for Convolutional Neural
+Networks: A Core-Set Approach).
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from finetune.active_learning.segments import Segment
 
 
 class Diverse(AbstractQueryRule):
-    """Farthest in the encoder's embedding from what is labelled or listed already."""
+    """The farthest first."""
 
     def choose(
         self, segments: Sequence[Segment], *, number: int, labelled_ND: npt.NDArray[np.float32]
     ) -> list[Segment]:
-        """By distance alone."""
+        """By distance only."""
         return farthest_first(
             segments,
             number=number,

@@ -1,9 +1,9 @@
-"""Uncertainty sampling by the margin (Scheffer et al. 2001; Settles 2009, Active Learning
-Literature Survey).
+"""Smallest margin between the two likeliest behaviours.
 
-Entropy would count how likely a third and fourth class are too, which a person's answer does not
-decide, and grows with the number of classes; least confidence cannot tell a tie of two from a tie
-of many. For one behaviour against the rest all three rank alike.
+Uncertainty sampling by the margin: Scheffer et al. 2001; Settles 2009, Active Learning Literature
+Survey. Entropy would count how likely a third and fourth class are too, which a person's answer
+does not decide, and grows with the number of classes; least confidence cannot tell a tie of two
+from a tie of many. For one behaviour against the rest all three rank alike.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from finetune.active_learning.segments import Segment
 
 
 class Uncertain(AbstractQueryRule):
-    """Smallest margin between the two likeliest behaviours."""
+    """The least certain first."""
 
     def choose(
         self, segments: Sequence[Segment], *, number: int, labelled_ND: npt.NDArray[np.float32]
     ) -> list[Segment]:
-        """By uncertainty alone."""
+        """By uncertainty only."""
         return sorted(segments, key=lambda segment: -segment.uncertainty)[:number]

@@ -1,4 +1,7 @@
-"""Diversity among the most uncertain: by itself the k-centre rule seeks out tracking errors."""
+"""Of the most uncertain, those unlike each other and what is labelled.
+
+By itself the k-centre rule seeks out tracking errors.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ POOL = 8
 
 
 class UncertainAndDiverse(AbstractQueryRule):
-    """Of the most uncertain, those unlike each other and what is labelled."""
+    """The k-centre rule within the most uncertain, weighted by uncertainty."""
 
     def choose(
         self, segments: Sequence[Segment], *, number: int, labelled_ND: npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class AbstractPredictionFormat(ABC):
-    """A file for each video. The first line of the docstring of a subclass is shown by ``--help``.
+    """A file for each video. ``--help`` shows the first line of the docstring of the format's file.
 
     What ``prepare.py --labels`` is to read back must come back frame by frame: a test holds it.
     """

@@ -1,4 +1,4 @@
-"""Annotation files of Caltech and Bento."""
+"""Caltech/Bento annotation: bouts of each behaviour, in frames."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class CaltechAnnotation(AbstractPredictionFormat):
-    """Caltech/Bento annotation: bouts by behaviour, in frames."""
+    """One channel, which bears the task's name."""
 
     ending = ".annot"
 
     def write(self, path: Path, ethogram: Ethogram) -> None:
-        """Frames count from 1, both ends inclusive; the channel bears the task's name."""
+        """Frames count from 1, both ends inclusive."""
         problem, events = ethogram.problem, ethogram.events()
         names = [name for name in problem.classes if name != problem.rest]
         channel = problem.task.rstrip("-") or "Ch1"

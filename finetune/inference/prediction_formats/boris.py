@@ -1,4 +1,4 @@
-"""BORIS tabular events."""
+"""BORIS tabular events: a START and a STOP for each bout, in seconds."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ Events = Sequence[tuple[int, int, str]]
 
 
 class TabularEvents(AbstractPredictionFormat):
-    """BORIS tabular events: a START and a STOP for each bout, in seconds."""
+    """An observation of one video."""
 
     ending = ".csv"
 
     def write(self, path: Path, ethogram: Ethogram) -> None:
-        """One observation."""
+        """The bouts of all behaviours but the rest."""
         write_observations(
             path,
             {ethogram.video: (ethogram.events(), len(ethogram.labels), ethogram.fps)},

@@ -1,4 +1,4 @@
-"""Labels and probabilities of every frame, as a table."""
+"""Frames: time, label, probability of each class, and a column of 0 and 1 for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FrameTable(AbstractPredictionFormat):
-    """frame, time_s, label, p_CLASS and a column of 0 and 1 for each class."""
+    """The columns are frame, time_s, label, p_CLASS for each class, and each class."""
 
     ending = ".csv"
 

@@ -1,4 +1,4 @@
-"""Neurodata Without Borders."""
+"""Neurodata Without Borders: bouts as time intervals, probabilities as a time series."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class NeurodataWithoutBorders(AbstractPredictionFormat):
-    """NWB: bouts as time intervals, probabilities as a time series."""
+    """Intervals and series are in the behavior module."""
 
     ending = ".nwb"
     library = "pynwb"
 
     def write(self, path: Path, ethogram: Ethogram) -> None:
-        """Both under the behavior module."""
+        """The time of the recording is not known: it begins at the epoch."""
         pynwb = importlib.import_module(self.library)
         file = pynwb.NWBFile(
             session_description=(
