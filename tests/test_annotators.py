@@ -26,12 +26,12 @@ def styles(thresholds: tuple[float, ...]) -> tuple[Frames, list[Problem]]:
     how far."""
     draw = np.random.default_rng(0)
     z = draw.normal(size=(1200, 6)).astype(np.float32)
-    place = {f"v{i}": (i * 200, (i + 1) * 200) for i in range(6)}
+    spans = {f"v{i}": (i * 200, (i + 1) * 200) for i in range(6)}
     problems = []
     for number, threshold in enumerate(thresholds):
         labels = {
             name: (z[first:end, 0] > threshold).astype(np.int8)
-            for name, (first, end) in place.items()
+            for name, (first, end) in spans.items()
         }
         test = {"v5": labels.pop("v5")}
         problems.append(
@@ -45,7 +45,7 @@ def styles(thresholds: tuple[float, ...]) -> tuple[Frames, list[Problem]]:
                 test=test,
             )
         )
-    return Frames(spans=place, arrays={"z": z}), problems
+    return Frames(spans=spans, arrays={"z": z}), problems
 
 
 def fitted(frames: Frames, problems: list[Problem], head: dict[str, object]) -> Model:

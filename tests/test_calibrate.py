@@ -52,11 +52,11 @@ def test_the_temperature_of_an_overconfident_network_is_found_and_helps_on_other
     assert fitted.temperature == pytest.approx(2.5, rel=0.05)
     other_p, other_labels = overconfident(1)
     moved = fitted.apply(other_p)
-    before, after = (log_loss(other_labels, held) for held in (other_p, moved))
+    before, after = (log_loss(other_labels, values) for values in (other_p, moved))
     assert after < 0.8 * before
     errors = [
-        expected_calibration_error(probabilities_TC=held, labels=other_labels)
-        for held in (other_p, moved)
+        expected_calibration_error(probabilities_TC=values, labels=other_labels)
+        for values in (other_p, moved)
     ]
     assert errors[0] > 0.1
     assert errors[1] < 0.02
@@ -104,14 +104,14 @@ def test_a_threshold_wins_back_the_f1_that_one_half_costs_a_rare_behaviour() -> 
     fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=classes)
     new_p, new_labels, _ = rare(4)
     plain, tuned = (
-        frame_f1(labels=new_labels, predicted=held, classes=classes)
-        for held in (decide(probabilities_TC=new_p), fitted.decide(new_p))
+        frame_f1(labels=new_labels, predicted=values, classes=classes)
+        for values in (decide(probabilities_TC=new_p), fitted.decide(new_p))
     )
     assert tuned > plain + 0.05
     moved = fitted.apply(new_p)
     raw, after = (
-        score(probabilities_TC=held, labels=new_labels, classes=classes).map
-        for held in (new_p, moved)
+        score(probabilities_TC=values, labels=new_labels, classes=classes).map
+        for values in (new_p, moved)
     )
     assert after == pytest.approx(raw, abs=1e-12)
 
@@ -170,8 +170,8 @@ def test_thresholds_are_never_worse_where_they_were_fitted(seed: int) -> None:
     p = np.round(draw.dirichlet(np.ones(4) / 3, 80), 2)
     fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=MICE)
     tuned, plain = (
-        frame_f1(labels=labels, predicted=held, classes=MICE)
-        for held in (fitted.decide(p), p.argmax(axis=1))
+        frame_f1(labels=labels, predicted=values, classes=MICE)
+        for values in (fitted.decide(p), p.argmax(axis=1))
     )
     assert tuned >= plain
 
@@ -269,7 +269,7 @@ def test_thresholds_are_read_back_and_what_is_no_step_is_refused() -> None:
 
 @pytest.mark.parametrize("kind", [Temperature, Thresholds])
 @pytest.mark.parametrize(
-    ("labels", "p", "said"),
+    ("labels", "p", "message"),
     [
         (np.full(4, UNLABELLED), np.full((4, 2), 0.5), "none of the 4 frames is labelled"),
         (np.zeros(0, int), np.zeros((0, 2)), "none of the 0 frames"),
@@ -278,8 +278,8 @@ def test_thresholds_are_read_back_and_what_is_no_step_is_refused() -> None:
     ],
 )
 def test_what_cannot_be_fitted_is_refused_in_words(
-    kind: type, labels: np.ndarray, p: np.ndarray, said: str
+    kind: type, labels: np.ndarray, p: np.ndarray, message: str
 ) -> None:
     with pytest.raises(BadInput) as refused:
         kind.fit(probabilities_TC=p, labels=labels, classes=("other", "groom"))
-    assert said in str(refused.value)
+    assert message in str(refused.value)

@@ -35,18 +35,18 @@ def world(
         for i in range(videos)
     }
     z = draw.normal(0, noise, (videos * frames, 8)).astype(np.float32)
-    for i, held in enumerate(labels.values()):
-        z[i * frames + np.arange(frames), held] += 2.0
-    place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
+    for i, shown in enumerate(labels.values()):
+        z[i * frames + np.arange(frames), shown] += 2.0
+    spans = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
     return Frames(
-        spans=place, arrays={"z": z * 30 + 7}
+        spans=spans, arrays={"z": z * 30 + 7}
     ), labels  # a head must not need embeddings of unit spread
 
 
 def problem(
     labels: dict[str, np.ndarray], *, test: tuple[str, ...] = ("v4", "v5"), name: str = "S1"
 ) -> Problem:
-    train = {video: held for video, held in labels.items() if video not in test}
+    train = {video: shown for video, shown in labels.items() if video not in test}
     return Problem(
         name=name,
         task="S1",
@@ -80,7 +80,7 @@ def test_test_labels_do_not_reach_the_fit() -> None:
     frames, labels = world()
     asked = problem(labels)
     lies = replace(
-        asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()}
+        asked, test={name: (shown + 1).astype(np.int8) % 3 for name, shown in asked.test.items()}
     )
     tuning = Tuning(head={"name": "linear"}, steps=10, window=32, batch=4)
     models = [
@@ -110,8 +110,8 @@ def test_the_same_seed_gives_the_same_model_and_stopping_on_the_way_changes_noth
 def test_unlabelled_frames_teach_nothing() -> None:
     frames, labels = world(frames=120)
     hidden = {
-        name: np.where(np.arange(120) < 60, held, UNLABELLED).astype(np.int8)
-        for name, held in labels.items()
+        name: np.where(np.arange(120) < 60, shown, UNLABELLED).astype(np.int8)
+        for name, shown in labels.items()
     }
     spoilt = Frames(spans=frames.spans, arrays={"z": frames.arrays["z"].copy()})
     for first, end in spoilt.spans.values():
@@ -126,21 +126,21 @@ def test_unlabelled_frames_teach_nothing() -> None:
 
 def test_windows_never_cross_a_video_and_labels_stay_with_their_frames() -> None:
     labels = {"a": np.zeros(30, np.int8), "b": np.ones(500, np.int8), "c": np.full(90, 2, np.int8)}
-    place = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
+    spans = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
     video = np.repeat([0, 1, 2], [30, 500, 90])
     z = np.stack([video, np.arange(620)], 1).astype(np.float32)
     windows = WindowSampler(
-        Frames(spans=place, arrays={"z": z}), [problem(labels, test=())], window=64
+        Frames(spans=spans, arrays={"z": z}), [problem(labels, test=())], window=64
     )
     for seed in range(20):
         batch = windows.draw(np.random.default_rng(seed), 16)
         for row in range(16):
             valid = batch.valid_BT[row]
             assert len(batch.arrays["z"][row, valid, 0].unique()) == 1
-        ((_, rows, held),) = batch.labels
+        ((_, rows, shown),) = batch.labels
         truth = batch.arrays["z"][rows][..., 0].long()
-        known = held != UNLABELLED
-        assert torch.equal(held[known].long(), truth[known])
+        known = shown != UNLABELLED
+        assert torch.equal(shown[known].long(), truth[known])
         assert torch.equal(known, batch.valid_BT[rows])
 
 
@@ -217,22 +217,22 @@ def test_prototypes_are_class_means_and_scores_are_distances_to_them(
     asked = problem(labels, test=("v2",))
     if overlap:
         both = {
-            name: np.stack([held == 0, held != 2], 1).astype(np.int8)
-            for name, held in labels.items()
+            name: np.stack([shown == 0, shown != 2], 1).astype(np.int8)
+            for name, shown in labels.items()
         }
         asked = replace(problem(both, test=("v2",)), overlapping=True, classes=("a", "b"))
     tuning = Tuning(head={"name": "prototype", "distance": distance, "temperature": 0.5}, window=30)
     ((_, _, model),) = fit(frames, [asked], tuning, embedder=None, seed=0, stops=[10])
     z = (frames.arrays["z"] - model.head.mean_D.numpy()) * model.head.scale_D.numpy()
     first, end = frames.spans["v2"]
-    held = np.concatenate([asked.train[name] for name in ("v0", "v1")])
+    shown = np.concatenate([asked.train[name] for name in ("v0", "v1")])
 
     def far(mean: np.ndarray) -> np.ndarray:
         if distance == "euclidean":
             return ((z[first:end] - mean) ** 2).mean(1)
         return 1 - z[first:end] @ mean / np.linalg.norm(mean) / np.linalg.norm(z[first:end], axis=1)
 
-    chosen = held.T == 1 if overlap else np.stack([held == c for c in range(3)])
+    chosen = shown.T == 1 if overlap else np.stack([shown == c for c in range(3)])
     score = (
         np.stack(
             [far(z[:120][~rows].mean(0)) * overlap - far(z[:120][rows].mean(0)) for rows in chosen],
@@ -240,16 +240,16 @@ def test_prototypes_are_class_means_and_scores_are_distances_to_them(
         )
         / 0.5
     )
-    wanted = (
+    expected = (
         1 / (1 + np.exp(-score)) if overlap else np.exp(score) / np.exp(score).sum(1, keepdims=True)
     )
     (found,) = model.predict(frames, [asked], [["v2"]])
-    np.testing.assert_allclose(found["v2"], wanted, atol=1e-4)
+    np.testing.assert_allclose(found["v2"], expected, atol=1e-4)
 
 
 def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
     frames, labels = world(videos=3, frames=60)
-    asked = problem({name: np.minimum(held, 1) for name, held in labels.items()}, test=("v2",))
+    asked = problem({name: np.minimum(shown, 1) for name, shown in labels.items()}, test=("v2",))
     ((_, _, model),) = fit(
         frames,
         [asked],

@@ -90,14 +90,14 @@ def test_focal_loss_is_the_formula_and_without_gamma_cross_entropy(
         assert loss.item() == pytest.approx(
             -WEIGHT[label].item() * (1 - p) ** 2 * math.log(p), rel=1e-6, abs=1e-9
         )
-    for row, wanted, loss in zip(
+    for row, expected, loss in zip(
         logits, target, Focal(gamma=1.5).overlapping(logits, target, weight), strict=True
     ):
         for c in range(3):
             p = 1 / (1 + math.exp(-row[c].item()))
             slow = (
                 -WEIGHT[c].item() * (1 - p) ** 1.5 * math.log(p)
-                if wanted[c]
+                if expected[c]
                 else -(p**1.5) * math.log(1 - p)
             )
             assert loss[c].item() == pytest.approx(slow, rel=1e-5, abs=1e-9)
@@ -118,8 +118,8 @@ def test_a_loss_is_small_where_the_network_is_right_and_weighs_classes(
     assert (each(right, target, ones) >= 0).all()
     assert each(right, target, ones).sum() < each(-right, target, ones).sum()
     heavy = each(-right, target, torch.tensor([3.0, 1.0])) / each(-right, target, ones)
-    wanted = torch.tensor([3.0, 1.0]) if kind == "exclusive" else torch.tensor([[3.0, 1], [1, 1]])
-    torch.testing.assert_close(heavy, wanted)
+    expected = torch.tensor([3.0, 1.0]) if kind == "exclusive" else torch.tensor([[3.0, 1], [1, 1]])
+    torch.testing.assert_close(heavy, expected)
 
 
 @pytest.mark.parametrize("name", names("finetune.fit.losses"))
@@ -183,13 +183,13 @@ def test_the_loss_of_a_problem_is_torchs_over_its_labelled_frames(
     labels = np.array([0, 1, 2, 2, 2, UNLABELLED, 1, 2] * 3)
     tuning = Tuning(**settings)
     loss = ProblemLoss.of(exclusive(labels), tuning)
-    held = torch.from_numpy(labels).view(3, 8)
+    shown = torch.from_numpy(labels).view(3, 8)
     logits = torch.randn(3, 8, 3)
-    total, number = loss(logits, held)
+    total, number = loss(logits, shown)
     assert number == 21
     own = F.cross_entropy(
         logits.flatten(0, 1),
-        held.flatten(),
+        shown.flatten(),
         weight=loss.weight_C,
         ignore_index=UNLABELLED,
         label_smoothing=tuning.label_smoothing,
@@ -213,7 +213,7 @@ def test_unlabelled_entries_of_overlapping_behaviours_do_not_count() -> None:
 
 def test_published_weights_stand_in_the_task_file_and_count_as_they_are() -> None:
     tuning = read(Tuning, "new_behaviors", TASKS, {})
-    published = next(held for held in tuning.search["class_weights"] if held)
+    published = next(weights for weights in tuning.search["class_weights"] if weights)
     assert published == {
         "approach": 20,
         "disengaged": 50,
@@ -245,7 +245,7 @@ def test_logit_adjustment_is_the_log_share_and_gives_balanced_decisions() -> Non
     # left to learn.
     frames = Frames(spans={"v": (0, 100)}, arrays={"z": np.zeros((100, 2), np.float32)})
     mixed = exclusive(np.random.default_rng(0).permutation(problem.train["v"]))
-    for tau, wanted in ((0.0, [0.1, 0.3, 0.6]), (1.0, [1 / 3] * 3)):
+    for tau, expected in ((0.0, [0.1, 0.3, 0.6]), (1.0, [1 / 3] * 3)):
         tuning = Tuning(
             head={"name": "linear"},
             steps=150,
@@ -258,7 +258,7 @@ def test_logit_adjustment_is_the_log_share_and_gives_balanced_decisions() -> Non
         )
         ((_, _, model),) = fit(frames, [mixed], tuning, embedder=None, seed=0, stops=[150])
         (found,) = model.predict(frames, [mixed], [["v"]])
-        np.testing.assert_allclose(found["v"][0], wanted, atol=0.02)
+        np.testing.assert_allclose(found["v"][0], expected, atol=0.02)
 
 
 def test_windows_are_drawn_around_classes_as_often_as_the_balance_says() -> None:
@@ -270,13 +270,13 @@ def test_windows_are_drawn_around_classes_as_often_as_the_balance_says() -> None
     problem = exclusive(labels, ("other", "rare"))
     for balance, share in ((0.0, 0.01), (0.5, 0.1 / (0.1 + 0.99**0.5)), (1.0, 0.5)):
         windows = WindowSampler(frames, [problem], 2, balance=balance)
-        ((_, _, held),) = windows.draw(np.random.default_rng(0), 4000).labels
-        assert (held == 1).float().mean().item() == pytest.approx(share, abs=0.025)
+        ((_, _, shown),) = windows.draw(np.random.default_rng(0), 4000).labels
+        assert (shown == 1).float().mean().item() == pytest.approx(share, abs=0.025)
     both = np.zeros((10_000, 2), np.int8)
     both[:100, 0], both[50:150, 1] = 1, 1
     windows = WindowSampler(frames, [overlapping(both)], 2, balance=1.0)
-    ((_, _, held),) = windows.draw(np.random.default_rng(0), 3000).labels
-    assert (held == 0).all(-1).float().mean().item() == pytest.approx(1 / 3, abs=0.03), (
+    ((_, _, shown),) = windows.draw(np.random.default_rng(0), 3000).labels
+    assert (shown == 0).all(-1).float().mean().item() == pytest.approx(1 / 3, abs=0.03), (
         "frames without any behaviour are a class too"
     )
 
@@ -299,12 +299,12 @@ def test_every_loss_learns_a_world_that_can_be_learned(
 ) -> None:
     draw = np.random.default_rng(0)
     bouts = np.repeat(draw.integers(3, size=60), 10)
-    held = F.one_hot(torch.from_numpy(bouts), 3).numpy()[:, :2] if overlap else bouts
+    shown = F.one_hot(torch.from_numpy(bouts), 3).numpy()[:, :2] if overlap else bouts
     z = F.one_hot(torch.from_numpy(bouts), 3).numpy() + draw.normal(0, 0.2, (600, 3))
     frames = Frames(spans={"v": (0, 400), "w": (400, 600)}, arrays={"z": z.astype(np.float32)})
-    made = overlapping(held) if overlap else exclusive(held)
+    problem = overlapping(shown) if overlap else exclusive(shown)
     asked = replace(
-        made, train={"v": held[:400].astype(np.int8)}, test={"w": held[400:].astype(np.int8)}
+        problem, train={"v": shown[:400].astype(np.int8)}, test={"w": shown[400:].astype(np.int8)}
     )
     tuning = Tuning(head={"name": "linear"}, steps=60, window=50, batch=4, lr=0.05, **settings)
     ((_, _, model),) = fit(frames, [asked], tuning, embedder=None, seed=0, stops=[60])

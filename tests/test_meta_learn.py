@@ -37,7 +37,7 @@ def test_the_gradient_through_the_steps_is_that_of_the_closed_form() -> None:
     for first_order in (False, True):
         start = torch.tensor(b + 1, requires_grad=True)
         (then,) = adapted(
-            lambda held: a / 2 * (held["w"] - b) ** 2,
+            lambda weights: a / 2 * (weights["w"] - b) ** 2,
             {"w": start},
             lr=lr,
             steps=steps,
@@ -75,12 +75,12 @@ def few_shot_world() -> tuple[Frames, list[Problem]]:
         np.concatenate([hidden, draw.normal(size=(len(hidden), 37))], 1)
         @ np.linalg.qr(draw.normal(size=(40, 40)))[0]
     )
-    place = {f"v{i}": (i * FRAMES, (i + 1) * FRAMES) for i in range(8)}
+    spans = {f"v{i}": (i * FRAMES, (i + 1) * FRAMES) for i in range(8)}
     problems = []
     for k, direction in enumerate(directions):
         labels = {
             name: (hidden[first:end] @ direction > 0).astype(np.int8)
-            for name, (first, end) in place.items()
+            for name, (first, end) in spans.items()
         }
         test = {name: labels.pop(name) for name in ("v6", "v7")}
         problems.append(
@@ -94,7 +94,7 @@ def few_shot_world() -> tuple[Frames, list[Problem]]:
                 test=test,
             )
         )
-    return Frames(spans=place, arrays={"z": z.astype(np.float32)}), problems
+    return Frames(spans=spans, arrays={"z": z.astype(np.float32)}), problems
 
 
 def average_precision(frames: Frames, problem: Problem, tuning: Tuning) -> float:
@@ -128,7 +128,7 @@ def test_weights_learned_on_other_behaviours_need_few_labels(tmp_path: Path) -> 
     labels = target.train["v0"].copy()
     labels[60:] = UNLABELLED
     few = replace(target, train={"v0": labels})  # six bouts
-    chance = np.mean([held.mean() for held in target.test.values()])
+    chance = np.mean([labels.mean() for labels in target.test.values()])
     from_weights = average_precision(frames, few, replace(tuning, start=str(tmp_path)))
     from_nothing = average_precision(frames, few, tuning)
     assert from_weights > chance + 0.2
@@ -148,9 +148,9 @@ def test_every_behaviour_begins_as_the_behaviour_and_the_rest_as_the_rest(tmp_pa
     }
     exclusive = Problem(name="a", overlapping=False, **kinds)
     overlapping = Problem(name="b", overlapping=True, **kinds | {"classes": ("sniff", "chase")})
-    made = initial_head([exclusive, overlapping], Tuning(head=HEAD, start=str(tmp_path)), 8)
+    whole = initial_head([exclusive, overlapping], Tuning(head=HEAD, start=str(tmp_path)), 8)
     z, valid = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
-    (two,), (three, both) = head(z, valid), made(z, valid)
+    (two,), (three, both) = head(z, valid), whole(z, valid)
     torch.testing.assert_close(three, two[..., [1, 1, 0]])
     torch.testing.assert_close(both, (two[..., 1] - two[..., 0]).unsqueeze(-1).expand(-1, -1, 2))
 

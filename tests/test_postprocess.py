@@ -41,9 +41,9 @@ def unsure(
         for i in range(videos)
     }
     found = {}
-    for name, held in labels.items():
-        heard = 2 * np.eye(3)[held] + draw.normal(0, noise, (frames, 3))
-        exact = np.exp(2 * heard / noise**2 if noise else 20 * heard) ** doubled
+    for name, shown in labels.items():
+        scores = 2 * np.eye(3)[shown] + draw.normal(0, noise, (frames, 3))
+        exact = np.exp(2 * scores / noise**2 if noise else 20 * scores) ** doubled
         found[name] = (exact / exact.sum(1, keepdims=True)).astype(np.float32)
     asked = Problem(
         name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train=labels, test={}
@@ -54,8 +54,8 @@ def unsure(
 
 
 def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_videos() -> None:
-    asked, held = unsure(noise=2.0, doubled=3.0)
-    found = choose_steps(asked, held)
+    asked, held_out = unsure(noise=2.0, doubled=3.0)
+    found = choose_steps(asked, held_out)
     assert found.name != NO_STEPS
     assert found.postprocessing.smoother is not None
     assert isinstance(found.postprocessing.calibration, Temperature)
@@ -76,22 +76,22 @@ def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_vide
 
 
 def test_where_nothing_helps_nothing_is_done() -> None:
-    asked, held = unsure(noise=0.0)
-    found = choose_steps(asked, held)
+    asked, held_out = unsure(noise=0.0)
+    found = choose_steps(asked, held_out)
     assert found.name == NO_STEPS
     assert found.postprocessing.thresholds is None
     assert found.postprocessing.smoother is None
 
 
 def test_one_fold_is_noted_and_nothing_labelled_leaves_the_network_alone() -> None:
-    asked, held = unsure(noise=1.0, videos=2)
-    one = choose_steps(asked, replace(held, fold=dict.fromkeys(held.fold, 0)))
+    asked, held_out = unsure(noise=1.0, videos=2)
+    one = choose_steps(asked, replace(held_out, fold=dict.fromkeys(held_out.fold, 0)))
     assert any("scored on the frames it was fitted on" in note for note in one.notes)
     assert any("learned on 2 videos" in note for note in one.notes)
-    blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held.labels.items()}
-    none = choose_steps(asked, replace(held, labels=blank))
+    blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held_out.labels.items()}
+    none = choose_steps(asked, replace(held_out, labels=blank))
     assert none.postprocessing == Postprocessing()
-    p = held.probabilities["v0"]
+    p = held_out.probabilities["v0"]
     assert np.array_equal(none.postprocessing.decide(p), p.argmax(1))
 
 
@@ -156,15 +156,15 @@ class Exchange(AbstractCalibration):
         return probabilities_TC[:, {[1, 0, 2] if good else [0, 1, 2]}]
 """,
     )
-    asked, held = unsure(noise=1.0)
-    exchanged = {name: p[:, [1, 0, 2]] for name, p in held.probabilities.items()}
-    held = replace(held, probabilities=exchanged)
-    assert best_calibration(asked, held).__name__ == ("Exchange" if good else "Temperature")
-    found = choose_steps(asked, held).postprocessing
+    asked, held_out = unsure(noise=1.0)
+    exchanged = {name: p[:, [1, 0, 2]] for name, p in held_out.probabilities.items()}
+    held_out = replace(held_out, probabilities=exchanged)
+    assert best_calibration(asked, held_out).__name__ == ("Exchange" if good else "Temperature")
+    found = choose_steps(asked, held_out).postprocessing
     again = Postprocessing.from_dict(json.loads(json.dumps(found.to_dict())))
     assert again == found
     f1 = frame_f1(
-        labels=held.labels,
+        labels=held_out.labels,
         predicted={name: again.decide(p) for name, p in exchanged.items()},
         classes=CLASSES,
     )
@@ -176,8 +176,8 @@ def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None
     labels = {"a": draw.integers(3, size=6 * BLOCK), "b": draw.integers(3, size=6 * BLOCK)}
     wrong = {
         share: {
-            name: np.where(draw.random(len(held)) < share, (held + 1) % 3, held)
-            for name, held in labels.items()
+            name: np.where(draw.random(len(values)) < share, (values + 1) % 3, values)
+            for name, values in labels.items()
         }
         for share in (0.1, 0.102, 0.2)
     }
@@ -187,7 +187,7 @@ def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None
         "good",
     ]
     blocks = [
-        np.concatenate([held[at : at + BLOCK] for held in (one["a"], one["b"])])
+        np.concatenate([values[at : at + BLOCK] for values in (one["a"], one["b"])])
         for one in (labels, wrong[0.1], wrong[0.2])
         for at in range(0, 6 * BLOCK, BLOCK)
     ]
@@ -206,7 +206,7 @@ def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None
     assert np.mean(gaps) > 5 * np.std(gaps), "the slow way sees the difference as well"
     flat = {"first": wrong[0.2], "second": wrong[0.2]}
     assert within_one_standard_error(
-        labels={name: np.full_like(held, 2) for name, held in labels.items()},
+        labels={name: np.full_like(values, 2) for name, values in labels.items()},
         decisions=flat,
         classes=CLASSES,
     ) == list(flat)
@@ -217,13 +217,13 @@ def test_every_video_is_held_out_once_and_of_all_problems_at_the_same_time() -> 
     names = list(labels)
     first = problem(labels, test=(), name="first")
     second = replace(first.only(names[2:]), name="second")
-    alone = replace(first.only(names[:1]), name="alone")
+    single = replace(first.only(names[:1]), name="single")
     nobody = replace(first, train={}, name="nobody")
-    asked = [first, second, alone, nobody]
+    asked = [first, second, single, nobody]
     dealt = split_folds(asked, folds=3, share=0.25, seed=0)
     assert len(dealt) == 3
-    for p, held in ((0, first), (1, second)):
-        assert sorted(name for sides in dealt for name in sides[p][1]) == sorted(held.train)
+    for p, whole in ((0, first), (1, second)):
+        assert sorted(name for sides in dealt for name in sides[p][1]) == sorted(whole.train)
     for sides in dealt:
         out = set(sides[0][1])
         assert set(sides[0][0].train) == set(names) - out
@@ -246,7 +246,7 @@ def test_rare_classes_stay_where_networks_are_fitted() -> None:
         labels[name][:10] = 0
     for seed in range(5):
         for sides in split_folds([problem(labels, test=())], folds=3, share=0.25, seed=seed):
-            assert any((held == 0).any() for held in sides[0][0].train.values())
+            assert any((shown == 0).any() for shown in sides[0][0].train.values())
 
 
 def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() -> None:
@@ -266,7 +266,7 @@ def test_nothing_is_learned_from_test_labels() -> None:
     frames, labels = world(videos=6, frames=200, noise=2.0)
     asked = problem(labels)
     lies = replace(
-        asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()}
+        asked, test={name: (shown + 1).astype(np.int8) % 3 for name, shown in asked.test.items()}
     )
     one, other = (
         learn_postprocessing(frames, [p], TUNING, None, seed=0, stop=20)[0].to_dict()
@@ -279,8 +279,8 @@ def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
     draw = np.random.default_rng(0)
     labels = {f"v{i}": (draw.random((2000, 2)) < (0.3, 0.03)).astype(np.int8) for i in range(4)}
     shy = {
-        name: np.clip(0.2 * held + draw.normal(0.1, 0.03, held.shape), 0.01, 0.99)
-        for name, held in labels.items()
+        name: np.clip(0.2 * shown + draw.normal(0.1, 0.03, shown.shape), 0.01, 0.99)
+        for name, shown in labels.items()
     }
     asked = Problem(
         name="p",

@@ -55,12 +55,12 @@ BOTH = Problem(
     train={},
     test={},
 )
-AFTER = Postprocessing(
+STEPS = Postprocessing(
     calibration=Temperature(temperature=2.0),
     thresholds=Thresholds(values=(1.0, 0.8, 0.9)),
     smoother=Moving(frames=3),
 )
-ACTS_AFTER = Postprocessing(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)
+ACTS_STEPS = Postprocessing(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [MOUSE, BOTH],
             head_settings={"name": "linear"},
             made_by={},
-            afters=[AFTER, ACTS_AFTER],
+            afters=[STEPS, ACTS_STEPS],
         )
     return out
 
@@ -229,10 +229,10 @@ def test_nwb_holds_the_bouts_and_the_probabilities(tmp_path: Path) -> None:
 
 def test_summaries_count_time_and_bouts() -> None:
     labels = np.array([0] * 30 + [2] * 30 + [0] * 90 + [2] * 150)
-    held = Ethogram(
+    table = Ethogram(
         video="v", problem=MOUSE, labels=labels, probabilities_TC=np.full((300, 3), 1 / 3), fps=30.0
     )
-    attack, sniff, other = summary(held)
+    attack, sniff, other = summary(table)
     assert (
         attack["seconds"],
         attack["share"],
@@ -242,11 +242,11 @@ def test_summaries_count_time_and_bouts() -> None:
     ) == (4, 0.4, 2, 2, 12)
     assert (sniff["bouts"], sniff["mean_bout_s"], other["seconds"]) == (0, None, 6)
     assert "attack" in summary_table([attack, sniff, other])
-    assert len(picture(held).axes) == 2, "a row for each class but the rest"
+    assert len(picture(table).axes) == 2, "a row for each class but the rest"
 
 
-def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -> None:
-    assert load_afters(run / "model" / "seed-42", 2) == [AFTER, ACTS_AFTER]
+def test_models_are_read_back_with_their_postprocessing(run: Path, tmp_path: Path) -> None:
+    assert load_afters(run / "model" / "seed-42", 2) == [STEPS, ACTS_STEPS]
     with pytest.raises(BadInput, match="2 entries for 3 problems"):
         load_afters(run / "model" / "seed-42", 3)
     position, confidence = wander(MICE, 200, seed=1)
@@ -259,8 +259,8 @@ def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -
         .detach()
         .numpy()
     )
-    np.testing.assert_allclose(mouse.probabilities_TC, AFTER.calibrated(raw), atol=1e-6)
-    assert np.array_equal(mouse.labels, AFTER.decide(raw))
+    np.testing.assert_allclose(mouse.probabilities_TC, STEPS.calibrated(raw), atol=1e-6)
+    assert np.array_equal(mouse.labels, STEPS.decide(raw))
     assert both.labels.shape == (200, 2)
     (one,), _ = open_model(str(run), seed=43, labels_of="acts").predict(frames)
     (other,), _ = open_model(str(run / "model" / "seed-42"), labels_of="acts").predict(frames)
@@ -271,12 +271,12 @@ def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -
 
 
 def test_what_names_no_model_is_refused_with_what_there_is(run: Path, tmp_path: Path) -> None:
-    for words, said in (
+    for words, message in (
         ({"path": str(tmp_path)}, "no model at"),
         ({"path": str(run), "seed": 7}, "it has: 42, 43"),
         ({"path": str(run), "labels_of": "x"}, "the model has task, acts"),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=message):
             open_model(**words)
 
 
@@ -306,9 +306,9 @@ def test_recordings_are_labelled_in_every_format(
     frames = {"monday/m1": 300, "tuesday/m1": 120}
     with (out / "csv" / "monday" / "m1.csv").open() as file:
         rows = list(csv.DictReader(file))
-    said = [row["label"] for row in rows]
-    assert len(said) == 300
-    assert len(set(said)) > 1, "a world in which nothing varies tests nothing"
+    shown = [row["label"] for row in rows]
+    assert len(shown) == 300
+    assert len(set(shown)) > 1, "a world in which nothing varies tests nothing"
     assert all(
         float(row["p_attack"]) + float(row["p_sniff face"]) + float(row["p_other"])
         == pytest.approx(1, abs=1e-5)
@@ -317,13 +317,13 @@ def test_recordings_are_labelled_in_every_format(
     for name in ("csv", "boris", "annot"):
         labels, mismatches = read_label_files(out / name, frames, 30.0)
         assert not mismatches
-        (mine,) = [held for held in labels if held.video == "monday/m1"]
-        assert [mine.classes[c] for c in mine.frames] == said
+        (mine,) = [one for one in labels if one.video == "monday/m1"]
+        assert [mine.classes[c] for c in mine.frames] == shown
     with (out / "summary.csv").open() as file:
         budget = {
             (row["video"], row["behaviour"]): float(row["seconds"]) for row in csv.DictReader(file)
         }
-    assert budget["monday/m1", "attack"] == pytest.approx(said.count("attack") / 30, abs=1e-3)
+    assert budget["monday/m1", "attack"] == pytest.approx(shown.count("attack") / 30, abs=1e-3)
     assert (out / "ethograms" / "tuesday" / "m1.png").stat().st_size > 1000
     assert json.loads((out / "predict.json").read_text())["recordings"] == 2
     with pytest.raises(BadInput, match="there already"):
@@ -344,13 +344,13 @@ def test_a_store_and_its_files_are_labelled_alike_and_problems_get_folders(
         fps=30.0,
         **PLAIN,
     )
-    said = []
+    tables = []
     for poses in (store.uri, str(tmp_path / "video 0.npz")):
-        out = tmp_path / f"out {len(said)}"
+        out = tmp_path / f"out {len(tables)}"
         main(["--model", str(run), "--poses", poses, "--out", str(out), "--ensemble"])
-        said.append((out / "csv" / "task" / "video 0.csv").read_text())
+        tables.append((out / "csv" / "task" / "video 0.csv").read_text())
         assert (out / "csv" / "acts" / "video 0.csv").is_file()
-    assert said[0] == said[1]
+    assert tables[0] == tables[1]
 
 
 def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> None:
@@ -365,12 +365,12 @@ def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> No
         "fps": None,
         **PLAIN,
     }
-    said = []
-    for name, held, sure, fps in (
+    labels = []
+    for name, poses, sure, fps in (
         ("a", position, confidence, 30),
         ("b", twice, np.repeat(confidence, 2, axis=0), 60),
     ):
-        write_npz(tmp_path / f"{name}.npz", World(held.astype(float), sure.astype(float)), **names)
+        write_npz(tmp_path / f"{name}.npz", World(poses.astype(float), sure.astype(float)), **names)
         out = tmp_path / f"out-{name}"
         main(
             [
@@ -387,9 +387,9 @@ def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> No
             ]
         )
         with (out / "csv" / f"{name}.csv").open() as file:
-            said.append([row["label"] for row in csv.DictReader(file)])
-    assert (len(said[0]), len(said[1])) == (100, 200)
-    assert said[1][::2] == said[0]
+            labels.append([row["label"] for row in csv.DictReader(file)])
+    assert (len(labels[0]), len(labels[1])) == (100, 200)
+    assert labels[1][::2] == labels[0]
 
 
 def test_other_names_are_translated_or_both_lists_are_shown(
@@ -408,8 +408,8 @@ def test_other_names_are_translated_or_both_lists_are_shown(
         "task",
     ]
     assert exit_status(lambda: main(words)) == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
     for part in (
         *strange,
         *MICE.keypoints,
@@ -418,7 +418,7 @@ def test_other_names_are_translated_or_both_lists_are_shown(
         "--keypoints",
         "--animals",
     ):
-        assert part in said
+        assert part in message
     assert not (tmp_path / "out").exists()
     main(
         [

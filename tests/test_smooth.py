@@ -131,7 +131,7 @@ def test_viterbi_obeys_what_is_impossible_and_takes_no_frames() -> None:
 def test_transitions_are_counted_from_whole_bouts() -> None:
     u = UNLABELLED
     labels = {"a": np.array([0, 0, 0, 1, 1, 0, 0, u, 1]), "b": np.array([1, 1])}
-    probabilities = {name: np.full((len(held), 2), 0.5) for name, held in labels.items()}
+    probabilities = {name: np.full((len(values), 2), 0.5) for name, values in labels.items()}
     fitted = Viterbi.fit(probabilities=probabilities, labels=labels, classes=("chase", "other"))
     common = (2 + 1) / (10 + 1)  # two successions in ten labelled frames, and one more of each
     # chase: 3 steps that show something in the first bout, 1 in the second (cut short by u), 1 of
@@ -153,8 +153,8 @@ def test_bout_rates_of_a_known_animal_are_recovered_and_decoding_beats_single_fr
     decoded = {name: fitted.apply(p) for name, p in new_p.items()}
     assert macro_f1(new_labels, decoded) > macro_f1(new_labels, raw) + 0.3
     bout_f1 = [
-        score_bouts(labels=new_labels, predicted=held, classes=MICE, fps=30).macro_f1["0.25"]
-        for held in (raw, decoded)
+        score_bouts(labels=new_labels, predicted=values, classes=MICE, fps=30).macro_f1["0.25"]
+        for values in (raw, decoded)
     ]
     assert bout_f1[0] < 0.1
     assert bout_f1[1] > 0.5
@@ -214,13 +214,13 @@ def test_overlapping_behaviours_are_decoded_each_on_its_own() -> None:
     }
     both = Viterbi.fit(probabilities=p, labels=labels, classes=("sniff", "groom"), weight=0.5)
     for c, name in enumerate(("sniff", "groom")):
-        alone = Viterbi.fit(
+        single = Viterbi.fit(
             probabilities={"v": p["v"][:, [c]]},
             labels={"v": labels["v"][:, [c]]},
             classes=(name,),
             weight=0.5,
         )
-        assert np.array_equal(both.apply(p["v"])[:, c], alone.apply(p["v"][:, [c]])[:, 0])
+        assert np.array_equal(both.apply(p["v"])[:, c], single.apply(p["v"][:, [c]])[:, 0])
     raw, decoded = decide(probabilities_TC=p["v"], overlapping=True), both.apply(p["v"])
     assert (decoded == labels["v"]).mean() > (raw == labels["v"]).mean() + 0.1
 
@@ -303,7 +303,7 @@ def test_short_bouts_of_overlapping_behaviours_are_taken_out_and_gaps_stay() -> 
 
 def test_minimum_bouts_are_quantiles_of_the_labels() -> None:
     labels = {"a": np.repeat([0, 3, 0, 3], [4, 10, 8, 10]), "b": np.repeat([0, 1], [12, 30])}
-    p = {name: np.full((len(held), 4), 0.25) for name, held in labels.items()}
+    p = {name: np.full((len(values), 4), 0.25) for name, values in labels.items()}
     assert MinimumBout.fit(probabilities=p, labels=labels, classes=MICE, quantile=0.5).frames == (
         8,
         30,
@@ -443,7 +443,7 @@ def test_labels_of_one_class_only_still_fit() -> None:
 
 @pytest.mark.parametrize("kind", [Moving, MinimumBout, Viterbi])
 @pytest.mark.parametrize(
-    ("labels", "p", "said"),
+    ("labels", "p", "message"),
     [
         (
             {"v": np.full(4, UNLABELLED)},
@@ -461,11 +461,11 @@ def test_labels_of_one_class_only_still_fit() -> None:
     ],
 )
 def test_what_cannot_be_fitted_is_refused_in_words(
-    kind: type, labels: dict, p: dict, said: str
+    kind: type, labels: dict, p: dict, message: str
 ) -> None:
     with pytest.raises(BadInput) as refused:
         kind.fit(probabilities=p, labels=labels, classes=MICE)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_settings_and_videos_that_make_no_sense_are_refused() -> None:

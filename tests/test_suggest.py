@@ -46,7 +46,7 @@ RULES = names("finetune.active_learning.query_rules")
 NOTHING = np.empty((0, 2), np.float32)
 
 
-def segment(z: list[float], doubt: float, *, start: int = 0) -> Segment:
+def segment(z: list[float], unsure: float, *, start: int = 0) -> Segment:
     return Segment(
         video="v",
         start=start,
@@ -54,7 +54,7 @@ def segment(z: list[float], doubt: float, *, start: int = 0) -> Segment:
         guess="a",
         rival="b",
         mean_probabilities=(0.5, 0.4),
-        uncertainty=doubt,
+        uncertainty=unsure,
         z_D=np.array(z, np.float32),
     )
 
@@ -74,26 +74,26 @@ def test_a_video_is_cut_into_predicted_bouts() -> None:
     z = np.arange(200, dtype=np.float32)[:, None]
     found = split_into_segments("v", MOUSE, labels, p, z, shortest=10, longest=60)
     # Three frames of attack go with what follows; what is longer than two seconds is parted evenly.
-    assert [(held.start, held.stop) for held in found] == [
+    assert [(one.start, one.stop) for one in found] == [
         (0, 50),
         (50, 100),
         (100, 123),
         (123, 153),
         (153, 200),
     ]
-    assert [held.guess for held in found] == ["other", "other", "other", "attack", "sniff face"]
-    np.testing.assert_allclose([held.uncertainty for held in found], 0.6)
+    assert [one.guess for one in found] == ["other", "other", "other", "attack", "sniff face"]
+    np.testing.assert_allclose([one.uncertainty for one in found], 0.6)
     np.testing.assert_allclose(found[-1].z_D, [176])
     free = np.ones(200, bool)
     free[50:160] = False
-    for held in split_into_segments(
+    for one in split_into_segments(
         "v", MOUSE, labels, p, z, shortest=10, longest=60, unlabelled_T=free
     ):
-        assert free[held.start : held.stop].all()
+        assert free[one.start : one.stop].all()
     ends = np.array([0] * 50 + [1] * 4)
     assert [
-        (held.start, held.stop)
-        for held in split_into_segments("v", MOUSE, ends, p[:54], z[:54], shortest=10, longest=60)
+        (one.start, one.stop)
+        for one in split_into_segments("v", MOUSE, ends, p[:54], z[:54], shortest=10, longest=60)
     ] == [(0, 54)]
 
 
@@ -184,12 +184,12 @@ def rare_world(videos: int = 7, frames: int = 1200) -> tuple[Frames, Problem]:
     draw = np.random.default_rng(0)
     labels, z = {}, []
     for i in range(videos):
-        held = np.where(np.repeat(draw.random(frames // 60) < 0.5, 60), 1, 2).astype(np.int8)
+        shown = np.where(np.repeat(draw.random(frames // 60) < 0.5, 60), 1, 2).astype(np.int8)
         for start in draw.integers(frames - 15, size=3):
-            held[start : start + 15] = 0
-        labels[f"v{i}"] = held
+            shown[start : start + 15] = 0
+        labels[f"v{i}"] = shown
         z.append(
-            np.eye(3)[held] @ np.array([[2.0, 1.0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0]])
+            np.eye(3)[shown] @ np.array([[2.0, 1.0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0]])
             + draw.normal(0, 0.8, (frames, 4))
         )
     spans = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
@@ -254,12 +254,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         for i in range(7):
             position, confidence = wander(MICE, 300, seed=i)
             writer.add(Video(name=f"day/v{i}", position_TMKX=position, confidence_TMK=confidence))
-            held = np.repeat(draw.integers(3, size=10), 30).astype(np.int8)
+            shown = np.repeat(draw.integers(3, size=10), 30).astype(np.int8)
             if i == 4:
-                held[150:] = UNLABELLED
+                shown[150:] = UNLABELLED
             if i < 5:
                 labels.append(
-                    Labels(video=f"day/v{i}", task="task", classes=MOUSE.classes, frames=held)
+                    Labels(video=f"day/v{i}", task="task", classes=MOUSE.classes, frames=shown)
                 )
         write_labels(writer, labels)
     return str(folder)
@@ -357,7 +357,7 @@ def test_the_simulation_is_a_command(run: Path, store: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--number", "0", "--data", "x"], "--number is 0"),
         ([], "--data STORE or --poses"),
@@ -373,7 +373,7 @@ def test_bad_input_is_refused(
     run: Path,  # noqa: F811
     tmp_path: Path,
     words: list[str],
-    said: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert (
@@ -381,6 +381,6 @@ def test_bad_input_is_refused(
         == 2
     )
     shown = capsys.readouterr().err
-    assert said in shown
+    assert message in shown
     assert "Traceback" not in shown
     assert not list(tmp_path.iterdir())

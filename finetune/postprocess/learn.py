@@ -59,12 +59,11 @@ class HeldOutPredictions:
         )
 
     def folds(self) -> Iterator[tuple[HeldOutPredictions, HeldOutPredictions]]:
-        """All folds but one, and that one; of a single fold twice the same."""
-        folds = sorted({self.fold[name] for name in self.labels})
-        for fold in folds:
+        """All folds but one, and that one; of a single fold twice the whole."""
+        for fold in sorted({self.fold[name] for name in self.labels}):
             inside = [name for name in self.labels if self.fold[name] == fold]
             others = [name for name in self.labels if self.fold[name] != fold]
-            yield self.only(others if len(folds) > 1 else inside), self.only(inside)
+            yield (self.only(others), self.only(inside)) if others else (self, self)
 
     @property
     def any_labelled(self) -> bool:
@@ -130,13 +129,15 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     fitted = _candidates(problem, held_out, calibration)
     decisions: dict[str, dict[str, Ints]] = {name: {} for name in fitted}
     for others, inside in held_out.folds():
-        on_others = _candidates(problem, others, calibration) if others.any_labelled else {}
+        on_others = fitted
+        if others is not held_out:
+            on_others = _candidates(problem, others, calibration) if others.any_labelled else {}
         for video, p in inside.probabilities.items():
             thresholded: dict[Thresholds | None, Reals] = {}
-            for name, whole in fitted.items():
+            for name, on_all in fitted.items():
                 # Where the others have no such candidate (their bouts are too short for that
                 # window), the same without a smoother stands in.
-                plainer = THRESHOLDS if whole.thresholds is not None else NO_STEPS
+                plainer = THRESHOLDS if on_all.thresholds is not None else NO_STEPS
                 steps = on_others.get(name) or on_others.get(plainer) or neutral
                 if steps.thresholds not in thresholded:
                     thresholded[steps.thresholds] = steps.thresholded(p)
