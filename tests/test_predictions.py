@@ -24,10 +24,14 @@ from finetune.metrics.frame_metrics import over_seeds
 from finetune.postprocess.calibrate import Temperature
 from finetune.postprocess.learn import Learned, Postprocessing
 from finetune.postprocess.smooth import Moving
-from finetune.report.annotator_agreement import agreement, between_annotators, same_recordings
-from finetune.report.extended_scores import beyond, beyond_metrics, mean_of
-from finetune.report.figures import more_lines
+from finetune.report.annotator_agreement import (
+    agreement,
+    agreement_between_annotators,
+    recording_names,
+)
+from finetune.report.extended_scores import extended_metrics, extended_scores, mean_of
 from finetune.report.predictions import write_predictions
+from finetune.report.scores_text import class_table, extended_lines
 from pretrain.data.schema import CALMS21
 from pretrain.data.store_writer import StoreWriter
 from pretrain.readers.annotations import Labels, write_labels
@@ -96,7 +100,7 @@ def test_every_number_can_be_had_again_from_the_files(
 ) -> None:
     budgets = {42: asked, 43: asked}
     found = {seed: [guesses(p, seed=seed) for p in asked] for seed in budgets}
-    afters = (
+    postprocessing = (
         {
             seed: [
                 Learned(
@@ -118,7 +122,7 @@ def test_every_number_can_be_had_again_from_the_files(
         else {}
     )
     material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
-    more, decided = beyond(budgets, found, afters, material, fps=30)
+    more, decided = extended_scores(budgets, found, postprocessing, material, fps=30)
     scores = over_seeds(
         {seed: score_problems(asked, found[seed], [p.test for p in asked]) for seed in budgets}
     )
@@ -151,8 +155,9 @@ def test_every_number_can_be_had_again_from_the_files(
         assert more["after"] is None
     assert {"video", "frame", "task", "annotator", "label"} <= set(pq.read_schema(path).names)
     json.dumps(more, allow_nan=False)
-    assert "bouts: F1" in more_lines(more)
-    assert all(np.isfinite(value) for value in beyond_metrics(more).values())
+    assert extended_lines(more)[0].startswith("bouts: F1")
+    assert f"{scores.macro_f1:.3f} ± {scores.macro_f1_std:.3f}" in class_table(scores)
+    assert all(np.isfinite(value) for value in extended_metrics(more).values())
 
 
 def test_means_are_taken_number_by_number() -> None:
@@ -181,7 +186,7 @@ def test_bouts_are_counted_after_smoothing_as_well() -> None:
         after=Postprocessing(smoother=Moving(frames=5)), name="x", scores={}, videos=1, frames=1
     )
     material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
-    more, _ = beyond({0: [asked]}, {0: [{"v": p}]}, {0: [steps]}, material, fps=10)
+    more, _ = extended_scores({0: [asked]}, {0: [{"v": p}]}, {0: [steps]}, material, fps=10)
     assert more["bouts"]["macro_f1"]["0.5"] == pytest.approx((0 / 6 + 1) / 2), (
         "five pieces, none of which is half of the bout"
     )
@@ -229,10 +234,13 @@ def test_one_recording_under_two_names_is_found_by_its_frames() -> None:
         train={"b2": truth},
         test={"a2": np.roll(truth, 3)},
     )
-    (pair,) = between_annotators([first, second], same_recordings(material))
+    (pair,) = agreement_between_annotators([first, second], recording_names(material))
     assert (pair["annotators"], pair["videos"], pair["frames"]) == (["1", "2"], 1, 30)
     assert pair["macro_f1"] == pytest.approx(2 * 12 / 30)
-    assert between_annotators([first, replace(second, test={})], same_recordings(material)) == []
+    assert (
+        agreement_between_annotators([first, replace(second, test={})], recording_names(material))
+        == []
+    )
 
 
 @pytest.mark.ray
