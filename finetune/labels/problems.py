@@ -14,7 +14,7 @@ import numpy.typing as npt
 from finetune.labels.frame_labels import UNLABELLED, rest_class
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.annotations import read_rows
+from pretrain.readers.annotations import read_label_file
 
 log = logging.getLogger(__name__)
 
@@ -61,22 +61,19 @@ def problems(store: Store, task: str) -> list[Problem]:
     if not files:
         have = ", ".join(tasks(store)) or "none at all"
         raise BadInput(f"the store {store.uri} has no labels for the task {task!r}; it has: {have}")
-    parts: dict[tuple[str, tuple[str, ...], bool], dict[str, dict[str, npt.NDArray[np.int8]]]] = {}
+    groups: dict[tuple[str, tuple[str, ...], bool], dict[str, dict[str, npt.NDArray[np.int8]]]] = {}
     for file in files:
-        for row in read_rows(store, file):
-            key = (row["annotator"], tuple(row["classes"]), row["overlapping"])
-            labels = np.frombuffer(row["labels"], np.int8)
-            labels = labels.reshape(row["frames"], -1) if row["overlapping"] else labels
-            sides = parts.setdefault(key, {"train": {}, "test": {}})
-            sides[row["split"]][row["video"]] = labels
-    several_annotators = len({annotator for annotator, _, _ in parts}) > 1
-    several_classes = len({classes for _, classes, _ in parts}) > 1
-    found = []
-    for (annotator, classes, overlapping), sides in sorted(parts.items()):
-        words = [f"annotator {annotator}"] * several_annotators + [
-            _behaviour(classes)
-        ] * several_classes
-        found.append(
+        for labels in read_label_file(store, file):
+            key = (labels.annotator, labels.classes, labels.overlapping)
+            sides = groups.setdefault(key, {"train": {}, "test": {}})
+            sides[labels.split][labels.video] = labels.frames
+    several_annotators = len({annotator for annotator, _, _ in groups}) > 1
+    several_classes = len({classes for _, classes, _ in groups}) > 1
+    loaded = []
+    for (annotator, classes, overlapping), sides in sorted(groups.items()):
+        words = [f"annotator {annotator}"] * several_annotators
+        words += [_behaviour(classes)] * several_classes
+        loaded.append(
             Problem(
                 name=", ".join(words) or task,
                 task=task,
@@ -86,7 +83,7 @@ def problems(store: Store, task: str) -> list[Problem]:
                 **sides,
             )
         )
-    return found
+    return loaded
 
 
 def _behaviour(classes: tuple[str, ...]) -> str:
