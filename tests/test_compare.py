@@ -109,15 +109,15 @@ def test_a_table_has_a_line_an_encoder_and_a_column_a_budget(tmp_path: Path) -> 
 def test_encoders_of_one_name_are_told_by_their_folders_and_never_taken_for_each_other(
     ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    tuned = []
 
     def run(words: list[str]) -> None:
-        given = dict(zip(words[::2], words[1::2], strict=True))
-        asked.append(given["--encoder"])
-        folder = Path(given["--out"])
+        options = dict(zip(words[::2], words[1::2], strict=True))
+        tuned.append(options["--encoder"])
+        folder = Path(options["--out"])
         folder.mkdir(parents=True)
-        about = {"kind": "pretrained", "folder": paths.open_address(given["--encoder"])}
-        score = 0.1 * len(asked)
+        about = {"kind": "pretrained", "folder": paths.open_address(options["--encoder"])}
+        score = 0.1 * len(tuned)
         result = {**SCORES, "map": score, "encoder": about}
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
@@ -125,7 +125,7 @@ def test_encoders_of_one_name_are_told_by_their_folders_and_never_taken_for_each
     out = tmp_path / "out"
     words = ["--tasks", "S1", "--out", str(out), "--encoders"]
     finetune.compare.main([*words, "runs/a/final", "runs/b/final"])
-    assert asked == ["runs/a/final", "runs/b/final"]
+    assert tuned == ["runs/a/final", "runs/b/final"]
     table = (out / "table.md").read_text(encoding="utf-8")
     assert "| a-final | frozen | 0.500 ± 0.010 / 0.100 ± 0.020 |" in table
     assert "| b-final | frozen | 0.500 ± 0.010 / 0.200 ± 0.020 |" in table

@@ -62,8 +62,8 @@ def test_an_epoch_in_memory_holds_every_frame_once(store: Store) -> None:
     )
     every = np.concatenate(
         [
-            store.read_video(held["name"]).position_TMKX.reshape(held["frames"], -1)
-            for held in store.videos
+            store.read_video(video["name"]).position_TMKX.reshape(video["frames"], -1)
+            for video in store.videos
         ]
     )
     every = np.nan_to_num(every, nan=-1.0)
@@ -117,17 +117,17 @@ def test_what_a_step_costs_leaves_the_learner_alone(store: Store) -> None:
 def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_the_whole_rate(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = problems(store, TASK)
-    parts = [hold_out(problem, share=0.25, seed=0) for problem in found]
+    loaded = problems(store, TASK)
+    parts = [hold_out(problem, share=0.25, seed=0) for problem in loaded]
     probe = Tuning(head={"name": "linear"}, steps=30, seeds=2)
     protocol = ProbeProtocol(
         problems=[part for part, _ in parts],
-        validation=[held for _, held in parts],
+        validation=[validation for _, validation in parts],
         videos=1,
         probe=probe,
         tuned=replace(probe, frozen=False, steps=2),
     )
-    assert not {name for part, held in parts for name in part.train if name in held}
+    assert not {name for part, validation in parts for name in part.train if name in validation}
     cell = Cell(column=RANDOM_WEIGHTS, row="tcn", recipe=small(), learns=False)
     shares = []
     original = finetune.compare_objectives.cell.fit
@@ -137,7 +137,7 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
         lambda *a, **k: (shares.append(a[2].encoder_lr_share), original(*a, **k))[1],
     )
     poses = gather_poses(
-        store, sorted({name for problem in found for name in (*problem.train, *problem.test)})
+        store, sorted({name for problem in loaded for name in (*problem.train, *problem.test)})
     )
     result = run_cell(cell, store, poses, protocol, seconds=1.0)
     assert set(result["modes"]) == {"probe", "tuned", "permuted"}
@@ -187,16 +187,16 @@ def test_a_comparison_from_start_to_end_and_further_cells_later(
         (HAND_MADE, "probe"),
         (HAND_MADE, "permuted"),
     }
-    held = json.loads(
+    result = json.loads(
         (out / "cells" / "contrastive_tcn_(width_16,_layers_2).json").read_text(encoding="utf-8")
     )
     row = next(row for row in rows if (row["column"], row["mode"]) == ("contrastive", "probe"))
-    assert float(row["map"]) == held["modes"]["probe"]["test"]["map"]
-    assert float(row["validation_map"]) == held["modes"]["probe"]["validation"]["map"]
-    assert int(row["steps"]) == held["learning"]["steps"] > 0
+    assert float(row["map"]) == result["modes"]["probe"]["test"]["map"]
+    assert float(row["validation_map"]) == result["modes"]["probe"]["validation"]["map"]
+    assert int(row["steps"]) == result["learning"]["steps"] > 0
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
     table = (out / "table.md").read_text(encoding="utf-8")
-    assert f"{held['modes']['tuned']['test']['map']:.3f}" in table
+    assert f"{result['modes']['tuned']['test']['map']:.3f}" in table
 
     # a further objective: what is there is not computed again and stays in the table
     times = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
@@ -271,7 +271,7 @@ def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_n
             "modes": {"probe": sides, "permuted": sides},
         }
 
-    found = [
+    results = [
         result(RANDOM_WEIGHTS, "tcn", 0.3, 0.3),
         result("masked", "tcn", 0.4, 0.6),
         result("cpc", "tcn", 0.5, 0.5),
@@ -279,7 +279,7 @@ def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_n
     ]
     write_table(
         tmp_path,
-        found,
+        results,
         {"task": TASK, "videos": None, "seeds": 3, "minutes": 1.0},
         origin="somewhere",
     )

@@ -40,18 +40,18 @@ from pretrain.readers.annotations import Labels, write_labels
 def guesses(asked: Problem, *, seed: int) -> dict[str, np.ndarray]:
     """Probabilities that know something."""
     draw = np.random.default_rng(seed)
-    found = {}
+    probabilities = {}
     for video, labels in asked.test.items():
         if asked.overlapping:
-            found[video] = np.clip(draw.random(labels.shape) * 0.7 + 0.3 * labels, 0, 1).astype(
-                np.float32
-            )
+            probabilities[video] = np.clip(
+                draw.random(labels.shape) * 0.7 + 0.3 * labels, 0, 1
+            ).astype(np.float32)
         else:
             raw = draw.random((len(labels), len(asked.classes))) + 0.6 * (
                 labels[:, None] == np.arange(len(asked.classes))
             )
-            found[video] = (raw / raw.sum(1, keepdims=True)).astype(np.float32)
-    return found
+            probabilities[video] = (raw / raw.sum(1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def exclusive() -> Problem:
@@ -81,7 +81,7 @@ def overlapping() -> Problem:
 
 def several() -> list[Problem]:
     asked = exclusive()
-    binary = {name: (held == 0).astype(np.int8) for name, held in asked.test.items()}
+    binary = {name: (frames == 0).astype(np.int8) for name, frames in asked.test.items()}
     return [
         replace(asked, name="attack", classes=("other", "attack"), test=binary),
         replace(asked, name="annotator 2", annotator="2"),
@@ -99,7 +99,7 @@ def test_every_number_can_be_had_again_from_the_files(
     asked: list[Problem], learned: bool, tmp_path: Path
 ) -> None:
     budgets = {42: asked, 43: asked}
-    found = {seed: [guesses(p, seed=seed) for p in asked] for seed in budgets}
+    probabilities = {seed: [guesses(p, seed=seed) for p in asked] for seed in budgets}
     postprocessing = (
         {
             seed: [
@@ -122,13 +122,20 @@ def test_every_number_can_be_had_again_from_the_files(
         else {}
     )
     material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
-    more, decided = extended_scores(budgets, found, postprocessing, material, fps=30)
+    more, decided = extended_scores(budgets, probabilities, postprocessing, material, fps=30)
     scores = over_seeds(
-        {seed: score_problems(asked, found[seed], [p.test for p in asked]) for seed in budgets}
+        {
+            seed: score_problems(asked, probabilities[seed], [p.test for p in asked])
+            for seed in budgets
+        }
     )
     for seed in budgets:
         path = write_predictions(
-            tmp_path / "predictions", asked, found[seed], seed=seed, decided=decided.get(seed)
+            tmp_path / "predictions",
+            asked,
+            probabilities[seed],
+            seed=seed,
+            decided=decided.get(seed),
         )
         assert path.name == f"seed-{seed}.parquet"
         for p, (about, found_labels, scored, chosen) in enumerate(predictions(path)):
@@ -139,7 +146,7 @@ def test_every_number_can_be_had_again_from_the_files(
             }
             for video, labels in asked[p].test.items():
                 assert np.array_equal(found_labels[video], labels)
-                assert np.array_equal(scored[video], found[seed][p][video])
+                assert np.array_equal(scored[video], probabilities[seed][p][video])
                 if learned:
                     assert chosen is not None
                     assert np.array_equal(chosen[video], decided[seed][p][video])
@@ -200,14 +207,14 @@ def test_agreement_of_two_labellings_by_scikit_learn_and_by_hand() -> None:
     other[:250] = one[:250]
     one[-20:] = UNLABELLED
     asked = problem({"v": one}, test=())
-    found = agreement(asked, one, other)
+    scores = agreement(asked, one, other)
     known = slice(0, 480)
-    assert found["frames"] == 480
-    assert found["kappa"] == pytest.approx(cohen_kappa_score(one[known], other[known]))
-    assert found["macro_f1"] == pytest.approx(
+    assert scores["frames"] == 480
+    assert scores["kappa"] == pytest.approx(cohen_kappa_score(one[known], other[known]))
+    assert scores["macro_f1"] == pytest.approx(
         np.mean([f1_score(one[known] == c, other[known] == c) for c in (0, 1)])
     )
-    assert agreement(asked, other, one)["macro_f1"] == pytest.approx(found["macro_f1"])
+    assert agreement(asked, other, one)["macro_f1"] == pytest.approx(scores["macro_f1"])
     assert agreement(asked, one, np.full_like(one, UNLABELLED)) == {}
     hand = agreement(asked, np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
     assert hand["kappa"] == pytest.approx((0.75 - 0.5) / (1 - 0.5))
