@@ -45,7 +45,7 @@ def test_plain_text_is_aligned() -> None:
 
 
 def test_numbers_in_a_csv_file_keep_their_precision(tmp_path: Path) -> None:
-    write_csv(tmp_path / "t.csv", ["a", "b"], [{"a": 1 / 3, "b": None}])
+    write_csv(tmp_path / "t.csv", [{"a": 1 / 3, "b": None}])
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert float(row["a"]) == 1 / 3

@@ -23,18 +23,7 @@ from pretrain.train.driver import cluster
 
 log = logging.getLogger(__name__)
 
-COLUMNS = (
-    "task",
-    "videos",
-    "encoder",
-    "mode",
-    "macro_f1",
-    "macro_f1_std",
-    "map",
-    "map_std",
-    "chance_map",
-    "folder",
-)
+SCORES = ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map")
 
 
 def compare_encoders(
@@ -70,14 +59,16 @@ def compare_encoders(
                 _tune(encoder, task, videos, [*words, *_set(settings[mode])], folder)
             result = _read(folder, encoder)
             kinds = {RANDOM: RANDOM_WEIGHTS, HANDMADE: HAND_MADE}
-            about = {
-                "task": task,
-                "videos": videos,
-                "encoder": kinds.get(encoder, names[encoder]),
-                "mode": mode,
-                "folder": folder.name,
-            }
-            rows.append({**{key: result[key] for key in COLUMNS if key in result}, **about})
+            rows.append(
+                {
+                    "task": task,
+                    "videos": videos,
+                    "encoder": kinds.get(encoder, names[encoder]),
+                    "mode": mode,
+                    **{key: result[key] for key in SCORES},
+                    "folder": folder.name,
+                }
+            )
             write_table(out, rows)
 
 
@@ -117,9 +108,9 @@ def write_table(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         out: Folder.
-        rows: ``COLUMNS`` to values.
+        rows: Of the CSV file: task, videos, encoder, mode, the scores, folder of the run.
     """
-    write_csv(out / "table.csv", COLUMNS, rows)
+    write_csv(out / "table.csv", rows)
     budgets = {
         (row["task"], row["videos"]): f"{row['task']}, {row['videos']} "
         + ("video" if row["videos"] == "1" else "videos")

@@ -25,23 +25,8 @@ TITLES = {
     "tuned": "Encoder trained along with the head",
     "permuted": "Linear probe, labels rolled in time (what is scored when labels mean nothing)",
 }
-COLUMNS = (
-    "column",
-    "row",
-    "mode",
-    "macro_f1",
-    "macro_f1_std",
-    "map",
-    "map_std",
-    "validation_macro_f1",
-    "validation_map",
-    "chance_map",
-    "parameters",
-    "steps",
-    "epochs",
-    "seconds",
-    "loss",
-)
+SCORES = ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map")
+LEARNING = ("steps", "epochs", "seconds", "loss")
 
 
 def write_table(
@@ -55,24 +40,23 @@ def write_table(
         settings: Of the comparison: task, videos, seeds, minutes.
         origin: Which data it is.
     """
-    write_csv(out / "table.csv", COLUMNS, (row for one in results for row in _csv_rows(one)))
+    write_csv(out / "table.csv", (row for one in results for row in _csv_rows(one)))
     (out / "table.md").write_text(_text(results, settings, origin), encoding="utf-8")
     title = f"{origin}, {settings['task']}, {_budget(settings)}: scores on test videos"
     (out / "table.png").write_bytes(png(dot_plot(list(_points(results)), title=title)))
 
 
 def _csv_rows(result: Result) -> Iterator[dict[str, Any]]:
-    learning = {key: result["learning"].get(key) for key in ("steps", "epochs", "seconds", "loss")}
     for mode, scores in result["modes"].items():
-        test, validation = scores["test"], scores["validation"]
+        validation = scores["validation"]
         yield {
             "column": result["column"],
             "row": result["row"],
-            "parameters": result["parameters"],
-            **learning,
             "mode": mode,
-            **{key: test[key] for key in COLUMNS if key in test},
+            **{key: scores["test"][key] for key in SCORES},
             **{f"validation_{key}": validation[key] for key in ("macro_f1", "map")},
+            "parameters": result["parameters"],
+            **{key: result["learning"].get(key) for key in LEARNING},
         }
 
 

@@ -12,26 +12,8 @@ from typing import Any
 from finetune.report.figures import png
 from finetune.report.tables import Cell, Point, Score, dot_plot, markdown, write_csv
 
-COLUMNS = (
-    "row",
-    "title",
-    "task",
-    "part",
-    "score",
-    "ours",
-    "ours_std",
-    "chance",
-    "published",
-    "published_std",
-    "difference",
-    "difference_in_std",
-    "seeds",
-    "epochs_share",
-    "source",
-    "folder",
-)
 Line = Mapping[str, Any]
-"""``COLUMNS`` to values."""
+"""A line of table.csv."""
 TASK_NAMES = {
     "classic_classification": "Task 1",
     "annotation_style_transfer": "Task 2",
@@ -77,46 +59,38 @@ def lines_of(
     """
     for task, scores in result["tasks"].items():
         paper = published.get(task, {})
-        shared = {
-            "row": name,
-            "title": result["title"],
-            "task": task,
+        where = {"row": name, "title": result["title"], "task": task}
+        run = {
             "seeds": len(scores["per_seed"]),
             "epochs_share": result.get("epochs_share"),
             "source": published.get("source", ""),
             "folder": result["folder"],
         }
-        yield from _two_lines(shared, "", scores, paper)
-        for part, part_scores in scores["problems"].items():
-            yield from _two_lines(shared, part, part_scores, paper.get("problems", {}).get(part))
-        if not scores["problems"]:
-            for part, part_scores in scores["per_class"].items():
-                yield from _two_lines(shared, part, part_scores, paper.get("classes", {}).get(part))
+        parts = {"": (scores, paper)}
+        kind, papers = ("problems", "problems") if scores["problems"] else ("per_class", "classes")
+        parts |= {
+            part: (values, paper.get(papers, {}).get(part)) for part, values in scores[kind].items()
+        }
+        for part, (values, theirs) in parts.items():
+            for line in _two_lines(values, theirs or {}):
+                yield {**where, "part": part, **line, **run}
 
 
-def _two_lines(
-    shared: Mapping[str, Any],
-    part: str,
-    scores: Mapping[str, Any],
-    published: Mapping[str, Any] | None,
-) -> Iterator[dict[str, Any]]:
+def _two_lines(scores: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """F1 and average precision of a task, a problem or a class."""
-    means = "macro_f1" in scores  # a class has no means
     metrics = (
         {"macro F1": ("macro_f1", "f1", None), "MAP": ("map", "map", "chance_map")}
-        if means
+        if "macro_f1" in scores
         else {"F1": ("f1", "f1", None), "AP": ("ap", "ap", "prevalence")}
     )
     for metric, (key, paper_key, chance) in metrics.items():
         ours = Score.of(scores, key)
         yield {
-            **shared,
-            "part": part,
             "score": metric,
             "ours": ours.mean,
             "ours_std": ours.std,
             "chance": scores[chance] if chance else None,
-            **compare_with(ours.mean, ours.std or 0.0, (published or {}).get(paper_key)),
+            **compare_with(ours.mean, ours.std or 0.0, published.get(paper_key)),
         }
 
 
@@ -137,7 +111,7 @@ def write_table(
 ) -> None:
     """Writes ``table.csv`` (every score), ``table.md`` and, with ``picture``, ``table.png`` from
     the :func:`lines_of` all rows."""
-    write_csv(out / "table.csv", COLUMNS, lines)
+    write_csv(out / "table.csv", lines)
     (out / "table.md").write_text(table_text(lines, notes), encoding="utf-8")
     if picture:
         warning = " NOT COMPARABLE with the paper." if "NOT COMPARABLE" in notes.data else ""

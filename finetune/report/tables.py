@@ -66,10 +66,12 @@ def plain_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     )
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes a CSV file with a header; numbers in full precision, None as an empty cell."""
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a CSV file with the keys of the rows, the same in all, as its header; numbers in full
+    precision, None as an empty cell."""
+    rows = list(rows)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
