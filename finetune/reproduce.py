@@ -248,7 +248,7 @@ class _Table:
                 self.run.log_metrics({name: line["ours"], f"{name} std": line["ours_std"]}, step=0)
 
     def close(self) -> None:
-        """WindowRNG the picture, when all rows are there."""
+        """Draws the picture, when all rows are there."""
         write_table(self.out, self._lines(), self.said, picture=True)
         for file in ("table.md", "table.csv", "table.png"):
             self.run.log_artifact(self.out / file)
