@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from worlds import MICE, RATS, rows_of, windows_of
 
+from pretrain.config import Recipe, make
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
+from pretrain.transforms import augment
 from pretrain.transforms.augment import Augment
 
 MANY = windows_of(MICE, batch=600, frames=16, missing=0.1)
@@ -31,9 +33,9 @@ ALL = Augment(
 
 
 def view(
-    augment: Augment, windows: Windows = MANY, *, name: str = "0", schema: Schema = MICE
+    augmented: Augment, windows: Windows = MANY, *, name: str = "0", schema: Schema = MICE
 ) -> Pose:
-    return augment(windows.pose, schema, WindowRNG(windows.key_B), view=name)
+    return augmented(windows.pose, schema, WindowRNG(windows.key_B), view=name)
 
 
 def same(a: Tensor, b: Tensor) -> Tensor:
@@ -220,16 +222,69 @@ def test_views_of_other_names_differ_and_of_one_name_agree() -> None:
     assert not same(one.position_BTMKX, other.position_BTMKX).any()
 
 
-def test_the_recording_is_not_changed() -> None:
-    before = MANY.pose.position_BTMKX.clone()
-    view(ALL)
-    assert same(MANY.pose.position_BTMKX, before).all()
+def test_an_augmentation_is_added_by_being_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shift(pose: Pose, schema: Schema, rng: augment.ViewRNG, *, shift_px: float = 0.0) -> Pose:
+        moved = rng.uniform("shift", 1, 1, 1, 2) * shift_px
+        return pose._replace(position_BTMKX=pose.position_BTMKX + moved)
+
+    monkeypatch.setattr(
+        augment, "shift", augment.augmentation(shift_px=(0, 50))(shift), raising=False
+    )
+    moved = view(Augment(shift_px=10.0), WHOLE).position_BTMKX - WHOLE.pose.position_BTMKX
+    assert 4 < moved.mean() < 6
+    assert not torch.allclose(
+        moved, view(Augment(shift_px=10.0), WHOLE, name="1").position_BTMKX - moved
+    )
+    recipe = {"encoder": {"name": "tcn"}, "objective": {"name": "masked"}}
+    asked = make(Recipe, {**recipe, "augment": {"shift_px": 3.0}}, about="a recipe")
+    assert asked.augment["shift_px"] == 3.0
+    assert make(Recipe, recipe, about="a recipe").augment["shift_px"] == 0.0
+    with pytest.raises(BadInput, match=r"augment: shift_px is 60.0; it must lie in 0…50"):
+        make(Recipe, {**recipe, "augment": {"shift_px": 60.0}}, about="a recipe")
+
+
+def test_a_seed_gives_the_same_view_in_every_version() -> None:
+    """Recorded once: sums of the coordinates of each window, how many points it misses, and one of
+    its points."""
+    windows = windows_of(MICE, batch=3, frames=12, seed=3, missing=0.1)
+    truth = {
+        "0": (
+            [[64247.07, 21922.62], [55193.12, 43862.33], [77295.87, 52229.08]],
+            [70, 49, 33],
+            [[646.5195, 219.7961], [474.5378, 417.8960], [594.2185, 401.5527]],
+        ),
+        "1": (
+            [[39123.73, 29754.38], [45104.99, 46131.1], [48719.1, 21446.03]],
+            [70, 59, 92],
+            [[407.5269, 335.8131], [466.4566, 390.4001], [math.nan, math.nan]],
+        ),
+    }
+    for name, (sums, missing, point) in truth.items():
+        found = view(ALL, windows, name=name)
+        position = found.position_BTMKX
+        total = position.double().nan_to_num(0.0).sum((1, 2, 3))
+        torch.testing.assert_close(total, torch.tensor(sums).double(), atol=0.05, rtol=0)
+        assert (found.confidence_BTMK == 0).sum((1, 2, 3)).tolist() == missing
+        torch.testing.assert_close(
+            position[:, 0, 0, 0], torch.tensor(point), atol=1e-3, rtol=0, equal_nan=True
+        )
 
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("mirror", 1.5), ("exchange", -0.1), ("scale", -1.0), ("jitter_px", -1.0), ("drop_block", 0)],
+    [
+        ("mirror", 1.5),
+        ("mirror", math.nan),
+        ("exchange", -0.1),
+        ("scale", -1.0),
+        ("scale", "much"),
+        ("rotate", 1),
+        ("jitter_px", -1.0),
+        ("drop_block", 0),
+        ("drop_block", 2.5),
+        ("blur", 1.0),
+    ],
 )
-def test_settings_that_cannot_be(setting: str, value: float) -> None:
+def test_settings_that_cannot_be(setting: str, value: object) -> None:
     with pytest.raises(BadInput, match=setting):
-        Augment(**{setting: value})  # type: ignore[arg-type]
+        Augment(**{setting: value})

@@ -1,14 +1,17 @@
-"""What every encoder and every objective must hold. The folders are listed, so a new file is tested
-without being mentioned."""
+"""What every encoder, objective, augmentation and feature group must hold. They are found as users
+find them, so a new one is tested without being mentioned."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from worlds import FEATURES, SKELETONS, embedder_of, learner_of, rows_of, windows_of
+from worlds import FEATURES, GROUPS, RATS, SKELETONS, embedder_of, learner_of, rows_of, windows_of
 
 from pretrain.components import find, names, settings_of
 from pretrain.data.window_rng import WindowRNG
@@ -17,20 +20,27 @@ from pretrain.encoders import AbstractEncoder, Embedder, build_embedder
 from pretrain.errors import BadInput
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.train.learner import Learner
-from pretrain.transforms.augment import Augment
+from pretrain.transforms.augment import Augment, all_augmentations
+from pretrain.transforms.feature_groups import all_groups
+from pretrain.transforms.features import Features
 
 ENCODERS, OBJECTIVES = names("pretrain.encoders"), names("pretrain.objectives")
+AUGMENTATIONS = {one.name: one for one in all_augmentations()}
 FRAMES = 48
 AUGMENT = Augment(mirror=0.5, jitter_px=1.0, drop_points=0.1, drop_frames=0.1)
 
 each_encoder = pytest.mark.parametrize("encoder", ENCODERS)
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
+each_augmentation = pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+each_group = pytest.mark.parametrize("group", GROUPS)
 each_skeleton = pytest.mark.parametrize("skeleton", SKELETONS)
 
 
-def test_the_folders_hold_at_least_these() -> None:
+def test_at_least_these_are_found() -> None:
     assert {"tcn", "handmade"} <= set(ENCODERS)
     assert {"contrastive"} <= set(OBJECTIVES)
+    assert {"mirror", "jitter", "drop"} <= set(AUGMENTATIONS)
+    assert {"posture", "motion", "relation", "confidence"} <= set(GROUPS)
 
 
 @cache
@@ -234,6 +244,115 @@ def test_half_precision_is_near(encoder: str) -> None:
     assert (half[valid] - z[valid]).norm() < 0.1 * z[valid].norm()
 
 
+# -- groups of features ----------------------------------------------------------------------------
+
+
+@each_group
+@each_skeleton
+def test_a_group_is_finite_and_0_where_nothing_is_known(skeleton: str, group: str) -> None:
+    windows, features = world(skeleton), Features(SKELETONS[skeleton], groups=[group])
+    features.fit(windows.pose)
+    x = features(windows.pose)[..., features.columns[group]]
+    assert x.shape[-1] > 0
+    assert x.isfinite().all()
+    assert x.std() > 0.1, "it says nothing"
+    nothing = missing_everywhere(windows, slice(0, 6)).pose
+    if group != "confidence":  # a confidence of 0 is known
+        assert (features(nothing)[..., features.columns[group]] == 0).all()
+
+
+@each_group
+@pytest.mark.parametrize("animals", [1, 3])
+def test_a_group_takes_any_number_of_animals(group: str, animals: int) -> None:
+    schema = replace(RATS, animals=tuple("abc"[:animals]))
+    groups = {group, "posture"}  # of one animal alone some groups say nothing
+    features, pose = Features(schema, groups=[*groups]), windows_of(schema, batch=2, frames=30).pose
+    features.fit(pose)
+    assert features(pose).shape == (2, 30, features.width)
+    assert features(pose).isfinite().all()
+
+
+@each_group
+def test_a_group_looks_as_far_as_it_says(group: str) -> None:
+    features = Features(SKELETONS["mice"], groups=[group], lags=(2, 8))
+    pose = windows_of(SKELETONS["mice"], batch=1, frames=40, missing=0).pose
+    noise = torch.randn(2, 7, 2, generator=torch.Generator().manual_seed(0))
+    position, confidence = (x.clone() for x in pose[:2])
+    position[:, 20] += 5 * noise
+    confidence[:, 20] *= 0.5
+    changed = features(pose) != features(Pose(position, confidence))
+    reached = changed[0, :, features.columns[group]].any(-1).nonzero().flatten().tolist()
+    assert (reached[0], reached[-1]) == (20 - features.context, 20 + features.context)
+    assert features.context == (4 if all_groups()[group].uses_lags else 0)
+
+
+# -- augmentations ---------------------------------------------------------------------------------
+
+
+def strong(augmentation: str) -> dict[str, float | bool]:
+    """Settings with which it does something to many windows."""
+    return {
+        name: True if isinstance(setting.default, bool) else 0.5
+        for name, setting in AUGMENTATIONS[augmentation].settings.items()
+        if not isinstance(setting.default, int) or isinstance(setting.default, bool)
+    }
+
+
+def view_of(windows: Windows, settings: Mapping[str, Any], skeleton: str, name: str = "0") -> Pose:
+    return Augment(**settings)(
+        windows.pose, SKELETONS[skeleton], WindowRNG(windows.key_B), view=name
+    )
+
+
+def test_settings_of_augmentations_have_defaults_and_belong_to_one() -> None:
+    settings = [name for one in AUGMENTATIONS.values() for name in one.settings]
+    assert len(settings) == len(set(settings))
+    for one in AUGMENTATIONS.values():
+        assert set(one.ranges) <= set(one.settings), one.name
+        assert all(setting.default is not setting.empty for setting in one.settings.values())
+        for name, (low, high) in one.ranges.items():
+            assert low <= one.settings[name].default <= high
+
+
+@each_augmentation
+@each_skeleton
+def test_an_augmentation_changes_the_view_not_the_recording(
+    skeleton: str, augmentation: str
+) -> None:
+    windows = windows_of(SKELETONS[skeleton], batch=24, frames=FRAMES, cut=(20, 1, 0))
+    before = [part.clone() for part in windows.pose[:2]]
+    view = view_of(windows, strong(augmentation), skeleton)
+    for part, was in zip(windows.pose[:2], before, strict=True):
+        assert torch.equal(part.nan_to_num(-1), was.nan_to_num(-1))
+    assert not torch.equal(view.position_BTMKX.nan_to_num(-1), before[0].nan_to_num(-1))
+    assert view.position_BTMKX.shape == before[0].shape
+    assert view.position_BTMKX.dtype == view.confidence_BTMK.dtype == torch.float32
+    assert torch.equal(view.position_BTMKX.isnan().any(-1), view.confidence_BTMK == 0)
+    assert view.position_BTMKX[~windows.valid_BT].isnan().all(), (
+        "a frame that did not exist appeared"
+    )
+
+
+@each_augmentation
+def test_draws_of_an_augmentation_belong_to_window_and_view(augmentation: str) -> None:
+    settings, order = strong(augmentation), torch.arange(24).flip(0)
+    windows = windows_of(SKELETONS["mice"], batch=24, frames=FRAMES)
+    one = view_of(windows, settings, "mice").position_BTMKX.nan_to_num(-1)
+    shuffled = view_of(rows_of(windows, order), settings, "mice").position_BTMKX.nan_to_num(-1)
+    assert torch.equal(shuffled, one[order])
+    other = view_of(windows, settings, "mice", name="1").position_BTMKX.nan_to_num(-1)
+    assert not torch.equal(other, one), "two views with the same draws"
+
+
+@each_augmentation
+@pytest.mark.parametrize("animals", [1, 3])
+def test_an_augmentation_takes_any_number_of_animals(augmentation: str, animals: int) -> None:
+    schema = replace(RATS, animals=tuple("abc"[:animals]))
+    windows = windows_of(schema, batch=2, frames=30)
+    view = Augment(**strong(augmentation))(windows.pose, schema, WindowRNG(windows.key_B), view="0")
+    assert view.position_BTMKX.shape == windows.pose.position_BTMKX.shape
+
+
 # -- objectives ------------------------------------------------------------------------------------
 
 
@@ -306,9 +425,9 @@ def test_frames_that_do_not_exist_do_not_count(objective: str) -> None:
     """What lies in a frame that does not exist is nobody's business: here other embeddings are put
     there."""
     made, windows = learner("mice", objective, augment=Augment()), world("mice")
-    draws = WindowRNG(windows.key_B)
+    rng = WindowRNG(windows.key_B)
     poses = [
-        made.objective.hide(windows.pose, windows, draws, view=view)
+        made.objective.mask(windows.pose, windows, rng, view=view)
         for view in range(made.objective.views)
     ]
 
@@ -317,7 +436,7 @@ def test_frames_that_do_not_exist_do_not_count(objective: str) -> None:
         for pose in poses:
             z = made.embedder(pose, windows.valid_BT)
             found.append(View(pose, torch.where(windows.valid_BT.unsqueeze(-1), z, filling)))
-        return made.objective(tuple(found), windows, draws).total
+        return made.objective(tuple(found), windows, rng).total
 
     torch.testing.assert_close(loss(30.0), loss(0.0), atol=1e-6, rtol=1e-5)
 
@@ -334,11 +453,11 @@ def test_windows_in_which_nothing_was_seen_are_tolerated(objective: str) -> None
 
 
 @each_objective
-def test_what_is_hidden_is_missing_not_zero_and_the_recording_stays(objective: str) -> None:
+def test_what_is_masked_is_missing_not_zero_and_the_recording_stays(objective: str) -> None:
     made, windows = learner("mice", objective), world("mice")
     before = windows.pose.position_BTMKX.clone()
     for view in range(made.objective.views):
-        pose = made.objective.hide(windows.pose, windows, WindowRNG(windows.key_B), view=view)
+        pose = made.objective.mask(windows.pose, windows, WindowRNG(windows.key_B), view=view)
         assert torch.equal(pose.position_BTMKX.isnan().any(-1), pose.confidence_BTMK == 0)
         kept = pose.confidence_BTMK > 0
         assert torch.equal(pose.position_BTMKX[kept], before[kept])

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from worlds import GROUPS
 
 from finetune.paper.baselines import Baseline, build_baseline
 from finetune.paper.windows import Windows
@@ -24,7 +25,7 @@ from pretrain.components import names
 from pretrain.data.schema import CALMS21, Schema
 from pretrain.encoders import AbstractEncoder, build_embedder
 from pretrain.encoders._batch_norm import BatchNorm
-from pretrain.encoders._graph import edges, scales, steps_apart
+from pretrain.encoders._graph import edges, hop_distances, scale_adjacency
 from pretrain.encoders._over_time import each_channel_over_time, over_time
 from pretrain.encoders.conv1d import Conv1d
 from pretrain.encoders.fully_connected import FullyConnected
@@ -32,7 +33,7 @@ from pretrain.encoders.lstm import LSTM
 from pretrain.encoders.msg3d import MSG3D
 from pretrain.encoders.self_attention import SelfAttention, attend_nearby
 from pretrain.errors import BadInput
-from pretrain.transforms.features import GROUPS, Features
+from pretrain.transforms.features import Features
 
 RATS = Schema.from_names(
     animals=("one", "two"),
@@ -467,7 +468,7 @@ def shortest(joined: set[frozenset[int]], start: int, end: int, points: int) -> 
 def test_adjacency_is_that_of_the_definition(schema: Schema) -> None:
     points = len(schema.animals) * len(schema.keypoints)
     joined = {frozenset(pair) for pair in edges(schema)}
-    found = scales(steps_apart(points, edges(schema)), 5)
+    found = scale_adjacency(hop_distances(points, edges(schema)), 5)
     for k in range(5):
         member = [
             [shortest(joined, i, j, points) == k or i == j for j in range(points)]
@@ -493,10 +494,10 @@ def test_the_graph_joins_both_animals() -> None:
 
 
 def test_points_that_bones_do_not_reach_have_no_distance() -> None:
-    apart = steps_apart(4, [(0, 1), (2, 3)])
+    apart = hop_distances(4, [(0, 1), (2, 3)])
     assert apart[0, 1] == 1
     assert apart[0, 2] == math.inf
-    assert torch.equal(scales(apart, 2)[1][:2, 2:], torch.zeros(2, 2))
+    assert torch.equal(scale_adjacency(apart, 2)[1][:2, 2:], torch.zeros(2, 2))
 
 
 def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
@@ -504,7 +505,7 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
     width, window, step, frames = 6, 3, 2, 9
     joined = edges(ALONE)
     points = 2
-    apart = steps_apart(points, joined)
+    apart = hop_distances(points, joined)
     layer = (
         MSG3D(
             Features(ALONE, groups=("scene", "confidence")),
@@ -554,15 +555,18 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
         torch.testing.assert_close(found[:, 0, t], together, rtol=1e-4, atol=1e-5)
 
 
-def test_msg3d_says_which_features_it_lacks() -> None:
-    with pytest.raises(
-        BadInput, match=r"(?s)lacks 'scene'.*lacks 'confidence'.*multiple of 6.*window is 4"
-    ):
-        build_embedder(
-            RATS,
-            features={"groups": ["posture"]},
-            encoder={"name": "msg3d", "width": 8, "window": 4},
-        )
+def test_msg3d_brings_the_features_along_that_it_reads() -> None:
+    asked = {"groups": ["posture", "confidence"], "lags": [2]}
+    for features in (asked, {}):
+        made = build_embedder(RATS, features=features, encoder={"name": "msg3d"})
+        assert {"scene", "confidence"} <= set(made.features.groups)
+        assert made.settings["features"]["groups"] == list(made.features.groups)
+    whole = {"groups": ["confidence", "scene"], "lags": [2]}
+    made = build_embedder(RATS, features=whole, encoder={"name": "msg3d"})
+    assert made.settings["features"] == whole, "nothing lacks, nothing is added"
+    assert asked == {"groups": ["posture", "confidence"], "lags": [2]}, "what was given stays"
+    with pytest.raises(BadInput, match=r"(?s)multiple of 6.*window is 4"):
+        build_embedder(RATS, features=asked, encoder={"name": "msg3d", "width": 8, "window": 4})
 
 
 def test_msg3d_takes_nothing_from_a_point_that_is_not_seen() -> None:

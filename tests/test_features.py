@@ -16,9 +16,11 @@ from worlds import BODY_KX, MICE, RATS, SKELETONS, line, pose_of, stiff, windows
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput
-from pretrain.transforms.features import GROUPS, Features
-from pretrain.transforms.planes import planes
+from pretrain.transforms.features import Features
+from pretrain.transforms.geometry import frames_last
 
+# Those whose truth is worked out here; tests/test_contracts.py holds for any group there is.
+GROUPS = ("posture", "motion", "relation", "distances", "scene", "place", "confidence")
 UNIT = 1000.0  # of the columns of `measuring`, so that nothing is clipped
 
 
@@ -524,6 +526,11 @@ def test_settings_that_cannot_be(settings_given: dict[str, object], said: str) -
         Features(MICE, **settings_given)  # type: ignore[arg-type]
 
 
+def test_groups_that_hold_nothing_are_refused() -> None:
+    with pytest.raises(BadInput, match="with 1 animal, relation, distances hold nothing"):
+        Features(replace(RATS, animals=("a",)), groups=("relation", "distances"))
+
+
 def test_three_coordinates_are_refused() -> None:
     with pytest.raises(BadInput, match="x, y"):
         Features(replace(MICE, coordinates=("x", "y", "z"), image_px=(10.0, 10.0, 10.0)))
@@ -533,20 +540,20 @@ def test_three_coordinates_are_refused() -> None:
     "shape",
     [(1, 5, 2, 7, 2), (1, 1, 1, 3, 1), (3, 100, 1, 1, 1), (0, 9, 1, 2, 2), (2, 32, 4, 8, 2)],
 )
-def test_planes_are_a_transposition(shape: tuple[int, ...]) -> None:
-    held = torch.arange(float(math.prod(shape))).view(shape)
-    found = planes(held)
+def test_frames_last_is_a_transposition(shape: tuple[int, ...]) -> None:
+    position = torch.arange(float(math.prod(shape))).view(shape)
+    found = frames_last(position)
     assert found.is_contiguous()
-    assert torch.equal(found, held.permute(2, 3, 4, 0, 1))
-    assert torch.equal(planes(held.double()), held.double().permute(2, 3, 4, 0, 1))
-    through = held.clone().requires_grad_()
-    (planes(through) * 2).sum().backward()
+    assert torch.equal(found, position.permute(2, 3, 4, 0, 1))
+    assert torch.equal(frames_last(position.double()), position.double().permute(2, 3, 4, 0, 1))
+    through = position.clone().requires_grad_()
+    (frames_last(through) * 2).sum().backward()
     assert through.grad is not None
     assert bool((through.grad == 2).all())
 
 
 @pytest.mark.parametrize("rows", [slice(0, 6), slice(3, 4), slice(7, 12)])
-def test_frames_have_the_same_features_whatever_stands_beside_them(rows: slice) -> None:
+def test_frames_have_the_same_features_in_any_batch(rows: slice) -> None:
     """To the last bit, so that the number of workers changes nothing."""
     pose = windows_of(MICE, batch=12, frames=40, seed=1).pose
     features = Features(MICE, groups=GROUPS)

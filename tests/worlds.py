@@ -21,6 +21,7 @@ from pretrain.encoders import Embedder, build_embedder
 from pretrain.objectives import AbstractObjective
 from pretrain.train.learner import Learner
 from pretrain.transforms.augment import Augment
+from pretrain.transforms.feature_groups import all_groups
 
 MICE = CALMS21
 RATS = Schema.from_names(
@@ -36,9 +37,8 @@ SKELETONS = {"mice": MICE, "rats": RATS}
 BODY_KX = np.array(
     [[37, 0], [22, -10], [22, 10], [12, 0], [-21, -12], [-21, 12], [-51, 0]], np.float32
 )
-FEATURES = {
-    "groups": ["posture", "motion", "relation", "distances", "scene", "confidence"]
-}  # what any encoder may ask for
+GROUPS = tuple(all_groups())
+FEATURES = {"groups": ["posture", "motion", "relation", "distances", "scene", "confidence"]}
 SMALL = {"tcn": {"width": 16, "layers": 3}}  # other encoders are taken as they are
 
 

@@ -14,7 +14,7 @@ from pretrain.transforms.features import Features
 
 
 class Handmade(AbstractEncoder):
-    """Features of a frame beside their means over centred stretches of frames; nothing is learned.
+    """Features of a frame and their means over centred stretches of frames; nothing is learned.
 
     Args:
         features: What it passes on.
