@@ -1,5 +1,5 @@
 """Settings files are code: every one in the repository is read and built; what is wrong in one is
-said at once."""
+named at once."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_name_or_a_file_will_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (GOOD + "epoch: 3", ["unknown key 'epoch'", "epochs"]),
         (GOOD + "batch: many", ["batch is 'many'; it must be a whole number"]),
@@ -150,10 +150,10 @@ def test_a_name_or_a_file_will_do(tmp_path: Path) -> None:
         ("3: 4", ["unknown key 3"]),
     ],
 )
-def test_what_is_wrong_in_a_recipe_is_said(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_what_is_wrong_in_a_recipe_is_named(tmp_path: Path, text: str, message: list[str]) -> None:
     with pytest.raises(BadInput) as caught:
         read(Recipe, write(tmp_path, text), RECIPES, {})
-    for part in said:
+    for part in message:
         assert part in str(caught.value)
 
 
@@ -253,7 +253,7 @@ def test_set_reaches_recipe_and_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
         ("batch", "write it as key=value"),
         ("batsh=3", "unknown key 'batsh'; allowed: recipe: augment, batch"),
@@ -261,15 +261,15 @@ def test_set_reaches_recipe_and_scale() -> None:
         ("batch=[1", "cannot read the value"),
     ],
 )
-def test_a_pair_that_cannot_be_is_refused(pair: str, said: str) -> None:
+def test_a_pair_that_cannot_be_is_refused(pair: str, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         parse_overrides([pair, "epochs=3", "nonsense"], Recipe, Scale)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "nonsense" in str(caught.value), "all errors at once"
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
         ("batch=x", "batch is 'x'"),
         ("optimiser.speed=3", "unknown key 'speed'"),
@@ -279,11 +279,11 @@ def test_a_pair_that_cannot_be_is_refused(pair: str, said: str) -> None:
         ("optimiser.lr=nan", "lr is 'nan'"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused(pair: str, said: str) -> None:
+def test_a_value_that_does_not_fit_is_refused(pair: str, message: str) -> None:
     (for_recipe,) = parse_overrides([pair], Recipe)
     with pytest.raises(BadInput) as caught:
         read(Recipe, "contrastive", RECIPES, for_recipe)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "--set" in str(caught.value)
 
 

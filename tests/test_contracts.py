@@ -60,17 +60,17 @@ def stirred(module: nn.Module) -> nn.Module:
 
 @cache
 def embedder(skeleton: str, encoder: str) -> Embedder:
-    made = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose)
-    stirred(made)
-    return made.eval()
+    model = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose)
+    stirred(model)
+    return model.eval()
 
 
 def learner(
     skeleton: str, objective: str, encoder: str = "tcn", augment: Augment = AUGMENT
 ) -> Learner:
-    made = learner_of(SKELETONS[skeleton], encoder, objective, world(skeleton).pose, augment)
-    stirred(made)
-    return made
+    model = learner_of(SKELETONS[skeleton], encoder, objective, world(skeleton).pose, augment)
+    stirred(model)
+    return model
 
 
 def missing_everywhere(windows: Windows, rows: slice) -> Windows:
@@ -101,9 +101,9 @@ def test_an_encoder_is_named_by_its_file_and_built_from_its_signature(encoder: s
 @each_encoder
 @each_skeleton
 def test_one_finite_embedding_a_frame(skeleton: str, encoder: str) -> None:
-    made, windows = embedder(skeleton, encoder), world(skeleton)
-    z = made.embed(windows)
-    assert z.shape == (6, FRAMES, made.dim)
+    model, windows = embedder(skeleton, encoder), world(skeleton)
+    z = model.embed(windows)
+    assert z.shape == (6, FRAMES, model.dim)
     assert z.dtype == torch.float32
     assert z[windows.valid_BT].isfinite().all()
     assert z[windows.valid_BT].std(0).mean() > 0, "every frame has the same embedding"
@@ -112,18 +112,21 @@ def test_one_finite_embedding_a_frame(skeleton: str, encoder: str) -> None:
 @each_encoder
 @each_skeleton
 def test_a_gradient_reaches_every_weight(skeleton: str, encoder: str) -> None:
-    made, windows = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose), world(skeleton)
-    if not list(made.parameters()):
+    model, windows = (
+        embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose),
+        world(skeleton),
+    )
+    if not list(model.parameters()):
         assert encoder == "handmade", "an encoder without a weight learns nothing"
         return
-    stirred(made)
-    z = made.embed(windows)
+    stirred(model)
+    z = model.embed(windows)
     (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1)))[
         windows.valid_BT
     ].sum().backward()
     silent = [
         name
-        for name, grad in gradients(made).items()
+        for name, grad in gradients(model).items()
         if grad is None or not grad.isfinite().all() or not grad.any()
     ]
     assert not silent
@@ -143,41 +146,41 @@ def test_the_same_seed_gives_the_same_weights_and_embeddings(encoder: str) -> No
 @each_encoder
 def test_missing_points_are_tolerated(encoder: str) -> None:
     windows = missing_everywhere(world("mice"), slice(0, 3))
-    made = embedder_of(SKELETONS["mice"], encoder, world("mice").pose)
-    z = made.embed(windows)
+    model = embedder_of(SKELETONS["mice"], encoder, world("mice").pose)
+    z = model.embed(windows)
     assert z.isfinite().all()
     if z.requires_grad:
         z.square().sum().backward()
-    assert all(grad is None or grad.isfinite().all() for grad in gradients(made).values())
+    assert all(grad is None or grad.isfinite().all() for grad in gradients(model).values())
 
 
 @each_encoder
 @pytest.mark.parametrize("training", [False, True])
 def test_frames_that_do_not_exist_reach_no_other(encoder: str, training: bool) -> None:
-    made, windows = embedder_of(SKELETONS["mice"], encoder, world("mice").pose), world("mice")
-    stirred(made)
-    x = made.features(windows.pose).detach()
+    model, windows = embedder_of(SKELETONS["mice"], encoder, world("mice").pose), world("mice")
+    stirred(model)
+    x = model.features(windows.pose).detach()
     valid = windows.valid_BT.clone()
     valid[0, :7] = False  # a window may also begin before its video
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * 100
-    network = made.encoder.train(training)
+    network = model.encoder.train(training)
     one, two = network(x, valid), network(torch.where(valid.unsqueeze(-1), x, noise), valid)
     torch.testing.assert_close(one[valid], two[valid], atol=1e-5, rtol=1e-4)
 
 
 @each_encoder
-def test_a_window_is_embedded_alone(encoder: str) -> None:
-    made, windows = embedder("mice", encoder), world("mice")
+def test_other_windows_do_not_change_an_embedding(encoder: str) -> None:
+    model, windows = embedder("mice", encoder), world("mice")
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     valid = windows.valid_BT[order]
     torch.testing.assert_close(
-        made.embed(rows_of(windows, order))[valid],
-        made.embed(windows)[order][valid],
+        model.embed(rows_of(windows, order))[valid],
+        model.embed(windows)[order][valid],
         atol=1e-5,
         rtol=1e-4,
     )
     torch.testing.assert_close(
-        made.embed(rows_of(windows, slice(1, 2))), made.embed(windows)[1:2], atol=1e-5, rtol=1e-4
+        model.embed(rows_of(windows, slice(1, 2))), model.embed(windows)[1:2], atol=1e-5, rtol=1e-4
     )
 
 
@@ -185,24 +188,24 @@ def test_a_window_is_embedded_alone(encoder: str) -> None:
 def test_where_a_window_is_cut_short_does_not_matter(encoder: str) -> None:
     """A frame followed by frames that do not exist is embedded as one at the end of a shorter
     window."""
-    made, windows = embedder("mice", encoder), world("mice")
-    x = made.features(windows.pose)[3:4]
-    whole = made.encoder(x, windows.valid_BT[3:4])[:, :20]
+    model, windows = embedder("mice", encoder), world("mice")
+    x = model.features(windows.pose)[3:4]
+    whole = model.encoder(x, windows.valid_BT[3:4])[:, :20]
     torch.testing.assert_close(
-        made.encoder(x[:, :20], windows.valid_BT[3:4, :20]), whole, atol=1e-5, rtol=1e-4
+        model.encoder(x[:, :20], windows.valid_BT[3:4, :20]), whole, atol=1e-5, rtol=1e-4
     )
 
 
 @each_encoder
 def test_context_is_what_gradients_say(encoder: str) -> None:
-    made = embedder("mice", encoder)
-    before, after = made.encoder.context
+    model = embedder("mice", encoder)
+    before, after = model.encoder.context
     frames = min(before + after + 9, 1024)
     at = min(before + 4, frames // 2)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, frames, made.features.width, generator=generator, requires_grad=True)
-    z = made.encoder(x, torch.ones(1, frames, dtype=torch.bool))
-    (z[0, at] * torch.randn(made.dim, generator=generator)).sum().backward()
+    x = torch.randn(1, frames, model.features.width, generator=generator, requires_grad=True)
+    z = model.encoder(x, torch.ones(1, frames, dtype=torch.bool))
+    (z[0, at] * torch.randn(model.dim, generator=generator)).sum().backward()
     assert x.grad is not None
     reached = x.grad[0].abs().sum(-1).nonzero().flatten().tolist()
     assert reached, "an embedding depends on nothing"
@@ -215,30 +218,30 @@ def test_context_is_what_gradients_say(encoder: str) -> None:
 
 @each_encoder
 def test_changing_a_frame_beyond_the_context_changes_nothing(encoder: str) -> None:
-    made = embedder("mice", encoder)
-    frames = 2 * made.overlap + 21
+    model = embedder("mice", encoder)
+    frames = 2 * model.overlap + 21
     windows = windows_of(SKELETONS["mice"], batch=1, frames=frames, seed=5)
     at = frames // 2
     position = windows.pose.position_BTMKX.clone()
-    position[:, : at - made.overlap] += 50 * torch.randn(
-        1, at - made.overlap, 2, 7, 2, generator=torch.Generator().manual_seed(0)
+    position[:, : at - model.overlap] += 50 * torch.randn(
+        1, at - model.overlap, 2, 7, 2, generator=torch.Generator().manual_seed(0)
     )
-    position[:, at + made.overlap + 1 :] = torch.nan
+    position[:, at + model.overlap + 1 :] = torch.nan
     changed = windows._replace(pose=Pose(position, windows.pose.confidence_BTMK))
     torch.testing.assert_close(
-        made.embed(changed)[0, at], made.embed(windows)[0, at], atol=1e-5, rtol=1e-4
+        model.embed(changed)[0, at], model.embed(windows)[0, at], atol=1e-5, rtol=1e-4
     )
-    assert (made.embed(changed)[0, -1] != made.embed(windows)[0, -1]).any(), (
+    assert (model.embed(changed)[0, -1] != model.embed(windows)[0, -1]).any(), (
         "the change is one that can be seen"
     )
 
 
 @each_encoder
 def test_half_precision_is_near(encoder: str) -> None:
-    made, windows = embedder("mice", encoder), world("mice")
+    model, windows = embedder("mice", encoder), world("mice")
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        half = made.embed(windows).float()
-    z = made.embed(windows)
+        half = model.embed(windows).float()
+    z = model.embed(windows)
     valid = windows.valid_BT
     assert half[valid].isfinite().all()
     assert (half[valid] - z[valid]).norm() < 0.1 * z[valid].norm()
@@ -265,7 +268,7 @@ def test_a_group_is_finite_and_0_where_nothing_is_known(skeleton: str, group: st
 @pytest.mark.parametrize("animals", [1, 3])
 def test_a_group_takes_any_number_of_animals(group: str, animals: int) -> None:
     schema = replace(RATS, animals=tuple("abc"[:animals]))
-    groups = {group, "posture"}  # of one animal alone some groups say nothing
+    groups = {group, "posture"}  # of a single animal some groups hold nothing
     features, pose = Features(schema, groups=[*groups]), windows_of(schema, batch=2, frames=30).pose
     features.fit(pose)
     assert features(pose).shape == (2, 30, features.width)
@@ -368,8 +371,8 @@ def test_an_objective_is_named_by_its_file_and_built_from_its_signature(objectiv
 @each_objective
 @each_skeleton
 def test_a_finite_loss_whose_gradient_reaches_every_weight(skeleton: str, objective: str) -> None:
-    made = learner(skeleton, objective)
-    loss: Loss = made(world(skeleton))
+    model = learner(skeleton, objective)
+    loss: Loss = model(world(skeleton))
     assert loss.total.shape == ()
     assert loss.total.isfinite()
     assert loss.total > 0
@@ -380,7 +383,7 @@ def test_a_finite_loss_whose_gradient_reaches_every_weight(skeleton: str, object
     loss.total.backward()
     silent = [
         name
-        for name, grad in gradients(made).items()
+        for name, grad in gradients(model).items()
         if grad is None or not grad.isfinite().all() or not grad.any()
     ]
     assert not silent
@@ -394,87 +397,87 @@ def test_the_same_seed_gives_the_same_loss(objective: str) -> None:
 
 @each_objective
 def test_another_epoch_draws_otherwise(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
-    assert made(windows).total != made(windows._replace(key_B=windows.key_B + 1)).total
+    model, windows = learner("mice", objective), world("mice")
+    assert model(windows).total != model(windows._replace(key_B=windows.key_B + 1)).total
 
 
 @each_objective
 def test_the_order_of_windows_does_not_matter(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
+    model, windows = learner("mice", objective), world("mice")
     order = torch.tensor([4, 2, 0, 5, 1, 3])
     torch.testing.assert_close(
-        made(rows_of(windows, order)).total, made(windows).total, atol=1e-5, rtol=1e-4
+        model(rows_of(windows, order)).total, model(windows).total, atol=1e-5, rtol=1e-4
     )
 
 
 @each_objective
 def test_empty_rows_do_not_count(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
+    model, windows = learner("mice", objective), world("mice")
     assert not windows.valid_BT[5].any(), "the last row is to be an empty one"
     torch.testing.assert_close(
-        made(rows_of(windows, slice(0, 5))).total, made(windows).total, atol=1e-5, rtol=1e-4
+        model(rows_of(windows, slice(0, 5))).total, model(windows).total, atol=1e-5, rtol=1e-4
     )
-    nothing = made(rows_of(windows, torch.tensor([5, 5])))
+    nothing = model(rows_of(windows, torch.tensor([5, 5])))
     assert nothing.total == 0
     nothing.total.backward()
-    assert all(grad is None or not grad.any() for grad in gradients(made).values())
+    assert all(grad is None or not grad.any() for grad in gradients(model).values())
 
 
 @each_objective
 def test_frames_that_do_not_exist_do_not_count(objective: str) -> None:
     """What lies in a frame that does not exist is nobody's business: here other embeddings are put
     there."""
-    made, windows = learner("mice", objective, augment=Augment()), world("mice")
+    model, windows = learner("mice", objective, augment=Augment()), world("mice")
     rng = WindowRNG(windows.key_B)
     poses = [
-        made.objective.mask(windows.pose, windows, rng, view=view)
-        for view in range(made.objective.views)
+        model.objective.mask(windows.pose, windows, rng, view=view)
+        for view in range(model.objective.views)
     ]
 
     def loss(filling: float) -> Tensor:
-        found = []
+        result = []
         for pose in poses:
-            z = made.embedder(pose, windows.valid_BT)
-            found.append(View(pose, torch.where(windows.valid_BT.unsqueeze(-1), z, filling)))
-        return made.objective(tuple(found), windows, rng).total
+            z = model.embedder(pose, windows.valid_BT)
+            result.append(View(pose, torch.where(windows.valid_BT.unsqueeze(-1), z, filling)))
+        return model.objective(tuple(result), windows, rng).total
 
     torch.testing.assert_close(loss(30.0), loss(0.0), atol=1e-6, rtol=1e-5)
 
 
 @each_objective
 def test_windows_in_which_nothing_was_seen_are_tolerated(objective: str) -> None:
-    made = learner("mice", objective)
+    model = learner("mice", objective)
     for rows in (slice(0, 2), slice(0, 6)):
-        loss = made(missing_everywhere(world("mice"), rows)).total
+        loss = model(missing_everywhere(world("mice"), rows)).total
         assert loss.isfinite()
-        made.zero_grad()
+        model.zero_grad()
         loss.backward()
-        assert all(grad is None or grad.isfinite().all() for grad in gradients(made).values())
+        assert all(grad is None or grad.isfinite().all() for grad in gradients(model).values())
 
 
 @each_objective
 def test_what_is_masked_is_missing_not_zero_and_the_recording_stays(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
+    model, windows = learner("mice", objective), world("mice")
     before = windows.pose.position_BTMKX.clone()
-    for view in range(made.objective.views):
-        pose = made.objective.mask(windows.pose, windows, WindowRNG(windows.key_B), view=view)
+    for view in range(model.objective.views):
+        pose = model.objective.mask(windows.pose, windows, WindowRNG(windows.key_B), view=view)
         assert torch.equal(pose.position_BTMKX.isnan().any(-1), pose.confidence_BTMK == 0)
-        kept = pose.confidence_BTMK > 0
-        assert torch.equal(pose.position_BTMKX[kept], before[kept])
-    made(windows)
+        visible = pose.confidence_BTMK > 0
+        assert torch.equal(pose.position_BTMKX[visible], before[visible])
+    model(windows)
     assert torch.equal(windows.pose.position_BTMKX.nan_to_num(-1), before.nan_to_num(-1))
 
 
 @each_objective
 def test_training_on_one_batch_lowers_its_loss(objective: str) -> None:
-    made, windows = (
+    model, windows = (
         learner("mice", objective, augment=Augment()),
         windows_of(SKELETONS["mice"], batch=8, frames=FRAMES, seed=9),
     )
-    optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):
-        loss = made(windows).total
+        loss = model(windows).total
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

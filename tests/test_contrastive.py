@@ -28,16 +28,16 @@ def windows_with(lengths: list[int], frames: int) -> Windows:
 
 def bare(dim: int, **settings: float) -> Contrastive:
     """The objective without its projection head."""
-    made = Contrastive(dim, MICE, **settings)  # type: ignore[arg-type]
-    made.head = nn.Sequential()
-    return made
+    model = Contrastive(dim, MICE, **settings)  # type: ignore[arg-type]
+    model.head = nn.Sequential()
+    return model
 
 
 def loss_of(objective: Contrastive, one: Tensor, other: Tensor, windows: Windows) -> Loss:
-    found: Loss = objective(
+    result: Loss = objective(
         (View(windows.pose, one), View(windows.pose, other)), windows, WindowRNG(windows.key_B)
     )
-    return found
+    return result
 
 
 def of_single_frames(
@@ -201,9 +201,9 @@ def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
         optimiser.zero_grad()
         loss_of(objective, z[0], z[1], windows).total.backward()
         optimiser.step()
-    found = nn.functional.normalize(z.detach()[:, :, 0], dim=-1)
-    assert (found[0] * found[1]).sum(-1).min() > 0.95
-    across = found[0] @ found[0].T - 2 * torch.eye(6)
+    result = nn.functional.normalize(z.detach()[:, :, 0], dim=-1)
+    assert (result[0] * result[1]).sum(-1).min() > 0.95
+    across = result[0] @ result[0].T - 2 * torch.eye(6)
     assert across.max() < 0.3
 
 

@@ -55,10 +55,10 @@ def views_of(objective: AbstractObjective, windows: Windows, *, seed: int = 0) -
 def loss_of(
     objective: AbstractObjective, windows: Windows, views: tuple[View, ...] | None = None
 ) -> Loss:
-    found: Loss = objective(
+    result: Loss = objective(
         views or views_of(objective, windows), windows, WindowRNG(windows.key_B)
     )
-    return found
+    return result
 
 
 # -- contrastive predictive coding -----------------------------------------------------------------
@@ -239,13 +239,13 @@ def test_the_scene_tells_where_the_other_is() -> None:
     pose = pose_of(line((100, 100), (2, 0)), line((300, 100), (2, 0)))
     scene = Scene(MICE, lag=4)
     scene.features.fit(pose)
-    found = scene(pose)[0, 30] * 50
+    result = scene(pose)[0, 30] * 50
     nose = MICE.keypoint("nose")
     torch.testing.assert_close(
-        found[0, nose], torch.tensor([37.0, 0, 37 - 200, 0, 8, 0]), atol=1e-2, rtol=0
+        result[0, nose], torch.tensor([37.0, 0, 37 - 200, 0, 8, 0]), atol=1e-2, rtol=0
     )
     torch.testing.assert_close(
-        found[1, nose], torch.tensor([37.0, 0, 37 + 200, 0, 8, 0]), atol=1e-2, rtol=0
+        result[1, nose], torch.tensor([37.0, 0, 37 + 200, 0, 8, 0]), atol=1e-2, rtol=0
     )
 
 
@@ -341,9 +341,9 @@ def test_what_an_approaching_animal_does() -> None:
     pose = pose_of(line((100, 200), (3, 0)), line((500, 200), (0, 0), heading=math.pi))
     actions = Actions(MICE, lag=2)
     actions.features.fit(pose)
-    found = actions(pose)[0, 20]
+    result = actions(pose)[0, 20]
     torch.testing.assert_close(
-        found, torch.tensor([6.0, 0, 0, 0, 0, 0, 0, 0, 6.0]), atol=1e-2, rtol=0
+        result, torch.tensor([6.0, 0, 0, 0, 0, 0, 0, 0, 6.0]), atol=1e-2, rtol=0
     )
 
 
@@ -368,10 +368,10 @@ def test_a_state_with_all_components_is_the_pose(schema: Schema) -> None:
     pose = Pose(position, torch.ones(position.shape[:4]))
     state = TrajectoryState(schema, components=99)
     for _ in range(2):
-        found, known = state(pose)
-        assert found.shape == (1, 50, state.size)
+        result, known = state(pose)
+        assert result.shape == (1, 50, state.size)
         assert known.all()
-        torch.testing.assert_close(state.positions(found), position, atol=0.02, rtol=1e-4)
+        torch.testing.assert_close(state.positions(result), position, atol=0.02, rtol=1e-4)
         state.fit(pose)
     spread = state(pose)[0].flatten(0, 1).std(0, correction=0)
     assert ((spread - 1).abs() < 1e-3).sum() > 0.7 * state.size, "what varies is standardised"
@@ -434,12 +434,12 @@ def test_surprise_is_the_likelihood_of_step_after_step() -> None:
     for n in range(3):
         h = torch.zeros(1, 6)
         for t in range(8):
-            told = (
+            predicted = (
                 policy.from_state(states[n, t])
                 + policy.from_code(code[n])
                 + policy.from_memory(h[0])
             )
-            mean, log_variance = policy.act(told).chunk(2)
+            mean, log_variance = policy.act(predicted).chunk(2)
             each = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(
                 actions[n, t]
             )
@@ -556,12 +556,12 @@ def test_class_surprise_leaves_out_what_is_unknown() -> None:
 
 def test_heads_are_one_perceptron_a_program() -> None:
     heads, code = Heads(3, 4, 2), noise(5, 4)
-    found = heads(code)
+    result = heads(code)
     for p in range(3):
         hidden = F.relu(
             code @ heads.first.weight[p * 4 : p * 4 + 4].T + heads.first.bias[p * 4 : p * 4 + 4]
         )
-        torch.testing.assert_close(found[:, p], hidden @ heads.second_PZO[p] + heads.bias_PO[p])
+        torch.testing.assert_close(result[:, p], hidden @ heads.second_PZO[p] + heads.bias_PO[p])
 
 
 def test_programs_say_of_the_decoded_recording_what_they_say_of_the_recording() -> None:
@@ -641,10 +641,10 @@ def test_in_the_first_stage_approximators_learn_and_nothing_else() -> None:
 
 
 def test_approximators_of_programs_with_fewer_classes() -> None:
-    told = Approximators(3, [3, 2], width=4)(noise(5, 6, 3), noise(5, 5, 3))
-    assert told.shape == (5, 2, 3)
-    torch.testing.assert_close(told.exp().sum(-1), torch.ones(5, 2))
-    assert (told[:, 1, 2] == -math.inf).all()
+    predicted = Approximators(3, [3, 2], width=4)(noise(5, 6, 3), noise(5, 5, 3))
+    assert predicted.shape == (5, 2, 3)
+    torch.testing.assert_close(predicted.exp().sum(-1), torch.ones(5, 2))
+    assert (predicted[:, 1, 2] == -math.inf).all()
 
 
 def test_thresholds_from_quantiles_balance_the_labels() -> None:
@@ -681,8 +681,8 @@ def test_combined_is_the_weighted_sum_of_its_parts() -> None:
     assert objective.views == 2
     views = views_of(objective, windows)
     loss = loss_of(objective, windows, views)
-    alone = [loss_of(one, windows, views[: one.views]).total for one in objective.parts.values()]  # type: ignore[arg-type, union-attr]
-    torch.testing.assert_close(loss.total, 2.0 * alone[0] + 0.5 * alone[1])
+    single = [loss_of(one, windows, views[: one.views]).total for one in objective.parts.values()]  # type: ignore[arg-type, union-attr]
+    torch.testing.assert_close(loss.total, 2.0 * single[0] + 0.5 * single[1])
     assert loss.parts["weighted_contrastive"] == 2 * loss.parts["contrastive"]
     assert {"contrastive_found", "masked", "masked_blind", "weighted_masked"} <= set(loss.parts)
 
@@ -804,7 +804,7 @@ def learn() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
     """Loss and gradient of every mode, from this worker's rows."""
     share = BATCH // distributed.count()
     windows = rows_of(JOINED, slice(distributed.rank() * share, (distributed.rank() + 1) * share))
-    found = {}
+    result = {}
     for mode, spec in MODES.items():
         embedder = embedder_of(MICE, "tcn", JOINED.pose)
         objective = build("pretrain.objectives", spec, AbstractObjective, embedder.dim, MICE)
@@ -815,17 +815,17 @@ def learn() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
         loss = model(windows)
         loss.total.backward()
-        found[mode] = (
+        result[mode] = (
             distributed.mean(loss.total),
             {name: p.grad for name, p in learner.named_parameters() if p.grad is not None},
         )
-    return found
+    return result
 
 
-def worker(place: int, folder: str) -> None:
+def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=place, world_size=2)
-    torch.save(learn(), f"{folder}/{place}.pt")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(learn(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -844,18 +844,18 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]
             if process.is_alive():
                 process.kill()
                 process.join()
-    return [torch.load(Path(folder) / f"{place}.pt", weights_only=False) for place in range(2)]
+    return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 def test_two_workers_give_the_loss_and_gradient_of_one_in_every_mode(
     two_workers: list[dict[str, Any]],
 ) -> None:
-    alone = learn()
-    for mode, (loss, gradient) in alone.items():
+    single = learn()
+    for mode, (loss, gradient) in single.items():
         whole = torch.cat([g.flatten() for g in gradient.values()]).norm()
         assert whole > 1e-3
-        for found, mine in (one[mode] for one in two_workers):
-            assert found.item() == pytest.approx(loss.item(), rel=2e-5), mode
+        for result, mine in (one[mode] for one in two_workers):
+            assert result.item() == pytest.approx(loss.item(), rel=2e-5), mode
             assert set(mine) == set(gradient)
             for name in gradient:
                 assert (mine[name] - gradient[name]).norm() <= 2e-4 * gradient[
