@@ -53,7 +53,7 @@ def each_channel_over_time(conv: nn.Conv1d, x_BTC: Tensor) -> Tensor:
 
 
 def zero_invalid(x_BTC: Tensor, valid_BT: Tensor) -> Tensor:
-    """Zeros for frames that do not exist, whatever they hold."""
+    """(…, B, T, C) with zeros for frames that do not exist, whatever they hold."""
     return torch.where(valid_BT.unsqueeze(-1), x_BTC, 0.0)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pretrain.components import at_least
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._graph import edges, hop_distances, scale_adjacency
-from pretrain.encoders._over_time import over_time
+from pretrain.encoders._over_time import over_time, zero_invalid
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
@@ -186,7 +186,7 @@ class _OverGraphAndTime(nn.Module):
     def forward(self, h: Tensor, valid_BT: Tensor) -> Tensor:
         points, batch, frames, width = h.shape
         reach = self.window // 2 * self.step
-        h = F.pad(torch.where(valid_BT.unsqueeze(-1), h, 0.0), (0, 0, reach, reach))
+        h = F.pad(zero_invalid(h, valid_BT), (0, 0, reach, reach))
         by_scale = torch.matmul(h.reshape(1, -1, width), self.weight).view(
             -1, batch, frames + 2 * reach, width
         )
@@ -215,7 +215,7 @@ class _OverTime(nn.Module):
         self.leave = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, valid_BT: Tensor) -> Tensor:
-        x = torch.where(valid_BT.unsqueeze(-1), F.relu(self.norm(self.enter(h))), 0.0).flatten(0, 1)
+        x = zero_invalid(F.relu(self.norm(self.enter(h))), valid_BT).flatten(0, 1)
         *parts, greatest, itself = x.chunk(_BRANCHES, -1)
         convolved = [over_time(conv, part) for conv, part in zip(self.convs, parts, strict=True)]
         # Nothing is below zero, so that zeros beyond the ends never win.
