@@ -116,8 +116,8 @@ def exchange(pose: Pose, schema: Schema, rng: ViewRNG, *, exchange: float = 0.0)
 def rotate_and_scale(
     pose: Pose, schema: Schema, rng: ViewRNG, *, rotate: bool = False, scale: float = 0.0
 ) -> Pose:
-    """Turns the scene about the centre of the image by any angle; ``scale`` is the spread of the
-    logarithm of its size."""
+    """With ``rotate`` turns the scene about the centre of the image by any angle; ``scale`` is the
+    spread of the logarithm of its size."""
     centre = pose.position_BTMKX.new_tensor(schema.image_px) / 2
     angle = rng.uniform("angle", 1, 1, 1) * 2 * math.pi * rotate
     size = (rng.normal("scale", 1, 1, 1) * scale).exp()
