@@ -50,7 +50,7 @@ from typing import Any
 import finetune.run
 from finetune.labels.problems import Problem, problems, refuse_unfit, tasks, with_some_test
 from finetune.paper.deal import deal
-from finetune.paper.report import Line, Said, lines_of, write_table
+from finetune.paper.report import Line, TableNotes, lines_of, write_table
 from finetune.paper.rows import RowFolder
 from finetune.paper.table import (
     FIRST_SEED,
@@ -115,7 +115,7 @@ def main(words: list[str] | None = None) -> None:
         tracking.start("reproduce", out.name, params=asked, folder=out, resume=args.resume) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-        table = _Table(out, Said(data=data, left_out=left_out, changed=sorted(args.set)), run)
+        table = _Table(out, TableNotes(data=data, left_out=left_out, changed=sorted(args.set)), run)
         works = _works(
             chosen, rows, found, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu
         )
@@ -234,7 +234,7 @@ class _Table:
     """The table so far, written anew whenever a row is finished."""
 
     out: Path
-    said: Said
+    said: TableNotes
     run: TrackedRun
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -248,7 +248,7 @@ class _Table:
                 self.run.log_metrics({name: line["ours"], f"{name} std": line["ours_std"]}, step=0)
 
     def close(self) -> None:
-        """WindowRNG the picture, when all rows are there."""
+        """Draws the picture, when all rows are there."""
         write_table(self.out, self._lines(), self.said, picture=True)
         for file in ("table.md", "table.csv", "table.png"):
             self.run.log_artifact(self.out / file)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pretrain.config import make, plain
+from pretrain.config import make, override, plain
 from pretrain.errors import BadInput, refuse
 from pretrain.runs import paths
 
@@ -158,14 +158,7 @@ class Tuning:
             BadInput: If a searched key does not exist or a value has the wrong type.
         """
         values = plain(replace(self, search={}))
-        for dotted, value in choice.items():
-            *path, last = dotted.split(".")
-            inside = values
-            for key in path:
-                inside = inside.setdefault(key, {})
-                if not isinstance(inside, dict):
-                    raise BadInput(f"search key {dotted!r}: {key} is {inside!r}, not keys")
-            inside[last] = value
+        override(values, choice, about="search key")
         return make(Tuning, values, about="a trial of the search")
 
 

@@ -334,7 +334,7 @@ def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
     [
         ({"loss": 3}, "loss is 3; it must be"),
         ({"loss": {"gamma": 1}}, "loss needs a `name`"),
-        ({"loss": "focal", "loss.gamma": 1}, "loss is 'focal', not keys"),
+        ({"loss": "focal", "loss.gamma": 1}, "'loss' holds a value, not keys"),
         ({"balanced_sampling": 1.5}, "balanced_sampling is 1.5; it must lie in 0…1"),
         ({"soft_boundaries": 2.5}, "soft_boundaries is 2.5; it must be a whole number"),
         ({"class_weights": {"attack": -2}}, "that of attack is -2; it must not be negative"),

@@ -27,7 +27,7 @@ from finetune.postprocess.smoothers.minimum_bout import MinimumBout
 from finetune.postprocess.smoothers.moving import Moving
 from finetune.postprocess.thresholds import Thresholds
 from finetune.predict import main
-from finetune.report.model_folder import load_afters, load_model, save_model
+from finetune.report.model_folder import load_model, load_postprocessing, save_model
 from pretrain.components import find, names
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput, exit_status
@@ -84,7 +84,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [MOUSE, BOTH],
             head_settings={"name": "linear"},
             made_by={},
-            afters=[STEPS, ACTS_STEPS],
+            postprocessing=[STEPS, ACTS_STEPS],
         )
     return out
 
@@ -246,9 +246,9 @@ def test_summaries_count_time_and_bouts() -> None:
 
 
 def test_models_are_read_back_with_their_postprocessing(run: Path, tmp_path: Path) -> None:
-    assert load_afters(run / "model" / "seed-42", 2) == [STEPS, ACTS_STEPS]
+    assert load_postprocessing(run / "model" / "seed-42", 2) == [STEPS, ACTS_STEPS]
     with pytest.raises(BadInput, match="2 entries for 3 problems"):
-        load_afters(run / "model" / "seed-42", 3)
+        load_postprocessing(run / "model" / "seed-42", 3)
     position, confidence = wander(MICE, 200, seed=1)
     frames = as_tensors({"position": position, "confidence": confidence})
     (mouse, both), z = open_model(str(run)).predict(frames)

@@ -19,7 +19,7 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import Ints, Reals
 from finetune.labels.problems import Problem
 from finetune.postprocess.postprocessing import Postprocessing
-from finetune.report.model_folder import load_afters, load_model
+from finetune.report.model_folder import load_model, load_postprocessing
 from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, refuse
@@ -134,7 +134,7 @@ def open_model(
         models.append(model)
         problems.append([_problem(values, folder) for values in saved])
         postprocessing.append(
-            load_afters(folder, len(saved))
+            load_postprocessing(folder, len(saved))
             or [Postprocessing(overlapping=problem.overlapping) for problem in problems[-1]]
         )
     if any(other != problems[0] for other in problems):
@@ -158,7 +158,7 @@ def _embedder(model: Model) -> Embedder:
 
 def _same_weights(one: Embedder, other: Embedder) -> bool:
     mine, theirs = one.state_dict(), other.state_dict()
-    return one.made_of == other.made_of and all(
+    return one.settings == other.settings and all(
         torch.equal(mine[name], theirs[name]) for name in mine
     )
 
