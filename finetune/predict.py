@@ -23,7 +23,6 @@ each; --labels-of chooses one.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
 import shutil
@@ -132,8 +131,9 @@ def _write(
     formats: Mapping[str, AbstractPredictionFormat],
 ) -> list[dict[str, Any]]:
     """The files of every recording, and the rows of the summary."""
-    from finetune.inference.ethograms import SUMMARY, Ethogram, picture, summary
+    from finetune.inference.ethograms import Ethogram, picture, summary
     from finetune.report.figures import png
+    from finetune.report.tables import write_csv
 
     rows: list[dict[str, Any]] = []
     out.mkdir(parents=True)
@@ -156,10 +156,7 @@ def _write(
             _path(out / "ethograms", *inside, video=recording.name, ending=".png").write_bytes(
                 png(picture(ethogram))
             )
-    with (out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, SUMMARY)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / "summary.csv", rows)
     return rows
 
 

@@ -20,10 +20,8 @@ held out. Leaves a table (CSV) and a picture of the two curves.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -350,11 +348,10 @@ def _tuning(run: str) -> Tuning:
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    from finetune.report.tables import write_csv
+
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    write_csv(unfinished, rows)
     unfinished.replace(path)
 
 

@@ -14,19 +14,6 @@ from finetune.metrics.bouts import bouts
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUMMARY = (
-    "video",
-    "problem",
-    "behaviour",
-    "video_s",
-    "seconds",
-    "share",
-    "bouts",
-    "bouts_per_min",
-    "mean_bout_s",
-    "median_bout_s",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ethogram:
