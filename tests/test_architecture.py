@@ -24,6 +24,7 @@ RAY_FILES = {
     "finetune.compare_objectives.jobs",
     "finetune.paper.deal",
     "finetune.run",
+    "finetune.search.ray_jobs",
     "finetune.search.ray_tune",
     "finetune.search.trial",
     "finetune.search.tune",

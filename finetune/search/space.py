@@ -6,24 +6,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 
+from finetune.settings import Tuning
 
-def study(searcher: str, *, seed: int, trials: int) -> optuna.Study:
-    """Who chooses: ``random``, or ``optuna``'s tree of Parzen estimators (Bergstra et al. 2011),
-    random at first.
 
-    What it asks for is a function of the seed and of what it was told before.
+def sampler(tuning: Tuning, *, number: int) -> optuna.samplers.BaseSampler:
+    """Who chooses what a trial tries: ``random``, or ``optuna``'s tree of Parzen estimators
+    (Bergstra et al. 2011), random at first.
+
+    Every trial has its own, seeded by its number, so that its choice depends on nothing that is
+    lost when a search is interrupted.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    samplers = optuna.samplers
-    if searcher == "random":
-        return optuna.create_study(direction="maximize", sampler=samplers.RandomSampler(seed=seed))
+    seed = int(np.random.SeedSequence([tuning.first_seed, number]).generate_state(1)[0])
+    if tuning.searcher == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
     # Optuna's own ten random trials are more than many a search has.
-    return optuna.create_study(
-        direction="maximize",
-        sampler=samplers.TPESampler(seed=seed, n_startup_trials=max(3, min(10, trials // 4))),
-    )
+    startup = max(3, min(10, tuning.trials // 4))
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
 
 
 def draw(space: Mapping[str, Any], trial: optuna.Trial) -> dict[str, Any]:
