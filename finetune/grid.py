@@ -36,7 +36,7 @@ from typing import Any
 import yaml
 
 from finetune.compare_objectives.cell import Cell, ProbeProtocol
-from finetune.compare_objectives.jobs import deal
+from finetune.compare_objectives.jobs import run_cells
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses
 from finetune.fit.open_encoder import HANDMADE
@@ -124,7 +124,7 @@ def main(words: list[str] | None = None) -> None:
                         {f"{name} {key}": sides["test"][key] for key in ("macro_f1", "map")}, step=0
                     )
 
-            deal(
+            run_cells(
                 cells,
                 store,
                 poses,
@@ -132,7 +132,7 @@ def main(words: list[str] | None = None) -> None:
                 scale,
                 out=out,
                 seconds=60 * args.minutes,
-                finished=finished,
+                on_result=finished,
             )
             for name in ("table.md", "table.csv", "table.png"):
                 run.log_artifact(out / name)

@@ -12,9 +12,15 @@ import torch
 from torch import nn
 
 from finetune.labels.problems import Problem
-from finetune.paper.baselines import Baseline, build_baseline
-from finetune.paper.dense import label_every_frame
-from finetune.paper.fit import Phase, Start, label_steps, label_videos, phase_steps, train_network
+from finetune.paper.baselines import Baseline, build_baseline, label_every_frame
+from finetune.paper.fit import (
+    InitialWeights,
+    Phase,
+    label_steps,
+    label_videos,
+    phase_steps,
+    train_network,
+)
 from finetune.paper.windows import Windows
 from pretrain.errors import BadInput
 
@@ -154,7 +160,7 @@ def test_the_probe_changes_the_last_layer_and_batch_norms_alone() -> None:
     model, inputs = trained(epochs=2)
     before = {name: held.numpy().copy() for name, held in model.state_dict().items()}
     _, labels = swinging()
-    start = Start(weights=before, classes=SIDES)
+    start = InitialWeights(weights=before, classes=SIDES)
     after = train_network(
         inputs,
         problem({"a": labels}),
@@ -185,7 +191,7 @@ def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_las
         none,
         seed=7,
         coordinates=28,
-        start=Start(weights=before, classes=SIDES),
+        start=InitialWeights(weights=before, classes=SIDES),
     )
     np.testing.assert_array_equal(
         label_videos(same, inputs, ["a"], SMALL)["a"],
@@ -198,7 +204,7 @@ def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_las
         none,
         seed=7,
         coordinates=28,
-        start=Start(weights=before, classes=SIDES),
+        start=InitialWeights(weights=before, classes=SIDES),
     ).state_dict()
     changed = {name for name, held in new.items() if not np.array_equal(held.numpy(), before[name])}
     assert "5.weight" in changed
@@ -211,13 +217,13 @@ def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_las
             none,
             seed=7,
             coordinates=28,
-            start=Start(weights=before, classes=SIDES),
+            start=InitialWeights(weights=before, classes=SIDES),
         )
 
 
 def test_a_share_of_the_epochs_is_a_share_of_the_steps() -> None:
     counted: list[int] = []
-    trained(epochs=4, epochs_share=0.5, told=counted.append)
+    trained(epochs=4, epochs_share=0.5, on_progress=counted.append)
     assert sum(counted) == 4 * 13 // 2  # 400 frames are 13 batches of 32
     assert phase_steps(13, Phase(epochs=0), 1.0) == 0
     assert phase_steps(13, Phase(epochs=1), 0.0001) == 1

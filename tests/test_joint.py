@@ -15,15 +15,20 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.paper.joint_fit import (
-    annotators_of,
+    annotator_indices,
     epoch_steps,
     fit_member,
-    footage,
     label_steps,
-    layers_of,
+    output_layers,
     unlabelled_videos,
+    with_head_inputs,
 )
-from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
+from finetune.paper.joint_model import (
+    JointModel,
+    JointSettings,
+    head_inputs,
+    smoothed_cross_entropy,
+)
 from pretrain.errors import BadInput
 
 FOUR = ("attack", "investigation", "mount", "other")
@@ -77,11 +82,11 @@ PROBLEMS = [
 
 
 def test_label_sets_with_the_same_classes_share_a_layer() -> None:
-    layers = layers_of(PROBLEMS, TINY)
+    layers = output_layers(PROBLEMS, TINY)
     assert [(layer.problems, layer.weight) for layer in layers] == [((0, 1), 1.0), ((2,), 0.5)]
-    assert annotators_of(PROBLEMS) == [0, 1, 0]
+    assert annotator_indices(PROBLEMS) == [0, 1, 0]
     with pytest.raises(BadInput, match="groom: its behaviours overlap"):
-        layers_of([replace(PROBLEMS[2], overlapping=True)], TINY)
+        output_layers([replace(PROBLEMS[2], overlapping=True)], TINY)
 
 
 def test_test_videos_are_learned_from_only_where_asked_for() -> None:
@@ -100,7 +105,7 @@ def test_what_only_the_head_sees() -> None:
         [stiff([[100.0, 300.0]] * 5, [0.0] * 5), stiff([[900.0, 500.0]] * 5, [0.0] * 5)], 1
     )
     position[2, 1] = np.nan
-    found = beside(torch.from_numpy(position), TINY, (1024.0, 570.0))
+    found = head_inputs(torch.from_numpy(position), TINY, (1024.0, 570.0))
     centre = position.mean(2)[0, 1]
     expected = [
         0.0,
@@ -140,7 +145,7 @@ def test_annotators_have_styles_of_their_own() -> None:
     from worlds import embedder_of, windows_of
 
     embedder = embedder_of(MICE, "tcn", windows_of(MICE).pose)
-    model = JointModel(embedder, classes=[4], annotators=2, annotator_width=2, beside=4)
+    model = JointModel(embedder, classes=[4], annotators=2, annotator_width=2, head_inputs=4)
     assert torch.equal(model.annotators.detach(), torch.eye(2))
     z, extra = (
         torch.randn(1, 3, embedder.dim).expand(2, -1, -1),
@@ -191,7 +196,7 @@ def world() -> tuple[Frames, list[Problem]]:
         train={n: 1 - runs[n] for n in "de"},
         test={"test": 1 - runs["test"]},
     )
-    return footage(poses, TINY, MICE.image_px), [first, second]
+    return with_head_inputs(poses, TINY, MICE.image_px), [first, second]
 
 
 def test_it_learns_both_label_sets_and_never_looks_at_test_labels(

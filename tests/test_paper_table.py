@@ -13,6 +13,7 @@ import pytest
 from finetune.labels.problems import problems
 from finetune.metrics.frame_metrics import over_seeds, score
 from finetune.paper.report import Said, compare_with, lines_of, write_table
+from finetune.paper.row_folder import scores_from_dict
 from finetune.paper.table import (
     PAPER,
     about_data,
@@ -21,7 +22,6 @@ from finetune.paper.table import (
     read_rows,
     read_settings,
 )
-from finetune.paper.work import restored
 from pretrain.arena.write import write_arena
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -192,7 +192,7 @@ def test_scores_survive_being_written_down() -> None:
     whole = score(
         probabilities_TC=draw.random((50, 4)), labels=labels, classes=("a", "b", "c", "other")
     )
-    back = restored(whole.to_dict())
+    back = scores_from_dict(whole.to_dict())
     assert back.to_dict() == whole.to_dict()
     assert math.isnan(back.per_class["c"].ap)
     assert over_seeds({1: back, 2: back}).to_dict() == over_seeds({1: whole, 2: whole}).to_dict()

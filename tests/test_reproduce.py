@@ -18,8 +18,8 @@ from finetune.fit.fit import score_problems
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import over_seeds
 from finetune.paper.baselines import build_baseline, published_network
-from finetune.paper.fit import gather_inputs, label_videos
-from finetune.paper.rows import RowFolder
+from finetune.paper.fit import label_videos, read_inputs
+from finetune.paper.row_folder import RowFolder
 from pretrain.arena.write import ORIGIN, arena, recordings
 from pretrain.data.schema import CALMS21
 from pretrain.data.store import Store
@@ -149,7 +149,7 @@ def test_the_whole_table_from_start_to_end(
     weights = RowFolder(out, "task1_conv1d_augmented").weights(43)
     network.load_state_dict({key: torch.tensor(held) for key, held in weights.items()})
     video = sorted(zero)[0]
-    said = label_videos(network, gather_inputs(Store(store), [video]), [video], settings)[video]
+    said = label_videos(network, read_inputs(Store(store), [video]), [video], settings)[video]
     np.testing.assert_allclose(zero[video], said, atol=1e-6)
     assert not np.allclose(transferred[video], said, atol=1e-4)
 
