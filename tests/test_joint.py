@@ -105,7 +105,7 @@ def test_what_only_the_head_sees() -> None:
         [stiff([[100.0, 300.0]] * 5, [0.0] * 5), stiff([[900.0, 500.0]] * 5, [0.0] * 5)], 1
     )
     position[2, 1] = np.nan
-    found = head_inputs(torch.from_numpy(position), TINY, (1024.0, 570.0))
+    inputs = head_inputs(torch.from_numpy(position), TINY, (1024.0, 570.0))
     centre = position.mean(2)[0, 1]
     expected = [
         0.0,
@@ -113,9 +113,9 @@ def test_what_only_the_head_sees() -> None:
         math.tanh(position.mean(2)[0, 0, 0] / 465),
         math.tanh((570 - centre[1]) / 465),
     ]
-    torch.testing.assert_close(found[0], torch.tensor(expected))
-    assert found[2, 3] == 0
-    assert float(found[4, 0]) == pytest.approx(math.tanh(4 / 1500))
+    torch.testing.assert_close(inputs[0], torch.tensor(expected))
+    assert inputs[2, 3] == 0
+    assert float(inputs[4, 0]) == pytest.approx(math.tanh(4 / 1500))
 
 
 def test_the_loss_is_the_slow_sum() -> None:
@@ -132,8 +132,8 @@ def test_the_loss_is_the_slow_sum() -> None:
             target = [0.8 * (c == label) + 0.2 * float(prior[c]) for c in range(3)]
             expected -= sum(target[c] * float(weight[c]) * math.log(p[c]) for c in range(3))
             number += 1
-    found = smoothed_cross_entropy(logits, labels, prior_C=prior, weight_C=weight, smoothing=0.2)
-    assert float(found) == pytest.approx(expected / number, rel=1e-5)
+    loss = smoothed_cross_entropy(logits, labels, prior_C=prior, weight_C=weight, smoothing=0.2)
+    assert float(loss) == pytest.approx(expected / number, rel=1e-5)
     nobody = torch.full((9,), UNLABELLED)
     assert (
         float(smoothed_cross_entropy(logits, nobody, prior_C=prior, weight_C=weight, smoothing=0.2))
@@ -175,14 +175,14 @@ def running(seed: int, frames: int = 160) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def world() -> tuple[Frames, list[Problem]]:
     names = ["a", "b", "c", "d", "e", "test", "free"]
-    made = {name: running(seed) for seed, name in enumerate(names)}
+    videos = {name: running(seed) for seed, name in enumerate(names)}
     place = {name: (160 * n, 160 * (n + 1)) for n, name in enumerate(names)}
-    position = np.concatenate([made[name][0] for name in names])
+    position = np.concatenate([videos[name][0] for name in names])
     poses = Frames(
         place=place,
         arrays={"position": position, "confidence": np.ones(position.shape[:3], np.float32)},
     )
-    runs = {name: held[1] for name, held in made.items()}
+    runs = {name: labels for name, (_, labels) in videos.items()}
     first = problem(
         "runs",
         ("stands", "runs"),
@@ -204,42 +204,43 @@ def test_it_learns_both_label_sets_and_never_looks_at_test_labels(
 ) -> None:
     frames, problems = world
     steps: list[float] = []
-    found, about = fit_member(
+    predicted, about = fit_member(
         frames, problems, ["free"], TINY, MICE, seed=42, member=0, on_progress=steps.append
     )
-    for held, asked in zip(found, problems, strict=True):
-        assert (held["test"].argmax(1) == asked.test["test"]).mean() > 0.85
+    for probabilities, problem in zip(predicted, problems, strict=True):
+        assert (probabilities["test"].argmax(1) == problem.test["test"]).mean() > 0.85
     assert len(about) == 2
     trained = 3 * epoch_steps(
         TINY, 2, 4 * 160
     )  # of 5 labelled videos 2 are held out; one is unlabelled
     assert sum(steps) == pytest.approx(trained + label_steps(TINY, 2, 2 * 160))
-    turned = [replace(asked, test={"test": 1 - asked.test["test"]}) for asked in problems]
+    turned = [replace(p, test={"test": 1 - p.test["test"]}) for p in problems]
     again, _ = fit_member(frames, turned, ["free"], TINY, MICE, seed=42, member=0)
     assert all(
-        np.array_equal(one["test"], other["test"]) for one, other in zip(found, again, strict=True)
+        np.array_equal(one["test"], other["test"])
+        for one, other in zip(predicted, again, strict=True)
     )
     other, _ = fit_member(
         frames, problems, ["free"], TINY, MICE, seed=42, member=1, epochs_share=0.2
     )
-    assert not np.array_equal(other[0]["test"], found[0]["test"])
+    assert not np.array_equal(other[0]["test"], predicted[0]["test"])
 
 
 def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(
     world: tuple[Frames, list[Problem]],
 ) -> None:
     frames, problems = world
-    asked = [replace(held, test={**held.test, "free": held.test["test"]}) for held in problems]
+    changed = [replace(p, test={**p.test, "free": p.test["test"]}) for p in problems]
     first, end = frames.place["test"]
     position = frames.arrays["position"].copy()
     position[first:end] = position[first:end][::-1] + 50
     moved = replace(frames, arrays={**frames.arrays, "position": position})
 
-    def of_free(material: Frames, unlabelled: list[str]) -> np.ndarray:
-        found, _ = fit_member(
-            material, asked, unlabelled, TINY, MICE, seed=42, member=0, epochs_share=0.1
+    def of_free(some_frames: Frames, unlabelled: list[str]) -> np.ndarray:
+        predicted, _ = fit_member(
+            some_frames, changed, unlabelled, TINY, MICE, seed=42, member=0, epochs_share=0.1
         )
-        return found[0]["free"]
+        return predicted[0]["free"]
 
     assert np.array_equal(of_free(frames, []), of_free(moved, []))
     assert not np.array_equal(of_free(frames, ["test"]), of_free(moved, ["test"]))

@@ -1,4 +1,4 @@
-"""The search without Ray: who is asked, who is stopped, and that an interruption at any moment
+"""The search without Ray: what is tried, what is stopped, and that an interruption at any moment
 changes nothing."""
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ def truth(choice: Mapping[str, Any], steps: int) -> dict[str, float]:
 def run_all(study: SearchStudy, settings: Tuning, *, at_once: int = 1) -> None:
     """What Ray does: so many trials at a time, each reporting in turn."""
     running: list[tuple[int, Mapping[str, Any], int]] = []
-    asked = 0
-    while asked < settings.trials or running:
+    started = 0
+    while started < settings.trials or running:
         while len(running) < at_once and study.remaining > len(running):
             running.append((*study.ask(), 1))
-            asked += 1
+            started += 1
         if not running:
             return
         still_running = []
@@ -125,7 +125,7 @@ def test_a_search_killed_after_any_line_of_its_journal_ends_as_if_it_had_not_bee
             again, lines_again = whole(folder, settings)
             assert again == rows, (number, part)
             assert lines_again[:number] == lines[:number]
-            assert events(lines_again) == events(lines), "something was told twice, or otherwise"
+            assert events(lines_again) == events(lines), "something was written twice, or otherwise"
 
 
 @pytest.mark.parametrize("searcher", ["random", "optuna"])
@@ -195,8 +195,8 @@ def test_a_search_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_optuna_finds_more_than_chance(tmp_path: Path) -> None:
-    found: dict[str, list[float]] = {"random": [], "optuna": []}
-    for searcher, scores in found.items():
+    means: dict[str, list[float]] = {"random": [], "optuna": []}
+    for searcher, scores in means.items():
         for seed in range(5):
             settings = tuning(
                 searcher=searcher,
@@ -206,7 +206,7 @@ def test_optuna_finds_more_than_chance(tmp_path: Path) -> None:
             )
             folder = tmp_path / f"{searcher}-{seed}"
             scores.append(np.mean([row["score"] for row in whole(folder, settings)[0][20:]]))
-    assert min(np.array(found["optuna"]) - found["random"]) > 0, found
+    assert min(np.array(means["optuna"]) - means["random"]) > 0, means
 
 
 def test_searched_keys_of_a_choice_are_searched_where_it_is_taken() -> None:

@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 import finetune.run
 from finetune.fit.frames import Frames, embed
 from finetune.search import ray_tune
+from finetune.search.ray_jobs import run_jobs
 from finetune.search.tune import embed_frames
 from finetune.settings import Tuning
 from pretrain.config import Scale
@@ -35,9 +36,9 @@ TRIALS = 5
 RUN = Path(finetune.run.__file__)
 
 
-def words(out: Path) -> list[str]:
-    """One trial at a time: with more, who is stopped depends on who is quicker, and no two searches
-    are the same."""
+def command_line(out: Path) -> list[str]:
+    """One trial at a time: with more, which are stopped depends on which are quicker, and no two
+    searches are the same."""
     settings = [
         "steps=24",
         "evaluations=4",
@@ -67,14 +68,18 @@ def words(out: Path) -> list[str]:
     ]
 
 
-def begun(out: Path) -> subprocess.Popen[bytes]:
+def start_search(out: Path) -> subprocess.Popen[bytes]:
     import ray
 
     address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    with out.with_suffix(".log").open("wb") as told:
-        command = [sys.executable, str(RUN), *words(out)]
+    with out.with_suffix(".log").open("wb") as log_file:
+        command = [sys.executable, str(RUN), *command_line(out)]
         return subprocess.Popen(
-            command, stdout=told, stderr=told, env=os.environ | address, start_new_session=True
+            command,
+            stdout=log_file,
+            stderr=log_file,
+            env=os.environ | address,
+            start_new_session=True,
         )
 
 
@@ -94,21 +99,21 @@ def folder(own_places: None, ray_here: None, tmp_path_factory: pytest.TempPathFa
     in another, killed and gone on with."""
     runs = tmp_path_factory.mktemp("searches")
     paths.default_store()
-    killed = begun(runs / "killed")
+    killed = start_search(runs / "killed")
     moment = random.randint(1, 4 * TRIALS)
     killer = threading.Thread(
         target=kill_at, args=(killed, runs / "killed" / "search.journal", moment)
     )
     killer.start()
     try:
-        finetune.run.main(words(runs / "here"))
+        finetune.run.main(command_line(runs / "here"))
         killer.join()
         assert killed.returncode == -signal.SIGKILL, (runs / "killed.log").read_text()
         assert not (runs / "killed" / "result.json").exists()
         before = (runs / "killed" / "search.journal").read_bytes()
         with pytest.raises(BadInput, match="pass --resume"):
-            finetune.run.main(words(runs / "killed"))
-        finetune.run.main([*words(runs / "killed"), "--resume"])
+            finetune.run.main(command_line(runs / "killed"))
+        finetune.run.main([*command_line(runs / "killed"), "--resume"])
     finally:
         if killed.poll() is None:
             os.killpg(killed.pid, signal.SIGKILL)
@@ -178,13 +183,13 @@ def test_searches_at_once_are_whole_in_one_store_of_mlflow(folder: Path) -> None
             choice = trial.user_attrs["choice"]
             assert float(child.data.params["lr"]) == choice["lr"]
             assert child.data.params["head.name"] == choice["head"]["name"]
-            assert client.list_artifacts(child.info.run_id) == [], "a trial leaves numbers alone"
-        kept = {
+            assert client.list_artifacts(child.info.run_id) == [], "a trial logs more than numbers"
+        sizes = {
             artifact.path: artifact.file_size
             for artifact in client.list_artifacts(parent.info.run_id)
         }
-        assert {"result.json", "confusion.png"} <= set(kept)
-        assert sum(kept.values()) < 2e6
+        assert {"result.json", "confusion.png"} <= set(sizes)
+        assert sum(sizes.values()) < 2e6
 
 
 def test_trials_read_one_copy_and_share_processes(
@@ -244,12 +249,12 @@ def test_a_lost_process_is_replaced_and_failed_trials_are_told(
     monkeypatch.setattr(ray_tune, "run_trial", fails)
     monkeypatch.setenv("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     tuning = Tuning(steps=2, evaluations=2, trials=3, search={"lr": [0.1]})
-    found = ray_tune.search(
+    best = ray_tune.search(
         None, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None
     )
     assert (tmp_path / "lost").exists()
-    assert [(row["score"], row["fitted"]) for row in found["trials"]] == [(0.1, 2), (0.2, 2)]
-    assert found["steps"] == 1, "of equal scores the fewest steps"
+    assert [(row["score"], row["fitted"]) for row in best["trials"]] == [(0.1, 2), (0.2, 2)]
+    assert best["steps"] == 1, "of equal scores the fewest steps"
     assert "1 of 3 trials failed: RuntimeError: no luck with 0.1" in caplog.text
 
 
@@ -277,11 +282,11 @@ def test_an_interruption_from_the_keyboard_is_one(
 
     monkeypatch.setattr(ray_tune, "run_trial", interrupts)
     tuning = Tuning(steps=2, evaluations=2, trials=4, search={"lr": [0.1, 0.2]})
-    asked = {"embedder": None, "out": tmp_path, "run": None}
+    options = {"embedder": None, "out": tmp_path, "run": None}
     with pytest.raises(KeyboardInterrupt):
-        ray_tune.search(None, [], tuning, Scale(concurrent_trials=1), **asked)
-    found = ray_tune.search(None, [], tuning, Scale(concurrent_trials=1), **asked)
-    assert [row["score"] for row in found["trials"]] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+        ray_tune.search(None, [], tuning, Scale(concurrent_trials=1), **options)
+    best = ray_tune.search(None, [], tuning, Scale(concurrent_trials=1), **options)
+    assert [row["score"] for row in best["trials"]] == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_embeddings_made_where_a_gpu_is_are_those_made_here(ray_here: None) -> None:
@@ -295,5 +300,48 @@ def test_embeddings_made_where_a_gpu_is_are_those_made_here(ray_here: None) -> N
     embedder, _ = open_encoder(HANDMADE, store, recipe="quickstart", seed=0)
     poses = gather_poses(store, [store.videos[0]["name"]])
     scale: Any = SimpleNamespace(gpu=True, gpus_per_trial=0)  # so that it runs where there is none
-    made = embed_frames(poses, embedder, scale, on_progress=lambda frames: None)
-    assert np.array_equal(made.arrays["z"], embed(poses, embedder).arrays["z"])
+    embeddings = embed_frames(poses, embedder, scale, on_progress=lambda frames: None)
+    assert np.array_equal(embeddings.arrays["z"], embed(poses, embedder).arrays["z"])
+
+
+def test_jobs_wait_until_they_are_ready_and_a_lost_process_is_replaced(
+    ray_here: None, tmp_path: Path
+) -> None:
+    def multiply(number: int, factor: int) -> int:
+        if number == 2 and not (tmp_path / "lost").exists():
+            (tmp_path / "lost").touch()
+            os._exit(1)
+        return number * factor
+
+    results: dict[int, int] = {}
+    for number, result in run_jobs(
+        multiply,
+        [1, 2, 3],
+        lambda number: {"number": number},
+        shared={"factor": 10},
+        scale=Scale(concurrent_trials=2, retries=1),
+        description="jobs",
+        unit="job",
+        ready=lambda number: number != 1 or 3 in results,
+    ):
+        results[number] = result
+    assert results == {1: 10, 2: 20, 3: 30}
+    assert (tmp_path / "lost").exists()
+    assert list(results).index(1) > list(results).index(3)
+
+
+def test_what_is_wrong_with_a_job_is_shown_as_the_users_matter(ray_here: None) -> None:
+    def refuse_it(number: int) -> None:
+        raise BadInput(f"{number} does not fit")
+
+    jobs = run_jobs(
+        refuse_it,
+        [7],
+        lambda number: {"number": number},
+        shared={},
+        scale=Scale(),
+        description="jobs",
+        unit="job",
+    )
+    with pytest.raises(BadInput, match=r"^7 does not fit$"):
+        list(jobs)

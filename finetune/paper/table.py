@@ -52,7 +52,7 @@ class Row:
     """Whether it is tuned on the encoder that the user names."""
     published: str = ""
     """Figures to compare with, a key of published.yaml."""
-    asked: bool = False
+    only_by_name: bool = False
     """Run only where it is named."""
 
     def phases(self, network: Baseline) -> list[tuple[Phase, bool]]:
@@ -171,7 +171,7 @@ def choose_rows(
     )
     has = set(has_tasks)
     chosen, left_out = set[str](), dict[str, str]()
-    for name in names or [name for name, row in rows.items() if not row.asked]:
+    for name in names or [name for name, row in rows.items() if not row.only_by_name]:
         needed = _with_starts(rows, name)
         lacking = sorted({task for row in needed for task in rows[row].tasks} - has)
         features = rows[name].features

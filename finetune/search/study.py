@@ -27,15 +27,15 @@ class SearchStudy:
     """An Optuna study in a journal file, logged to MLflow and shown by a progress bar (in a
     ``with`` block).
 
-    What a trial tries is a function of its number and of what the journal held before it; a
-    decision to stop a trial is in the journal before it has an effect. A search that opens the
-    journal again therefore stands where the interrupted one stood.
+    What a trial tries is a function of its number and of the journal before it; a decision to stop
+    a trial is in the journal before it has an effect. A search that opens the journal again
+    therefore goes on exactly where the interrupted one was.
 
     Args:
         path: The journal; what it holds is taken up.
         tuning: Search space, sampler, number of trials.
-        stop_rule: Of a trial's number and its latest report, whether it is stopped there; called
-            once a report. What it remembers must not depend on the order between trials.
+        stop_rule: Whether a trial is stopped, of its number and its latest scores; called once for
+            each. What it remembers must not depend on the order between trials.
         run: Parent of the trials' runs. The driver logs them: trials need no way to MLflow, and
             none waits for it.
     """
@@ -101,27 +101,27 @@ class SearchStudy:
         self._start_child_run(trial, resume=resume)
         return trial.number, trial.user_attrs["choice"]
 
-    def report(self, number: int, report: Mapping[str, float]) -> bool:
+    def report(self, number: int, scores: Mapping[str, float]) -> bool:
         """Takes a trial's scores on validation after so many ``steps``; whether it is stopped."""
-        trial, steps = self._trial(number), int(report["steps"])
+        trial, steps = self._trial(number), int(scores["steps"])
         if steps in trial.intermediate_values:
             return False  # an interrupted trial fits again what it had fitted
         if number in self._child_runs:
-            metrics = {f"validation_{key}": report[key] for key in ("score", "macro_f1", "map")}
+            metrics = {f"validation_{key}": scores[key] for key in ("score", "macro_f1", "map")}
             self._child_runs[number].log_metrics(
-                metrics | {"training_loss": report["training_loss"]}, step=steps
+                metrics | {"training_loss": scores["training_loss"]}, step=steps
             )
-        stops = self._stop_rule(number, report) or trial.user_attrs.get(_STOPPED) == steps
-        live = optuna.trial.Trial(self._study, trial._trial_id)
-        if stops and _STOPPED not in trial.user_attrs:
-            live.set_user_attr(_STOPPED, steps)
-        live.report(float(report["score"]), steps)
+        stopped = self._stop_rule(number, scores) or trial.user_attrs.get(_STOPPED) == steps
+        running = optuna.trial.Trial(self._study, trial._trial_id)
+        if stopped and _STOPPED not in trial.user_attrs:
+            running.set_user_attr(_STOPPED, steps)
+        running.report(float(scores["score"]), steps)
         self._show(0)
-        return stops
+        return stopped
 
     def end(self, number: int, *, failed: bool = False) -> None:
-        """A trial is over. One that failed is not over for the journal: a search that goes on tries
-        it again."""
+        """Ends a trial. One that failed stays open in the journal: a search that goes on tries it
+        again."""
         trial = self._trial(number)
         score = max(trial.intermediate_values.values(), default=None)
         if (child := self._child_runs.pop(number, None)) is not None:
