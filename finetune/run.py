@@ -143,7 +143,7 @@ def main(words: list[str] | None = None) -> None:
         ) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-        question = TuningJob(
+        job = TuningJob(
             task=args.task,
             problems=found,
             store=store,
@@ -153,7 +153,7 @@ def main(words: list[str] | None = None) -> None:
             videos=args.videos,
             notes=notes,
         )
-        result = tune(question, tuning, scale, out=out, run=run)
+        result = tune(job, tuning, scale, out=out, run=run)
     print(
         f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
         f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
