@@ -1,17 +1,17 @@
-"""Tunes classifiers on an encoder with the labels of a task, with Ray Tune, and scores them on test
-videos.
+r"""Tunes classifiers on an encoder with the labels of a task, with Ray Tune, and scores them on
+test videos.
 
-    python finetune/run.py --encoder runs/mine --task classic_classification              simulated
-    mice, this machine
-    python finetune/run.py --encoder runs/mine --task S1 --data STORE --videos 3          three
-    labelled videos
-    python finetune/run.py --encoder none --task S1 --data STORE --videos 3               the
-    control: random weights
-    python finetune/run.py --encoder handmade --task S1 --data STORE --videos 3           the
-    control: hand-made features
-    python finetune/run.py --encoder runs/mine --task S1 --data STORE --set frozen=false  train the
-    encoder along ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run
-    --task S1 --data /absolute/STORE
+    # simulated mice, this machine
+    %(prog)s --encoder runs/mine --task classic_classification
+    # three labelled videos, and the controls: random weights, hand-made features
+    %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3
+    %(prog)s --encoder none --task S1 --data STORE --videos 3
+    %(prog)s --encoder handmade --task S1 --data STORE --videos 3
+    # train the encoder as well as the head
+    %(prog)s --encoder runs/mine --task S1 --data STORE --set frozen=false
+    # on a Ray cluster, from a checkout
+    ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run --task S1 \
+        --data /absolute/STORE
 
 Leaves in --out: result.json, scores.txt, predictions/, model/, confusion.png, ethogram.png.
 """
@@ -21,29 +21,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from functools import partial
 
-from finetune.fit.fit import head_for
-from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
-from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
-from finetune.search.space import examples
-from finetune.search.tune import TuningJob, tune
-from finetune.settings import TASKS, Tuning, task_file
-from pretrain.config import SCALES, Scale, parse_overrides, plain, read
-from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.train.driver import cluster
 
 log = logging.getLogger(__name__)
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--encoder",
@@ -54,10 +44,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument(
         "--task",
         required=True,
-        help=(
-            "classic_classification, annotation_style_transfer, new_behaviors, or any label "
-            "set of the store"
-        ),
+        help="label set of the store, classic_classification say; settings: finetune/tasks/",
     )
     parser.add_argument(
         "--data", help="pose store, a folder or s3://…; left out: a small simulated arena"
@@ -74,7 +61,7 @@ def main(words: list[str] | None = None) -> None:
         help="label budget: N labelled videos, drawn with the seed",
     )
     parser.add_argument(
-        "--trials", type=int, metavar="N", help="trials of the search; 1: a plain fine-tuning"
+        "--trials", type=int, metavar="N", help="trials of the search; 1: the settings as they are"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds scored on test")
     parser.add_argument(
@@ -86,6 +73,19 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     args = parser.parse_args(words)
+
+    # Ray and torch take seconds to import, which --help need not wait for.
+    from finetune.fit.fit import initial_head
+    from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
+    from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
+    from finetune.search.space import examples
+    from finetune.search.tune import TuningJob, tune
+    from finetune.settings import TASKS, Tuning, task_file
+    from pretrain.config import SCALES, Scale, parse_overrides, plain, read
+    from pretrain.data.store import Store
+    from pretrain.runs.folder import begun
+    from pretrain.runs.mlflow_server import open_tracking
+    from pretrain.train.driver import cluster
 
     for_tuning, for_scale = parse_overrides(args.set, Tuning, Scale)
     for_tuning |= {
@@ -99,31 +99,29 @@ def main(words: list[str] | None = None) -> None:
         raise BadInput("--encoder handmade has no weights to train: leave frozen=true")
     store = Store(paths.open_address(args.data) if args.data else paths.default_store())
     test_store = Store(paths.open_address(args.test_data)) if args.test_data else store
-    found = problems(store, args.task)
-    tried = (
-        tuning,
-        *(
-            tuning.with_choice(choice)
-            for choice in (examples(tuning.search) if tuning.trials > 1 else ())
-        ),
-    )
-    shared = all(
-        one.head.get("annotator") == "embedding" for one in tried
-    )  # such a head can label for an annotator it never saw
+    asked = problems(store, args.task)
+    choices = examples(tuning.search) if tuning.trials > 1 else ()
+    possible = [tuning, *map(tuning.with_choice, choices)]
+    # Such a head can label for an annotator without training labels.
+    shared = all(one.head.get("annotator") == "embedding" for one in possible)
     if test_store is not store:
-        found = with_test_of(
-            found, problems(test_store, args.task), store, test_store, unknown_annotators=shared
+        asked = with_test_of(
+            asked, problems(test_store, args.task), store, test_store, unknown_annotators=shared
         )
-    found, notes = with_some_test(found, fps=store.schema.fps)
-    notes += refuse_unfit(found, videos=args.videos, unknown_annotators=shared)
+    asked, notes = with_some_test(asked, fps=store.schema.fps)
+    notes += refuse_unfit(asked, videos=args.videos, unknown_annotators=shared)
     for sentence in notes:
         log.warning("%s", sentence)
-    given = args.encoder if args.encoder in (RANDOM, HANDMADE) else paths.open_address(args.encoder)
+    trained = args.encoder not in (RANDOM, HANDMADE)
     embedder, about = open_encoder(
-        given, store, recipe=tuning.recipe, seed=tuning.first_seed, beside=tuning.beside
+        paths.open_address(args.encoder) if trained else args.encoder,
+        store,
+        recipe=tuning.recipe,
+        seed=tuning.first_seed,
+        extra_features=tuning.extra_features,
     )
-    for one in tried:  # one that cannot be is refused here
-        head_for(found, one, embedder.dim)
+    for one in possible:  # settings that cannot be are refused here
+        initial_head(asked, one, embedder.dim)
     out = paths.run_folder(args.out, kind=f"finetune-{args.task}")
 
     settings = {
@@ -145,7 +143,7 @@ def main(words: list[str] | None = None) -> None:
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         job = TuningJob(
             task=args.task,
-            problems=found,
+            problems=asked,
             store=store,
             test_store=test_store,
             embedder=embedder,

@@ -7,8 +7,8 @@ heads and networks read beside poses.
     into the store, as features `mine`
     python pretrain/embed.py --encoder runs/treba --data STORE --as task_programming --components 32
 
-What is in the store is read by heads with `finetune/run.py --set 'beside=[mine]'`, and by the
-paper's networks where it is called task_programming (finetune/reproduce.py). --components keeps
+What is in the store is read by heads with `finetune/run.py --set 'extra_features=[mine]'`, and by
+the paper's networks where it is called task_programming (finetune/reproduce.py). --components keeps
 that many principal components of the embedding, fitted on frames from all over the store and
 brought to unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are
 unknown. Each frame is embedded once. No label is read.
@@ -106,7 +106,7 @@ def main(words: list[str] | None = None) -> None:
     if args.name:
         print(
             f"{store.uri}: features {args.name}: {total}; heads read them: finetune/run.py --set "
-            f"'beside=[{args.name}]'"
+            f"'extra_features=[{args.name}]'"
         )
 
 

@@ -179,7 +179,7 @@ def world() -> tuple[Frames, list[Problem]]:
     place = {name: (160 * n, 160 * (n + 1)) for n, name in enumerate(names)}
     position = np.concatenate([videos[name][0] for name in names])
     poses = Frames(
-        place=place,
+        spans=place,
         arrays={"position": position, "confidence": np.ones(position.shape[:3], np.float32)},
     )
     runs = {name: labels for name, (_, labels) in videos.items()}
@@ -231,7 +231,7 @@ def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(
 ) -> None:
     frames, problems = world
     changed = [replace(p, test={**p.test, "free": p.test["test"]}) for p in problems]
-    first, end = frames.place["test"]
+    first, end = frames.spans["test"]
     position = frames.arrays["position"].copy()
     position[first:end] = position[first:end][::-1] + 50
     moved = replace(frames, arrays={**frames.arrays, "position": position})

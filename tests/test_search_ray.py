@@ -46,7 +46,7 @@ def command_line(out: Path) -> list[str]:
         "concurrent_trials=1",
         "searcher=optuna",
         "cpus=4",
-        "after=0",
+        "postprocess_folds=0",
     ]
     changed = [word for pair in settings for word in ("--set", pair)]
     return [
@@ -207,7 +207,7 @@ def test_trials_read_one_copy_and_share_processes(
 
     monkeypatch.setattr(ray_tune, "run_trial", looks)
     frames = ray.put(
-        Frames(place={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)})
+        Frames(spans={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)})
     )
     tuning = Tuning(steps=1, evaluations=1, trials=6, search={"lr": [0.1, 0.2]})
     ray_tune.search(

@@ -96,9 +96,9 @@ def with_head_inputs(poses: Frames, settings: JointSettings, image_px: Sequence[
     """The same poses with :func:`head_inputs`."""
     rows = [
         head_inputs(torch.tensor(poses.arrays["position"][first:end]), settings, image_px).numpy()
-        for first, end in poses.place.values()
+        for first, end in poses.spans.values()
     ]
-    return Frames(place=poses.place, arrays={**poses.arrays, "head_inputs": np.concatenate(rows)})
+    return Frames(spans=poses.spans, arrays={**poses.arrays, "head_inputs": np.concatenate(rows)})
 
 
 def epoch_steps(settings: JointSettings, layers: int, frames: int) -> int:
@@ -291,7 +291,7 @@ class _BatchSampler:
         ]
 
     def _length(self, name: str) -> int:
-        first, end = self._frames.place[name]
+        first, end = self._frames.spans[name]
         return end - first
 
     def frames(self, number: int) -> dict[str, Tensor]:
@@ -317,7 +317,7 @@ class _BatchSampler:
         begin, frames = np.empty(len(chosen), np.int64), np.empty(len(chosen), np.int64)
         labels = np.full((len(chosen), window), UNLABELLED, np.int64)
         for row, (p, name) in enumerate(chosen):
-            first, length = self._frames.place[name][0], self._length(name)
+            first, length = self._frames.spans[name][0], self._length(name)
             start = int(self._rng.integers(max(1, length - window + 1)))
             begin[row], frames[row] = first + start, min(window, length)
             if p >= 0:

@@ -8,11 +8,11 @@ from typing import Any
 import ray.tune
 import torch
 
-from finetune.fit.fit import Model, Probabilities, fit, one_number, score_problems
+from finetune.fit.fit import Model, Probabilities, fit, score_problems, validation_score
 from finetune.fit.frames import Frames, embed
 from finetune.labels.problems import Labelled, Problem, hold_out
-from finetune.postprocess.cross_fit import learn_after
-from finetune.postprocess.learn import Learned
+from finetune.postprocess.cross_fit import learn_postprocessing
+from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 from pretrain.train.torch_setup import configure_torch
@@ -68,7 +68,7 @@ def run_trial(
         ray.tune.report(
             {
                 "steps": step,
-                "score": one_number(scores),
+                "score": validation_score(scores),
                 "macro_f1": scores.macro_f1,
                 "map": scores.map,
                 "training_loss": loss,
@@ -116,8 +116,8 @@ def fit_postprocessing(
     embedder: Embedder | None,
     seed: int,
     steps: int,
-) -> list[Learned]:
+) -> list[LearnedPostprocessing]:
     """Learns the postprocessing of one seed on its training videos; arguments as of
     :func:`fit_final`."""
     configure_torch()
-    return learn_after(frames, problems, tuning, embedder, seed=seed, stop=steps)
+    return learn_postprocessing(frames, problems, tuning, embedder, seed=seed, stop=steps)

@@ -97,7 +97,9 @@ def tune(
         return {seed: results[seed] for seed in budgets}
 
     fits = fit_seeds(fit_final, "seeds on test")
-    learned = fit_seeds(fit_postprocessing, "seeds, postprocessing") if chosen.after else {}
+    learned = (
+        fit_seeds(fit_postprocessing, "seeds, postprocessing") if chosen.postprocess_folds else {}
+    )
     models = {seed: model for seed, (model, _) in fits.items()}
     predicted = {seed: probabilities for seed, (_, probabilities) in fits.items()}
     by_seed = {
@@ -147,7 +149,9 @@ def tune(
             budget,
             head_settings=result["settings"]["chosen"]["head"],
             made_by=job.encoder,
-            postprocessing=[one.after for one in learned[seed]] if seed in learned else None,
+            postprocessing=[one.postprocessing for one in learned[seed]]
+            if seed in learned
+            else None,
         )
     pictures = {
         "confusion.png": confusion_figure(by_seed[first]),
