@@ -26,7 +26,7 @@ from finetune.fit.open_encoder import HANDMADE, RANDOM
 from pretrain.config import SCALES, Scale, parse_overrides, read
 from pretrain.errors import exit_status
 from pretrain.runs import paths
-from pretrain.train.driver import cluster
+from pretrain.train.cluster import cluster
 
 log = logging.getLogger(__name__)
 

@@ -48,10 +48,10 @@ from pretrain.data.store import Store
 from pretrain.encoders import AbstractEncoder
 from pretrain.errors import BadInput, exit_status, refuse
 from pretrain.runs import paths
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.train.driver import cluster
-from pretrain.train.learner import unfitted
+from pretrain.runs.folder import open_run_folder
+from pretrain.runs.tracked_run import open_tracking
+from pretrain.train.cluster import cluster
+from pretrain.train.learner import build_unfitted
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,11 @@ def main(words: list[str] | None = None) -> None:
         ],
         about="the grid",
     )
-    store = Store(paths.open_address(args.data) if args.data else paths.default_store())
+    store = Store(paths.absolute_address(args.data) if args.data else paths.default_store())
     scale = read(Scale, args.scale, SCALES, {})
     cells = _cells(args)
     for cell in cells:
-        unfitted(cell.recipe, store)  # what cannot be built is said before anything starts
+        build_unfitted(cell.recipe, store)  # what cannot be built is said before anything starts
     judges, notes = _judges(args, store)
     for sentence in notes:
         log.warning("%s", sentence)
@@ -97,7 +97,7 @@ def main(words: list[str] | None = None) -> None:
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        begun(out, asked, resume=args.resume),
+        open_run_folder(out, asked, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
     ):
         params = {**asked, "cells": {cell.name: plain(cell.recipe) for cell in cells}}

@@ -91,17 +91,17 @@ def main(words: list[str] | None = None) -> None:
         read(Tuning, task_file(args.task), TASKS, for_tuning),
         make(Episodes, for_episodes, about="--set"),
     )
-    store = Store(paths.open_address(args.data))
+    store = Store(paths.absolute_address(args.data))
     target = problems(store, args.task)
     behaviours = other_behaviours(
         [problem for task in tasks(store) for problem in problems(store, task)],
         target,
         asked=args.behaviour,
     )
-    out = Path(paths.open_address(args.out))
+    out = Path(paths.absolute_address(args.out))
     if (out / "start.json").exists():
         raise BadInput(f"{out} holds a start already: give another --out")
-    given = args.encoder if args.encoder == RANDOM else paths.open_address(args.encoder)
+    given = args.encoder if args.encoder == RANDOM else paths.absolute_address(args.encoder)
     embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=args.seed)
     settings = {
         key: value
@@ -117,7 +117,7 @@ def main(words: list[str] | None = None) -> None:
         )
 
     names = sorted({video for problem in behaviours for video in problem.train})
-    frames = sum(store.videos[store.place(name)]["frames"] for name in names)
+    frames = sum(store.videos[store.video_index(name)]["frames"] for name in names)
     learned = args.method == "maml"
     with tqdm(
         total=frames * (1 if learned else 2),

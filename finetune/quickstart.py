@@ -22,8 +22,8 @@ from finetune.fit.open_encoder import HANDMADE, RANDOM
 from pretrain.config import SCALES, Scale, read
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.mlflow_server import ui_command
-from pretrain.train.driver import DATA_CPUS, cluster
+from pretrain.runs.addresses import ui_command
+from pretrain.train.cluster import DATA_CPUS, cluster
 
 TASKS = {
     "classic_classification": "Task 1",

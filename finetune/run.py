@@ -33,9 +33,9 @@ from pretrain.config import SCALES, Scale, parse_overrides, plain, read
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.train.driver import cluster
+from pretrain.runs.folder import open_run_folder
+from pretrain.runs.tracked_run import open_tracking
+from pretrain.train.cluster import cluster
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def main(words: list[str] | None = None) -> None:
     )
     if args.encoder == HANDMADE and not tuning.frozen:
         raise BadInput("--encoder handmade has no weights to train: leave frozen=true")
-    store = Store(paths.open_address(args.data) if args.data else paths.default_store())
-    test_store = Store(paths.open_address(args.test_data)) if args.test_data else store
+    store = Store(paths.absolute_address(args.data) if args.data else paths.default_store())
+    test_store = Store(paths.absolute_address(args.test_data)) if args.test_data else store
     found = problems(store, args.task)
     tried = (
         tuning,
@@ -118,7 +118,9 @@ def main(words: list[str] | None = None) -> None:
     notes += refuse_unfit(found, videos=args.videos, unknown_annotators=shared)
     for sentence in notes:
         log.warning("%s", sentence)
-    given = args.encoder if args.encoder in (RANDOM, HANDMADE) else paths.open_address(args.encoder)
+    given = (
+        args.encoder if args.encoder in (RANDOM, HANDMADE) else paths.absolute_address(args.encoder)
+    )
     embedder, about = open_encoder(
         given, store, recipe=tuning.recipe, seed=tuning.first_seed, beside=tuning.beside
     )
@@ -136,7 +138,7 @@ def main(words: list[str] | None = None) -> None:
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        begun(out, settings, resume=args.resume),
+        open_run_folder(out, settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(
             f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume

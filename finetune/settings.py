@@ -135,7 +135,7 @@ class Tuning:
             problems.append("head needs a `name`")
         if self.start is not None:
             # Trials run in folders of their own.
-            object.__setattr__(self, "start", paths.open_address(self.start))
+            object.__setattr__(self, "start", paths.absolute_address(self.start))
         for key, space in self.search.items():
             problems += [f"search key {key!r}: {sentence}" for sentence in _check_space(space)]
         refuse(problems, about="the tuning settings")

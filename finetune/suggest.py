@@ -152,7 +152,7 @@ def _refuse(args: argparse.Namespace) -> None:
 def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
     (asked,) = model.asked
     args.poses = args.poses or [args.data]
-    labels = _labels(Store(paths.open_address(args.data)), asked) if args.data else {}
+    labels = _labels(Store(paths.absolute_address(args.data)), asked) if args.data else {}
     stretches: list[Stretch] = []
     centres = []
     held: dict[str, tuple[Recording, int]] = {}
@@ -222,7 +222,7 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Pa
 def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
     (asked,) = model.asked
     tuning = _tuning(args.model)
-    store = Store(paths.open_address(args.data))
+    store = Store(paths.absolute_address(args.data))
     problem = _problem(store, asked)
     args.poses = [args.data]
     place: dict[str, tuple[int, int]] = {}

@@ -80,7 +80,7 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         patch.setattr(stores, "CHUNK_FRAMES", 8)
         patch.setattr(stores, "PART_BYTES", 150_000)
         patch.setattr(streams, "READ_BYTES", 60_000)
-        patch.setattr(streams, "STAYING_READ_BYTES", 60_000)
+        patch.setattr(streams, "RESIDENT_READ_BYTES", 60_000)
         store = marked_store(tmp_path_factory.mktemp("marks") / "store", LENGTHS)
         assert len(store.parts) > 1
         assert len(np.unique(store.chunks.group_id)) < len(store.chunks)
@@ -89,7 +89,7 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture(scope="class")
 def lanes(marks: Store) -> BatchPlan:
-    return BatchPlan.deal(marks.chunks, window=WINDOW, batch=BATCH, seed=5)
+    return BatchPlan.from_chunks(marks.chunks, window=WINDOW, batch=BATCH, seed=5)
 
 
 @pytest.fixture(scope="class")
@@ -237,7 +237,7 @@ def test_a_run_leaves_what_was_promised(lab: Path, whole: str) -> None:
     assert result["seconds"] > 0
     assert result["frames_per_s"] == pytest.approx(result["frames"] / result["seconds"], rel=0.01)
     about = json.loads((lab / whole / "encoder" / "encoder.json").read_text())
-    steps = EPOCHS * BatchPlan.deal(store.chunks, window=32, batch=4, seed=3).steps
+    steps = EPOCHS * BatchPlan.from_chunks(store.chunks, window=32, batch=4, seed=3).steps
     assert (about["made_by"]["step"], about["made_by"]["steps"]) == (steps, steps)
     assert about["made_by"]["data"] == store.fingerprint
     assert about["schema"]["keypoints"] == list(MICE.keypoints)
@@ -271,6 +271,29 @@ def test_resume_equals_not_stopping(lab: Path, whole: str) -> None:
         json.loads((lab / "halted" / "result.json").read_text())["loss"]
         == json.loads((lab / whole / "result.json").read_text())["loss"]
     )
+
+
+@pytest.mark.parametrize("out", ["whole", "halted"])
+def test_the_curves_are_in_the_file_and_in_mlflow(lab: Path, whole: str, out: str) -> None:
+    """In one run, also where it was killed and went on."""
+    from mlflow import MlflowClient
+
+    records = [json.loads(line) for line in (lab / out / "metrics.jsonl").read_text().splitlines()]
+    logged = {r["step"]: r["metrics"] for r in records if r["kind"] == "metrics"}
+    steps = (
+        EPOCHS
+        * BatchPlan.from_chunks(Store(lab / "store").chunks, window=32, batch=4, seed=3).steps
+    )
+    assert set(range(steps)) <= set(logged)
+    assert {"loss", "gradient_norm", "lr", "effective_rank"} <= set(logged[0])
+    client = MlflowClient(f"sqlite:///{lab / 'mlflow.db'}")
+    (run,) = client.search_runs(
+        [client.get_experiment_by_name("pretrain").experiment_id],
+        f"attributes.run_name = '{out}'",
+    )
+    assert run.info.status == "FINISHED"
+    curve = {point.step: point.value for point in client.get_metric_history(run.info.run_id, "lr")}
+    assert curve == {step: logged[step]["lr"] for step in range(steps)}
 
 
 def test_resuming_a_finished_run_changes_nothing(lab: Path, whole: str) -> None:

@@ -23,7 +23,7 @@ from pretrain.data.windows import (
     chunk_offset,
     cover,
     group_frames,
-    mix,
+    hash_integers,
 )
 
 ONE_POINT = Schema.from_names(animals=("a",), keypoints=("p",), fps=30.0, image_px=(10.0, 10.0))
@@ -59,7 +59,7 @@ def epoch_of(lanes: BatchPlan, chunks: Chunks, *, epoch: int, workers: int) -> l
     for windows in lanes.epoch(epoch):
         step = []
         for rank in range(workers):
-            mine = windows[lanes.share(rank, workers)]
+            mine = windows[lanes.lanes_of(rank, workers)]
             row = np.maximum(mine, 0)
             begin = np.where(mine < 0, 0, begin_of_chunk[lanes.chunk[row]] + lanes.start[row])
             step.append(
@@ -81,7 +81,7 @@ def test_every_frame_is_seen_exactly_once_an_epoch_by_1_2_and_3_workers(
     lengths: list[int], chunk: int, group: int, window: int, epoch: int
 ) -> None:
     chunks = chunks_of(lengths, chunk_frames=chunk, group_chunks=group)
-    lanes = BatchPlan.deal(chunks, window=window, batch=6, seed=3)
+    lanes = BatchPlan.from_chunks(chunks, window=window, batch=6, seed=3)
     truth = sorted(
         (video, frame) for video, frames in enumerate(lengths) for frame in range(frames)
     )
@@ -112,7 +112,7 @@ def test_every_frame_is_seen_exactly_once_an_epoch_by_1_2_and_3_workers(
 def test_lanes_hold_every_window_once_and_differ_by_one_at_most(
     lengths: list[int], chunk: int, window: int, batch: int, seed: int
 ) -> None:
-    lanes = BatchPlan.deal(
+    lanes = BatchPlan.from_chunks(
         chunks_of(lengths, chunk_frames=chunk), window=window, batch=batch, seed=seed
     )
     per_lane = np.bincount(lanes.lane, minlength=batch)
@@ -138,7 +138,7 @@ def test_lanes_hold_every_window_once_and_differ_by_one_at_most(
 
 def test_epochs_and_seeds_are_in_other_orders() -> None:
     chunks = chunks_of([5000])
-    lanes, other = (BatchPlan.deal(chunks, window=16, batch=4, seed=seed) for seed in (0, 1))
+    lanes, other = (BatchPlan.from_chunks(chunks, window=16, batch=4, seed=seed) for seed in (0, 1))
     assert (lanes.epoch(0) != lanes.epoch(1)).mean() > 0.9
     assert (lanes.epoch(0) != other.epoch(0)).mean() > 0.9
 
@@ -148,16 +148,16 @@ def test_epochs_and_seeds_are_in_other_orders() -> None:
     [([1], 64, 8, 1), ([64], 64, 8, 1), ([65], 64, 1, 2), ([1] * 9, 5, 8, 2)],
 )
 def test_small_stores(lengths: list[int], window: int, batch: int, steps: int) -> None:
-    lanes = BatchPlan.deal(chunks_of(lengths), window=window, batch=batch, seed=0)
+    lanes = BatchPlan.from_chunks(chunks_of(lengths), window=window, batch=batch, seed=0)
     assert lanes.steps == steps == len(lanes.epoch(0))
 
 
 def test_a_seed_of_draws_names_one_window_of_one_epoch() -> None:
-    lanes = BatchPlan.deal(chunks_of([30_000, 30_000]), window=16, batch=4, seed=0)
+    lanes = BatchPlan.from_chunks(chunks_of([30_000, 30_000]), window=16, batch=4, seed=0)
     everyone = np.arange(len(lanes))
     keys = np.concatenate([lanes.key(everyone, epoch) for epoch in range(5)])
     assert len(np.unique(keys)) == len(keys) == 5 * len(lanes)
-    again = BatchPlan.deal(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
+    again = BatchPlan.from_chunks(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
     where = {
         (c, s): key
         for c, s, key in zip(
@@ -170,16 +170,16 @@ def test_a_seed_of_draws_names_one_window_of_one_epoch() -> None:
 
 
 def test_mix_spreads_neighbours() -> None:
-    hashes = mix(0, np.arange(20_000))
+    hashes = hash_integers(0, np.arange(20_000))
     bits = (hashes[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert np.abs(bits.mean(0) - 0.5).max() < 0.02
     assert len(np.unique(hashes)) == 20_000
-    assert mix(1, 2) != mix(2, 1)
+    assert hash_integers(1, 2) != hash_integers(2, 1)
 
 
-def test_a_share_must_divide() -> None:
-    with pytest.raises(AssertionError, match="8 windows cannot be dealt to 3"):
-        BatchPlan.deal(chunks_of([100]), window=4, batch=8, seed=0).share(0, 3)
+def test_lanes_must_divide_among_workers() -> None:
+    with pytest.raises(AssertionError, match="8 lanes cannot be divided among 3"):
+        BatchPlan.from_chunks(chunks_of([100]), window=4, batch=8, seed=0).lanes_of(0, 3)
 
 
 def test_cut_windows_are_missing_beyond_their_end() -> None:

@@ -13,7 +13,7 @@ from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.train.checkpoint import load_encoder
-from pretrain.train.learner import refuse_unlike
+from pretrain.train.learner import check_external_features
 
 RANDOM, HANDMADE = "none", "handmade"
 
@@ -40,7 +40,7 @@ def open_encoder(
     """
     if given not in (RANDOM, HANDMADE):
         embedder, about = load_encoder(given, store.schema)
-        refuse_unlike(embedder.external, store)
+        check_external_features(embedder.external, store)
         return _with(beside, embedder, store, seed=seed), {
             "kind": "pretrained",
             "folder": given,
@@ -50,7 +50,7 @@ def open_encoder(
     network = settings.encoder if given == RANDOM else {"name": HANDMADE}
     torch.manual_seed(seed)
     embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
-    refuse_unlike(embedder.features.external, store)
+    check_external_features(embedder.features.external, store)
     embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
     kind = "random weights" if given == RANDOM else "hand-made features"
     return _with(beside, embedder, store, seed=seed), {"kind": kind, "encoder": dict(network)}

@@ -177,7 +177,7 @@ class _Frames:
         self._held: dict[tuple[Any, ...], Any] = {}
 
     def of(self, video: str) -> int:
-        return int(self._store.videos[self._store.place(video)]["frames"])
+        return int(self._store.videos[self._store.video_index(video)]["frames"])
 
     def _key(self, name: str) -> tuple[Any, ...]:
         row = self._works[name].row

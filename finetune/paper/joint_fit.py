@@ -31,7 +31,7 @@ from pretrain.errors import BadInput, refuse
 from pretrain.objectives import View
 from pretrain.objectives.cpc import CPC
 from pretrain.train.embed_video import as_pose, embed_video
-from pretrain.train.precision import products
+from pretrain.train.torch_setup import matmul_precision
 
 _FITTED_ON = 65_536  # frames that means and spreads of features are taken from
 
@@ -218,7 +218,7 @@ def _label(
     for name in sorted(videos):
         held = frames.video(name)
         alone = held.pop("beside").to(device).unsqueeze(0)
-        with products(settings.precision, device):
+        with matmul_precision(settings.precision, device):
             z_TD = embed_video(model.embedder, held, device=device)
             logits_TC = model.label(z_TD.unsqueeze(0), alone, who_B, layer)[0].float()
         found[name] = logits_TC.softmax(-1).cpu().numpy()
@@ -343,7 +343,7 @@ def _loss(
     pose = as_pose(stretch)
     pose = pose.hidden((~valid_BT)[:, :, None, None].expand(pose.confidence_BTMK.shape))
     windows = Windows(pose, valid_BT, batch.key_B.to(device))
-    half = products(settings.precision, device)
+    half = matmul_precision(settings.precision, device)
     with half:
         z_BTD = model.embedder(pose, valid_BT).float()
         total: Tensor = cpc((View(pose, z_BTD),), windows, WindowRNG(windows.key_B)).total

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretrain.runs.journal import Journal
+from pretrain.runs.json_lines import JsonLines
 
 
 @dataclass
@@ -44,7 +44,7 @@ class History:
     """
 
     def __init__(self, path: Path) -> None:
-        self._journal = Journal(path)
+        self._journal = JsonLines(path)
         self.trials: list[Tried] = []
 
     def replay(self) -> Iterator[Mapping[str, Any]]:

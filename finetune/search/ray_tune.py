@@ -29,7 +29,7 @@ from finetune.search.trial import embed_there, stops_of, validate
 from finetune.settings import Tuning
 from pretrain.config import Scale
 from pretrain.encoders import Embedder
-from pretrain.runs.mlflow_server import TrackedRun
+from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from finetune.search.history import History
 from finetune.search.space import draw, study
 from finetune.settings import Tuning
-from pretrain.runs.mlflow_server import TrackedRun
+from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from finetune.settings import Tuning
 from pretrain.config import Scale, plain
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
-from pretrain.runs.mlflow_server import TrackedRun
+from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ def _material(
     test = sorted({video for problem in question.problems for video in problem.test})
     elsewhere = question.test_store is not question.store
     here = sorted({*train, *([] if elsewhere else test)})
-    frames = sum(question.store.videos[question.store.place(name)]["frames"] for name in here)
+    frames = sum(question.store.videos[question.store.video_index(name)]["frames"] for name in here)
     what = "embedding" if frozen else "reading"
     with tqdm(
         total=frames * (2 if frozen else 1),
