@@ -222,14 +222,14 @@ def _write_parts(
     chunks = store.chunks
     ends_group = np.diff(chunks.group_id, append=-1) != 0
     ends_part = np.diff(chunks.part, append=-1) != 0
-    given = next(values, None)
+    pending = next(values, None)
     index, video = -1, None
     for chunk in range(len(chunks)):
         if chunks.video[chunk] != index:
             index = int(chunks.video[chunk])
             video = _blank(store, store.videos[index])
-            if given is not None and given[0] == video.name:
-                video, given = replace(video, features={name: given[1]}), next(values, None)
+            if pending is not None and pending[0] == video.name:
+                video, pending = replace(video, features={name: pending[1]}), next(values, None)
             parts.refuse_misfits(video)
         assert video is not None, "a chunk of no video"
         row = Row(video.name, int(chunks.first_frame[chunk]), int(chunks.frames[chunk]))
@@ -238,7 +238,7 @@ def _write_parts(
             parts.end_group()
         if ends_part[chunk]:
             parts.end_part(write)
-    assert given is None, f"{given[0]} is not a video of the store, or not in its order"
+    assert pending is None, f"{pending[0]} is not a video of the store, or not in its order"
 
 
 def _blank(store: Store, video: Mapping[str, Any]) -> Video:

@@ -144,8 +144,8 @@ class MLflowServer:
             folder = artifacts_folder(self.address)
             location = f"{folder}/{uuid.uuid4().hex[:12]}" if folder else None
             try:
-                made = self._client.create_experiment(name, artifact_location=location)
-                experiment = self._client.get_experiment(made)
+                new_id = self._client.create_experiment(name, artifact_location=location)
+                experiment = self._client.get_experiment(new_id)
             except Exception as error:
                 experiment = self._client.get_experiment_by_name(name)  # another process was first
                 if experiment is None:
