@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pretrain.config import Scale
-from pretrain.train.driver import cluster
+from pretrain.train.cluster import cluster
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from walks import Resident
 
 from pretrain.errors import exit_status
-from pretrain.train.in_memory import Training
+from pretrain.train.step import OptimiserStep
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -71,23 +71,23 @@ class Way:
             args.recipe, changes | ({} if width is None else {"encoder.width": width})
         )
         self._learner = learner_of(recipe).to(args.device)
-        self._eager = Training(recipe, self._learner)
+        self._eager = OptimiserStep(self._learner, recipe.optimiser)
         made: Any = torch.compile(self._learner) if compiled else self._learner
-        self._training = Training(recipe, made)
+        self._step = OptimiserStep(made, recipe.optimiser)
         self.precision, self._done = precision, 0
-        self.first_loss = self._training.step(frames.windows(0)).total.item()
+        self.first_loss = self._step(frames.windows(0))[0].total.item()
 
     def run(self, steps: int) -> None:
         """So many steps, until the device has done them."""
         for _ in range(steps):
-            self._training.step(self._frames.windows(self._done))
+            self._step(self._frames.windows(self._done))
             self._done += 1
         wait(self._device)
 
     def operations(self) -> int:
         """Of a step, counted without the compiler."""
         with FlopCounterMode(display=False) as counter:
-            self._eager.step(self._frames.windows(0))
+            self._eager(self._frames.windows(0))
         return int(counter.get_total_flops())
 
     @property

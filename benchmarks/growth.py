@@ -48,7 +48,7 @@ def two_epochs(uri: str, *, stays: bool, window: int, batch: int) -> dict[str, f
     with beside_one_worker(), Memory() as memory:
         begin = time.perf_counter()
         store = Store(uri)
-        lanes = BatchPlan.deal(store.chunks, window=window, batch=batch, seed=0)
+        lanes = BatchPlan.from_chunks(store.chunks, window=window, batch=batch, seed=0)
         stream = FrameStream(store, lanes, resident_bytes=1e15 if stays else 0)
         for epoch in range(2):
             if epoch:

@@ -130,7 +130,7 @@ def _reads(store: Store) -> list[tuple[int, list[int]]]:
 
 def stays_or_streams(report: measure.Report, store: Store, args: argparse.Namespace) -> None:
     """Idea 3."""
-    lanes = BatchPlan.deal(store.chunks, window=args.window, batch=args.batch, seed=0)
+    lanes = BatchPlan.from_chunks(store.chunks, window=args.window, batch=args.batch, seed=0)
     epochs = {"stays": 0, "streams": 0}
 
     def drained(name: str, stream: FrameStream) -> Callable[[], None]:

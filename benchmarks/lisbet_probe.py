@@ -44,8 +44,9 @@ from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.train.in_memory import InMemory, Training
+from pretrain.train.in_memory import InMemory
 from pretrain.train.learner import new_learner
+from pretrain.train.step import OptimiserStep
 
 Embeddings = Mapping[str, npt.NDArray[np.float32]]
 SHARES = 1_000_000
@@ -65,8 +66,8 @@ class Ours:
         self.learner = new_learner(recipe, store)
         self.steps, self.spent_s, self.loss = 0, 0.0, float("nan")
         self._recipe, self._core_seconds = recipe, core_seconds
-        self._training, self._batches = (
-            Training(recipe, self.learner),
+        self._step, self._batches = (
+            OptimiserStep(self.learner, recipe.optimiser),
             InMemory(store, recipe).batches(),
         )
 
@@ -94,7 +95,8 @@ class Ours:
             rate = self._recipe.optimiser.rate(
                 min(SHARES - 1, round(SHARES * spent / whole)), SHARES
             )
-            self.loss = float(self._training.step(next(self._batches), rate=rate).total)
+            lr = rate * self._recipe.optimiser.lr
+            self.loss = float(self._step(next(self._batches), lr=lr)[0].total)
             self.steps += 1
         self.spent_s = spent
 
@@ -324,7 +326,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args = measure.parse(parser, words)
     if args.minutes <= 0:
         raise BadInput(f"--minutes is {args.minutes}; it must be above 0")
-    store = Store(paths.open_address(args.data))
+    store = Store(paths.absolute_address(args.data))
     found = problems(store, args.task)
     if len(found) != 1:
         raise BadInput(

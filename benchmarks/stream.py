@@ -34,7 +34,7 @@ from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
 from pretrain.errors import BadInput, exit_status
-from pretrain.train.in_memory import Training
+from pretrain.train.step import OptimiserStep
 
 FRAME_BYTES = 126  # on disk, in the store and again in the mapped files
 
@@ -76,7 +76,7 @@ class Way:
 
 def compare(report: measure.Report, store: Store, folder: Path, args: argparse.Namespace) -> None:
     """The loops without training."""
-    lanes = BatchPlan.deal(store.chunks, window=args.window, batch=args.batch, seed=0)
+    lanes = BatchPlan.from_chunks(store.chunks, window=args.window, batch=args.batch, seed=0)
     begin = windows_of(store, lanes)
     mapped = MappedWindows(folder, begin, window=args.window)
     positions = MappedWindows(folder, begin, window=args.window, confidence=False)
@@ -156,7 +156,7 @@ def train(
 ) -> None:
     """The last ``--steps`` steps of epochs, trained; how long the loop waits."""
     recipe = recipe_of(args.recipe, {"window": args.window, "batch": args.batch})
-    training = Training(recipe, learner_of(recipe))
+    optimiser_step = OptimiserStep(learner_of(recipe), recipe.optimiser)
     steps = min(args.steps, lanes.steps)
     waits: dict[str, list[list[float]]] = {name: [] for name in streams}
     spent: dict[str, list[float]] = {name: [] for name in streams}
@@ -170,7 +170,7 @@ def train(
                 waited.append(time.perf_counter() - asked)
                 if windows is None:
                     break
-                training.step(windows)
+                optimiser_step(windows)
             spent[name].append(time.perf_counter() - begin)
             waits[name].append(waited)
     for name in streams:

@@ -41,8 +41,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from walks import Resident
 
 from pretrain.errors import exit_status
-from pretrain.train.in_memory import Training
-from pretrain.train.precision import multiplies_bf16
+from pretrain.train.step import OptimiserStep
+from pretrain.train.torch_setup import has_bf16_matmul
 
 WIDE = "{name: tcn, width: 256, layers: 6}"
 SMALL = "{name: tcn, width: 48, layers: 7}"  # 74,976 parameters with the recipe's features
@@ -59,12 +59,12 @@ class Step:
         recipe = recipe_of(recipe_name, changes)
         self._frames = Resident(frames, window=recipe.window, batch=recipe.batch)
         self.recipe, self.learner = recipe, learner_of(recipe)
-        self._training = Training(recipe, self.learner)
+        self._step = OptimiserStep(self.learner, recipe.optimiser)
         self._done = 0
 
     def __call__(self) -> None:
         """The next step."""
-        self._training.step(self._frames.windows(self._done))
+        self._step(self._frames.windows(self._done))
         self._done += 1
 
     @property
@@ -103,7 +103,7 @@ def repeated(work: Callable[[], object], times: int) -> Callable[[], None]:
 
 def against_matrix_product(report: measure.Report, args: argparse.Namespace) -> None:
     """Operations a second of the contrastive step, wide and small."""
-    half = multiplies_bf16("cpu") if args.precision == "auto" else args.precision == "bf16"
+    half = has_bf16_matmul("cpu") if args.precision == "auto" else args.precision == "bf16"
     product = matrix_product(args.matrix, torch.bfloat16 if half else torch.float32)
     changes = {
         "precision": "bf16" if half else "float32",
@@ -194,7 +194,7 @@ def against_treba(report: measure.Report, args: argparse.Namespace) -> None:
         mode: Step("task_programming", {"objective.mode": mode}, frames=args.frames)
         for mode in modes
     }
-    precisions = ["float32", *(["bf16"] if multiplies_bf16("cpu") else [])]
+    precisions = ["float32", *(["bf16"] if has_bf16_matmul("cpu") else [])]
     theirs = {
         one: treba_steps.Training(args.frames, batch=args.treba_batch, half=one == "bf16")
         for one in precisions

@@ -41,8 +41,8 @@ from pretrain.config import SCALES, Scale, parse_overrides, read
 from pretrain.data.store import Store
 from pretrain.errors import exit_status
 from pretrain.runs import paths
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.train.driver import cluster
+from pretrain.runs.tracked_run import open_tracking
+from pretrain.train.cluster import cluster
 
 
 class _Stopped(Exception):
@@ -76,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> None:
     tuning = read(Tuning, task_file(given.task), TASKS, for_tuning | {"trials": given.trials})
     scale = read(Scale, given.scale, SCALES, for_scale)
 
-    store = Store(paths.open_address(given.data) if given.data else paths.default_store())
+    store = Store(paths.absolute_address(given.data) if given.data else paths.default_store())
     found, _ = with_some_test(problems(store, given.task), fps=store.schema.fps)
     found = draw_budget(found, videos=given.videos, seed=tuning.first_seed)
     embedder, about = open_encoder(

@@ -87,7 +87,7 @@ class Resident:
         self, frames: int, *, window: int, batch: int, device: str = "cpu", schema: Schema = CALMS21
     ) -> None:
         chunks = chunks_of(frames)
-        self.lanes = BatchPlan.deal(chunks, window=window, batch=batch, seed=0)
+        self.lanes = BatchPlan.from_chunks(chunks, window=window, batch=batch, seed=0)
         self.buffer = FrameBuffer(frames, schema.shape, window=window, device=device)
         position, confidence = walk(min(frames, VIDEO_FRAMES))
         steps = torch.from_numpy(

@@ -72,7 +72,7 @@ def main(words: list[str] | None = None) -> None:
     else:
         compare_pairs(
             pairs(args.recipes, args.networks, args.set),
-            Store(paths.open_address(args.data) if args.data else paths.default_store()),
+            Store(paths.absolute_address(args.data) if args.data else paths.default_store()),
             scale,
             task=args.tasks[0],
             videos=None if args.videos == ["all"] else int(args.videos[0]),

@@ -98,17 +98,17 @@ def main(
         read(Tuning, task_file(args.task), TASKS, for_tuning),
         make(Episodes, for_episodes, about="--set"),
     )
-    store = Store(paths.open_address(args.data))
+    store = Store(paths.absolute_address(args.data))
     target = problems(store, args.task)
     behaviours = other_behaviours(
         [problem for task in tasks(store) for problem in problems(store, task)],
         target,
         behaviours=args.behaviour,
     )
-    out = Path(paths.open_address(args.out))
+    out = Path(paths.absolute_address(args.out))
     if (out / "start.json").exists():
         raise BadInput(f"{out} holds initial weights already: give another --out")
-    source = args.encoder if args.encoder == RANDOM else paths.open_address(args.encoder)
+    source = args.encoder if args.encoder == RANDOM else paths.absolute_address(args.encoder)
     embedder, about = open_encoder(source, store, recipe=tuning.recipe, seed=args.seed)
     settings = without_annotators(tuning.head)
     torch.manual_seed(args.seed)
@@ -120,7 +120,7 @@ def main(
         )
 
     names = sorted({video for problem in behaviours for video in problem.train})
-    number = sum(store.videos[store.place(name)]["frames"] for name in names)
+    number = sum(store.videos[store.video_index(name)]["frames"] for name in names)
     train_encoder = args.method == "maml"
     with tqdm(
         total=number * (1 if train_encoder else 2),

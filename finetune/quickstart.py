@@ -61,8 +61,8 @@ def main(
 
     # Ray and torch take seconds to import, which --help need not wait for.
     from pretrain.config import SCALES, Scale, read
-    from pretrain.runs.mlflow_server import ui_command
-    from pretrain.train.driver import DATA_CPUS, cluster
+    from pretrain.runs.addresses import ui_command
+    from pretrain.train.cluster import DATA_CPUS, cluster
 
     out = paths.run_folder(args.out, kind="quickstart")
     if out.exists():

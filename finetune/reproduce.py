@@ -67,10 +67,9 @@ from pretrain.config import SCALES, Scale, read
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.runs.tracked_run import TrackedRun
-from pretrain.train.driver import cluster
+from pretrain.runs.folder import open_run_folder
+from pretrain.runs.tracked_run import TrackedRun, open_tracking
+from pretrain.train.cluster import cluster
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ def main(words: list[str] | None = None) -> None:
         )
     settings = read_settings(args.set, rows)
     scale = read(Scale, args.scale, SCALES, {})
-    store = Store(paths.open_address(args.data))
+    store = Store(paths.absolute_address(args.data))
     chosen, left_out = choose_rows(
         rows, args.rows, has_tasks=tasks(store), store=store, encoder=bool(args.encoder)
     )
@@ -110,7 +109,7 @@ def main(words: list[str] | None = None) -> None:
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        begun(out, run_settings, resume=args.resume),
+        open_run_folder(out, run_settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(
             "reproduce", out.name, params=run_settings, folder=out, resume=args.resume

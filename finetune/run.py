@@ -83,9 +83,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     from finetune.settings import TASKS, Tuning, task_file
     from pretrain.config import SCALES, Scale, parse_overrides, plain, read
     from pretrain.data.store import Store
-    from pretrain.runs.folder import begun
-    from pretrain.runs.mlflow_server import open_tracking
-    from pretrain.train.driver import cluster
+    from pretrain.runs.folder import open_run_folder
+    from pretrain.runs.tracked_run import open_tracking
+    from pretrain.train.cluster import cluster
 
     for_tuning, for_scale = parse_overrides(args.set, Tuning, Scale)
     for_tuning |= {
@@ -97,8 +97,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     )
     if args.encoder == HANDMADE and not tuning.frozen:
         raise BadInput("--encoder handmade has no weights to train: leave frozen=true")
-    store = Store(paths.open_address(args.data) if args.data else paths.default_store())
-    test_store = Store(paths.open_address(args.test_data)) if args.test_data else store
+    store = Store(paths.absolute_address(args.data) if args.data else paths.default_store())
+    test_store = Store(paths.absolute_address(args.test_data)) if args.test_data else store
     asked = problems(store, args.task)
     choices = examples(tuning.search) if tuning.trials > 1 else ()
     possible = [tuning, *map(tuning.with_choice, choices)]
@@ -114,7 +114,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         log.warning("%s", sentence)
     trained = args.encoder not in (RANDOM, HANDMADE)
     embedder, about = open_encoder(
-        paths.open_address(args.encoder) if trained else args.encoder,
+        paths.absolute_address(args.encoder) if trained else args.encoder,
         store,
         recipe=tuning.recipe,
         seed=tuning.first_seed,
@@ -134,7 +134,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        begun(out, settings, resume=args.resume),
+        open_run_folder(out, settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(
             f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume

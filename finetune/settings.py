@@ -141,7 +141,7 @@ class Tuning:
             errors.append("loss needs a `name`: loss: {name: focal, gamma: 1}")
         if self.start is not None:
             # Trials run in other folders.
-            object.__setattr__(self, "start", paths.open_address(self.start))
+            object.__setattr__(self, "start", paths.absolute_address(self.start))
         for key, space in self.search.items():
             errors += [f"search key {key!r}: {sentence}" for sentence in _check_space(space)]
         refuse(errors, about="the tuning settings")

@@ -160,7 +160,7 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, boris: Pat
 
     (problem,) = model.problems
     args.poses = args.poses or [args.data]
-    labels = _labels(Store(paths.open_address(args.data)), problem) if args.data else {}
+    labels = _labels(Store(paths.absolute_address(args.data)), problem) if args.data else {}
     fps = model.schema.fps
     with recordings(args, model.schema, model.external) as opened:
         segments, labelled_ND, lengths = _segments(args, model, opened, labels)
@@ -259,7 +259,7 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, picture: 
     from pretrain.data.store import Store
 
     tuning = _tuning(args.model)
-    store = Store(paths.open_address(args.data))
+    store = Store(paths.absolute_address(args.data))
     problem = _problem(store, model.problems[0])
     args.poses = [args.data]
     fps = model.schema.fps

@@ -1,4 +1,4 @@
-"""What the workers of a run share: embeddings to contrast with, and means over the joined batch."""
+"""What the workers of a run share: embeddings to contrast with, and means over the global batch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def count() -> int:
 
 
 def rank() -> int:
-    """This worker's place among them."""
+    """Number of this worker, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def gather(x: Tensor) -> Tensor:
-    """Joins the rows of all workers in order of rank; gradients find their way back to the worker
-    that gave the row.
+    """Joins the rows of all workers in order of rank; the gradient of a row goes back to its
+    worker.
 
     Args:
         x: (N, …), the same shape on every worker.
@@ -32,12 +32,12 @@ def gather(x: Tensor) -> Tensor:
     if count() == 1:
         return x
     if not x.requires_grad:
-        return _joined(x)
-    joined: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
-    return joined
+        return _all_gather(x)
+    rows: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
+    return rows
 
 
-def _joined(x: Tensor) -> Tensor:
+def _all_gather(x: Tensor) -> Tensor:
     plain = x.to(torch.uint8) if x.dtype == torch.bool else x.contiguous()
     rows = [torch.empty_like(plain) for _ in range(count())]
     dist.all_gather(rows, plain)
@@ -47,7 +47,7 @@ def _joined(x: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _joined(x)
+        return _all_gather(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class _Gather(torch.autograd.Function):
 
 
 def mean_over_workers(total: Tensor, number: Tensor) -> Tensor:
-    """The mean over the joined batch, as a loss of this worker.
+    """The mean over the global batch, as a loss of this worker.
 
     Args:
         total: Sum of this worker's terms (scalar).

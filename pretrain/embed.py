@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pretrain.data.feature_append import append_features, refuse_taken
+from pretrain.data.external_features import append_features, refuse_existing
 from pretrain.data.sample import sample
 from pretrain.data.schema import Float
 from pretrain.data.store import Store
@@ -37,8 +37,8 @@ from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status, refuse
 from pretrain.runs import paths
 from pretrain.train.checkpoint import load_encoder
-from pretrain.train.embed_video import Components, embed_video
-from pretrain.train.learner import refuse_unlike
+from pretrain.train.embed_video import PrincipalComponents, embed_video
+from pretrain.train.learner import check_external_features
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +55,19 @@ def main(words: list[str] | None = None) -> None:
         ),
         about="nothing to do",
     )
-    store = Store(paths.open_address(args.data))
-    embedder, _ = load_encoder(paths.open_address(args.encoder), store.schema)
-    refuse_unlike(embedder.external, store)
-    videos = [held for held in store.videos if fnmatch.fnmatchcase(held["name"], args.videos)]
+    store = Store(paths.absolute_address(args.data))
+    embedder, _ = load_encoder(paths.absolute_address(args.encoder), store.schema)
+    check_external_features(embedder.external, store)
+    videos = [video for video in store.videos if fnmatch.fnmatchcase(video["name"], args.videos)]
     if not videos:
         raise BadInput(
-            f"--videos {args.videos}: no video of the store is called so; it has "
+            f"--videos {args.videos}: no video of the store has such a name; it has "
             f"{', '.join(v['name'] for v in store.videos[:5])} …"
         )
     if args.components and args.components > embedder.dim:
         raise BadInput(f"--components is {args.components}, the embedding has {embedder.dim}")
     if args.name:
-        refuse_taken(store, args.name)
+        refuse_existing(store, args.name)
     out = Path(args.out).expanduser() if args.out else None
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -75,32 +75,28 @@ def main(words: list[str] | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embedder = embedder.to(device).eval()
-    components = _components(embedder, store, args.components, device) if args.components else None
+    components = (
+        _fit_components(embedder, store, args.components, device) if args.components else None
+    )
     dim = args.components or embedder.dim
-    with tqdm(
-        total=sum(held["frames"] for held in videos),
-        desc="embedding",
-        unit="frame",
-        unit_scale=True,
-    ) as bar:
+    frames = sum(video["frames"] for video in videos)
+    with tqdm(total=frames, desc="embedding", unit="frame", unit_scale=True) as bar:
 
-        def values() -> Iterator[tuple[str, Float]]:
-            for held in videos:
-                z_TD = _one(embedder, components, store, held["name"], device)
+        def embeddings() -> Iterator[tuple[str, Float]]:
+            for video in videos:
+                name = video["name"]
+                z_TD = _embed(embedder, components, store, name, device)
                 if out is not None:
-                    np.save(out / f"{quote(held['name'], safe='')}.npy", z_TD)
+                    np.save(out / f"{quote(name, safe='')}.npy", z_TD)
                 bar.update(len(z_TD))
-                yield held["name"], z_TD
+                yield name, z_TD
 
         if args.name:
-            append_features(store, args.name, values())
+            append_features(store, args.name, embeddings())
         else:
-            for _ in values():
+            for _ in embeddings():
                 pass
-    total = (
-        f"{sum(held['frames'] for held in videos):,} frames of {len(videos)} videos, {dim} "
-        "numbers each"
-    )
+    total = f"{frames:,} frames of {len(videos)} videos, {dim} numbers each"
     if out is not None:
         print(f"{out}: {total}")
     if args.name:
@@ -110,7 +106,9 @@ def main(words: list[str] | None = None) -> None:
         )
 
 
-def _components(embedder: Embedder, store: Store, number: int, device: str) -> Components:
+def _fit_components(
+    embedder: Embedder, store: Store, number: int, device: str
+) -> PrincipalComponents:
     pose = sample(store, seed=0, features=tuple(embedder.external))
     pieces = []
     for b in range(len(pose.position_BTMKX)):
@@ -119,11 +117,10 @@ def _components(embedder: Embedder, store: Store, number: int, device: str) -> C
             pose.confidence_BTMK[b],
             None if pose.extra_BTE is None else pose.extra_BTE[b],
         )
-        seen_T = (
-            frames["position"].isfinite().flatten(1).any(1)
-        )  # where nothing was seen there is nothing to learn
+        # where nothing was seen there is nothing to learn
+        seen_T = frames["position"].isfinite().flatten(1).any(1)
         pieces.append(embed_video(embedder, frames, device=device).cpu()[seen_T])
-    components = Components(embedder.dim, number)
+    components = PrincipalComponents(embedder.dim, number)
     share = components.fit(torch.cat(pieces))
     log.info(
         "%d principal components hold %.1f %% of the variance of the embedding", number, 100 * share
@@ -134,25 +131,21 @@ def _components(embedder: Embedder, store: Store, number: int, device: str) -> C
 def _frames(
     position_TMKX: Tensor, confidence_TMK: Tensor, extra_TE: Tensor | None
 ) -> dict[str, Tensor]:
-    held = {"position": position_TMKX, "confidence": confidence_TMK}
-    return held if extra_TE is None else {**held, "extra": extra_TE}
+    frames = {"position": position_TMKX, "confidence": confidence_TMK}
+    return frames if extra_TE is None else {**frames, "extra": extra_TE}
 
 
-def _one(
-    embedder: Embedder, components: Components | None, store: Store, name: str, device: str
+def _embed(
+    embedder: Embedder, components: PrincipalComponents | None, store: Store, name: str, device: str
 ) -> Float:
-    """(T, D) of a video."""
+    """Embeddings of a video, (T, D)."""
     features = tuple(embedder.external)
     video = store.read_video(name, features=features)
-    extra = (
-        torch.from_numpy(np.concatenate([video.features[key] for key in features], 1))
-        if features
-        else None
-    )
+    extra = np.concatenate([video.features[key] for key in features], 1) if features else None
     frames = _frames(
         torch.from_numpy(video.position_TMKX),
         torch.from_numpy(video.confidence_TMK.astype(np.float32)),
-        extra,
+        None if extra is None else torch.from_numpy(extra),
     )
     z_TD = embed_video(embedder, frames, device=device).cpu()
     return (z_TD if components is None else components(z_TD)).numpy()

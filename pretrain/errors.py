@@ -15,19 +15,18 @@ class BadInput(ValueError):
     """
 
 
-def refuse(problems: Iterable[str], *, about: str) -> None:
-    """Raises one :class:`BadInput` that lists every problem, or returns where there is none.
+def refuse(errors: Iterable[str], *, about: str) -> None:
+    """Raises one :class:`BadInput` that lists every error, or returns where there is none.
 
     Args:
-        problems: One sentence each.
+        errors: One sentence each.
         about: What was examined ("the recipe contrastive.yaml"), the head of the message.
 
     Raises:
-        BadInput: If there is at least one problem.
+        BadInput: If there is at least one error.
     """
-    listed = list(problems)
-    if listed:
-        lines = "\n".join(f"  - {problem}" for problem in listed)
+    lines = "\n".join(f"  - {error}" for error in errors)
+    if lines:
         raise BadInput(f"{about}:\n{lines}")
 
 

@@ -57,7 +57,7 @@ def arena(args: argparse.Namespace) -> None:
     with tqdm(total=total, desc="simulating mice", unit="frame", unit_scale=True) as bar:
         if args.form == "store":
             mice.write_arena(
-                paths.open_address(args.out),
+                paths.absolute_address(args.out),
                 plan=plan,
                 progress=lambda done, _: _advance(bar, done),
             )
@@ -100,7 +100,7 @@ def calms21(args: argparse.Namespace) -> None:
     labels = []
     with (
         StoreWriter(
-            paths.open_address(args.out), CALMS21, origin=_origin(Path(args.source))
+            paths.absolute_address(args.out), CALMS21, origin=_origin(Path(args.source))
         ) as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
@@ -130,7 +130,7 @@ def _note_origin(folder: Path, origin: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Counts, missing points, jumps, swaps, labels, integrity; and a picture of it."""
-    store = Store(paths.open_address(args.store))
+    store = Store(paths.absolute_address(args.store))
     found = describe(store)
     print(json.dumps(found, indent=1) if args.json else report(found))
     if found["damage"]:
@@ -160,7 +160,7 @@ def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
-    store, folder = Store(paths.open_address(args.store)), _local(args.out)
+    store, folder = Store(paths.absolute_address(args.store)), _local(args.out)
     if args.zipped and args.form != OFFICIAL:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}")
     with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
@@ -204,7 +204,7 @@ def _local(out: str) -> Path:
         raise BadInput(
             f"--out {out}: these files go into a local folder; only stores go to an address"
         )
-    return Path(paths.open_address(out))
+    return Path(paths.absolute_address(out))
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
@@ -217,7 +217,7 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
 
 
 def _done(out: str) -> None:
-    store = Store(paths.open_address(out))
+    store = Store(paths.absolute_address(out))
     print(
         f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
         f"python pretrain/prepare.py check {shlex.quote(store.uri)}"

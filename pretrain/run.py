@@ -1,14 +1,14 @@
 """Learns an encoder from unlabelled tracks, with Ray Data and Ray Train.
 
-    python pretrain/run.py                                             simulated mice, this machine,
-    a few minutes
+    python pretrain/run.py                         simulated mice, this machine, a few minutes
     python pretrain/run.py --data STORE --recipe contrastive --out runs/mine
     python pretrain/run.py --data STORE --scale single_node --set workers=4 --set gpu=true
-    python pretrain/run.py --out runs/mine --data STORE --resume       go on after an interruption
-    python pretrain/run.py --data STORE --dry-run                      print the resolved run, start
-    nothing ray job submit --working-dir . -- python pretrain/run.py --data /absolute/STORE
+    python pretrain/run.py --out runs/mine --data STORE --resume     go on after an interruption
+    python pretrain/run.py --data STORE --dry-run  print the resolved run, start nothing
+    ray job submit --working-dir . -- python pretrain/run.py --data /absolute/STORE
 
-Leaves in --out: encoder/ (what finetune/run.py takes), checkpoints/, result.json.
+Leaves in --out: encoder/ (what finetune/run.py takes), checkpoints/, result.json, and what was
+logged: train.log, metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from functools import partial
 from pretrain.data.store import Store
 from pretrain.errors import exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
+from pretrain.runs.folder import open_run_folder
+from pretrain.runs.tracked_run import open_tracking
 
 
 def main(words: list[str] | None = None) -> None:
@@ -60,19 +60,17 @@ def main(words: list[str] | None = None) -> None:
 
     # Ray and torch take two seconds to import, which --help need not wait for.
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
-    from pretrain.train.driver import arithmetic, cluster, pretrain
+    from pretrain.train.cluster import cluster
+    from pretrain.train.driver import arithmetic, pretrain
     from pretrain.train.learner import new_learner
 
     for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
-    recipe, scale = (
-        read(Recipe, args.recipe, RECIPES, for_recipe),
-        read(Scale, args.scale, SCALES, for_scale),
-    )
-    store = Store(paths.open_address(args.data) if args.data else paths.default_store())
-    sums = arithmetic(recipe, scale, store)
-    learner = new_learner(
-        recipe, store
-    )  # what cannot be built or read is said before anything starts
+    recipe = read(Recipe, args.recipe, RECIPES, for_recipe)
+    scale = read(Scale, args.scale, SCALES, for_scale)
+    store = Store(paths.absolute_address(args.data) if args.data else paths.default_store())
+    sizes = arithmetic(recipe, scale, store)
+    # what cannot be built or read is refused before anything starts
+    learner = new_learner(recipe, store)
     out = paths.run_folder(args.out, kind=f"pretrain-{recipe.objective['name']}")
     if args.dry_run:
         resolved = {
@@ -80,28 +78,27 @@ def main(words: list[str] | None = None) -> None:
             "scale": plain(scale),
             "data": store.uri,
             "out": str(out),
-            "arithmetic": sums,
+            "arithmetic": sizes,
         }
         print(json.dumps(resolved, indent=1))
         return
 
-    room = {"cpus_wanted": sums["cpus_wanted"], "gpus_wanted": sums["gpus_wanted"]}
+    resources = {"cpus_wanted": sizes["cpus_wanted"], "gpus_wanted": sizes["gpus_wanted"]}
     settings = {"recipe": plain(recipe), "fingerprint": store.fingerprint}
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     params = {"recipe": plain(recipe), "scale": plain(scale)}
     with (
-        begun(out, settings, resume=args.resume),
-        cluster(scale, **room, meanwhile=opened) as tracking,
+        open_run_folder(out, settings, resume=args.resume),
+        cluster(scale, **resources, meanwhile=opened) as tracking,
         tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         result = pretrain(recipe, scale, learner, store=store, out=out, run=run)
-        run.log_metrics(
-            {key: result[key] for key in ("loss", "seconds", "frames_per_s")}, step=sums["steps"]
-        )
+        summary = {key: result[key] for key in ("loss", "seconds", "frames_per_s")}
+        run.log_metrics(summary, step=sizes["steps"])
     print(
-        f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\nloss "
-        f"{result['loss']:.4f} after {result['frames']:,} frames in "
+        f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\n"
+        f"loss {result['loss']:.4f} after {result['frames']:,} frames in "
         f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command()}"
     )
 

@@ -13,26 +13,21 @@ from pathlib import Path
 
 import pytest
 
-QUIET = {
-    "OMP_NUM_THREADS": "1",
-    "GLOO_SOCKET_IFNAME": "lo",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_enable_metrics_collection": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
-    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "120",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-}
+from pretrain.runs import quiet_environment
+
 # Before anything imports ray or torch, which read them once.
-for _name, _value in QUIET.items():
-    os.environ.setdefault(_name, _value)
+quiet_environment.set_defaults(
+    quiet_environment.RAY
+    | quiet_environment.MLFLOW
+    | {
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+        "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "120",
+        "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    }
+)
 # A test must not join whatever Ray happens to run on this machine.
 os.environ.pop("RAY_ADDRESS", None)
 

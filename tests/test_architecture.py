@@ -16,8 +16,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("pretrain", "finetune")
 MAX_LINES = 400
 RAY_FILES = {
+    "pretrain.train.cluster",
     "pretrain.train.driver",
     "pretrain.train.loop",
+    "pretrain.train.messages",
     "pretrain.data.ray_stream",
     "pretrain.data.ray_datasource",
     "pretrain.run",
@@ -32,6 +34,9 @@ MLFLOW_FILES = {"pretrain.runs.mlflow_server"}
 LABELS = "pretrain.readers.annotations"
 TRAINS = {
     "pretrain.train.in_memory",
+    "pretrain.train.cluster",
+    "pretrain.train.messages",
+    "pretrain.train.step",
     "pretrain.run",
     "pretrain.train.driver",
     "pretrain.train.loop",
@@ -223,7 +228,7 @@ def test_a_file_is_read_in_one_sitting(module: str) -> None:
 
 
 def test_the_loop_is_one_screen() -> None:
-    assert len(files()["pretrain.train.loop"].read_text(encoding="utf-8").splitlines()) <= 140
+    assert len(files()["pretrain.train.loop"].read_text(encoding="utf-8").splitlines()) < 120
 
 
 def is_entry(module: str) -> bool:

@@ -119,7 +119,7 @@ def store(tmp_path: Path) -> Store:
 def test_the_mapped_loop_delivers_what_the_stream_cuts(store: Store, tmp_path: Path) -> None:
     mapped = bench("mapped")
     mapped.write_arrays(store, tmp_path)
-    lanes = BatchPlan.deal(store.chunks, window=100, batch=8, seed=3)
+    lanes = BatchPlan.from_chunks(store.chunks, window=100, batch=8, seed=3)
     windows = mapped.MappedWindows(tmp_path, mapped.windows_of(store, lanes), window=100)
     buffer = FrameBuffer(store.frames, store.schema.shape, window=100)
     for part in range(len(store.parts)):

@@ -86,26 +86,26 @@ def views_of(windows, *embeddings):  # type: ignore[no-untyped-def]
 
 def test_collapse_is_seen_and_health_as_well() -> None:
     windows = windows_of(MICE, batch=32, frames=24, cut=(10, 1, 0))
-    draws = WindowRNG(windows.key_B)
+    rng = WindowRNG(windows.key_B)
     shape = windows.valid_BT.shape
     generator = torch.Generator().manual_seed(0)
     healthy, beside = (
         torch.randn(*shape, 16, generator=generator),
         torch.randn(*shape, 16, generator=generator),
     )
-    well = collapse_metrics(views_of(windows, healthy, healthy + 0.1 * beside), windows, draws)
+    well = collapse_metrics(views_of(windows, healthy, healthy + 0.1 * beside), windows, rng)
     assert set(well) == NAMES
     assert well["effective_rank"] > 12
     assert well["alignment"] < 0.05
     assert well["uniformity"] < -2
     point = collapse_metrics(
-        views_of(windows, torch.ones(*shape, 16), torch.ones(*shape, 16)), windows, draws
+        views_of(windows, torch.ones(*shape, 16), torch.ones(*shape, 16)), windows, rng
     )
     assert {name: round(value.item(), 5) for name, value in point.items()} == dict.fromkeys(
         NAMES, 0.0
     )
     on_a_line = healthy[..., :1] * torch.linspace(1, 2, 16)
-    assert collapse_metrics(views_of(windows, on_a_line), windows, draws)[
+    assert collapse_metrics(views_of(windows, on_a_line), windows, rng)[
         "effective_rank"
     ].item() == pytest.approx(1, abs=1e-3)
 
@@ -119,15 +119,13 @@ def test_frames_that_do_not_exist_or_were_hidden_do_not_count() -> None:
         windows.pose.position_BTMKX,
         windows.pose.confidence_BTMK.masked_fill(~seen[:, :, None, None], 0.0),
     )
-    draws = WindowRNG(windows.key_B)
-    one = collapse_metrics([View(hidden, z)], windows, draws)
-    other = collapse_metrics(
-        [View(hidden, torch.where(seen.unsqueeze(-1), z, 1e4))], windows, draws
-    )
+    rng = WindowRNG(windows.key_B)
+    one = collapse_metrics([View(hidden, z)], windows, rng)
+    other = collapse_metrics([View(hidden, torch.where(seen.unsqueeze(-1), z, 1e4))], windows, rng)
     assert one == other
     nothing = Pose(windows.pose.position_BTMKX, torch.zeros_like(windows.pose.confidence_BTMK))
     assert {
-        value.item() for value in collapse_metrics([View(nothing, z)], windows, draws).values()
+        value.item() for value in collapse_metrics([View(nothing, z)], windows, rng).values()
     } == {0.0}
 
 

@@ -25,6 +25,7 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import Labels, write_labels
 from pretrain.runs import paths
+from pretrain.train import cluster as clusters
 from pretrain.train import driver
 from pretrain.train.checkpoint import save_encoder
 
@@ -41,16 +42,16 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*args: object, **more: object) -> None:
         pytest.fail("Ray was started before the input was checked")
 
-    monkeypatch.setattr(driver.ray, "init", started)
-    monkeypatch.setattr(driver.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(clusters.ray, "init", started)
+    monkeypatch.setattr(clusters.ray, "is_initialized", lambda: False)
 
 
 @pytest.fixture
 def ray_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what is refused once the machines were found to be large enough, and before anything runs
     on them."""
-    monkeypatch.setattr(driver.ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 8.0})
+    monkeypatch.setattr(clusters.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(clusters.ray, "cluster_resources", lambda: {"CPU": 8.0})
 
 
 @pytest.fixture(scope="module")
@@ -448,10 +449,10 @@ def test_a_head_that_does_not_answer(given: Path, monkeypatch: pytest.MonkeyPatc
     def nobody(*args: object, **more: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(driver.ray, "init", nobody)
+    monkeypatch.setattr(clusters.ray, "init", nobody)
     with (
         pytest.raises(BadInput, match=r"no Ray answers at ray://nobody:1.*ray start --head"),
-        driver.cluster(Scale(address="ray://nobody:1"), cpus_wanted=2),
+        clusters.cluster(Scale(address="ray://nobody:1"), cpus_wanted=2),
     ):
         pass
 
@@ -466,10 +467,10 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
         asked.set()
         return "opened"
 
-    monkeypatch.setattr(driver.ray, "init", start)
-    monkeypatch.setattr(driver.ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(driver.ray, "shutdown", lambda: ended.append(True))
-    with driver.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=work) as found:
+    monkeypatch.setattr(clusters.ray, "init", start)
+    monkeypatch.setattr(clusters.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(clusters.ray, "shutdown", lambda: ended.append(True))
+    with clusters.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=work) as found:
         assert (found, ended) == ("opened", [])
     assert ended == [True]
 
@@ -479,7 +480,7 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
 
     with (
         pytest.raises(BadInput, match="no such address"),
-        driver.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=fails),
+        clusters.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=fails),
     ):
         pytest.fail("the work began")
     assert ended == [True, True]
@@ -488,7 +489,9 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
 def test_where_the_machine_is_too_small_nothing_is_done(given: Path) -> None:
     with (
         pytest.raises(BadInput, match="this machine"),
-        driver.cluster(Scale(cpus=1), cpus_wanted=2, meanwhile=lambda: pytest.fail("it was begun")),
+        clusters.cluster(
+            Scale(cpus=1), cpus_wanted=2, meanwhile=lambda: pytest.fail("it was begun")
+        ),
     ):
         pass
 
@@ -506,7 +509,7 @@ def test_arithmetic_agrees_with_the_deal(given: Path) -> None:
             epochs=3,
         )
         sums = driver.arithmetic(recipe, Scale(), store)
-        lanes = BatchPlan.deal(store.chunks, window=window, batch=batch, seed=0)
+        lanes = BatchPlan.from_chunks(store.chunks, window=window, batch=batch, seed=0)
         assert (sums["windows_per_epoch"], sums["steps_per_epoch"], sums["steps"]) == (
             len(lanes),
             lanes.steps,

@@ -116,7 +116,7 @@ def test_encoders_of_one_name_are_told_by_their_folders_and_never_taken_for_each
         tuned.append(options["--encoder"])
         folder = Path(options["--out"])
         folder.mkdir(parents=True)
-        about = {"kind": "pretrained", "folder": paths.open_address(options["--encoder"])}
+        about = {"kind": "pretrained", "folder": paths.absolute_address(options["--encoder"])}
         score = 0.1 * len(tuned)
         result = {**SCORES, "map": score, "encoder": about}
         (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")

@@ -30,8 +30,9 @@ from pretrain.data.store import Store
 from pretrain.errors import BadInput
 from pretrain.runs import paths
 from pretrain.train import in_memory
-from pretrain.train.in_memory import InMemory, Training, learn_alone
+from pretrain.train.in_memory import InMemory, learn_in_memory
 from pretrain.train.learner import new_learner
+from pretrain.train.step import OptimiserStep
 
 TASK = "classic_classification"
 
@@ -53,7 +54,7 @@ def store(own_places: None) -> Store:
 def test_an_epoch_in_memory_holds_every_frame_once(store: Store) -> None:
     frames = InMemory(store, small())
     batches = frames.batches()
-    first = [next(batches) for _ in range(frames.lanes.steps)]
+    first = [next(batches) for _ in range(frames.plan.steps)]
     assert sum(int(windows.valid_BT.sum()) for windows in first) == store.frames
     seen = (
         torch.cat([windows.pose.position_BTMKX[windows.valid_BT].flatten(1) for windows in first])
@@ -75,18 +76,19 @@ def test_an_epoch_in_memory_holds_every_frame_once(store: Store) -> None:
 def test_a_step_follows_the_schedule_and_refuses_what_is_not_finite(store: Store) -> None:
     recipe = small()
     learner = new_learner(recipe, store)
-    training, windows = Training(recipe, learner), next(InMemory(store, recipe).batches())
+    optimiser_step = OptimiserStep(learner, recipe.optimiser)
+    windows = next(InMemory(store, recipe).batches())
     before = {name: weight.clone() for name, weight in learner.named_parameters()}
-    training.step(windows, rate=0.0)
+    optimiser_step(windows, lr=0.0)
     assert all(torch.equal(weight, before[name]) for name, weight in learner.named_parameters()), (
         "at rate 0 nothing moves"
     )
-    training.step(windows)
+    optimiser_step(windows)
     assert any(not torch.equal(weight, before[name]) for name, weight in learner.named_parameters())
     before = {name: weight.clone() for name, weight in learner.named_parameters()}
     next(learner.embedder.encoder.parameters()).register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(FloatingPointError, match="gradient"):
-        training.step(windows)
+        optimiser_step(windows)
     assert all(torch.equal(weight, before[name]) for name, weight in learner.named_parameters())
 
 
@@ -94,10 +96,10 @@ def test_time_decides_how_many_steps_are_made_and_learning_is_learning(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = small()
-    monkeypatch.setattr(in_memory, "_cost", lambda *_: 0.5)
-    embedder, about = learn_alone(recipe, store, seconds=30.0)
+    monkeypatch.setattr(in_memory, "_seconds_per_step", lambda *_: 0.5)
+    embedder, about = learn_in_memory(recipe, store, seconds=30.0)
     assert (about["steps"], about["windows"], about["frames"]) == (60, 60 * 8, 60 * 8 * 64)
-    _, short = learn_alone(recipe, store, seconds=0.5)
+    _, short = learn_in_memory(recipe, store, seconds=0.5)
     assert short["steps"] == 1
     assert about["loss"] < 0.9 * short["loss"]
     assert not embedder.training
@@ -108,8 +110,8 @@ def test_what_a_step_costs_leaves_the_learner_alone(store: Store) -> None:
     learner, ticks = new_learner(recipe, store), iter([10.0, 18.0])
     before = {name: weight.clone() for name, weight in learner.state_dict().items()}
     assert (
-        in_memory._cost(recipe, learner, InMemory(store, recipe), lambda: next(ticks))
-        == 8.0 / in_memory.TIMED
+        in_memory._seconds_per_step(recipe, learner, InMemory(store, recipe), lambda: next(ticks))
+        == 8.0 / in_memory.TIMED_STEPS
     )
     assert all(torch.equal(weight, before[name]) for name, weight in learner.state_dict().items())
 

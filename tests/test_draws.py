@@ -1,5 +1,5 @@
-"""Draws belong to a window: the same numbers whatever else was drawn, in whatever batch; and
-they are random numbers."""
+"""Random numbers belong to a window: the same whatever else was drawn, in whatever batch; and they
+are random."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_a_window_draws_the_same_in_any_batch() -> None:
 
 
 def test_another_name_or_key_draws_otherwise() -> None:
-    draws = WindowRNG(KEYS)
-    one, other = draws.uniform("one"), draws.uniform("other")
+    rng = WindowRNG(KEYS)
+    one, other = rng.uniform("one"), rng.uniform("other")
     assert (one != other).float().mean() > 0.999
     assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1].item()) < 0.05
     beside = WindowRNG(KEYS + 1).uniform("one")
@@ -73,7 +73,7 @@ def test_chance_happens_as_often_as_it_says(probability: float) -> None:
 
 
 def test_shapes_without_axes_and_with_many() -> None:
-    draws = WindowRNG(KEYS[:3])
-    assert draws.uniform("u").shape == (3,)
-    assert draws.normal("n").shape == (3,)
-    assert draws.normal("n", 2, 1, 3).shape == (3, 2, 1, 3)
+    rng = WindowRNG(KEYS[:3])
+    assert rng.uniform("u").shape == (3,)
+    assert rng.normal("n").shape == (3,)
+    assert rng.normal("n", 2, 1, 3).shape == (3, 2, 1, 3)

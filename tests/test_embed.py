@@ -13,8 +13,8 @@ import torch
 from worlds import MICE, wander
 
 import pretrain.embed
-from pretrain.data import feature_append
-from pretrain.data.feature_append import append_features
+from pretrain.data import external_features
+from pretrain.data.external_features import append_features
 from pretrain.data.sample import sample
 from pretrain.data.schema import Video
 from pretrain.data.store import Store
@@ -22,7 +22,7 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import BadInput
 from pretrain.train.checkpoint import save_encoder
-from pretrain.train.embed_video import Components, embed_video
+from pretrain.train.embed_video import PrincipalComponents, embed_video
 
 VIDEOS = {"a b/1": 2_500, "c": 300, "d": 1_100}
 
@@ -110,14 +110,14 @@ def test_components_are_the_principal_ones_at_unit_spread() -> None:
     draw = torch.Generator().manual_seed(0)
     turn = torch.linalg.qr(torch.randn(4, 4, generator=draw))[0]
     z_ND = torch.randn(4_000, 4, generator=draw) * torch.tensor([9.0, 3.0, 0.1, 0.1]) @ turn + 5
-    components = Components(4, 2)
+    components = PrincipalComponents(4, 2)
     assert components.fit(z_ND) == pytest.approx(90 / 90.02, rel=1e-3)
     got = components(z_ND)
     torch.testing.assert_close(got.T.cov(), torch.eye(2), atol=1e-4, rtol=0)
     assert (got.mean(0).abs() < 1e-4).all()
     cosine = (z_ND - z_ND.mean(0)) @ turn[0] / 9
     assert abs(torch.corrcoef(torch.stack([cosine, got[:, 0]]))[0, 1]) > 0.99
-    flat = Components(4, 3)
+    flat = PrincipalComponents(4, 3)
     flat.fit(torch.ones(2, 4))
     assert flat(torch.ones(1, 4)).isfinite().all(), "fewer frames than components"
 
@@ -139,7 +139,7 @@ def test_a_store_stays_as_it_was_when_adding_fails(
     with pytest.raises(BadInput, match="no video"):
         append_features(store, "mine", iter([]))
     monkeypatch.setattr(
-        feature_append,
+        external_features,
         "replace_file",
         lambda *_: (_ for _ in ()).throw(OSError("the disk is full")),
     )

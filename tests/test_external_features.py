@@ -87,8 +87,8 @@ def test_the_stream_brings_them_beside_their_own_frames(
 ) -> None:
     from pretrain.data.ray_stream import FrameStream
 
-    lanes = BatchPlan.deal(store.chunks, window=64, batch=4, seed=1)
-    stream = FrameStream(store, lanes, resident_bytes=resident_bytes, features=("lights", "sound"))
+    plan = BatchPlan.from_chunks(store.chunks, window=64, batch=4, seed=1)
+    stream = FrameStream(store, plan, resident_bytes=resident_bytes, features=("lights", "sound"))
     poses = {name: store.read_video(name).position_TMKX for name in ("video1", "video2", "video3")}
     seen: list[tuple[int, int]] = []
     for windows in stream.epoch(0):

@@ -33,7 +33,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
     scratch.mkdir()
     environment = os.environ | {
         "RAY_AUTH_MODE": "token",
-        "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_TOKEN_PATH": str(scratch / "token"),
     }
     environment.pop("RAY_ADDRESS", None)

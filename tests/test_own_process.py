@@ -1,4 +1,4 @@
-"""How a process that is there for torch is settled."""
+"""How torch is set up in a process that is there for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 STEPS = """
 import ctypes, resource, torch
 from pretrain.train.torch_setup import configure_torch
-if {settled}:
+if {configured}:
     configure_torch({threads})
 
 c = ctypes.CDLL(None)
@@ -36,9 +36,9 @@ print(torch.get_num_threads(), resource.getrusage(resource.RUSAGE_SELF).ru_minfl
 """
 
 
-def steps(*, settled: bool, threads: int | None = None, **environment: str) -> tuple[int, int]:
+def steps(*, configured: bool, threads: int | None = None, **environment: str) -> tuple[int, int]:
     """Threads of torch, and pages that five steps had to ask the system for."""
-    script = STEPS.format(settled=settled, threads=threads)
+    script = STEPS.format(configured=configured, threads=threads)
     clean = {
         name: value
         for name, value in os.environ.items()
@@ -58,13 +58,13 @@ def steps(*, settled: bool, threads: int | None = None, **environment: str) -> t
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept_for_the_next_step() -> None:
-    _, asked = steps(settled=False, OMP_NUM_THREADS="1")
-    _, pages = steps(settled=True, OMP_NUM_THREADS="1")
+    _, asked = steps(configured=False, OMP_NUM_THREADS="1")
+    _, pages = steps(configured=True, OMP_NUM_THREADS="1")
     assert asked > 100, "there would be nothing to keep"
     assert pages < asked / 20
 
 
 def test_threads_are_what_was_reserved() -> None:
-    assert steps(settled=True, OMP_NUM_THREADS="2")[0] == 2
-    assert steps(settled=True)[0] == 1
-    assert steps(settled=True, threads=3, OMP_NUM_THREADS="2")[0] == 3
+    assert steps(configured=True, OMP_NUM_THREADS="2")[0] == 2
+    assert steps(configured=True)[0] == 1
+    assert steps(configured=True, threads=3, OMP_NUM_THREADS="2")[0] == 3

@@ -1,4 +1,4 @@
-"""The road through real Ray: every frame once an epoch, resume equals not stopping, two workers
+"""End to end through real Ray: every frame once an epoch, resume equals not stopping, two workers
 equal one."""
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+import ray
 import safetensors.torch
 import torch
 import yaml
@@ -28,6 +29,7 @@ from pretrain.data.windows import BatchPlan, Pose, Windows
 from pretrain.errors import exit_status
 from pretrain.train import learner as learners
 from pretrain.train.checkpoint import load_state
+from pretrain.train.messages import Messages
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 
@@ -40,7 +42,7 @@ KEPT, STREAMED = 1e9, 0.0
 
 def joined(
     store: Store,
-    lanes: BatchPlan,
+    plan: BatchPlan,
     *,
     workers: int,
     resident: float,
@@ -50,7 +52,7 @@ def joined(
     """The global batches that all workers together are given."""
     parts = []
     for rank in range(workers):
-        stream = FrameStream(store, lanes, rank=rank, workers=workers, resident_bytes=resident)
+        stream = FrameStream(store, plan, rank=rank, workers=workers, resident_bytes=resident)
         assert stream.resident == (resident == KEPT)
         parts.append(list(stream.epoch(epoch, first_step)))
     found = []
@@ -80,7 +82,7 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         patch.setattr(stores, "CHUNK_FRAMES", 8)
         patch.setattr(stores, "PART_BYTES", 150_000)
         patch.setattr(streams, "READ_BYTES", 60_000)
-        patch.setattr(streams, "STAYING_READ_BYTES", 60_000)
+        patch.setattr(streams, "RESIDENT_READ_BYTES", 60_000)
         store = marked_store(tmp_path_factory.mktemp("marks") / "store", LENGTHS)
         assert len(store.parts) > 1
         assert len(np.unique(store.chunks.group_id)) < len(store.chunks)
@@ -88,13 +90,13 @@ def marks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="class")
-def lanes(marks: Store) -> BatchPlan:
-    return BatchPlan.deal(marks.chunks, window=WINDOW, batch=BATCH, seed=5)
+def plan(marks: Store) -> BatchPlan:
+    return BatchPlan.from_chunks(marks.chunks, window=WINDOW, batch=BATCH, seed=5)
 
 
 @pytest.fixture(scope="class")
-def truth(marks: Store, lanes: BatchPlan) -> list[Windows]:
-    return joined(marks, lanes, workers=1, resident=KEPT)
+def truth(marks: Store, plan: BatchPlan) -> list[Windows]:
+    return joined(marks, plan, workers=1, resident=KEPT)
 
 
 class TestStream:
@@ -116,28 +118,28 @@ class TestStream:
 
     @pytest.mark.parametrize(("workers", "resident"), [(1, STREAMED), (2, STREAMED), (3, KEPT)])
     def test_workers_and_memory_do_not_change_the_batches(
-        self, marks: Store, lanes: BatchPlan, truth: list[Windows], workers: int, resident: float
+        self, marks: Store, plan: BatchPlan, truth: list[Windows], workers: int, resident: float
     ) -> None:
-        assert_same(joined(marks, lanes, workers=workers, resident=resident), truth)
+        assert_same(joined(marks, plan, workers=workers, resident=resident), truth)
 
     @pytest.mark.parametrize("resident", [KEPT, STREAMED])
     def test_starting_at_a_later_step_gives_the_rest(
-        self, marks: Store, lanes: BatchPlan, truth: list[Windows], resident: float
+        self, marks: Store, plan: BatchPlan, truth: list[Windows], resident: float
     ) -> None:
-        step = lanes.steps * 2 // 3
+        step = plan.steps * 2 // 3
         assert_same(
-            joined(marks, lanes, workers=1, resident=resident, first_step=step), truth[step:]
+            joined(marks, plan, workers=1, resident=resident, first_step=step), truth[step:]
         )
 
     def test_later_epochs_hold_the_same_frames_in_another_order(
-        self, marks: Store, lanes: BatchPlan, truth: list[Windows]
+        self, marks: Store, plan: BatchPlan, truth: list[Windows]
     ) -> None:
         """In one stream, begun in the middle of an epoch, as a run that goes on does."""
         kept, streamed = (
-            FrameStream(marks, lanes, resident_bytes=room) for room in (KEPT, STREAMED)
+            FrameStream(marks, plan, resident_bytes=room) for room in (KEPT, STREAMED)
         )
         for stream in (kept, streamed):
-            assert_same(list(stream.epoch(0, lanes.steps - 2)), truth[-2:])
+            assert_same(list(stream.epoch(0, plan.steps - 2)), truth[-2:])
         first, second = list(kept.epoch(1)), list(streamed.epoch(1))
         assert_same(first, second)
         frames = [frame for windows in first for row in frames_seen(windows) for frame in row]
@@ -237,10 +239,13 @@ def test_a_run_leaves_what_was_promised(lab: Path, whole: str) -> None:
     assert result["seconds"] > 0
     assert result["frames_per_s"] == pytest.approx(result["frames"] / result["seconds"], rel=0.01)
     about = json.loads((lab / whole / "encoder" / "encoder.json").read_text())
-    steps = EPOCHS * BatchPlan.deal(store.chunks, window=32, batch=4, seed=3).steps
+    steps = EPOCHS * BatchPlan.from_chunks(store.chunks, window=32, batch=4, seed=3).steps
     assert (about["made_by"]["step"], about["made_by"]["steps"]) == (steps, steps)
     assert about["made_by"]["data"] == store.fingerprint
     assert about["schema"]["keypoints"] == list(MICE.keypoints)
+    log = (lab / whole / "train.log").read_text().splitlines()
+    assert log
+    assert all(line.startswith("step ") for line in log), "lines of other libraries"
 
 
 def test_resume_equals_not_stopping(lab: Path, whole: str) -> None:
@@ -273,6 +278,29 @@ def test_resume_equals_not_stopping(lab: Path, whole: str) -> None:
     )
 
 
+@pytest.mark.parametrize("out", ["whole", "halted"])
+def test_the_curves_are_in_the_file_and_in_mlflow(lab: Path, whole: str, out: str) -> None:
+    """In one run, also where it was killed and went on."""
+    from mlflow import MlflowClient
+
+    records = [json.loads(line) for line in (lab / out / "metrics.jsonl").read_text().splitlines()]
+    logged = {r["step"]: r["metrics"] for r in records if r["kind"] == "metrics"}
+    steps = (
+        EPOCHS
+        * BatchPlan.from_chunks(Store(lab / "store").chunks, window=32, batch=4, seed=3).steps
+    )
+    assert set(range(steps)) <= set(logged)
+    assert {"loss", "gradient_norm", "lr", "effective_rank"} <= set(logged[0])
+    client = MlflowClient(f"sqlite:///{lab / 'mlflow.db'}")
+    (run,) = client.search_runs(
+        [client.get_experiment_by_name("pretrain").experiment_id],
+        f"attributes.run_name = '{out}'",
+    )
+    assert run.info.status == "FINISHED"
+    curve = {point.step: point.value for point in client.get_metric_history(run.info.run_id, "lr")}
+    assert curve == {step: logged[step]["lr"] for step in range(steps)}
+
+
 def test_resuming_a_finished_run_changes_nothing(lab: Path, whole: str) -> None:
     before = weights(lab, whole)
     loss = json.loads((lab / whole / "result.json").read_text())["loss"]
@@ -291,6 +319,14 @@ def test_two_workers_learn_the_same_as_one(lab: Path, whole: str) -> None:
         )
     loss = [json.loads((lab / out / "result.json").read_text())["loss"] for out in (whole, "two")]
     assert loss[0] == pytest.approx(loss[1], rel=1e-4)
+
+
+def test_a_channel_that_breaks_down_stops_nobody(lab: Path) -> None:
+    messages = Messages()
+    with messages.received(None, lab / "broken.log"):
+        ray.kill(messages._queue.actor)
+        for step in range(3):
+            messages.send_metrics({"loss": 1.0}, step)
 
 
 def test_a_flipped_byte_is_named_and_is_the_users_matter(

@@ -19,15 +19,12 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.runs.mlflow_server import open_tracking
+from pretrain.runs.quiet_environment import MLFLOW
+from pretrain.runs.tracked_run import open_tracking
 
 pytestmark = pytest.mark.slow
 
-QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
+QUIET = MLFLOW | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 NAMES = ("a search on rats", "a search on mice")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -37,11 +34,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of the page that shows two runs side by side; the server ends with the tests."""
     folder = tmp_path_factory.mktemp("runs")
     tracking = open_tracking(None, runs_folder=folder)
-    for place, name in enumerate(NAMES):
+    for index, name in enumerate(NAMES):
         with tracking.start(
-            "finetune S1", name, params={"head": {"name": "linear"}, "lr": 0.01 * place}
+            "finetune S1",
+            name,
+            params={"head": {"name": "linear"}, "lr": 0.01 * index},
+            folder=folder / name,
         ) as run:
-            run.log_metrics({"validation_score": 0.5 + 0.1 * place}, step=10)
+            run.log_metrics({"validation_score": 0.5 + 0.1 * index}, step=10)
     ids = [run["run_id"] for run in _runs(folder / "mlflow.db")]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -23,7 +23,7 @@ from pretrain.data.windows import (
     chunk_offset,
     cover,
     group_frames,
-    mix,
+    hash_integers,
 )
 
 ONE_POINT = Schema.from_names(animals=("a",), keypoints=("p",), fps=30.0, image_px=(10.0, 10.0))
@@ -52,18 +52,18 @@ def everything_read(chunks: Chunks, window: int) -> tuple[FrameBuffer, np.ndarra
     return buffer, np.array(begins)[chunks.group_id] + chunk_offset(chunks)
 
 
-def epoch_of(lanes: BatchPlan, chunks: Chunks, *, epoch: int, workers: int) -> list[list[Windows]]:
+def epoch_of(plan: BatchPlan, chunks: Chunks, *, epoch: int, workers: int) -> list[list[Windows]]:
     """Every worker's windows of every step."""
-    buffer, begin_of_chunk = everything_read(chunks, lanes.window)
+    buffer, begin_of_chunk = everything_read(chunks, plan.window)
     steps = []
-    for windows in lanes.epoch(epoch):
+    for windows in plan.epoch(epoch):
         step = []
         for rank in range(workers):
-            mine = windows[lanes.share(rank, workers)]
+            mine = windows[plan.lanes_of(rank, workers)]
             row = np.maximum(mine, 0)
-            begin = np.where(mine < 0, 0, begin_of_chunk[lanes.chunk[row]] + lanes.start[row])
+            begin = np.where(mine < 0, 0, begin_of_chunk[plan.chunk[row]] + plan.start[row])
             step.append(
-                buffer.cut(begin, np.where(mine < 0, 0, lanes.frames[row]), lanes.key(row, epoch))
+                buffer.cut(begin, np.where(mine < 0, 0, plan.frames[row]), plan.key(row, epoch))
             )
         steps.append(step)
     return steps
@@ -81,13 +81,13 @@ def test_every_frame_is_seen_exactly_once_an_epoch_by_1_2_and_3_workers(
     lengths: list[int], chunk: int, group: int, window: int, epoch: int
 ) -> None:
     chunks = chunks_of(lengths, chunk_frames=chunk, group_chunks=group)
-    lanes = BatchPlan.deal(chunks, window=window, batch=6, seed=3)
+    plan = BatchPlan.from_chunks(chunks, window=window, batch=6, seed=3)
     truth = sorted(
         (video, frame) for video, frames in enumerate(lengths) for frame in range(frames)
     )
     batches = []
     for workers in (1, 2, 3):
-        steps = epoch_of(lanes, chunks, epoch=epoch, workers=workers)
+        steps = epoch_of(plan, chunks, epoch=epoch, workers=workers)
         held = [[window for worker in step for window in frames_seen(worker)] for step in steps]
         for row in (row for step in held for row in step if row):
             assert len({video for video, _ in row}) == 1, (
@@ -112,35 +112,35 @@ def test_every_frame_is_seen_exactly_once_an_epoch_by_1_2_and_3_workers(
 def test_lanes_hold_every_window_once_and_differ_by_one_at_most(
     lengths: list[int], chunk: int, window: int, batch: int, seed: int
 ) -> None:
-    lanes = BatchPlan.deal(
+    plan = BatchPlan.from_chunks(
         chunks_of(lengths, chunk_frames=chunk), window=window, batch=batch, seed=seed
     )
-    per_lane = np.bincount(lanes.lane, minlength=batch)
+    per_lane = np.bincount(plan.lane, minlength=batch)
     assert per_lane.max() - per_lane.min() <= 1
-    assert lanes.frames.sum() == sum(lengths)
-    assert lanes.frames.min() >= 1
-    assert lanes.frames.max() <= window
-    grids = [lanes.epoch(epoch) for epoch in (0, 0, 1)]
+    assert plan.frames.sum() == sum(lengths)
+    assert plan.frames.min() >= 1
+    assert plan.frames.max() <= window
+    grids = [plan.epoch(epoch) for epoch in (0, 0, 1)]
     for grid in grids:
-        assert grid.shape == (lanes.steps, batch)
-        assert sorted(grid[grid >= 0]) == list(range(len(lanes)))
+        assert grid.shape == (plan.steps, batch)
+        assert sorted(grid[grid >= 0]) == list(range(len(plan)))
         assert (grid[:-1] >= 0).all(), "only the last step may have rows without a window"
-        assert (lanes.lane[grid] == np.arange(batch))[grid >= 0].all(), (
+        assert (plan.lane[grid] == np.arange(batch))[grid >= 0].all(), (
             "a worker would need frames of another's lane"
         )
     np.testing.assert_array_equal(grids[0], grids[1])
     for lane in range(batch):
         windows = grids[0][:, lane]
-        groups = lanes.group[windows[windows >= 0]]
+        groups = plan.group[windows[windows >= 0]]
         runs = 1 + int((np.diff(groups) != 0).sum()) if len(groups) else 0
         assert runs == len(set(groups.tolist())), "a lane comes back to a row group it has left"
 
 
 def test_epochs_and_seeds_are_in_other_orders() -> None:
     chunks = chunks_of([5000])
-    lanes, other = (BatchPlan.deal(chunks, window=16, batch=4, seed=seed) for seed in (0, 1))
-    assert (lanes.epoch(0) != lanes.epoch(1)).mean() > 0.9
-    assert (lanes.epoch(0) != other.epoch(0)).mean() > 0.9
+    plan, other = (BatchPlan.from_chunks(chunks, window=16, batch=4, seed=seed) for seed in (0, 1))
+    assert (plan.epoch(0) != plan.epoch(1)).mean() > 0.9
+    assert (plan.epoch(0) != other.epoch(0)).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -148,38 +148,38 @@ def test_epochs_and_seeds_are_in_other_orders() -> None:
     [([1], 64, 8, 1), ([64], 64, 8, 1), ([65], 64, 1, 2), ([1] * 9, 5, 8, 2)],
 )
 def test_small_stores(lengths: list[int], window: int, batch: int, steps: int) -> None:
-    lanes = BatchPlan.deal(chunks_of(lengths), window=window, batch=batch, seed=0)
-    assert lanes.steps == steps == len(lanes.epoch(0))
+    plan = BatchPlan.from_chunks(chunks_of(lengths), window=window, batch=batch, seed=0)
+    assert plan.steps == steps == len(plan.epoch(0))
 
 
 def test_a_seed_of_draws_names_one_window_of_one_epoch() -> None:
-    lanes = BatchPlan.deal(chunks_of([30_000, 30_000]), window=16, batch=4, seed=0)
-    everyone = np.arange(len(lanes))
-    keys = np.concatenate([lanes.key(everyone, epoch) for epoch in range(5)])
-    assert len(np.unique(keys)) == len(keys) == 5 * len(lanes)
-    again = BatchPlan.deal(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
+    plan = BatchPlan.from_chunks(chunks_of([30_000, 30_000]), window=16, batch=4, seed=0)
+    everyone = np.arange(len(plan))
+    keys = np.concatenate([plan.key(everyone, epoch) for epoch in range(5)])
+    assert len(np.unique(keys)) == len(keys) == 5 * len(plan)
+    again = BatchPlan.from_chunks(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
     where = {
         (c, s): key
         for c, s, key in zip(
             again.chunk, again.start, again.key(np.arange(len(again)), 2), strict=True
         )
     }
-    assert [where[c, s] for c, s in zip(lanes.chunk, lanes.start, strict=True)] == list(
-        lanes.key(everyone, 2)
+    assert [where[c, s] for c, s in zip(plan.chunk, plan.start, strict=True)] == list(
+        plan.key(everyone, 2)
     ), "draws depend on the batch"
 
 
 def test_mix_spreads_neighbours() -> None:
-    hashes = mix(0, np.arange(20_000))
+    hashes = hash_integers(0, np.arange(20_000))
     bits = (hashes[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)
     assert np.abs(bits.mean(0) - 0.5).max() < 0.02
     assert len(np.unique(hashes)) == 20_000
-    assert mix(1, 2) != mix(2, 1)
+    assert hash_integers(1, 2) != hash_integers(2, 1)
 
 
-def test_a_share_must_divide() -> None:
-    with pytest.raises(AssertionError, match="8 windows cannot be dealt to 3"):
-        BatchPlan.deal(chunks_of([100]), window=4, batch=8, seed=0).share(0, 3)
+def test_lanes_must_divide_among_workers() -> None:
+    with pytest.raises(AssertionError, match="8 lanes cannot be divided among 3"):
+        BatchPlan.from_chunks(chunks_of([100]), window=4, batch=8, seed=0).lanes_of(0, 3)
 
 
 def test_cut_windows_are_missing_beyond_their_end() -> None:

@@ -18,7 +18,7 @@ from finetune.settings import Tuning
 from pretrain.config import Recipe
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
-from pretrain.train.in_memory import learn_alone
+from pretrain.train.in_memory import learn_in_memory
 from pretrain.train.learner import new_learner
 from pretrain.train.torch_setup import configure_torch
 
@@ -84,7 +84,7 @@ def run_cell(
     configure_torch()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if cell.learns:
-        embedder, learning = learn_alone(cell.recipe, store, seconds=seconds, device=device)
+        embedder, learning = learn_in_memory(cell.recipe, store, seconds=seconds, device=device)
     else:
         embedder, learning = new_learner(cell.recipe, store).embedder.eval(), {}
     embedded = embed(poses, embedder, device=device)

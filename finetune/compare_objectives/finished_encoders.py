@@ -19,7 +19,7 @@ from finetune.report.tables import Cell, Point, Score, dot_plot, f1_and_map, mar
 from pretrain.config import Scale
 from pretrain.errors import BadInput
 from pretrain.runs import paths
-from pretrain.train.driver import cluster
+from pretrain.train.cluster import cluster
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _tune(encoder: str, task: str, videos: str, words: Sequence[str], folder: Pa
 def _read(folder: Path, encoder: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     address = result["encoder"].get("folder", encoder)
-    if encoder not in (RANDOM, HANDMADE) and address != paths.open_address(encoder):
+    if encoder not in (RANDOM, HANDMADE) and address != paths.absolute_address(encoder):
         raise BadInput(f"{folder} holds the encoder {address}, not {encoder}: choose another --out")
     return result
 

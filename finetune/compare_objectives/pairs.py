@@ -24,10 +24,10 @@ from pretrain.config import RECIPES, Recipe, Scale, plain, read
 from pretrain.data.store import Store
 from pretrain.encoders import AbstractEncoder
 from pretrain.errors import BadInput, refuse
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.train.driver import cluster
-from pretrain.train.learner import unfitted
+from pretrain.runs.folder import open_run_folder
+from pretrain.runs.tracked_run import open_tracking
+from pretrain.train.cluster import cluster
+from pretrain.train.learner import build_unfitted
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ def compare_pairs(
         BadInput: If a pair, the labels or the folder will not do, before anything starts.
     """
     for cell in cells:
-        unfitted(cell.recipe, store)
+        build_unfitted(cell.recipe, store)
     protocol, notes = probe_protocol(
         store, task, videos=videos, seeds=seeds, steps=steps, tuned_steps=tuned_steps
     )
@@ -213,7 +213,7 @@ def compare_pairs(
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        begun(out, settings, resume=resume),
+        open_run_folder(out, settings, resume=resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(
             f"compare {task}", out.name, params=params, folder=out, resume=resume

@@ -12,7 +12,7 @@ from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.train.checkpoint import load_encoder
-from pretrain.train.learner import refuse_unlike
+from pretrain.train.learner import check_external_features
 
 RANDOM, HANDMADE = "none", "handmade"
 
@@ -40,14 +40,14 @@ def open_encoder(
     about: dict[str, Any]
     if source not in (RANDOM, HANDMADE):
         embedder, saved = load_encoder(source, store.schema)
-        refuse_unlike(embedder.external, store)
+        check_external_features(embedder.external, store)
         about = {"kind": "pretrained", "folder": source, "made_by": saved.get("made_by", {})}
     else:
         settings = read(Recipe, recipe, RECIPES, {})
         network = settings.encoder if source == RANDOM else {"name": HANDMADE}
         torch.manual_seed(seed)
         embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
-        refuse_unlike(embedder.features.external, store)
+        check_external_features(embedder.features.external, store)
         embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
         kind = "random weights" if source == RANDOM else "hand-made features"
         about = {"kind": kind, "encoder": dict(network)}

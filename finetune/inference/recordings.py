@@ -104,7 +104,7 @@ def recordings(
         stores = [
             word
             for word in args.poses
-            if "://" in word or (Path(paths.open_address(word)) / "store.json").is_file()
+            if "://" in word or (Path(paths.absolute_address(word)) / "store.json").is_file()
         ]
         files: list[Path] = []
         for word in (word for word in args.poses if word not in stores):
@@ -139,7 +139,7 @@ def recordings(
                 schema.fps,
             )
         for word in stores:
-            opened += _of_store(Store(paths.open_address(word)), args, schema, external, common)
+            opened += _of_store(Store(paths.absolute_address(word)), args, schema, external, common)
         names = [one.name for one in opened]
         twice = sorted({name for name in names if names.count(name) > 1})
         refuse([f"two recordings are named {name!r}" for name in twice[:20]], about="--poses")

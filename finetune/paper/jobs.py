@@ -166,7 +166,7 @@ class _SharedFrames:
         self._references: dict[tuple[Any, ...], Any] = {}
 
     def frames_in(self, video: str) -> int:
-        return int(self._store.videos[self._store.place(video)]["frames"])
+        return int(self._store.videos[self._store.video_index(video)]["frames"])
 
     def _key(self, name: str) -> tuple[Any, ...]:
         row = self._rows[name].row

@@ -36,7 +36,7 @@ from pretrain.errors import BadInput, refuse
 from pretrain.objectives import View
 from pretrain.objectives.cpc import CPC
 from pretrain.train.embed_video import as_pose, embed_video
-from pretrain.train.precision import products
+from pretrain.train.torch_setup import matmul_precision
 
 _FRAMES_FOR_MOMENTS = 65_536  # for mean and standard deviation of the features
 
@@ -231,7 +231,7 @@ def _label(
     for name in sorted(videos):
         video = frames.video(name)
         extra_BTE = video.pop("head_inputs").to(device).unsqueeze(0)
-        with products(settings.precision, device):
+        with matmul_precision(settings.precision, device):
             z_TD = embed_video(model.embedder, video, device=device)
             logits_TC = model.label(z_TD.unsqueeze(0), extra_BTE, annotator_B, layer)[0].float()
         probabilities[name] = logits_TC.softmax(-1).cpu().numpy()
@@ -347,7 +347,7 @@ def _loss(
     pose = as_pose(frames)
     pose = pose.hidden((~valid_BT)[:, :, None, None].expand(pose.confidence_BTMK.shape))
     windows = Windows(pose, valid_BT, batch.key_B.to(device))
-    half = products(settings.precision, device)
+    half = matmul_precision(settings.precision, device)
     with half:
         z_BTD = model.embedder(pose, valid_BT).float()
         total: Tensor = cpc((View(pose, z_BTD),), windows, WindowRNG(windows.key_B)).total

@@ -25,7 +25,7 @@ from finetune.settings import Tuning
 from pretrain.config import Scale
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
-from pretrain.runs.mlflow_server import TrackedRun
+from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from finetune.search.space import draw, sampler
 from finetune.settings import Tuning
-from pretrain.runs.mlflow_server import TrackedRun
+from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 

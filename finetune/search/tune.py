@@ -29,7 +29,7 @@ from finetune.settings import Tuning
 from pretrain.config import Scale, plain
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
-from pretrain.runs.mlflow_server import TrackedRun
+from pretrain.runs.tracked_run import TrackedRun
 
 T = TypeVar("T")
 
@@ -184,7 +184,7 @@ def _read_frames(
     test = {video for problem in job.problems for video in problem.test}
     one_store = job.test_store is job.store
     videos = sorted(train | test if one_store else train)
-    total = sum(job.store.videos[job.store.place(name)]["frames"] for name in videos)
+    total = sum(job.store.videos[job.store.video_index(name)]["frames"] for name in videos)
     with tqdm(
         total=total * (2 if frozen else 1),
         desc=f"{'embedding' if frozen else 'reading'} labelled videos",

@@ -1,24 +1,29 @@
-"""Per-frame features from elsewhere on their way into a store: chunk for chunk beside the poses.
+"""External features, per frame, on their way into a store: in the same chunks as the poses.
 
 ``features/NAME/part-00000.parquet`` has the row groups and rows of ``poses/part-00000.parquet``; a
-row holds its frames' values, NaN where nobody knows them. A part none of whose videos has the
+row holds its frames' values, NaN where they are unknown. A part none of whose videos has the
 feature has no such file.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from pretrain.data.schema import Float, Video
-from pretrain.errors import refuse
+from pretrain.data.store import Store
+from pretrain.data.store_address import read_meta, replace_file, write_file
+from pretrain.errors import BadInput, refuse
 
-MOST_DIMENSIONS = 65_536  # a row group of so many must fit a column of bytes
+MAX_DIM = 65_536  # a row group of so many must fit a column of bytes
 _COLUMNS = pa.schema(
     [
         ("video", pa.string()),
@@ -28,7 +33,7 @@ _COLUMNS = pa.schema(
     ]
 )
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-_TAKEN = ("video", "first_frame", "frames", "position", "confidence")
+_RESERVED = ("video", "first_frame", "frames", "position", "confidence")
 
 
 class Row(NamedTuple):
@@ -43,15 +48,15 @@ class FeatureParts:
     """Writes features in step with the parts of the poses.
 
     Args:
-        before: What store.json says of features, when videos are added to a store.
+        existing: What store.json says of features, when videos are added to a store.
         parts: Parts that are there already.
     """
 
-    def __init__(self, before: Mapping[str, Mapping[str, Any]], parts: int) -> None:
-        self._dims: dict[str, int] = {name: int(held["dim"]) for name, held in before.items()}
-        self._whose: dict[str, str] = dict.fromkeys(before, "the store")
+    def __init__(self, existing: Mapping[str, Mapping[str, Any]], parts: int) -> None:
+        self._dims = {name: int(feature["dim"]) for name, feature in existing.items()}
+        self._dim_set_by = dict.fromkeys(existing, "the store")
         self._records: dict[str, list[dict[str, Any] | None]] = {
-            name: list(held["parts"]) for name, held in before.items()
+            name: list(feature["parts"]) for name, feature in existing.items()
         }
         self._parts = parts
         self._waiting: list[tuple[Row, Mapping[str, Float]]] = []
@@ -69,32 +74,30 @@ class FeatureParts:
             BadInput: Naming the video and what is wrong: a name that is no safe file name, another
                 width than before, infinite values.
         """
-        problems = []
+        errors = []
         for name, values in video.features.items():
-            if not _NAME.fullmatch(name) or name in _TAKEN:
-                problems.append(
+            if not _NAME.fullmatch(name) or name in _RESERVED:
+                errors.append(
                     f"features are named {name!r}; a name has letters, digits, - _ . and does not "
-                    "begin with - or .; "
-                    f"it is not one of {', '.join(_TAKEN)}"
+                    f"begin with - or .; it is not one of {', '.join(_RESERVED)}"
                 )
                 continue
             dim = values.shape[1]
-            if not 0 < dim <= MOST_DIMENSIONS:
-                problems.append(
-                    f"features {name!r} have {dim:,} numbers a frame; allowed: 1 to "
-                    f"{MOST_DIMENSIONS:,}"
+            if not 0 < dim <= MAX_DIM:
+                errors.append(
+                    f"features {name!r} have {dim:,} numbers a frame; allowed: 1 to {MAX_DIM:,}"
                 )
             elif dim != self._dims.get(name, dim):
-                problems.append(
-                    f"features {name!r} have {dim} numbers a frame, those of {self._whose[name]} "
-                    f"{self._dims[name]}"
+                errors.append(
+                    f"features {name!r} have {dim} numbers a frame, those of "
+                    f"{self._dim_set_by[name]} {self._dims[name]}"
                 )
-            elif (wild := np.abs(values) > np.finfo(np.float32).max).any():
-                problems.append(
-                    f"features {name!r}, frame {int(np.argwhere(wild)[0, 0])}: a number is "
+            elif (infinite := np.abs(values) > np.finfo(np.float32).max).any():
+                errors.append(
+                    f"features {name!r}, frame {int(np.argwhere(infinite)[0, 0])}: a number is "
                     "infinite or too large for float32"
                 )
-        refuse(problems, about=f"features of video {video.name!r}")
+        refuse(errors, about=f"features of video {video.name!r}")
 
     def add_chunk(self, row: Row, video: Video) -> None:
         """Takes a chunk's features; call it in the order of the rows of the poses."""
@@ -104,11 +107,11 @@ class FeatureParts:
         )
         for name, values in video.features.items():
             self._dims.setdefault(name, values.shape[1])
-            self._whose.setdefault(name, f"video {video.name!r}")
+            self._dim_set_by.setdefault(name, f"video {video.name!r}")
 
     def end_group(self) -> None:
         """Ends a row group where the poses end theirs."""
-        for name in dict.fromkeys(name for _, held in self._waiting for name in held):
+        for name in dict.fromkeys(name for _, features in self._waiting for name in features):
             if name not in self._open:
                 sink = pa.BufferOutputStream()
                 writer = pq.ParquetWriter(
@@ -124,7 +127,7 @@ class FeatureParts:
                     self._write(name, rows, [None] * len(rows))
         rows = [row for row, _ in self._waiting]
         for name in self._open:
-            self._write(name, rows, [held.get(name) for _, held in self._waiting])
+            self._write(name, rows, [features.get(name) for _, features in self._waiting])
         self._groups.append(rows)
         self._waiting = []
 
@@ -157,12 +160,93 @@ class FeatureParts:
         dim = self._dims[name]
         packed = [
             np.ascontiguousarray(
-                np.full((row.frames, dim), np.nan) if held is None else held, "<f4"
+                np.full((row.frames, dim), np.nan) if array is None else array, "<f4"
             ).tobytes()
-            for row, held in zip(rows, values, strict=True)
+            for row, array in zip(rows, values, strict=True)
         ]
         columns = [*zip(*rows, strict=True), packed]
         arrays = [
             pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)
         ]
         self._open[name][1].write_table(pa.table(arrays, schema=_COLUMNS), row_group_size=len(rows))
+
+
+def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]) -> None:
+    """Adds features of some videos to a store that is there; the others have none. Until the last
+    is written the store stays as it was.
+
+    Args:
+        store: Poses, labels and other features of it are not touched.
+        name: Of the features; not one that the store has.
+        values: Videos in the order of the store, and (T, D) of each; taken one after the other as
+            parts are written.
+
+    Raises:
+        BadInput: If the name is taken or cannot be one, the values do not fit their video, or the
+            store cannot be written.
+    """
+    refuse_existing(store, name)
+    parts, written = FeatureParts({}, 0), list[str]()
+
+    def write(relative: str, data: bytes) -> dict[str, Any]:
+        return write_file(store.fs, store.path, relative, data, uri=store.uri, written=written)
+
+    try:
+        _write_parts(store, name, values, parts, write)
+        record = parts.record()
+        if name not in record:
+            raise BadInput(f"no video of the store {store.uri} was given features {name!r}")
+        meta = read_meta(store.fs, store.path, store.uri)
+        meta["features"] = {**meta.get("features", {}), **record}
+        replace_file(store.fs, f"{store.path}/store.json", json.dumps(meta, indent=1).encode())
+    except BaseException:
+        for path in written:
+            if store.fs.get_file_info(path).type == fs.FileType.File:
+                store.fs.delete_file(path)
+        raise
+
+
+def refuse_existing(store: Store, name: str) -> None:
+    """Refuses a name of features that the store has; to be called before long work.
+
+    Raises:
+        BadInput: In that case.
+    """
+    if name in store.features:
+        raise BadInput(f"the store {store.uri} already has features {name!r}: choose another name")
+
+
+def _write_parts(
+    store: Store, name: str, values: Iterator[tuple[str, Float]], parts: FeatureParts, write: Any
+) -> None:
+    chunks = store.chunks
+    ends_group = np.diff(chunks.group_id, append=-1) != 0
+    ends_part = np.diff(chunks.part, append=-1) != 0
+    pending = next(values, None)
+    index, video = -1, None
+    for chunk in range(len(chunks)):
+        if chunks.video[chunk] != index:
+            index = int(chunks.video[chunk])
+            video = _blank(store, store.videos[index])
+            if pending is not None and pending[0] == video.name:
+                video, pending = replace(video, features={name: pending[1]}), next(values, None)
+            parts.refuse_misfits(video)
+        assert video is not None, "a chunk of no video"
+        row = Row(video.name, int(chunks.first_frame[chunk]), int(chunks.frames[chunk]))
+        parts.add_chunk(row, video)
+        if ends_group[chunk]:
+            parts.end_group()
+        if ends_part[chunk]:
+            parts.end_part(write)
+    assert pending is None, f"{pending[0]} is not a video of the store, or not in its order"
+
+
+def _blank(store: Store, video: Mapping[str, Any]) -> Video:
+    """A video whose poses do not matter here, without the memory that they would take."""
+    animals, keypoints, coordinates = store.schema.shape
+    frames, zero = int(video["frames"]), np.float32(0)
+    return Video(
+        name=video["name"],
+        position_TMKX=np.broadcast_to(zero, (frames, animals, keypoints, coordinates)),
+        confidence_TMK=np.broadcast_to(zero, (frames, animals, keypoints)),
+    )

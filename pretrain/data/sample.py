@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pretrain.data.store import Store
-from pretrain.data.windows import FrameBuffer, Pose, chunk_offset, mix
+from pretrain.data.windows import FrameBuffer, Pose, chunk_offset, hash_integers
 
 
 def sample(
@@ -21,22 +21,22 @@ def sample(
         seed: Of the choice.
         windows: Stretches at most.
         frames: Of a stretch.
-        features: Features from elsewhere to read with them.
+        features: External features to read with them.
 
     Returns:
         Up to ``windows`` stretches of ``frames`` frames, no two from one chunk.
     """
     chunks = store.chunks
-    picked = np.sort(np.argsort(mix(seed, 5, np.arange(len(chunks))), kind="stable")[:windows])
+    order = np.argsort(hash_integers(seed, 5, np.arange(len(chunks))), kind="stable")
+    picked = np.sort(order[:windows])
     offset = chunk_offset(chunks)
     extra = sum(store.feature(name)["dim"] for name in features)
     buffer = FrameBuffer(frames * len(picked), store.schema.shape, window=frames, extra=extra)
     begins = []
     for chunk in picked:
-        rows = slice(
-            int(offset[chunk]), int(offset[chunk]) + min(frames, int(chunks.frames[chunk]))
-        )
-        held = store.read_group(int(chunks.group_id[chunk]), features)
-        begins.append(buffer.put(*(values[rows] for values in held)))
+        first = int(offset[chunk])
+        rows = slice(first, first + min(frames, int(chunks.frames[chunk])))
+        group = store.read_group(int(chunks.group_id[chunk]), features)
+        begins.append(buffer.put(*(values[rows] for values in group)))
     length = np.minimum(chunks.frames[picked], frames).astype(np.int64)
     return buffer.cut(np.array(begins), length, np.zeros(len(picked), np.int64)).pose

@@ -3,7 +3,7 @@
 Axes, in every file of the project: ``B`` windows, ``T`` frames, ``M`` animals, ``K`` keypoints,
 ``X`` coordinates, ``F`` features, ``D`` embedding, ``P`` programs, ``C`` classes. Arrays end in
 them: ``position_TMKX``. Positions are pixels, x to the right, y down. A missing point is NaN with
-    confidence 0, never a zero coordinate.
+confidence 0, never a zero coordinate.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Schema:
     neck."""
 
     def __post_init__(self) -> None:
-        problems = [
+        errors = [
             f"{name} has an empty or repeated name: {list(names)}"
             for name, names in (
                 ("animals", self.animals),
@@ -56,11 +56,11 @@ class Schema:
             if not names or len(set(names)) != len(names) or not all(names)
         ]
         if not (math.isfinite(self.fps) and self.fps > 0):
-            problems.append(f"fps is {self.fps}; it must be a positive number")
+            errors.append(f"fps is {self.fps}; it must be a positive number")
         if len(self.image_px) != len(self.coordinates) or not all(
             math.isfinite(v) and v > 0 for v in self.image_px
         ):
-            problems.append(
+            errors.append(
                 f"image_px is {self.image_px}; it must give a positive extent for each of "
                 f"{self.coordinates}"
             )
@@ -70,14 +70,14 @@ class Schema:
             ("mirror_pairs", self.mirror_pairs),
             ("axis", (self.axis,)),
         ):
-            problems += [
+            errors += [
                 f"{name} names {point!r}, which is not a keypoint; keypoints: "
                 f"{', '.join(self.keypoints)}"
                 for pair in pairs
                 for point in pair
                 if point not in known
             ]
-        refuse(problems, about="the pose schema")
+        refuse(errors, about="the pose schema")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -85,11 +85,11 @@ class Schema:
         return len(self.animals), len(self.keypoints), len(self.coordinates)
 
     def keypoint(self, name: str) -> int:
-        """Place of a keypoint on axis K."""
+        """Index of a keypoint on axis K."""
         return self.keypoints.index(name)
 
     def mirrored(self) -> list[int]:
-        """For each keypoint the place of its mirror partner (itself where it has none)."""
+        """For each keypoint the index of its mirror partner (its own where it has none)."""
         partner = {left: right for left, right in self.mirror_pairs} | {
             right: left for left, right in self.mirror_pairs
         }
@@ -256,25 +256,25 @@ class Video:
     source_sha256: str = ""
     """Checksum of that file."""
     features: Mapping[str, Float] = field(default_factory=dict)
-    """Per-frame features from elsewhere by name, each (T, D)."""
+    """External features, per frame, by name, each (T, D)."""
 
     def __post_init__(self) -> None:
         position, confidence = self.position_TMKX, self.confidence_TMK
-        problems = []
+        errors = []
         if position.ndim != 4 or position.shape[:3] != confidence.shape:
-            problems.append(
-                f"positions have shape {position.shape}, confidence {confidence.shape}; wanted (T, "
-                "M, K, X) and (T, M, K)"
+            errors.append(
+                f"positions have shape {position.shape}, confidence {confidence.shape}; they must "
+                "be (T, M, K, X) and (T, M, K)"
             )
         elif not len(position):
-            problems.append("it has no frames")
+            errors.append("it has no frames")
         elif np.isinf(position).any():
-            problems.append(
+            errors.append(
                 f"a position is infinite at frame {int(np.argwhere(np.isinf(position))[0, 0])}"
             )
         for name, values in self.features.items():
             if values.ndim != 2 or len(values) != len(position):
-                problems.append(
-                    f"features {name!r} have shape {values.shape}; wanted ({len(position)}, D)"
+                errors.append(
+                    f"features {name!r} have shape {values.shape}; it must be ({len(position)}, D)"
                 )
-        refuse(problems, about=f"video {self.name!r} ({self.source or 'no file'})")
+        refuse(errors, about=f"video {self.name!r} ({self.source or 'no file'})")

@@ -1,10 +1,11 @@
 """The pose store: chunks of whole frames in Parquet, and a store.json that says what they are.
 
-    STORE/store.json               schema, videos, parts with their checksums; written last, so its
-    presence means "whole" STORE/poses/part-00000.parquet a row is a chunk of at most 1,024 frames
-    of one video STORE/features/NAME/part-…     per-frame features from elsewhere, chunk for chunk
-    beside the poses STORE/labels/TASK.parquet      written and read elsewhere (pose/annotations.py,
-    finetune/labels/problems.py), never here
+    STORE/store.json                schema, videos, parts with their checksums; written last, so
+                                    its presence means "whole"
+    STORE/poses/part-00000.parquet  a row is a chunk of at most 1,024 frames of one video
+    STORE/features/NAME/part-…      external features, per frame, in the same chunks
+    STORE/labels/TASK.parquet       written by pretrain/readers/annotations.py, read by
+                                    finetune/labels/problems.py, never here
 
 A store is a local folder or an address that pyarrow's file systems understand
 (``s3://bucket/store``). Positions keep the full float32 of their source; confidence is kept in
@@ -29,7 +30,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pretrain.data.columns import binary_column, float_column
 from pretrain.data.schema import Float, Schema, Video
 from pretrain.data.store_address import filesystem, read_meta
 from pretrain.errors import BadInput, refuse
@@ -83,11 +83,10 @@ class Store:
         return sum(video["frames"] for video in self.videos)
 
     def frame_bytes(self, features: Sequence[str] = ()) -> int:
-        """Bytes of a frame in the memory of a worker: positions and confidence, and features from
-        elsewhere."""
+        """Bytes of a frame in the memory of a worker: positions, confidence, external features."""
         animals, keypoints, coordinates = self.schema.shape
-        beside = sum(int(self.feature(name)["dim"]) for name in features)
-        return animals * keypoints * (4 * coordinates + 1) + 4 * beside
+        extra = sum(int(self.feature(name)["dim"]) for name in features)
+        return animals * keypoints * (4 * coordinates + 1) + 4 * extra
 
     @property
     def origin(self) -> str:
@@ -98,77 +97,65 @@ class Store:
     def fingerprint(self) -> str:
         """Names exactly these poses: a checksum over the schema and every part's checksum (labels
         apart)."""
-        named = {"schema": self._meta["schema"], "parts": [part["sha256"] for part in self.parts]}
-        named["features"] = {
-            name: [part and part["sha256"] for part in held["parts"]]
-            for name, held in self.features.items()
+        content = {"schema": self._meta["schema"], "parts": [part["sha256"] for part in self.parts]}
+        content["features"] = {
+            name: [part and part["sha256"] for part in feature["parts"]]
+            for name, feature in self.features.items()
         }
-        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
     def chunks(self) -> Chunks:
         """Where every chunk lies; derived from store.json, no part is opened."""
-        video, first, frames = [], [], []
         size = self._meta["chunk_frames"]
-        for place, held in enumerate(self.videos):
-            starts = np.arange(0, held["frames"], size, dtype=np.int32)
-            video.append(np.full(len(starts), place, np.int32))
-            first.append(starts)
-            frames.append(np.minimum(held["frames"] - starts, size).astype(np.int32))
-        part = [
-            np.repeat(np.int32(p), rows)
-            for p, held in enumerate(self.parts)
-            for rows in held["groups"]
+        length = np.array([video["frames"] for video in self.videos], np.int64)
+        chunks = -(-length // size)  # of each video
+        video = np.repeat(np.arange(len(length), dtype=np.int32), chunks)
+        index = np.arange(chunks.sum()) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+        first = (index * size).astype(np.int32)
+        frames = np.minimum(length[video] - first, size).astype(np.int32)
+        groups = [
+            (part, group, rows)
+            for part, record in enumerate(self.parts)
+            for group, rows in enumerate(record["groups"])
         ]
-        group = [
-            np.repeat(np.int32(g), rows)
-            for held in self.parts
-            for g, rows in enumerate(held["groups"])
-        ]
-        group_id = np.repeat(np.arange(len(group)), [len(g) for g in group])
-        columns = {
-            "part": part,
-            "group": group,
-            "video": video,
-            "first_frame": first,
-            "frames": frames,
-        }
-        joined = {
-            name: np.concatenate(pieces) if pieces else np.empty(0, np.int32)
-            for name, pieces in columns.items()
-        }
-        found = Chunks(group_id=group_id, **joined)
-        if len({len(column) for column in vars(found).values()}) != 1:
+        part, group, rows = np.array(groups, np.int32).reshape(-1, 3).T
+        if rows.sum() != len(video):
             raise BadInput(
-                f"{self.uri}: store.json is damaged: its parts hold {len(found.part)} chunks, its "
-                f"videos need {len(found.frames)}"
+                f"{self.uri}: store.json is damaged: its parts hold {rows.sum()} chunks, its "
+                f"videos need {len(video)}"
             )
-        return found
+        group_id = np.repeat(np.arange(len(rows)), rows)
+        return Chunks(
+            part=np.repeat(part, rows),
+            group=np.repeat(group, rows),
+            group_id=group_id,
+            video=video,
+            first_frame=first,
+            frames=frames,
+        )
 
     def read_groups(
         self, part: int, groups: Iterable[int] | None = None, *, features: Sequence[str] = ()
     ) -> pa.Table:
-        """Reads row groups of a part (all of them if not told which), checking every page.
+        """Reads row groups of a part, checking every page.
 
         Args:
-            part: Place in ``parts``.
-            groups: Row groups of it.
-            features: Features from elsewhere to read beside the poses; each becomes a column of its
-                name, null where no video of the part has it.
+            part: Index in ``parts``.
+            groups: Row groups of it; None: all of them.
+            features: External features to read with the poses; each becomes a column of its name,
+                null where no video of the part has it.
 
         Raises:
             BadInput: Naming the file, if it cannot be read or its checksum is wrong; if the store
                 has no such features.
         """
-        wanted = None if groups is None else list(groups)
-        table = self._read(self.parts[part], wanted)
+        groups = None if groups is None else list(groups)
+        table = self._read(self.parts[part], groups)
         for name in features:
-            held = self.feature(name)["parts"][part]
-            values = (
-                pa.nulls(len(table), pa.binary())
-                if held is None
-                else self._read(held, wanted)["values"]
-            )
+            record = self.feature(name)["parts"][part]
+            nulls = pa.nulls(len(table), pa.binary())
+            values = nulls if record is None else self._read(record, groups)["values"]
             table = table.append_column(name, values)
         return table
 
@@ -184,31 +171,30 @@ class Store:
         )
         return self.decode_all(table, features)
 
-    def _read(self, held: Mapping[str, Any], groups: list[int] | None) -> pa.Table:
+    def _read(self, record: Mapping[str, Any], groups: list[int] | None) -> pa.Table:
+        name = record["file"]
         try:
-            with self.fs.open_input_file(f"{self.path}/{held['file']}") as file:
+            with self.fs.open_input_file(f"{self.path}/{name}") as file:
                 # Where a part's row groups lie is read once: it takes longer than a row group does.
                 reader = pq.ParquetFile(
                     file,
-                    metadata=self._footers.get(held["file"]),
+                    metadata=self._footers.get(name),
                     page_checksum_verification=True,
                     memory_map=True,
                     pre_buffer=False,
                 )
-                self._footers[held["file"]] = reader.metadata
-                return (
-                    reader.read(use_threads=False)
-                    if groups is None
-                    else reader.read_row_groups(groups, use_threads=False)
-                )
+                self._footers[name] = reader.metadata
+                if groups is None:
+                    return reader.read(use_threads=False)
+                return reader.read_row_groups(groups, use_threads=False)
         except (OSError, pa.ArrowException, IndexError) as error:
             raise BadInput(
-                f"{self.uri}: {held['file']} is damaged: {error}. Prepare the store again or "
-                "restore that file"
+                f"{self.uri}: {name} is damaged: {error}. Prepare the store again or restore that "
+                "file"
             ) from error
 
     def feature(self, name: str) -> Mapping[str, Any]:
-        """What the store holds of features from elsewhere: ``dim`` (D) and ``parts``.
+        """What the store holds of an external feature: ``dim`` (D) and ``parts``.
 
         Raises:
             BadInput: If it has none of that name; lists those it has.
@@ -216,12 +202,10 @@ class Store:
         try:
             return self.features[name]
         except KeyError:
-            have = (
-                ", ".join(f"{known} ({held['dim']})" for known, held in self.features.items())
-                or "none"
-            )
+            known = [f"{known} ({feature['dim']})" for known, feature in self.features.items()]
             raise BadInput(
-                f"the store {self.uri} has no features {name!r}; it has: {have}"
+                f"the store {self.uri} has no features {name!r}; it has: "
+                f"{', '.join(known) or 'none'}"
             ) from None
 
     def decode(self, table: pa.Table) -> tuple[Float, npt.NDArray[np.uint8]]:
@@ -235,12 +219,9 @@ class Store:
             1/255, rows joined in order. Both are read-only views where one buffer holds all rows.
         """
         animals, keypoints, coordinates = self.schema.shape
-        position = (
-            binary_column(table["position"])
-            .view("<f4")
-            .reshape(-1, animals, keypoints, coordinates)
-        )
-        confidence = binary_column(table["confidence"]).reshape(-1, animals, keypoints)
+        position = _column_bytes(table["position"]).view("<f4")
+        position = position.reshape(-1, animals, keypoints, coordinates)
+        confidence = _column_bytes(table["confidence"]).reshape(-1, animals, keypoints)
         if not len(position) == len(confidence) == sum(table["frames"].to_pylist()):
             raise BadInput(
                 f"{self.uri}: a chunk's bytes do not match its frames; prepare the store again"
@@ -248,22 +229,23 @@ class Store:
         return position, confidence
 
     def decode_features(self, table: pa.Table, names: Sequence[str]) -> Float:
-        """Features of rows read with them, side by side in the order of ``names``: (frames, sum of
-        D); NaN = unknown."""
+        """External features of rows read with them, side by side in the order of ``names``:
+        (frames, sum of D); NaN = unknown."""
         frames = table["frames"].to_pylist()
-        columns = [
-            float_column(
-                table[name],
-                frames,
-                dim=self.feature(name)["dim"],
-                about=f"{self.uri}: features {name}",
-            )
-            for name in names
-        ]
-        return np.concatenate(columns, 1) if columns else np.empty((sum(frames), 0), np.float32)
+        if not names:
+            return np.empty((sum(frames), 0), np.float32)
+        about = f"{self.uri}: features"
+        dims = [int(self.feature(name)["dim"]) for name in names]
+        return np.concatenate(
+            [
+                _float_column(table[name], frames, dim=dim, about=f"{about} {name}")
+                for name, dim in zip(names, dims, strict=True)
+            ],
+            1,
+        )
 
     def decode_all(self, table: pa.Table, features: Sequence[str]) -> list[npt.NDArray[Any]]:
-        """Positions, confidence and, where some were read with them, features from elsewhere."""
+        """Positions, confidence and, where some were read with them, external features."""
         return [*self.decode(table), *([self.decode_features(table, features)] if features else [])]
 
     def read_video(self, name: str, *, features: Sequence[str] | None = None) -> Video:
@@ -271,85 +253,112 @@ class Store:
 
         Args:
             name: Which.
-            features: Features from elsewhere to read with it; None: all there are, but those that
-                it has none of.
+            features: External features to read with it; None: all that it has.
 
         Raises:
             BadInput: If the store has no such video or features, or a part is damaged.
         """
-        place = self.place(name)
-        wanted = list(self.features) if features is None else list(features)
-        rows = np.flatnonzero(self.chunks.video == place)
+        index = self.video_index(name)
+        names = list(self.features) if features is None else list(features)
+        rows = np.flatnonzero(self.chunks.video == index)
         tables = []
         for part in np.unique(self.chunks.part[rows]):
             groups = np.unique(self.chunks.group[rows[self.chunks.part[rows] == part]])
-            table = self.read_groups(int(part), [int(g) for g in groups], features=wanted)
+            table = self.read_groups(int(part), [int(g) for g in groups], features=names)
             tables.append(table.filter(pc.equal(table["video"], name)))
         table = pa.concat_tables(tables)
         position, confidence = self.decode(table)
-        values = {key: self.decode_features(table, [key]) for key in wanted}
-        held = self.videos[place]
+        values = {key: self.decode_features(table, [key]) for key in names}
         return Video(
             name=name,
             position_TMKX=position,
             confidence_TMK=confidence.astype(np.float32) / np.float32(CONFIDENCE_STEPS),
-            source=held["source"],
-            source_sha256=held["source_sha256"],
+            source=self.videos[index]["source"],
+            source_sha256=self.videos[index]["source_sha256"],
             features={
                 k: v for k, v in values.items() if features is not None or not np.isnan(v).all()
             },
         )
 
-    def place(self, name: str) -> int:
-        """Place of a video in ``videos``.
+    def video_index(self, name: str) -> int:
+        """Index of a video in ``videos``.
 
         Raises:
             BadInput: If there is none of that name.
         """
         try:
-            return self._places[name]
+            return self._index_by_name[name]
         except KeyError:
             raise BadInput(
                 f"{self.uri} has no video {name!r}; it has {len(self.videos)}: "
-                f"{', '.join(list(self._places)[:5])}…"
+                f"{', '.join(list(self._index_by_name)[:5])}…"
             ) from None
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {video["name"]: place for place, video in enumerate(self.videos)}
+    def _index_by_name(self) -> dict[str, int]:
+        return {video["name"]: index for index, video in enumerate(self.videos)}
 
     def verify(self) -> list[str]:
         """Reads every byte and compares checksums; returns a sentence for each damaged file."""
-        problems = []
-        for held in [*self.parts, *self.labels, *self._feature_parts]:
+        errors = []
+        for record in [*self.parts, *self.labels, *self._feature_parts]:
+            name, expected = record["file"], record["sha256"]
             try:
-                with self.fs.open_input_stream(f"{self.path}/{held['file']}") as stream:
-                    found = hashlib.sha256(stream.read()).hexdigest()
+                with self.fs.open_input_stream(f"{self.path}/{name}") as stream:
+                    actual = hashlib.sha256(stream.read()).hexdigest()
             except OSError as error:
-                problems.append(f"{held['file']} cannot be read: {error}")
+                errors.append(f"{name} cannot be read: {error}")
                 continue
-            if found != held["sha256"]:
-                problems.append(
-                    f"{held['file']} is damaged: its checksum is {found[:12]}…, store.json says "
-                    f"{held['sha256'][:12]}…"
+            if actual != expected:
+                errors.append(
+                    f"{name} is damaged: its checksum is {actual[:12]}…, store.json says "
+                    f"{expected[:12]}…"
                 )
-        return problems
+        return errors
 
     @property
     def _feature_parts(self) -> list[dict[str, Any]]:
-        return [
-            part for held in self.features.values() for part in held["parts"] if part is not None
-        ]
+        return [part for feature in self.features.values() for part in feature["parts"] if part]
 
     def _refuse_missing_parts(self) -> None:
         parts = [*self.parts, *self._feature_parts]
-        files = self.fs.get_file_info([f"{self.path}/{held['file']}" for held in parts])
-        problems = []
-        for held, info in zip(parts, files, strict=True):
+        files = self.fs.get_file_info([f"{self.path}/{part['file']}" for part in parts])
+        errors = []
+        for part, info in zip(parts, files, strict=True):
             if info.type != fs.FileType.File:
-                problems.append(f"{held['file']} is missing")
-            elif info.size != held["bytes"]:
-                problems.append(
-                    f"{held['file']} has {info.size:,} bytes; store.json says {held['bytes']:,}"
+                errors.append(f"{part['file']} is missing")
+            elif info.size != part["bytes"]:
+                errors.append(
+                    f"{part['file']} has {info.size:,} bytes; store.json says {part['bytes']:,}"
                 )
-        refuse(problems, about=f"the store {self.uri} is damaged")
+        refuse(errors, about=f"the store {self.uri} is damaged")
+
+
+def _column_bytes(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """The bytes of a binary column, rows joined; a view, not a copy, where it is one buffer."""
+    pieces = []
+    for array in column.chunks:
+        if len(array):
+            offsets = np.frombuffer(array.buffers()[1], np.int32)
+            begin, end = offsets[array.offset], offsets[array.offset + len(array)]
+            pieces.append(np.frombuffer(array.buffers()[2], np.uint8)[begin:end])
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate(pieces) if pieces else np.empty(0, np.uint8)
+
+
+def _float_column(column: pa.ChunkedArray, frames: Sequence[int], *, dim: int, about: str) -> Float:
+    """(sum of frames, dim) out of a binary column; NaN where it is null."""
+    values = np.full((sum(frames), dim), np.nan, np.float32)
+    end = 0
+    for cell, count in zip(column, frames, strict=True):
+        begin, end = end, end + count
+        if cell.is_valid:
+            raw = np.frombuffer(cell.as_buffer(), "<f4")
+            if len(raw) != count * dim:
+                raise BadInput(
+                    f"{about}: a chunk has {len(raw)} numbers for {count} frames of {dim}; prepare "
+                    "the store again"
+                )
+            values[begin:end] = raw.reshape(count, dim)
+    return values

@@ -1,7 +1,8 @@
-"""Where a store is, and whether there is a whole one."""
+"""Where a store is, whether there is a whole one, and writing files of it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,13 @@ def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
     try:
         info = system.get_file_info(f"{path}/store.json")
         if info.type != fs.FileType.File:
-            there = system.get_file_info(path).type
-            if (
-                there == fs.FileType.Directory
-                and system.get_file_info(f"{path}/poses").type == fs.FileType.Directory
-            ):
+            folder, poses = system.get_file_info([path, f"{path}/poses"])
+            if poses.type == fs.FileType.Directory:
                 raise BadInput(
                     f"the store {uri} is half-written (it has poses but no store.json): remove it "
                     "and prepare it again"
                 )
-            if there == fs.FileType.NotFound:
+            if folder.type == fs.FileType.NotFound:
                 raise BadInput(
                     f"there is no store at {uri}. Make one: python pretrain/prepare.py arena --out "
                     f"{uri}"
@@ -66,11 +64,51 @@ def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
             raise
         raise BadInput(f"the store {uri} is damaged: store.json is not JSON ({error})") from error
     if not isinstance(meta, dict) or meta.get("version") != VERSION:
-        found = meta.get("version") if isinstance(meta, dict) else None
+        version = meta.get("version") if isinstance(meta, dict) else None
         raise BadInput(
-            f"the store {uri} has version {found}; this release reads version {VERSION}: prepare "
+            f"the store {uri} has version {version}; this release reads version {VERSION}: prepare "
             "it again"
         )
     missing = [key for key in ("schema", "chunk_frames", "videos", "parts") if key not in meta]
     refuse([f"store.json has no {key!r}" for key in missing], about=f"the store {uri} is damaged")
     return meta
+
+
+def write_file(
+    system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str, written: list[str]
+) -> dict[str, Any]:
+    """Writes a file into the folder of a store; returns its record for store.json.
+
+    Args:
+        system: File system of the store.
+        folder: Path of the store on it.
+        relative: Path of the file in the store.
+        data: Its bytes.
+        uri: The store's address, for messages.
+        written: Gets the path of the file once it may exist.
+
+    Raises:
+        BadInput: If it cannot be written.
+    """
+    path = f"{folder}/{relative}"
+    try:
+        system.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        written.append(path)
+        with system.open_output_stream(path) as stream:
+            stream.write(data)
+    except OSError as error:  # a full disk, a bucket that is not ours
+        raise BadInput(f"cannot write {relative} of the store {uri}: {error}") from error
+    return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def replace_file(system: fs.FileSystem, path: str, data: bytes) -> None:
+    """Writes a file so that a reader sees the old one or the new one, never a part of it."""
+    if isinstance(system, fs.LocalFileSystem):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        new = Path(f"{path}.new")
+        new.write_bytes(data)
+        new.replace(path)
+        return
+    # an object store shows an object only once it is whole
+    with system.open_output_stream(path) as stream:
+        stream.write(data)

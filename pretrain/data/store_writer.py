@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from pyarrow import fs
 from pretrain.data.external_features import FeatureParts, Row
 from pretrain.data.schema import Float, Schema, Video
 from pretrain.data.store import CONFIDENCE_STEPS
-from pretrain.data.store_address import VERSION, filesystem, read_meta
+from pretrain.data.store_address import VERSION, filesystem, read_meta, replace_file, write_file
 from pretrain.errors import BadInput, refuse
 
 CHUNK_FRAMES = 1024
@@ -60,17 +59,17 @@ class StoreWriter:
         self._written: list[str] = []
         self._made_folder = False
         try:
-            self._before = self._open_existing() if append else self._refuse_existing()
+            self._existing = self._open_existing() if append else self._refuse_existing()
         except OSError as error:
             raise BadInput(f"cannot write to {self.uri}: {error}") from error
-        self.videos: list[dict[str, Any]] = list(self._before.get("videos", []))
-        self.parts: list[dict[str, Any]] = list(self._before.get("parts", []))
-        self.labels: list[dict[str, Any]] = list(self._before.get("labels", []))
-        self._chunk_frames = self._before.get("chunk_frames", CHUNK_FRAMES)
+        self.videos: list[dict[str, Any]] = list(self._existing.get("videos", []))
+        self.parts: list[dict[str, Any]] = list(self._existing.get("parts", []))
+        self.labels: list[dict[str, Any]] = list(self._existing.get("labels", []))
+        self._chunk_frames = self._existing.get("chunk_frames", CHUNK_FRAMES)
         self._names = {video["name"] for video in self.videos}
         self._chunks_so_far = sum(sum(part["groups"]) for part in self.parts)
         self._rows: list[tuple[str, int, int, bytes, bytes]] = []
-        self._features = FeatureParts(self._before.get("features", {}), len(self.parts))
+        self._features = FeatureParts(self._existing.get("features", {}), len(self.parts))
         self._begin_part()
 
     def _refuse_existing(self) -> dict[str, Any]:
@@ -79,7 +78,8 @@ class StoreWriter:
             raise BadInput(f"{self.uri} is a file; a store is a folder")
         inside = self.fs.get_file_info(fs.FileSelector(self.path, allow_not_found=True))
         if inside:
-            what = "a store" if any(i.base_name == "store.json" for i in inside) else "other files"
+            is_store = any(info.base_name == "store.json" for info in inside)
+            what = "a store" if is_store else "other files"
             raise BadInput(
                 f"{self.uri} already holds {what}: choose another --out, or remove it first"
             )
@@ -88,16 +88,16 @@ class StoreWriter:
 
     def _open_existing(self) -> dict[str, Any]:
         meta = read_meta(self.fs, self.path, self.uri)
-        there = Schema.from_dict(meta["schema"])
+        existing = Schema.from_dict(meta["schema"])
         refuse(
-            self.schema.differences(there), about=f"these videos do not fit the store {self.uri}"
+            self.schema.differences(existing), about=f"these videos do not fit the store {self.uri}"
         )
-        if there.fps != self.schema.fps:
+        if existing.fps != self.schema.fps:
             raise BadInput(
                 f"these videos have {self.schema.fps} frames/s, the store {self.uri} has "
-                f"{there.fps}: pass --fps"
+                f"{existing.fps}: pass --fps"
             )
-        self.schema = there
+        self.schema = existing
         return meta
 
     def __enter__(self) -> Self:
@@ -139,42 +139,35 @@ class StoreWriter:
         missing = np.isnan(video.position_TMKX).any(-1) | ~(video.confidence_TMK > 0)
         confidence = confidence_steps(video.confidence_TMK, missing)
         position = np.array(video.position_TMKX, dtype="<f4")
-        position[missing] = (
-            np.nan
-        )  # here and once: a missing point is never a coordinate, whoever reads
+        # here and once: a missing point is never a coordinate, whoever reads
+        position[missing] = np.nan
         for first in range(0, len(position), self._chunk_frames):
             rows = slice(first, first + self._chunk_frames)
-            self._features.add_chunk(Row(video.name, first, len(position[rows])), video)
+            frames = len(position[rows])
+            self._features.add_chunk(Row(video.name, first, frames), video)
             self._rows.append(
-                (
-                    video.name,
-                    first,
-                    len(position[rows]),
-                    position[rows].tobytes(),
-                    confidence[rows].tobytes(),
-                )
+                (video.name, first, frames, position[rows].tobytes(), confidence[rows].tobytes())
             )
             # Groups grow with the store: a small one divides evenly among workers, a large one is
             # read in larger pieces.
             if len(self._rows) >= min(MAX_GROUP_CHUNKS, 1 + self._chunks_so_far // 256):
                 self._end_group()
-        share = float(missing.mean())
         self.videos.append(
             {
                 "name": video.name,
                 "frames": len(position),
-                "missing_share": round(share, 6),
+                "missing_share": round(float(missing.mean()), 6),
                 "source": video.source,
                 "source_sha256": video.source_sha256,
             }
         )
 
     def write_file(self, relative: str, data: bytes) -> dict[str, Any]:
-        """Writes one more file into the store (labels, features) and returns its record for
+        """Writes one more file into the store (labels, features); returns its record for
         store.json.
 
         Raises:
-            BadInput: If the place does not take it.
+            BadInput: If it cannot be written.
         """
         return write_file(self.fs, self.path, relative, data, uri=self.uri, written=self._written)
 
@@ -183,7 +176,7 @@ class StoreWriter:
         for path in self._written:
             if self.fs.get_file_info(path).type == fs.FileType.File:
                 self.fs.delete_file(path)
-        if not self._before and self._written:
+        if not self._existing and self._written:
             self.fs.delete_dir_contents(self.path, missing_dir_ok=True)
         if self._made_folder and self.fs.get_file_info(self.path).type == fs.FileType.Directory:
             self.fs.delete_dir(self.path)
@@ -229,11 +222,12 @@ class StoreWriter:
         self._end_part()
         if not self.videos:
             raise BadInput(f"nothing to write to {self.uri}: no videos")
-        meta: Mapping[str, Any] = self._before | {
+        origins = (
+            [self._existing.get("origin", ""), self.origin] if self._existing else [self.origin]
+        )
+        meta: Mapping[str, Any] = self._existing | {
             "version": VERSION,
-            "origin": self.origin
-            if not self._before
-            else "; ".join(dict.fromkeys([self._before.get("origin", ""), self.origin])),
+            "origin": "; ".join(dict.fromkeys(origins)),
             "schema": self.schema.to_dict(),
             "frames": sum(video["frames"] for video in self.videos),
             "chunk_frames": self._chunk_frames,
@@ -250,40 +244,6 @@ def confidence_steps(
     confidence_TMK: Float, missing_TMK: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint8]:
     """Confidence in steps of 1/255; 0 is missing, and a point that was seen keeps at least one
-    step, however little it was believed."""
+    step, however low its confidence."""
     steps = np.clip(np.rint(np.clip(confidence_TMK, 0, 1) * CONFIDENCE_STEPS), 1, CONFIDENCE_STEPS)
     return np.where(missing_TMK, 0, steps).astype(np.uint8)
-
-
-def write_file(
-    system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str, written: list[str]
-) -> dict[str, Any]:
-    """Writes a file into the folder of a store, notes its path in ``written`` once it may exist,
-    and returns its record for store.json.
-
-    Raises:
-        BadInput: If the place does not take it.
-    """
-    path = f"{folder}/{relative}"
-    try:
-        system.create_dir(path.rsplit("/", 1)[0], recursive=True)
-        written.append(path)
-        with system.open_output_stream(path) as stream:
-            stream.write(data)
-    except OSError as error:  # a full disk, a bucket that is not ours
-        raise BadInput(f"cannot write {relative} of the store {uri}: {error}") from error
-    return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def replace_file(system: fs.FileSystem, path: str, data: bytes) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never a part of it."""
-    if isinstance(system, fs.LocalFileSystem):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(f"{path}.new")
-        beside.write_bytes(data)
-        beside.replace(path)
-        return
-    with system.open_output_stream(
-        path
-    ) as stream:  # an object store shows an object only once it is whole
-        stream.write(data)

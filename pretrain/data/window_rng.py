@@ -1,5 +1,4 @@
-"""Random draws that belong to a window, not to a worker: the same numbers wherever the window is
-worked on."""
+"""Random numbers that belong to a window, not to a worker: the same wherever it is worked on."""
 
 from __future__ import annotations
 
@@ -14,8 +13,8 @@ from torch import Tensor
 class WindowRNG:
     """Random numbers of a batch of windows, each window from its own seed.
 
-    A draw is a hash of (window's seed, name of the draw, place), so it does not depend on what else
-    was drawn, on the batch around it or on the device. The hash is a 32-bit finaliser
+    A number is a hash of (window's seed, name of the draw, index), so it does not depend on what
+    else was drawn, on the batch around it or on the device. The hash is a 32-bit finaliser
     (xor-shift-multiply, "lowbias32", C. Wellons 2018).
 
     Args:
@@ -35,7 +34,7 @@ class WindowRNG:
         Returns:
             (B, *shape), float32.
         """
-        named = _places(name, math.prod(shape), self._low.device)
+        named = _hash_name(name, math.prod(shape), self._low.device)
         bits = _hash(named.unsqueeze(0) ^ self._low.unsqueeze(1))
         return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2**-24).view(-1, *shape)
 
@@ -56,10 +55,10 @@ class WindowRNG:
 
 
 @functools.lru_cache(maxsize=256)  # the same few names are drawn at every step
-def _places(name: str, number: int, device: torch.device) -> Tensor:
+def _hash_name(name: str, number: int, device: torch.device) -> Tensor:
     """The part of the hash that no window changes."""
-    place = torch.arange(number, dtype=torch.int32, device=device)
-    return _hash(place ^ _signed(zlib.crc32(name.encode())))
+    index = torch.arange(number, dtype=torch.int32, device=device)
+    return _hash(index ^ _signed(zlib.crc32(name.encode())))
 
 
 def _signed(value: int) -> int:

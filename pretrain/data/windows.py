@@ -1,12 +1,11 @@
 """Which windows an epoch is made of, and cutting them out of whole frames. Plain numpy and torch.
 
 Every chunk is tiled into windows; no window crosses a chunk, so none crosses a video, and each
-frame lies in exactly one window. All windows of a store, in an order drawn once from the seed, are
-dealt to ``batch`` **lanes** of equal length. Lane ``i`` supplies row ``i`` of every global batch,
-and worker ``r`` of ``R`` owns the lanes
-``r*batch/R … (r+1)*batch/R``: so the batches are the same for any number of workers, a worker
-    always needs the same
-frames (it may keep them), and it can fetch them in order when they do not fit.
+frame lies in exactly one window. The windows of a store, in an order drawn once from the seed, are
+divided into as many **lanes** of equal length as a global batch has rows. Lane ``i`` supplies row
+``i`` of every global batch, and worker ``r`` of ``R`` owns the lanes ``r*batch/R … (r+1)*batch/R``.
+So the batches are the same for any number of workers, a worker always needs the same frames (it may
+keep them), and it can fetch them in order when they do not fit.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ class Pose(NamedTuple):
     confidence_BTMK: Tensor
     """float32, 0 to 1; 0 = missing."""
     extra_BTE: Tensor | None = None
-    """float32, features from elsewhere side by side (:attr:`Features.external`); NaN where unknown.
-    None: there are none."""
+    """float32, external features side by side (:attr:`Features.external`); NaN where unknown. None:
+    there are none."""
 
     def hidden(self, points_BTMK: Tensor) -> Pose:
-        """The same with these points missing; where a frame loses every point, its features from
-        elsewhere are unknown too."""
+        """The same with these points missing; where a frame loses every point, its external
+        features are unknown too."""
         position = self.position_BTMKX.masked_fill(points_BTMK.unsqueeze(-1), torch.nan)
         extra = self.extra_BTE
         if extra is not None:
@@ -47,15 +46,15 @@ class Pose(NamedTuple):
         return Pose(position, self.confidence_BTMK.masked_fill(points_BTMK, 0.0), extra)
 
 
-def joined(poses: Sequence[Pose]) -> Pose:
+def concatenate(poses: Sequence[Pose]) -> Pose:
     """Poses of one shape as one batch."""
     extra = [pose.extra_BTE for pose in poses if pose.extra_BTE is not None]
-    assert len(extra) in (0, len(poses)), "some poses have features from elsewhere, others none"
-    position, confidence = (
-        torch.cat([p.position_BTMKX for p in poses]),
-        torch.cat([p.confidence_BTMK for p in poses]),
+    assert len(extra) in (0, len(poses)), "some poses have external features, others none"
+    return Pose(
+        torch.cat([pose.position_BTMKX for pose in poses]),
+        torch.cat([pose.confidence_BTMK for pose in poses]),
+        torch.cat(extra) if extra else None,
     )
-    return Pose(position, confidence, torch.cat(extra) if extra else None)
 
 
 class Windows(NamedTuple):
@@ -66,10 +65,11 @@ class Windows(NamedTuple):
     """bool; False beyond the end of a window that is cut short by the end of its chunk, and in
     empty rows."""
     key_B: Tensor
-    """int64; the seed of every random draw of that window, made of (seed, epoch, chunk, place)."""
+    """int64; the seed of every random number of that window, made of (seed, epoch, chunk,
+    start)."""
 
 
-def mix(*parts: Ints | int) -> npt.NDArray[np.uint64]:
+def hash_integers(*parts: Ints | int) -> npt.NDArray[np.uint64]:
     """Hashes integers to well-spread 64 bits (splitmix64's finaliser, Steele et al. 2014),
     elementwise."""
     state: npt.NDArray[np.uint64] = np.array(0x9E3779B97F4A7C15, np.uint64)
@@ -88,7 +88,10 @@ def mix(*parts: Ints | int) -> npt.NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """All windows of a store, dealt to lanes. Arrays have one entry a window, lane after lane."""
+    """Which windows each global batch is made of, by lanes (see above).
+
+    Arrays have one entry for each window of the store, lane after lane.
+    """
 
     chunk: Ints
     """Chunk of the store the window lies in."""
@@ -99,13 +102,14 @@ class BatchPlan:
     group: Ints
     """Row group of the store the chunk lies in: what is read at once."""
     lane: Ints
+    """Row of the global batch that the window is used in."""
     window: int
     batch: int
     seed: int
 
     @classmethod
-    def deal(cls, chunks: Chunks, *, window: int, batch: int, seed: int) -> BatchPlan:
-        """Tiles the chunks and deals the windows to lanes.
+    def from_chunks(cls, chunks: Chunks, *, window: int, batch: int, seed: int) -> BatchPlan:
+        """Tiles the chunks into windows and divides them into lanes.
 
         Args:
             chunks: Where the chunks of the store lie.
@@ -115,7 +119,9 @@ class BatchPlan:
         """
         groups = np.unique(chunks.group_id)
         order = np.empty(groups.max() + 1, np.int64)
-        order[groups] = np.argsort(np.argsort(mix(seed, 1, groups), kind="stable"), kind="stable")
+        order[groups] = np.argsort(
+            np.argsort(hash_integers(seed, 1, groups), kind="stable"), kind="stable"
+        )
         by_order = np.argsort(order[chunks.group_id], kind="stable")
         tiles = -(-chunks.frames[by_order].astype(np.int64) // window)
         chunk = np.repeat(by_order, tiles)
@@ -142,28 +148,28 @@ class BatchPlan:
             group after row group, shuffled within each. -1 where a lane has no window left; only
             the last step has such rows.
         """
-        place = np.arange(len(self))
-        by_group = mix(self.seed, 2, epoch, self.lane, self.group)
-        order = np.lexsort((mix(self.seed, 3, epoch, place), by_group, self.lane))
-        rank = place - np.searchsorted(self.lane, self.lane)
+        index = np.arange(len(self))
+        by_group = hash_integers(self.seed, 2, epoch, self.lane, self.group)
+        order = np.lexsort((hash_integers(self.seed, 3, epoch, index), by_group, self.lane))
+        rank = index - np.searchsorted(self.lane, self.lane)
         grid = np.full((self.steps, self.batch), -1, np.int64)
         grid[rank, self.lane] = order
         return grid
 
     def key(self, windows: Ints, epoch: int) -> Ints:
-        """Seeds of the random draws of windows in an epoch; whoever holds them, they draw the
-        same."""
-        keys = mix(self.seed, 4, epoch, self.chunk[windows], self.start[windows])
+        """Seeds of the random numbers of windows in an epoch, the same for any number of
+        workers."""
+        keys = hash_integers(self.seed, 4, epoch, self.chunk[windows], self.start[windows])
         return keys.view(np.int64)
 
-    def share(self, rank: int, workers: int) -> slice:
+    def lanes_of(self, rank: int, workers: int) -> slice:
         """The lanes of one worker.
 
         Raises:
             AssertionError: If the batch cannot be divided among the workers.
         """
         assert self.batch % workers == 0, (
-            f"{self.batch} windows cannot be dealt to {workers} workers"
+            f"{self.batch} lanes cannot be divided among {workers} workers"
         )
         rows = self.batch // workers
         return slice(rank * rows, (rank + 1) * rows)
@@ -173,12 +179,12 @@ class FrameBuffer:
     """Whole frames in the memory of a device, and windows cut from them.
 
     Args:
-        frames: Frames it holds at most.
+        frames: Its capacity.
         slot: None: what is put stays. Else the buffer is divided into slots of so many frames, and
             what is dropped makes room.
         shape: (M, K, X).
         window: Frames of a window.
-        extra: Numbers a frame has beside its pose (E).
+        extra: External features of a frame (E).
         device: Where the frames lie and the windows are cut.
     """
 
@@ -196,8 +202,8 @@ class FrameBuffer:
         self._free = list(range(0, frames, slot))[::-1] if slot else []
         total = frames + window  # a window cut short may reach beyond the last frame
         animals, keypoints, coordinates = shape
-        # Memory that no frame has come to yet costs nothing; what is there is seen by nobody, since
-        # `cut` hides it.
+        # Memory that no frame was written to costs nothing; nobody sees what is there, since `cut`
+        # masks it.
         self._position = torch.empty((total, animals * keypoints * coordinates), device=device)
         self._confidence = torch.empty(
             (total, animals * keypoints), dtype=torch.uint8, device=device
@@ -213,12 +219,12 @@ class FrameBuffer:
     def put(
         self, position: npt.ArrayLike, confidence: npt.ArrayLike, extra: npt.ArrayLike | None = None
     ) -> int:
-        """Keeps frames and returns where in the buffer they begin.
+        """Copies frames into the buffer and returns where in it they begin.
 
         Args:
             position: (frames, M, K, X) px, NaN where a point is missing: as stores hold them.
             confidence: (frames, M, K) in steps of 1/255.
-            extra: (frames, E) features from elsewhere, where the buffer was made for them.
+            extra: (frames, E) external features, where the buffer was made for them.
         """
         begin = self._free.pop() if self._slot else self._filled
         end = begin + len(np.asarray(position))
@@ -243,7 +249,7 @@ class FrameBuffer:
             begin: (B,) first frame of each window, counted in the buffer; anything where ``frames``
                 is 0.
             frames: (B,) frames of each window.
-            key: (B,) seeds of its draws.
+            key: (B,) seeds of their random numbers.
         """
         animals, keypoints, coordinates = self._shape
         device = self._position.device
@@ -310,18 +316,19 @@ def cover(pose: Pose, *, window: int, overlap: int) -> Iterator[tuple[Windows, s
     Args:
         pose: The video, (1, T, …).
         window: Frames handed to the encoder at once.
-        overlap: Frames of context on each side that are computed but not kept.
+        overlap: Frames of context on each side whose embeddings are not used.
 
     Yields:
-        Windows with B = 1, the frames of the video they answer for, and the place of those frames
-        in the window.
+        Windows with B = 1, the frames of the video whose embeddings they give, and where in the
+        window those are.
     """
     position = pose.position_BTMKX
     total, step = position.shape[1], max(1, window - 2 * overlap)
-    for kept in range(0, total, step):
-        begin, end = max(0, kept - overlap), min(total, kept + step + overlap)
-        last = min(total, kept + step)
+    for first in range(0, total, step):
+        begin, end = max(0, first - overlap), min(total, first + step + overlap)
+        last = min(total, first + step)
         stretch = Pose(*(None if x is None else x[:, begin:end] for x in pose))  # type: ignore[arg-type]
         valid = torch.ones((1, end - begin), dtype=torch.bool, device=position.device)
         key = torch.zeros(1, dtype=torch.int64, device=position.device)
-        yield Windows(stretch, valid, key), slice(kept, last), slice(kept - begin, last - begin)
+        frames, inside = slice(first, last), slice(first - begin, last - begin)
+        yield Windows(stretch, valid, key), frames, inside

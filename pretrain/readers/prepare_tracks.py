@@ -103,7 +103,7 @@ def prepare_tracks(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
-    out = paths.open_address(args.out)
+    out = paths.absolute_address(args.out)
     there = Store(out) if args.append else None
     convert = _conversion(args, there)
     with find_tracks.unpacked(args.poses) as poses:

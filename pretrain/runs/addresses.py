@@ -1,5 +1,5 @@
-"""Where runs are tracked: which addresses MLflow takes, what they mean, and how to show them
-without their password."""
+"""Where runs are tracked: the addresses that MLflow takes, and how to show them without their
+password."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def full_address(address: str | None, *, runs_folder: str | Path) -> str:
         return text
     raise BadInput(
         f"the tracking address {redact(text)!r} is none that MLflow takes: give http://host:5000, "
-        "sqlite:////folder/mlflow.db or postgresql://…, or leave it out for a database beside the "
-        "runs"
+        "sqlite:////folder/mlflow.db or postgresql://…, or leave it out for a database in the "
+        "folder of the runs"
     )
 
 
@@ -62,6 +62,6 @@ def database_file(address: str) -> Path | None:
 
 
 def artifacts_folder(address: str) -> Path | None:
-    """Where pictures and texts go: beside a database's file; a server knows its own place."""
+    """Where artifacts go: next to a database's file; None where a server knows."""
     database = database_file(address)
     return database.parent / "mlartifacts" if database else None

@@ -16,42 +16,38 @@ NAME_CHARACTERS = 250
 PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 5000
 """MLflow takes 8,000; MySQL and older servers less."""
-ITEMS_A_REQUEST = 100
-"""Parameters or tags."""
-METRICS_A_REQUEST = 1000
 
 
 def plain_tags(tags: Mapping[str, Any]) -> dict[str, str]:
     """Tags as MLflow takes them, without passwords."""
     return {
-        plain_name(name): cut(redact(str(value)), TAG_CHARACTERS) for name, value in tags.items()
+        plain_name(name): shorten(redact(str(value)), TAG_CHARACTERS)
+        for name, value in tags.items()
     }
 
 
 def plain_name(name: str) -> str:
     """The nearest name that MLflow allows; a name it already allows stays."""
     text = re.sub(r"[^\w.\- :/]", "_", name)
-    if (
-        posixpath.normpath(text) != text or text.startswith(("/", "..")) or text == "."
-    ):  # MLflow: must not look like another path
+    # MLflow: must not look like another path
+    if posixpath.normpath(text) != text or text.startswith(("/", "..")) or text == ".":
         text = text.replace("/", "_").replace("..", "_").strip() or "_"
         text = "_" if text == "." else text
-    if len(text) > NAME_CHARACTERS:
-        text = f"{text[: NAME_CHARACTERS - 9]}_{_short_hash(name)}"
-    return text
+    return text if len(text) <= NAME_CHARACTERS else _with_hash(text, name)
 
 
 def free_name(name: str, taken: Mapping[str, Any]) -> str:
     """The nearest allowed name that is not taken: two names must not become one."""
     plain = plain_name(name)
-    return plain if plain not in taken else f"{plain[: NAME_CHARACTERS - 9]}_{_short_hash(name)}"
+    return plain if plain not in taken else _with_hash(plain, name)
 
 
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
+def _with_hash(text: str, name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"{text[: NAME_CHARACTERS - 9]}_{digest}"
 
 
-def cut(text: str, characters: int) -> str:
+def shorten(text: str, characters: int) -> str:
     """The text, or its beginning and a sign that there is more."""
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
@@ -66,14 +62,7 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list | tuple) and any(
         isinstance(inner, Mapping) or is_dataclass(inner) for inner in value
     ):
-        for place, inner in enumerate(value):
-            yield from flat(inner, f"{name}.{place}")
+        for index, inner in enumerate(value):
+            yield from flat(inner, f"{name}.{index}")
     else:
         yield name, value
-
-
-def pieces(values: Mapping[str, Any], size: int) -> Iterator[dict[str, Any]]:
-    """The mapping in parts of at most ``size``."""
-    items = list(values.items())
-    for first in range(0, len(items), size):
-        yield dict(items[first : first + size])

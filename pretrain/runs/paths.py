@@ -1,4 +1,4 @@
-"""Where things are put when nobody says where."""
+"""Default folders, and paths that mean the same in every process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 DEFAULT_FRAMES = 60_000
 
 
-def submitted() -> bool:
+def is_submitted_job() -> bool:
     """Whether this is the driver of a submitted Ray job, whose working folder is thrown away."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
@@ -27,7 +27,7 @@ def base() -> Path:
     ``$ETHORAY_HOME`` or ~/ethoray."""
     if home := os.environ.get("ETHORAY_HOME"):
         return Path(home).expanduser().absolute()
-    return Path.home() / "ethoray" if submitted() else Path.cwd()
+    return Path.home() / "ethoray" if is_submitted_job() else Path.cwd()
 
 
 def run_folder(out: str | None, *, kind: str) -> Path:
@@ -38,16 +38,16 @@ def run_folder(out: str | None, *, kind: str) -> Path:
         kind: Names the run.
     """
     folder = base() / (out or f"runs/{kind}-{datetime.now():%Y%m%d-%H%M%S}")
-    if submitted():
+    if is_submitted_job():
         log.info(
             "this is a submitted job, its working folder is thrown away: results go to %s", folder
         )
     return folder
 
 
-def open_address(place: str) -> str:
-    """A store's address that means the same in every process."""
-    return place if "://" in place else str(base() / Path(place).expanduser())
+def absolute_address(address: str) -> str:
+    """A folder or address that means the same in every process."""
+    return address if "://" in address else str(base() / Path(address).expanduser())
 
 
 def default_store() -> str:
@@ -65,25 +65,25 @@ def default_store() -> str:
         f"{DEFAULT_FRAMES:,}",
         store,
     )
-    making = store.with_name(f"{store.name}.{os.getpid()}")
+    unfinished = store.with_name(f"{store.name}.{os.getpid()}")
     # Another process, so that nothing which trains ever has the labels' code in reach.
     command = [
         sys.executable,
         str(Path(__file__).parents[1] / "prepare.py"),
         "arena",
         "--out",
-        str(making),
+        str(unfinished),
         "--frames",
         str(DEFAULT_FRAMES),
     ]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
-    if made.returncode:
-        shutil.rmtree(making, ignore_errors=True)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise BadInput(
-            f"the default store could not be made in {store}: {made.stderr.strip()[-500:]}"
+            f"the default store could not be made in {store}: {process.stderr.strip()[-500:]}"
         )
     try:
-        making.replace(store)
+        unfinished.replace(store)
     except OSError:  # somebody else was first
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     return str(store)

@@ -12,10 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def _answer(*command: str, seconds: float = 5.0) -> str | None:
+def _output(*command: str, seconds: float = 5.0) -> str | None:
     """What a command prints, or None if it cannot be run, fails or takes too long."""
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -24,7 +24,7 @@ def _answer(*command: str, seconds: float = 5.0) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None
 
 
 @cache
@@ -37,17 +37,16 @@ def code_tags(root: Path | None = None) -> dict[str, str]:
     """
     root = root or Path(__file__).resolve().parents[2]
     tags = {"ethoray.version": "unknown"}
-    with contextlib.suppress(
-        PackageNotFoundError
-    ):  # run from a copied folder, as a submitted job does
+    # not installed where it runs from a copied folder, as in a submitted job
+    with contextlib.suppress(PackageNotFoundError):
         tags["ethoray.version"] = version("ethoray")
     if not (root / ".git").exists():
         return tags
-    commit = _answer("git", "-C", str(root), "rev-parse", "--verify", "HEAD")
+    commit = _output("git", "-C", str(root), "rev-parse", "--verify", "HEAD")
     if commit is not None:
         # MLflow shows the second name in its Version column.
         tags |= {"ethoray.git_commit": commit, "mlflow.source.git.commit": commit}
-        changes = _answer("git", "-C", str(root), "status", "--porcelain")
+        changes = _output("git", "-C", str(root), "status", "--porcelain")
         tags["ethoray.git_dirty"] = "unknown" if changes is None else str(bool(changes)).lower()
     return tags
 
@@ -59,12 +58,12 @@ def machine_tags() -> dict[str, str]:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     memory = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
-    asked = (
-        _answer("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    gpus = (
+        _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
         if shutil.which("nvidia-smi")
         else None
     )
-    names = [line.strip() for line in (asked or "").splitlines() if line.strip()]
+    names = [line.strip() for line in (gpus or "").splitlines() if line.strip()]
     accelerators = (
         ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
         or "no accelerator"

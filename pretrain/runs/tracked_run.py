@@ -1,5 +1,13 @@
-"""Runs and their children, as whoever trains sees them: every call returns at once, whatever the
-server does."""
+"""Runs in MLflow and their children, as whoever trains sees them.
+
+    tracking = open_tracking(None, runs_folder="runs")
+    with tracking.start("contrastive", "seed 0", params=recipe, folder=out) as run:
+        run.log_metrics({"loss": 2.3}, step=100)
+
+Every call returns at once, whatever the server does: a record is written to ``metrics.jsonl`` in
+the run's folder and then sent by a background thread. Only the process that started the command
+logs; what workers measure is brought to it (pretrain/train/driver.py).
+"""
 
 from __future__ import annotations
 
@@ -12,254 +20,151 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
-from pretrain.runs.addresses import redact, ui_command
-from pretrain.runs.journal import BackgroundSender, Journal, Record
+from pretrain.runs.addresses import full_address, redact, ui_command
+from pretrain.runs.background_sender import BackgroundSender
+from pretrain.runs.json_lines import JsonLines, Record
 from pretrain.runs.mlflow_limits import (
-    ITEMS_A_REQUEST,
-    METRICS_A_REQUEST,
     NAME_CHARACTERS,
     PARAM_CHARACTERS,
-    cut,
     flat,
     free_name,
-    pieces,
     plain_tags,
+    shorten,
 )
+from pretrain.runs.mlflow_server import MLflowServer, reason
 from pretrain.runs.provenance import code_tags, machine_tags
 
 log = logging.getLogger(__name__)
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-START_S = 10.0
 FINISH_S = 10.0
-FINISH_AWAY_S = 2.0
 
 
-class Server(Protocol):
-    """What records are sent to; picklable."""
+def open_tracking(address: str | None, *, runs_folder: str | Path) -> Tracking:
+    """Opens the place where runs are kept.
 
-    address: str
-    ids: dict[str, str]
+    Args:
+        address: An MLflow server (``http://host:5000``) or database; None is a file, ``mlflow.db``,
+            in the runs folder.
+        runs_folder: The folder that holds the runs' folders.
 
-    def connect(self) -> Any:
-        """Gets ready to send."""
-
-    def send(self, journal: Journal, records: list[Record]) -> None:
-        """Sends records of one run, or raises ServerUnavailable or RecordRejected."""
+    Raises:
+        BadInput: If the address is none that MLflow knows. A server that is away is not an error.
+    """
+    server = MLflowServer(full_address(address, runs_folder=runs_folder))
+    try:
+        # here, where a caller may have something else begin meanwhile, and not at the first record
+        server.create_database()
+    # whatever keeps MLflow from its database must not keep anybody from training
+    except Exception as error:
+        log.warning(
+            "MLflow's database at %s cannot be made: %s. The run goes on; what it logs is kept in "
+            "the metrics.jsonl of its folder",
+            redact(server.address),
+            reason(error),
+        )
+    return Tracking(server, Path(runs_folder))
 
 
 class Tracking:
-    """A place where runs are kept. Picklable; made by
-    :func:`pretrain.runs.mlflow_server.open_tracking`.
+    """Where runs are kept; made by :func:`open_tracking`.
 
     Attributes:
-        where: Its address without password.
-        runs_folder: The folder that holds the runs' folders.
+        server: What records are sent to.
+        address: Its address without password.
     """
 
-    def __init__(self, server: Server, runs_folder: Path) -> None:
-        self.runs_folder, self.where = runs_folder, redact(server.address)
-        self._server = server
-        self._courier = BackgroundSender(send=server.send, where=self.where)
-        self._told: set[Path] = set()
+    def __init__(self, server: MLflowServer, runs_folder: Path) -> None:
+        self.server, self.address = server, redact(server.address)
+        self._runs_folder = runs_folder
 
     def __repr__(self) -> str:
-        return f"Tracking({self.where!r})"
-
-    def __reduce__(self) -> tuple[type[Tracking], tuple[Server, Path]]:
-        return Tracking, (
-            self._server,
-            self.runs_folder,
-        )  # a queue and a thread stay where they are
+        return f"Tracking({self.address!r})"
 
     def start(
         self,
         experiment: str,
         name: str,
         *,
+        folder: str | Path | None = None,
         parent: TrackedRun | None = None,
         params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, Any] | None = None,
-        folder: str | Path | None = None,
         resume: bool = False,
     ) -> TrackedRun:
         """Starts a run, tagged with commit, release and machine.
 
-        Waits ten seconds at most for a server that does not answer; the run then starts without it.
-
         Args:
             experiment: Experiment, made if it is new.
             name: Name of the run.
+            folder: The run's folder, for ``metrics.jsonl``; a child has its parent's.
             parent: The run it is a child of.
             params: Settings, as for :meth:`TrackedRun.log_params`.
-            tags: More tags.
-            folder: The run's folder, for the journal; by default the parent's, or the runs folder.
-            resume: Go on with the run of that name in the folder's journal, if there is one.
+            resume: Go on with the run of that name in the folder, if there is one.
         """
-        where = (
-            Path(folder).expanduser().absolute()
-            if folder
-            else parent.folder
-            if parent
-            else self.runs_folder
-        )
-        inherited = code_tags() | (parent.inherited if parent else {})
-        link = (
-            {"run": parent.key, "experiment": parent.experiment, "id": parent.run_id}
-            if parent
-            else None
-        )
-        run = TrackedRun(
-            self,
-            experiment=experiment,
+        if parent:
+            sender, inherited = parent.sender, dict(parent.inherited)
+        else:
+            assert folder is not None, "a run that is no child needs a folder"
+            file = JsonLines(Path(folder).expanduser().absolute() / "metrics.jsonl")
+            sender = BackgroundSender(self.server.send, file=file, address=self.address)
+            inherited = code_tags() | machine_tags()
+        earlier: list[Record] = []
+        with contextlib.suppress(OSError):  # the first record meets the error too, and reports it
+            sender.file.path.parent.mkdir(parents=True, exist_ok=True)
+            earlier = sender.file.read() if resume else []
+        named = [r for r in earlier if (r["experiment"], r.get("name")) == (experiment, name)]
+        started = [r["run"] for r in named if r["kind"] == "start"]
+        if parent is None:  # the server may have missed some of it, and keeps one copy of the rest
+            sender.send_again(earlier)
+        key = started[-1] if started else uuid.uuid4().hex
+        run = TrackedRun(self, sender, experiment, name, key, parent, inherited)
+        run.put(
+            "start",
             name=name,
-            key=uuid.uuid4().hex,
-            folder=where,
-            parent=link,
-            inherited=inherited,
-        )
-        before = None
-        with contextlib.suppress(OSError):
-            before = run.journal.started(experiment=experiment, name=name) if resume else None
-        if before:
-            run.key = before["run"]
-            self.send_leftovers(run)
-        try:
-            where.mkdir(parents=True, exist_ok=True)
-            # takes seconds the first time, which must not count as the server's silence
-            self._server.connect()
-        except Exception as error:
-            log.debug("the courier will meet this too, and tell: %s", error)
-        all_tags = inherited | machine_tags() | plain_tags(tags or {}) | {"ethoray.run": run.key}
-        self.put(
-            run,
-            run.record("start", name=name, parent=link, resumed=before is not None, tags=all_tags),
+            parent=parent.key if parent else None,
+            resumed=bool(started),
+            tags=inherited | {"ethoray.run": key},
         )
         if params:
             run.log_params(params)
-        if not self._courier.away and self._courier.drain(START_S):
-            self._courier.say_away(f"it has not answered within {START_S:.0f} s", run.journal)
         return run
 
     def ui_command(self) -> str:
         """What to type, or which page to open, to see the runs."""
-        return ui_command(self._server.address, self.runs_folder)
-
-    def put(self, run: TrackedRun, record: Record) -> None:
-        """Queues a record of a run."""
-        if run.run_id:
-            self._server.ids.setdefault(run.key, run.run_id)
-        self._courier.put(run.journal, record)
-
-    def known_id(self, key: str) -> str | None:
-        """MLflow's id of a run, where the server has told it to this process."""
-        return self._server.ids.get(key)
-
-    def send_leftovers(self, run: TrackedRun) -> None:
-        """Queues what other processes of a run could not send before they ended, and closes the
-        children they left open."""
-        owed: list[Record] = []
-        open_children: list[Record] = []
-        with contextlib.suppress(
-            OSError
-        ):  # a journal that cannot be read could not be written either, which was told
-            owed, open_children = (
-                run.journal.owed(to=self.where),
-                run.journal.open_children(run.key),
-            )
-        for record in owed:
-            if record["by"] != self._courier.writer:
-                self._courier.put(run.journal, record)
-        for child in open_children:
-            self._courier.put(
-                run.journal,
-                run.record("status", status="KILLED")
-                | {"run": child["run"], "experiment": child["experiment"]},
-            )
-
-    def configure_torch(self, run: TrackedRun, *, seconds: float | None = None) -> bool:
-        """Sends what is queued, within a time; warns with the command that sends the rest later."""
-        patience = (
-            FINISH_AWAY_S if self._courier.away and run.parent else FINISH_S
-        )  # of many children, each would wait in vain
-        left = self._courier.drain(patience if seconds is None else seconds)
-        if left and run.journal.path not in self._told:
-            self._told.add(run.journal.path)
-            self._courier.say_away("it does not answer", run.journal)
-            command = shlex.join(
-                [sys.executable, "-m", "pretrain.runs.replay", str(run.journal.path), self.where]
-            )
-            log.warning(
-                "%d records of run %r are not sent yet. They are kept; when the server is back: %s",
-                left,
-                run.name,
-                command,
-            )
-        return left == 0
+        return ui_command(self.server.address, self._runs_folder)
 
 
+@dataclass(eq=False)
 class TrackedRun:
-    """A run in MLflow, from any process: picklable, and never an error or a wait for whoever logs.
+    """A run in MLflow: logging to it is never an error and never a wait.
 
     Made by :meth:`Tracking.start`. In a ``with`` block it ends FINISHED, FAILED (an exception) or
-    KILLED (Ctrl-C). A copy unpickled in another process goes on logging to the same run; only the
-    process that started it should finish it, the others end with :meth:`flush`.
-
-    Attributes:
-        tracking: Where it is logged; ``run.tracking.start(run.experiment, …, parent=run)`` starts a
-            child.
-        key: Its own name for itself (tag ``ethoray.run``), known even while the server is away.
-        folder: Where its journal is.
-        inherited: Tags that its children get too.
+    KILLED (Ctrl-C).
     """
 
-    def __init__(
-        self,
-        tracking: Tracking,
-        *,
-        experiment: str,
-        name: str,
-        key: str,
-        folder: Path,
-        parent: Mapping[str, Any] | None,
-        inherited: Mapping[str, str],
-    ) -> None:
-        self.tracking, self.experiment, self.name, self.key, self.folder, self.parent = (
-            tracking,
-            experiment,
-            name,
-            key,
-            folder,
-            parent,
-        )
-        self.inherited = dict(inherited)
-        self.status: Status | None = None
-        self._run_id: str | None = None
-
-    def __repr__(self) -> str:
-        return (
-            f"TrackedRun({self.experiment!r}, {self.name!r}, run_id={self.run_id!r}, "
-            f"at={self.tracking.where!r})"
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_run_id": self.run_id}
+    tracking: Tracking
+    """Where it is logged; ``run.tracking.start(run.experiment, …, parent=run)`` starts a child."""
+    sender: BackgroundSender
+    """Writes its records to the folder and sends them."""
+    experiment: str
+    name: str
+    key: str
+    """Its own name for itself (tag ``ethoray.run``), known even while the server is away."""
+    parent: TrackedRun | None
+    inherited: dict[str, str]
+    """Tags that its children get too."""
+    status: Status | None = None
 
     @property
     def run_id(self) -> str | None:
         """MLflow's id of the run; None until the server has answered once."""
-        self._run_id = self._run_id or self.tracking.known_id(self.key)
-        return self._run_id
-
-    @property
-    def journal(self) -> Journal:
-        """The journal beside the run."""
-        return Journal(self.folder / "tracking.jsonl")
+        return self.tracking.server.run_id(self.key)
 
     def log_metrics(self, metrics: Mapping[str, Any], *, step: int) -> None:
         """Logs numbers at a step; nested mappings become dotted names. NaN and infinity are numbers
@@ -276,11 +181,10 @@ class TrackedRun:
                     value,
                 )
                 continue
-            numbers[free_name(name, numbers)] = (
-                number if math.isfinite(number) else str(number)
-            )  # JSON has no NaN
-        for piece in pieces(numbers, METRICS_A_REQUEST):
-            self._put("metrics", metrics=piece, step=int(step))
+            # JSON has no NaN
+            numbers[free_name(name, numbers)] = number if math.isfinite(number) else str(number)
+        if numbers:
+            self.put("metrics", step=int(step), metrics=numbers)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Logs settings, each once in a run: nested mappings become dotted names, lists and None
@@ -291,38 +195,22 @@ class TrackedRun:
         values: dict[str, str] = {}
         too_long = False
         for name, value in flat(params):
-            text = redact(
-                value
-                if isinstance(value, str)
-                else json.dumps(value, default=str, ensure_ascii=False)
-            )
+            text = redact(value if isinstance(value, str) else _json(value))
             too_long = too_long or len(text) > PARAM_CHARACTERS or len(name) > NAME_CHARACTERS
-            values[free_name(name, values)] = cut(text, PARAM_CHARACTERS)
-        for piece in pieces(values, ITEMS_A_REQUEST):
-            self._put("params", params=piece)
+            values[free_name(name, values)] = shorten(text, PARAM_CHARACTERS)
+        self.put("params", params=values)
         if too_long:
-            self.log_text(
-                json.dumps(dict(flat(params)), indent=1, default=str, ensure_ascii=False),
-                "params.json",
-            )
+            text = redact(_json(dict(flat(params)), indent=1))
+            self.put("text", text=text, file="params.json")
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Sets tags; the last value of a name stays."""
-        for piece in pieces(plain_tags(tags), ITEMS_A_REQUEST):
-            self._put("tags", tags=piece)
+        self.put("tags", tags=plain_tags(tags))
 
-    def log_text(self, text: str, file: str) -> None:
-        """Keeps a text as the artifact ``file``."""
-        self._put("text", text=redact(text), file=file)
-
-    def log_artifact(self, path: str | Path, *, folder: str = "") -> None:
-        """Keeps a copy of a file (or a folder of files) among the run's artifacts.
-
-        Args:
-            path: The file, which must stay where it is until it was sent.
-            folder: Folder among the artifacts.
-        """
-        self._put("artifact", path=str(Path(path).absolute()), folder=folder)
+    def log_artifact(self, path: str | Path) -> None:
+        """Keeps a copy of a file among the run's artifacts; it must stay where it is until it was
+        sent."""
+        self.put("artifact", path=str(Path(path).absolute()))
 
     def log_dataset(self, name: str, fingerprint: str, uri: str | Path) -> None:
         """Names exactly the data the run saw: as a dataset of the run and as a tag, which later
@@ -333,43 +221,41 @@ class TrackedRun:
             fingerprint: ``Store.fingerprint``.
             uri: Where it was read from.
         """
-        tag = plain_tags({"ethoray.data": fingerprint})
-        self.inherited |= tag
-        self._put("dataset", name=name, fingerprint=fingerprint, uri=redact(str(uri)))
-        self.set_tags(tag)
+        self.put("dataset", name=name, fingerprint=fingerprint, uri=redact(str(uri)))
+        self.inherited |= plain_tags({"ethoray.data": fingerprint})
+        self.set_tags({"ethoray.data": fingerprint})
 
-    def flush(self, *, seconds: float | None = None) -> bool:
-        """Sends what was logged so far; whether all of it arrived. For a process that logs to a run
-        it did not start."""
-        return self.tracking.configure_torch(self, seconds=seconds)
+    def put(self, kind: str, **fields: Any) -> None:
+        """Writes and queues a record of this run."""
+        self.sender.put(_record(kind, self.key, self.experiment, **fields))
 
     def finish(self, status: Status = "FINISHED") -> bool:
-        """Ends the run and sends what is left, its other processes' share included; whether all of
-        it arrived.
+        """Ends the run. One that is no child also ends the children that were left open, and waits
+        until all is sent.
 
         Gives up on a server that takes nothing for ten seconds; a warning then says how to send the
         rest.
+
+        Returns:
+            Whether all was sent; a child does not wait to know.
         """
         if self.status is not None:
             return True
         self.status = status
         if self.parent is None:
-            self.tracking.send_leftovers(self)
-        self._put("status", status=status)
-        return self.tracking.configure_torch(self)
-
-    def record(self, kind: str, **fields: Any) -> Record:
-        """A record of this run, stamped with the time."""
-        return {
-            "kind": kind,
-            "run": self.key,
-            "experiment": self.experiment,
-            "time": int(time.time() * 1000),
-            **fields,
-        }
-
-    def _put(self, kind: str, **fields: Any) -> None:
-        self.tracking.put(self, self.record(kind, **fields))
+            for child in _open_children(self.sender.file, self.key):
+                self.sender.put(_record("status", child, self.experiment, status="KILLED"))
+        self.put("status", status=status)
+        left = 0 if self.parent else self.sender.drain(FINISH_S)
+        if left:
+            module = [sys.executable, "-m", "pretrain.runs.replay"]
+            log.warning(
+                "%d records of run %r are not sent yet. They are kept; when the server is back: %s",
+                left,
+                self.name,
+                shlex.join([*module, str(self.sender.file.path), self.tracking.address]),
+            )
+        return left == 0
 
     def __enter__(self) -> Self:
         return self
@@ -380,9 +266,29 @@ class TrackedRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Ray Tune ends a trial that it stops early with SystemExit(0): that trial did not fail.
         if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-            self.finish("FINISHED")
-            return
-        self.set_tags({"ethoray.error": f"{type(error).__name__}: {error}"})
-        self.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            self.finish()
+        else:
+            self.set_tags({"ethoray.error": f"{type(error).__name__}: {error}"})
+            self.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+
+
+def _record(kind: str, key: str, experiment: str, **fields: Any) -> Record:
+    stamp = {"kind": kind, "run": key, "experiment": experiment, "time": int(time.time() * 1000)}
+    return stamp | fields
+
+
+def _open_children(file: JsonLines, parent: str) -> list[str]:
+    """Keys of a run's children that were started and not ended, here or before an interruption."""
+    children: dict[str, None] = {}
+    with contextlib.suppress(OSError):
+        for record in file.read():
+            if record["kind"] == "start" and record["parent"] == parent:
+                children[record["run"]] = None
+            elif record["kind"] == "status":
+                children.pop(record["run"], None)
+    return list(children)
+
+
+def _json(value: Any, *, indent: int | None = None) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False, indent=indent)

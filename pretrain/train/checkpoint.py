@@ -1,4 +1,4 @@
-"""What is kept of a run: its full state, to go on from; and the encoder folder, to use it."""
+"""What a run leaves: its full state, to resume from, and the encoder folder, to use."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _STATE, _COMPLETE = "state.pt", "complete"
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes everything a run needs to go on (weights, optimiser, place in the data); a marker file
-    comes last."""
+    """Writes everything a run needs to go on (weights, optimiser, position in the data); a marker
+    file comes last."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(dict(state), folder / _STATE)
     (folder / _COMPLETE).touch()
@@ -46,12 +46,12 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def save_encoder(folder: Path, embedder: Embedder, *, made_by: Mapping[str, Any]) -> None:
-    """Writes the encoder folder: ``encoder.safetensors``, and ``encoder.json``, which tells how to
+    """Writes the encoder folder: ``encoder.safetensors``, and ``encoder.json``, which says how to
     rebuild it.
 
     Args:
         folder: Made if it is not there.
-        embedder: What to keep.
+        embedder: The encoder, with its features.
         made_by: Where it comes from: recipe, data fingerprint, steps. Free, for the reader.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,28 +69,26 @@ def save_encoder(folder: Path, embedder: Embedder, *, made_by: Mapping[str, Any]
     (folder / "encoder.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def find_encoder(place: str | Path) -> Path:
+def find_encoder(path: str | Path) -> Path:
     """The encoder folder of a run, or the folder itself.
 
     Raises:
         BadInput: If neither holds an encoder.
     """
-    for folder in (Path(place), Path(place) / "encoder"):
+    for folder in (Path(path), Path(path) / "encoder"):
         if (folder / "encoder.json").is_file():
             return folder
     raise BadInput(
-        f"there is no encoder at {place}: give the --out folder of a finished pretrain/run.py, its "
+        f"there is no encoder at {path}: give the --out folder of a finished pretrain/run.py, its "
         "encoder/ folder, or none"
     )
 
 
-def load_encoder(
-    place: str | Path, schema: Schema | None = None
-) -> tuple[Embedder, dict[str, Any]]:
+def load_encoder(path: str | Path, schema: Schema | None = None) -> tuple[Embedder, dict[str, Any]]:
     """Rebuilds an encoder.
 
     Args:
-        place: Run or encoder folder.
+        path: Run or encoder folder.
         schema: Skeleton of the poses it is to embed.
 
     Returns:
@@ -99,7 +97,7 @@ def load_encoder(
     Raises:
         BadInput: If the folder is damaged or the skeletons differ; shows both.
     """
-    folder = find_encoder(place)
+    folder = find_encoder(path)
     try:
         about = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
         version = about["version"]
@@ -122,10 +120,10 @@ def load_encoder(
             about=f"the encoder {folder} (there) does not fit the store's skeleton (here)",
         )
         if trained_on.fps != schema.fps:
-            there, here = f"{trained_on.fps:g}", f"{schema.fps:g}"
+            fps = f"{trained_on.fps:g}"
             raise BadInput(
-                f"the encoder {folder} was trained at {there} frames/s, the store has {here}: "
-                f"prepare it at {there}"
+                f"the encoder {folder} was trained at {fps} frames/s, the store has "
+                f"{schema.fps:g}: prepare it at {fps}"
             )
     embedder = build_embedder(
         trained_on,

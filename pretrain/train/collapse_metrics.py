@@ -1,5 +1,4 @@
-"""Signs, without labels, that embeddings collapse: onto a point, onto a line, onto few
-dimensions."""
+"""Whether embeddings collapse onto a point, a line or few dimensions, measured without labels."""
 
 from __future__ import annotations
 
@@ -13,15 +12,11 @@ from torch import Tensor
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
 
-if (
-    TYPE_CHECKING
-):  # objectives import the encoders' side of the project; only the type is needed here
+if TYPE_CHECKING:
     from pretrain.objectives import View
 
-FRAMES = 4
-"""Frames of each window that are looked at."""
-ROWS = 512
-"""Frames of a batch at most."""
+FRAMES_PER_WINDOW = 4
+MAX_FRAMES = 512
 
 
 def alignment(a_ND: Tensor, b_ND: Tensor) -> Tensor:
@@ -47,10 +42,9 @@ def effective_rank(z_ND: Tensor) -> Tensor:
     The number of dimensions in use: 1 on a line, D in a ball; 0 where nothing varies.
     """
     centred = z_ND - z_ND.mean(0)
-    narrow = (
-        centred.T @ centred if z_ND.shape[1] <= len(z_ND) else centred @ centred.T
-    )  # the same eigenvalues but for zeros
-    eigen = torch.linalg.eigvalsh(narrow.double()).clamp(min=0)
+    # the smaller of the two, which have the same eigenvalues but for zeros
+    product = centred.T @ centred if z_ND.shape[1] <= len(z_ND) else centred @ centred.T
+    eigen = torch.linalg.eigvalsh(product.double()).clamp(min=0)
     total = eigen.sum()
     share = eigen / total.clamp(min=1e-300)
     rank = torch.special.entr(share).sum().exp()
@@ -65,9 +59,7 @@ def spread(z_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def collapse_metrics(
-    views: Sequence[View], windows: Windows, draws: WindowRNG
-) -> dict[str, Tensor]:
+def collapse_metrics(views: Sequence[View], windows: Windows, rng: WindowRNG) -> dict[str, Tensor]:
     """All of them on a few frames of each window, for the log.
 
     Args:
@@ -75,40 +67,38 @@ def collapse_metrics(
             do not count. A positive pair is one moment in the first two views; where they share
             none, a frame and the next.
         windows: Which frames exist.
-        draws: Choose the frames.
+        rng: Chooses the frames.
 
     Returns:
         ``alignment``, ``uniformity``, ``effective_rank``, ``spread_mean``, ``spread_least``:
         scalars of this worker's rows. Zeros where fewer than two frames were seen.
     """
     length_B1 = windows.valid_BT.sum(1, keepdim=True)
-    frame_BA = (draws.uniform("collapse", FRAMES) * (length_B1 - 1).clamp(min=0)).long()
-    row_B1 = torch.arange(len(frame_BA), device=frame_BA.device).unsqueeze(1)
-    at = [
-        (row_B1, frame_BA),
-        (row_B1, frame_BA),
-        (row_B1, (frame_BA + 1).clamp(max=windows.valid_BT.shape[1] - 1)),
-    ]
-    of = [views[0], views[min(1, len(views) - 1)], views[0]]
-    z_NDs = [view.z_BTD[place].flatten(0, 1) for view, place in zip(of, at, strict=True)]
-    seen_Ns = [
-        (view.pose.confidence_BTMK[place] > 0).flatten(2).any(-1).flatten()
-        for view, place in zip(of, at, strict=True)
-    ]
-    here = seen_Ns[0]
-    other = 1 if len(views) > 1 and int((here & seen_Ns[1]).sum()) > 1 else 2
-    both = here & seen_Ns[other]
-    z_ND = z_NDs[0][here][:ROWS]
-    if len(z_ND) < 2 or not both.any():
-        return dict.fromkeys(
-            ("alignment", "uniformity", "effective_rank", "spread_mean", "spread_least"),
-            z_ND.new_zeros(()),
-        )
-    mean, least = spread(z_ND)
+    chosen = rng.uniform("collapse", FRAMES_PER_WINDOW) * (length_B1 - 1).clamp(min=0)
+    frame_BA = chosen.long()
+    next_BA = (frame_BA + 1).clamp(max=windows.valid_BT.shape[1] - 1)
+    # the frames, the same in the second view, and the next ones
+    z_ND, seen_N = _at(views[0], frame_BA)
+    other_ND, other_seen_N = _at(views[min(1, len(views) - 1)], frame_BA)
+    if len(views) == 1 or int((seen_N & other_seen_N).sum()) < 2:
+        other_ND, other_seen_N = _at(views[0], next_BA)
+    both_N = seen_N & other_seen_N
+    some_ND = z_ND[seen_N][:MAX_FRAMES]
+    if len(some_ND) < 2 or not both_N.any():
+        names = ("alignment", "uniformity", "effective_rank", "spread_mean", "spread_least")
+        return dict.fromkeys(names, z_ND.new_zeros(()))
+    mean, least = spread(some_ND)
     return {
-        "alignment": alignment(z_NDs[0][both], z_NDs[other][both]),
-        "uniformity": uniformity(z_ND),
-        "effective_rank": effective_rank(z_ND),
+        "alignment": alignment(z_ND[both_N], other_ND[both_N]),
+        "uniformity": uniformity(some_ND),
+        "effective_rank": effective_rank(some_ND),
         "spread_mean": mean,
         "spread_least": least,
     }
+
+
+def _at(view: View, frame_BA: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings of some frames of each window, and whether the encoder saw anything of them."""
+    row_B1 = torch.arange(len(frame_BA), device=frame_BA.device).unsqueeze(1)
+    seen_BA = (view.pose.confidence_BTMK[row_B1, frame_BA] > 0).flatten(2).any(-1)
+    return view.z_BTD[row_B1, frame_BA].flatten(0, 1), seen_BA.flatten()

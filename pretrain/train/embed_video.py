@@ -29,17 +29,17 @@ def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str
     z_TD = torch.empty((len(frames["position"]), embedder.dim), device=device)
     pose = as_pose({name: values.unsqueeze(0).to(device) for name, values in frames.items()})
     window = EMBED_FRAMES + 2 * embedder.overlap
-    for windows, kept, inside in cover(pose, window=window, overlap=embedder.overlap):
-        z_TD[kept] = embedder.embed(windows)[0, inside].float()
+    for windows, part, inside in cover(pose, window=window, overlap=embedder.overlap):
+        z_TD[part] = embedder.embed(windows)[0, inside].float()
     return z_TD
 
 
-def as_pose(stretch: Mapping[str, Tensor]) -> Pose:
-    """Pose stretches as an encoder takes them."""
-    return Pose(stretch["position"], stretch["confidence"], stretch.get("extra"))
+def as_pose(frames: Mapping[str, Tensor]) -> Pose:
+    """Stretches of frames as an encoder takes them."""
+    return Pose(frames["position"], frames["confidence"], frames.get("extra"))
 
 
-class Components(nn.Module):
+class PrincipalComponents(nn.Module):
     """The first principal components of embeddings, each brought to unit spread.
 
     Args:
@@ -57,15 +57,15 @@ class Components(nn.Module):
 
     @torch.no_grad()
     def fit(self, z_ND: Tensor) -> float:
-        """Takes them from a sample of embeddings; returns the share of the variance that they
-        hold."""
+        """Fits them on a sample of embeddings; returns their share of the variance."""
         self.mean_D.copy_(z_ND.mean(0))
-        _, spread, basis = torch.linalg.svd(z_ND - self.mean_D, full_matrices=False)
-        kept = min(self.basis_DC.shape[1], len(spread))
-        unit = spread[:kept] / max(1, len(z_ND) - 1) ** 0.5
+        _, singular, basis = torch.linalg.svd(z_ND - self.mean_D, full_matrices=False)
+        number = min(self.basis_DC.shape[1], len(singular))
+        deviation = singular[:number] / max(1, len(z_ND) - 1) ** 0.5
         self.basis_DC.zero_()
-        self.basis_DC[:, :kept] = basis[:kept].T / unit.clamp(min=1e-6)
-        return float(spread[:kept].square().sum() / spread.square().sum().clamp(min=1e-12))
+        self.basis_DC[:, :number] = basis[:number].T / deviation.clamp(min=1e-6)
+        variance = singular.square()
+        return float(variance[:number].sum() / variance.sum().clamp(min=1e-12))
 
     def forward(self, z_ND: Tensor) -> Tensor:
         """(N, D) to (N, C)."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
-import torch
-from torch import nn
+from torch import manual_seed, nn
 
 from pretrain.components import build
 from pretrain.config import Precision, Recipe
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.data.window_rng import WindowRNG
-from pretrain.data.windows import Windows, joined
+from pretrain.data.windows import Windows, concatenate
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.train.collapse_metrics import collapse_metrics
-from pretrain.train.precision import products
+from pretrain.train.torch_setup import matmul_precision, one_thread
 from pretrain.transforms.augment import Augment
 
 
@@ -29,7 +27,8 @@ class Learner(nn.Module):
         embedder: Features and encoder; what remains in the end.
         objective: Its loss, with the heads that belong to it.
         augment: How views differ. An objective of one view gets one augmented view as well.
-        precision: Of matrix products (pretrain/train/precision.py); losses and weights are float32.
+        precision: Of matrix products (pretrain/train/torch_setup.py); losses and weights are
+            float32.
 
     Attributes:
         watch: Whether the next step also measures signs of collapse; to be set where a step's
@@ -45,36 +44,31 @@ class Learner(nn.Module):
         precision: Precision = "auto",
     ) -> None:
         super().__init__()
-        self.embedder, self.objective, self.augment, self.precision = (
-            embedder,
-            objective,
-            augment,
-            precision,
-        )
+        self.embedder, self.objective = embedder, objective
+        self.augment, self.precision = augment, precision
         self.watch = False
 
     def forward(self, windows: Windows) -> Loss:
         """The loss of this worker's rows."""
-        draws = WindowRNG(windows.key_B)
+        rng = WindowRNG(windows.key_B)
         schema = self.embedder.features.schema
         poses = [
-            self.augment(windows.pose, schema, draws, view=str(view))
+            self.augment(windows.pose, schema, rng, view=str(view))
             for view in range(self.objective.views)
         ]
-        seen = [
-            self.objective.mask(pose, windows, draws, view=view) for view, pose in enumerate(poses)
+        inputs = [
+            self.objective.mask(pose, windows, rng, view=view) for view, pose in enumerate(poses)
         ]
-        device = windows.valid_BT.device.type
-        with products(self.precision, device):
-            z = self.embedder(joined(seen), windows.valid_BT.repeat(len(poses), 1))
+        with matmul_precision(self.precision, windows.valid_BT.device.type):
+            z = self.embedder(concatenate(inputs), windows.valid_BT.repeat(len(poses), 1))
             views = tuple(
                 View(pose, z_BTD.float())
                 for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True)
             )
-            loss: Loss = self.objective(views, windows, draws)
+            loss: Loss = self.objective(views, windows, rng)
         if self.watch:
-            shown = [View(pose, view.z_BTD) for pose, view in zip(seen, views, strict=True)]
-            loss = Loss(loss.total, {**loss.parts, **collapse_metrics(shown, windows, draws)})
+            encoded = [View(pose, view.z_BTD) for pose, view in zip(inputs, views, strict=True)]
+            loss = Loss(loss.total, {**loss.parts, **collapse_metrics(encoded, windows, rng)})
         return loss
 
 
@@ -84,7 +78,7 @@ def new_learner(recipe: Recipe, store: Store) -> Learner:
     Raises:
         BadInput: If the recipe names what there is not, or does not fit the store's skeleton.
     """
-    embedder, objective = unfitted(recipe, store)
+    embedder, objective = build_unfitted(recipe, store)
     with one_thread():
         poses = sample(store, seed=recipe.seed, features=tuple(embedder.features.external))
         embedder.features.fit(poses)
@@ -92,35 +86,23 @@ def new_learner(recipe: Recipe, store: Store) -> Learner:
     return Learner(embedder, objective, Augment(**recipe.augment), precision=recipe.precision)
 
 
-def unfitted(recipe: Recipe, store: Store) -> tuple[Embedder, AbstractObjective]:
+def build_unfitted(recipe: Recipe, store: Store) -> tuple[Embedder, AbstractObjective]:
     """The parts of a learner before any pose is read: enough to refuse a recipe by.
 
     Raises:
         BadInput: As :func:`new_learner`.
     """
-    torch.manual_seed(recipe.seed)
+    manual_seed(recipe.seed)
     embedder = build_embedder(store.schema, features=recipe.features, encoder=recipe.encoder)
     objective: AbstractObjective = build(
         "pretrain.objectives", recipe.objective, AbstractObjective, embedder.dim, store.schema
     )
-    refuse_unlike(embedder.features.external, store)
+    check_external_features(embedder.features.external, store)
     return embedder, objective
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: sums are the same on every machine, and small work is not held up where
-    others use the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def refuse_unlike(external: Mapping[str, int], store: Store) -> None:
-    """Refuses features from elsewhere that a store does not have.
+def check_external_features(external: Mapping[str, int], store: Store) -> None:
+    """Refuses external features that a store does not have.
 
     Args:
         external: Name to dimension.
@@ -135,5 +117,5 @@ def refuse_unlike(external: Mapping[str, int], store: Store) -> None:
             for name, dim in external.items()
             if store.feature(name)["dim"] != dim
         ],
-        about=f"features from elsewhere (features.external) do not fit the store {store.uri}",
+        about=f"external features (features.external) do not fit the store {store.uri}",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -21,7 +20,9 @@ from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
 from pretrain.train.checkpoint import load_state, save_encoder, save_state
 from pretrain.train.learner import Learner
+from pretrain.train.messages import Messages
 from pretrain.train.progress import Progress
+from pretrain.train.step import OptimiserStep
 from pretrain.train.torch_setup import configure_torch
 
 
@@ -30,112 +31,79 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store),
-            ``learner`` (untrained, in Ray's object store), ``run`` (a tracked run), ``log`` (a
-            file).
+            ``learner`` (untrained, in Ray's object store), ``messages`` (to the driver).
 
     Returns:
         Last loss, frames, seconds, frames per second: for ``result.json``.
     """
     recipe = make(Recipe, settings["recipe"], about="recipe")
     scale = make(Scale, settings["scale"], about="scale")
+    messages: Messages = settings["messages"]
     if distributed.rank() == 0:
-        speak(settings["log"])
+        messages.send_log()
     device = ray.train.torch.get_device()
-    share_cores()
+    # Ray would hold torch to the CPUs it reserved, which on a laptop is one
+    workers_here = ray.train.get_context().get_local_world_size()
+    configure_torch(max(1, (os.cpu_count() or 1) // workers_here))
     torch.manual_seed(recipe.seed)
 
     store = Store(settings["data"])
-    lanes = BatchPlan.deal(store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed)
+    plan = BatchPlan.from_chunks(
+        store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed
+    )
     learner: Learner = ray.get(settings["learner"]).to(device)
     stream = FrameStream(
         store,
-        lanes,
+        plan,
         rank=distributed.rank(),
         workers=distributed.count(),
         device=device,
         resident_bytes=scale.resident_gb * 1e9,
         features=tuple(learner.embedder.features.external),
     )
-    before = last_checkpoint()
-    at: dict[str, Any] = before["at"] if before else {"epoch": 0, "step": 0, "progress": None}
-    optimiser = torch.optim.AdamW(
-        learner.parameters(),
-        lr=recipe.optimiser.lr,
-        weight_decay=recipe.optimiser.weight_decay,
-        fused=True,
-    )
     model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
-    if before:
-        learner.load_state_dict(before["learner"])
-        optimiser.load_state_dict(before["optimiser"])
+    optimiser_step = OptimiserStep(model, recipe.optimiser)
+    at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            state = load_state(Path(folder))
+        at = state["at"]
+        learner.load_state_dict(state["learner"])
+        optimiser_step.optimiser.load_state_dict(state["optimiser"])
 
-    steps = lanes.steps * recipe.epochs
+    steps = plan.steps * recipe.epochs
     progress = Progress(
         steps=steps,
         frames=store.frames * recipe.epochs,
         epochs=recipe.epochs,
-        before=at["progress"],
-        run=settings["run"],
+        state=at["progress"],
+        send_metrics=messages.send_metrics,
     )
     while at["epoch"] < recipe.epochs:
         for windows in stream.epoch(at["epoch"], at["step"]):
-            step = at["epoch"] * lanes.steps + at["step"]
-            rate = recipe.optimiser.lr * recipe.optimiser.rate(step, steps)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            step = at["epoch"] * plan.steps + at["step"]
+            lr = recipe.optimiser.lr * recipe.optimiser.rate(step, steps)
+            learner.watch = progress.is_logged(step)
+            loss, norm = optimiser_step(windows, lr=lr)
+            progress.step(step, {"loss": loss.total, **loss.parts, "gradient_norm": norm, "lr": lr})
 
-            learner.watch = progress.logs(step)
-            loss = model(windows)
-            optimiser.zero_grad(set_to_none=True)
-            loss.total.backward()
-            norm = nn.utils.clip_grad_norm_(
-                learner.parameters(), recipe.optimiser.clip or torch.inf
-            )
-            if not norm.isfinite():
-                raise FloatingPointError(
-                    f"the gradient is {norm.item()} at step {step}, nothing was updated: lower "
-                    "optimiser.lr or set precision=float32"
-                )
-            optimiser.step()
-
-            progress.step(
-                step, {"loss": loss.total, **loss.parts, "gradient_norm": norm, "lr": rate}
-            )
             at["step"] += 1
-            last_of_epoch = at["step"] == lanes.steps
-            if last_of_epoch:
+            epoch_ended = at["step"] == plan.steps
+            if epoch_ended:
                 at["epoch"], at["step"] = at["epoch"] + 1, 0
-            if last_of_epoch or (
-                scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0
-            ):
+            if epoch_ended or (scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0):
                 at["progress"] = progress.state()
-                made_by = {
-                    "recipe": settings["recipe"],
-                    "data": store.fingerprint,
-                    "step": step + 1,
-                    "steps": steps,
+                state = {
+                    "learner": learner.state_dict(),
+                    "optimiser": optimiser_step.optimiser.state_dict(),
+                    "at": at,
                 }
-                keep(
-                    learner,
-                    {
-                        "learner": learner.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "at": at,
-                    },
-                    made_by,
-                )
+                made_by = {"recipe": settings["recipe"], "data": store.fingerprint}
+                report_checkpoint(learner, state, made_by | {"step": step + 1, "steps": steps})
     return progress.result()
 
 
-def last_checkpoint() -> dict[str, Any] | None:
-    """The full state of a run that goes on."""
-    if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as folder:
-            return load_state(Path(folder))
-    return None
-
-
-def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> None:
+def report_checkpoint(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> None:
     """Reports a checkpoint: the full state and, ready for use, the encoder folder. All workers call
     it, rank 0 writes."""
     if distributed.rank() > 0:
@@ -144,21 +112,5 @@ def keep(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> No
     with tempfile.TemporaryDirectory() as folder:
         save_encoder(Path(folder) / "encoder", learner.embedder, made_by=made_by)
         save_state(Path(folder), state)
-        reached = {"epoch": state["at"]["epoch"], "step": state["at"]["step"]}
-        ray.train.report(reached, checkpoint=ray.train.Checkpoint.from_directory(folder))
-
-
-def share_cores() -> None:
-    """Lets torch use this machine's cores: Ray would hold it to the CPUs it reserved, which on a
-    laptop is one."""
-    beside = ray.train.get_context().get_local_world_size()
-    configure_torch(max(1, (os.cpu_count() or 1) // beside))
-
-
-def speak(log_file: str) -> None:
-    """Sends this worker's log to a file of the run, where the driver reads along; elsewhere to the
-    job's log."""
-    there = Path(log_file).parent.is_dir()
-    handler = logging.FileHandler(log_file, encoding="utf-8") if there else logging.StreamHandler()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    logging.getLogger("ray").setLevel(logging.WARNING)
+        position = {"epoch": state["at"]["epoch"], "step": state["at"]["step"]}
+        ray.train.report(position, checkpoint=ray.train.Checkpoint.from_directory(folder))

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pretrain import distributed
-from pretrain.runs.mlflow_server import TrackedRun
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +20,14 @@ _LINES = 40
 
 
 class Progress:
-    """Keeps time and tells. Every worker makes one; rank 0 speaks.
+    """Keeps time, logs lines and curves. Every worker makes one; rank 0 logs.
 
     Args:
         steps: Steps of the whole run.
         frames: Frames of the whole run, over all workers and epochs.
         epochs: Epochs of the whole run.
-        before: What :meth:`state` returned, when a run goes on.
-        run: Where curves go.
+        state: What :meth:`state` returned, when a run goes on.
+        send_metrics: Takes the values of a step, and the step.
     """
 
     def __init__(
@@ -37,68 +36,56 @@ class Progress:
         steps: int,
         frames: int,
         epochs: int,
-        before: Mapping[str, Any] | None,
-        run: TrackedRun | None,
+        state: Mapping[str, Any] | None,
+        send_metrics: Callable[[Mapping[str, float], int], None],
     ) -> None:
-        self._steps, self._frames, self._run = steps, frames, run
-        self._epoch_steps = steps // epochs
-        self._before = before["seconds"] if before else 0.0
-        self._losses: list[float] = list(before["losses"]) if before else []
-        self._began, self._first = time.monotonic(), -1
-        self._every = max(1, steps // _CURVE_POINTS)
-        self._line = max(1, steps // _LINES)
-        self._last: dict[str, float] = {}
+        self._steps, self._frames, self._send_metrics = steps, frames, send_metrics
+        self._steps_per_epoch = steps // epochs
+        self._earlier_seconds = state["seconds"] if state else 0.0
+        self._losses: list[float] = list(state["losses"]) if state else []
+        self._started = time.monotonic()
+        self._first_step: int | None = None
+        self._steps_per_point = max(1, steps // _CURVE_POINTS)
+        self._steps_per_line = max(1, steps // _LINES)
 
     @property
     def seconds(self) -> float:
         """Spent on training, earlier starts included."""
-        return self._before + time.monotonic() - self._began
+        return self._earlier_seconds + time.monotonic() - self._started
 
-    def logs(self, step: int) -> bool:
+    def is_logged(self, step: int) -> bool:
         """Whether the values of a step are logged."""
-        return step % self._every == 0 or step + 1 == self._steps
+        return step % self._steps_per_point == 0 or step + 1 == self._steps
 
     def step(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Takes the values of a step; tensors are averaged over the workers, so every worker must
         call it."""
-        if self._first < 0:
-            self._first, self._began_steps = step, time.monotonic()
-        last = step + 1 == self._steps
-        if step % self._epoch_steps == 0:
+        if self._first_step is None:
+            self._first_step, self._first_step_ended = step, time.monotonic()
+        if step % self._steps_per_epoch == 0:
             self._losses = []
-        if not self.logs(step):
+        if not self.is_logged(step):
             return
         tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-        shared = distributed.mean(
-            torch.stack([value.detach().float() for value in tensors.values()])
-        ).tolist()
-        self._last = dict(zip(tensors, shared, strict=True)) | {
-            n: v for n, v in values.items() if not isinstance(v, Tensor)
-        }
-        self._losses.append(self._last["loss"])
+        means = distributed.mean(torch.stack([value.float() for value in tensors.values()]))
+        metrics = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+        metrics |= dict(zip(tensors, means.tolist(), strict=True))
+        self._losses.append(metrics["loss"])
         if distributed.rank() > 0:
             return
-        elapsed = time.monotonic() - self._began_steps
-        rate = (
-            (step - self._first) / self._steps * self._frames / elapsed
-            if step > self._first
-            else 0.0
-        )
-        if self._run is not None:
-            self._run.log_metrics(self._last | ({"frames_per_s": rate} if rate else {}), step=step)
-        if step % self._line == 0 or last:
-            left = (self._steps - step - 1) * elapsed / max(1, step - self._first)
+        steps, seconds = step - self._first_step, time.monotonic() - self._first_step_ended
+        if steps:
+            metrics["frames_per_s"] = steps / self._steps * self._frames / seconds
+        self._send_metrics(metrics, step)
+        if step % self._steps_per_line == 0 or step + 1 == self._steps:
             log.info(
                 "step %d of %d  loss %.4f  %s frames/s  %s left",
                 step + 1,
                 self._steps,
-                self._last["loss"],
-                f"{rate:,.0f}",
-                _clock(left),
+                metrics["loss"],
+                f"{metrics.get('frames_per_s', 0):,.0f}",
+                _clock((self._steps - step - 1) * seconds / max(1, steps)),
             )
-
-        if last and self._run is not None:
-            self._run.flush()
 
     def state(self) -> dict[str, Any]:
         """What a run that goes on needs to report as if it had not stopped."""

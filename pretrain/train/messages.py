@@ -1,0 +1,70 @@
+"""What rank 0 tells the process that started the command: lines of its log, and metrics.
+
+``ray.train.report`` could carry them, but a report is a barrier of all workers, of which Ray Train
+takes one every two seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import ray
+from ray.util.queue import Queue
+
+from pretrain.runs.tracked_run import TrackedRun
+
+
+class Messages:
+    """A queue from rank 0 to the driver; made by the driver, handed to the workers.
+
+    A queue that broke down costs log lines and metrics, not the run.
+    """
+
+    def __init__(self) -> None:
+        self._queue = Queue(actor_options={"num_cpus": 0})
+
+    def send_log(self) -> None:
+        """From now on, sends what this process logs; of other libraries, warnings alone."""
+        handler = logging.handlers.QueueHandler(self)  # type: ignore[arg-type]
+        logging.basicConfig(
+            level=logging.WARNING, format="%(message)s", handlers=[handler], force=True
+        )
+        logging.getLogger("pretrain").setLevel(logging.INFO)
+
+    def send_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Sends the values of a step."""
+        self.put_nowait((metrics, step))
+
+    def put_nowait(self, message: object) -> None:
+        """Sends a message; for the handler of the log."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            self._queue.put(message)
+
+    @contextlib.contextmanager
+    def received(self, run: TrackedRun | None, log_file: Path) -> Iterator[None]:
+        """Repeats here what is logged there, in a file as well, and tracks the metrics, until the
+        block ends."""
+        file = logging.FileHandler(log_file, encoding="utf-8")
+        thread = threading.Thread(target=self._receive, args=(run, file), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.put_nowait(None)
+            thread.join()
+            file.close()
+            self._queue.shutdown(force=True)
+
+    def _receive(self, run: TrackedRun | None, file: logging.Handler) -> None:
+        with contextlib.suppress(ray.exceptions.RayError):
+            while (message := self._queue.get()) is not None:
+                if isinstance(message, logging.LogRecord):
+                    file.handle(message)
+                    logging.getLogger(message.name).handle(message)
+                elif run is not None:
+                    run.log_metrics(message[0], step=message[1])
