@@ -1,18 +1,18 @@
 r"""Learns where a head should start, on all behaviours of a store that are *not* asked for; then
 few labels do.
 
-    python finetune/meta_learn.py --encoder runs/mine --data STORE --task S1 --out runs/start
-    python finetune/run.py --encoder runs/start --data STORE --task S1 --videos 1 --trials 1 --set
-    start=runs/start \
-        --set optimiser=sgd --set lr=0.1 --set steps=100 --set balanced_sampling=1
+    %(prog)s --encoder runs/mine --data STORE --task S1 --out runs/start
+    ethoray finetune --encoder runs/start --data STORE --task S1 --videos 1 --trials 1 \
+        --set start=runs/start --set optimiser=sgd --set lr=0.1 --set steps=100 \
+        --set balanced_sampling=1
 
 Every behaviour of the other label sets, against the rest, is a small task that is fitted in a few
 steps, again and again; kept are the weights from which this goes best (MAML, Finn et al. 2017).
 --method anil learns the head and leaves the encoder as it is, maml learns both. Behaviours of
 --task are never among them (with --behaviour: that one of them), nor are videos on which it is
-tested; finetune/run.py refuses a start that has seen what it is asked for.
+tested; `ethoray finetune` refuses a start that has seen what it is asked for.
 
-Leaves in --out: start.json, start.safetensors, and the encoder beside them.
+Leaves in --out: start.json, start.safetensors, and the encoder.
 """
 
 from __future__ import annotations
@@ -20,34 +20,25 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from finetune.fit.fit import Model
-from finetune.fit.frames import embed, gather_poses
-from finetune.fit.initial_weights import save_start
-from finetune.fit.meta_learning import Episodes, meta_learn, other_behaviours
-from finetune.fit.open_encoder import RANDOM, open_encoder
-from finetune.heads import build_head
-from finetune.labels.problems import problems, tasks
-from finetune.settings import TASKS, Tuning, task_file
-from pretrain.config import make, parse_overrides, plain, read
-from pretrain.data.store import Store
+from finetune.fit.episodes import Episodes
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.train.checkpoint import save_encoder
 
 log = logging.getLogger(__name__)
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(
+    words: Sequence[str] | None = None, *, prog: str = "python finetune/meta_learn.py"
+) -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--encoder",
@@ -81,10 +72,26 @@ def main(words: list[str] | None = None) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="change one key of the task (head.name=mlp, window=128) or of the episodes ("
-        + ", ".join(f"{held.name}={held.default}" for held in fields(Episodes))
+        + ", ".join(f"{field.name}={field.default}" for field in fields(Episodes))
         + ")",
     )
     args = parser.parse_args(words)
+
+    # Torch takes seconds to import, which --help need not wait for.
+    import numpy as np
+    import torch
+
+    from finetune.fit.fit import Model
+    from finetune.fit.frames import embed, gather_poses
+    from finetune.fit.initial_weights import save_start
+    from finetune.fit.meta_learning import meta_learn, other_behaviours
+    from finetune.fit.open_encoder import RANDOM, open_encoder
+    from finetune.heads import build_head
+    from finetune.labels.problems import problems, tasks
+    from finetune.settings import TASKS, Tuning, task_file
+    from pretrain.config import make, parse_overrides, plain, read
+    from pretrain.data.store import Store
+    from pretrain.train.checkpoint import save_encoder
 
     for_tuning, for_episodes = parse_overrides(args.set, Tuning, Episodes)
     tuning, episodes = (
@@ -175,7 +182,7 @@ def main(words: list[str] | None = None) -> None:
         f"{', '.join(problem.name for problem in behaviours)}\n"
         f"loss on windows of other videos after {episodes.inner_steps} steps: {first:.3f}, "
         f"in the end {last:.3f}\n"
-        f"go on: python finetune/run.py --encoder {out} --data {args.data} --task {args.task} "
+        f"go on: ethoray finetune --encoder {out} --data {args.data} --task {args.task} "
         f"--trials 1 --set start={out} "
         f"--set optimiser=sgd --set lr={lr:.3g} --set steps={20 * episodes.inner_steps} --set "
         f"balanced_sampling=1{more}"

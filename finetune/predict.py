@@ -1,23 +1,22 @@
 """Labels new recordings with a fitted model.
 
-    python finetune/predict.py --model runs/task1 --poses new/*.csv --fps 30           tracks of any
-    tracker that prepare.py reads
-    python finetune/predict.py --model runs/task1 --poses new/ --format csv boris annot nwb
-    python finetune/predict.py --model runs/task1 --poses STORE --ensemble             all seeds
-    together, on a pose store
-    python finetune/predict.py --model runs/task1 --poses new/ --keypoints
-    snout=nose,tailbase=tail_base
+    %(prog)s --model runs/task1 --poses new/*.csv --fps 30     tracks of any supported tracker
+    %(prog)s --model runs/task1 --poses new/ --format csv boris annot nwb
+    %(prog)s --model runs/task1 --poses STORE --ensemble       a pose store, with all seeds together
+    %(prog)s --model runs/task1 --poses new/ --keypoints snout=nose,tailbase=tail_base
 
 The tracks are brought to the model's names, scale and frame rate; labels come at the recording's
 own rate. What the model's run learned on held-out videos is applied: temperature (probabilities
 that mean what they say), thresholds and smoothing (the labels).
 
 Leaves in --out, one file a video:
-    csv/        frame, time_s, label, p_<class>, and a column of 0 and 1 for each class
-    boris/      BORIS tabular events           annot/   Caltech/Bento annotation           nwb/
-    time intervals and probabilities ethograms/  pictures                       summary.csv   time
-    per behaviour, bouts, bout lengths
-csv/ (its columns of 0 and 1), boris/ and annot/ are what `prepare.py tracks --labels` reads:
+    csv/           frame, time_s, label, p_<class>, and a column of 0 and 1 for each class
+    boris/         BORIS tabular events
+    annot/         Caltech/Bento annotation
+    nwb/           time intervals and probabilities
+    ethograms/     pictures
+    summary.csv    time per behaviour, bouts, bout lengths
+csv/ (its columns of 0 and 1), boris/ and annot/ are what `ethoray prepare tracks --labels` reads:
 corrected predictions become labels. A model of several problems (annotators, behaviours) gets a
 folder for each; --labels-of chooses one.
 """
@@ -32,25 +31,25 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from finetune.inference.ethograms import SUMMARY, picture, summary, summary_table
-from finetune.inference.model import LoadedModel, open_model
-from finetune.inference.recordings import Recording, add_options, recordings
-from finetune.inference.writers import FORMATS, Ethogram, refuse_missing
-from finetune.report.figures import png
+from finetune.inference.recording_options import add_options
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from finetune.inference.model import LoadedModel
+    from finetune.inference.recordings import Recording
+
+FORMATS = ("csv", "boris", "annot", "nwb")
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/predict.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--model",
@@ -66,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder to make; left out: runs/predict-…")
     parser.add_argument(
-        "--format", nargs="+", choices=list(FORMATS), default=["csv"], help="what to write (csv)"
+        "--format", nargs="+", choices=FORMATS, default=["csv"], help="what to write (csv)"
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, help="the network of this seed; left out: the first")
@@ -74,6 +73,12 @@ def main(words: Sequence[str] | None = None) -> None:
         "--ensemble", action="store_true", help="mean of the probabilities of all seeds"
     )
     args = parser.parse_args(words)
+
+    from finetune.inference.ethograms import summary_table
+    from finetune.inference.model import open_model
+    from finetune.inference.recordings import recordings
+    from finetune.inference.writers import refuse_missing
+
     refuse_missing(args.format)
     model = open_model(
         str(paths.base() / args.model),
@@ -117,12 +122,16 @@ def main(words: Sequence[str] | None = None) -> None:
 def _write(
     out: Path, model: LoadedModel, found: Sequence[Recording], formats: Sequence[str]
 ) -> list[dict[str, Any]]:
+    from finetune.inference import writers
+    from finetune.inference.ethograms import SUMMARY, picture, summary
+    from finetune.report.figures import png
+
     rows: list[dict[str, Any]] = []
     out.mkdir(parents=True)
     for one in tqdm(found, desc="labelling", unit="video"):
         frames, length = one.frames()
         for problem, said in zip(model.asked, model.predict(frames)[0], strict=True):
-            held = Ethogram(
+            held = writers.Ethogram(
                 video=one.name,
                 problem=problem,
                 fps=one.fps,
@@ -132,7 +141,7 @@ def _write(
             rows += summary(held)
             inside = (problem.name,) if len(model.asked) > 1 else ()
             for name in formats:
-                ending, write = FORMATS[name]
+                ending, write = writers.FORMATS[name]
                 write(_place(out / name, *inside, video=one.name, ending=ending), held)
             _place(out / "ethograms", *inside, video=one.name, ending=".png").write_bytes(
                 png(picture(held))

@@ -1,8 +1,7 @@
-"""The main job from start to end on the embedded default: simulated mice, pretraining, Tasks 1-3,
-controls beside them.
+"""The main job from start to end on simulated mice: pretraining, Tasks 1-3, and two controls.
 
     make quickstart
-    python finetune/quickstart.py [--out runs/quickstart] [--data STORE]
+    %(prog)s [--out runs/quickstart] [--data STORE]
 
 Scores on simulated mice are not CalMS21 scores.
 """
@@ -14,16 +13,15 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import finetune.run
 import pretrain.run
-from finetune.fit.open_encoder import HANDMADE, RANDOM
-from pretrain.config import SCALES, Scale, read
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.mlflow_server import ui_command
-from pretrain.train.driver import DATA_CPUS, cluster
+
+RANDOM, HANDMADE = "none", "handmade"  # of finetune/run.py --encoder
 
 TASKS = {
     "classic_classification": "Task 1",
@@ -45,10 +43,12 @@ HEADS = {
 }  # one head for five annotators
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(
+    words: Sequence[str] | None = None, *, prog: str = "python finetune/quickstart.py"
+) -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--out",
@@ -59,6 +59,12 @@ def main(words: list[str] | None = None) -> None:
         "--data", help="pose store with Tasks 1-3; left out: a small simulated arena"
     )
     args = parser.parse_args(words)
+
+    # Ray and torch take seconds to import, which --help need not wait for.
+    from pretrain.config import SCALES, Scale, read
+    from pretrain.runs.mlflow_server import ui_command
+    from pretrain.train.driver import DATA_CPUS, cluster
+
     out = paths.run_folder(args.out, kind="quickstart")
     if out.exists():
         raise BadInput(f"{out} is there already: choose another --out")

@@ -1,16 +1,11 @@
 """Runs the CalMS21 paper's tables on a store with Tasks 1-3 and lays its figures beside ours (Sun
 et al. 2021).
 
-    python finetune/reproduce.py --data STORE --out runs/paper                               every
-    row the store has labels for
-    python finetune/reproduce.py --data STORE --out runs/paper --rows task1_conv1d joint_inductive
-    --resume
-    python finetune/reproduce.py --data STORE --out runs/short --epochs-share 0.01           a
-    hundredth of the published epochs
-    python finetune/reproduce.py --data STORE --out runs/paper --encoder runs/mine none --resume
-    add rows of encoders
-    python finetune/reproduce.py --list                                                      the
-    rows and their settings
+    %(prog)s --data STORE --out runs/paper           every row that the store has labels for
+    %(prog)s --data STORE --out runs/paper --rows task1_conv1d joint_inductive --resume
+    %(prog)s --data STORE --out runs/short --epochs-share 0.01    a hundredth of the epochs
+    %(prog)s --data STORE --out runs/paper --encoder runs/mine none --resume    more rows: encoders
+    %(prog)s --list                                  the rows and their settings
 
 Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and
 result.json in rows/. Only with CalMS21's own recordings are the figures comparable; the table says
@@ -45,41 +40,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import finetune.run
-from finetune.labels.problems import Problem, problems, refuse_unfit, tasks, with_some_test
-from finetune.paper.deal import deal
-from finetune.paper.report import Line, Said, lines_of, write_table
-from finetune.paper.rows import RowFolder
-from finetune.paper.table import (
-    FIRST_SEED,
-    Row,
-    Settings,
-    about_data,
-    choose_rows,
-    read_published,
-    read_rows,
-    read_settings,
-)
-from finetune.paper.work import Work, unlabelled_of
-from pretrain.config import SCALES, Scale, read
-from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.runs.tracked_run import TrackedRun
-from pretrain.train.driver import cluster
+
+if TYPE_CHECKING:
+    from finetune.labels.problems import Problem
+    from finetune.paper.report import Line, Said
+    from finetune.paper.table import Row, Settings
+    from finetune.paper.work import Work
+    from pretrain.data.store import Store
+    from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 
 CLASSIC = "classic_classification"
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
-    args = _parser().parse_args(words)
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/reproduce.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
+    args = _parser(prog).parse_args(words)
+
+    # Ray and torch take seconds to import, which --help need not wait for.
+    from finetune.labels.problems import tasks
+    from finetune.paper.deal import deal
+    from finetune.paper.report import Said
+    from finetune.paper.table import FIRST_SEED, about_data, choose_rows, read_rows, read_settings
+    from pretrain.config import SCALES, Scale, read
+    from pretrain.data.store import Store
+    from pretrain.runs.folder import begun
+    from pretrain.runs.mlflow_server import open_tracking
+    from pretrain.train.driver import cluster
+
     rows = read_rows()
     if args.list:
         print(_listed(rows))
@@ -135,6 +128,8 @@ def main(words: list[str] | None = None) -> None:
 
 def _problems(store: Store, wanted: Sequence[str]) -> dict[str, list[Problem]]:
     """The problems of those label sets that the store has."""
+    from finetune.labels.problems import problems, refuse_unfit, tasks, with_some_test
+
     found = {}
     for task in dict.fromkeys(task for task in wanted if task in tasks(store)):
         found[task], notes = with_some_test(problems(store, task), fps=store.schema.fps)
@@ -153,6 +148,8 @@ def _works(
     epochs_share: float,
     gpu: bool,
 ) -> dict[str, Work]:
+    from finetune.paper.work import Work, unlabelled_of
+
     works = {}
     for name in (name for name in chosen if not rows[name].encoder):
         row = rows[name]
@@ -170,9 +167,9 @@ def _works(
     return works
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="pose store with labels of Tasks 1-3")
     parser.add_argument("--out", help="folder of the reproduction; left out: runs/paper-…")
@@ -212,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="settings of that tuning, as finetune/run.py --set",
+        help="settings of that tuning, as `ethoray finetune --set`",
     )
     parser.add_argument(
         "--set",
@@ -240,6 +237,8 @@ class _Table:
 
     def add(self, result: dict[str, Any]) -> None:
         """Takes a finished row."""
+        from finetune.paper.report import lines_of, write_table
+
         self.results[result["row"]] = result
         write_table(self.out, self._lines(), self.said, picture=False)
         for line in lines_of(result["row"], result, {}):
@@ -248,12 +247,17 @@ class _Table:
                 self.run.log_metrics({name: line["ours"], f"{name} std": line["ours_std"]}, step=0)
 
     def close(self) -> None:
-        """WindowRNG the picture, when all rows are there."""
+        """Draws the picture, when all rows are there."""
+        from finetune.paper.report import write_table
+
         write_table(self.out, self._lines(), self.said, picture=True)
         for file in ("table.md", "table.csv", "table.png"):
             self.run.log_artifact(self.out / file)
 
     def _lines(self) -> list[Line]:
+        from finetune.paper.report import lines_of
+        from finetune.paper.table import read_published, read_rows
+
         rows, published = read_rows(), read_published()
         return [
             line
@@ -269,6 +273,9 @@ def _encoder(
 ) -> dict[str, Any]:
     """The row of one of the user's encoders: its heads are tuned as `finetune/run.py` does it, with
     as many seeds."""
+    import finetune.run
+    from finetune.paper.rows import RowFolder
+
     folder = RowFolder(out, f"{name}-{Path(encoder).name}")
     if result := folder.result:
         if result["encoder"] != encoder:

@@ -1,17 +1,14 @@
-"""Tunes classifiers on an encoder with the labels of a task, with Ray Tune, and scores them on test
-videos.
+r"""Tunes classifiers on an encoder with the labels of a task, with Ray Tune, and scores them on
+test videos.
 
-    python finetune/run.py --encoder runs/mine --task classic_classification              simulated
-    mice, this machine
-    python finetune/run.py --encoder runs/mine --task S1 --data STORE --videos 3          three
-    labelled videos
-    python finetune/run.py --encoder none --task S1 --data STORE --videos 3               the
-    control: random weights
-    python finetune/run.py --encoder handmade --task S1 --data STORE --videos 3           the
-    control: hand-made features
-    python finetune/run.py --encoder runs/mine --task S1 --data STORE --set frozen=false  train the
-    encoder along ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run
-    --task S1 --data /absolute/STORE
+    %(prog)s --encoder runs/mine --task classic_classification       simulated mice, this machine
+    %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3   three labelled videos
+    %(prog)s --encoder none --task S1 --data STORE --videos 3        the control: random weights
+    %(prog)s --encoder handmade --task S1 --data STORE --videos 3    the control: hand-made features
+    %(prog)s --encoder runs/mine --task S1 --data STORE --set frozen=false
+                                                     trains the encoder along with the head
+    ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run --task S1 \
+        --data /absolute/STORE
 
 Leaves in --out: result.json, scores.txt, predictions/, model/, confusion.png, ethogram.png.
 """
@@ -21,29 +18,19 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 from functools import partial
 
-from finetune.fit.fit import head_for
-from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
-from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
-from finetune.search.space import examples
-from finetune.search.tune import TuningJob, tune
-from finetune.settings import TASKS, Tuning, task_file
-from pretrain.config import SCALES, Scale, parse_overrides, plain, read
-from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import begun
-from pretrain.runs.mlflow_server import open_tracking
-from pretrain.train.driver import cluster
 
 log = logging.getLogger(__name__)
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--encoder",
@@ -86,6 +73,19 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     args = parser.parse_args(words)
+
+    # Ray and torch take seconds to import, which --help need not wait for.
+    from finetune.fit.fit import head_for
+    from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
+    from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
+    from finetune.search.space import examples
+    from finetune.search.tune import TuningJob, tune
+    from finetune.settings import TASKS, Tuning, task_file
+    from pretrain.config import SCALES, Scale, parse_overrides, plain, read
+    from pretrain.data.store import Store
+    from pretrain.runs.folder import begun
+    from pretrain.runs.mlflow_server import open_tracking
+    from pretrain.train.driver import cluster
 
     for_tuning, for_scale = parse_overrides(args.set, Tuning, Scale)
     for_tuning |= {

@@ -1,21 +1,20 @@
 """Says what to label next: the stretches of unlabelled video that a model is least sure of, unlike
 each other and what is labelled.
 
-    python finetune/suggest.py --model runs/task1 --data STORE --number 50             the store's
-    frames without labels of the model's task
-    python finetune/suggest.py --model runs/task1 --poses new/*.csv --fps 30           recordings
-    that nobody labelled
-    python finetune/suggest.py --model runs/task1 --data STORE --simulate              would it have
-    paid on the labels that exist?
+    %(prog)s --model runs/task1 --data STORE --number 50      frames of a store that have no labels
+                                                              of the model's task
+    %(prog)s --model runs/task1 --poses new/*.csv --fps 30    recordings that nobody labelled
+    %(prog)s --model runs/task1 --data STORE --simulate       would it have paid on labels that
+                                                              exist?
 
-Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and beside it
+Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and next to it
 the same as BORIS tabular events (…_boris.csv, an observation a video), to be opened and corrected
 there. Uncertain: the margin between the two likeliest behaviours is small. Unlike: far from what is
 labelled or listed already in the encoder's embedding (finetune/active_learning/acquisition.py has
 the papers).
 
 --simulate begins with one labelled training video and labels --number stretches a round, suggested
-ones and, beside them, random ones of the same number and lengths; scores are on training videos
+ones and, for comparison, random ones of the same number and lengths; scores are on training videos
 held out. Leaves a table (CSV) and a picture of the two curves.
 """
 
@@ -29,33 +28,27 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
-from finetune.active_learning.acquisition import Stretch, cut, labelled_embeddings, rank
-from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
-from finetune.fit.frames import Frames
-from finetune.inference.model import LoadedModel, open_model
-from finetune.inference.recordings import Recording, add_options, recordings
-from finetune.inference.writers import write_boris_observations
-from finetune.labels.frame_labels import looked_at
-from finetune.labels.problems import Labelled, Problem, problems, tasks
-from finetune.report.figures import png
-from finetune.settings import Tuning
-from pretrain.config import make
-from pretrain.data.store import Store
+from finetune.inference.recording_options import add_options
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from finetune.active_learning.acquisition import Stretch
+    from finetune.inference.model import LoadedModel
+    from finetune.inference.recordings import Recording
+    from finetune.labels.problems import Labelled, Problem
+    from finetune.settings import Tuning
+    from pretrain.data.store import Store
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/suggest.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--model", required=True, metavar="RUN", help="--out folder of a finished finetune/run.py"
@@ -105,6 +98,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of --simulate (%(default)s)")
     args = parser.parse_args(words)
     _refuse(args)
+
+    from finetune.inference.model import open_model
+
     model = open_model(
         str(paths.base() / args.model),
         seed=args.seed,
@@ -150,6 +146,14 @@ def _refuse(args: argparse.Namespace) -> None:
 
 
 def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
+    import numpy as np
+
+    from finetune.active_learning.acquisition import cut, labelled_embeddings, rank
+    from finetune.inference.recordings import recordings
+    from finetune.inference.writers import write_boris_observations
+    from finetune.labels.frame_labels import looked_at
+    from pretrain.data.store import Store
+
     (asked,) = model.asked
     args.poses = args.poses or [args.data]
     labels = _labels(Store(paths.open_address(args.data)), asked) if args.data else {}
@@ -220,6 +224,14 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Pa
 
 
 def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
+    import numpy as np
+
+    from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
+    from finetune.fit.frames import Frames
+    from finetune.inference.recordings import recordings
+    from finetune.report.figures import png
+    from pretrain.data.store import Store
+
     (asked,) = model.asked
     tuning = _tuning(args.model)
     store = Store(paths.open_address(args.data))
@@ -266,6 +278,8 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: P
 
 def _labels(store: Store, asked: Problem) -> Labelled:
     """All labels, of training and test, that a store has of a model's problem."""
+    from finetune.labels.problems import tasks
+
     if asked.task not in tasks(store):
         return {}
     problem = _problem(store, asked)
@@ -273,6 +287,8 @@ def _labels(store: Store, asked: Problem) -> Labelled:
 
 
 def _problem(store: Store, asked: Problem) -> Problem:
+    from finetune.labels.problems import problems
+
     found = [
         held
         for held in problems(store, asked.task)
@@ -288,6 +304,9 @@ def _problem(store: Store, asked: Problem) -> Problem:
 
 def _tuning(run: str) -> Tuning:
     """The settings that the run chose."""
+    from finetune.settings import Tuning
+    from pretrain.config import make
+
     path = paths.base() / run / "result.json"
     try:
         settings: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"][

@@ -1,17 +1,15 @@
 """Embeds every frame of a store with a pretrained encoder: for other tools, or as features that
 heads and networks read beside poses.
 
-    python pretrain/embed.py --encoder runs/mine --data STORE --out embeddings
-    one .npy a video, (frames, D)
-    python pretrain/embed.py --encoder runs/mine --data STORE --as mine
-    into the store, as features `mine`
-    python pretrain/embed.py --encoder runs/treba --data STORE --as task_programming --components 32
+    %(prog)s --encoder runs/mine --data STORE --out embeddings    one .npy a video, (frames, D)
+    %(prog)s --encoder runs/mine --data STORE --as mine           into the store, as features `mine`
+    %(prog)s --encoder runs/treba --data STORE --as task_programming --components 32
 
-What is in the store is read by heads with `finetune/run.py --set 'beside=[mine]'`, and by the
-paper's networks where it is called task_programming (finetune/reproduce.py). --components keeps
-that many principal components of the embedding, fitted on frames from all over the store and
-brought to unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are
-unknown. Each frame is embedded once. No label is read.
+What is in the store is read by heads with `ethoray finetune --set 'beside=[mine]'`, and by the
+paper's networks where it is called task_programming (`ethoray reproduce`). --components keeps that
+many principal components of the embedding, fitted on frames from all over the store and brought to
+unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are unknown. Each
+frame is embedded once. No label is read.
 """
 
 from __future__ import annotations
@@ -20,32 +18,33 @@ import argparse
 import fnmatch
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from pretrain.data.feature_append import append_features, refuse_taken
-from pretrain.data.sample import sample
-from pretrain.data.schema import Float
-from pretrain.data.store import Store
-from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, exit_status, refuse
 from pretrain.runs import paths
-from pretrain.train.checkpoint import load_encoder
-from pretrain.train.embed_video import Components, embed_video
-from pretrain.train.learner import refuse_unlike
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from pretrain.data.schema import Float
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
-    args = _parser().parse_args(words)
+def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/embed.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
+    args = _parser(prog).parse_args(words)
+
+    import numpy as np
+    import torch
+
+    from pretrain.data.feature_append import append_features, refuse_taken
+    from pretrain.data.store import Store
+    from pretrain.train.checkpoint import load_encoder
+    from pretrain.train.embed_store import embed_stored, fit_components
+    from pretrain.train.learner import refuse_unlike
+
     refuse(
         (["give --out FOLDER, or --as NAME, or both"] if not (args.out or args.name) else [])
         + (
@@ -68,14 +67,16 @@ def main(words: list[str] | None = None) -> None:
         raise BadInput(f"--components is {args.components}, the embedding has {embedder.dim}")
     if args.name:
         refuse_taken(store, args.name)
-    out = Path(args.out).expanduser() if args.out else None
+    out = Path(paths.open_address(args.out)) if args.out else None
     if out is not None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise BadInput(f"{out} already holds something: choose another --out")
         out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embedder = embedder.to(device).eval()
-    components = _components(embedder, store, args.components, device) if args.components else None
+    components = (
+        fit_components(embedder, store, args.components, device=device) if args.components else None
+    )
     dim = args.components or embedder.dim
     with tqdm(
         total=sum(held["frames"] for held in videos),
@@ -86,7 +87,7 @@ def main(words: list[str] | None = None) -> None:
 
         def values() -> Iterator[tuple[str, Float]]:
             for held in videos:
-                z_TD = _one(embedder, components, store, held["name"], device)
+                z_TD = embed_stored(embedder, store, held["name"], components, device=device)
                 if out is not None:
                     np.save(out / f"{quote(held['name'], safe='')}.npy", z_TD)
                 bar.update(len(z_TD))
@@ -105,62 +106,14 @@ def main(words: list[str] | None = None) -> None:
         print(f"{out}: {total}")
     if args.name:
         print(
-            f"{store.uri}: features {args.name}: {total}; heads read them: finetune/run.py --set "
+            f"{store.uri}: features {args.name}: {total}; heads read them: ethoray finetune --set "
             f"'beside=[{args.name}]'"
         )
 
 
-def _components(embedder: Embedder, store: Store, number: int, device: str) -> Components:
-    pose = sample(store, seed=0, features=tuple(embedder.external))
-    pieces = []
-    for b in range(len(pose.position_BTMKX)):
-        frames = _frames(
-            pose.position_BTMKX[b],
-            pose.confidence_BTMK[b],
-            None if pose.extra_BTE is None else pose.extra_BTE[b],
-        )
-        seen_T = (
-            frames["position"].isfinite().flatten(1).any(1)
-        )  # where nothing was seen there is nothing to learn
-        pieces.append(embed_video(embedder, frames, device=device).cpu()[seen_T])
-    components = Components(embedder.dim, number)
-    share = components.fit(torch.cat(pieces))
-    log.info(
-        "%d principal components hold %.1f %% of the variance of the embedding", number, 100 * share
-    )
-    return components
-
-
-def _frames(
-    position_TMKX: Tensor, confidence_TMK: Tensor, extra_TE: Tensor | None
-) -> dict[str, Tensor]:
-    held = {"position": position_TMKX, "confidence": confidence_TMK}
-    return held if extra_TE is None else {**held, "extra": extra_TE}
-
-
-def _one(
-    embedder: Embedder, components: Components | None, store: Store, name: str, device: str
-) -> Float:
-    """(T, D) of a video."""
-    features = tuple(embedder.external)
-    video = store.read_video(name, features=features)
-    extra = (
-        torch.from_numpy(np.concatenate([video.features[key] for key in features], 1))
-        if features
-        else None
-    )
-    frames = _frames(
-        torch.from_numpy(video.position_TMKX),
-        torch.from_numpy(video.confidence_TMK.astype(np.float32)),
-        extra,
-    )
-    z_TD = embed_video(embedder, frames, device=device).cpu()
-    return (z_TD if components is None else components(z_TD)).numpy()
-
-
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--encoder", required=True, metavar="RUN|FOLDER", help="pretraining run or encoder folder"

@@ -1,13 +1,12 @@
 """Makes pose stores: from a tracker's files, from CalMS21, or of simulated mice; checks them, and
 exports them.
 
-    python pretrain/prepare.py arena   --out STORE [--frames 60000] [--seed 0]
-    python pretrain/prepare.py arena   --out FOLDER --as calms21-json --frames full
-    python pretrain/prepare.py calms21 --source FOLDER [--download] --out STORE
-    python pretrain/prepare.py tracks  --poses FOLDER [--labels FOLDER] [--features NAME=FOLDER]
-    --fps 30 --out STORE
-    python pretrain/prepare.py check   STORE [--json] [--picture FILE]
-    python pretrain/prepare.py export  STORE --out FOLDER [--as npz|calms21-json]
+    %(prog)s arena   --out STORE [--frames 60000] [--seed 0]
+    %(prog)s arena   --out FOLDER --as calms21-json --frames full
+    %(prog)s calms21 --source FOLDER [--download] --out STORE
+    %(prog)s tracks  --poses FOLDER [--labels FOLDER] [--features NAME=FOLDER] --fps 30 --out STORE
+    %(prog)s check   STORE [--json] [--picture FILE]
+    %(prog)s export  STORE --out FOLDER [--as npz|calms21-json]
 
 A store is a folder or an address (s3://bucket/store). It is written whole or not at all.
 """
@@ -26,14 +25,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pretrain.arena import write as mice
-from pretrain.data.store import Store
-from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
-from pretrain.quality.check import describe, report
-from pretrain.readers.annotations import write_labels
-from pretrain.readers.export import export_npz, export_official
-from pretrain.readers.prepare_tracks import add_options, prepare_tracks
+from pretrain.readers.track_options import add_options
 from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
@@ -46,6 +39,8 @@ OFFICIAL_BYTES = 800
 
 def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
+    from pretrain.arena import write as mice
+
     plan = (
         mice.official_recordings(seed=args.seed)
         if args.frames == "full"
@@ -81,6 +76,8 @@ def arena(args: argparse.Namespace) -> None:
 
 def from_tracks(args: argparse.Namespace) -> None:
     """A lab's own recordings, with labels or without."""
+    from pretrain.readers.prepare_tracks import prepare_tracks
+
     prepare_tracks(args)
     _done(args.out)
 
@@ -88,6 +85,8 @@ def from_tracks(args: argparse.Namespace) -> None:
 def calms21(args: argparse.Namespace) -> None:
     """The official archives or JSON."""
     from pretrain.data.schema import CALMS21
+    from pretrain.data.store_writer import StoreWriter
+    from pretrain.readers.annotations import write_labels
     from pretrain.readers.calms21 import read as official
     from pretrain.readers.calms21.download import download
     from pretrain.readers.calms21.expected_counts import count_differences
@@ -130,6 +129,9 @@ def _note_origin(folder: Path, origin: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Counts, missing points, jumps, swaps, labels, integrity; and a picture of it."""
+    from pretrain.data.store import Store
+    from pretrain.quality.check import describe, report
+
     store = Store(paths.open_address(args.store))
     found = describe(store)
     print(json.dumps(found, indent=1) if args.json else report(found))
@@ -160,6 +162,9 @@ def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
+    from pretrain.data.store import Store
+    from pretrain.readers.export import export_npz, export_official
+
     store, folder = Store(paths.open_address(args.store)), _local(args.out)
     if args.zipped and args.form != OFFICIAL:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}")
@@ -217,6 +222,8 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
 
 
 def _done(out: str) -> None:
+    from pretrain.data.store import Store
+
     store = Store(paths.open_address(out))
     print(
         f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
@@ -231,20 +238,15 @@ def _frames(text: str) -> int | str:
 _frames.__name__ = "number of frames, or full,"
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/prepare.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="arena|calms21|tracks|check|export")
 
     def command(name: str, does: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=does,
-            description=does,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        return commands.add_parser(name, help=does, description=does)
 
     one = command(
         "arena",
@@ -258,15 +260,18 @@ def main(words: Sequence[str] | None = None) -> None:
         type=_frames,
         default=60_000,
         metavar="N",
-        help="frames in all; full: CalMS21's frame counts in Tasks 1-3, 6 million unlabelled",
+        help="frames in all (%(default)s); full: CalMS21's frame counts in Tasks 1-3, 6 million "
+        "unlabelled",
     )
-    one.add_argument("--seed", type=int, default=0, help="other animals, other stories")
+    one.add_argument(
+        "--seed", type=int, default=0, help="another one simulates other animals (%(default)s)"
+    )
     one.add_argument(
         "--as",
         dest="form",
         choices=("store", OFFICIAL),
         default="store",
-        help=f"{OFFICIAL}: files as CalMS21's release has them",
+        help=f"what to write (%(default)s); {OFFICIAL}: files as CalMS21's release has them",
     )
     one.add_argument(
         "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"
@@ -316,7 +321,11 @@ def main(words: Sequence[str] | None = None) -> None:
     one.add_argument("store", metavar="STORE", help="folder or address")
     one.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
     one.add_argument(
-        "--as", dest="form", choices=("npz", OFFICIAL), default="npz", help="kind of files"
+        "--as",
+        dest="form",
+        choices=("npz", OFFICIAL),
+        default="npz",
+        help="what to write (%(default)s)",
     )
     one.add_argument(
         "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"

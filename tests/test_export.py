@@ -373,7 +373,7 @@ def test_the_full_arena_has_the_frames_of_the_release(
         return []
 
     monkeypatch.setattr("pretrain.readers.calms21.write.write_official", write)
-    monkeypatch.setattr(prepare.mice, "arena", made)
+    monkeypatch.setattr("pretrain.arena.write.arena", made)
     monkeypatch.setattr(prepare, "OFFICIAL_BYTES", 0)
     prepare.main(
         ["arena", "--as", "calms21-json", "--frames", "full", "--out", str(tmp_path / "files")]

@@ -13,7 +13,6 @@ import torch
 from reader_files import World, write_npz
 from worlds import MICE, embedder_of, wander, wander_store
 
-import finetune.predict
 from finetune.heads import build_head
 from finetune.inference.ethograms import picture, summary, summary_table
 from finetune.inference.model import as_tensors, open_model
@@ -394,7 +393,7 @@ def test_bad_input_leaves_nothing(
         )  # type: ignore[misc]
         assert "Traceback" not in capsys.readouterr().err
     monkeypatch.setitem(
-        finetune.predict.FORMATS,
+        FORMATS,
         "csv",
         (".csv", lambda path, held: (_ for _ in ()).throw(BadInput("full disk"))),
     )

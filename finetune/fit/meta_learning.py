@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from finetune.fit.episodes import Episodes
 from finetune.fit.fit import Model
 from finetune.fit.frames import Frames
 from finetune.fit.losses import Loss
@@ -31,26 +32,6 @@ from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
 
 Weights = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episodes:
-    """How starts are learned."""
-
-    meta_steps: int = 300
-    """Steps of the outer loop."""
-    behaviours: int = 2
-    """Behaviours of a step."""
-    windows: int = 4
-    """Windows that a behaviour is fitted on; as many measure it."""
-    inner_steps: int = 5
-    inner_lr: float = 0.1
-    """Step length to begin with; it is learned along (Li et al. 2017)."""
-    outer_lr: float = 0.003
-    """Peak rate of Adam."""
-    first_order: bool = False
-    """Whether the outer gradient passes by the inner steps: cheaper, nearly as good (Finn et al.
-    2017)."""
 
 
 def other_behaviours(

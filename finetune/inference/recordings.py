@@ -82,45 +82,6 @@ class Recording:
         return np.asarray(values_T[np.minimum(place, len(values_T) - 1)])
 
 
-def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """The options that say where the recordings are and how they differ from the model's."""
-    parser.add_argument(
-        "--poses",
-        nargs="+",
-        required=required,
-        metavar="FILE",
-        help=(
-            "track files, folders, patterns or zips of any tracker that prepare.py reads; or "
-            "a pose store"
-        ),
-    )
-    parser.add_argument(
-        "--fps",
-        type=float,
-        help="frames per second of the recordings, where their files do not say it",
-    )
-    parser.add_argument(
-        "--keypoints",
-        metavar="OLD=NEW,…",
-        help="what the recordings call the model's keypoints: snout=nose,rump=tail_base",
-    )
-    parser.add_argument("--animals", metavar="OLD=NEW,…", help="the same for animals")
-    parser.add_argument(
-        "--image",
-        metavar="WIDTHxHEIGHT",
-        help="extent of the recordings' image, where their files do not say it",
-    )
-    parser.add_argument(
-        "--scale",
-        type=float,
-        metavar="FACTOR",
-        help="pixels of the model's recordings in a pixel of these",
-    )
-    parser.add_argument(
-        "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the model's image"
-    )
-
-
 @contextmanager
 def recordings(
     args: argparse.Namespace, schema: Schema, external: Mapping[str, int]

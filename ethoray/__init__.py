@@ -1,0 +1,1 @@
+"""Ethoray in Python: stores, tracks, features, encoders and models, each one call, on arrays."""
