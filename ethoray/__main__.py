@@ -1,8 +1,10 @@
-"""The command ``ethoray``: every command of the project under one name.
+"""Learns what animals do from tracks that nobody labelled, and labels it.
 
     ethoray prepare arena --out stores/mice
     ethoray pretrain --data stores/mice --out runs/mine
     ethoray finetune --data stores/mice --encoder runs/mine --task classic_classification
+
+`ethoray COMMAND --help` describes a command.
 """
 
 from __future__ import annotations
@@ -36,17 +38,19 @@ def main(words: Sequence[str] | None = None) -> int:
     listed = "\n".join(f"  {name:12}{does}" for name, (_, does) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="ethoray",
-        usage="ethoray COMMAND …",
-        description=f"{__doc__}\ncommands:\n{listed}\n\nethoray COMMAND --help is its reference.",
+        usage="%(prog)s COMMAND …",
+        description=f"{__doc__}\ncommands:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args(words)
+    if args.command is None:
+        parser.error(f"which command? {', '.join(COMMANDS)}")
     module, _ = COMMANDS[args.command]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    door = importlib.import_module(module)
-    return exit_status(partial(door.main, args.rest, prog=f"ethoray {args.command}"))
+    command = importlib.import_module(module).main
+    return exit_status(partial(command, args.options, prog=f"ethoray {args.command}"))
 
 
 if __name__ == "__main__":

@@ -13,17 +13,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("pretrain", "finetune")
+PACKAGES = ("ethoray", "pretrain", "finetune")
 MAX_LINES = 400
 RAY_FILES = {
     "pretrain.train.driver",
     "pretrain.train.loop",
     "pretrain.data.ray_stream",
     "pretrain.data.ray_datasource",
-    "pretrain.run",
     "finetune.compare_objectives.jobs",
     "finetune.paper.deal",
-    "finetune.run",
     "finetune.search.ray_tune",
     "finetune.search.trial",
     "finetune.search.tune",
@@ -170,11 +168,9 @@ def test_only_prepare_and_the_readers_of_labels_know_the_annotations() -> None:
 
 
 def test_one_arrow() -> None:
+    above = {"pretrain": {"finetune", "ethoray"}, "finetune": {"ethoray"}, "ethoray": set()}
     back = {
-        module
-        for module in files()
-        if module.startswith("pretrain")
-        and any(top(name) == "finetune" for name in imports(module))
+        module for module in files() if above[top(module)] & {top(name) for name in imports(module)}
     }
     assert not back
     assert any(
@@ -363,6 +359,8 @@ def test_all_the_rest_works_without_ray_and_mlflow_and_nothing_happens_at_import
         "finetune.heads",
         "finetune.metrics.frame_metrics",
         "finetune.labels.problems",
+        "ethoray",
+        "ethoray.arrays",
     } <= plain
     found = import_all(plain, ("ray", "mlflow"), tmp_path)
     assert found == {"failed": {}, "events": [], "changed": {}, "ray": []}

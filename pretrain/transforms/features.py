@@ -181,6 +181,10 @@ class Features(nn.Module):
         ).nan_to_num_(0.0)
         return whole_FN.view(-1, *pose.position_BTMKX.shape[:2]).permute(1, 2, 0)
 
+    def raw(self, pose: Pose) -> Tensor:
+        """Returns (B, T, F) before they are standardised, without visibility; NaN where unknown."""
+        return torch.cat(self._raw(pose, planes(pose.position_BTMKX))).permute(1, 2, 0)
+
     def frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """Each animal's own frame: where it is, (B, T, M, X) px, and its heading as (cos, sin), (B,
         T, M, 2)."""
