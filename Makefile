@@ -1,6 +1,7 @@
 # make quickstart   set up, then the main job on simulated mice, in a few minutes
 # make test         set up, then all tests
 # make check        ruff and mypy
+# make wheel-test   the wheel, installed in a clean environment and used from elsewhere
 # make bench        benchmarks, each a table and JSON
 # make setup        the environment alone, in .venv
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test check bench clean
+.PHONY: setup quickstart test check wheel-test bench clean
 
 setup: $(READY)
 
@@ -31,6 +32,9 @@ check: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+wheel-test:
+	PYTHON=$(PYTHON) tests/check_wheel.sh
 
 bench: setup
 	$(RUN) benchmarks/run_all.py

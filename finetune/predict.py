@@ -1,9 +1,11 @@
 """Labels new recordings with a fitted model.
 
-    %(prog)s --model runs/task1 --poses new/*.csv --fps 30     tracks of any supported tracker
+    # track files of any format that `ethoray prepare` reads
+    %(prog)s --model runs/task1 --poses new/*.csv --fps 30
     %(prog)s --model runs/task1 --poses new/ --format csv boris annot nwb
-    %(prog)s --model runs/task1 --poses STORE --ensemble       a pose store, with all seeds together
     %(prog)s --model runs/task1 --poses new/ --keypoints snout=nose,tailbase=tail_base
+    # a pose store, with the networks of all seeds together
+    %(prog)s --model runs/task1 --poses STORE --ensemble
 
 The tracks are brought to the model's names, scale and frame rate; labels come at the recording's
 own rate. What the model's run learned on held-out videos is applied: temperature (probabilities

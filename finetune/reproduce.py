@@ -1,11 +1,15 @@
 """Runs the CalMS21 paper's tables on a store with Tasks 1-3 and lays its figures beside ours (Sun
 et al. 2021).
 
-    %(prog)s --data STORE --out runs/paper           every row that the store has labels for
+    # every row that the store has labels for
+    %(prog)s --data STORE --out runs/paper
+    # the rows, and some of them
+    %(prog)s --list
     %(prog)s --data STORE --out runs/paper --rows task1_conv1d joint_inductive --resume
-    %(prog)s --data STORE --out runs/short --epochs-share 0.01    a hundredth of the epochs
-    %(prog)s --data STORE --out runs/paper --encoder runs/mine none --resume    more rows: encoders
-    %(prog)s --list                                  the rows and their settings
+    # a hundredth of the published epochs
+    %(prog)s --data STORE --out runs/short --epochs-share 0.01
+    # with heads on your own encoders as further rows
+    %(prog)s --data STORE --out runs/paper --encoder runs/mine none --resume
 
 Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and
 result.json in rows/. Only with CalMS21's own recordings are the figures comparable; the table says

@@ -1,12 +1,15 @@
 r"""Tunes classifiers on an encoder with the labels of a task, with Ray Tune, and scores them on
 test videos.
 
-    %(prog)s --encoder runs/mine --task classic_classification       simulated mice, this machine
-    %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3   three labelled videos
-    %(prog)s --encoder none --task S1 --data STORE --videos 3        the control: random weights
-    %(prog)s --encoder handmade --task S1 --data STORE --videos 3    the control: hand-made features
+    # simulated mice, this machine
+    %(prog)s --encoder runs/mine --task classic_classification
+    # three labelled videos, and the controls: random weights, hand-made features
+    %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3
+    %(prog)s --encoder none --task S1 --data STORE --videos 3
+    %(prog)s --encoder handmade --task S1 --data STORE --videos 3
+    # train the encoder as well as the head
     %(prog)s --encoder runs/mine --task S1 --data STORE --set frozen=false
-                                                     trains the encoder along with the head
+    # on a Ray cluster, from a checkout
     ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run --task S1 \
         --data /absolute/STORE
 

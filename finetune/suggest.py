@@ -1,11 +1,12 @@
 """Says what to label next: the stretches of unlabelled video that a model is least sure of, unlike
 each other and what is labelled.
 
-    %(prog)s --model runs/task1 --data STORE --number 50      frames of a store that have no labels
-                                                              of the model's task
-    %(prog)s --model runs/task1 --poses new/*.csv --fps 30    recordings that nobody labelled
-    %(prog)s --model runs/task1 --data STORE --simulate       would it have paid on labels that
-                                                              exist?
+    # frames of a store that have no labels of the model's task
+    %(prog)s --model runs/task1 --data STORE --number 50
+    # recordings that nobody labelled
+    %(prog)s --model runs/task1 --poses new/*.csv --fps 30
+    # would it have paid, on labels that exist?
+    %(prog)s --model runs/task1 --data STORE --simulate
 
 Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and next to it
 the same as BORIS tabular events (…_boris.csv, an observation a video), to be opened and corrected

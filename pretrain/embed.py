@@ -1,8 +1,10 @@
 """Embeds every frame of a store with a pretrained encoder: for other tools, or as features that
 heads and networks read beside poses.
 
-    %(prog)s --encoder runs/mine --data STORE --out embeddings    one .npy a video, (frames, D)
-    %(prog)s --encoder runs/mine --data STORE --as mine           into the store, as features `mine`
+    # a .npy for each video, (frames, D)
+    %(prog)s --encoder runs/mine --data STORE --out embeddings
+    # into the store, as external features
+    %(prog)s --encoder runs/mine --data STORE --as mine
     %(prog)s --encoder runs/treba --data STORE --as task_programming --components 32
 
 What is in the store is read by heads with `ethoray finetune --set 'beside=[mine]'`, and by the

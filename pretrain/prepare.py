@@ -4,7 +4,7 @@ exports them.
     %(prog)s arena   --out STORE [--frames 60000] [--seed 0]
     %(prog)s arena   --out FOLDER --as calms21-json --frames full
     %(prog)s calms21 --source FOLDER [--download] --out STORE
-    %(prog)s tracks  --poses FOLDER [--labels FOLDER] [--features NAME=FOLDER] --fps 30 --out STORE
+    %(prog)s tracks  --poses FOLDER [--labels FOLDER] --fps 30 --out STORE
     %(prog)s check   STORE [--json] [--picture FILE]
     %(prog)s export  STORE --out FOLDER [--as npz|calms21-json]
 

@@ -1,10 +1,14 @@
 """Learns an encoder from unlabelled tracks, with Ray Data and Ray Train.
 
-    %(prog)s                                          simulated mice, this machine, a few minutes
+    # simulated mice, this machine, a few minutes
+    %(prog)s
     %(prog)s --data STORE --recipe contrastive --out runs/mine
     %(prog)s --data STORE --scale single_node --set workers=4 --set gpu=true
-    %(prog)s --data STORE --out runs/mine --resume    go on after an interruption
-    %(prog)s --data STORE --dry-run                   print the resolved run, start nothing
+    # go on after an interruption
+    %(prog)s --data STORE --out runs/mine --resume
+    # print the resolved run, start nothing
+    %(prog)s --data STORE --dry-run
+    # on a Ray cluster, from a checkout
     ray job submit --working-dir . -- python pretrain/run.py --data /absolute/STORE
 
 Leaves in --out: encoder/ (what `ethoray finetune` takes), checkpoints/, result.json.
