@@ -13,12 +13,13 @@ step() { echo "== $* ($SECONDS s)"; }
 step "source package and wheel"
 "${PYTHON:-python3}" -m venv "$scratch/venv"
 bin="$scratch/venv/bin"
-pip() { "$bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+pip() { "$bin/python" -m pip -qq --disable-pip-version-check "$@"; }
+mkdir "$scratch/source" "$scratch/elsewhere"
 (cd "$root" && git ls-files -z --cached --others --exclude-standard \
-  | xargs -0 cp --parents --target-directory "$(mkdir -p "$scratch/source" && echo "$scratch/source")")
-pip install -c "$root/constraints.txt" setuptools wheel
+  | xargs -0 cp --parents --target-directory "$scratch/source")
+pip install -c "$root/constraints.txt" "setuptools>=77"
 (cd "$scratch/source" && "$bin/python" -c \
-  "from setuptools import build_meta; build_meta.build_sdist('$scratch')" >/dev/null)
+  "from setuptools import build_meta; build_meta.build_sdist('$scratch')" >/dev/null 2>&1)
 pip wheel --no-deps --no-build-isolation --wheel-dir "$scratch" "$scratch"/ethoray-*.tar.gz
 rm -rf "$scratch/source"
 
@@ -28,7 +29,6 @@ pip install -c "$root/constraints.txt" torch
 pip install -c "$root/constraints.txt" "$scratch"/ethoray-*.whl
 pip check
 
-mkdir "$scratch/elsewhere"
 cd "$scratch/elsewhere"
 ethoray="$bin/ethoray"
 
