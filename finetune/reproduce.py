@@ -51,7 +51,7 @@ from pretrain.runs import paths
 
 if TYPE_CHECKING:
     from finetune.labels.problems import Problem
-    from finetune.paper.report import Line, Said
+    from finetune.paper.report import Line, TableNotes
     from finetune.paper.table import Row, Settings
     from finetune.paper.work import Work
     from pretrain.data.store import Store
@@ -69,7 +69,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     # Ray and torch take seconds to import, which --help need not wait for.
     from finetune.labels.problems import tasks
     from finetune.paper.deal import deal
-    from finetune.paper.report import Said
+    from finetune.paper.report import TableNotes
     from finetune.paper.table import FIRST_SEED, about_data, choose_rows, read_rows, read_settings
     from pretrain.config import SCALES, Scale, read
     from pretrain.data.store import Store
@@ -112,7 +112,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
         tracking.start("reproduce", out.name, params=asked, folder=out, resume=args.resume) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-        table = _Table(out, Said(data=data, left_out=left_out, changed=sorted(args.set)), run)
+        table = _Table(out, TableNotes(data=data, left_out=left_out, changed=sorted(args.set)), run)
         works = _works(
             chosen, rows, found, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu
         )
@@ -235,7 +235,7 @@ class _Table:
     """The table so far, written anew whenever a row is finished."""
 
     out: Path
-    said: Said
+    said: TableNotes
     run: TrackedRun
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 

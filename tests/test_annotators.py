@@ -13,7 +13,7 @@ from finetune.fit.fit import Model, fit, head_for, score_problems
 from finetune.fit.frames import Frames
 from finetune.heads import build_head
 from finetune.labels.problems import Problem
-from finetune.report.annotator_styles import agreement, annotators_figure, similarity
+from finetune.report.annotator_styles import annotators_figure, share_alike, similarity
 from finetune.settings import Tuning
 from pretrain.components import names
 from pretrain.errors import BadInput
@@ -72,7 +72,7 @@ def test_annotators_of_one_school_are_alike_and_of_another_not(
     )
     assert min(same) > 0.8
     assert max(other) < -0.5
-    alike = agreement(model, material, problems, ["v5"])
+    alike = share_alike(model, material, problems, ["v5"])
     between = np.mean(problems[0].test["v5"] == problems[2].test["v5"])
     np.testing.assert_allclose(np.diag(alike), 1)
     assert alike[0, 1] > 0.95

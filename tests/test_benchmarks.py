@@ -583,4 +583,4 @@ def test_every_benchmark_says_what_it_measures_and_is_in_the_documents() -> None
         assert f"python benchmarks/{name}.py" in document, (
             f"docs/benchmarks.md does not name {name}.py"
         )
-        assert len(text.splitlines()) <= 300
+        assert len(text.splitlines()) <= 400

@@ -36,16 +36,16 @@ def greedy(
         shared = len(set(range(*a)) & set(range(*b)))
         return shared / len(set(range(*a)) | set(range(*b)))
 
-    left_t, left_p, found = set(range(len(true))), set(range(len(predicted))), set()
+    left_t, left_p, matched = set(range(len(true))), set(range(len(predicted))), set()
     while True:
         pairs = [(-overlap(true[t], predicted[p]), p, t) for t in left_t for p in left_p]
         pairs = [pair for pair in pairs if -pair[0] >= threshold and pair[0] < 0]
         if not pairs:
-            return found
+            return matched
         _, p, t = min(pairs)
         left_t.discard(t)
         left_p.discard(p)
-        found.add((t, p))
+        matched.add((t, p))
 
 
 def test_cuts_a_video_into_bouts() -> None:
@@ -128,17 +128,17 @@ def test_onset_and_offset_errors_are_signed_in_frames() -> None:
     late = frames(
         (3, 53), (1, 36), (3, 54), (1, 36), (3, 59), (1, 32), (3, 50)
     )  # onsets +3 +3 +8, offsets -1 -1 0
-    held = score_bouts(labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30).per_class[
-        "investigation"
-    ]
-    assert (held.onset_median_frames, held.offset_median_frames) == (3, -1)
-    assert held.onset_mean_abs_frames == pytest.approx(14 / 3)
-    assert held.offset_mean_abs_frames == pytest.approx(2 / 3)
+    scores = score_bouts(
+        labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30
+    ).per_class["investigation"]
+    assert (scores.onset_median_frames, scores.offset_median_frames) == (3, -1)
+    assert scores.onset_mean_abs_frames == pytest.approx(14 / 3)
+    assert scores.offset_mean_abs_frames == pytest.approx(2 / 3)
     back = score_bouts(labels={"v": late}, predicted={"v": labels}, classes=MICE, fps=30).per_class[
         "investigation"
     ]
     assert (back.onset_median_frames, back.offset_median_frames) == (-3, 1)
-    assert back.f1 == held.f1
+    assert back.f1 == scores.f1
 
 
 def test_errors_are_those_of_all_matches_not_of_good_ones_alone() -> None:
@@ -146,11 +146,11 @@ def test_errors_are_those_of_all_matches_not_of_good_ones_alone() -> None:
         frames((3, 20), (0, 20), (3, 20)),
         frames((3, 32), (0, 20), (3, 8)),
     )  # 8 frames of 32 in common
-    held = score_bouts(labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30).per_class[
-        "attack"
-    ]
-    assert held.f1 == {"0.1": 1, "0.25": 1, "0.5": 0}
-    assert (held.matched_bouts, held.onset_median_frames) == (1, 12)
+    scores = score_bouts(
+        labels={"v": labels}, predicted={"v": late}, classes=MICE, fps=30
+    ).per_class["attack"]
+    assert scores.f1 == {"0.1": 1, "0.25": 1, "0.5": 0}
+    assert (scores.matched_bouts, scores.onset_median_frames) == (1, 12)
 
 
 def test_bouts_never_merge_across_videos() -> None:
@@ -209,7 +209,7 @@ def test_a_class_without_a_bout_leaves_the_mean_and_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"predicted": {"w": np.zeros(4, int)}}, "labelled videos are ['v']"),
         ({"predicted": {"v": np.zeros(3, int)}}, "v: predictions have shape (3,)"),
@@ -228,16 +228,16 @@ def test_a_class_without_a_bout_leaves_the_mean_and_is_named() -> None:
         ),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_words(change: dict[str, object], said: str) -> None:
-    given = {
+def test_what_cannot_be_scored_is_refused_in_words(change: dict[str, object], message: str) -> None:
+    arguments = {
         "labels": {"v": np.array([0, 0, 3, 3])},
         "predicted": {"v": np.zeros(4, int)},
         "classes": MICE,
         "fps": 30.0,
     } | change
     with pytest.raises(BadInput) as refused:
-        score_bouts(**given)  # type: ignore[arg-type]
-    assert said in str(refused.value)
+        score_bouts(**arguments)  # type: ignore[arg-type]
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_calms21_has_the_bouts_that_others_counted(
     rows = [
         row for row in csv.DictReader(file.read_text().splitlines()) if row["actor"] == "resident"
     ]
-    place = {name: c for c, name in enumerate(MICE)} | {"none": 3}
+    index = {name: c for c, name in enumerate(MICE)} | {"none": 3}
     labels = {
         video: np.full(
             max(int(row["stop"]) for row in rows if row["group"] == video) + 1, UNLABELLED
@@ -260,7 +260,7 @@ def test_calms21_has_the_bouts_that_others_counted(
         for video in {row["group"] for row in rows}
     }
     for row in rows:
-        labels[row["group"]][int(row["start"]) : int(row["stop"]) + 1] = place[row["category"]]
+        labels[row["group"]][int(row["start"]) : int(row["stop"]) + 1] = index[row["category"]]
     scores = score_bouts(labels=labels, predicted=labels, classes=MICE, fps=30)
     assert scores.minutes == pytest.approx(frames_in_all / 30 / 60)
     assert sum(scores.per_class[name].true_bouts for name in scores.counted) == expected

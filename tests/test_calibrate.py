@@ -249,7 +249,7 @@ def test_what_is_no_step_is_refused() -> None:
         (np.full(4, UNLABELLED), np.full((4, 2), 0.5), "none of the 4 frames is labelled"),
         (np.zeros(0, int), np.zeros((0, 2)), "none of the 0 frames"),
         (np.array([0, 1]), np.array([[0.5, 0.5], [np.nan, 0.5]]), "not finite"),
-        (np.array([0, 1]), np.full((3, 2), 0.5), "wanted (2, 2)"),
+        (np.array([0, 1]), np.full((3, 2), 0.5), "allowed: (2, 2)"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_in_words(

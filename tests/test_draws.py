@@ -1,4 +1,4 @@
-"""WindowRNG belong to a window: the same numbers whatever else was drawn, in whatever batch; and
+"""Draws belong to a window: the same numbers whatever else was drawn, in whatever batch; and
 they are random numbers."""
 
 from __future__ import annotations

@@ -56,9 +56,9 @@ def label(
     classes: tuple[str, ...] = CLASSES,
     frames: object = None,
 ) -> Labels:
-    held = halves(0, 1) if frames is None else np.asarray(frames, np.int8)
+    values = halves(0, 1) if frames is None else np.asarray(frames, np.int8)
     return Labels(
-        video=video, task=task, classes=classes, frames=held, annotator=annotator, split=split
+        video=video, task=task, classes=classes, frames=values, annotator=annotator, split=split
     )
 
 
@@ -102,7 +102,7 @@ def test_an_unknown_task_is_refused_with_those_there_are(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("held", "says"),
+    ("labels", "says"),
     [
         ([label("a", frames=np.zeros(100))], "every labelled training frame is 'attack'"),
         (
@@ -114,9 +114,9 @@ def test_an_unknown_task_is_refused_with_those_there_are(tmp_path: Path) -> None
     ],
 )
 def test_labels_that_cannot_serve_are_refused(
-    tmp_path: Path, held: list[Labels], says: str
+    tmp_path: Path, labels: list[Labels], says: str
 ) -> None:
-    store = make(tmp_path / "store", held)
+    store = make(tmp_path / "store", labels)
     with pytest.raises(BadInput, match=says):
         refuse_unfit(problems(store, "S1"))
 
@@ -163,10 +163,10 @@ def test_budgets_are_drawn_with_the_seed_and_nested() -> None:
 
 def test_validation_takes_whole_videos_and_leaves_every_class_one_to_fit_on() -> None:
     for seed in range(8):
-        fitted, kept = hold_out(many(8, rare_in=(3, 5)), share=0.25, seed=seed)
-        assert len(kept) == 2
-        assert not set(kept) & set(fitted.train)
-        assert set(kept) | set(fitted.train) == {f"v{i:02d}" for i in range(8)}
+        fitted, validation = hold_out(many(8, rare_in=(3, 5)), share=0.25, seed=seed)
+        assert len(validation) == 2
+        assert not set(validation) & set(fitted.train)
+        assert set(validation) | set(fitted.train) == {f"v{i:02d}" for i in range(8)}
         assert any((labels == 0).any() for labels in fitted.train.values()), (
             "no training video shows the rare class"
         )
@@ -184,9 +184,9 @@ def test_validation_of_a_single_video_is_its_last_labelled_part() -> None:
         train={"a": labels},
         test={},
     )
-    fitted, kept = hold_out(problem, share=0.25, seed=0)
+    fitted, validation = hold_out(problem, share=0.25, seed=0)
     assert np.flatnonzero(fitted.train["a"] != UNLABELLED).tolist() == list(range(45))
-    assert np.flatnonzero(kept["a"] != UNLABELLED).tolist() == list(range(45, 60))
+    assert np.flatnonzero(validation["a"] != UNLABELLED).tolist() == list(range(45, 60))
 
 
 def test_another_store_gives_the_test_videos(tmp_path: Path) -> None:
@@ -226,10 +226,10 @@ def test_rolled_labels_keep_their_bouts_and_lose_their_places() -> None:
     known = labels != UNLABELLED
     offsets = []
     for name in ("v", "w"):
-        held = rolled.train[name]
-        np.testing.assert_array_equal(held == UNLABELLED, ~known)
+        after = rolled.train[name]
+        np.testing.assert_array_equal(after == UNLABELLED, ~known)
         matches = [
-            n for n in range(known.sum()) if np.array_equal(np.roll(labels[known], n), held[known])
+            n for n in range(known.sum()) if np.array_equal(np.roll(labels[known], n), after[known])
         ]
         assert len(matches) == 1
         assert 0.1 * known.sum() - 1 <= matches[0] <= 0.9 * known.sum() + 1
@@ -249,22 +249,22 @@ def test_rolled_labels_keep_their_bouts_and_lose_their_places() -> None:
         train={"v": both},
         test={},
     )
-    found = permuted(overlapping, seed=3).train["v"]
-    assert sorted(map(tuple, found)) == sorted(map(tuple, both)), (
+    together = permuted(overlapping, seed=3).train["v"]
+    assert sorted(map(tuple, together)) == sorted(map(tuple, both)), (
         "behaviours of a frame stay together"
     )
 
 
 def test_a_budget_below_one_is_refused_and_one_above_all_videos_is_told(tmp_path: Path) -> None:
     store = make(tmp_path / "store", [label("a"), label("b"), label("c", split="test")])
-    found = problems(store, "S1")
-    assert refuse_unfit(found, videos=2) == []
-    assert refuse_unfit(found, videos=3) == [
+    loaded = problems(store, "S1")
+    assert refuse_unfit(loaded, videos=2) == []
+    assert refuse_unfit(loaded, videos=3) == [
         "task 'S1': --videos 3, but there are 2 labelled training videos: all are used"
     ]
     for ask in (
-        lambda: refuse_unfit(found, videos=0),
-        lambda: draw_budget(found, videos=0, seed=0),
+        lambda: refuse_unfit(loaded, videos=0),
+        lambda: draw_budget(loaded, videos=0, seed=0),
     ):
         with pytest.raises(
             BadInput, match="--videos 0: the label budget must be at least one video"
@@ -283,13 +283,13 @@ def test_an_annotator_who_labelled_test_videos_alone_is_refused_or_scored_as_the
             *(label("b", annotator=name, split="test") for name in "123"),
         ],
     )
-    found = problems(store, "S1")
+    loaded = problems(store, "S1")
     with pytest.raises(
         BadInput,
         match=r"annotator 3: no training video by this annotator .*head.annotator=embedding",
     ):
-        refuse_unfit(found)
-    assert refuse_unfit(found, unknown_annotators=True) == [
+        refuse_unfit(loaded)
+    assert refuse_unfit(loaded, unknown_annotators=True) == [
         "task 'S1', annotator 3: no training video; scored as the mean of the annotators there are"
     ]
 
@@ -304,8 +304,8 @@ def test_an_annotator_of_the_test_store_alone_is_left_out_or_scored(
     assert (
         "annotator 3 has no counterpart among the training labels and is not scored" in caplog.text
     )
-    found = with_test_of(*arguments, unknown_annotators=True)
-    assert [(p.name, len(p.train), list(p.test)) for p in found] == [
+    loaded = with_test_of(*arguments, unknown_annotators=True)
+    assert [(p.name, len(p.train), list(p.test)) for p in loaded] == [
         ("annotator 1", 1, [f"b{ELSEWHERE}"]),
         ("annotator 2", 1, [f"b{ELSEWHERE}"]),
         ("annotator 3", 0, [f"b{ELSEWHERE}"]),
@@ -322,5 +322,5 @@ def test_validation_of_an_annotator_without_training_videos_is_empty() -> None:
         train={},
         test={"a": halves(0, 1)},
     )
-    fitted, kept = hold_out(problem, share=0.25, seed=0)
-    assert (fitted.train, kept) == ({}, {})
+    fitted, validation = hold_out(problem, share=0.25, seed=0)
+    assert (fitted.train, validation) == ({}, {})

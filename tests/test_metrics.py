@@ -36,7 +36,7 @@ def random_problem(
 
 
 def one_score(f1: float, ap: float, *, name: str = "attack", frames: int = 10) -> Scores:
-    held = ClassScores(
+    scores = ClassScores(
         f1=f1,
         ap=ap,
         precision=f1,
@@ -51,7 +51,7 @@ def one_score(f1: float, ap: float, *, name: str = "attack", frames: int = 10) -
         macro_f1=f1,
         map=ap,
         chance_map=0.1,
-        per_class={"other": held, name: held},
+        per_class={"other": scores, name: scores},
         frames=100,
     )
 
@@ -107,13 +107,13 @@ def test_agrees_with_scikit_learn(seed: int, dtype: type) -> None:
     p, chosen = p.astype(dtype), p.argmax(axis=1)
     scores = score(probabilities_TC=p, labels=labels, classes=MICE)
     precision, recall, f1, support = reference.precision_recall_fscore_support(labels, chosen)
-    held = [scores.per_class[name] for name in MICE]
-    np.testing.assert_allclose([one.f1 for one in held], f1, atol=1e-12)
-    np.testing.assert_allclose([one.precision for one in held], precision, atol=1e-12)
-    np.testing.assert_allclose([one.recall for one in held], recall, atol=1e-12)
-    assert [one.frames for one in held] == support.tolist()
+    per_class = [scores.per_class[name] for name in MICE]
+    np.testing.assert_allclose([one.f1 for one in per_class], f1, atol=1e-12)
+    np.testing.assert_allclose([one.precision for one in per_class], precision, atol=1e-12)
+    np.testing.assert_allclose([one.recall for one in per_class], recall, atol=1e-12)
+    assert [one.frames for one in per_class] == support.tolist()
     assert np.array_equal(scores.confusion, reference.confusion_matrix(labels, chosen))
-    for c, one in enumerate(held):
+    for c, one in enumerate(per_class):
         assert one.ap == pytest.approx(
             reference.average_precision_score(labels == c, p[:, c]), abs=1e-12
         )
@@ -260,18 +260,18 @@ def test_order_of_frames_and_of_classes_and_the_scale_of_scores_do_not_matter() 
 
 def test_given_decisions_change_f1_and_never_average_precision() -> None:
     p, labels = random_problem(6)
-    raw, told = (
-        score(probabilities_TC=p, labels=labels, classes=MICE, predicted=held)
-        for held in (None, labels)
+    raw, perfect = (
+        score(probabilities_TC=p, labels=labels, classes=MICE, predicted=predicted)
+        for predicted in (None, labels)
     )
-    assert told.macro_f1 == 1 > raw.macro_f1
-    assert told.map == raw.map
+    assert perfect.macro_f1 == 1 > raw.macro_f1
+    assert perfect.map == raw.map
 
 
 def test_macro_f1_pools_videos() -> None:
     p, labels = random_problem(7)
     chosen = decide(probabilities_TC=p)
-    by_video = [{"a": held[:100], "b": held[100:]} for held in (labels, chosen)]
+    by_video = [{"a": frames[:100], "b": frames[100:]} for frames in (labels, chosen)]
     assert frame_f1(labels=by_video[0], predicted=by_video[1], classes=MICE) == frame_f1(
         labels=labels, predicted=chosen, classes=MICE
     )
@@ -287,7 +287,7 @@ def test_the_published_baseline_over_seeds_is_mean_and_population_deviation() ->
     )
     assert (round(seeds.macro_f1, 4), round(seeds.macro_f1_std, 4)) == (0.7928, 0.0114)
     assert (round(seeds.map, 4), round(seeds.map_std, 4)) == (0.8557, 0.0100)
-    assert [held["seed"] for held in seeds.per_seed] == [42, 43, 44, 45, 46]
+    assert [entry["seed"] for entry in seeds.per_seed] == [42, 43, 44, 45, 46]
     assert seeds.per_class["attack"]["f1_std"] == pytest.approx(seeds.macro_f1_std)
     assert "one seed" in over_seeds({42: one_score(0.5, 0.5)}).notes[-1]
 
@@ -318,18 +318,18 @@ def test_annotators_are_averaged_after_their_macro_means_and_the_deviation_is_of
             p, labels = random_problem(10 * seed + k, frames=frames)
             annotators[f"annotator {k}"] = score(probabilities_TC=p, labels=labels, classes=MICE)
         by_seed[seed] = mean_over_problems(annotators)
-        expected = np.mean([held.macro_f1 for held in annotators.values()])
+        expected = np.mean([scores.macro_f1 for scores in annotators.values()])
         assert by_seed[seed].macro_f1 == pytest.approx(expected)  # not weighted by frames
         assert by_seed[seed].frames == by_seed[seed].confusion.sum() == 1000
         assert by_seed[seed].per_class["mount"].frames == sum(
-            held.per_class["mount"].frames for held in annotators.values()
+            scores.per_class["mount"].frames for scores in annotators.values()
         )
     seeds = over_seeds(by_seed)
-    averages = [held.macro_f1 for held in by_seed.values()]
+    averages = [scores.macro_f1 for scores in by_seed.values()]
     assert seeds.macro_f1_std == pytest.approx(np.std(averages))
     first = seeds.problems["annotator 0"]
     assert first.macro_f1 == pytest.approx(
-        np.mean([held.problems["annotator 0"].macro_f1 for held in by_seed.values()])
+        np.mean([scores.problems["annotator 0"].macro_f1 for scores in by_seed.values()])
     )
     written = json.loads(json.dumps(seeds.to_dict(), allow_nan=False))
     assert {"macro_f1", "macro_f1_std", "map", "map_std", "per_class", "per_seed"} <= written.keys()
@@ -350,14 +350,14 @@ def test_chance_is_the_prevalence() -> None:
         classes=MICE,
     )
     for c, p in enumerate((0.05, 0.25, 0.1)):
-        held = blind.per_class[MICE[c]]
-        assert held.ap == pytest.approx(held.prevalence, abs=0.01)
-        assert held.f1 == pytest.approx(2 * p / (1 + 4 * p), abs=0.02)
+        scores = blind.per_class[MICE[c]]
+        assert scores.ap == pytest.approx(scores.prevalence, abs=0.01)
+        assert scores.f1 == pytest.approx(2 * p / (1 + 4 * p), abs=0.02)
     assert blind.map == pytest.approx(blind.chance_map, abs=0.01)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"labels": np.full(6, UNLABELLED)}, "none of the 6 frames is labelled"),
         (
@@ -365,29 +365,29 @@ def test_chance_is_the_prevalence() -> None:
             "none of the 0 frames",
         ),
         ({"labels": np.array([0, 1, 2, 3, 4, 0])}, "outside 0…3"),
-        ({"labels": np.zeros(6)}, "wanted integers"),
+        ({"labels": np.zeros(6)}, "allowed: integers"),
         ({"probabilities_TC": np.ones((6, 3))}, "(6, 4)"),
         (
             {"probabilities_TC": np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0.25)},
             "first at frame 2",
         ),
         ({"predicted": np.zeros(5, int)}, "predictions have shape"),
-        ({"predicted": np.zeros(6)}, "wanted integers"),
+        ({"predicted": np.zeros(6)}, "allowed: integers"),
         ({"predicted": np.full(6, 7)}, "prediction lies outside"),
         ({"rest": "sleep"}, "allowed: attack"),
         ({"classes": ("attack", "attack", "mount", "other")}, "each once"),
         ({"labels": np.zeros((6, 4), int), "probabilities_TC": np.full((6, 4), 3.0)}, "not logits"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_words(change: dict[str, object], said: str) -> None:
-    given = {
+def test_what_cannot_be_scored_is_refused_in_words(change: dict[str, object], message: str) -> None:
+    arguments = {
         "probabilities_TC": np.full((6, 4), 0.25),
         "labels": np.array([0, 1, 2, 3, 3, 3]),
         "classes": MICE,
     } | change
     with pytest.raises(BadInput) as refused:
-        score(**given)  # type: ignore[arg-type]
-    assert said in str(refused.value)
+        score(**arguments)  # type: ignore[arg-type]
+    assert message in str(refused.value)
 
 
 def test_only_a_rest_class_is_refused() -> None:

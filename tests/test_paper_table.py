@@ -12,7 +12,7 @@ import pytest
 
 from finetune.labels.problems import problems
 from finetune.metrics.frame_metrics import over_seeds, score
-from finetune.paper.report import Said, compare_with, lines_of, write_table
+from finetune.paper.report import TableNotes, compare_with, lines_of, write_table
 from finetune.paper.table import (
     PAPER,
     about_data,
@@ -219,7 +219,7 @@ def test_the_table_shows_ours_the_papers_and_the_difference(tmp_path: Path) -> N
     write_table(
         tmp_path,
         lines,
-        Said(
+        TableNotes(
             data="guesses",
             left_out={"encoder": "no --encoder was given"},
             changed=["conv1d.epochs=2"],

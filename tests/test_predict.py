@@ -23,7 +23,7 @@ from finetune.postprocess.learn import Postprocessing
 from finetune.postprocess.smooth import MinimumBout, Moving
 from finetune.postprocess.thresholds import Thresholds
 from finetune.predict import main
-from finetune.report.model_folder import load_afters, load_model, save_model
+from finetune.report.model_folder import load_model, load_postprocessing, save_model
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import UNLABELLED
@@ -79,7 +79,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [MOUSE, BOTH],
             head_settings={"name": "linear"},
             made_by={},
-            afters=[AFTER, ACTS_AFTER],
+            postprocessing=[AFTER, ACTS_AFTER],
         )
     return out
 
@@ -175,9 +175,9 @@ def test_summaries_count_time_and_bouts() -> None:
 
 
 def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -> None:
-    assert load_afters(run / "model" / "seed-42", 2) == [AFTER, ACTS_AFTER]
+    assert load_postprocessing(run / "model" / "seed-42", 2) == [AFTER, ACTS_AFTER]
     with pytest.raises(BadInput, match="2 entries for 3 problems"):
-        load_afters(run / "model" / "seed-42", 3)
+        load_postprocessing(run / "model" / "seed-42", 3)
     position, confidence = wander(MICE, 200, seed=1)
     frames = as_tensors({"position": position, "confidence": confidence})
     (mouse, both), z = open_model(str(run)).predict(frames)

@@ -24,10 +24,14 @@ from finetune.metrics.frame_metrics import over_seeds
 from finetune.postprocess.calibrate import Temperature
 from finetune.postprocess.learn import Learned, Postprocessing
 from finetune.postprocess.smooth import Moving
-from finetune.report.annotator_agreement import agreement, between_annotators, same_recordings
-from finetune.report.extended_scores import beyond, beyond_metrics, mean_of
-from finetune.report.figures import more_lines
+from finetune.report.annotator_agreement import (
+    agreement,
+    agreement_between_annotators,
+    recording_names,
+)
+from finetune.report.extended_scores import extended_metrics, extended_scores, mean_of
 from finetune.report.predictions import write_predictions
+from finetune.report.scores_text import class_table, extended_lines
 from pretrain.data.schema import CALMS21
 from pretrain.data.store_writer import StoreWriter
 from pretrain.readers.annotations import Labels, write_labels
@@ -36,18 +40,18 @@ from pretrain.readers.annotations import Labels, write_labels
 def guesses(asked: Problem, *, seed: int) -> dict[str, np.ndarray]:
     """Probabilities that know something."""
     draw = np.random.default_rng(seed)
-    found = {}
+    probabilities = {}
     for video, labels in asked.test.items():
         if asked.overlapping:
-            found[video] = np.clip(draw.random(labels.shape) * 0.7 + 0.3 * labels, 0, 1).astype(
-                np.float32
-            )
+            probabilities[video] = np.clip(
+                draw.random(labels.shape) * 0.7 + 0.3 * labels, 0, 1
+            ).astype(np.float32)
         else:
             raw = draw.random((len(labels), len(asked.classes))) + 0.6 * (
                 labels[:, None] == np.arange(len(asked.classes))
             )
-            found[video] = (raw / raw.sum(1, keepdims=True)).astype(np.float32)
-    return found
+            probabilities[video] = (raw / raw.sum(1, keepdims=True)).astype(np.float32)
+    return probabilities
 
 
 def exclusive() -> Problem:
@@ -77,7 +81,7 @@ def overlapping() -> Problem:
 
 def several() -> list[Problem]:
     asked = exclusive()
-    binary = {name: (held == 0).astype(np.int8) for name, held in asked.test.items()}
+    binary = {name: (frames == 0).astype(np.int8) for name, frames in asked.test.items()}
     return [
         replace(asked, name="attack", classes=("other", "attack"), test=binary),
         replace(asked, name="annotator 2", annotator="2"),
@@ -95,8 +99,8 @@ def test_every_number_can_be_had_again_from_the_files(
     asked: list[Problem], learned: bool, tmp_path: Path
 ) -> None:
     budgets = {42: asked, 43: asked}
-    found = {seed: [guesses(p, seed=seed) for p in asked] for seed in budgets}
-    afters = (
+    probabilities = {seed: [guesses(p, seed=seed) for p in asked] for seed in budgets}
+    postprocessing = (
         {
             seed: [
                 Learned(
@@ -118,13 +122,20 @@ def test_every_number_can_be_had_again_from_the_files(
         else {}
     )
     material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
-    more, decided = beyond(budgets, found, afters, material, fps=30)
+    more, decided = extended_scores(budgets, probabilities, postprocessing, material, fps=30)
     scores = over_seeds(
-        {seed: score_problems(asked, found[seed], [p.test for p in asked]) for seed in budgets}
+        {
+            seed: score_problems(asked, probabilities[seed], [p.test for p in asked])
+            for seed in budgets
+        }
     )
     for seed in budgets:
         path = write_predictions(
-            tmp_path / "predictions", asked, found[seed], seed=seed, decided=decided.get(seed)
+            tmp_path / "predictions",
+            asked,
+            probabilities[seed],
+            seed=seed,
+            decided=decided.get(seed),
         )
         assert path.name == f"seed-{seed}.parquet"
         for p, (about, found_labels, scored, chosen) in enumerate(predictions(path)):
@@ -135,7 +146,7 @@ def test_every_number_can_be_had_again_from_the_files(
             }
             for video, labels in asked[p].test.items():
                 assert np.array_equal(found_labels[video], labels)
-                assert np.array_equal(scored[video], found[seed][p][video])
+                assert np.array_equal(scored[video], probabilities[seed][p][video])
                 if learned:
                     assert chosen is not None
                     assert np.array_equal(chosen[video], decided[seed][p][video])
@@ -151,8 +162,9 @@ def test_every_number_can_be_had_again_from_the_files(
         assert more["after"] is None
     assert {"video", "frame", "task", "annotator", "label"} <= set(pq.read_schema(path).names)
     json.dumps(more, allow_nan=False)
-    assert "bouts: F1" in more_lines(more)
-    assert all(np.isfinite(value) for value in beyond_metrics(more).values())
+    assert extended_lines(more)[0].startswith("bouts: F1")
+    assert f"{scores.macro_f1:.3f} ± {scores.macro_f1_std:.3f}" in class_table(scores)
+    assert all(np.isfinite(value) for value in extended_metrics(more).values())
 
 
 def test_means_are_taken_number_by_number() -> None:
@@ -181,7 +193,7 @@ def test_bouts_are_counted_after_smoothing_as_well() -> None:
         after=Postprocessing(smoother=Moving(frames=5)), name="x", scores={}, videos=1, frames=1
     )
     material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
-    more, _ = beyond({0: [asked]}, {0: [{"v": p}]}, {0: [steps]}, material, fps=10)
+    more, _ = extended_scores({0: [asked]}, {0: [{"v": p}]}, {0: [steps]}, material, fps=10)
     assert more["bouts"]["macro_f1"]["0.5"] == pytest.approx((0 / 6 + 1) / 2), (
         "five pieces, none of which is half of the bout"
     )
@@ -195,14 +207,14 @@ def test_agreement_of_two_labellings_by_scikit_learn_and_by_hand() -> None:
     other[:250] = one[:250]
     one[-20:] = UNLABELLED
     asked = problem({"v": one}, test=())
-    found = agreement(asked, one, other)
+    scores = agreement(asked, one, other)
     known = slice(0, 480)
-    assert found["frames"] == 480
-    assert found["kappa"] == pytest.approx(cohen_kappa_score(one[known], other[known]))
-    assert found["macro_f1"] == pytest.approx(
+    assert scores["frames"] == 480
+    assert scores["kappa"] == pytest.approx(cohen_kappa_score(one[known], other[known]))
+    assert scores["macro_f1"] == pytest.approx(
         np.mean([f1_score(one[known] == c, other[known] == c) for c in (0, 1)])
     )
-    assert agreement(asked, other, one)["macro_f1"] == pytest.approx(found["macro_f1"])
+    assert agreement(asked, other, one)["macro_f1"] == pytest.approx(scores["macro_f1"])
     assert agreement(asked, one, np.full_like(one, UNLABELLED)) == {}
     hand = agreement(asked, np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
     assert hand["kappa"] == pytest.approx((0.75 - 0.5) / (1 - 0.5))
@@ -229,10 +241,13 @@ def test_one_recording_under_two_names_is_found_by_its_frames() -> None:
         train={"b2": truth},
         test={"a2": np.roll(truth, 3)},
     )
-    (pair,) = between_annotators([first, second], same_recordings(material))
+    (pair,) = agreement_between_annotators([first, second], recording_names(material))
     assert (pair["annotators"], pair["videos"], pair["frames"]) == (["1", "2"], 1, 30)
     assert pair["macro_f1"] == pytest.approx(2 * 12 / 30)
-    assert between_annotators([first, replace(second, test={})], same_recordings(material)) == []
+    assert (
+        agreement_between_annotators([first, replace(second, test={})], recording_names(material))
+        == []
+    )
 
 
 @pytest.mark.ray

@@ -399,7 +399,7 @@ def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
         Moving(frames=4)
     with pytest.raises(BadInput, match="mean, median"):
         Moving(frames=3, kind="mode")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match="wanted \\(T, 4\\)"):
+    with pytest.raises(BadInput, match="allowed: \\(T, 4\\)"):
         MinimumBout(frames=(1, 1, 1, 1)).apply(np.zeros((5, 3)))
     with pytest.raises(BadInput, match="first at frame 2"):
         Unsmoothed().apply(np.where(np.arange(8).reshape(4, 2) == 5, np.inf, 0.5))

@@ -21,6 +21,7 @@ from finetune.fit.fit import Model, fit, score_problems
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, Ints, decide, looked_at
 from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.report.tables import Cell, Score, plain_text
 from finetune.settings import Tuning
 from pretrain.errors import BadInput
 
@@ -222,25 +223,18 @@ def _random(
 
 def curve_table(rows: Sequence[dict[str, Any]], *, fps: float) -> str:
     """Means and population standard deviations over seeds, a line a round."""
-    lines = [
-        f"{'stretches':>9} {'minutes':>8} {'macro F1: suggested':>22} {'random':>16} "
-        f"{'MAP: suggested':>18} {'random':>16}"
-    ]
+    table: list[list[Cell]] = []
     for turn in sorted({row["round"] for row in rows}):
-        cells = {}
-        for way in (SUGGESTED, RANDOM):
-            mine = [row for row in rows if row["round"] == turn and row["way"] == way]
-            for key in ("macro_f1", "map"):
-                values = np.array([row[key] for row in mine], float)
-                cells[way, key] = f"{np.nanmean(values):.3f} ± {np.nanstd(values):.3f}"
-        minutes = np.mean([row["frames"] for row in rows if row["round"] == turn]) / fps / 60
-        count = next(row["stretches"] for row in rows if row["round"] == turn)
-        lines.append(
-            f"{count:>9} {minutes:>8.1f} {cells[SUGGESTED, 'macro_f1']:>22} "
-            f"{cells[RANDOM, 'macro_f1']:>16} "
-            f"{cells[SUGGESTED, 'map']:>18} {cells[RANDOM, 'map']:>16}"
-        )
-    return "\n".join(lines)
+        mine = [row for row in rows if row["round"] == turn]
+        minutes = np.mean([row["frames"] for row in mine]) / fps / 60
+        line: list[Cell] = [str(mine[0]["stretches"]), f"{minutes:.1f}"]
+        for key in ("macro_f1", "map"):
+            for way in (SUGGESTED, RANDOM):
+                values = np.array([row[key] for row in mine if row["way"] == way], float)
+                line.append(Score(float(np.nanmean(values)), float(np.nanstd(values))))
+        table.append(line)
+    header = ["stretches", "minutes", "macro F1: suggested", "random", "MAP: suggested", "random"]
+    return plain_text(header, table)
 
 
 def curve_figure(rows: Sequence[dict[str, Any]], *, title: str, fps: float) -> Figure:

@@ -1,1 +1,1 @@
-"""Objectives and encoders side by side, at equal time."""
+"""What ``finetune/compare.py`` compares: pairs of recipe and network, or finished encoders."""

@@ -1,4 +1,4 @@
-"""One cell of a grid: an encoder that learned by one recipe for a given time, judged by heads on
+"""One cell of the table: a network that learned by one recipe for a given time, judged by heads on
 few labels. Plain torch."""
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from pretrain.train.in_memory import learn_alone
 from pretrain.train.learner import new_learner
 from pretrain.train.torch_setup import configure_torch
 
+RANDOM_WEIGHTS, HAND_MADE = "random weights", "hand-made features"
 Mode = Literal["probe", "tuned", "permuted"]
+SCORES = ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map", "per_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class Cell:
     column: str
     """Name of the recipe, ``random weights``, or ``hand-made features``."""
     row: str
-    """Name of the encoder."""
+    """Name of the network."""
     recipe: Recipe
     learns: bool
     """Whether the weights are trained at all."""
@@ -45,13 +47,14 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeProtocol:
-    """The heads that judge every cell alike."""
+    """The labels and heads that judge every cell alike."""
 
     problems: Sequence[Problem]
     """With the videos that labels may be drawn from, and the test videos."""
     validation: Sequence[Labelled]
     """Of each problem: training videos that no head is fitted on, to choose by."""
     videos: int | None
+    """Label budget of a seed; None for all."""
     probe: Tuning
     """A linear head on the frozen encoder."""
     tuned: Tuning
@@ -62,16 +65,16 @@ class ProbeProtocol:
         return draw_budget(list(self.problems), videos=self.videos, seed=seed, permute=permute)
 
 
-def work(
-    cell: Cell, store: Store, poses: Frames, judges: ProbeProtocol, *, seconds: float
+def run_cell(
+    cell: Cell, store: Store, poses: Frames, protocol: ProbeProtocol, *, seconds: float
 ) -> dict[str, Any]:
-    """Learns and is judged.
+    """Pretrains a network and scores it.
 
     Args:
-        cell: What.
+        cell: Which network and recipe.
         store: Where it learns from: all frames, no label.
         poses: Frames of the labelled videos.
-        judges: The heads.
+        protocol: The heads.
         seconds: Processor time of learning.
 
     Returns:
@@ -86,15 +89,16 @@ def work(
         embedder, learning = new_learner(cell.recipe, store).embedder.eval(), {}
     embedded = embed(poses, embedder, device=device)
     embedder = embedder.to("cpu")
-    found: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     for mode in modes(cell):
-        found[mode] = _judged(
-            mode,
-            embedded if mode != "tuned" else poses,
-            judges,
-            embedder=embedder if mode == "tuned" else None,
-            whole_rate=not cell.learns,
-        )
+        if mode == "tuned":
+            # Random weights have nothing to lose: they learn at the head's own rate.
+            tuning = protocol.tuned
+            if not cell.learns:
+                tuning = replace(tuning, encoder_lr_share=1.0)
+            scores[mode] = _scores(mode, poses, protocol, tuning, embedder)
+        else:
+            scores[mode] = _scores(mode, embedded, protocol, protocol.probe, None)
     return {
         "column": cell.column,
         "row": cell.row,
@@ -102,48 +106,41 @@ def work(
         "objective": dict(cell.recipe.objective),
         "parameters": sum(weight.numel() for weight in embedder.encoder.parameters()),
         "learning": learning,
-        "modes": found,
+        "modes": scores,
     }
 
 
 def modes(cell: Cell) -> list[Mode]:
-    """How a cell is judged; features made by hand have no weights to tune."""
-    return (
-        ["probe", "permuted"]
-        if cell.recipe.encoder["name"] == HANDMADE
-        else ["probe", "tuned", "permuted"]
-    )
+    """How a cell is judged; hand-made features have no weights to tune."""
+    if cell.recipe.encoder["name"] == HANDMADE:
+        return ["probe", "permuted"]
+    return ["probe", "tuned", "permuted"]
 
 
-def _judged(
+def _scores(
     mode: Mode,
     frames: Frames,
-    judges: ProbeProtocol,
-    *,
+    protocol: ProbeProtocol,
+    tuning: Tuning,
     embedder: Embedder | None,
-    whole_rate: bool,
 ) -> dict[str, Any]:
-    tuning = judges.tuned if mode == "tuned" else judges.probe
-    if mode == "tuned" and whole_rate:
-        tuning = replace(tuning, encoder_lr_share=1.0)  # random weights have nothing to lose
+    """Scores over seeds on test and on validation."""
     test, validation = {}, {}
     for seed in tuning.seed_list:
-        budget = judges.budget(seed, permute=mode == "permuted")
+        budget = protocol.budget(seed, permute=mode == "permuted")
         ((_, _, model),) = fit(
             frames, budget, tuning, embedder=embedder, seed=seed, stops=[tuning.steps]
         )
-        wanted = [{**p.test, **held} for p, held in zip(budget, judges.validation, strict=True)]
-        found = model.predict(frames, budget, wanted)
-        test[seed] = score_problems(budget, found, [p.test for p in budget])
-        validation[seed] = score_problems(budget, found, judges.validation)
-    return {
-        side: _short(over_seeds(held).to_dict())
-        for side, held in (("test", test), ("validation", validation))
-    }
+        test_labels = [problem.test for problem in budget]
+        videos = [
+            {*labels, *kept} for labels, kept in zip(test_labels, protocol.validation, strict=True)
+        ]
+        probabilities = model.predict(frames, budget, videos)
+        test[seed] = score_problems(budget, probabilities, test_labels)
+        validation[seed] = score_problems(budget, probabilities, protocol.validation)
+    return {"test": _short(test), "validation": _short(validation)}
 
 
-def _short(held: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: held[key]
-        for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map", "per_seed")
-    }
+def _short(by_seed: Mapping[int, Any]) -> dict[str, Any]:
+    values = over_seeds(by_seed).to_dict()
+    return {key: values[key] for key in SCORES}

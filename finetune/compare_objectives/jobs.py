@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from finetune.compare_objectives.cell import Cell, ProbeProtocol, work
+from finetune.compare_objectives.cell import Cell, ProbeProtocol, run_cell
 from finetune.fit.frames import Frames
 from pretrain.config import Scale
 from pretrain.data.store import Store
@@ -51,7 +51,7 @@ def deal(
     waiting = [cell for cell in cells if not (folder / f"{cell.name}.json").is_file()]
     remote = ray.remote(
         num_cpus=1, num_gpus=scale.gpus_per_trial if scale.gpu else 0, max_retries=scale.retries
-    )(work)
+    )(run_cell)
     held, heads = ray.put(poses), ray.put(judges)
     running: dict[Any, Cell] = {}
     with tqdm(total=len(waiting), desc="cells", unit="cell") as bar:

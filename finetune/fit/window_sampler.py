@@ -53,7 +53,7 @@ class Batch:
 
 
 class WindowDraw:
-    """WindowRNG windows around labelled frames of the training videos.
+    """Draws windows around labelled frames of the training videos.
 
     A problem is drawn as often as the square root of its labelled frames says. Within it every
     labelled frame is as likely as any other to be the one that a window is drawn around, or, as

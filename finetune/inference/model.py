@@ -19,7 +19,7 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import Ints, Reals
 from finetune.labels.problems import Problem
 from finetune.postprocess.learn import Postprocessing
-from finetune.report.model_folder import load_afters, load_model
+from finetune.report.model_folder import load_model, load_postprocessing
 from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, refuse
@@ -135,7 +135,7 @@ def open_model(
     models, afters, told = [], [], []
     for folder in chosen:
         model, problems = load_model(folder)
-        learned = load_afters(folder, len(problems))
+        learned = load_postprocessing(folder, len(problems))
         models.append(model)
         told.append([_problem(held, folder) for held in problems])
         afters.append(

@@ -1,6 +1,6 @@
-"""Frames as scores see them: which count, which class is the rest, what the network decides.
+"""Labels of frames: which count, which class is the rest, what a network decides, what is refused.
 
-Labels are (T,) places on the axis of classes, or (T, C) of 0 and 1 where behaviours overlap;
+Labels are (T,) indices of classes, or (T, C) of 0 and 1 where behaviours overlap;
 ``UNLABELLED`` in both.
 """
 
@@ -25,11 +25,11 @@ REST_NAMES = (
     "background",
     "base",
     "other",
-)  # the first one found wins: beside `none`, `other` is a behaviour
+)  # the first that a task has: next to `none`, `other` is a behaviour
 
 
 class Smoothed(NamedTuple):
-    """What a smoother makes of the frames of one video."""
+    """The frames of one video after smoothing."""
 
     labels: Ints
     """(T,) classes, or (T, C) of 0 and 1."""
@@ -42,7 +42,7 @@ def rest_class(*, classes: Sequence[str], rest: str | None = None) -> str | None
 
     Args:
         classes: Names of the classes.
-        rest: A name; None finds it among ``REST_NAMES``, whatever its case; an empty text leaves no
+        rest: A name; None takes one of ``REST_NAMES``, whatever its case; an empty text leaves no
             class out.
 
     Raises:
@@ -50,18 +50,18 @@ def rest_class(*, classes: Sequence[str], rest: str | None = None) -> str | None
     """
     if rest is None:
         lowered = {name.lower(): name for name in classes}
-        found = next((lowered[name] for name in REST_NAMES if name in lowered), None)
+        left_out = next((lowered[name] for name in REST_NAMES if name in lowered), None)
     else:
-        found = rest or None
-    problems = []
+        left_out = rest or None
+    errors = []
     if not classes or len(set(classes)) != len(classes):
-        problems.append(f"the classes are {list(classes)}; wanted at least one, each once")
-    elif found is not None and found not in classes:
-        problems.append(f"the rest class is {found!r}; allowed: {', '.join(classes)}")
-    elif list(classes) == [found]:
-        problems.append(f"{found!r} is the only class, and it does not count")
-    refuse(problems, about="cannot score these classes")
-    return found
+        errors.append(f"the classes are {list(classes)}; give at least one, each once")
+    elif left_out is not None and left_out not in classes:
+        errors.append(f"the rest class is {left_out!r}; allowed: {', '.join(classes)}")
+    elif list(classes) == [left_out]:
+        errors.append(f"{left_out!r} is the only class, and it does not count")
+    refuse(errors, about="cannot score these classes")
+    return left_out
 
 
 def looked_at(labels: Ints) -> npt.NDArray[np.bool_]:
@@ -83,38 +83,38 @@ def examine(
         BadInput: If shapes disagree, a value is out of range or not finite, or no frame is
             labelled.
     """
-    n, about, problems = len(classes), "cannot score these frames", []
+    n, about, errors = len(classes), "cannot score these frames", []
     if (
         labels.ndim not in (1, 2)
         or (labels.ndim == 2 and labels.shape[1] != n)
         or labels.dtype.kind not in "iub"
     ):
-        problems.append(
-            f"labels have shape {labels.shape} and type {labels.dtype}; wanted integers, (T,) or "
+        errors.append(
+            f"labels have shape {labels.shape} and type {labels.dtype}; allowed: integers, (T,) or "
             f"(T, {n})"
         )
     elif probabilities_TC is not None and probabilities_TC.shape != (len(labels), n):
-        problems.append(
-            f"probabilities have shape {probabilities_TC.shape}; wanted {(len(labels), n)} for "
+        errors.append(
+            f"probabilities have shape {probabilities_TC.shape}; allowed: {(len(labels), n)} for "
             f"{', '.join(classes)}"
         )
     elif predicted is not None and predicted.shape != labels.shape:
-        problems.append(f"predictions have shape {predicted.shape}, labels {labels.shape}")
+        errors.append(f"predictions have shape {predicted.shape}, labels {labels.shape}")
     elif predicted is not None and predicted.dtype.kind not in "iub":
-        problems.append(f"predictions have type {predicted.dtype}; wanted integers")
-    refuse(problems, about=about)
+        errors.append(f"predictions have type {predicted.dtype}; allowed: integers")
+    refuse(errors, about=about)
     known = labels != UNLABELLED
     upper = 1 if labels.ndim == 2 else n - 1
     if not known.any():
-        problems.append(f"none of the {len(labels)} frames is labelled")
+        errors.append(f"none of the {len(labels)} frames is labelled")
     for name, values in (("label", labels), ("prediction", predicted)):
         if values is not None and ((values[known] < 0) | (values[known] > upper)).any():
-            problems.append(f"a {name} lies outside 0…{upper}")
+            errors.append(f"a {name} lies outside 0…{upper}")
     if probabilities_TC is not None:
         rows = looked_at(labels)
         lost = ~np.isfinite(probabilities_TC).all(axis=1) & rows
         if lost.any():
-            problems.append(
+            errors.append(
                 f"the scores of {lost.sum()} of {len(lost)} frames are not finite, first at frame "
                 f"{lost.argmax()}: "
                 "the training has diverged; try a lower learning rate"
@@ -122,10 +122,10 @@ def examine(
         elif (
             labels.ndim == 2 and ((probabilities_TC[rows] < 0) | (probabilities_TC[rows] > 1)).any()
         ):
-            problems.append(
+            errors.append(
                 "scores of overlapping behaviours lie outside 0…1; give probabilities, not logits"
             )
-    refuse(problems, about=about)
+    refuse(errors, about=about)
 
 
 def examine_videos(*, labels: ByVideo, classes: Sequence[str], probabilities: ByVideo) -> None:
@@ -134,22 +134,22 @@ def examine_videos(*, labels: ByVideo, classes: Sequence[str], probabilities: By
     Raises:
         BadInput: If the videos differ, or as :func:`examine` of all their frames.
     """
-    about, problems = "cannot use these videos", []
+    about, errors = "cannot use these videos", []
     if labels.keys() != probabilities.keys() or not labels:
-        problems.append(
+        errors.append(
             f"labelled videos are {sorted(labels)}, those with probabilities "
             f"{sorted(probabilities)}"
         )
-    refuse(problems, about=about)
-    if len({held.shape[1:] for held in labels.values()}) > 1:
-        problems.append("labels are (T,) in all videos or (T, C) in all; these are mixed")
-    problems += [
-        f"{name}: probabilities have shape {probabilities[name].shape}, labels {held.shape}; "
-        f"wanted (T, {len(classes)}) and (T, …)"
-        for name, held in labels.items()
-        if probabilities[name].shape != (len(held), len(classes))
+    refuse(errors, about=about)
+    if len({frames.shape[1:] for frames in labels.values()}) > 1:
+        errors.append("labels are (T,) in all videos or (T, C) in all; these are mixed")
+    errors += [
+        f"{name}: probabilities have shape {probabilities[name].shape}, labels {frames.shape}; "
+        f"allowed: (T, {len(classes)}) and (T, …)"
+        for name, frames in labels.items()
+        if probabilities[name].shape != (len(frames), len(classes))
     ]
-    refuse(problems, about=about)
+    refuse(errors, about=about)
     examine(
         labels=np.concatenate(list(labels.values())),
         classes=classes,
@@ -163,17 +163,17 @@ def examine_video(*, probabilities_TC: Reals, n_classes: int | None = None) -> N
     Raises:
         BadInput: In that case.
     """
-    problems = []
+    errors = []
     if probabilities_TC.ndim != 2 or (
         n_classes is not None and probabilities_TC.shape[1] != n_classes
     ):
-        problems.append(f"they have shape {probabilities_TC.shape}; wanted (T, {n_classes or 'C'})")
+        errors.append(f"they have shape {probabilities_TC.shape}; allowed: (T, {n_classes or 'C'})")
     elif not np.isfinite(probabilities_TC).all():
-        problems.append(
+        errors.append(
             "they are not finite, first at frame "
             f"{(~np.isfinite(probabilities_TC)).any(axis=1).argmax()}"
         )
-    refuse(problems, about="the probabilities of a video")
+    refuse(errors, about="the probabilities of a video")
 
 
 def decide(*, probabilities_TC: Reals, overlapping: bool = False) -> Ints:
@@ -208,9 +208,9 @@ def plain(value: Any) -> Any:
     """Nested values as JSON has them: numpy numbers and arrays unpacked, keys as text, what is not
     finite as None."""
     if isinstance(value, Mapping):
-        return {str(key): plain(held) for key, held in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [plain(held) for held in value]
+        return [plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

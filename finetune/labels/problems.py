@@ -1,5 +1,5 @@
-"""The only reader of a store's labels: which problems a task holds, which videos they are on, which
-may be used."""
+"""Classification problems from a store's labels: what a task consists of, on which videos, and
+which labels may be used."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy.typing as npt
 from finetune.labels.frame_labels import UNLABELLED, rest_class
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.annotations import read_rows
+from pretrain.readers.annotations import read_label_file
 
 log = logging.getLogger(__name__)
 
 Labelled = Mapping[str, npt.NDArray[np.int8]]
-"""Video to labels: (T,) places in ``classes``, or (T, C) of 0 and 1; UNLABELLED where nobody
+"""Video to labels: (T,) indices of ``classes``, or (T, C) of 0 and 1; UNLABELLED where nobody
 looked."""
 
 
@@ -48,7 +48,7 @@ class Problem:
 
 def tasks(store: Store) -> list[str]:
     """Label sets of a store."""
-    return sorted({held["task"] for held in store.labels})
+    return sorted({file["task"] for file in store.labels})
 
 
 def problems(store: Store, task: str) -> list[Problem]:
@@ -57,26 +57,25 @@ def problems(store: Store, task: str) -> list[Problem]:
     Raises:
         BadInput: If the store has no such labels (lists those it has), or they are damaged.
     """
-    files = [held["file"] for held in store.labels if held["task"] == task]
+    files = [file["file"] for file in store.labels if file["task"] == task]
     if not files:
-        have = ", ".join(tasks(store)) or "none at all"
-        raise BadInput(f"the store {store.uri} has no labels for the task {task!r}; it has: {have}")
-    parts: dict[tuple[str, tuple[str, ...], bool], dict[str, dict[str, npt.NDArray[np.int8]]]] = {}
+        known = ", ".join(tasks(store)) or "none at all"
+        raise BadInput(
+            f"the store {store.uri} has no labels for the task {task!r}; it has: {known}"
+        )
+    groups: dict[tuple[str, tuple[str, ...], bool], dict[str, dict[str, npt.NDArray[np.int8]]]] = {}
     for file in files:
-        for row in read_rows(store, file):
-            key = (row["annotator"], tuple(row["classes"]), row["overlapping"])
-            labels = np.frombuffer(row["labels"], np.int8)
-            labels = labels.reshape(row["frames"], -1) if row["overlapping"] else labels
-            sides = parts.setdefault(key, {"train": {}, "test": {}})
-            sides[row["split"]][row["video"]] = labels
-    several_annotators = len({annotator for annotator, _, _ in parts}) > 1
-    several_classes = len({classes for _, classes, _ in parts}) > 1
-    found = []
-    for (annotator, classes, overlapping), sides in sorted(parts.items()):
-        words = [f"annotator {annotator}"] * several_annotators + [
-            _behaviour(classes)
-        ] * several_classes
-        found.append(
+        for labels in read_label_file(store, file):
+            key = (labels.annotator, labels.classes, labels.overlapping)
+            sides = groups.setdefault(key, {"train": {}, "test": {}})
+            sides[labels.split][labels.video] = labels.frames
+    several_annotators = len({annotator for annotator, _, _ in groups}) > 1
+    several_classes = len({classes for _, classes, _ in groups}) > 1
+    loaded = []
+    for (annotator, classes, overlapping), sides in sorted(groups.items()):
+        words = [f"annotator {annotator}"] * several_annotators
+        words += [_behaviour(classes)] * several_classes
+        loaded.append(
             Problem(
                 name=", ".join(words) or task,
                 task=task,
@@ -86,7 +85,7 @@ def problems(store: Store, task: str) -> list[Problem]:
                 **sides,
             )
         )
-    return found
+    return loaded
 
 
 def _behaviour(classes: tuple[str, ...]) -> str:
@@ -95,47 +94,47 @@ def _behaviour(classes: tuple[str, ...]) -> str:
 
 
 def with_some_test(
-    found: list[Problem], *, share: float = 0.3, gap_s: float = 5.0, fps: float
+    problems: list[Problem], *, share: float = 0.3, gap_s: float = 5.0, fps: float
 ) -> tuple[list[Problem], list[str]]:
-    """Problems with something to score on, and sentences on what had to be done for it.
+    """Problems with something to score on, and sentences on how that was come by.
 
     A problem with one labelled video and no test video is trained on the first part of that video
     and scored on the rest, with a gap between. Frames of one video are not independent: such a
     score says little about other animals.
 
     Args:
-        found: As :func:`problems` gives them.
+        problems: As :func:`problems` gives them.
         share: Share of the video that is scored.
         gap_s: Seconds between the parts that are used for neither.
         fps: Frames per second.
     """
-    made, notes = [], []
-    for problem in found:
+    testable, notes = [], []
+    for problem in problems:
         if problem.test or len(problem.train) != 1:
-            made.append(problem)
+            testable.append(problem)
             continue
         ((name, labels),) = problem.train.items()
         cut = round(len(labels) * (1 - share))
         before, after = labels.copy(), labels.copy()
         before[max(0, cut - round(gap_s * fps)) :], after[:cut] = UNLABELLED, UNLABELLED
-        made.append(replace(problem, train={name: before}, test={name: after}))
+        testable.append(replace(problem, train={name: before}, test={name: after}))
         notes.append(
             f"{problem.name}: one labelled video. It is trained on the first {1 - share:.0%} of "
             f"{name!r} and scored on the last "
             f"{share:.0%}; frames of one video are not independent, so the score says little about "
             "other animals"
         )
-    return made, notes
+    return testable, notes
 
 
 def refuse_unfit(
-    found: list[Problem], *, videos: int | None = None, unknown_annotators: bool = False
+    problems: list[Problem], *, videos: int | None = None, unknown_annotators: bool = False
 ) -> list[str]:
-    """Refuses problems that nothing can be learned from; returns sentences on those that can be,
-    with a loss.
+    """Refuses problems that nothing can be learned from; returns sentences on what is lacking in
+    the others.
 
     Args:
-        found: Problems with their training and test videos.
+        problems: With their training and test videos.
         videos: Label budget, if there is one.
         unknown_annotators: Whether the head can speak for an annotator of whom no training video is
             there.
@@ -144,75 +143,78 @@ def refuse_unfit(
         BadInput: If a problem has no training or no test video, or its training frames show one
             class only, or the budget is below 1.
     """
-    problems_found, notes = [], []
+    errors, notes = [], []
     if videos is not None and videos < 1:
-        problems_found.append(f"--videos {videos}: the label budget must be at least one video")
-    for problem in found:
+        errors.append(f"--videos {videos}: the label budget must be at least one video")
+    for problem in problems:
         where = f"task {problem.task!r}" + (
             f", {problem.name}" if problem.name != problem.task else ""
         )
         if not problem.train and any(
-            other.train for other in found if other.classes == problem.classes
+            other.train for other in problems if other.classes == problem.classes
         ):
             if unknown_annotators:
                 notes.append(
                     f"{where}: no training video; scored as the mean of the annotators there are"
                 )
             else:
-                problems_found.append(
+                errors.append(
                     f"{where}: no training video by this annotator (--set head.annotator=embedding "
                     "scores such a one "
                     "as the mean of the others)"
                 )
         elif not problem.train:
-            problems_found.append(f"{where}: no training video")
+            errors.append(f"{where}: no training video")
         elif videos is not None and videos > len(problem.train):
             notes.append(
                 f"{where}: --videos {videos}, but there are {len(problem.train)} labelled training "
                 "videos: all are used"
             )
-        for side, held in (("training", problem.train), ("test", problem.test)):
-            seen = _classes_seen(problem, held)
-            if not held:
+        for side, labels in (("training", problem.train), ("test", problem.test)):
+            seen = _classes_seen(problem, labels)
+            if not labels:
                 if side == "test":
-                    problems_found.append(
+                    errors.append(
                         f"{where}: no test video (score on another store with --test-data)"
                     )
             elif not seen:
-                problems_found.append(f"{where}: the {side} videos have not one labelled frame")
+                errors.append(f"{where}: the {side} videos have not one labelled frame")
             elif side == "training" and len(seen) == 1 and not problem.overlapping:
-                problems_found.append(
+                errors.append(
                     f"{where}: every labelled training frame is {next(iter(seen))!r}; a classifier "
                     "needs two classes"
                 )
             elif absent := [name for name in problem.classes if name not in seen]:
                 notes.append(f"{where}: no {side} frame of {', '.join(absent)}")
-    refuse(problems_found, about="the labels do not serve")
+    refuse(errors, about="these labels cannot be used")
     return notes
 
 
-def _classes_seen(problem: Problem, held: Labelled) -> set[str]:
+def _classes_seen(problem: Problem, labels: Labelled) -> set[str]:
     if problem.overlapping:
         return {
             name
             for c, name in enumerate(problem.classes)
-            if any((labels[:, c] == 1).any() for labels in held.values())
+            if any((frames[:, c] == 1).any() for frames in labels.values())
         }
     return {
-        problem.classes[c] for labels in held.values() for c in np.unique(labels) if c != UNLABELLED
+        problem.classes[c]
+        for frames in labels.values()
+        for c in np.unique(frames)
+        if c != UNLABELLED
     }
 
 
 def draw_budget(
-    found: list[Problem], *, videos: int | None, seed: int, permute: bool = False
+    problems: list[Problem], *, videos: int | None, seed: int, permute: bool = False
 ) -> list[Problem]:
     """A label budget: for each problem so many of its training videos, drawn with the seed.
 
-    WindowRNG are nested: the videos of a small budget are among those of a larger one under the
-    same seed. Where a problem has fewer videos, all are taken.
+    Budgets are nested: the videos of a small one are among those of a larger one under the same
+    seed. Where a problem has fewer videos, all are taken.
 
     Args:
-        found: Problems with all their videos.
+        problems: With all their videos.
         videos: How many, None for all.
         seed: Of the draw.
         permute: Whether the labels lose their meaning, see :func:`permuted`.
@@ -223,11 +225,11 @@ def draw_budget(
     if videos is not None and videos < 1:
         raise BadInput(f"--videos {videos}: the label budget must be at least one video")
     drawn = []
-    for problem in found:
+    for problem in problems:
         names = sorted(problem.train)
         order = np.random.default_rng([seed, 1]).permutation(len(names))
         budget = (
-            problem if videos is None else problem.only([names[place] for place in order[:videos]])
+            problem if videos is None else problem.only([names[index] for index in order[:videos]])
         )
         drawn.append(permuted(budget, seed=seed) if permute else budget)
     return drawn
@@ -238,7 +240,7 @@ def permuted(problem: Problem, *, seed: int) -> Problem:
     labels stay.
 
     Bouts keep their lengths, their number and their order, but no longer fit what the animals do.
-    Rolled are the labelled frames alone, by a tenth to nine tenths of them.
+    Only labelled frames are rolled, by a tenth to nine tenths of them.
 
     Args:
         problem: With true labels.
@@ -248,19 +250,19 @@ def permuted(problem: Problem, *, seed: int) -> Problem:
     rolled = {}
     for name, labels in problem.train.items():
         known = labels != UNLABELLED if labels.ndim == 1 else (labels != UNLABELLED).any(1)
-        places = np.flatnonzero(known)
+        labelled = np.flatnonzero(known)
         share = np.random.default_rng([seed, 4, zlib.crc32(name.encode())]).uniform(0.1, 0.9)
         rolled[name] = labels.copy()
-        rolled[name][places] = np.roll(labels[places], round(share * len(places)), axis=0)
+        rolled[name][labelled] = np.roll(labels[labelled], round(share * len(labelled)), axis=0)
     return replace(problem, train=rolled)
 
 
 def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Labelled]:
-    """Keeps part of the training labels for validation: whole videos, or the last part of a single
-    one.
+    """Holds part of the training labels out for validation: whole videos, or the last part of a
+    single one.
 
     Returns:
-        The problem to fit on, and labels to validate on; both over training videos alone.
+        The problem to fit on, and labels to validate on; both of training videos.
     """
     names = sorted(problem.train)
     if len(names) == 1:
@@ -271,8 +273,8 @@ def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Lab
         before[cut:], after[:cut] = UNLABELLED, UNLABELLED
         return replace(problem, train={names[0]: before}), {names[0]: after}
     order = np.random.default_rng([seed, 2]).permutation(len(names))
-    kept = max(1, round(share * len(names)))
-    chosen = _most_classes(problem, [names[place] for place in order], kept)
+    number = max(1, round(share * len(names)))
+    chosen = _most_classes(problem, [names[index] for index in order], number)
     return problem.only([name for name in names if name not in chosen]), {
         name: problem.train[name] for name in chosen
     }
@@ -296,7 +298,7 @@ ELSEWHERE = " (test store)"  # behind the names of videos of another store
 
 
 def with_test_of(
-    found: list[Problem],
+    problems: list[Problem],
     others: list[Problem],
     store: Store,
     test_store: Store,
@@ -307,12 +309,12 @@ def with_test_of(
     another.
 
     Args:
-        found: Problems of ``store``.
-        others: Problems of ``test_store``.
+        problems: Of ``store``.
+        others: Of ``test_store``.
         store: Where the training videos are.
         test_store: Where the test videos are.
         unknown_annotators: Whether the head can speak for annotators who are in ``test_store``
-            alone: then they are scored too.
+            only: then they are scored too.
 
     Raises:
         BadInput: If the skeletons or the classes of the two stores differ.
@@ -322,7 +324,7 @@ def with_test_of(
         store.schema.differences(test_store.schema)
         + [
             f"{test_store.uri} has no labels for {p.name} with classes {', '.join(p.classes)}"
-            for p in found
+            for p in problems
             if (p.annotator, p.classes) not in by_key
         ],
         about=f"--test-data {test_store.uri} (there) does not fit {store.uri} (here)",
@@ -333,17 +335,17 @@ def with_test_of(
             f"{name}{ELSEWHERE}": labels for name, labels in {**other.train, **other.test}.items()
         }
 
-    moved = [
+    tested = [
         replace(
             problem,
             train={**problem.train, **problem.test},
             test=test_of(by_key.pop((problem.annotator, problem.classes))),
         )
-        for problem in found
+        for problem in problems
     ]
     for other in by_key.values():
-        if unknown_annotators and other.classes in {problem.classes for problem in found}:
-            moved.append(
+        if unknown_annotators and other.classes in {problem.classes for problem in problems}:
+            tested.append(
                 replace(other, name=f"annotator {other.annotator}", train={}, test=test_of(other))
             )
         else:
@@ -352,4 +354,4 @@ def with_test_of(
                 test_store.uri,
                 other.name,
             )
-    return moved
+    return tested

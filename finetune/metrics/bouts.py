@@ -90,15 +90,15 @@ def bouts(labels: Ints) -> Spans:
     labels = labels.astype(np.int64)
     change = np.flatnonzero(labels[1:] != labels[:-1]) + 1
     start, stop = np.concatenate([[0], change]), np.concatenate([change, [len(labels)]])
-    found: Spans = np.stack([start, stop, labels[start]], axis=1)
-    return np.compress(found[:, 2] != UNLABELLED, found, axis=0)
+    runs: Spans = np.stack([start, stop, labels[start]], axis=1)
+    return np.compress(runs[:, 2] != UNLABELLED, runs, axis=0)
 
 
 def match(*, true: Spans, predicted: Spans) -> tuple[Spans, npt.NDArray[np.float64]]:
     """Pairs bouts of one class one to one, greedily from the greatest overlap (intersection over
     union) down.
 
-    A predicted bout that covers two true ones finds one of them; a second prediction of the same
+    A predicted bout that covers two true ones matches one of them; a second prediction of the same
     bout is a false one, as in the segmental F1 of Lea et al. 2017 (Temporal Convolutional Networks
     for Action Segmentation and Detection). Pairs at a threshold are those of the whole list that
     reach it. Equal overlaps: the earlier bouts first.
@@ -108,7 +108,7 @@ def match(*, true: Spans, predicted: Spans) -> tuple[Spans, npt.NDArray[np.float
         predicted: (P, 2), likewise.
 
     Returns:
-        (pairs, 2) places in ``true`` and ``predicted``; (pairs,) overlap, falling.
+        (pairs, 2) indices of ``true`` and ``predicted``; (pairs,) overlap, falling.
     """
     first = np.searchsorted(true[:, 1], predicted[:, 0], side="right")
     reach = np.maximum(np.searchsorted(true[:, 0], predicted[:, 1], side="left") - first, 0)
@@ -117,13 +117,13 @@ def match(*, true: Spans, predicted: Spans) -> tuple[Spans, npt.NDArray[np.float
     shared = np.minimum(true[t, 1], predicted[p, 1]) - np.maximum(true[t, 0], predicted[p, 0])
     union = np.maximum(true[t, 1], predicted[p, 1]) - np.minimum(true[t, 0], predicted[p, 0])
     overlap = shared / union
-    taken_t, taken_p, kept = set[int](), set[int](), []
+    matched_t, matched_p, pairs = set[int](), set[int](), []
     for k in np.lexsort((t, p, -overlap)).tolist():
-        if t[k] not in taken_t and p[k] not in taken_p:
-            taken_t.add(int(t[k]))
-            taken_p.add(int(p[k]))
-            kept.append(k)
-    return np.stack([t[kept], p[kept]], axis=1).astype(np.int64), overlap[kept]
+        if t[k] not in matched_t and p[k] not in matched_p:
+            matched_t.add(int(t[k]))
+            matched_p.add(int(p[k]))
+            pairs.append(k)
+    return np.stack([t[pairs], p[pairs]], axis=1).astype(np.int64), overlap[pairs]
 
 
 def score_bouts(
@@ -152,24 +152,24 @@ def score_bouts(
         BadInput: If videos or shapes disagree, no frame is labelled, or a setting is out of range.
     """
     left_out = rest_class(classes=classes, rest=rest)
-    problems = (
+    errors = (
         [] if math.isfinite(fps) and fps > 0 else [f"fps is {fps}; it must be a positive number"]
     )
     if not overlaps or not all(0 < k <= 1 for k in overlaps):
-        problems.append(
+        errors.append(
             f"the overlap thresholds are {list(overlaps)}; each must lie above 0 and not above 1"
         )
     if labels.keys() != predicted.keys() or not labels:
-        problems.append(f"labelled videos are {sorted(labels)}, predicted ones {sorted(predicted)}")
+        errors.append(f"labelled videos are {sorted(labels)}, predicted ones {sorted(predicted)}")
     else:
-        problems += [
+        errors += [
             f"{name}: predictions have shape {predicted[name].shape}, labels {labels[name].shape}"
             for name in labels
             if predicted[name].shape != labels[name].shape
         ]
-        if len({held.shape[1:] for held in labels.values()}) > 1:
-            problems.append("labels are (T,) in all videos or (T, C) in all; these are mixed")
-    refuse(problems, about="cannot score these bouts")
+        if len({frames.shape[1:] for frames in labels.values()}) > 1:
+            errors.append("labels are (T,) in all videos or (T, C) in all; these are mixed")
+    refuse(errors, about="cannot score these bouts")
     pooled = np.concatenate(list(labels.values()))
     examine(
         labels=pooled,
@@ -190,10 +190,10 @@ def score_bouts(
         if name != left_out and not len(true_by_class[c]):
             notes.append(f"no true bout of {name!r}: its F1 is undefined and left out of the mean")
     counted = tuple(name for name in classes if name != left_out)
-    held = [per_class[name] for name in counted if per_class[name].true_bouts]
+    scored = [per_class[name] for name in counted if per_class[name].true_bouts]
     return BoutScores(
         macro_f1={
-            f"{k:g}": float(np.mean([one.f1[f"{k:g}"] for one in held])) if held else math.nan
+            f"{k:g}": float(np.mean([one.f1[f"{k:g}"] for one in scored])) if scored else math.nan
             for k in overlaps
         },
         per_class=per_class,
@@ -205,19 +205,19 @@ def score_bouts(
 
 def _where_labelled(predicted: ByVideo, labels: ByVideo) -> dict[str, Ints]:
     return {
-        name: np.where(held == UNLABELLED, UNLABELLED, predicted[name].astype(np.int64))
-        for name, held in labels.items()
+        name: np.where(frames == UNLABELLED, UNLABELLED, predicted[name].astype(np.int64))
+        for name, frames in labels.items()
     }
 
 
 def _by_class(by_video: ByVideo, n_classes: int) -> list[Spans]:
     """For each class the (N, 2) bouts of all videos on one time axis; cut before they are joined,
     so none crosses."""
-    found, offset = [np.zeros((0, 3), np.int64)], 0
+    each, offset = [np.zeros((0, 3), np.int64)], 0
     for frames in by_video.values():
-        found.append(bouts(frames) + np.array([offset, offset, 0]))
+        each.append(bouts(frames) + np.array([offset, offset, 0]))
         offset += len(frames)
-    joined = np.concatenate(found)
+    joined = np.concatenate(each)
     return [joined[joined[:, 2] == c, :2] for c in range(n_classes)]
 
 

@@ -175,8 +175,8 @@ def frame_f1(
     classes: Sequence[str],
     rest: str | None = None,
 ) -> float:
-    """Macro F1 alone, of decisions; both arguments as arrays or by video (then pooled). NaN where
-    no counted class occurs."""
+    """Macro F1 of decisions; both arguments as arrays or by video (then pooled). NaN where no
+    counted class occurs."""
     left_out = rest_class(classes=classes, rest=rest)
     if isinstance(labels, Mapping):
         assert isinstance(predicted, Mapping), "both by video, or neither"
@@ -197,7 +197,7 @@ def frame_f1(
 
 
 def mean_over_problems(problems: Mapping[str, Scores]) -> Scores:
-    """Unweighted mean of whole problems: Task 2's annotators, Task 3's behaviours.
+    """Unweighted mean over problems: Task 2's annotators, Task 3's behaviours.
 
     A problem without a score (no counted class occurs in it) is left out and named in ``notes``.
     Scores per class are means over the problems that have them, frames and confusion are sums.
@@ -207,7 +207,7 @@ def mean_over_problems(problems: Mapping[str, Scores]) -> Scores:
     classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
     per_class = {}
     for name in classes:
-        held = [
+        known = [
             part.per_class[name]
             for part in parts
             if name in part.per_class and part.per_class[name].frames
@@ -217,10 +217,10 @@ def mean_over_problems(problems: Mapping[str, Scores]) -> Scores:
             for kind in ("frames", "predicted_frames")
         )
         means = {
-            kind: _mean(getattr(scores, kind) for scores in held)
+            kind: _mean(getattr(scores, kind) for scores in known)
             for kind in ("f1", "ap", "precision", "recall")
         }
-        prevalence = _mean(scores.prevalence for scores in held) if held else 0.0
+        prevalence = _mean(scores.prevalence for scores in known) if known else 0.0
         per_class[name] = ClassScores(
             **means, prevalence=prevalence, frames=frames, predicted_frames=chosen
         )
@@ -254,16 +254,16 @@ def over_seeds(by_seed: Mapping[int, Scores]) -> SeedScores:
     before."""
     assert by_seed, "no seed to average"
     seeds = list(by_seed.values())
-    kinds = [held.name for held in fields(ClassScores)]
+    kinds = [entry.name for entry in fields(ClassScores)]
     per_class = {}
     for name in dict.fromkeys(name for scores in seeds for name in scores.classes):
-        held = [scores.per_class[name] for scores in seeds if name in scores.per_class]
+        each = [scores.per_class[name] for scores in seeds if name in scores.per_class]
         per_class[name] = {
             key: value
             for kind in kinds
             for key, value in zip(
                 (kind, f"{kind}_std"),
-                _mean_std(getattr(scores, kind) for scores in held),
+                _mean_std(getattr(scores, kind) for scores in each),
                 strict=True,
             )
         }
@@ -340,5 +340,5 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _mean_std(values: Iterable[float]) -> tuple[float, float]:
-    held = np.array([value for value in values if not math.isnan(value)], np.float64)
-    return (float(held.mean()), float(held.std())) if held.size else (math.nan, math.nan)
+    known = np.array([value for value in values if not math.isnan(value)], np.float64)
+    return (float(known.mean()), float(known.std())) if known.size else (math.nan, math.nan)

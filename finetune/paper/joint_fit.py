@@ -238,7 +238,7 @@ class _Batch:
 
 
 class _Supply:
-    """WindowRNG batches: labelled windows by length, some of each output layer, and unlabelled
+    """Draws batches: labelled windows by length, some of each output layer, and unlabelled
     ones."""
 
     def __init__(

@@ -1,8 +1,8 @@
-"""The table of a reproduction: ours beside the paper's, as Markdown, CSV and a picture."""
+"""The table of a reproduction: our scores and the paper's, as Markdown, CSV and a picture."""
 
 from __future__ import annotations
 
-import csv
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,28 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from finetune.report.figures import png
+from finetune.report.tables import Cell, Point, Score, dot_plot, markdown, write_csv
 
-COLUMNS = (
-    "row",
-    "title",
-    "task",
-    "part",
-    "score",
-    "ours",
-    "ours_std",
-    "chance",
-    "published",
-    "published_std",
-    "difference",
-    "difference_in_std",
-    "seeds",
-    "epochs_share",
-    "source",
-    "folder",
-)
 Line = Mapping[str, Any]
-"""A figure: ``COLUMNS`` to values."""
-SCORES = {"macro F1": ("macro_f1", "f1"), "MAP": ("map", "map")}
+"""A line of table.csv."""
 TASK_NAMES = {
     "classic_classification": "Task 1",
     "annotation_style_transfer": "Task 2",
@@ -42,28 +24,23 @@ TASK_NAMES = {
 def compare_with(
     ours: float, ours_std: float, published: Sequence[float | None] | None
 ) -> dict[str, float | None]:
-    """The published figure and the difference, also in standard deviations of the difference
+    """The published score and the difference, also in standard deviations of the difference
     between two runs of one seed each.
 
     Args:
         ours: Mean over seeds.
         ours_std: Population standard deviation over seeds.
-        published: Mean and standard deviation, which may not have been published (None, then ours
-            stands alone).
+        published: Mean and standard deviation; each None where it was not published.
     """
-    if published is None or published[0] is None or math.isnan(ours):
-        return {
-            "published": None,
-            "published_std": None,
-            "difference": None,
-            "difference_in_std": None,
-        }
-    mean, spread = published[0], published[1]
-    both = math.hypot(ours_std, spread or 0.0)
+    mean, std = published or (None, None)
+    if mean is None or math.isnan(ours):
+        names = ("published", "published_std", "difference", "difference_in_std")
+        return dict.fromkeys(names)
     difference = ours - mean
+    both = math.hypot(ours_std, std or 0.0)
     return {
         "published": mean,
-        "published_std": spread,
+        "published_std": std,
         "difference": difference,
         "difference_in_std": difference / both if both > 0 else None,
     }
@@ -72,81 +49,54 @@ def compare_with(
 def lines_of(
     name: str, result: Mapping[str, Any], published: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Every figure of a finished row: a line for each task and score, then for its classes or
-    problems.
+    """Every score of a finished row: two lines for each task (F1, then average precision), then two
+    for each of its problems or classes.
 
     Args:
         name: Of the row.
         result: Its result.json.
         published: Its entry of published.yaml; empty where there is none.
     """
-    for task, held in result["tasks"].items():
-        beside = published.get(task, {})
-        same = {
-            "row": name,
-            "title": result["title"],
-            "task": task,
-            "seeds": len(held["per_seed"]),
+    for task, scores in result["tasks"].items():
+        paper = published.get(task, {})
+        where = {"row": name, "title": result["title"], "task": task}
+        run = {
+            "seeds": len(scores["per_seed"]),
             "epochs_share": result.get("epochs_share"),
             "source": published.get("source", ""),
             "folder": result["folder"],
         }
-        for score, (mine, theirs) in SCORES.items():
-            chance = held["chance_map"] if mine == "map" else None
-            yield _line(same, "", score, held, mine, chance, beside.get(theirs))
-        for part, found in held["problems"].items():
-            for score, (mine, theirs) in SCORES.items():
-                chance = found["chance_map"] if mine == "map" else None
-                yield _line(
-                    same,
-                    part,
-                    score,
-                    found,
-                    mine,
-                    chance,
-                    beside.get("problems", {}).get(part, {}).get(theirs),
-                )
-        if not held["problems"]:
-            for part, found in held["per_class"].items():
-                for score, mine in (("F1", "f1"), ("AP", "ap")):
-                    chance = found["prevalence"] if mine == "ap" else None
-                    yield _line(
-                        same,
-                        part,
-                        score,
-                        found,
-                        mine,
-                        chance,
-                        beside.get("classes", {}).get(part, {}).get(mine),
-                    )
+        parts = {"": (scores, paper)}
+        kind, papers = ("problems", "problems") if scores["problems"] else ("per_class", "classes")
+        parts |= {
+            part: (values, paper.get(papers, {}).get(part)) for part, values in scores[kind].items()
+        }
+        for part, (values, theirs) in parts.items():
+            for line in _two_lines(values, theirs or {}):
+                yield {**where, "part": part, **line, **run}
 
 
-def _line(
-    same: Mapping[str, Any],
-    part: str,
-    score: str,
-    found: Mapping[str, Any],
-    key: str,
-    chance: float | None,
-    published: Any,
-) -> dict[str, Any]:
-    ours, spread = (
-        math.nan if found[name] is None else found[name] for name in (key, f"{key}_std")
+def _two_lines(scores: Mapping[str, Any], published: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """F1 and average precision of a task, a problem or a class."""
+    metrics = (
+        {"macro F1": ("macro_f1", "f1", None), "MAP": ("map", "map", "chance_map")}
+        if "macro_f1" in scores
+        else {"F1": ("f1", "f1", None), "AP": ("ap", "ap", "prevalence")}
     )
-    return {
-        **same,
-        "part": part,
-        "score": score,
-        "ours": ours,
-        "ours_std": spread,
-        "chance": chance,
-        **compare_with(ours, spread, published),
-    }
+    for metric, (key, paper_key, chance) in metrics.items():
+        ours = Score.of(scores, key)
+        yield {
+            "score": metric,
+            "ours": ours.mean,
+            "ours_std": ours.std,
+            "chance": scores[chance] if chance else None,
+            **compare_with(ours.mean, ours.std or 0.0, published.get(paper_key)),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
-    """What a reader must know before the figures."""
+class TableNotes:
+    """What a reader must know before the scores."""
 
     data: str
     """What it was run on."""
@@ -156,144 +106,100 @@ class Said:
     """Settings that are not those published."""
 
 
-def write_table(out: Path, lines: Sequence[Line], said: Said, *, picture: bool = True) -> None:
-    """Writes ``table.csv`` (every figure), ``table.md`` and, with ``picture``, ``table.png`` from
+def write_table(
+    out: Path, lines: Sequence[Line], notes: TableNotes, *, picture: bool = True
+) -> None:
+    """Writes ``table.csv`` (every score), ``table.md`` and, with ``picture``, ``table.png`` from
     the :func:`lines_of` all rows."""
-    with (out / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(
-            {
-                key: f"{value:.6g}" if isinstance(value, float) else value
-                for key, value in line.items()
-            }
-            for line in lines
-        )
-    (out / "table.md").write_text(markdown(lines, said), encoding="utf-8")
+    write_csv(out / "table.csv", lines)
+    (out / "table.md").write_text(table_text(lines, notes), encoding="utf-8")
     if picture:
-        (out / "table.png").write_bytes(png(_picture(lines, said)))
+        warning = " NOT COMPARABLE with the paper." if "NOT COMPARABLE" in notes.data else ""
+        title = f"CalMS21 reproduction, scores on test videos.{warning}"
+        (out / "table.png").write_bytes(png(dot_plot(_points(lines), title=title)))
 
 
-def markdown(lines: Sequence[Line], said: Said) -> str:
-    """The tables for a person: mean ± population standard deviation over seeds, ours, the paper's,
-    the difference."""
+def table_text(lines: Sequence[Line], notes: TableNotes) -> str:
+    """The tables for a person, as Markdown: for each score ours, the paper's and the
+    difference."""
     seeds = sorted({line["seeds"] for line in lines})
     shares = sorted({line["epochs_share"] for line in lines if line["epochs_share"] is not None})
-    text = [f"Data: {said.data}", "", f"Seeds: {', '.join(map(str, seeds))}.", ""]
+    text = [f"Data: {notes.data}", f"Seeds: {', '.join(map(str, seeds))}."]
     if any(share != 1.0 for share in shares):
-        text += [
+        text.append(
             f"SHORTENED: {', '.join(f'{share:.3g}' for share in shares)} of the published epochs; "
-            "scores are not those of whole runs.",
-            "",
-        ]
-    if said.changed:
-        text += [f"CHANGED from the published settings: {', '.join(said.changed)}.", ""]
-    text += [
+            "scores are not those of whole runs."
+        )
+    if notes.changed:
+        text.append(f"CHANGED from the published settings: {', '.join(notes.changed)}.")
+    text.append(
         "F1 and MAP leave out `other`; test frames are pooled; mean ± population standard "
         "deviation over seeds. *s*: the difference in "
         "units of √(s² + s²) of the two standard deviations (of ours alone where the paper's is "
-        "not known). Chance: random scores.",
-        "",
-    ]
-    for task in dict.fromkeys(line["task"] for line in lines):
-        text += [
-            f"## {TASK_NAMES.get(task, task)}",
-            "",
-            "| | epochs | F1 | paper | s | MAP | paper | s | chance |",
-            "|---" * 9 + "|",
-        ]
-        for row in dict.fromkeys(line["row"] for line in lines if line["task"] == task):
-            f1, ap = (
-                line
-                for line in lines
-                if (line["row"], line["task"], line["part"]) == (row, task, "")
-            )
-            share = "" if f1["epochs_share"] is None else f"{f1['epochs_share']:.3g}"
-            text.append(
-                f"| {f1['title']} | {share} | {_cells(f1)} | {_cells(ap)} | "
-                f"{_number(ap['chance'])} |"
-            )
-        text.append("")
-    for task in dict.fromkeys(line["task"] for line in lines):
-        text += [
-            f"## {TASK_NAMES.get(task, task)}, one by one",
-            "",
-            "| | | F1 | paper | s | AP | paper | s | chance |",
-            "|---" * 9 + "|",
-        ]
-        chosen = [line for line in lines if line["task"] == task and line["part"]]
-        for row, part in dict.fromkeys((line["row"], line["part"]) for line in chosen):
-            f1, ap = (line for line in chosen if (line["row"], line["part"]) == (row, part))
-            text.append(
-                f"| {f1['title']} | {part} | {_cells(f1)} | {_cells(ap)} | {_number(ap['chance'])} "
-                "|"
-            )
-        text.append("")
-    if said.left_out:
-        text += ["## Not run", "", *(f"- {name}: {why}" for name, why in said.left_out.items()), ""]
-    return "\n".join(text)
-
-
-def _cells(line: Line) -> str:
-    paper = "" if line["published"] is None else _pm(line["published"], line["published_std"])
-    distance = "" if line["difference_in_std"] is None else f"{line['difference_in_std']:+.1f}"
-    return f"{_pm(line['ours'], line['ours_std'])} | {paper} | {distance}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _pm(value: float, spread: float | None) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
-
-
-def _picture(lines: Sequence[Line], said: Said) -> Any:
-    from matplotlib.figure import Figure
-
-    main = [line for line in lines if not line["part"]]
-    places = list(dict.fromkeys((line["row"], line["task"]) for line in main))
-    figure = Figure(figsize=(11, 1.8 + 0.32 * len(places)), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    titles = {
-        (
-            line["row"],
-            line["task"],
-        ): f"{TASK_NAMES.get(line['task'], line['task'])}: {line['title']}"
-        for line in main
+        "not known). Chance: random scores."
+    )
+    tasks = list(dict.fromkeys(line["task"] for line in lines))
+    scores = {  # F1 first, then AP
+        (task, row, part): tuple(group)
+        for (task, row, part), group in itertools.groupby(
+            lines, key=lambda line: (line["task"], line["row"], line["part"])
+        )
     }
-    for axes, score in zip(panels, SCORES, strict=True):
-        chosen = {(line["row"], line["task"]): line for line in main if line["score"] == score}
-        for y, key in enumerate(places):
-            line = chosen[key]
-            axes.errorbar(
-                line["ours"],
-                y,
-                xerr=line["ours_std"],
-                fmt="o",
-                color="tab:blue",
-                capsize=3,
-                label="ours" if y == 0 else None,
+    for task in tasks:
+        rows: list[list[Cell]] = []
+        for (of, _, part), (f1, ap) in scores.items():
+            if of == task and not part:
+                share = None if f1["epochs_share"] is None else f"{f1['epochs_share']:.3g}"
+                rows.append([f1["title"], share, *_cells(f1), *_cells(ap), _chance(ap)])
+        header = ["", "epochs", "F1", "paper", "s", "MAP", "paper", "s", "chance"]
+        text += [f"## {TASK_NAMES.get(task, task)}", markdown(header, rows)]
+    for task in tasks:
+        rows = [
+            [f1["title"], part, *_cells(f1), *_cells(ap), _chance(ap)]
+            for (of, _, part), (f1, ap) in scores.items()
+            if of == task and part
+        ]
+        header = ["", "", "F1", "paper", "s", "AP", "paper", "s", "chance"]
+        text += [f"## {TASK_NAMES.get(task, task)}, one by one", markdown(header, rows)]
+    if notes.left_out:
+        reasons = "\n".join(f"- {name}: {why}" for name, why in notes.left_out.items())
+        text += ["## Not run", reasons]
+    return "\n\n".join(text) + "\n"
+
+
+def _cells(line: Line) -> list[Cell]:
+    distance = line["difference_in_std"]
+    return [
+        Score(line["ours"], line["ours_std"]),
+        _published(line),
+        None if distance is None else f"{distance:+.1f}",
+    ]
+
+
+def _chance(line: Line) -> Cell:
+    return "-" if line["chance"] is None else float(line["chance"])
+
+
+def _published(line: Line) -> Score | None:
+    return None if line["published"] is None else Score(line["published"], line["published_std"])
+
+
+def _points(lines: Sequence[Line]) -> list[Point]:
+    points = []
+    for line in lines:
+        if line["part"]:
+            continue
+        series = {"ours": Score(line["ours"], line["ours_std"]), "published": _published(line)}
+        points += [
+            Point(
+                panel=TASK_NAMES.get(line["task"], str(line["task"])),
+                metric=line["score"],
+                row=line["title"],
+                series=name,
+                score=score,
+                chance=line["chance"],
             )
-            if line["published"] is not None:
-                axes.errorbar(
-                    line["published"],
-                    y,
-                    xerr=line["published_std"] or 0,
-                    fmt="D",
-                    color="tab:orange",
-                    fillstyle="none",
-                    capsize=3,
-                )
-            if line["chance"] is not None:
-                axes.plot(line["chance"], y, "|", color="gray", markersize=10)
-        axes.set_xlim(0, 1)
-        axes.set_xlabel(score)
-        axes.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(range(len(places)), [titles[key] for key in places], fontsize=8)
-    panels[0].invert_yaxis()
-    warning = " NOT COMPARABLE." if "NOT COMPARABLE" in said.data else ""
-    figure.suptitle(f"ours: blue; published: orange; chance: grey bar.{warning}", fontsize=9)
-    return figure
+            for name, score in series.items()
+            if score is not None
+        ]
+    return points

@@ -21,7 +21,7 @@ import safetensors.numpy
 from finetune.fit.fit import Probabilities, score_problems
 from finetune.metrics.frame_metrics import over_seeds
 from finetune.paper.work import Piece, PieceResult, Work, restored, together
-from finetune.report.figures import write_predictions
+from finetune.report.predictions import write_predictions
 
 
 class RowFolder:

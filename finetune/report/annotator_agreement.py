@@ -1,5 +1,5 @@
-"""How far annotators of the same videos agree, and how far we agree with them: the ceiling that
-scores should be read against."""
+"""How far annotators of the same videos agree, and how far the model agrees with them: the ceiling
+that scores should be read against."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from finetune.metrics.frame_metrics import frame_f1
 from finetune.report.predictions import Decisions
 
 
-def same_recordings(material: Frames) -> Callable[[str], str | None]:
-    """Tells recordings by their frames, for CalMS21 names a video anew for each annotator; None for
-    one that is not in ``material``."""
+def recording_names(frames: Frames) -> Callable[[str], str | None]:
+    """A function from the name of a video to that of its recording; None for one that is not in
+    ``frames``.
+
+    CalMS21 names a recording anew for each annotator, so recordings are told by their frames.
+    """
     names: dict[str, str] = {}
 
     def recording(video: str) -> str | None:
-        if video not in material.place:
+        if video not in frames.place:
             return None
         if video not in names:
-            first, end = material.place[video]
-            said = hashlib.sha256(str(end - first).encode())
-            for array in material.arrays.values():
-                said.update(np.nan_to_num(array[first:end]).tobytes())
-            names[video] = said.hexdigest()
+            first, end = frames.place[video]
+            digest = hashlib.sha256(str(end - first).encode())
+            for array in frames.arrays.values():
+                digest.update(np.nan_to_num(array[first:end]).tobytes())
+            names[video] = digest.hexdigest()
         return names[video]
 
     return recording
 
 
-def between_annotators(
+def agreement_between_annotators(
     problems: Sequence[Problem], recording: Callable[[str], str | None]
 ) -> list[dict[str, Any]]:
     """For each pair of annotators who labelled the same recordings with the same classes: frames,
@@ -48,7 +51,7 @@ def between_annotators(
 
     Args:
         problems: Those of one task; training and test labels both count.
-        recording: Names the recording that a video is of; None leaves it out.
+        recording: Names the recording that a video is of; None leaves the video out.
     """
     pairs = []
     for a, b in combinations(problems, 2):
@@ -57,39 +60,39 @@ def between_annotators(
         shared = _shared({**a.train, **a.test}, {**b.train, **b.test}, recording)
         if not shared:
             continue
-        numbers = agreement(a, *(np.concatenate(side) for side in zip(*shared, strict=True)))
-        if numbers:
+        one, other = (np.concatenate(side) for side in zip(*shared, strict=True))
+        if scores := agreement(a, one, other):
             pairs.append(
-                {"annotators": [a.annotator, b.annotator], "videos": len(shared), **numbers}
+                {"annotators": [a.annotator, b.annotator], "videos": len(shared), **scores}
             )
     return pairs
 
 
-def with_annotators(
+def agreement_with_annotators(
     problems: Sequence[Problem], decided: Sequence[Decisions]
 ) -> list[dict[str, Any]]:
-    """The same numbers between each annotator and our decisions in their style, on test."""
-    found = []
-    for problem, chosen in zip(problems, decided, strict=True):
+    """The same numbers between each annotator and the model's decisions in their style, on test."""
+    each = []
+    for problem, decisions in zip(problems, decided, strict=True):
         names = sorted(problem.test)
         if not names:
             continue
-        ours = np.concatenate([chosen[name] for name in names])
-        numbers = agreement(problem, np.concatenate([problem.test[name] for name in names]), ours)
-        if numbers:
-            found.append({"annotator": problem.annotator, "videos": len(names), **numbers})
-    return found
+        theirs, ours = (
+            np.concatenate([labels[name] for name in names]) for labels in (problem.test, decisions)
+        )
+        if scores := agreement(problem, theirs, ours):
+            each.append({"annotator": problem.annotator, "videos": len(names), **scores})
+    return each
 
 
 def agreement(problem: Problem, one: Ints, other: Ints) -> dict[str, Any]:
-    """Frames, macro F1 and Cohen's kappa of two labellings (of overlapping behaviours: its mean);
+    """Frames, macro F1 and Cohen's kappa of two labellings (of overlapping behaviours its mean);
     empty where no frame is in both."""
     both = (one != UNLABELLED) & (other != UNLABELLED)
     if not both.any():
         return {}
-    truth = np.where(both, one, UNLABELLED)
     f1 = frame_f1(
-        labels=truth,
+        labels=np.where(both, one, UNLABELLED),
         predicted=np.where(both, other, 0),
         classes=problem.classes,
         rest=problem.rest or "",
@@ -111,17 +114,17 @@ def agreement(problem: Problem, one: Ints, other: Ints) -> dict[str, Any]:
 
 def _kappa(a: Ints, b: Ints) -> float:
     if len(np.union1d(a, b)) < 2:
-        return float("nan")  # chance alone agrees everywhere: kappa is 0 / 0
+        return float("nan")  # both say the same of every frame: kappa is 0 / 0
     return float(cohen_kappa_score(a, b))
 
 
 def _shared(
-    mine: Labelled, theirs: Labelled, recording: Callable[[str], str | None]
+    one: Labelled, other: Labelled, recording: Callable[[str], str | None]
 ) -> list[tuple[Ints, Ints]]:
-    """Labels of the same recording by both: under one name, or, of those left over, under two."""
-    found = [(labels, theirs[name]) for name, labels in mine.items() if name in theirs]
-    others = {recording(name): labels for name, labels in theirs.items() if name not in mine}
-    for name, labels in mine.items():
-        if name not in theirs and (called := recording(name)) is not None and called in others:
-            found.append((labels, others[called]))
-    return [(one, other) for one, other in found if one.shape == other.shape]
+    """Both labels of each recording: under one name, or, of those left over, under two."""
+    pairs = [(labels, other[name]) for name, labels in one.items() if name in other]
+    unpaired = {recording(name): labels for name, labels in other.items() if name not in one}
+    for name, labels in one.items():
+        if name not in other and (key := recording(name)) is not None and key in unpaired:
+            pairs.append((labels, unpaired[key]))
+    return [(a, b) for a, b in pairs if a.shape == b.shape]

@@ -1,5 +1,5 @@
-"""Scores that count more than frames: bouts and their onsets, calibration; for the network alone
-and for what comes after it."""
+"""What ``result.json`` says besides frame scores by the protocol: bouts and their onsets,
+calibration, scores after postprocessing, agreement of annotators."""
 
 from __future__ import annotations
 
@@ -10,148 +10,168 @@ import numpy as np
 
 from finetune.fit.fit import Probabilities
 from finetune.fit.frames import Frames
-from finetune.labels.frame_labels import Ints, decide, looked_at, plain
+from finetune.labels.frame_labels import decide, looked_at, plain
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.bouts import BoutScores, score_bouts
 from finetune.metrics.frame_metrics import Scores, mean_over_problems, over_seeds, score
 from finetune.postprocess.calibrate import expected_calibration_error
 from finetune.postprocess.learn import Learned, Postprocessing
-from finetune.report.annotator_agreement import between_annotators, same_recordings, with_annotators
+from finetune.report.annotator_agreement import (
+    agreement_between_annotators,
+    agreement_with_annotators,
+    recording_names,
+)
 from finetune.report.predictions import Decisions
 
 
-def beyond(
+def extended_scores(
     budgets: Mapping[int, Sequence[Problem]],
-    found: Mapping[int, Sequence[Probabilities]],
+    probabilities: Mapping[int, Sequence[Probabilities]],
     learned: Mapping[int, Sequence[Learned]],
-    material: Frames,
+    frames: Frames,
     *,
     fps: float,
 ) -> tuple[dict[str, Any], dict[int, list[Decisions]]]:
-    """What ``result.json`` says beyond the protocol, and for each seed what was decided after the
-    network.
+    """Scores on the test videos, means over seeds and problems.
 
     Args:
         budgets: For each seed the problems, with their test labels.
-        found: For each seed the raw scores on test, for each problem.
-        learned: For each seed what comes after the network, for each problem; empty where nothing
-            does.
-        material: Tells which videos are of one recording.
+        probabilities: For each seed and problem, the raw scores of the network.
+        learned: For each seed and problem the postprocessing; empty where there is none.
+        frames: Of the test videos; they tell which videos are of one recording.
         fps: Frames per second.
 
     Returns:
-        ``bouts``, ``calibration_error``, ``after`` (None without), ``annotators`` (None where no
-        two labelled a video) and ``notes``; and the decisions.
+        Entries of ``result.json``: ``bouts``, ``calibration_error``, ``after`` (scores after
+        postprocessing, None without), ``annotators`` (None where no two labelled one video) and
+        ``notes``; and for each seed the decisions after postprocessing.
     """
     first = next(iter(budgets))
     raw = {
         seed: [
             plain_decisions(problem, p)
-            for problem, p in zip(budgets[seed], found[seed], strict=True)
+            for problem, p in zip(budgets[seed], probabilities[seed], strict=True)
         ]
         for seed in budgets
     }
-    told: dict[str, Any] = {
-        "bouts": mean_of(bout_numbers(budgets[seed], raw[seed], fps=fps) for seed in budgets),
-        "calibration_error": _mean(
-            calibration_error(budgets[seed], found[seed]) for seed in budgets
-        ),
-        "after": None,
-        "annotators": None,
-        "notes": [],
-    }
     decided: dict[int, list[Decisions]] = {}
+    after = None
     if learned:
-        afters = {seed: [one.after for one in learned[seed]] for seed in budgets}
-        decided = {
-            seed: [
-                after_decisions(after, p)
-                for after, p in zip(afters[seed], found[seed], strict=True)
-            ]
-            for seed in budgets
-        }
-        scores = over_seeds(
-            {seed: score_decisions(budgets[seed], found[seed], decided[seed]) for seed in budgets}
-        )
-        kept = scores.to_dict()
-        told["after"] = {
-            "macro_f1": scores.macro_f1,
-            "macro_f1_std": scores.macro_f1_std,
-            "per_class": kept["per_class"],
-            "per_seed": kept["per_seed"],
-            "problems": {
-                name: {key: held[key] for key in ("macro_f1", "macro_f1_std")}
-                for name, held in kept["problems"].items()
-            },
-            "bouts": mean_of(
-                bout_numbers(budgets[seed], decided[seed], fps=fps) for seed in budgets
-            ),
-            "calibration_error": _mean(
-                calibration_error(budgets[seed], found[seed], afters[seed]) for seed in budgets
-            ),
-            "learned": {
-                seed: {
-                    problem.name: one.to_dict()
-                    for problem, one in zip(budgets[seed], learned[seed], strict=True)
-                }
-                for seed in budgets
-            },
-        }
-        told["notes"] = list(
-            dict.fromkeys(note for ones in learned.values() for one in ones for note in one.notes)
-        )
-    pairs = between_annotators(budgets[first], same_recordings(material))
+        after, decided = _scores_after(budgets, probabilities, learned, fps=fps)
+    scores = {
+        "bouts": mean_of(bout_scores(budgets[seed], raw[seed], fps=fps) for seed in budgets),
+        "calibration_error": _mean(
+            calibration_error(budgets[seed], probabilities[seed]) for seed in budgets
+        ),
+        "after": after,
+        "annotators": None,
+        "notes": list(
+            dict.fromkeys(note for each in learned.values() for one in each for note in one.notes)
+        ),
+    }
+    pairs = agreement_between_annotators(budgets[first], recording_names(frames))
     if pairs:
-        ours = with_annotators(budgets[first], raw[first])
-        told["annotators"] = {
+        ours = agreement_with_annotators(budgets[first], raw[first])
+        scores["annotators"] = {
             "pairs": pairs,
             "ours": ours,
             **{key: _mean(pair[key] for pair in pairs) for key in ("macro_f1", "kappa")},
             **{f"ours_{key}": _mean(one[key] for one in ours) for key in ("macro_f1", "kappa")},
         }
-    return told, decided
+    return scores, decided
 
 
-def beyond_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of it that are worth comparing between runs."""
+def _scores_after(
+    budgets: Mapping[int, Sequence[Problem]],
+    probabilities: Mapping[int, Sequence[Probabilities]],
+    learned: Mapping[int, Sequence[Learned]],
+    *,
+    fps: float,
+) -> tuple[dict[str, Any], dict[int, list[Decisions]]]:
+    """Scores and decisions after postprocessing."""
+    steps = {seed: [one.after for one in learned[seed]] for seed in budgets}
+    decided = {
+        seed: [
+            postprocessed_decisions(postprocessing, p)
+            for postprocessing, p in zip(steps[seed], probabilities[seed], strict=True)
+        ]
+        for seed in budgets
+    }
+    seed_scores = over_seeds(
+        {
+            seed: score_decisions(budgets[seed], probabilities[seed], decided[seed])
+            for seed in budgets
+        }
+    )
+    values = seed_scores.to_dict()
+    scores = {
+        "macro_f1": seed_scores.macro_f1,
+        "macro_f1_std": seed_scores.macro_f1_std,
+        "per_class": values["per_class"],
+        "per_seed": values["per_seed"],
+        "problems": {
+            name: {key: part[key] for key in ("macro_f1", "macro_f1_std")}
+            for name, part in values["problems"].items()
+        },
+        "bouts": mean_of(bout_scores(budgets[seed], decided[seed], fps=fps) for seed in budgets),
+        "calibration_error": _mean(
+            calibration_error(budgets[seed], probabilities[seed], steps[seed]) for seed in budgets
+        ),
+        "learned": {
+            seed: {
+                problem.name: one.to_dict()
+                for problem, one in zip(budgets[seed], learned[seed], strict=True)
+            }
+            for seed in budgets
+        },
+    }
+    return scores, decided
+
+
+def extended_metrics(result: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of :func:`extended_scores` that runs are compared by, flat."""
     after, bouts = result.get("after") or {}, result.get("bouts") or {}
-    found = {
+    values = {
         f"bout_f1/{overlap}": value for overlap, value in (bouts.get("macro_f1") or {}).items()
     }
-    found |= {
+    values |= {
         "onset_mean_abs_frames": bouts.get("onset_mean_abs_frames"),
         "calibration_error": result.get("calibration_error"),
     }
-    found |= {
+    values |= {
         f"after/{key}": after.get(key) for key in ("macro_f1", "macro_f1_std", "calibration_error")
     }
-    found |= {
+    values |= {
         f"after/bout_f1/{overlap}": value
         for overlap, value in ((after.get("bouts") or {}).get("macro_f1") or {}).items()
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in values.items() if value is not None}
 
 
-def plain_decisions(problem: Problem, found: Probabilities) -> Decisions:
-    """The protocol's decision for each video."""
+def plain_decisions(problem: Problem, probabilities: Probabilities) -> Decisions:
+    """The protocol's decisions for each video."""
     return {
         video: decide(probabilities_TC=p, overlapping=problem.overlapping)
-        for video, p in found.items()
+        for video, p in probabilities.items()
     }
 
 
-def after_decisions(after: Postprocessing, found: Probabilities) -> Decisions:
-    """What is decided after the network for each video."""
-    return {video: after.decide(p) for video, p in found.items()}
+def postprocessed_decisions(
+    postprocessing: Postprocessing, probabilities: Probabilities
+) -> Decisions:
+    """The decisions after postprocessing, for each video."""
+    return {video: postprocessing.decide(p) for video, p in probabilities.items()}
 
 
 def score_decisions(
-    problems: Sequence[Problem], found: Sequence[Probabilities], decided: Sequence[Decisions]
+    problems: Sequence[Problem],
+    probabilities: Sequence[Probabilities],
+    decided: Sequence[Decisions],
 ) -> Scores:
     """Frame scores of decisions on test, pooled over videos, then the mean over problems; average
     precision is of the raw scores."""
     each = {}
-    for problem, p, chosen in zip(problems, found, decided, strict=True):
+    for problem, p, decisions in zip(problems, probabilities, decided, strict=True):
         names = sorted(problem.test)
         if not names:
             continue
@@ -160,37 +180,35 @@ def score_decisions(
             labels=np.concatenate([problem.test[name] for name in names]),
             classes=problem.classes,
             rest=problem.rest or "",
-            predicted=np.concatenate([chosen[name] for name in names]),
+            predicted=np.concatenate([decisions[name] for name in names]),
         )
     return next(iter(each.values())) if len(each) == 1 else mean_over_problems(each)
 
 
-def bout_numbers(
+def bout_scores(
     problems: Sequence[Problem], decided: Sequence[Decisions], *, fps: float
 ) -> dict[str, Any]:
     """Bout scores on test, the mean over problems that have a labelled frame."""
     each = []
-    for problem, chosen in zip(problems, decided, strict=True):
-        if not _labelled(problem.test):
-            continue
-        scores = score_bouts(
-            labels=problem.test,
-            predicted=_by_name(chosen, problem.test),
-            classes=problem.classes,
-            fps=fps,
-            rest=problem.rest or "",
-        )
-        each.append(_numbers(scores))
+    for problem, decisions in zip(problems, decided, strict=True):
+        if _labelled(problem.test):
+            scores = score_bouts(
+                labels=problem.test,
+                predicted={name: decisions[name] for name in problem.test},
+                classes=problem.classes,
+                fps=fps,
+                rest=problem.rest or "",
+            )
+            each.append(_bout_numbers(scores))
     return mean_of(each)
 
 
-def _numbers(scores: BoutScores) -> dict[str, Any]:
-    held = [scores.per_class[name] for name in scores.counted]
-    found = {
-        key: [value for one in held if not np.isnan(value := getattr(one, key))]
+def _bout_numbers(scores: BoutScores) -> dict[str, Any]:
+    counted = [scores.per_class[name] for name in scores.counted]
+    means = {
+        key: _mean(None if np.isnan(value := getattr(one, key)) else value for one in counted)
         for key in ("onset_mean_abs_frames", "offset_mean_abs_frames")
     }
-    means = {key: float(np.mean(values)) if values else None for key, values in found.items()}
     return {
         "macro_f1": plain(scores.macro_f1),
         **means,
@@ -200,39 +218,36 @@ def _numbers(scores: BoutScores) -> dict[str, Any]:
 
 def calibration_error(
     problems: Sequence[Problem],
-    found: Sequence[Probabilities],
-    afters: Sequence[Postprocessing] | None = None,
+    probabilities: Sequence[Probabilities],
+    steps: Sequence[Postprocessing] | None = None,
 ) -> float | None:
     """Expected calibration error on test, the mean over problems; of the raw scores, or after the
-    temperature of each problem."""
+    temperature of each problem's postprocessing."""
     errors = []
     for p, problem in enumerate(problems):
         if not _labelled(problem.test):
             continue
         names = sorted(problem.test)
-        scores = [
-            found[p][name] if afters is None else afters[p].calibrated(found[p][name])
-            for name in names
-        ]
+        scores = [probabilities[p][name] for name in names]
+        if steps is not None:
+            scores = [steps[p].calibrated(values) for values in scores]
         labels = np.concatenate([problem.test[name] for name in names])
         errors.append(
             expected_calibration_error(probabilities_TC=np.concatenate(scores), labels=labels)
         )
-    return float(np.mean(errors)) if errors else None
+    return _mean(errors)
 
 
 def mean_of(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Number by number the mean over nested mappings, of those that have it; None where none
+    """The mean over nested mappings, number by number, over those that have it; None where none
     has."""
-    held = list(parts)
-    found: dict[str, Any] = {}
-    for key in dict.fromkeys(key for part in held for key in part):
-        values = [part[key] for part in held if part.get(key) is not None]
-        if values and isinstance(values[0], Mapping):
-            found[key] = mean_of(values)
-        else:
-            found[key] = float(np.mean(values)) if values else None
-    return found
+    parts = list(parts)
+    means: dict[str, Any] = {}
+    for key in dict.fromkeys(key for part in parts for key in part):
+        values = [part[key] for part in parts if part.get(key) is not None]
+        nested = values and isinstance(values[0], Mapping)
+        means[key] = mean_of(values) if nested else _mean(values)
+    return means
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -241,8 +256,4 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def _labelled(labels: Labelled) -> bool:
-    return any(looked_at(held).any() for held in labels.values())
-
-
-def _by_name(chosen: Decisions, labels: Labelled) -> dict[str, Ints]:
-    return {name: chosen[name] for name in labels}
+    return any(looked_at(frames).any() for frames in labels.values())

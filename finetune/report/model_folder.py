@@ -1,4 +1,4 @@
-"""A fitted classifier on disk: the encoder folder, and a head beside it."""
+"""A fitted classifier on disk: an encoder folder that holds a head as well."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ def save_model(
     *,
     head_settings: Mapping[str, Any],
     made_by: Mapping[str, Any],
-    afters: Sequence[Postprocessing] | None = None,
+    postprocessing: Sequence[Postprocessing] | None = None,
 ) -> None:
     """Writes ``encoder.json``, ``encoder.safetensors``, ``head.json`` (problems, classes,
     settings), ``head.safetensors``, ``after.json``.
 
-    The last is there only if something comes after the network; ``afters`` has it for each problem.
+    Args:
+        folder: Made if it is not there.
+        head: Fitted.
+        embedder: The encoder under it.
+        problems: What the head answers.
+        head_settings: ``name`` and settings that :func:`finetune.heads.build_head` takes.
+        made_by: What to say of the encoder.
+        postprocessing: For each problem; None writes no ``after.json``.
     """
     save_encoder(folder, embedder, made_by=made_by)
     about = {
@@ -52,16 +59,16 @@ def save_model(
         {name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()},
         folder / "head.safetensors",
     )
-    if afters is not None:
-        assert len(afters) == len(problems), "one for each problem"
+    if postprocessing is not None:
+        assert len(postprocessing) == len(problems), "one for each problem"
         (folder / "after.json").write_text(
-            json.dumps([after.to_dict() for after in afters], indent=1) + "\n", encoding="utf-8"
+            json.dumps([steps.to_dict() for steps in postprocessing], indent=1) + "\n",
+            encoding="utf-8",
         )
 
 
-def load_afters(folder: Path, problems: int) -> list[Postprocessing] | None:
-    """What comes after the network, for each of so many problems; None where the model was saved
-    without.
+def load_postprocessing(folder: Path, problems: int) -> list[Postprocessing] | None:
+    """The postprocessing of each of so many problems; None where the model was saved without.
 
     Raises:
         BadInput: If it is damaged.
@@ -70,22 +77,22 @@ def load_afters(folder: Path, problems: int) -> list[Postprocessing] | None:
     if not path.is_file():
         return None
     try:
-        found = [
+        postprocessing = [
             Postprocessing.from_dict(values)
             for values in json.loads(path.read_text(encoding="utf-8"))
         ]
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(f"the model {folder} is damaged: after.json: {error}") from error
-    if len(found) != problems:
+    if len(postprocessing) != problems:
         raise BadInput(
-            f"the model {folder} is damaged: after.json has {len(found)} entries for {problems} "
-            "problems"
+            f"the model {folder} is damaged: after.json has {len(postprocessing)} entries for "
+            f"{problems} problems"
         )
-    return found
+    return postprocessing
 
 
 def load_model(folder: Path) -> tuple[Model, list[dict[str, Any]]]:
-    """Reads what :func:`save_model` wrote: the model, and what is known of each problem.
+    """Reads what :func:`save_model` wrote: the model, and the ``problems`` of its head.json.
 
     Raises:
         BadInput: If the folder holds no model, or a damaged one.

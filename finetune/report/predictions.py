@@ -16,10 +16,10 @@ from finetune.fit.fit import Probabilities
 from finetune.labels.frame_labels import Ints, looked_at
 from finetune.labels.problems import Problem
 
-_ABOUT = "ethoray.problems"
+_METADATA = "ethoray.problems"
 
 Decisions = Mapping[str, Ints]
-"""Video to what was decided after the network: (T,), or (T, C)."""
+"""Video to decisions: (T,) classes, or (T, C) of 0 and 1."""
 
 
 def write_predictions(
@@ -33,68 +33,64 @@ def write_predictions(
     """Writes ``seed-42.parquet``: every frame of every test video, the problems of the task one
     after the other.
 
-    Columns: video, frame, task, problem, annotator; label (name of the class; null where nobody
-        looked; overlapping behaviours
-    joined by ``+``, empty where none is shown); decided (likewise, after thresholds and smoothing;
-    null where nothing comes after the network); ``p_<class>`` for each class of any problem, the
-    raw score of the network, null where the problem has no such class.
+    Columns: video, frame, task, problem, annotator; label (name of the class, null where nobody
+    looked; overlapping behaviours joined by ``+``, empty where none is shown); decided (likewise,
+    after thresholds and smoothing; null where there is no postprocessing); ``p_<class>`` for each
+    class of any problem, the raw score of the network, null where the problem has no such class.
 
     Args:
         folder: Made if it is not there.
         problems: With the labels of the test videos.
         probabilities: For each problem.
         seed: Names the file.
-        decided: For each problem.
+        decided: For each problem the decisions after postprocessing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     classes = list(dict.fromkeys(name for problem in problems for name in problem.classes))
     tables = []
-    for p, (problem, found) in enumerate(zip(problems, probabilities, strict=True)):
-        for video in sorted(found):
-            labels, scores = problem.test[video], found[video]
-            after = (
-                None
-                if decided is None
-                else names_of(problem, decided[p][video], known=np.ones(len(labels), bool))
-            )
+    for p, problem in enumerate(problems):
+        for video in sorted(probabilities[p]):
+            labels, scores = problem.test[video], probabilities[p][video]
+            frames = len(labels)
+            decisions: list[str | None] = [None] * frames
+            if decided is not None:
+                decisions = names_of(problem, decided[p][video], known=np.ones(frames, bool))
             columns: dict[str, Any] = {
-                "video": _same(video, len(labels)),
-                "frame": pa.array(np.arange(len(labels), dtype=np.int32)),
-                "task": _same(problem.task, len(labels)),
-                "problem": _same(problem.name, len(labels)),
-                "annotator": _same(problem.annotator, len(labels)),
+                "video": _constant(video, frames),
+                "frame": pa.array(np.arange(frames, dtype=np.int32)),
+                "task": _constant(problem.task, frames),
+                "problem": _constant(problem.name, frames),
+                "annotator": _constant(problem.annotator, frames),
                 "label": _text(names_of(problem, labels, known=looked_at(labels))),
-                "decided": _text([None] * len(labels) if after is None else after),
+                "decided": _text(decisions),
             }
             for name in classes:
-                held = name in problem.classes
                 columns[f"p_{name}"] = (
                     pa.array(scores[:, problem.classes.index(name)].astype(np.float32))
-                    if held
-                    else pa.nulls(len(labels), pa.float32())
+                    if name in problem.classes
+                    else pa.nulls(frames, pa.float32())
                 )
             tables.append(pa.table(columns))
-    table = pa.concat_tables(tables).unify_dictionaries()
     about = [
         {"name": p.name, "classes": list(p.classes), "overlapping": p.overlapping} for p in problems
     ]
+    table = pa.concat_tables(tables).unify_dictionaries()
+    table = table.replace_schema_metadata({_METADATA: json.dumps(about)})
     path = folder / f"seed-{seed}.parquet"
-    pq.write_table(
-        table.replace_schema_metadata({_ABOUT: json.dumps(about)}), path, compression="zstd"
-    )
+    pq.write_table(table, path, compression="zstd")
     return path
 
 
 def names_of(problem: Problem, labels: Ints, *, known: npt.NDArray[np.bool_]) -> list[str | None]:
     """Labels or decisions as text; None where not ``known``."""
     if problem.overlapping:
-        kinds, which = np.unique(labels == 1, axis=0, return_inverse=True)
+        combinations, index = np.unique(labels == 1, axis=0, return_inverse=True)
         texts = [
-            "+".join(name for name, shown in zip(problem.classes, kind, strict=True) if shown)
-            for kind in kinds
+            "+".join(name for name, shown in zip(problem.classes, marks, strict=True) if shown)
+            for marks in combinations
         ]
         return [
-            texts[k] if seen else None for k, seen in zip(which.reshape(-1), known, strict=True)
+            texts[i] if seen else None for i, seen in zip(index.reshape(-1), known, strict=True)
         ]
     return [
         problem.classes[label] if seen else None
@@ -102,7 +98,7 @@ def names_of(problem: Problem, labels: Ints, *, known: npt.NDArray[np.bool_]) ->
     ]
 
 
-def _same(text: str, frames: int) -> Any:
+def _constant(text: str, frames: int) -> Any:
     return pa.DictionaryArray.from_arrays(np.zeros(frames, np.int32), pa.array([text]))
 
 

@@ -19,10 +19,11 @@ from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
 from finetune.metrics.frame_metrics import Scores, SeedScores, over_seeds
 from finetune.postprocess.learn import Learned
 from finetune.report.annotator_styles import annotators_figure
-from finetune.report.extended_scores import beyond, beyond_metrics
-from finetune.report.figures import confusion_figure, ethogram_figure, more_lines, png, table
+from finetune.report.extended_scores import extended_metrics, extended_scores
+from finetune.report.figures import confusion_figure, ethogram_figure, png
 from finetune.report.model_folder import save_model
 from finetune.report.predictions import Decisions, write_predictions
+from finetune.report.scores_text import scores_text
 from finetune.search.ray_tune import each_seed, embedded, search
 from finetune.search.trial import after, final
 from finetune.settings import Tuning
@@ -134,7 +135,9 @@ def tune(
         "test_data": question.test_store.uri,
     }
     found = {seed: predicted for seed, (_, predicted) in done.items()}
-    more, decided = beyond(budgets, found, learned, material, fps=question.store.schema.fps)
+    more, decided = extended_scores(
+        budgets, found, learned, material, fps=question.store.schema.fps
+    )
     result["notes"] += more.pop("notes")
     result |= more
     first = done[tuning.first_seed][0]
@@ -216,7 +219,7 @@ def _leave(
             budgets[seed],
             head_settings=result["settings"]["chosen"]["head"],
             made_by=question.encoder,
-            afters=[one.after for one in learned[seed]] if seed in learned else None,
+            postprocessing=[one.after for one in learned[seed]] if seed in learned else None,
         )
     shown = budgets[first][0]
     pictures |= {
@@ -228,9 +231,7 @@ def _leave(
     for name, data in pictures.items():
         (out / name).write_bytes(data)
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (out / "scores.txt").write_text(
-        "\n".join([table(scores), more_lines(result)]).strip("\n") + "\n", encoding="utf-8"
-    )
+    (out / "scores.txt").write_text(scores_text(scores, result), encoding="utf-8")
     if run is not None:
         run.log_metrics(
             {
@@ -242,7 +243,7 @@ def _leave(
         run.log_metrics(
             {f"f1/{name}": held["f1"] for name, held in scores.per_class.items()}, step=0
         )
-        run.log_metrics(beyond_metrics(result), step=0)
+        run.log_metrics(extended_metrics(result), step=0)
         if learned:
             run.log_params(
                 {

@@ -100,7 +100,7 @@ def draw_timeline(
     behaviour: str = "",
     behaviour_share: float = 0.0,
 ) -> Timeline:
-    """WindowRNG the hidden behaviour of a recording.
+    """Draws the hidden behaviour of a recording.
 
     Args:
         rng: Source of all chance in it.

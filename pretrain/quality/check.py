@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pretrain.data.store import Store
 from pretrain.quality.jumps_and_swaps import Oddities, body_lengths_px, pieces
-from pretrain.readers.annotations import UNLABELLED, read_rows
+from pretrain.readers.annotations import UNLABELLED, read_label_file
 
 
 def describe(store: Store) -> dict[str, Any]:
@@ -71,25 +71,23 @@ def _labels(store: Store) -> dict[str, Any]:
     found: dict[str, Any] = {}
     bouts: dict[tuple[str, str], list[npt.NDArray[np.int64]]] = {}
     for held in store.labels:
-        rows = read_rows(store, held["file"])
         task = found.setdefault(
             held["task"],
             {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []},
         )
-        for row in rows:
-            labels = np.frombuffer(row["labels"], np.int8)
-            if row["overlapping"]:
-                labels = labels.reshape(row["frames"], -1)
+        for record in read_label_file(store, held["file"]):
+            labels = record.frames
+            if record.overlapping:
                 marks = labels == 1
                 task["unlabelled"] += int((labels == UNLABELLED).all(1).sum())
             else:
-                marks = labels[:, None] == np.arange(len(row["classes"]))
+                marks = labels[:, None] == np.arange(len(record.classes))
                 task["unlabelled"] += int((labels == UNLABELLED).sum())
-            task["videos"][row["split"]] += 1
-            if row["annotator"] and row["annotator"] not in task["annotators"]:
-                task["annotators"].append(row["annotator"])
-            for place, name in enumerate(row["classes"]):
-                task["frames"].setdefault(name, {"train": 0, "test": 0})[row["split"]] += int(
+            task["videos"][record.split] += 1
+            if record.annotator and record.annotator not in task["annotators"]:
+                task["annotators"].append(record.annotator)
+            for place, name in enumerate(record.classes):
+                task["frames"].setdefault(name, {"train": 0, "test": 0})[record.split] += int(
                     marks[:, place].sum()
                 )
                 bouts.setdefault((held["task"], name), []).append(_bout_frames(marks[:, place]))

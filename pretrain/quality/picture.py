@@ -14,7 +14,7 @@ _ANIMALS = ("#33658a", "#c8553d", "#758e4f", "#8e6c8a", "#55828b", "#d4a373")
 
 
 def draw(found: dict[str, Any], file: Path) -> None:
-    """WindowRNG what ``checks.describe`` found of a whole store.
+    """Draws what ``checks.describe`` found of a whole store.
 
     Raises:
         OSError: If the file cannot be written.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import refuse
-from pretrain.readers.annotations import UNLABELLED, Labels, read_rows, write_labels
+from pretrain.readers.annotations import UNLABELLED, Labels, read_label_file, write_labels
 from pretrain.readers.find_labels import read_label_files
 from pretrain.readers.split import assign_missing_splits, resample_labels
 
@@ -74,8 +74,8 @@ def conformed(labels: Iterable[Labels], store: Store) -> list[Labels]:
     forms: dict[str, list[tuple[tuple[str, ...], bool]]] = {}
     for record in store.labels:
         known = forms.setdefault(record["task"], [])
-        for row in read_rows(store, record["file"]):
-            form = (tuple(row["classes"]), bool(row["overlapping"]))
+        for labelled in read_label_file(store, record["file"]):
+            form = (labelled.classes, labelled.overlapping)
             if form not in known:
                 known.append(form)
     made, problems = [], []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -106,8 +105,8 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
         writer.labels.append(writer.write_file(name, sink.getvalue()) | {"task": task})
 
 
-def read_rows(store: Store, file: str) -> list[dict[str, Any]]:
-    """The rows of a label file of a store, columns as in ``COLUMNS``.
+def read_label_file(store: Store, file: str) -> list[Labels]:
+    """The labels in a label file of a store, a record for each video and annotator.
 
     Raises:
         BadInput: If the file is missing or damaged.
@@ -116,11 +115,17 @@ def read_rows(store: Store, file: str) -> list[dict[str, Any]]:
         with store.fs.open_input_stream(f"{store.path}/{file}") as stream:
             # One thread: pyarrow's pool for reading tables now and then aborts the process when it
             # ends at once.
-            rows: list[dict[str, Any]] = (
-                pq.ParquetFile(io.BytesIO(stream.read())).read(use_threads=False).to_pylist()
-            )
-    except (OSError, ValueError) as error:
+            table = pq.ParquetFile(io.BytesIO(stream.read())).read(use_threads=False)
+        return [_decoded(**row) for row in table.to_pylist()]
+    except (OSError, ValueError, TypeError) as error:
         raise BadInput(
             f"{store.uri}: {file} is damaged: {error}. Prepare the store again or restore that file"
         ) from error
-    return rows
+
+
+def _decoded(
+    *, frames: int, labels: bytes, classes: list[str], overlapping: bool, **row: str
+) -> Labels:
+    shape = (frames, len(classes)) if overlapping else (frames,)
+    values = np.frombuffer(labels, np.int8).reshape(shape)
+    return Labels(**row, classes=tuple(classes), frames=values)

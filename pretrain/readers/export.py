@@ -20,7 +20,7 @@ import numpy as np
 from pretrain.data.schema import CALMS21, Video
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.annotations import Labels, read_rows
+from pretrain.readers.annotations import Labels, read_label_file
 from pretrain.readers.calms21.write import TASKS, write_official
 
 log = logging.getLogger(__name__)
@@ -35,22 +35,11 @@ def read_labels(store: Store) -> dict[str, list[Labels]]:
     Raises:
         BadInput: If a label file is damaged.
     """
-    found: dict[str, list[Labels]] = {}
-    for held in store.labels:
-        for row in read_rows(store, held["file"]):
-            frames = np.frombuffer(row["labels"], np.int8)
-            frames = frames.reshape(row["frames"], -1) if row["overlapping"] else frames
-            found.setdefault(row["video"], []).append(
-                Labels(
-                    video=row["video"],
-                    task=row["task"],
-                    classes=tuple(row["classes"]),
-                    frames=frames,
-                    annotator=row["annotator"],
-                    split=row["split"],
-                )
-            )
-    return found
+    by_video: dict[str, list[Labels]] = {}
+    for file in store.labels:
+        for labels in read_label_file(store, file["file"]):
+            by_video.setdefault(labels.video, []).append(labels)
+    return by_video
 
 
 def export_npz(store: Store, folder: Path, *, progress: Progress) -> None:

@@ -1,5 +1,5 @@
-"""The grid: the step is the loop's, frames in memory are those of the stream, every pair is judged
-alike, nothing is computed twice."""
+"""Recipes and networks compared: the step is the loop's, frames in memory are those of the stream,
+every pair is judged alike, nothing is computed twice."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-import finetune.grid
-from finetune.compare_objectives.cell import Cell, ProbeProtocol, work
+import finetune.compare
+from finetune.compare_objectives.cell import (
+    HAND_MADE,
+    RANDOM_WEIGHTS,
+    Cell,
+    ProbeProtocol,
+    run_cell,
+)
+from finetune.compare_objectives.pairs import pairs
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses
-from finetune.grid import BY_HAND, RANDOM
 from finetune.labels.problems import hold_out, problems
 from finetune.settings import Tuning
 from pretrain.config import RECIPES, Recipe, read
@@ -56,8 +62,8 @@ def test_an_epoch_in_memory_holds_every_frame_once(store: Store) -> None:
     )
     every = np.concatenate(
         [
-            store.read_video(held["name"]).position_TMKX.reshape(held["frames"], -1)
-            for held in store.videos
+            store.read_video(video["name"]).position_TMKX.reshape(video["frames"], -1)
+            for video in store.videos
         ]
     )
     every = np.nan_to_num(every, nan=-1.0)
@@ -111,18 +117,18 @@ def test_what_a_step_costs_leaves_the_learner_alone(store: Store) -> None:
 def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_the_whole_rate(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = problems(store, TASK)
-    parts = [hold_out(problem, share=0.25, seed=0) for problem in found]
+    loaded = problems(store, TASK)
+    parts = [hold_out(problem, share=0.25, seed=0) for problem in loaded]
     probe = Tuning(head={"name": "linear"}, steps=30, seeds=2)
-    judges = ProbeProtocol(
+    protocol = ProbeProtocol(
         problems=[part for part, _ in parts],
-        validation=[held for _, held in parts],
+        validation=[validation for _, validation in parts],
         videos=1,
         probe=probe,
         tuned=replace(probe, frozen=False, steps=2),
     )
-    assert not {name for part, held in parts for name in part.train if name in held}
-    cell = Cell(column=RANDOM, row="tcn", recipe=small(), learns=False)
+    assert not {name for part, validation in parts for name in part.train if name in validation}
+    cell = Cell(column=RANDOM_WEIGHTS, row="tcn", recipe=small(), learns=False)
     shares = []
     original = finetune.compare_objectives.cell.fit
     monkeypatch.setattr(
@@ -131,9 +137,9 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
         lambda *a, **k: (shares.append(a[2].encoder_lr_share), original(*a, **k))[1],
     )
     poses = gather_poses(
-        store, sorted({name for problem in found for name in (*problem.train, *problem.test)})
+        store, sorted({name for problem in loaded for name in (*problem.train, *problem.test)})
     )
-    result = work(cell, store, poses, judges, seconds=1.0)
+    result = run_cell(cell, store, poses, protocol, seconds=1.0)
     assert set(result["modes"]) == {"probe", "tuned", "permuted"}
     assert shares == [0.1, 0.1, 1.0, 1.0, 0.1, 0.1]
     assert result["learning"] == {}
@@ -145,16 +151,16 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_grid_from_start_to_end_and_further_cells_later(
+def test_a_comparison_from_start_to_end_and_further_cells_later(
     ray_here: None, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "grid"
+    out = tmp_path / "compared"
     words = [
         "--data",
         store.uri,
-        "--task",
+        "--tasks",
         TASK,
-        "--encoders",
+        "--networks",
         "{name: tcn, width: 16, layers: 2}",
         "--minutes",
         "0.02",
@@ -169,32 +175,32 @@ def test_a_grid_from_start_to_end_and_further_cells_later(
         "--out",
         str(out),
     ]
-    finetune.grid.main([*words, "--recipes", "contrastive"])
+    finetune.compare.main([*words, "--recipes", "contrastive"])
     with (out / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert {(row["column"], row["mode"]) for row in rows} == {
         *(
             (column, mode)
-            for column in (RANDOM, "contrastive")
+            for column in (RANDOM_WEIGHTS, "contrastive")
             for mode in ("probe", "tuned", "permuted")
         ),
-        (BY_HAND, "probe"),
-        (BY_HAND, "permuted"),
+        (HAND_MADE, "probe"),
+        (HAND_MADE, "permuted"),
     }
-    held = json.loads(
+    result = json.loads(
         (out / "cells" / "contrastive_tcn_(width_16,_layers_2).json").read_text(encoding="utf-8")
     )
     row = next(row for row in rows if (row["column"], row["mode"]) == ("contrastive", "probe"))
-    assert float(row["map"]) == held["modes"]["probe"]["test"]["map"]
-    assert float(row["validation_map"]) == held["modes"]["probe"]["validation"]["map"]
-    assert int(row["steps"]) == held["learning"]["steps"] > 0
+    assert float(row["map"]) == result["modes"]["probe"]["test"]["map"]
+    assert float(row["validation_map"]) == result["modes"]["probe"]["validation"]["map"]
+    assert int(row["steps"]) == result["learning"]["steps"] > 0
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
     table = (out / "table.md").read_text(encoding="utf-8")
-    assert f"{held['modes']['tuned']['test']['map']:.3f}" in table
+    assert f"{result['modes']['tuned']['test']['map']:.3f}" in table
 
     # a further objective: what is there is not computed again and stays in the table
     times = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
-    finetune.grid.main(
+    finetune.compare.main(
         [*words, "--recipes", "masked", "--resume", "--set", "masked.objective.block=8"]
     )
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -207,40 +213,42 @@ def test_a_grid_from_start_to_end_and_further_cells_later(
         )["objective"]["block"]
         == 8
     )
+    with pytest.raises(BadInput, match=r"masked x tcn .*: objective .*'block': 8.* then, .* now"):
+        finetune.compare.main([*words, "--recipes", "masked", "--resume"])
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["--recipes", "nonsense"], "there is no recipe 'nonsense'"),
-        (["--encoders", "nonsense"], "there is no 'nonsense'"),
-        (["--encoders", "{width: 3}"], "give a name"),
-        (["--encoders", "{name: tcn, widht: 3}"], "widht"),
+        (["--networks", "nonsense"], "there is no 'nonsense'"),
+        (["--networks", "{width: 3}"], "give a name"),
+        (["--networks", "{name: tcn, widht: 3}"], "widht"),
         (["--set", "objective.block=3"], "RECIPE.KEY=VALUE"),
         (["--set", "masked.objective.blok=3"], "blok"),
         (["--minutes", "0"], "--minutes is 0.0"),
         (["--seeds", "0"], "--seeds is 0"),
-        (["--task", "nonsense"], "no labels for the task"),
+        (["--tasks", "nonsense"], "no labels for the task"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_starts(
     store: Store, tmp_path: Path, words: list[str], says: str
 ) -> None:
     with pytest.raises(BadInput, match=says):
-        finetune.grid.main(
+        finetune.compare.main(
             [
                 "--data",
                 store.uri,
-                "--task",
+                "--tasks",
                 TASK,
                 "--recipes",
                 "masked",
                 "--out",
-                str(tmp_path / "grid"),
+                str(tmp_path / "compared"),
                 *words,
             ]
         )
-    assert not (tmp_path / "grid").exists()
+    assert not (tmp_path / "compared").exists()
 
 
 def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_needs(
@@ -263,15 +271,15 @@ def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_n
             "modes": {"probe": sides, "permuted": sides},
         }
 
-    found = [
-        result(RANDOM, "tcn", 0.3, 0.3),
+    results = [
+        result(RANDOM_WEIGHTS, "tcn", 0.3, 0.3),
         result("masked", "tcn", 0.4, 0.6),
         result("cpc", "tcn", 0.5, 0.5),
-        result(BY_HAND, "-", 0.45, 0.4),
+        result(HAND_MADE, "-", 0.45, 0.4),
     ]
     write_table(
         tmp_path,
-        found,
+        results,
         {"task": TASK, "videos": None, "seeds": 3, "minutes": 1.0},
         origin="somewhere",
     )
@@ -280,9 +288,8 @@ def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_n
     assert text.count("Best on") == 1, "permuted labels have no best"
     assert "all labelled videos" in text
     assert "0.450 ± 0.010 / 0.450 ± 0.020" in text
-    args = finetune.grid._parser().parse_args(
-        ["--task", TASK, "--recipes", "masked", "--encoders", "msg3d", "tcn"]
-    )
-    groups = {cell.row: cell.recipe.features["groups"] for cell in finetune.grid._cells(args)}
+    groups = {
+        cell.row: cell.recipe.features["groups"] for cell in pairs(["masked"], ["msg3d", "tcn"], [])
+    }
     assert "scene" in groups["msg3d"]
     assert "scene" not in groups["tcn"]

@@ -1,0 +1,156 @@
+"""Every command of README.md and docs/ is read out of the page and run.
+
+The guides are walked from top to bottom in a folder that has what their reader would have (tracks,
+labels, archives), so that what one command leaves the next one finds; further settings make each
+command small. Pages of results and benchmarks hold commands that take hours: of these the program
+and every option must exist.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from worlds import wander
+
+from ethoray.__main__ import COMMANDS
+from pretrain import prepare
+from pretrain.data.schema import CALMS21
+from pretrain.errors import exit_status
+
+ROOT = Path(__file__).parent.parent
+GUIDES = ("getting_started", "own_recordings", "calms21", "cluster")
+INSTALLED = {name: f"{module.replace('.', '/')}.py" for name, (module, _) in COMMANDS.items()}
+SMALL = {
+    "pretrain/run.py": "--set epochs=1 --set batch=8 --set window=64",
+    "finetune/run.py": "--trials 1 --seeds 1 --set steps=4 --set evaluations=1",
+    "finetune/compare.py": "--frozen-set trials=1 seeds=1 steps=4 evaluations=1",
+    "finetune/reproduce.py": "--rows conv1d --seeds 1 --epochs-share 0.0001",
+}
+ONLINE = " --download"  # the archives cannot be fetched in a test; the reader's folder has them
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """What a reader would type: the lines of fenced blocks and of tables' code, joined where they
+    go on."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, flags=re.S | re.M)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"`((?:python|ethoray|ray job) [^`…]+)`", text)
+    begins = ("python ", "ethoray ", "ray ", "make ")
+    found = [re.sub(r"\s{2,}# .*| # .*", "", line).strip() for line in lines]
+    return [
+        line
+        for line in found
+        if line.startswith(begins) and not {"COMMAND", "->"} & set(line.split())
+    ]
+
+
+def program(command: str) -> tuple[str, list[str]]:
+    """The file of a command and its arguments: `ethoray pretrain …` is `pretrain/run.py …`."""
+    if command.startswith("ray job submit"):
+        command = command.partition(" -- ")[2]
+    words = shlex.split(command)
+    if words[0] == "ethoray":
+        assert words[1] in INSTALLED, f"`{command}`: there is no such command"
+        return INSTALLED[words[1]], words[2:]
+    assert words[0] == "python", command
+    return words[1], words[2:]
+
+
+@cache
+def help_of(file: str) -> str:
+    asked = [
+        sys.executable,
+        str(ROOT / file),
+        *(["--help"] if file != "pretrain/prepare.py" else []),
+    ]
+    if file != "pretrain/prepare.py":
+        return subprocess.run(asked, capture_output=True, text=True, check=True, timeout=120).stdout
+    kinds = ("arena", "calms21", "tracks", "check", "export")
+    runs = [
+        subprocess.run([*asked, kind, "--help"], capture_output=True, text=True, check=True)
+        for kind in kinds
+    ]
+    return "\n".join(run.stdout for run in runs)
+
+
+@pytest.mark.parametrize("page", [page.name for page in pages()])
+def test_programs_and_options_that_a_page_names_exist(page: str) -> None:
+    path = next(path for path in pages() if path.name == page)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    errors = []
+    for command in commands(path):
+        if command.startswith("make "):
+            if f"\n{command.split()[1]}:" not in makefile:
+                errors.append(f"`{command}`: no such target")
+            continue
+        if command.startswith(("ray start", "python -")):
+            continue
+        file, words = program(command)
+        if not (ROOT / file).is_file():
+            errors.append(f"`{command}`: there is no {file}")
+            continue
+        known = help_of(file)
+        options = {word.split("=")[0] for word in words if word.startswith("--")}
+        errors += [f"`{command}`: no option {one}" for one in sorted(options) if one not in known]
+    assert not errors, "\n".join(errors)
+
+
+@pytest.fixture(scope="module")
+def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has before the first command: recordings with labels, CalMS21's archives."""
+    folder = tmp_path_factory.mktemp("reader")
+    for kind in ("tracks", "labels"):
+        (folder / "my" / kind).mkdir(parents=True)
+    for number in range(5):
+        position, confidence = wander(CALMS21, 400, seed=number, missing=0.02)
+        np.savez(
+            folder / "my" / "tracks" / f"mouse{number}.npz",
+            position=position,
+            confidence=confidence,
+            animals=np.array(CALMS21.animals),
+            keypoints=np.array(CALMS21.keypoints),
+        )
+        rows = ["start,stop,behavior"] + [f"{t},{t + 1.5},interact" for t in range(1, 12, 3)]
+        if number < 4:  # one is not labelled yet
+            (folder / "my" / "labels" / f"mouse{number}.csv").write_text("\n".join(rows) + "\n")
+    archives = ["--frames", "15000", "--as", "calms21-json", "--out", str(folder / "calms21")]
+    prepare.main(["arena", *archives])
+    return folder
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_works_from_top_to_bottom(
+    guide: str, readers_folder: Path, ray_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(readers_folder)
+    run = 0
+    for command in commands(ROOT / "docs" / f"{guide}.md"):
+        if command.startswith(("make ", "ray ")) or "s3://" in command:
+            continue  # test_job.py submits jobs, test_store_s3.py has a server
+        file, words = program(command.replace(ONLINE, ""))
+        main = import_module(file.removesuffix(".py").replace("/", ".")).main
+        small = shlex.split(SMALL.get(file, "")) if "--list" not in words else []
+        if not any(Path(word).exists() for word in out_of(words)):  # two pages may make the same
+            assert exit_status(partial(main, [*words, *small])) == 0, command
+            run += 1
+    assert run, f"{guide}.md names no command"
+
+
+def out_of(words: list[str]) -> Iterator[str]:
+    yield from (words[n + 1] for n, word in enumerate(words[:-1]) if word == "--out")
