@@ -153,15 +153,14 @@ def stays_or_streams(report: measure.Report, store: Store, args: argparse.Namesp
 
 def batch_or_window(report: measure.Report, args: argparse.Namespace) -> None:
     """Idea 4."""
-    recipe = recipe_of(args.recipe, {})
-    learner = learner_of(recipe)
+    learner = learner_of(recipe_of(args.recipe, {}))
     features, schema = learner.embedder.features, learner.embedder.features.schema
     whole = Resident(8_192 * 2, window=args.window, batch=args.batch)
     single = Resident(8_192 * 2, window=args.window, batch=1)
 
     def prepare(held: Resident, step: int) -> None:
         windows = held.windows(step)
-        features(recipe.augment(windows.pose, schema, WindowRNG(windows.key_B), view="0"))
+        features(learner.augment(windows.pose, schema, WindowRNG(windows.key_B), view="0"))
 
     def one_by_one() -> None:
         for step in range(args.batch):

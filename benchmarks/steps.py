@@ -14,6 +14,7 @@ from pretrain.data.schema import CALMS21, Schema
 from pretrain.encoders import build_embedder
 from pretrain.objectives import AbstractObjective
 from pretrain.train.learner import Learner
+from pretrain.transforms.augment import Augment
 
 
 def recipe_of(name: str, changes: Mapping[str, Any]) -> Recipe:
@@ -31,4 +32,4 @@ def learner_of(recipe: Recipe, schema: Schema = CALMS21) -> Learner:
     pose = sample_pose()
     embedder.features.fit(pose)
     objective.fit(pose)
-    return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
+    return Learner(embedder, objective, Augment(**recipe.augment), precision=recipe.precision)

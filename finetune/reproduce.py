@@ -67,20 +67,22 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     args = _parser(prog).parse_args(words)
 
     # Ray and torch take seconds to import, which --help need not wait for.
+    from finetune.paper.table import FIRST_SEED, about_data, choose_rows, read_rows, read_settings
+
+    rows = read_rows()
+    if args.list:
+        print(_listed(rows))
+        return
+
     from finetune.labels.problems import tasks
     from finetune.paper.deal import deal
     from finetune.paper.report import TableNotes
-    from finetune.paper.table import FIRST_SEED, about_data, choose_rows, read_rows, read_settings
     from pretrain.config import SCALES, Scale, read
     from pretrain.data.store import Store
     from pretrain.runs.folder import begun
     from pretrain.runs.mlflow_server import open_tracking
     from pretrain.train.driver import cluster
 
-    rows = read_rows()
-    if args.list:
-        print(_listed(rows))
-        return
     if not args.data:
         raise BadInput("--data is required: a store with labels of Tasks 1-3")
     if args.seeds < 1 or not 0 < args.epochs_share <= 1:

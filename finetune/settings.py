@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pretrain.config import make, plain
+from pretrain.config import make, override, plain
 from pretrain.errors import BadInput, refuse
 from pretrain.runs import paths
 
@@ -152,12 +152,7 @@ class Tuning:
             BadInput: If a searched key does not exist or a value has the wrong type.
         """
         values = plain(replace(self, search={}))
-        for dotted, value in choice.items():
-            *path, last = dotted.split(".")
-            inside = values
-            for word in path:
-                inside = inside.setdefault(word, {})
-            inside[last] = value
+        override(values, choice, about="search key")
         return make(Tuning, values, about="a trial of the search")
 
 

@@ -8,11 +8,17 @@ import importlib.util
 import inspect
 import pkgutil
 import types
-import typing
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pretrain.errors import BadInput, refuse
+
+_TYPE_NAMES = {
+    int: "a whole number",
+    float: "a number (write 0.001 or 1.0e-3: YAML reads 1e-3 as text)",
+    str: "text",
+    bool: "true or false",
+}
 
 
 def names(package: str) -> list[str]:
@@ -38,7 +44,7 @@ def find(package: str, name: object, base: type) -> type:
             f"{package.rsplit('.', 1)[-1]}: there is no {name!r}; there are: {', '.join(known)}"
         )
     module = importlib.import_module(f"{package}.{name}")
-    found = [
+    classes = [
         value
         for value in vars(module).values()
         if inspect.isclass(value)
@@ -46,94 +52,121 @@ def find(package: str, name: object, base: type) -> type:
         and value.__module__ == module.__name__
         and not inspect.isabstract(value)
     ]
-    assert len(found) == 1, (
-        f"{module.__name__} must define one {base.__name__}, it defines {len(found)}"
+    assert len(classes) == 1, (
+        f"{module.__name__} must define one {base.__name__}, it defines {len(classes)}"
     )
-    return found[0]
+    return classes[0]
 
 
-def settings_of(kind: type) -> dict[str, inspect.Parameter]:
-    """The keyword settings of a component, from its constructor's signature."""
+def settings_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The settings of a component: the keyword-only arguments of its constructor, or of the
+    function that it is."""
     return {
         name: parameter
-        for name, parameter in inspect.signature(kind).parameters.items()
+        for name, parameter in inspect.signature(component, eval_str=True).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
 
 
-def build(package: str, spec: Mapping[str, Any], base: type, *given: Any) -> Any:
+def build(package: str, spec: Mapping[str, Any], base: type, *arguments: Any) -> Any:
     """Makes a component.
 
     Args:
         package: Its folder as a package, ``pretrain.encoders``.
         spec: ``{"name": file, setting: value, …}`` as a recipe gives it.
         base: The abstract class of the folder.
-        given: What every component of the folder takes first.
+        arguments: What every component of the folder takes first.
 
     Raises:
         BadInput: If the name or a setting is unknown or a value has the wrong type; lists what is
             allowed.
     """
-    kind = find(package, spec.get("name"), base)
+    component = find(package, spec.get("name"), base)
     settings = {key: value for key, value in spec.items() if key != "name"}
-    check_settings(kind, settings, about=f"{package.rsplit('.', 1)[-1]}: {spec['name']}")
-    return kind(*given, **settings)
+    refuse(
+        setting_errors(settings_of(component), settings),
+        about=f"{package.rsplit('.', 1)[-1]}: {spec['name']}",
+    )
+    return component(*arguments, **settings)
 
 
-def check_settings(kind: type, settings: Mapping[str, Any], *, about: str) -> None:
-    """Refuses settings that the constructor does not take or whose values have another type.
-
-    Raises:
-        BadInput: With all problems at once.
-    """
-    known = settings_of(kind)
-    hints = typing.get_type_hints(vars(kind)["__init__"])
-    allowed = ", ".join(f"{name}={parameter.default!r}" for name, parameter in known.items())
-    problems = []
+def setting_errors(
+    allowed: Mapping[str, inspect.Parameter], settings: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong with settings, a sentence each: those that are not allowed or have another
+    type, and those that are missing."""
+    errors = []
     for key, value in settings.items():
-        if key not in known:
-            problems.append(f"unknown setting {key!r}; allowed: {allowed}")
-        elif not fits(value, hints[key]):
-            problems.append(f"{key} is {value!r}; it must be {type_name(hints[key])}")
-    problems += [
+        if key not in allowed:
+            defaults = ", ".join(f"{name}={one.default!r}" for name, one in allowed.items())
+            errors.append(f"unknown setting {key!r}; allowed: {defaults}")
+        elif not fits(value, allowed[key].annotation):
+            errors.append(f"{key} is {value!r}; it must be {type_name(allowed[key].annotation)}")
+    return errors + [
         f"{key} is required"
-        for key, p in known.items()
-        if p.default is p.empty and key not in settings
+        for key, parameter in allowed.items()
+        if parameter.default is parameter.empty and key not in settings
     ]
-    refuse(problems, about=about)
 
 
-def fits(value: object, hint: Any) -> bool:
-    """Whether a YAML value has the type a signature asks for; a whole number passes as a float, a
-    text never as a number."""
-    origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
+def fits(value: object, annotation: Any) -> bool:
+    """Whether a YAML value has the type that a signature asks for; a whole number passes as a
+    float, a text never as a number."""
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
         return True
-    if origin is typing.Literal:
-        return value in inside
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, one) for one in inside)
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+    if kind is Literal:
+        return value in arguments
+    if kind in (Union, types.UnionType):
+        return any(fits(value, one) for one in arguments)
+    if kind in (Mapping, dict):
         return isinstance(value, Mapping) and all(
-            fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items()
+            fits(k, arguments[0]) and fits(v, arguments[1]) for k, v in value.items()
         )
-    if isinstance(origin, type) and issubclass(origin, Sequence | tuple):
-        return isinstance(value, list | tuple) and all(fits(v, inside[0]) for v in value)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is None or hint is type(None):
-        return value is None
-    return isinstance(value, hint)
+    if kind in (Sequence, list, tuple):
+        return isinstance(value, list | tuple) and all(fits(v, arguments[0]) for v in value)
+    if annotation in (int, float):
+        numbers = (int, float) if annotation is float else (int,)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return value is None if annotation in (None, types.NoneType) else isinstance(value, annotation)
 
 
-def type_name(hint: Any) -> str:
+def type_name(annotation: Any) -> str:
     """A type as a person would say it."""
-    said = {
-        int: "a whole number",
-        float: "a number (write 0.001 or 1.0e-3: YAML reads 1e-3 as text)",
-        str: "text",
-        bool: "true or false",
-    }
-    return said.get(hint) or str(hint).replace("typing.", "").replace("collections.abc.", "")
+    return _TYPE_NAMES.get(annotation) or str(annotation).replace("typing.", "").replace(
+        "collections.abc.", ""
+    )
+
+
+def at_least(least: float, **values: float) -> list[str]:
+    """A sentence for each value that is less."""
+    return [
+        f"{name} is {value}; it must be at least {least}"
+        for name, value in values.items()
+        if not value >= least
+    ]
+
+
+def above_zero(**values: float) -> list[str]:
+    """A sentence for each value that is 0 or less."""
+    return [
+        f"{name} is {value}; it must be above 0" for name, value in values.items() if not value > 0
+    ]
+
+
+def zero_to_one(**values: float) -> list[str]:
+    """A sentence for each value that does not lie between 0 and 1."""
+    return [
+        f"{name} is {value}; it must lie in 0…1"
+        for name, value in values.items()
+        if not 0 <= value <= 1
+    ]
+
+
+def each_at_least_one(**values: Sequence[int]) -> list[str]:
+    """A sentence for each list that is empty or holds a number below 1."""
+    return [
+        f"{name} are {list(value)}; give at least one, each at least 1"
+        for name, value in values.items()
+        if min(value, default=0) < 1
+    ]

@@ -4,6 +4,7 @@ other."""
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,10 +14,13 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from pretrain.components import fits, type_name
+from pretrain.components import above_zero, at_least, fits, type_name, zero_to_one
+from pretrain.encoders import with_needed_groups
 from pretrain.errors import BadInput, refuse
 from pretrain.runs.addresses import full_address
-from pretrain.transforms.augment import Augment
+from pretrain.transforms.augment import Augment, augment_errors
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Precision = Literal["auto", "float32", "bf16"]
@@ -39,17 +43,9 @@ class Optimiser:
 
     def __post_init__(self) -> None:
         refuse(
-            ([f"lr is {self.lr}; it must be above 0"] if not self.lr > 0 else [])
-            + (
-                [f"warmup is {self.warmup}; it must lie in 0…1"]
-                if not 0 <= self.warmup <= 1
-                else []
-            )
-            + [
-                f"{name} is negative"
-                for name in ("weight_decay", "clip")
-                if getattr(self, name) < 0
-            ],
+            above_zero(lr=self.lr)
+            + zero_to_one(warmup=self.warmup)
+            + at_least(0, weight_decay=self.weight_decay, clip=self.clip),
             about="optimiser",
         )
 
@@ -70,8 +66,10 @@ class Recipe:
     objective: Mapping[str, Any]
     """``name`` (a file in pretrain/objectives/) and its settings."""
     features: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of pretrain/transforms/features.py: groups, lags."""
-    augment: Augment = field(default_factory=Augment)
+    """Settings of pretrain/transforms/features.py: groups, lags, external; completed by the groups
+    that the encoder needs."""
+    augment: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of pretrain/transforms/augment.py."""
     optimiser: Optimiser = field(default_factory=Optimiser)
     batch: int = 64
     """Windows of a global batch, over all workers."""
@@ -85,19 +83,18 @@ class Recipe:
     the processor multiplies it faster."""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} is {value}; it must be at least 1"
-            for name, value in (("batch", self.batch), ("epochs", self.epochs))
-            if value < 1
-        ]
+        errors = at_least(1, batch=self.batch, epochs=self.epochs)
         if not 2 <= self.window <= 1024:
-            problems.append(f"window is {self.window} frames; it must lie in 2…1024")
-        problems += [
+            errors.append(f"window is {self.window} frames; it must lie in 2…1024")
+        errors += [
             f"{name} needs a `name`"
             for name in ("encoder", "objective")
             if not isinstance(getattr(self, name).get("name"), str)
         ]
-        refuse(problems, about="the recipe")
+        errors += [f"augment: {error}" for error in augment_errors(self.augment)]
+        refuse(errors, about="the recipe")
+        object.__setattr__(self, "augment", Augment(**self.augment).settings)
+        object.__setattr__(self, "features", with_needed_groups(self.features, self.encoder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +111,7 @@ class Scale:
     gpu: bool = False
     """Whether each worker (and each tuning trial) gets a GPU."""
     cpus_per_worker: float = 1.0
-    """CPUs reserved for each worker. Ray Data needs at least one more beside them."""
+    """CPUs reserved for each worker. Ray Data needs at least one more."""
     gpus_per_trial: float = 1.0
     """Share of a GPU for a tuning trial, where ``gpu`` is true."""
     concurrent_trials: int = 2
@@ -130,29 +127,22 @@ class Scale:
     """Where checkpoints go (a folder every machine sees, or s3://…); null: into the run's own
     folder."""
     tracking: str | None = None
-    """MLflow server (http://…) or store (sqlite:///…); null: a sqlite store beside the runs."""
+    """MLflow server (http://…) or store (sqlite:///…); null: a sqlite store in the runs' folder."""
 
     def __post_init__(self) -> None:
-        least = {
-            "workers": 1,
-            "concurrent_trials": 1,
-            "retries": 0,
-            "checkpoint_steps": 0,
-            "resident_gb": 0,
-        }
-        problems = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}"
-            for name, low in least.items()
-            if getattr(self, name) < low
-        ]
-        problems += [
-            f"{name} must be above 0"
-            for name in ("cpus_per_worker", "gpus_per_trial")
-            if getattr(self, name) <= 0
-        ]
+        errors = at_least(1, workers=self.workers, concurrent_trials=self.concurrent_trials)
+        errors += at_least(
+            0,
+            retries=self.retries,
+            checkpoint_steps=self.checkpoint_steps,
+            resident_gb=self.resident_gb,
+        )
+        errors += above_zero(
+            cpus_per_worker=self.cpus_per_worker, gpus_per_trial=self.gpus_per_trial
+        )
         if self.cpus is not None and self.cpus < 1:
-            problems.append(f"cpus is {self.cpus}; it must be at least 1, or null")
-        refuse(problems, about="the scale")
+            errors.append(f"cpus is {self.cpus}; it must be at least 1, or null")
+        refuse(errors, about="the scale")
         if self.tracking is not None:
             full_address(self.tracking, runs_folder=".")
 
@@ -164,7 +154,7 @@ def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any])
         kind: The dataclass it becomes.
         source: A name (``laptop``) or a path (``my/laptop.yaml``).
         folder: Where names are looked up.
-        overrides: Dotted keys to values; only those whose first word is a key of ``kind``.
+        overrides: Dotted keys to values; their first words are keys of ``kind``.
 
     Raises:
         BadInput: If there is no such file, or a key is unknown, or a value has the wrong type.
@@ -185,8 +175,8 @@ def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any])
         raise BadInput(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise BadInput(f"{path} must hold keys and values; it holds a {type(values).__name__}")
-    for dotted, value in overrides.items():
-        _put(values, dotted.split("."), value, dotted)
+    for sentence in override(values, overrides, about="--set"):
+        log.info("%s", sentence)
     return make(kind, values, about=str(path) + (" with --set" if overrides else ""))
 
 
@@ -194,37 +184,36 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     """Plain values to a settings dataclass, nested ones included.
 
     Raises:
-        BadInput: If a key is unknown or missing, or a value has the wrong type: all problems at
-            once.
+        BadInput: If a key is unknown or missing, or a value has the wrong type: all errors at once.
     """
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    problems: list[str] = []
-    made: dict[str, Any] = {}
+    errors: list[str] = []
+    settings: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            problems.append(f"unknown key {key!r}; allowed: {', '.join(fields)}")
+            errors.append(f"unknown key {key!r}; allowed: {', '.join(fields)}")
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, Mapping):
                 try:
-                    made[key] = make(typing.cast(type, hints[key]), value, about=key)
+                    settings[key] = make(typing.cast(type, hints[key]), value, about=key)
                 except BadInput as error:
-                    problems.append(str(error).replace("\n  - ", " "))
+                    errors.append(str(error).replace("\n  - ", " "))
             else:
-                problems.append(f"{key} is {value!r}; it must hold keys and values")
+                errors.append(f"{key} is {value!r}; it must hold keys and values")
         elif fits(value, hints[key]):
-            made[key] = value
+            settings[key] = value
         else:
-            problems.append(f"{key} is {value!r}; it must be {type_name(hints[key])}")
-    problems += [
+            errors.append(f"{key} is {value!r}; it must be {type_name(hints[key])}")
+    errors += [
         f"{name} is required"
         for name, f in fields.items()
         if name not in values
         and f.default is dataclasses.MISSING
         and f.default_factory is dataclasses.MISSING
     ]
-    refuse(problems, about=about)
-    return kind(**made)
+    refuse(errors, about=about)
+    return kind(**settings)
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -242,27 +231,66 @@ def parse_overrides(pairs: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
     Raises:
         BadInput: If a pair has no ``=`` or its first word is a key of none of them.
     """
-    owned = [{f.name for f in dataclasses.fields(kind)} for kind in kinds]
-    sorted_out: list[dict[str, Any]] = [{} for _ in kinds]
-    problems = []
+    keys = [{f.name for f in dataclasses.fields(kind)} for kind in kinds]
+    overrides: list[dict[str, Any]] = [{} for _ in kinds]
+    errors = []
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        owner = [place for place, keys in enumerate(owned) if key.split(".")[0] in keys]
+        owners = [index for index, allowed in enumerate(keys) if key.split(".")[0] in allowed]
         if not equals:
-            problems.append(f"--set {pair}: write it as key=value")
-        elif not owner:
-            allowed = "; ".join(
-                f"{kind.__name__.lower()}: {', '.join(sorted(keys))}"
-                for kind, keys in zip(kinds, owned, strict=True)
+            errors.append(f"--set {pair}: write it as key=value")
+        elif not owners:
+            listed = "; ".join(
+                f"{kind.__name__.lower()}: {', '.join(sorted(allowed))}"
+                for kind, allowed in zip(kinds, keys, strict=True)
             )
-            problems.append(f"--set {pair}: unknown key {key.split('.')[0]!r}; allowed: {allowed}")
+            errors.append(f"--set {pair}: unknown key {key.split('.')[0]!r}; allowed: {listed}")
         else:
             try:
-                sorted_out[owner[0]][key] = _number(yaml.safe_load(text))
+                overrides[owners[0]][key] = _number(yaml.safe_load(text))
             except yaml.YAMLError as error:
-                problems.append(f"--set {pair}: cannot read the value: {error}")
-    refuse(problems, about="--set")
-    return sorted_out
+                errors.append(f"--set {pair}: cannot read the value: {error}")
+    refuse(errors, about="--set")
+    return overrides
+
+
+def override(values: dict[str, Any], changes: Mapping[str, Any], *, about: str) -> list[str]:
+    """Lays values over settings, in place.
+
+    The settings of a component (``encoder``, ``objective``, ``head``) belong to the one that
+    ``name`` names: another name drops them. The order of the changes does not matter: a whole
+    mapping comes before its keys, and a name before the settings of what it names.
+
+    Args:
+        values: Settings, nested.
+        changes: Dotted key to value.
+        about: Where the changes come from.
+
+    Returns:
+        A sentence for each component whose settings were dropped.
+
+    Raises:
+        BadInput: If a key leads through something that holds no keys.
+    """
+    dropped = []
+    for dotted in sorted(changes, key=lambda key: (key.count("."), not key.endswith(".name"))):
+        *path, last = dotted.split(".")
+        inside = values
+        for word in path:
+            inside = inside.setdefault(word, {})
+            if not isinstance(inside, dict):
+                raise BadInput(f"{about} {dotted}: {word!r} holds a value, not keys")
+        before = inside.get("name")
+        if path and last == "name" and isinstance(before, str) and before != changes[dotted]:
+            settings = [f"{key}={value}" for key, value in inside.items() if key != "name"]
+            inside.clear()
+            if settings:
+                dropped.append(
+                    f"{'.'.join(path)} is {changes[dotted]}: the settings of {before} are dropped "
+                    f"({', '.join(settings)})"
+                )
+        inside[last] = changes[dotted]
+    return dropped
 
 
 def _number(value: Any) -> Any:
@@ -275,11 +303,3 @@ def _number(value: Any) -> Any:
         except ValueError:
             return value
     return value
-
-
-def _put(values: dict[str, Any], path: list[str], value: Any, dotted: str) -> None:
-    for word in path[:-1]:
-        values = values.setdefault(word, {})
-        if not isinstance(values, dict):
-            raise BadInput(f"--set {dotted}: {word!r} holds a value, not keys")
-    values[path[-1]] = value

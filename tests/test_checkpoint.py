@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from worlds import MICE, RATS, embedder_of, windows_of
 
 from pretrain.components import names
-from pretrain.encoders import Embedder
+from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import BadInput
 from pretrain.train.checkpoint import (
     find_encoder,
@@ -44,6 +45,25 @@ def test_an_encoder_comes_back_as_it_was(tmp_path: Path, encoder: str) -> None:
     assert about["dim"] == made.dim == back.dim
     assert not back.training
     assert torch.equal(back.embed(WINDOWS), made.eval().embed(WINDOWS))
+
+
+def test_a_folder_that_calls_extra_features_beside_still_opens(tmp_path: Path) -> None:
+    made = build_embedder(
+        MICE, features={}, encoder={"name": "handmade"}, extra_features={"sound": 2}
+    )
+    made.extra_mean_E.fill_(3)
+    save_encoder(tmp_path, made, made_by={})
+    about = (tmp_path / "encoder.json").read_text()
+    assert "beside" not in about
+    (tmp_path / "encoder.json").write_text(about.replace('"extra_features"', '"beside"'))
+    file = tmp_path / "encoder.safetensors"
+    weights = safetensors.torch.load_file(file)
+    safetensors.torch.save_file(
+        {name.replace("extra_", "beside_"): weight for name, weight in weights.items()}, file
+    )
+    back, _ = load_encoder(tmp_path)
+    assert back.external == {"sound": 2}
+    assert torch.equal(back.extra_mean_E, made.extra_mean_E)
 
 
 def test_the_folder_of_a_run_will_do(kept: tuple[Path, Embedder]) -> None:

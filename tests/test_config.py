@@ -1,9 +1,10 @@
 """Settings files are code: every one in the repository is read and built; what is wrong in one is
-said at once."""
+named at once."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from worlds import SKELETONS
+from worlds import SKELETONS, wander_store
 
+import pretrain.run
 from finetune.heads import build_head
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.components import build
@@ -24,6 +26,7 @@ from pretrain.config import (
     Recipe,
     Scale,
     make,
+    override,
     parse_overrides,
     plain,
     read,
@@ -120,7 +123,7 @@ def test_a_name_or_a_file_will_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (GOOD + "epoch: 3", ["unknown key 'epoch'", "epochs"]),
         (GOOD + "batch: many", ["batch is 'many'; it must be a whole number"]),
@@ -147,14 +150,14 @@ def test_a_name_or_a_file_will_do(tmp_path: Path) -> None:
         ("3: 4", ["unknown key 3"]),
     ],
 )
-def test_what_is_wrong_in_a_recipe_is_said(tmp_path: Path, text: str, said: list[str]) -> None:
+def test_what_is_wrong_in_a_recipe_is_named(tmp_path: Path, text: str, message: list[str]) -> None:
     with pytest.raises(BadInput) as caught:
         read(Recipe, write(tmp_path, text), RECIPES, {})
-    for part in said:
+    for part in message:
         assert part in str(caught.value)
 
 
-def test_all_problems_come_at_once(tmp_path: Path) -> None:
+def test_all_errors_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         read(
             Recipe,
@@ -250,7 +253,7 @@ def test_set_reaches_recipe_and_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
         ("batch", "write it as key=value"),
         ("batsh=3", "unknown key 'batsh'; allowed: recipe: augment, batch"),
@@ -258,15 +261,15 @@ def test_set_reaches_recipe_and_scale() -> None:
         ("batch=[1", "cannot read the value"),
     ],
 )
-def test_a_pair_that_cannot_be_is_refused(pair: str, said: str) -> None:
+def test_a_pair_that_cannot_be_is_refused(pair: str, message: str) -> None:
     with pytest.raises(BadInput) as caught:
         parse_overrides([pair, "epochs=3", "nonsense"], Recipe, Scale)
-    assert said in str(caught.value)
-    assert "nonsense" in str(caught.value), "all problems at once"
+    assert message in str(caught.value)
+    assert "nonsense" in str(caught.value), "all errors at once"
 
 
 @pytest.mark.parametrize(
-    ("pair", "said"),
+    ("pair", "message"),
     [
         ("batch=x", "batch is 'x'"),
         ("optimiser.speed=3", "unknown key 'speed'"),
@@ -276,11 +279,11 @@ def test_a_pair_that_cannot_be_is_refused(pair: str, said: str) -> None:
         ("optimiser.lr=nan", "lr is 'nan'"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused(pair: str, said: str) -> None:
+def test_a_value_that_does_not_fit_is_refused(pair: str, message: str) -> None:
     (for_recipe,) = parse_overrides([pair], Recipe)
     with pytest.raises(BadInput) as caught:
         read(Recipe, "contrastive", RECIPES, for_recipe)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "--set" in str(caught.value)
 
 
@@ -288,6 +291,73 @@ def test_set_does_not_change_what_is_read_next() -> None:
     read(Recipe, "contrastive", RECIPES, {"encoder.width": 8, "batch": 2})
     assert read(Recipe, "contrastive", RECIPES, {}).batch != 2
     assert read(Recipe, "contrastive", RECIPES, {}).encoder.get("width") != 8
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_settings_of_a_component_go_with_it(
+    order: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    pairs = ["encoder.name=conv1d", "encoder.dim=12", "objective.name=masked", "objective.block=4"]
+    (for_recipe,) = parse_overrides(pairs[::order], Recipe)
+    recipe = read(Recipe, "contrastive", RECIPES, for_recipe)
+    assert recipe.encoder == {"name": "conv1d", "dim": 12}
+    assert recipe.objective == {"name": "masked", "block": 4}
+    before = read(Recipe, "contrastive", RECIPES, {})
+    for kind, name in (("encoder", "conv1d"), ("objective", "masked")):
+        (line,) = [line for line in caplog.messages if line.startswith(f"{kind} is {name}")]
+        for key, value in getattr(before, kind).items():
+            assert key == "name" or f"{key}={value}" in line
+    build_embedder(SKELETONS["mice"], features=recipe.features, encoder=recipe.encoder)
+
+
+def test_the_same_component_keeps_its_settings(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    before = read(Recipe, "contrastive", RECIPES, {})
+    changes = {"encoder.width": 8, "encoder.name": "tcn"}
+    recipe = read(Recipe, "contrastive", RECIPES, changes)
+    assert recipe.encoder == {**before.encoder, "width": 8}
+    assert not caplog.messages
+
+
+def test_a_setting_of_another_component_is_still_refused() -> None:
+    recipe = read(Recipe, "contrastive", RECIPES, {"encoder.width": 8, "encoder.name": "conv1d"})
+    with pytest.raises(BadInput, match="unknown setting 'width'"):
+        build_embedder(SKELETONS["mice"], features=recipe.features, encoder=recipe.encoder)
+
+
+def test_a_whole_mapping_comes_before_its_keys() -> None:
+    changes = {"encoder.layers": 2, "encoder": {"name": "tcn", "width": 8}}
+    recipe = read(Recipe, "contrastive", RECIPES, changes)
+    assert recipe.encoder == {"name": "tcn", "width": 8, "layers": 2}
+
+
+def test_a_feature_called_name_is_no_component() -> None:
+    values = {"features": {"external": {"name": 3, "clip": 512}}}
+    assert override(values, {"features.external.name": 4}, about="--set") == []
+    assert values["features"]["external"] == {"name": 4, "clip": 512}
+
+
+def test_the_settings_of_a_head_go_with_it(tmp_path: Path) -> None:
+    task = write(tmp_path, "head: {name: temporal, width: 64}")
+    (changes,) = parse_overrides(["head.dropout=0.1", "head.name=mlp"], Tuning)
+    tuning = read(Tuning, task, TASKS, changes)
+    assert tuning.head == {"name": "mlp", "dropout": 0.1}
+    assert read(Tuning, task, TASKS, {}).with_choice({"head.name": "linear"}).head == {
+        "name": "linear"
+    }
+
+
+def test_an_encoder_brings_the_groups_along_that_it_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read(Recipe, "contrastive", RECIPES, {}).features
+    assert "scene" not in before["groups"]
+    recipe = read(Recipe, "contrastive", RECIPES, {"encoder.name": "msg3d"})
+    assert recipe.features == {**before, "groups": [*before["groups"], "scene"]}
+    store = wander_store(tmp_path / "store", [200])
+    pretrain.run.main(["--data", store.uri, "--set", "encoder.name=msg3d", "--dry-run"])
+    assert json.loads(capsys.readouterr().out)["recipe"] == plain(recipe)
 
 
 # -- the schedule, tasks ---------------------------------------------------------------------------

@@ -1,14 +1,17 @@
-"""What every encoder and every objective must hold. The folders are listed, so a new file is tested
-without being mentioned."""
+"""What every encoder, objective, augmentation and feature group must hold. They are found as users
+find them, so a new one is tested without being mentioned."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from worlds import FEATURES, SKELETONS, embedder_of, learner_of, rows_of, windows_of
+from worlds import FEATURES, GROUPS, RATS, SKELETONS, embedder_of, learner_of, rows_of, windows_of
 
 from pretrain.components import find, names, settings_of
 from pretrain.data.window_rng import WindowRNG
@@ -17,20 +20,27 @@ from pretrain.encoders import AbstractEncoder, Embedder, build_embedder
 from pretrain.errors import BadInput
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.train.learner import Learner
-from pretrain.transforms.augment import Augment
+from pretrain.transforms.augment import Augment, all_augmentations
+from pretrain.transforms.feature_groups import all_groups
+from pretrain.transforms.features import Features
 
 ENCODERS, OBJECTIVES = names("pretrain.encoders"), names("pretrain.objectives")
+AUGMENTATIONS = {one.name: one for one in all_augmentations()}
 FRAMES = 48
 AUGMENT = Augment(mirror=0.5, jitter_px=1.0, drop_points=0.1, drop_frames=0.1)
 
 each_encoder = pytest.mark.parametrize("encoder", ENCODERS)
 each_objective = pytest.mark.parametrize("objective", OBJECTIVES)
+each_augmentation = pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+each_group = pytest.mark.parametrize("group", GROUPS)
 each_skeleton = pytest.mark.parametrize("skeleton", SKELETONS)
 
 
-def test_the_folders_hold_at_least_these() -> None:
+def test_at_least_these_are_found() -> None:
     assert {"tcn", "handmade"} <= set(ENCODERS)
     assert {"contrastive"} <= set(OBJECTIVES)
+    assert {"mirror", "jitter", "drop"} <= set(AUGMENTATIONS)
+    assert {"posture", "motion", "relation", "confidence"} <= set(GROUPS)
 
 
 @cache
@@ -50,17 +60,17 @@ def stirred(module: nn.Module) -> nn.Module:
 
 @cache
 def embedder(skeleton: str, encoder: str) -> Embedder:
-    made = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose)
-    stirred(made)
-    return made.eval()
+    model = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose)
+    stirred(model)
+    return model.eval()
 
 
 def learner(
     skeleton: str, objective: str, encoder: str = "tcn", augment: Augment = AUGMENT
 ) -> Learner:
-    made = learner_of(SKELETONS[skeleton], encoder, objective, world(skeleton).pose, augment)
-    stirred(made)
-    return made
+    model = learner_of(SKELETONS[skeleton], encoder, objective, world(skeleton).pose, augment)
+    stirred(model)
+    return model
 
 
 def missing_everywhere(windows: Windows, rows: slice) -> Windows:
@@ -91,9 +101,9 @@ def test_an_encoder_is_named_by_its_file_and_built_from_its_signature(encoder: s
 @each_encoder
 @each_skeleton
 def test_one_finite_embedding_a_frame(skeleton: str, encoder: str) -> None:
-    made, windows = embedder(skeleton, encoder), world(skeleton)
-    z = made.embed(windows)
-    assert z.shape == (6, FRAMES, made.dim)
+    model, windows = embedder(skeleton, encoder), world(skeleton)
+    z = model.embed(windows)
+    assert z.shape == (6, FRAMES, model.dim)
     assert z.dtype == torch.float32
     assert z[windows.valid_BT].isfinite().all()
     assert z[windows.valid_BT].std(0).mean() > 0, "every frame has the same embedding"
@@ -102,18 +112,21 @@ def test_one_finite_embedding_a_frame(skeleton: str, encoder: str) -> None:
 @each_encoder
 @each_skeleton
 def test_a_gradient_reaches_every_weight(skeleton: str, encoder: str) -> None:
-    made, windows = embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose), world(skeleton)
-    if not list(made.parameters()):
+    model, windows = (
+        embedder_of(SKELETONS[skeleton], encoder, world(skeleton).pose),
+        world(skeleton),
+    )
+    if not list(model.parameters()):
         assert encoder == "handmade", "an encoder without a weight learns nothing"
         return
-    stirred(made)
-    z = made.embed(windows)
+    stirred(model)
+    z = model.embed(windows)
     (z * torch.randn(z.shape, generator=torch.Generator().manual_seed(1)))[
         windows.valid_BT
     ].sum().backward()
     silent = [
         name
-        for name, grad in gradients(made).items()
+        for name, grad in gradients(model).items()
         if grad is None or not grad.isfinite().all() or not grad.any()
     ]
     assert not silent
@@ -133,41 +146,41 @@ def test_the_same_seed_gives_the_same_weights_and_embeddings(encoder: str) -> No
 @each_encoder
 def test_missing_points_are_tolerated(encoder: str) -> None:
     windows = missing_everywhere(world("mice"), slice(0, 3))
-    made = embedder_of(SKELETONS["mice"], encoder, world("mice").pose)
-    z = made.embed(windows)
+    model = embedder_of(SKELETONS["mice"], encoder, world("mice").pose)
+    z = model.embed(windows)
     assert z.isfinite().all()
     if z.requires_grad:
         z.square().sum().backward()
-    assert all(grad is None or grad.isfinite().all() for grad in gradients(made).values())
+    assert all(grad is None or grad.isfinite().all() for grad in gradients(model).values())
 
 
 @each_encoder
 @pytest.mark.parametrize("training", [False, True])
 def test_frames_that_do_not_exist_reach_no_other(encoder: str, training: bool) -> None:
-    made, windows = embedder_of(SKELETONS["mice"], encoder, world("mice").pose), world("mice")
-    stirred(made)
-    x = made.features(windows.pose).detach()
+    model, windows = embedder_of(SKELETONS["mice"], encoder, world("mice").pose), world("mice")
+    stirred(model)
+    x = model.features(windows.pose).detach()
     valid = windows.valid_BT.clone()
     valid[0, :7] = False  # a window may also begin before its video
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)) * 100
-    network = made.encoder.train(training)
+    network = model.encoder.train(training)
     one, two = network(x, valid), network(torch.where(valid.unsqueeze(-1), x, noise), valid)
     torch.testing.assert_close(one[valid], two[valid], atol=1e-5, rtol=1e-4)
 
 
 @each_encoder
-def test_a_window_is_embedded_alone(encoder: str) -> None:
-    made, windows = embedder("mice", encoder), world("mice")
+def test_other_windows_do_not_change_an_embedding(encoder: str) -> None:
+    model, windows = embedder("mice", encoder), world("mice")
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     valid = windows.valid_BT[order]
     torch.testing.assert_close(
-        made.embed(rows_of(windows, order))[valid],
-        made.embed(windows)[order][valid],
+        model.embed(rows_of(windows, order))[valid],
+        model.embed(windows)[order][valid],
         atol=1e-5,
         rtol=1e-4,
     )
     torch.testing.assert_close(
-        made.embed(rows_of(windows, slice(1, 2))), made.embed(windows)[1:2], atol=1e-5, rtol=1e-4
+        model.embed(rows_of(windows, slice(1, 2))), model.embed(windows)[1:2], atol=1e-5, rtol=1e-4
     )
 
 
@@ -175,24 +188,24 @@ def test_a_window_is_embedded_alone(encoder: str) -> None:
 def test_where_a_window_is_cut_short_does_not_matter(encoder: str) -> None:
     """A frame followed by frames that do not exist is embedded as one at the end of a shorter
     window."""
-    made, windows = embedder("mice", encoder), world("mice")
-    x = made.features(windows.pose)[3:4]
-    whole = made.encoder(x, windows.valid_BT[3:4])[:, :20]
+    model, windows = embedder("mice", encoder), world("mice")
+    x = model.features(windows.pose)[3:4]
+    whole = model.encoder(x, windows.valid_BT[3:4])[:, :20]
     torch.testing.assert_close(
-        made.encoder(x[:, :20], windows.valid_BT[3:4, :20]), whole, atol=1e-5, rtol=1e-4
+        model.encoder(x[:, :20], windows.valid_BT[3:4, :20]), whole, atol=1e-5, rtol=1e-4
     )
 
 
 @each_encoder
 def test_context_is_what_gradients_say(encoder: str) -> None:
-    made = embedder("mice", encoder)
-    before, after = made.encoder.context
+    model = embedder("mice", encoder)
+    before, after = model.encoder.context
     frames = min(before + after + 9, 1024)
     at = min(before + 4, frames // 2)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, frames, made.features.width, generator=generator, requires_grad=True)
-    z = made.encoder(x, torch.ones(1, frames, dtype=torch.bool))
-    (z[0, at] * torch.randn(made.dim, generator=generator)).sum().backward()
+    x = torch.randn(1, frames, model.features.width, generator=generator, requires_grad=True)
+    z = model.encoder(x, torch.ones(1, frames, dtype=torch.bool))
+    (z[0, at] * torch.randn(model.dim, generator=generator)).sum().backward()
     assert x.grad is not None
     reached = x.grad[0].abs().sum(-1).nonzero().flatten().tolist()
     assert reached, "an embedding depends on nothing"
@@ -205,33 +218,142 @@ def test_context_is_what_gradients_say(encoder: str) -> None:
 
 @each_encoder
 def test_changing_a_frame_beyond_the_context_changes_nothing(encoder: str) -> None:
-    made = embedder("mice", encoder)
-    frames = 2 * made.overlap + 21
+    model = embedder("mice", encoder)
+    frames = 2 * model.overlap + 21
     windows = windows_of(SKELETONS["mice"], batch=1, frames=frames, seed=5)
     at = frames // 2
     position = windows.pose.position_BTMKX.clone()
-    position[:, : at - made.overlap] += 50 * torch.randn(
-        1, at - made.overlap, 2, 7, 2, generator=torch.Generator().manual_seed(0)
+    position[:, : at - model.overlap] += 50 * torch.randn(
+        1, at - model.overlap, 2, 7, 2, generator=torch.Generator().manual_seed(0)
     )
-    position[:, at + made.overlap + 1 :] = torch.nan
+    position[:, at + model.overlap + 1 :] = torch.nan
     changed = windows._replace(pose=Pose(position, windows.pose.confidence_BTMK))
     torch.testing.assert_close(
-        made.embed(changed)[0, at], made.embed(windows)[0, at], atol=1e-5, rtol=1e-4
+        model.embed(changed)[0, at], model.embed(windows)[0, at], atol=1e-5, rtol=1e-4
     )
-    assert (made.embed(changed)[0, -1] != made.embed(windows)[0, -1]).any(), (
+    assert (model.embed(changed)[0, -1] != model.embed(windows)[0, -1]).any(), (
         "the change is one that can be seen"
     )
 
 
 @each_encoder
 def test_half_precision_is_near(encoder: str) -> None:
-    made, windows = embedder("mice", encoder), world("mice")
+    model, windows = embedder("mice", encoder), world("mice")
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        half = made.embed(windows).float()
-    z = made.embed(windows)
+        half = model.embed(windows).float()
+    z = model.embed(windows)
     valid = windows.valid_BT
     assert half[valid].isfinite().all()
     assert (half[valid] - z[valid]).norm() < 0.1 * z[valid].norm()
+
+
+# -- groups of features ----------------------------------------------------------------------------
+
+
+@each_group
+@each_skeleton
+def test_a_group_is_finite_and_0_where_nothing_is_known(skeleton: str, group: str) -> None:
+    windows, features = world(skeleton), Features(SKELETONS[skeleton], groups=[group])
+    features.fit(windows.pose)
+    x = features(windows.pose)[..., features.columns[group]]
+    assert x.shape[-1] > 0
+    assert x.isfinite().all()
+    assert x.std() > 0.1, "it says nothing"
+    nothing = missing_everywhere(windows, slice(0, 6)).pose
+    if group != "confidence":  # a confidence of 0 is known
+        assert (features(nothing)[..., features.columns[group]] == 0).all()
+
+
+@each_group
+@pytest.mark.parametrize("animals", [1, 3])
+def test_a_group_takes_any_number_of_animals(group: str, animals: int) -> None:
+    schema = replace(RATS, animals=tuple("abc"[:animals]))
+    groups = {group, "posture"}  # of a single animal some groups hold nothing
+    features, pose = Features(schema, groups=[*groups]), windows_of(schema, batch=2, frames=30).pose
+    features.fit(pose)
+    assert features(pose).shape == (2, 30, features.width)
+    assert features(pose).isfinite().all()
+
+
+@each_group
+def test_a_group_looks_as_far_as_it_says(group: str) -> None:
+    features = Features(SKELETONS["mice"], groups=[group], lags=(2, 8))
+    pose = windows_of(SKELETONS["mice"], batch=1, frames=40, missing=0).pose
+    noise = torch.randn(2, 7, 2, generator=torch.Generator().manual_seed(0))
+    position, confidence = (x.clone() for x in pose[:2])
+    position[:, 20] += 5 * noise
+    confidence[:, 20] *= 0.5
+    changed = features(pose) != features(Pose(position, confidence))
+    reached = changed[0, :, features.columns[group]].any(-1).nonzero().flatten().tolist()
+    assert (reached[0], reached[-1]) == (20 - features.context, 20 + features.context)
+    assert features.context == (4 if all_groups()[group].uses_lags else 0)
+
+
+# -- augmentations ---------------------------------------------------------------------------------
+
+
+def strong(augmentation: str) -> dict[str, float | bool]:
+    """Settings with which it does something to many windows."""
+    return {
+        name: True if isinstance(setting.default, bool) else 0.5
+        for name, setting in AUGMENTATIONS[augmentation].settings.items()
+        if not isinstance(setting.default, int) or isinstance(setting.default, bool)
+    }
+
+
+def view_of(windows: Windows, settings: Mapping[str, Any], skeleton: str, name: str = "0") -> Pose:
+    return Augment(**settings)(
+        windows.pose, SKELETONS[skeleton], WindowRNG(windows.key_B), view=name
+    )
+
+
+def test_settings_of_augmentations_have_defaults_and_belong_to_one() -> None:
+    settings = [name for one in AUGMENTATIONS.values() for name in one.settings]
+    assert len(settings) == len(set(settings))
+    for one in AUGMENTATIONS.values():
+        assert set(one.ranges) <= set(one.settings), one.name
+        assert all(setting.default is not setting.empty for setting in one.settings.values())
+        for name, (low, high) in one.ranges.items():
+            assert low <= one.settings[name].default <= high
+
+
+@each_augmentation
+@each_skeleton
+def test_an_augmentation_changes_the_view_not_the_recording(
+    skeleton: str, augmentation: str
+) -> None:
+    windows = windows_of(SKELETONS[skeleton], batch=24, frames=FRAMES, cut=(20, 1, 0))
+    before = [part.clone() for part in windows.pose[:2]]
+    view = view_of(windows, strong(augmentation), skeleton)
+    for part, was in zip(windows.pose[:2], before, strict=True):
+        assert torch.equal(part.nan_to_num(-1), was.nan_to_num(-1))
+    assert not torch.equal(view.position_BTMKX.nan_to_num(-1), before[0].nan_to_num(-1))
+    assert view.position_BTMKX.shape == before[0].shape
+    assert view.position_BTMKX.dtype == view.confidence_BTMK.dtype == torch.float32
+    assert torch.equal(view.position_BTMKX.isnan().any(-1), view.confidence_BTMK == 0)
+    assert view.position_BTMKX[~windows.valid_BT].isnan().all(), (
+        "a frame that did not exist appeared"
+    )
+
+
+@each_augmentation
+def test_draws_of_an_augmentation_belong_to_window_and_view(augmentation: str) -> None:
+    settings, order = strong(augmentation), torch.arange(24).flip(0)
+    windows = windows_of(SKELETONS["mice"], batch=24, frames=FRAMES)
+    one = view_of(windows, settings, "mice").position_BTMKX.nan_to_num(-1)
+    shuffled = view_of(rows_of(windows, order), settings, "mice").position_BTMKX.nan_to_num(-1)
+    assert torch.equal(shuffled, one[order])
+    other = view_of(windows, settings, "mice", name="1").position_BTMKX.nan_to_num(-1)
+    assert not torch.equal(other, one), "two views with the same draws"
+
+
+@each_augmentation
+@pytest.mark.parametrize("animals", [1, 3])
+def test_an_augmentation_takes_any_number_of_animals(augmentation: str, animals: int) -> None:
+    schema = replace(RATS, animals=tuple("abc"[:animals]))
+    windows = windows_of(schema, batch=2, frames=30)
+    view = Augment(**strong(augmentation))(windows.pose, schema, WindowRNG(windows.key_B), view="0")
+    assert view.position_BTMKX.shape == windows.pose.position_BTMKX.shape
 
 
 # -- objectives ------------------------------------------------------------------------------------
@@ -249,8 +371,8 @@ def test_an_objective_is_named_by_its_file_and_built_from_its_signature(objectiv
 @each_objective
 @each_skeleton
 def test_a_finite_loss_whose_gradient_reaches_every_weight(skeleton: str, objective: str) -> None:
-    made = learner(skeleton, objective)
-    loss: Loss = made(world(skeleton))
+    model = learner(skeleton, objective)
+    loss: Loss = model(world(skeleton))
     assert loss.total.shape == ()
     assert loss.total.isfinite()
     assert loss.total > 0
@@ -261,7 +383,7 @@ def test_a_finite_loss_whose_gradient_reaches_every_weight(skeleton: str, object
     loss.total.backward()
     silent = [
         name
-        for name, grad in gradients(made).items()
+        for name, grad in gradients(model).items()
         if grad is None or not grad.isfinite().all() or not grad.any()
     ]
     assert not silent
@@ -275,87 +397,87 @@ def test_the_same_seed_gives_the_same_loss(objective: str) -> None:
 
 @each_objective
 def test_another_epoch_draws_otherwise(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
-    assert made(windows).total != made(windows._replace(key_B=windows.key_B + 1)).total
+    model, windows = learner("mice", objective), world("mice")
+    assert model(windows).total != model(windows._replace(key_B=windows.key_B + 1)).total
 
 
 @each_objective
 def test_the_order_of_windows_does_not_matter(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
+    model, windows = learner("mice", objective), world("mice")
     order = torch.tensor([4, 2, 0, 5, 1, 3])
     torch.testing.assert_close(
-        made(rows_of(windows, order)).total, made(windows).total, atol=1e-5, rtol=1e-4
+        model(rows_of(windows, order)).total, model(windows).total, atol=1e-5, rtol=1e-4
     )
 
 
 @each_objective
 def test_empty_rows_do_not_count(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
+    model, windows = learner("mice", objective), world("mice")
     assert not windows.valid_BT[5].any(), "the last row is to be an empty one"
     torch.testing.assert_close(
-        made(rows_of(windows, slice(0, 5))).total, made(windows).total, atol=1e-5, rtol=1e-4
+        model(rows_of(windows, slice(0, 5))).total, model(windows).total, atol=1e-5, rtol=1e-4
     )
-    nothing = made(rows_of(windows, torch.tensor([5, 5])))
+    nothing = model(rows_of(windows, torch.tensor([5, 5])))
     assert nothing.total == 0
     nothing.total.backward()
-    assert all(grad is None or not grad.any() for grad in gradients(made).values())
+    assert all(grad is None or not grad.any() for grad in gradients(model).values())
 
 
 @each_objective
 def test_frames_that_do_not_exist_do_not_count(objective: str) -> None:
     """What lies in a frame that does not exist is nobody's business: here other embeddings are put
     there."""
-    made, windows = learner("mice", objective, augment=Augment()), world("mice")
-    draws = WindowRNG(windows.key_B)
+    model, windows = learner("mice", objective, augment=Augment()), world("mice")
+    rng = WindowRNG(windows.key_B)
     poses = [
-        made.objective.hide(windows.pose, windows, draws, view=view)
-        for view in range(made.objective.views)
+        model.objective.mask(windows.pose, windows, rng, view=view)
+        for view in range(model.objective.views)
     ]
 
     def loss(filling: float) -> Tensor:
-        found = []
+        result = []
         for pose in poses:
-            z = made.embedder(pose, windows.valid_BT)
-            found.append(View(pose, torch.where(windows.valid_BT.unsqueeze(-1), z, filling)))
-        return made.objective(tuple(found), windows, draws).total
+            z = model.embedder(pose, windows.valid_BT)
+            result.append(View(pose, torch.where(windows.valid_BT.unsqueeze(-1), z, filling)))
+        return model.objective(tuple(result), windows, rng).total
 
     torch.testing.assert_close(loss(30.0), loss(0.0), atol=1e-6, rtol=1e-5)
 
 
 @each_objective
 def test_windows_in_which_nothing_was_seen_are_tolerated(objective: str) -> None:
-    made = learner("mice", objective)
+    model = learner("mice", objective)
     for rows in (slice(0, 2), slice(0, 6)):
-        loss = made(missing_everywhere(world("mice"), rows)).total
+        loss = model(missing_everywhere(world("mice"), rows)).total
         assert loss.isfinite()
-        made.zero_grad()
+        model.zero_grad()
         loss.backward()
-        assert all(grad is None or grad.isfinite().all() for grad in gradients(made).values())
+        assert all(grad is None or grad.isfinite().all() for grad in gradients(model).values())
 
 
 @each_objective
-def test_what_is_hidden_is_missing_not_zero_and_the_recording_stays(objective: str) -> None:
-    made, windows = learner("mice", objective), world("mice")
+def test_what_is_masked_is_missing_not_zero_and_the_recording_stays(objective: str) -> None:
+    model, windows = learner("mice", objective), world("mice")
     before = windows.pose.position_BTMKX.clone()
-    for view in range(made.objective.views):
-        pose = made.objective.hide(windows.pose, windows, WindowRNG(windows.key_B), view=view)
+    for view in range(model.objective.views):
+        pose = model.objective.mask(windows.pose, windows, WindowRNG(windows.key_B), view=view)
         assert torch.equal(pose.position_BTMKX.isnan().any(-1), pose.confidence_BTMK == 0)
-        kept = pose.confidence_BTMK > 0
-        assert torch.equal(pose.position_BTMKX[kept], before[kept])
-    made(windows)
+        visible = pose.confidence_BTMK > 0
+        assert torch.equal(pose.position_BTMKX[visible], before[visible])
+    model(windows)
     assert torch.equal(windows.pose.position_BTMKX.nan_to_num(-1), before.nan_to_num(-1))
 
 
 @each_objective
 def test_training_on_one_batch_lowers_its_loss(objective: str) -> None:
-    made, windows = (
+    model, windows = (
         learner("mice", objective, augment=Augment()),
         windows_of(SKELETONS["mice"], batch=8, frames=FRAMES, seed=9),
     )
-    optimiser = torch.optim.AdamW(made.parameters(), lr=3e-3)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(30):
-        loss = made(windows).total
+        loss = model(windows).total
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -28,16 +28,16 @@ def windows_with(lengths: list[int], frames: int) -> Windows:
 
 def bare(dim: int, **settings: float) -> Contrastive:
     """The objective without its projection head."""
-    made = Contrastive(dim, MICE, **settings)  # type: ignore[arg-type]
-    made.head = nn.Sequential()
-    return made
+    model = Contrastive(dim, MICE, **settings)  # type: ignore[arg-type]
+    model.head = nn.Sequential()
+    return model
 
 
 def loss_of(objective: Contrastive, one: Tensor, other: Tensor, windows: Windows) -> Loss:
-    found: Loss = objective(
+    result: Loss = objective(
         (View(windows.pose, one), View(windows.pose, other)), windows, WindowRNG(windows.key_B)
     )
-    return found
+    return result
 
 
 def of_single_frames(
@@ -126,6 +126,19 @@ def reference(
     return sum(terms) / len(terms)
 
 
+def recorded(objective: Contrastive, monkeypatch: pytest.MonkeyPatch) -> list[_Anchors]:
+    """The anchors of each loss that is computed from now on."""
+    calls: list[_Anchors] = []
+    compute = objective.sum_of_terms
+
+    def spy(mine: _Anchors, all_anchors: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
+        calls.append(mine)
+        return compute(mine, all_anchors)
+
+    monkeypatch.setattr(objective, "sum_of_terms", spy)
+    return calls
+
+
 @pytest.mark.parametrize(("near", "slack"), [(0, 0), (5, 3), (40, 0)])
 def test_it_is_the_sum_of_the_paper(near: int, slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
     windows = windows_with([30, 30, 12, 1, 0], 30)
@@ -135,11 +148,9 @@ def test_it_is_the_sum_of_the_paper(near: int, slack: int, monkeypatch: pytest.M
         torch.randn(5, 30, 6, generator=generator),
     )
     objective = bare(6, anchors=3, near=near, slack=slack, temperature=0.3)
-    seen: list[_Anchors] = []
-    share = objective.share
-    monkeypatch.setattr(objective, "share", lambda mine, all: seen.append(mine) or share(mine, all))  # type: ignore[func-returns-value]
+    calls = recorded(objective, monkeypatch)
     loss = loss_of(objective, one, other, windows).total
-    (mine,) = seen
+    (mine,) = calls
     truth = reference(
         mine.g,
         mine.window.tolist(),
@@ -163,16 +174,14 @@ def test_anchors_lie_in_their_window_and_positives_within_the_slack(
 ) -> None:
     lengths = [40] * 300 + [7] * 300
     windows, objective = windows_with(lengths, 40), bare(2, anchors=4, slack=3)
-    seen: list[_Anchors] = []
-    share = objective.share
-    monkeypatch.setattr(objective, "share", lambda mine, all: seen.append(mine) or share(mine, all))  # type: ignore[func-returns-value]
+    calls = recorded(objective, monkeypatch)
     z = torch.ones(600, 40, 2)
     loss_of(objective, z, z, windows)
-    frame, moved = seen[0].frame.view(2, 600, 4)
+    frame, moved = calls[0].frame.view(2, 600, 4)
     length = torch.tensor(lengths)[:, None]
-    for place in (frame, moved):
-        assert place.min() == 0
-        assert (place < length).all()
+    for drawn in (frame, moved):
+        assert drawn.min() == 0
+        assert (drawn < length).all()
     assert (moved - frame).abs().max() == 3
     assert set((moved - frame)[:300].unique().tolist()) == set(range(-3, 4))
     counts = torch.bincount(frame[:300].flatten(), minlength=40)
@@ -192,9 +201,9 @@ def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
         optimiser.zero_grad()
         loss_of(objective, z[0], z[1], windows).total.backward()
         optimiser.step()
-    found = nn.functional.normalize(z.detach()[:, :, 0], dim=-1)
-    assert (found[0] * found[1]).sum(-1).min() > 0.95
-    across = found[0] @ found[0].T - 2 * torch.eye(6)
+    result = nn.functional.normalize(z.detach()[:, :, 0], dim=-1)
+    assert (result[0] * result[1]).sum(-1).min() > 0.95
+    across = result[0] @ result[0].T - 2 * torch.eye(6)
     assert across.max() < 0.3
 
 

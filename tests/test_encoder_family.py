@@ -1,5 +1,5 @@
-"""What encoders see, what they must not see, and that the paper's networks are what they are said
-to be."""
+"""What encoders see, what they must not see, and that the paper's networks are the
+paper's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from worlds import GROUPS
 
 from finetune.paper.baselines import Baseline, build_baseline
 from finetune.paper.windows import Windows
@@ -24,7 +25,7 @@ from pretrain.components import names
 from pretrain.data.schema import CALMS21, Schema
 from pretrain.encoders import AbstractEncoder, build_embedder
 from pretrain.encoders._batch_norm import BatchNorm
-from pretrain.encoders._graph import edges, scales, steps_apart
+from pretrain.encoders._graph import edges, hop_distances, scale_adjacency
 from pretrain.encoders._over_time import each_channel_over_time, over_time
 from pretrain.encoders.conv1d import Conv1d
 from pretrain.encoders.fully_connected import FullyConnected
@@ -32,7 +33,7 @@ from pretrain.encoders.lstm import LSTM
 from pretrain.encoders.msg3d import MSG3D
 from pretrain.encoders.self_attention import SelfAttention, attend_nearby
 from pretrain.errors import BadInput
-from pretrain.transforms.features import GROUPS, Features
+from pretrain.transforms.features import Features
 
 RATS = Schema.from_names(
     animals=("one", "two"),
@@ -65,12 +66,12 @@ NORMALISED_BY_BATCH = ["conv1d", "fully_connected", "lstm", "self_attention"]
 
 def encoder(name: str, schema: Schema = RATS, **settings: Any) -> AbstractEncoder:
     torch.manual_seed(3)
-    made = build_embedder(
+    model = build_embedder(
         schema,
         features={"groups": list(GROUPS)},
         encoder={"name": name, **NARROW.get(name, {}), **settings},
     ).encoder
-    return made
+    return model
 
 
 def read(schema: Schema, batch: int, frames: int, seed: int = 0) -> Tensor:
@@ -84,13 +85,13 @@ def read(schema: Schema, batch: int, frames: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_an_embedding_depends_on_its_context_and_on_nothing_else(name: str) -> None:
-    made = encoder(name).eval()
-    past, future = made.context
+    model = encoder(name).eval()
+    past, future = model.context
     frames = past + future + 11
     before, after = [], []
-    for at in range(past + 5, past + 5 + made.grid):  # every place in a patch
+    for at in range(past + 5, past + 5 + model.grid):  # every place in a patch
         x = read(RATS, 16, frames).requires_grad_()
-        z = made(x, torch.ones(16, frames, dtype=torch.bool))
+        z = model(x, torch.ones(16, frames, dtype=torch.bool))
         (z[:, at] * torch.randn(z[:, at].shape)).sum().backward()
         assert x.grad is not None
         reached = (x.grad.abs().amax((0, 2)) > 0).nonzero().flatten()
@@ -101,28 +102,28 @@ def test_an_embedding_depends_on_its_context_and_on_nothing_else(name: str) -> N
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_frame_alone_in_its_context_is_embedded_as_in_the_recording(name: str) -> None:
-    made = encoder(name).eval()
-    past, future = made.context
+    model = encoder(name).eval()
+    past, future = model.context
     frames = past + future + 30
     x = read(RATS, 2, frames)
     with torch.no_grad():
-        whole = made(x, torch.ones(2, frames, dtype=torch.bool))
+        whole = model(x, torch.ones(2, frames, dtype=torch.bool))
         for at in (past, past + 13, past + 29):
-            begin = (at - past) // made.grid * made.grid
+            begin = (at - past) // model.grid * model.grid
             piece = x[:, begin : at + future + 1]
-            alone = made(piece, torch.ones(piece.shape[:2], dtype=torch.bool))
-            torch.testing.assert_close(alone[:, at - begin], whole[:, at], rtol=1e-4, atol=1e-5)
+            single = model(piece, torch.ones(piece.shape[:2], dtype=torch.bool))
+            torch.testing.assert_close(single[:, at - begin], whole[:, at], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", LEARNED)
 def test_frames_that_do_not_exist_reach_no_other(name: str, training: bool) -> None:
-    made = encoder(name).train(training)
+    model = encoder(name).train(training)
     x = read(RATS, 3, 60)
     valid = torch.ones(3, 60, dtype=torch.bool)
     valid[0, 20:], valid[1, :4], valid[2] = False, False, False
     junk = torch.where(valid.unsqueeze(-1), x, 1e3 * read(RATS, 3, 60, seed=1)).requires_grad_()
-    one, other = made(x, valid), made(junk, valid)
+    one, other = model(x, valid), model(junk, valid)
     torch.testing.assert_close(one[valid], other[valid])
     other[valid].square().sum().backward()
     assert junk.grad is not None
@@ -134,12 +135,12 @@ def test_frames_that_do_not_exist_reach_no_other(name: str, training: bool) -> N
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_a_window_cut_short_is_a_shorter_window(name: str) -> None:
-    made = encoder(name).eval()
+    model = encoder(name).eval()
     x = read(RATS, 2, 40)
     valid = torch.arange(40).expand(2, 40) < 25
     with torch.no_grad():
         torch.testing.assert_close(
-            made(x, valid)[:, :25], made(x[:, :25], valid[:, :25]), rtol=1e-4, atol=1e-5
+            model(x, valid)[:, :25], model(x[:, :25], valid[:, :25]), rtol=1e-4, atol=1e-5
         )
 
 
@@ -148,15 +149,15 @@ def test_a_window_cut_short_is_a_shorter_window(name: str) -> None:
 )
 @pytest.mark.parametrize("name", LEARNED)
 def test_any_animals_any_keypoints_any_length(name: str, schema: Schema) -> None:
-    made = encoder(name, schema)
+    model = encoder(name, schema)
     for frames in (1, 2, 33):
         x = read(schema, 2, frames)
-        z = made(x, torch.ones(2, frames, dtype=torch.bool))
-        assert z.shape == (2, frames, made.dim)
+        z = model(x, torch.ones(2, frames, dtype=torch.bool))
+        assert z.shape == (2, frames, model.dim)
         z.square().mean().backward()
     lacking = [
         key
-        for key, weight in made.named_parameters()
+        for key, weight in model.named_parameters()
         if weight.grad is None or not weight.grad.isfinite().all()
     ]
     assert not lacking
@@ -165,10 +166,10 @@ def test_any_animals_any_keypoints_any_length(name: str, schema: Schema) -> None
 @torch.no_grad()
 @pytest.mark.parametrize("name", LEARNED)
 def test_bfloat16_products_change_an_embedding_little(name: str) -> None:
-    made, x, valid = encoder(name).eval(), read(RATS, 2, 40), torch.ones(2, 40, dtype=torch.bool)
-    whole = made(x, valid)
+    model, x, valid = encoder(name).eval(), read(RATS, 2, 40), torch.ones(2, 40, dtype=torch.bool)
+    whole = model(x, valid)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = made(x, valid).float()
+        half = model(x, valid).float()
     assert float((half - whole).norm() / whole.norm()) < 0.05
 
 
@@ -332,13 +333,13 @@ def test_dense_lstm_is_the_papers_network_at_every_frame(past: int, future: int,
 def test_lstm_states_computed_in_parts_and_again_give_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, x, valid = encoder("lstm"), read(RATS, 5, 20), torch.ones(5, 20, dtype=torch.bool)
-    made(x, valid).square().sum().backward()
-    whole = [weight.grad.clone() for weight in made.parameters() if weight.grad is not None]
-    made.zero_grad()
+    model, x, valid = encoder("lstm"), read(RATS, 5, 20), torch.ones(5, 20, dtype=torch.bool)
+    model(x, valid).square().sum().backward()
+    whole = [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
     monkeypatch.setattr("pretrain.encoders.lstm._STATES", 2 * 20 * 11 * 10)  # two windows at a time
-    made(x, valid).square().sum().backward()
-    for one, weight in zip(whole, made.parameters(), strict=True):
+    model(x, valid).square().sum().backward()
+    for one, weight in zip(whole, model.parameters(), strict=True):
         torch.testing.assert_close(weight.grad, one, rtol=1e-4, atol=1e-5)
 
 
@@ -366,16 +367,16 @@ def test_attention_is_over_the_existing_frames_nearby(frames: int, reach: int, s
 
 
 def test_self_attention_layers_are_those_of_the_paper() -> None:
-    made = SelfAttention(Features(RATS))
-    widths, inputs = (128, 64, 32), made.norm.weight.numel()
+    model = SelfAttention(Features(RATS))
+    widths, inputs = (128, 64, 32), model.norm.weight.numel()
     counted = 2 * inputs + 33 * 96
     for before, after in itertools.pairwise((inputs, *widths)):
         counted += 2 * (before + 1) * after + (after + 1) * after + 2 * after
-    assert sum(weight.numel() for weight in made.parameters()) == counted
+    assert sum(weight.numel() for weight in model.parameters()) == counted
 
 
 def test_embedder_contexter_has_the_entrys_layers() -> None:
-    made = build_embedder(CALMS21, features={}, encoder={"name": "embedder_contexter"}).encoder
+    model = build_embedder(CALMS21, features={}, encoder={"name": "embedder_contexter"}).encoder
     inputs = Features(CALMS21).width
 
     def block(width: int, kernel: int) -> int:
@@ -383,45 +384,45 @@ def test_embedder_contexter_has_the_entrys_layers() -> None:
 
     embedder = (inputs + 1) * 128 + 2 * block(128, 1) + 3 * block(128, 3)
     contexter = (3 * 128 + 1) * 512 + 8 * block(512, 3)
-    assert sum(weight.numel() for weight in made.parameters()) == embedder + contexter + 2 * 512
-    assert made.dim == 512
+    assert sum(weight.numel() for weight in model.parameters()) == embedder + contexter + 2 * 512
+    assert model.dim == 512
 
 
 def test_embedder_contexter_keeps_its_layers_order() -> None:
     """Against the entry's description written down once more, channels first and without
     padding."""
-    made = encoder("embedder_contexter", width=6, context_width=5).eval()
-    shaken(made)
+    model = encoder("embedder_contexter", width=6, context_width=5).eval()
+    shaken(model)
     x = read(RATS, 2, 9)
     h = nn.functional.pad(x.transpose(1, 2), (40, 6))
-    state = made.state_dict()
+    state = model.state_dict()
 
     def conv(h: Tensor, key: str) -> Tensor:
         return nn.functional.conv1d(h, state[f"{key}.conv.weight"], state[f"{key}.conv.bias"])
 
     def residual(h: Tensor, key: str, left: int, right: int) -> Tensor:
         y = h
-        for place in range(2):
+        for index in range(2):
             weight, bias = (
-                state[f"{key}.norms.{place}.{kind}"].view(-1, 1) for kind in ("weight", "bias")
+                state[f"{key}.norms.{index}.{kind}"].view(-1, 1) for kind in ("weight", "bias")
             )
             y = (y - y.mean(1, keepdim=True)) / (
                 y.var(1, keepdim=True, correction=0) + 1e-5
             ).sqrt() * weight + bias
-            y = conv(torch.where(y > 0, y, 0.01 * y), f"{key}.convs.{place}")
+            y = conv(torch.where(y > 0, y, 0.01 * y), f"{key}.convs.{index}")
         return h[..., left : h.shape[-1] - right] + y
 
     h = conv(h, "embed.0")
-    for place, lost in ((1, 0), (2, 0), (3, 2), (4, 2), (5, 2)):
-        h = residual(h, f"embed.{place}", lost, lost)
+    for index, lost in ((1, 0), (2, 0), (3, 2), (4, 2), (5, 2)):
+        h = residual(h, f"embed.{index}", lost, lost)
     h = conv(h, "relate.0")
-    for place in range(1, 9):
-        h = residual(h, f"relate.{place}", 4, 0)
+    for index in range(1, 9):
+        h = residual(h, f"relate.{index}", 4, 0)
     expected = nn.functional.layer_norm(
         h.transpose(1, 2), (5,), state["leave.weight"], state["leave.bias"]
     )
     torch.testing.assert_close(
-        made(x, torch.ones(2, 9, dtype=torch.bool)), expected, rtol=1e-3, atol=1e-4
+        model(x, torch.ones(2, 9, dtype=torch.bool)), expected, rtol=1e-3, atol=1e-4
     )
 
 
@@ -467,7 +468,7 @@ def shortest(joined: set[frozenset[int]], start: int, end: int, points: int) -> 
 def test_adjacency_is_that_of_the_definition(schema: Schema) -> None:
     points = len(schema.animals) * len(schema.keypoints)
     joined = {frozenset(pair) for pair in edges(schema)}
-    found = scales(steps_apart(points, edges(schema)), 5)
+    result = scale_adjacency(hop_distances(points, edges(schema)), 5)
     for k in range(5):
         member = [
             [shortest(joined, i, j, points) == k or i == j for j in range(points)]
@@ -475,7 +476,7 @@ def test_adjacency_is_that_of_the_definition(schema: Schema) -> None:
         ]
         degree = [sum(row) for row in member]
         for i, j in itertools.product(range(points), repeat=2):
-            assert float(found[k, i, j]) == pytest.approx(
+            assert float(result[k, i, j]) == pytest.approx(
                 member[i][j] / math.sqrt(degree[i] * degree[j]), abs=1e-6
             )
 
@@ -493,10 +494,10 @@ def test_the_graph_joins_both_animals() -> None:
 
 
 def test_points_that_bones_do_not_reach_have_no_distance() -> None:
-    apart = steps_apart(4, [(0, 1), (2, 3)])
+    apart = hop_distances(4, [(0, 1), (2, 3)])
     assert apart[0, 1] == 1
     assert apart[0, 2] == math.inf
-    assert torch.equal(scales(apart, 2)[1][:2, 2:], torch.zeros(2, 2))
+    assert torch.equal(scale_adjacency(apart, 2)[1][:2, 2:], torch.zeros(2, 2))
 
 
 def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
@@ -504,7 +505,7 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
     width, window, step, frames = 6, 3, 2, 9
     joined = edges(ALONE)
     points = 2
-    apart = steps_apart(points, joined)
+    apart = hop_distances(points, joined)
     layer = (
         MSG3D(
             Features(ALONE, groups=("scene", "confidence")),
@@ -518,10 +519,10 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
     )
     layer.also_WSL.data.normal_()
     h = torch.randn(points, 1, frames, width)
-    found = layer(h, torch.ones(1, frames, dtype=torch.bool))
+    result = layer(h, torch.ones(1, frames, dtype=torch.bool))
     total = window * points
     for t in range(frames):
-        at = [t + (place - 1) * step for place in range(window)]
+        at = [t + (index - 1) * step for index in range(window)]
         x = torch.stack(
             [
                 h[n, 0, s] if 0 <= s < frames else torch.zeros(width)
@@ -551,35 +552,38 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
             y = y + (root[:, None] * member * root + also) @ x @ layer.weight[k]
         y = torch.relu(layer.norm(y)).view(window, points, width)
         together = layer.leave(layer.join(y.transpose(0, 1).flatten(1)))
-        torch.testing.assert_close(found[:, 0, t], together, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(result[:, 0, t], together, rtol=1e-4, atol=1e-5)
 
 
-def test_msg3d_says_which_features_it_lacks() -> None:
-    with pytest.raises(
-        BadInput, match=r"(?s)lacks 'scene'.*lacks 'confidence'.*multiple of 6.*window is 4"
-    ):
-        build_embedder(
-            RATS,
-            features={"groups": ["posture"]},
-            encoder={"name": "msg3d", "width": 8, "window": 4},
-        )
+def test_msg3d_brings_the_features_along_that_it_reads() -> None:
+    asked = {"groups": ["posture", "confidence"], "lags": [2]}
+    for features in (asked, {}):
+        model = build_embedder(RATS, features=features, encoder={"name": "msg3d"})
+        assert {"scene", "confidence"} <= set(model.features.groups)
+        assert model.settings["features"]["groups"] == list(model.features.groups)
+    whole = {"groups": ["confidence", "scene"], "lags": [2]}
+    model = build_embedder(RATS, features=whole, encoder={"name": "msg3d"})
+    assert model.settings["features"] == whole, "nothing lacks, nothing is added"
+    assert asked == {"groups": ["posture", "confidence"], "lags": [2]}, "what was given stays"
+    with pytest.raises(BadInput, match=r"(?s)multiple of 6.*window is 4"):
+        build_embedder(RATS, features=asked, encoder={"name": "msg3d", "width": 8, "window": 4})
 
 
 def test_msg3d_takes_nothing_from_a_point_that_is_not_seen() -> None:
     features = Features(RATS, groups=("scene", "confidence"))
-    made = MSG3D(features, width=6).eval()
+    model = MSG3D(features, width=6).eval()
     x, valid = torch.randn(1, 12, features.width), torch.ones(1, 12, dtype=torch.bool)
     x[..., features.columns["visible"]] = torch.tensor([1.0] * 3 + [0.0] + [1.0] * 6)
     other = x.clone()
     other[..., features.columns["scene"]][..., 6:8] += 3
     other[..., features.columns["confidence"]][..., 3] += 3
-    torch.testing.assert_close(made(x, valid), made(other, valid))
+    torch.testing.assert_close(model(x, valid), model(other, valid))
     x[..., features.columns["scene"]][..., 8] += 3
-    assert not torch.allclose(made(x, valid), made(other, valid))
+    assert not torch.allclose(model(x, valid), model(other, valid))
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"name": "conv1d", "past": 5, "future": 5}, "too short"),
         ({"name": "conv1d", "widths": [], "skip": 0}, "(?s)skip is 0.*widths"),
@@ -591,8 +595,8 @@ def test_msg3d_takes_nothing_from_a_point_that_is_not_seen() -> None:
         ({"name": "msg3d", "dilations": [0]}, "dilations"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         build_embedder(RATS, features={"groups": list(GROUPS)}, encoder=settings)
 
 
@@ -631,22 +635,22 @@ def one_step(rows: slice) -> dict[str, Tensor]:
     """Loss, gradients and running averages after a step on some rows of the same batch."""
     x = read(RATS, 6, 30)
     valid = torch.arange(30).expand(6, 30) < torch.tensor([30, 30, 11, 30, 0, 5]).unsqueeze(1)
-    found: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     for name in NORMALISED_BY_BATCH:
-        made = encoder(name)
-        z = made(x[rows], valid[rows])
-        aim = torch.randn(6, 30, made.dim, generator=torch.Generator().manual_seed(9))[rows]
+        model = encoder(name)
+        z = model(x[rows], valid[rows])
+        aim = torch.randn(6, 30, model.dim, generator=torch.Generator().manual_seed(9))[rows]
         each = (z - aim).square().sum(-1)[valid[rows]]
         loss = distributed.mean_over_workers(each.sum(), torch.tensor(len(each)))
         loss.backward()
-        found[f"{name} loss"] = distributed.mean(loss)
-        found |= {
+        result[f"{name} loss"] = distributed.mean(loss)
+        result |= {
             f"{name} {key}": distributed.mean(weight.grad)
-            for key, weight in made.named_parameters()
+            for key, weight in model.named_parameters()
             if weight.grad is not None
         }
-        found |= {f"{name} {key}": value.clone() for key, value in made.named_buffers()}
-    return found
+        result |= {f"{name} {key}": value.clone() for key, value in model.named_buffers()}
+    return result
 
 
 def work(rank: int, folder: str) -> None:
@@ -663,7 +667,7 @@ def work(rank: int, folder: str) -> None:
 
 def test_two_workers_normalise_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    alone = one_step(slice(0, 6))
+    single = one_step(slice(0, 6))
     other = mp.get_context("spawn").Process(target=work, args=(1, str(tmp_path)))
     other.start()
     try:
@@ -674,9 +678,13 @@ def test_two_workers_normalise_as_one(tmp_path: Path, monkeypatch: pytest.Monkey
         other.kill()
         other.join()
     for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert found.keys() == alone.keys()
-        for key, value in alone.items():
+        result = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert result.keys() == single.keys()
+        for key, value in single.items():
             torch.testing.assert_close(
-                found[key], value, rtol=2e-3, atol=2e-5, msg=lambda said, key=key: f"{key}: {said}"
+                result[key],
+                value,
+                rtol=2e-3,
+                atol=2e-5,
+                msg=lambda message, key=key: f"{key}: {message}",
             )

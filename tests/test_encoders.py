@@ -14,26 +14,26 @@ from pretrain.errors import BadInput
 WINDOWS = windows_of(MICE, batch=4, frames=40, seed=2, cut=(25,))
 
 
-def built(encoder: str, **settings: object) -> Embedder:
+def embedder(encoder: str, **settings: object) -> Embedder:
     torch.manual_seed(0)
-    made = build_embedder(MICE, features=FEATURES, encoder={"name": encoder, **settings})
-    made.features.fit(WINDOWS.pose)
-    return made.eval()
+    model = build_embedder(MICE, features=FEATURES, encoder={"name": encoder, **settings})
+    model.features.fit(WINDOWS.pose)
+    return model.eval()
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
 def test_the_reach_of_the_tcn_is_exactly_what_its_docstring_says(layers: int) -> None:
-    made = built("tcn", width=8, layers=layers)
+    model = embedder("tcn", width=8, layers=layers)
     reach = 2**layers - 1
-    assert made.encoder.context == (reach, reach)
+    assert model.encoder.context == (reach, reach)
     x = torch.randn(
         1,
         2 * reach + 11,
-        made.features.width,
+        model.features.width,
         generator=torch.Generator().manual_seed(0),
         requires_grad=True,
     )
-    z = made.encoder(x, torch.ones(x.shape[:2], dtype=torch.bool))
+    z = model.encoder(x, torch.ones(x.shape[:2], dtype=torch.bool))
     at = reach + 5
     (z[0, at] * torch.randn(8)).sum().backward()
     assert x.grad is not None
@@ -42,24 +42,24 @@ def test_the_reach_of_the_tcn_is_exactly_what_its_docstring_says(layers: int) ->
 
 
 def test_the_tcn_has_the_width_asked_for() -> None:
-    assert built("tcn", width=24, layers=2).embed(WINDOWS).shape == (4, 40, 24)
+    assert embedder("tcn", width=24, layers=2).embed(WINDOWS).shape == (4, 40, 24)
 
 
 @pytest.mark.parametrize("means", [(), (3,), (2, 7)])
 def test_handmade_is_the_features_and_their_means(means: tuple[int, ...]) -> None:
-    made = built("handmade", means=list(means))
-    assert not list(made.parameters())
-    assert made.encoder.context == (max(means, default=0),) * 2
-    x, z = made.features(WINDOWS.pose), made.embed(WINDOWS)
-    width = made.features.width
-    assert z.shape[-1] == made.dim == width * (1 + len(means))
+    model = embedder("handmade", means=list(means))
+    assert not list(model.parameters())
+    assert model.encoder.context == (max(means, default=0),) * 2
+    x, z = model.features(WINDOWS.pose), model.embed(WINDOWS)
+    width = model.features.width
+    assert z.shape[-1] == model.dim == width * (1 + len(means))
     torch.testing.assert_close(z[..., :width], x)
-    for place, reach in enumerate(means, start=1):
+    for index, reach in enumerate(means, start=1):
         for row, frame in ((0, 0), (0, 20), (3, 24), (1, 39)):
             length = int(WINDOWS.valid_BT[row].sum())
             around = x[row, max(0, frame - reach) : min(length, frame + reach + 1)]
             torch.testing.assert_close(
-                z[row, frame, place * width : (place + 1) * width],
+                z[row, frame, index * width : (index + 1) * width],
                 around.mean(0),
                 atol=1e-5,
                 rtol=1e-4,
@@ -68,34 +68,34 @@ def test_handmade_is_the_features_and_their_means(means: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("encoder", names("pretrain.encoders"))
 def test_a_video_in_pieces_is_embedded_as_in_one(encoder: str) -> None:
-    made = embedder_of(MICE, encoder, WINDOWS.pose).eval()
-    frames = 2 * made.overlap + 150
+    model = embedder_of(MICE, encoder, WINDOWS.pose).eval()
+    frames = 2 * model.overlap + 150
     video = windows_of(MICE, batch=1, frames=frames, seed=4)
     position, confidence = video.pose.position_BTMKX[0], video.pose.confidence_BTMK[0]
     with torch.no_grad():
-        whole = made.embed(video)[0]
+        whole = model.embed(video)[0]
         joined = torch.full_like(whole, torch.nan)
         pieces = 0
         for windows, kept, inside in cover(
             Pose(position[None], confidence[None]),
-            window=2 * made.overlap + 40,
-            overlap=made.overlap,
+            window=2 * model.overlap + 40,
+            overlap=model.overlap,
         ):
-            joined[kept] = made.embed(windows)[0, inside]
+            joined[kept] = model.embed(windows)[0, inside]
             pieces += 1
     assert pieces >= 4
     torch.testing.assert_close(joined, whole, atol=1e-4, rtol=1e-4)
 
 
 def test_overlap_is_the_reach_of_network_and_features_together() -> None:
-    made = built("tcn", width=8, layers=3)
-    assert made.overlap == 7 + 12
+    model = embedder("tcn", width=8, layers=3)
+    assert model.overlap == 7 + 12
     pose = windows_of(MICE, batch=1, frames=80, missing=0).pose
     position = pose.position_BTMKX.clone()
     position[:, 40] += 30 * torch.randn(2, 7, 2, generator=torch.Generator().manual_seed(0))
     valid = torch.ones(1, 80, dtype=torch.bool)
     changed = (
-        (made(pose, valid) != made(Pose(position, pose.confidence_BTMK), valid))
+        (model(pose, valid) != model(Pose(position, pose.confidence_BTMK), valid))
         .any(-1)[0]
         .nonzero()
         .flatten()

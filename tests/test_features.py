@@ -16,9 +16,11 @@ from worlds import BODY_KX, MICE, RATS, SKELETONS, line, pose_of, stiff, windows
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput
-from pretrain.transforms.features import GROUPS, Features
-from pretrain.transforms.planes import planes
+from pretrain.transforms.features import Features
+from pretrain.transforms.geometry import frames_last
 
+# Those whose truth is worked out here; tests/test_contracts.py holds for any group there is.
+GROUPS = ("posture", "motion", "relation", "distances", "scene", "place", "confidence")
 UNIT = 1000.0  # of the columns of `measuring`, so that nothing is clipped
 
 
@@ -47,12 +49,12 @@ def columns(features: Features, pose: Pose) -> dict[str, Tensor]:
 def motion(x: Tensor, animals: int, keypoints: int, lags: int) -> list[dict[str, Tensor]]:
     """The columns of `motion`, for each lag: displacement (M, X), turn as sine and cosine (M),
     speed (M, K)."""
-    found = []
+    result = []
     for of_lag in x.chunk(lags, -1):
         moved, sine, cosine, speed = of_lag.split(
             [2 * animals, animals, animals, animals * keypoints], -1
         )
-        found.append(
+        result.append(
             {
                 "moved": moved.unflatten(-1, (animals, 2)),
                 "sine": sine,
@@ -60,24 +62,24 @@ def motion(x: Tensor, animals: int, keypoints: int, lags: int) -> list[dict[str,
                 "speed": speed.unflatten(-1, (animals, -1)),
             }
         )
-    return found
+    return result
 
 
 def relation(x: Tensor, pairs: int) -> list[dict[str, Tensor]]:
     """The columns of `relation`, for each (me, other): direction (X), distance, heading of the
     other (X), its change a lag."""
-    found = []
+    result = []
     for of_pair in x.chunk(pairs, -1):
         towards, distance, heading, closing = of_pair.split([2, 1, 2, of_pair.shape[-1] - 5], -1)
-        found.append(
+        result.append(
             {"towards": towards, "distance": distance, "heading": heading, "closing": closing}
         )
-    return found
+    return result
 
 
-def close(found: Tensor, truth: object, within: float = 2e-3) -> None:
+def close(result: Tensor, truth: object, within: float = 2e-3) -> None:
     torch.testing.assert_close(
-        found, torch.as_tensor(truth, dtype=found.dtype).expand_as(found), atol=within, rtol=0
+        result, torch.as_tensor(truth, dtype=result.dtype).expand_as(result), atol=within, rtol=0
     )
 
 
@@ -99,22 +101,22 @@ def test_a_stiff_mouse_has_one_posture_wherever_it_is_and_looks() -> None:
 def test_a_mouse_on_a_line() -> None:
     forward, crab = line([100, 100], [3, 4]), line([500, 300], [0, 2], heading=0.0)
     (short, long) = motion(columns(measuring(), pose_of(forward, crab))["motion"], 2, 7, 2)
-    for lag, found in ((2, short), (8, long)):
+    for lag, result in ((2, short), (8, long)):
         inside = slice(lag // 2, 64 - lag // 2)
-        close(found["moved"][0, inside, 0], [math.log1p(5 * lag), 0])
+        close(result["moved"][0, inside, 0], [math.log1p(5 * lag), 0])
         close(
-            found["moved"][0, inside, 1], [0, math.log1p(2 * lag)]
+            result["moved"][0, inside, 1], [0, math.log1p(2 * lag)]
         )  # down in the picture is to the right of who looks along +x
-        close(found["sine"][0, inside], 0)
-        close(found["cosine"][0, inside], 1)
-        close(found["speed"][0, inside, 0], math.log1p(5 * lag))
-        for values in found.values():
+        close(result["sine"][0, inside], 0)
+        close(result["cosine"][0, inside], 1)
+        close(result["speed"][0, inside, 0], math.log1p(5 * lag))
+        for values in result.values():
             assert (values[0, : lag // 2] == 0).all(), "before the window nothing is known"
             assert (values[0, -(lag // 2) :] == 0).all()
 
 
 def test_a_mouse_that_backs_away_moves_backwards() -> None:
-    found = motion(
+    result = motion(
         columns(
             measuring(), pose_of(line([500, 300], [-3, 0], heading=0.0), line([100, 100], [0, 1]))
         )["motion"],
@@ -122,23 +124,23 @@ def test_a_mouse_that_backs_away_moves_backwards() -> None:
         7,
         2,
     )
-    close(found[0]["moved"][0, 1:-1, 0], [-math.log1p(6), 0])
+    close(result[0]["moved"][0, 1:-1, 0], [-math.log1p(6), 0])
 
 
 @pytest.mark.parametrize("turn", [0.05, -0.1])
 def test_a_spinner_turns_and_stays(turn: float) -> None:
     spinner = stiff(np.full((64, 2), 300.0), turn * np.arange(64))
-    for lag, found in zip(
+    for lag, result in zip(
         (2, 8),
         motion(columns(measuring(), pose_of(spinner, line([0, 0], [1, 0])))["motion"], 2, 7, 2),
         strict=True,
     ):
         inside = slice(lag // 2, 64 - lag // 2)
-        close(found["sine"][0, inside, 0], math.sin(turn * lag))
-        close(found["cosine"][0, inside, 0], math.cos(turn * lag))
-        close(found["moved"][0, inside, 0], 0)
+        close(result["sine"][0, inside, 0], math.sin(turn * lag))
+        close(result["cosine"][0, inside, 0], math.cos(turn * lag))
+        close(result["moved"][0, inside, 0], 0)
         radius = np.hypot(*BODY_KX.T)
-        close(found["speed"][0, inside, 0], np.log1p(2 * radius * abs(math.sin(turn * lag / 2))))
+        close(result["speed"][0, inside, 0], np.log1p(2 * radius * abs(math.sin(turn * lag / 2))))
 
 
 @pytest.mark.parametrize("speed", [2.0, -3.0])
@@ -149,12 +151,12 @@ def test_who_approaches_closes_in(speed: float) -> None:
     )
     mine, theirs = relation(columns(measuring(), pose_of(still, comer))["relation"], 2)
     distance = 400 - speed * torch.arange(64.0)
-    for found in (mine, theirs):
-        close(found["distance"][0, :, 0], torch.log1p(distance))
+    for result in (mine, theirs):
+        close(result["distance"][0, :, 0], torch.log1p(distance))
         for column, lag in enumerate((2, 8)):
             inside = slice(lag // 2, 64 - lag // 2)
             close(
-                found["closing"][0, inside, column],
+                result["closing"][0, inside, column],
                 -math.copysign(math.log1p(abs(speed) * lag), speed),
             )
     ahead = distance / (1 + distance)
@@ -169,11 +171,11 @@ def test_distances_between_points() -> None:
         line([100, 200], [0, 0], heading=0.0, frames=3),
         line([400, 300], [0, 0], heading=math.pi, frames=3),
     )
-    found = columns(measuring(), pose_of(first, second))["distances"].unflatten(-1, (7, 7))
+    result = columns(measuring(), pose_of(first, second))["distances"].unflatten(-1, (7, 7))
     truth = np.log1p(np.linalg.norm(first[0][:, None] - second[0][None], axis=-1))
-    close(found[0], truth)
+    close(result[0], truth)
     nose_to_nose = math.hypot(400 - 37 - (100 + 37), 100)
-    assert found[0, 0, 0, 0].item() == pytest.approx(math.log1p(nose_to_nose), abs=1e-3)
+    assert result[0, 0, 0, 0].item() == pytest.approx(math.log1p(nose_to_nose), abs=1e-3)
 
 
 def test_the_scene_is_seen_from_the_first_animal() -> None:
@@ -181,17 +183,17 @@ def test_the_scene_is_seen_from_the_first_animal() -> None:
         line([100, 200], [0, 0], heading=math.pi / 2, frames=3),
         line([100, 260], [0, 0], heading=math.pi / 2, frames=3),
     )
-    found = columns(measuring(), pose_of(first, second))["scene"].unflatten(-1, (2, 7, 2))
-    close(found[0, :, 0], BODY_KX, within=0.02)
-    close(found[0, :, 1], BODY_KX + np.array([60, 0]), within=0.02)
+    result = columns(measuring(), pose_of(first, second))["scene"].unflatten(-1, (2, 7, 2))
+    close(result[0, :, 0], BODY_KX, within=0.02)
+    close(result[0, :, 1], BODY_KX + np.array([60, 0]), within=0.02)
 
 
 def test_place_is_the_share_of_the_image_to_each_wall() -> None:
-    found = columns(
+    result = columns(
         measuring(),
         pose_of(line([256, 57], [0, 0], heading=1.0), line([1024, 570], [0, 0], heading=2.0)),
     )["place"]
-    close(found[0], [0.25, 0.1, 1, 1, 0.75, 0.9, 0, 0])
+    close(result[0], [0.25, 0.1, 1, 1, 0.75, 0.9, 0, 0])
 
 
 # -- what they must not depend on ------------------------------------------------------------------
@@ -345,19 +347,19 @@ def test_a_missing_point_takes_only_the_columns_that_need_it() -> None:
         # Of a stiff animal the other points give the very same frame, so all else stays (to the
         # rounding of float32).
         apart = (x[group] - y[group]).abs()[0].unflatten(-1, shape) > 0.02
-        return {tuple(place) for place in apart.nonzero().tolist()}
+        return {tuple(index) for index in apart.nonzero().tolist()}
 
     assert differ("visible", 2, 7) == {(frame, 0, nose)}
     assert differ("confidence", 2, 7) == {(frame, 0, nose)}
-    assert {place[:3] for place in differ("posture", 2, 7, 2)} == {(frame, 0, nose)}
-    assert {place[:3] for place in differ("scene", 2, 7, 2)} == {(frame, 0, nose)}
-    assert {place[:2] for place in differ("distances", 7, 7)} == {(frame, nose)}
+    assert {index[:3] for index in differ("posture", 2, 7, 2)} == {(frame, 0, nose)}
+    assert {index[:3] for index in differ("scene", 2, 7, 2)} == {(frame, 0, nose)}
+    assert {index[:2] for index in differ("distances", 7, 7)} == {(frame, nose)}
     assert differ("relation", 2, 7) == differ("place", 2, 4) == set()
     for lag, was, now in zip(
         (2, 8), motion(x["motion"], 2, 7, 2), motion(y["motion"], 2, 7, 2), strict=True
     ):
         apart = ((was["speed"] - now["speed"]).abs()[0] > 0.02).nonzero().tolist()
-        assert {tuple(place) for place in apart} == {
+        assert {tuple(index) for index in apart} == {
             (frame - lag // 2, 0, nose),
             (frame + lag // 2, 0, nose),
         }
@@ -369,7 +371,7 @@ def test_a_missing_point_takes_only_the_columns_that_need_it() -> None:
         ("distances", (0, frame, 0)),
     ):
         assert y[group][where] == 0, (
-            "what is not known must read as the mean, 0, and be told by `visible`"
+            "what is not known must read as the mean, 0, and `visible` must say so"
         )
 
 
@@ -380,11 +382,11 @@ def test_two_points_give_a_frame_and_one_gives_none() -> None:
     ).position_BTMKX.clone()
     position[:, :, 0, 2:] = torch.nan
     position[:, 1, 0, 1:] = torch.nan
-    found = columns(features, Pose(position, torch.ones(position.shape[:4])))["posture"].unflatten(
+    result = columns(features, Pose(position, torch.ones(position.shape[:4])))["posture"].unflatten(
         -1, (2, 7, 2)
     )
-    close(found[0, 0, 0, :2], BODY_KX[:2], within=0.02)
-    assert (found[0, 1, 0] == 0).all()
+    close(result[0, 0, 0, :2], BODY_KX[:2], within=0.02)
+    assert (result[0, 1, 0] == 0).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -512,16 +514,21 @@ def test_other_numbers_of_animals(animals: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings_given", "said"),
+    ("settings_given", "message"),
     [
         ({"groups": ["posture", "smell"]}, "unknown group 'smell'"),
         ({"lags": [3]}, "lag 3"),
         ({"groups": []}, "no groups"),
     ],
 )
-def test_settings_that_cannot_be(settings_given: dict[str, object], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_settings_that_cannot_be(settings_given: dict[str, object], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         Features(MICE, **settings_given)  # type: ignore[arg-type]
+
+
+def test_groups_that_hold_nothing_are_refused() -> None:
+    with pytest.raises(BadInput, match="with 1 animal, relation, distances hold nothing"):
+        Features(replace(RATS, animals=("a",)), groups=("relation", "distances"))
 
 
 def test_three_coordinates_are_refused() -> None:
@@ -533,20 +540,20 @@ def test_three_coordinates_are_refused() -> None:
     "shape",
     [(1, 5, 2, 7, 2), (1, 1, 1, 3, 1), (3, 100, 1, 1, 1), (0, 9, 1, 2, 2), (2, 32, 4, 8, 2)],
 )
-def test_planes_are_a_transposition(shape: tuple[int, ...]) -> None:
-    held = torch.arange(float(math.prod(shape))).view(shape)
-    found = planes(held)
-    assert found.is_contiguous()
-    assert torch.equal(found, held.permute(2, 3, 4, 0, 1))
-    assert torch.equal(planes(held.double()), held.double().permute(2, 3, 4, 0, 1))
-    through = held.clone().requires_grad_()
-    (planes(through) * 2).sum().backward()
+def test_frames_last_is_a_transposition(shape: tuple[int, ...]) -> None:
+    position = torch.arange(float(math.prod(shape))).view(shape)
+    result = frames_last(position)
+    assert result.is_contiguous()
+    assert torch.equal(result, position.permute(2, 3, 4, 0, 1))
+    assert torch.equal(frames_last(position.double()), position.double().permute(2, 3, 4, 0, 1))
+    through = position.clone().requires_grad_()
+    (frames_last(through) * 2).sum().backward()
     assert through.grad is not None
     assert bool((through.grad == 2).all())
 
 
 @pytest.mark.parametrize("rows", [slice(0, 6), slice(3, 4), slice(7, 12)])
-def test_frames_have_the_same_features_whatever_stands_beside_them(rows: slice) -> None:
+def test_frames_have_the_same_features_in_any_batch(rows: slice) -> None:
     """To the last bit, so that the number of workers changes nothing."""
     pose = windows_of(MICE, batch=12, frames=40, seed=1).pose
     features = Features(MICE, groups=GROUPS)

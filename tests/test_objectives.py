@@ -55,10 +55,10 @@ def views_of(objective: AbstractObjective, windows: Windows, *, seed: int = 0) -
 def loss_of(
     objective: AbstractObjective, windows: Windows, views: tuple[View, ...] | None = None
 ) -> Loss:
-    found: Loss = objective(
+    result: Loss = objective(
         views or views_of(objective, windows), windows, WindowRNG(windows.key_B)
     )
-    return found
+    return result
 
 
 # -- contrastive predictive coding -----------------------------------------------------------------
@@ -114,38 +114,36 @@ def test_cpc_anchors_leave_room_for_every_horizon_of_half_a_window(frames: int) 
 
 def test_cpc_shows_no_frame_to_both_past_and_future() -> None:
     windows = windows_of(MICE, batch=8, frames=48, cut=(20, 0), missing=0.0)
-    objective, draws = CPC(D, MICE, horizons=(4, 16)), WindowRNG(windows.key_B)
+    objective, rng = CPC(D, MICE, horizons=(4, 16)), WindowRNG(windows.key_B)
     past, future = (
-        objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK[..., 0, 0] > 0
+        objective.mask(windows.pose, windows, rng, view=v).confidence_BTMK[..., 0, 0] > 0
         for v in (0, 1)
     )
     assert torch.equal(past ^ future, windows.valid_BT)
-    anchors = objective.anchors(windows, draws)
+    anchors = objective.anchors(windows, rng)
     for row in range(7):
         assert past[row, : anchors[row] + 1].all()
         assert not past[row, anchors[row] + 1 :].any()
 
 
 def test_cpc_cannot_be_solved_by_an_encoder_that_looks_both_ways() -> None:
-    """What view 0 shows after the anchor would reach its embedding; hidden, the future has no
+    """What view 0 shows after the anchor would reach its embedding; masked, the future has no
     gradient into it."""
     windows = windows_of(MICE, batch=4, frames=48, missing=0.0)
-    objective, draws = CPC(32, MICE, horizons=(4, 8)), WindowRNG(windows.key_B)
+    objective, rng = CPC(32, MICE, horizons=(4, 8)), WindowRNG(windows.key_B)
     embedder = embedder_of(MICE, "tcn", windows.pose)
-    pose = objective.hide(windows.pose, windows, draws, view=0)
+    pose = objective.mask(windows.pose, windows, rng, view=0)
     moved = Pose(
         windows.pose.position_BTMKX + 50 * noise(4, 48, 1, 1, 2), windows.pose.confidence_BTMK
     )
-    after = torch.arange(48) > objective.anchors(windows, draws)[:, None]
+    after = torch.arange(48) > objective.anchors(windows, rng)[:, None]
     other = Pose(
         torch.where(
             after[:, :, None, None, None], moved.position_BTMKX, windows.pose.position_BTMKX
         ),
         moved.confidence_BTMK,
     )
-    z = [
-        embedder(p, windows.valid_BT) for p in (pose, objective.hide(other, windows, draws, view=0))
-    ]
+    z = [embedder(p, windows.valid_BT) for p in (pose, objective.mask(other, windows, rng, view=0))]
     torch.testing.assert_close(z[0], z[1])
     assert not torch.allclose(
         embedder(windows.pose, windows.valid_BT)[~after],
@@ -170,45 +168,45 @@ def test_masked_is_the_mean_error_of_hidden_points_that_are_known() -> None:
     objective = Masked(D, MICE, block=5)
     objective.fit(windows.pose)
     views = views_of(objective, windows)
-    hidden = objective.hidden(windows, WindowRNG(windows.key_B))
+    masked = objective.masked_points(windows, WindowRNG(windows.key_B))
     truth, guess = (
         objective.scene(windows.pose),
         objective.decode(views[0].z_BTD).view(3, 24, 2, 7, 6),
     )
     errors = [
         (guess[b, t, m, k, v] - truth[b, t, m, k, v]) ** 2
-        for b, t, m, k in hidden.nonzero().tolist()
+        for b, t, m, k in masked.nonzero().tolist()
         for v in range(6)
         if not truth[b, t, m, k, v].isnan()
     ]
     assert len(errors) > 100
-    assert len(errors) < int(hidden.sum()) * 6, "some hidden points were never known"
+    assert len(errors) < int(masked.sum()) * 6, "some masked points were never known"
     torch.testing.assert_close(
         loss_of(objective, windows, views).total, torch.stack(errors).mean(), atol=1e-5, rtol=1e-4
     )
 
 
-def test_masked_hides_the_share_that_is_asked_for_in_blocks() -> None:
+def test_masked_masks_the_share_that_is_asked_for_in_blocks() -> None:
     windows = windows_of(MICE, batch=300, frames=64, missing=0.0)
     settings = {"everything": 0.1, "animal": 0.2, "point": 0.3}
-    hidden = Masked(D, MICE, block=8, **settings).hidden(windows, WindowRNG(windows.key_B))
-    assert hidden.float().mean().item() == pytest.approx(1 - 0.9 * 0.8 * 0.7, abs=0.01)
-    assert hidden.all(-1).all(-1).float().mean().item() == pytest.approx(
+    masked = Masked(D, MICE, block=8, **settings).masked_points(windows, WindowRNG(windows.key_B))
+    assert masked.float().mean().item() == pytest.approx(1 - 0.9 * 0.8 * 0.7, abs=0.01)
+    assert masked.all(-1).all(-1).float().mean().item() == pytest.approx(
         0.1 + 0.9 * 0.2**2, abs=0.02
     )
-    changes = (hidden[:, 1:] != hidden[:, :-1]).float().mean((0, 2, 3))
+    changes = (masked[:, 1:] != masked[:, :-1]).float().mean((0, 2, 3))
     assert changes.min() > 0, "blocks should begin anywhere"
     assert changes.mean().item() == pytest.approx(
-        2 * hidden.float().mean().item() * (1 - hidden.float().mean().item()) / 8, rel=0.1
+        2 * masked.float().mean().item() * (1 - masked.float().mean().item()) / 8, rel=0.1
     )
 
 
-def test_masked_only_point_hides_whole_animals_no_more_than_by_chance() -> None:
+def test_masked_only_point_masks_whole_animals_no_more_than_by_chance() -> None:
     windows = windows_of(MICE, batch=200, frames=32, missing=0.0)
-    hidden = Masked(D, MICE, everything=0.0, animal=0.0, point=0.5).hidden(
+    masked = Masked(D, MICE, everything=0.0, animal=0.0, point=0.5).masked_points(
         windows, WindowRNG(windows.key_B)
     )
-    assert hidden.all(-1).float().mean() < 0.03
+    assert masked.all(-1).float().mean() < 0.03
 
 
 def test_a_decoder_that_knows_is_right_and_one_that_knows_nothing_is_blind() -> None:
@@ -240,14 +238,14 @@ def test_the_scene_tells_where_the_other_is() -> None:
     """The intruder stands 200 px ahead of the resident and looks the same way."""
     pose = pose_of(line((100, 100), (2, 0)), line((300, 100), (2, 0)))
     scene = Scene(MICE, lag=4)
-    scene.frames.fit(pose)
-    found = scene(pose)[0, 30] * 50
+    scene.features.fit(pose)
+    result = scene(pose)[0, 30] * 50
     nose = MICE.keypoint("nose")
     torch.testing.assert_close(
-        found[0, nose], torch.tensor([37.0, 0, 37 - 200, 0, 8, 0]), atol=1e-2, rtol=0
+        result[0, nose], torch.tensor([37.0, 0, 37 - 200, 0, 8, 0]), atol=1e-2, rtol=0
     )
     torch.testing.assert_close(
-        found[1, nose], torch.tensor([37.0, 0, 37 + 200, 0, 8, 0]), atol=1e-2, rtol=0
+        result[1, nose], torch.tensor([37.0, 0, 37 + 200, 0, 8, 0]), atol=1e-2, rtol=0
     )
 
 
@@ -285,13 +283,15 @@ def test_earth_movers_distance_of_histograms_with_one_bin_each() -> None:
     below = (torch.arange(5) >= torch.arange(6)[:, None]).float()
     for a in range(6):
         for b in range(6):
-            assert objective._apart(sure[a], below[b]).item() == pytest.approx(abs(a - b), abs=1e-5)
+            assert objective._distance(sure[a], below[b]).item() == pytest.approx(
+                abs(a - b), abs=1e-5
+            )
 
 
 def test_cross_entropy_is_that_of_the_histogram() -> None:
     objective = MultiTimescale(D, MICE, bins=4, distance="cross_entropy")
     share, logits = torch.tensor([0.5, 0.0, 0.25, 0.25]), noise(4)
-    assert objective._apart(logits, share.cumsum(0)[:-1]).item() == pytest.approx(
+    assert objective._distance(logits, share.cumsum(0)[:-1]).item() == pytest.approx(
         -(share * logits.log_softmax(0)).sum().item(), rel=1e-5
     )
 
@@ -303,10 +303,10 @@ def test_multi_timescale_is_the_weighted_sum_over_frames_and_actions(distance: A
         D, MICE, horizons=(4, 9), bins=5, anchors=3, latent=0.0, distance=distance, histogram=2.0
     )
     objective.fit(windows.pose)
-    views, draws = views_of(objective, windows), WindowRNG(windows.key_B)
+    views, rng = views_of(objective, windows), WindowRNG(windows.key_B)
     actions = objective.actions(windows.pose).masked_fill(~windows.valid_BT.unsqueeze(-1), math.nan)
     low, high = objective.actions.range_A2.unbind(-1)
-    frames = (draws.uniform("bams/frame", 3) * windows.valid_BT.sum(1, keepdim=True)).long()
+    frames = (rng.uniform("bams/frame", 3) * windows.valid_BT.sum(1, keepdim=True)).long()
     assert objective.predict is not None
     expected = 0.0
     for h, horizon in enumerate((4, 9)):
@@ -340,10 +340,10 @@ def test_what_an_approaching_animal_does() -> None:
     another window."""
     pose = pose_of(line((100, 200), (3, 0)), line((500, 200), (0, 0), heading=math.pi))
     actions = Actions(MICE, lag=2)
-    actions.frames.fit(pose)
-    found = actions(pose)[0, 20]
+    actions.features.fit(pose)
+    result = actions(pose)[0, 20]
     torch.testing.assert_close(
-        found, torch.tensor([6.0, 0, 0, 0, 0, 0, 0, 0, 6.0]), atol=1e-2, rtol=0
+        result, torch.tensor([6.0, 0, 0, 0, 0, 0, 0, 0, 6.0]), atol=1e-2, rtol=0
     )
 
 
@@ -368,10 +368,10 @@ def test_a_state_with_all_components_is_the_pose(schema: Schema) -> None:
     pose = Pose(position, torch.ones(position.shape[:4]))
     state = TrajectoryState(schema, components=99)
     for _ in range(2):
-        found, known = state(pose)
-        assert found.shape == (1, 50, state.size)
+        result, known = state(pose)
+        assert result.shape == (1, 50, state.size)
         assert known.all()
-        torch.testing.assert_close(state.positions(found), position, atol=0.02, rtol=1e-4)
+        torch.testing.assert_close(state.positions(result), position, atol=0.02, rtol=1e-4)
         state.fit(pose)
     spread = state(pose)[0].flatten(0, 1).std(0, correction=0)
     assert ((spread - 1).abs() < 1e-3).sum() > 0.7 * state.size, "what varies is standardised"
@@ -434,12 +434,12 @@ def test_surprise_is_the_likelihood_of_step_after_step() -> None:
     for n in range(3):
         h = torch.zeros(1, 6)
         for t in range(8):
-            told = (
+            predicted = (
                 policy.from_state(states[n, t])
                 + policy.from_code(code[n])
                 + policy.from_memory(h[0])
             )
-            mean, log_variance = policy.act(told).chunk(2)
+            mean, log_variance = policy.act(predicted).chunk(2)
             each = torch.distributions.Normal(mean, (log_variance / 2).exp()).log_prob(
                 actions[n, t]
             )
@@ -556,12 +556,12 @@ def test_class_surprise_leaves_out_what_is_unknown() -> None:
 
 def test_heads_are_one_perceptron_a_program() -> None:
     heads, code = Heads(3, 4, 2), noise(5, 4)
-    found = heads(code)
+    result = heads(code)
     for p in range(3):
         hidden = F.relu(
             code @ heads.first.weight[p * 4 : p * 4 + 4].T + heads.first.bias[p * 4 : p * 4 + 4]
         )
-        torch.testing.assert_close(found[:, p], hidden @ heads.second_PZO[p] + heads.bias_PO[p])
+        torch.testing.assert_close(result[:, p], hidden @ heads.second_PZO[p] + heads.bias_PO[p])
 
 
 def test_programs_say_of_the_decoded_recording_what_they_say_of_the_recording() -> None:
@@ -641,10 +641,10 @@ def test_in_the_first_stage_approximators_learn_and_nothing_else() -> None:
 
 
 def test_approximators_of_programs_with_fewer_classes() -> None:
-    told = Approximators(3, [3, 2], width=4)(noise(5, 6, 3), noise(5, 5, 3))
-    assert told.shape == (5, 2, 3)
-    torch.testing.assert_close(told.exp().sum(-1), torch.ones(5, 2))
-    assert (told[:, 1, 2] == -math.inf).all()
+    predicted = Approximators(3, [3, 2], width=4)(noise(5, 6, 3), noise(5, 5, 3))
+    assert predicted.shape == (5, 2, 3)
+    torch.testing.assert_close(predicted.exp().sum(-1), torch.ones(5, 2))
+    assert (predicted[:, 1, 2] == -math.inf).all()
 
 
 def test_thresholds_from_quantiles_balance_the_labels() -> None:
@@ -681,25 +681,25 @@ def test_combined_is_the_weighted_sum_of_its_parts() -> None:
     assert objective.views == 2
     views = views_of(objective, windows)
     loss = loss_of(objective, windows, views)
-    alone = [loss_of(one, windows, views[: one.views]).total for one in objective.parts.values()]  # type: ignore[arg-type, union-attr]
-    torch.testing.assert_close(loss.total, 2.0 * alone[0] + 0.5 * alone[1])
+    single = [loss_of(one, windows, views[: one.views]).total for one in objective.parts.values()]  # type: ignore[arg-type, union-attr]
+    torch.testing.assert_close(loss.total, 2.0 * single[0] + 0.5 * single[1])
     assert loss.parts["weighted_contrastive"] == 2 * loss.parts["contrastive"]
     assert {"contrastive_found", "masked", "masked_blind", "weighted_masked"} <= set(loss.parts)
 
 
-def test_an_objective_that_hides_much_gets_views_of_its_own() -> None:
+def test_an_objective_that_masks_much_gets_views_of_its_own() -> None:
     windows = windows_of(MICE, batch=4, frames=48, missing=0.0)
     names = ["cpc", "contrastive", "task_programming", "masked"]
     objective = Combined(D, MICE, parts=[{"name": name} for name in names])
     assert objective.views == 4
-    assert objective.seats == [range(2, 4), range(0, 2), range(0, 2), range(0, 1)]
-    draws = WindowRNG(windows.key_B)
-    seen = [
-        objective.hide(windows.pose, windows, draws, view=v).confidence_BTMK > 0 for v in range(4)
+    assert objective.view_ranges == [range(2, 4), range(0, 2), range(0, 2), range(0, 1)]
+    rng = WindowRNG(windows.key_B)
+    visible = [
+        objective.mask(windows.pose, windows, rng, view=v).confidence_BTMK > 0 for v in range(4)
     ]
-    assert not (seen[2] & seen[3]).any(), "cpc's own views"
-    assert torch.equal(~seen[0], objective.parts["masked"].hidden(windows, draws))  # type: ignore[operator, union-attr]
-    assert seen[1].all()
+    assert not (visible[2] & visible[3]).any(), "cpc's own views"
+    assert torch.equal(~visible[0], objective.parts["masked"].masked_points(windows, rng))  # type: ignore[operator, union-attr]
+    assert visible[1].all()
     loss = loss_of(objective, windows)
     assert len({name for name in loss.parts if name.startswith("weighted_")}) == 4
 
@@ -709,7 +709,7 @@ def test_an_objective_that_hides_much_gets_views_of_its_own() -> None:
     [
         ([], "parts is empty"),
         ([{"name": "masked"}, {"name": "masked"}], "'masked' is listed twice"),
-        ([{"name": "combined"}], "cannot hold itself"),
+        ([{"name": "combined"}], "cannot contain itself"),
         ([{"name": "masked", "weight": 0}], "must be a number above 0"),
         ([{"name": "masked", "weight": "1"}], "must be a number above 0"),
         ([{"name": "no_such"}], "there is no 'no_such'"),
@@ -729,7 +729,7 @@ def test_combined_refuses(parts: list[dict[str, Any]], message: str) -> None:
         ("cpc", {"horizons": [8, 4]}, "rising"),
         ("cpc", {"temperature": 0.0}, "above 0"),
         ("masked", {"point": 1.5}, "must lie in 0…1"),
-        ("masked", {"everything": 0.0, "animal": 0.0, "point": 0.0}, "nothing would be hidden"),
+        ("masked", {"everything": 0.0, "animal": 0.0, "point": 0.0}, "nothing would be masked"),
         ("masked", {"lag": 3}, "even"),
         ("multi_timescale", {"bins": 1}, "at least 2"),
         ("multi_timescale", {"histogram": 0.0, "latent": 0.0}, "nothing would be learned"),
@@ -739,7 +739,7 @@ def test_combined_refuses(parts: list[dict[str, Any]], message: str) -> None:
         ("task_programming", {"quantiles": [0.9, 0.5]}, "must rise"),
         ("task_programming", {"mode": "publisht"}, "must be"),
         ("task_programming", {"first_stage": 5}, "mode: published"),
-        ("task_programming", {"contrastive": -1.0}, "must not be negative"),
+        ("task_programming", {"contrastive": -1.0}, "contrastive is -1.0; it must be at least 0"),
     ],
 )
 def test_settings_that_cannot_be(name: str, settings: dict[str, Any], message: str) -> None:
@@ -804,7 +804,7 @@ def learn() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
     """Loss and gradient of every mode, from this worker's rows."""
     share = BATCH // distributed.count()
     windows = rows_of(JOINED, slice(distributed.rank() * share, (distributed.rank() + 1) * share))
-    found = {}
+    result = {}
     for mode, spec in MODES.items():
         embedder = embedder_of(MICE, "tcn", JOINED.pose)
         objective = build("pretrain.objectives", spec, AbstractObjective, embedder.dim, MICE)
@@ -815,17 +815,17 @@ def learn() -> dict[str, tuple[Tensor, dict[str, Tensor]]]:
         model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
         loss = model(windows)
         loss.total.backward()
-        found[mode] = (
+        result[mode] = (
             distributed.mean(loss.total),
             {name: p.grad for name, p in learner.named_parameters() if p.grad is not None},
         )
-    return found
+    return result
 
 
-def worker(place: int, folder: str) -> None:
+def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=place, world_size=2)
-    torch.save(learn(), f"{folder}/{place}.pt")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.save(learn(), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -844,18 +844,18 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]
             if process.is_alive():
                 process.kill()
                 process.join()
-    return [torch.load(Path(folder) / f"{place}.pt", weights_only=False) for place in range(2)]
+    return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 def test_two_workers_give_the_loss_and_gradient_of_one_in_every_mode(
     two_workers: list[dict[str, Any]],
 ) -> None:
-    alone = learn()
-    for mode, (loss, gradient) in alone.items():
+    single = learn()
+    for mode, (loss, gradient) in single.items():
         whole = torch.cat([g.flatten() for g in gradient.values()]).norm()
         assert whole > 1e-3
-        for found, mine in (one[mode] for one in two_workers):
-            assert found.item() == pytest.approx(loss.item(), rel=2e-5), mode
+        for result, mine in (one[mode] for one in two_workers):
+            assert result.item() == pytest.approx(loss.item(), rel=2e-5), mode
             assert set(mine) == set(gradient)
             for name in gradient:
                 assert (mine[name] - gradient[name]).norm() <= 2e-4 * gradient[

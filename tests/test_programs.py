@@ -21,7 +21,7 @@ STILL = stiff(np.tile([700.0, 400.0], (FRAMES, 1)), np.full(FRAMES, 0.3))
 
 
 def columns(position_BTMKX: Tensor, schema: Schema = MICE) -> dict[str, Tensor]:
-    """What each program found in the first window, (T,)."""
+    """Each program over the first window, (T,)."""
     value = programs.measure(position_BTMKX, schema)[0]
     return dict(zip(programs.names(schema), value.unbind(-1), strict=True))
 
@@ -30,9 +30,12 @@ def of(*animals_TKX: np.ndarray) -> dict[str, Tensor]:
     return columns(pose_of(*animals_TKX).position_BTMKX)
 
 
-def holds(found: Tensor, truth: float | Tensor, *, within: float = 2e-3) -> None:
+def holds(result: Tensor, truth: float | Tensor, *, within: float = 2e-3) -> None:
     torch.testing.assert_close(
-        found, torch.as_tensor(truth, dtype=found.dtype).expand(found.shape), atol=within, rtol=1e-5
+        result,
+        torch.as_tensor(truth, dtype=result.dtype).expand(result.shape),
+        atol=within,
+        rtol=1e-5,
     )
 
 
@@ -68,21 +71,21 @@ def test_approach() -> None:
         line((100, 200), (3, 0)),
         stiff(np.tile([500.0, 200.0], (FRAMES, 1)), np.full(FRAMES, math.pi)),
     )
-    found = of(me, other)
-    holds(found["speed_resident"][INSIDE], 12.0)
-    holds(found["speed_intruder"][INSIDE], 0.0)
+    result = of(me, other)
+    holds(result["speed_resident"][INSIDE], 12.0)
+    holds(result["speed_intruder"][INSIDE], 0.0)
     for name in (
         "facing_resident_intruder",
         "facing_intruder_resident",
         "head_to_body_resident",
         "head_to_body_intruder",
     ):
-        holds(found[name], 0.0)
+        holds(result[name], 0.0)
     for name in ("nose_movement_resident", "nose_movement_intruder"):
-        holds(found[name][INSIDE], 0.0)
+        holds(result[name][INSIDE], 0.0)
     gone = 3.0 * torch.arange(FRAMES)
-    holds(found["nose_to_nose_resident_intruder"], 400 - gone - 2 * 37)
-    holds(found["nose_to_tail_resident_intruder"], 400 - gone - 37 + 51)
+    holds(result["nose_to_nose_resident_intruder"], 400 - gone - 2 * 37)
+    holds(result["nose_to_tail_resident_intruder"], 400 - gone - 37 + 51)
     labels = programs.classes(
         programs.measure(pose_of(me, other).position_BTMKX, MICE), programs.thresholds(MICE)
     )[0, 30]
@@ -93,24 +96,24 @@ def test_chase() -> None:
     """The resident follows 120 px behind, both at 6 px a frame down a slope: its nose stays as far
     from the tail base."""
     direction = np.array([0.6, 0.8])
-    found = of(line((100, 50), 6 * direction), line((100, 50) + 120 * direction, 6 * direction))
-    holds(found["nose_to_tail_resident_intruder"], 120 - 37 - 51)
-    holds(found["nose_to_nose_resident_intruder"], 120)
-    holds(found["speed_resident"][INSIDE], 24.0)
-    holds(found["facing_resident_intruder"], 0.0)
-    holds(found["facing_intruder_resident"], math.pi)
+    result = of(line((100, 50), 6 * direction), line((100, 50) + 120 * direction, 6 * direction))
+    holds(result["nose_to_tail_resident_intruder"], 120 - 37 - 51)
+    holds(result["nose_to_nose_resident_intruder"], 120)
+    holds(result["speed_resident"][INSIDE], 24.0)
+    holds(result["facing_resident_intruder"], 0.0)
+    holds(result["facing_intruder_resident"], math.pi)
 
 
 def test_spinner() -> None:
     """An animal that turns on the spot: the body stays, the nose runs along a circle of 37 px."""
     turn = 0.05
     me = stiff(np.tile([300.0, 300.0], (FRAMES, 1)), turn * np.arange(FRAMES))
-    found = of(me, stiff(np.tile([600.0, 300.0], (FRAMES, 1)), np.zeros(FRAMES)))
-    holds(found["speed_resident"][INSIDE], 0.0)
-    holds(found["nose_movement_resident"][INSIDE], 2 * 37 * math.sin(2 * turn))
+    result = of(me, stiff(np.tile([600.0, 300.0], (FRAMES, 1)), np.zeros(FRAMES)))
+    holds(result["speed_resident"][INSIDE], 0.0)
+    holds(result["nose_movement_resident"][INSIDE], 2 * 37 * math.sin(2 * turn))
     turned = turn * torch.arange(FRAMES)
-    holds(found["facing_resident_intruder"], torch.minimum(turned, 2 * math.pi - turned))
-    holds(found["head_to_body_resident"], 0.0)
+    holds(result["facing_resident_intruder"], torch.minimum(turned, 2 * math.pi - turned))
+    holds(result["head_to_body_resident"], 0.0)
 
 
 def test_a_head_to_the_right_is_positive_and_a_mirror_makes_it_negative() -> None:
@@ -121,14 +124,14 @@ def test_a_head_to_the_right_is_positive_and_a_mirror_makes_it_negative() -> Non
     )  # the body looks along 0.3; y points down, so the animal's right is towards larger angles
     bent[:, MICE.keypoint("nose")] = neck + 25 * np.array([math.cos(angle), math.sin(angle)])
     pose = pose_of(bent, line((100, 100), (2, 1)))
-    found = columns(pose.position_BTMKX)
-    holds(found["head_to_body_resident"], 0.7)
+    result = columns(pose.position_BTMKX)
+    holds(result["head_to_body_resident"], 0.7)
     mirrored = pose.position_BTMKX[:, :, :, MICE.mirrored()] * torch.tensor(
         [-1.0, 1.0]
     ) + torch.tensor([MICE.image_px[0], 0.0])
     for name, value in columns(mirrored).items():
         sign = -1 if name.startswith("head_to_body") else 1
-        torch.testing.assert_close(value, sign * found[name], atol=2e-3, rtol=1e-5, equal_nan=True)
+        torch.testing.assert_close(value, sign * result[name], atol=2e-3, rtol=1e-5, equal_nan=True)
 
 
 def test_nothing_changes_when_the_scene_is_moved_and_turned() -> None:
@@ -182,11 +185,11 @@ def test_they_are_what_the_definitions_say(
     schema: Schema, marks: tuple[int, int, int], missing: float
 ) -> None:
     position, _ = wander(schema, 80, seed=2, missing=missing)
-    found = programs.measure(torch.from_numpy(position)[None], schema)[0].numpy()
+    result = programs.measure(torch.from_numpy(position)[None], schema)[0].numpy()
     truth = slowly(position, *marks)
-    assert np.array_equal(np.isnan(found), np.isnan(truth))
+    assert np.array_equal(np.isnan(result), np.isnan(truth))
     # Angles near pi may fall on either side.
-    apart = np.abs(found - truth)
+    apart = np.abs(result - truth)
     apart[:, 8:] = np.minimum(apart[:, 8:], 2 * np.pi - apart[:, 8:])
     assert np.nanmax(apart) < 2e-3
 
@@ -211,7 +214,7 @@ def test_windows_are_measured_apart() -> None:
 
 def marks_of(schema: Schema) -> list[str]:
     marks = Landmarks.of(schema)
-    return [schema.keypoints[place] for place in (marks.nose, marks.neck, marks.tail_base)]
+    return [schema.keypoints[index] for index in (marks.nose, marks.neck, marks.tail_base)]
 
 
 def named(*keypoints: str, **more: object) -> Schema:
@@ -242,14 +245,14 @@ def test_three_animals_meet_each_other() -> None:
     position = torch.from_numpy(
         np.concatenate([wander(MICE, 30, seed=s, missing=0.0)[0] for s in (1, 2)], 1)[:, :3]
     )[None]
-    found = columns(position, schema)
+    result = columns(position, schema)
     for pair in ((0, 1), (0, 2), (1, 2)):
         two = columns(position[:, :, list(pair)])
-        a, b = ("abc"[place] for place in pair)
+        a, b = ("abc"[index] for index in pair)
         torch.testing.assert_close(
-            found[f"nose_to_nose_{a}_{b}"], two["nose_to_nose_resident_intruder"]
+            result[f"nose_to_nose_{a}_{b}"], two["nose_to_nose_resident_intruder"]
         )
-        torch.testing.assert_close(found[f"facing_{b}_{a}"], two["facing_intruder_resident"])
+        torch.testing.assert_close(result[f"facing_{b}_{a}"], two["facing_intruder_resident"])
 
 
 def test_a_new_program_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +261,8 @@ def test_a_new_program_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
         return length(me.axis)
 
     monkeypatch.setattr(programs, "body_length", body_length, raising=False)
-    found = of(STILL, STILL)
-    holds(found["body_length_intruder"], 63.0)
+    result = of(STILL, STILL)
+    holds(result["body_length_intruder"], 63.0)
     cuts = programs.thresholds(MICE)
     assert cuts[-1].tolist() == [80.0, math.inf]
     soft = soft_classes(torch.tensor([[[0.0] * 10 + [63.0, 63.0]]]), cuts)
@@ -350,11 +353,11 @@ def test_animals_that_stand_still_or_on_top_of_each_other_have_a_finite_gradient
     assert position.grad is not None
     assert position.grad.isfinite().all()
     learning = dict(zip(programs.names(MICE), value[0].unbind(-1), strict=True))
-    for found in (learning, columns(position.detach())):
-        assert found["facing_resident_intruder"].isnan().all(), (
+    for result in (learning, columns(position.detach())):
+        assert result["facing_resident_intruder"].isnan().all(), (
             "there is no way from a place to itself"
         )
-        assert found["speed_resident"][INSIDE].eq(0).all()
+        assert result["speed_resident"][INSIDE].eq(0).all()
 
 
 def test_the_body_of_the_worlds_is_what_these_tests_take_it_for() -> None:

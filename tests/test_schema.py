@@ -64,7 +64,7 @@ def test_what_names_give_away(
     assert (schema.mirror_pairs, schema.axis) == (pairs, axis)
 
 
-def test_every_problem_is_said_at_once() -> None:
+def test_every_error_is_named_at_once() -> None:
     with pytest.raises(BadInput) as caught:
         Schema(
             animals=("a", "a"),
@@ -73,8 +73,8 @@ def test_every_problem_is_said_at_once() -> None:
             image_px=(1.0,),
             axis=("tail", "nose"),
         )
-    said = str(caught.value)
-    assert said.count("\n  - ") == 5
+    message = str(caught.value)
+    assert message.count("\n  - ") == 5
     for part in (
         "animals has an empty or repeated name",
         "keypoints has",
@@ -82,7 +82,7 @@ def test_every_problem_is_said_at_once() -> None:
         "image_px is (1.0,)",
         "'tail', which is not a keypoint",
     ):
-        assert part in said
+        assert part in message
 
 
 @pytest.mark.parametrize(
@@ -124,13 +124,13 @@ def test_a_video_that_cannot_be_is_refused() -> None:
     Video(name="v", position_TMKX=position, confidence_TMK=confidence)
     infinite = position.copy()
     infinite[1, 0, 0, 0] = np.inf
-    for bad, said in (
+    for bad, message in (
         ({"position_TMKX": position[:2]}, "shape"),
         ({"position_TMKX": position[:0], "confidence_TMK": confidence[:0]}, "no frames"),
         ({"position_TMKX": infinite}, "infinite at frame 1"),
         ({"features": {"f": np.zeros((2, 4), np.float32)}}, "features 'f'"),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=message):
             Video(
                 **(
                     {

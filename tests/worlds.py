@@ -21,6 +21,7 @@ from pretrain.encoders import Embedder, build_embedder
 from pretrain.objectives import AbstractObjective
 from pretrain.train.learner import Learner
 from pretrain.transforms.augment import Augment
+from pretrain.transforms.feature_groups import all_groups
 
 MICE = CALMS21
 RATS = Schema.from_names(
@@ -36,9 +37,8 @@ SKELETONS = {"mice": MICE, "rats": RATS}
 BODY_KX = np.array(
     [[37, 0], [22, -10], [22, 10], [12, 0], [-21, -12], [-21, 12], [-51, 0]], np.float32
 )
-FEATURES = {
-    "groups": ["posture", "motion", "relation", "distances", "scene", "confidence"]
-}  # what any encoder may ask for
+GROUPS = tuple(all_groups())
+FEATURES = {"groups": ["posture", "motion", "relation", "distances", "scene", "confidence"]}
 SMALL = {"tcn": {"width": 16, "layers": 3}}  # other encoders are taken as they are
 
 
@@ -54,7 +54,7 @@ def stiff(centre_TX: npt.ArrayLike, heading_T: npt.ArrayLike) -> npt.NDArray[np.
 
 
 def pose_of(*animals_TKX: npt.NDArray[np.float32]) -> Pose:
-    """One window of animals that are all seen: B = 1."""
+    """One window of animals that are all visible: B = 1."""
     position = torch.from_numpy(np.stack(animals_TKX, 1))[None]
     return Pose(position, torch.ones(position.shape[:4]))
 
@@ -66,7 +66,8 @@ def line(
     frames: int = 64,
     heading: float | None = None,
 ) -> npt.NDArray[np.float32]:
-    """A mouse on a straight line (px, px a frame), looking where it goes unless told otherwise."""
+    """A mouse on a straight line (px, px a frame), looking where it goes or along a given
+    heading."""
     centre = np.asarray(start, float) + np.arange(frames)[:, None] * np.asarray(velocity, float)
     look = math.atan2(velocity[1], velocity[0]) if heading is None else heading
     return stiff(centre, np.full(frames, look))
@@ -150,7 +151,7 @@ def embedder_of(schema: Schema, encoder: str, pose: Pose) -> Embedder:
 def learner_of(
     schema: Schema, encoder: str, objective: str, pose: Pose, augment: Augment | None = None
 ) -> Learner:
-    """What is trained, from component names alone, always the same."""
+    """What is trained, from the names of its components, always the same."""
     embedder = embedder_of(schema, encoder, pose)
     loss: AbstractObjective = build(
         "pretrain.objectives", {"name": objective}, AbstractObjective, embedder.dim, schema

@@ -60,15 +60,14 @@ def _with(names: Sequence[str], embedder: Embedder, store: Store, *, seed: int) 
     """The same with features from elsewhere beside each embedding."""
     if not names:
         return embedder
-    beside = {**embedder.beside, **{name: int(store.feature(name)["dim"]) for name in names}}
-    made_of = embedder.made_of
+    extra = {name: int(store.feature(name)["dim"]) for name in names}
     wider = build_embedder(
         embedder.features.schema,
-        features=made_of["features"],
-        encoder=made_of["encoder"],
-        beside=beside,
+        features=embedder.settings["features"],
+        encoder=embedder.settings["encoder"],
+        extra_features={**embedder.extra_features, **extra},
     ).eval()
     wider.features.load_state_dict(embedder.features.state_dict())
     wider.encoder.load_state_dict(embedder.encoder.state_dict())
-    wider.fit_beside(sample(store, seed=seed, features=tuple(wider.external)))
+    wider.fit_extra_features(sample(store, seed=seed, features=tuple(wider.external)))
     return wider

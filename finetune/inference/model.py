@@ -162,7 +162,7 @@ def _embedder(model: Model) -> Embedder:
 
 def _same_weights(one: Embedder, other: Embedder) -> bool:
     mine, theirs = one.state_dict(), other.state_dict()
-    return one.made_of == other.made_of and all(
+    return one.settings == other.settings and all(
         torch.equal(mine[name], theirs[name]) for name in mine
     )
 

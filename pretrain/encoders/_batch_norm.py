@@ -63,9 +63,9 @@ class BatchNorm(nn.Module):
         joined = (number_RC * mean_RC).sum(0) / number
         variance = (squares_RC.sum(0) + (number_RC * (mean_RC - joined).square()).sum(0)) / number
         with torch.no_grad():
-            moved = self.momentum * (number_RC.sum(0) > 0)
-            self.mean_C += moved * (joined - self.mean_C)
-            self.variance_C += moved * (
+            weight = self.momentum * (number_RC.sum(0) > 0)
+            self.mean_C += weight * (joined - self.mean_C)
+            self.variance_C += weight * (
                 variance * number / (number - 1).clamp(min=1) - self.variance_C
             )
         return joined, variance

@@ -1,5 +1,4 @@
-"""The skeleton as a graph: all points of all animals, and which of them are how many steps
-apart."""
+"""The skeleton as a graph: all points of all animals, and how many hops they lie apart."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from pretrain.data.schema import Schema
 
 
 def edges(schema: Schema) -> list[tuple[int, int]]:
-    """Pairs of points that are joined, each a place on (M, K) laid flat.
+    """Pairs of points that are joined, each an index on (M, K) flattened.
 
     Within an animal its bones. Between two animals every keypoint and its counterpart, and the
     front of one's body axis and the back of the other's, so that face to face and face to tail are
@@ -20,27 +19,27 @@ def edges(schema: Schema) -> list[tuple[int, int]]:
     starts = range(0, len(schema.animals) * keypoints, keypoints)
     bones = [(schema.keypoint(a), schema.keypoint(b)) for a, b in schema.edges]
     back, front = (schema.keypoint(name) for name in schema.axis)
-    met = [(point, point) for point in range(keypoints)] + [(front, back), (back, front)]
+    across = [(point, point) for point in range(keypoints)] + [(front, back), (back, front)]
     within = [(start + a, start + b) for start in starts for a, b in bones]
     between = [
-        (one + a, other + b) for one in starts for other in starts if one < other for a, b in met
+        (one + a, other + b) for one in starts for other in starts if one < other for a, b in across
     ]
     return within + between
 
 
-def steps_apart(points: int, joined: list[tuple[int, int]]) -> Tensor:
+def hop_distances(points: int, pairs: list[tuple[int, int]]) -> Tensor:
     """Length of the shortest path between any two points, (N, N); infinite where there is none."""
-    apart = torch.full((points, points), torch.inf)
-    apart.fill_diagonal_(0)
-    for a, b in joined:
-        apart[a, b] = apart[b, a] = 1 - float(a == b)
-    for by in range(points):  # Floyd 1962
-        apart = torch.minimum(apart, apart[:, by : by + 1] + apart[by : by + 1])
-    return apart
+    hops = torch.full((points, points), torch.inf)
+    hops.fill_diagonal_(0)
+    for a, b in pairs:
+        hops[a, b] = hops[b, a] = 1 - float(a == b)
+    for via in range(points):  # Floyd 1962
+        hops = torch.minimum(hops, hops[:, via : via + 1] + hops[via : via + 1])
+    return hops
 
 
-def scales(apart: Tensor, number: int) -> Tensor:
-    r"""Disentangled adjacency (Liu et al. 2020, eq. 4): who is exactly k steps away, and oneself;
+def scale_adjacency(hops: Tensor, number: int) -> Tensor:
+    r"""Disentangled adjacency (Liu et al. 2020, eq. 4): who is exactly k hops away, and oneself;
     normalised symmetrically.
 
     .. math:: \tilde A_k[i, j] = [d(i, j) = k \lor i = j], \quad \hat A_k = D_k^{-1/2} \tilde A_k
@@ -49,7 +48,7 @@ def scales(apart: Tensor, number: int) -> Tensor:
     Returns:
         (number, N, N) for k = 0, 1, …
     """
-    itself = torch.eye(len(apart), dtype=torch.bool)
-    reached = torch.stack([(apart == k) | itself for k in range(number)]).to(torch.float32)
-    root = reached.sum(-1).rsqrt()
-    return root.unsqueeze(-1) * reached * root.unsqueeze(-2)
+    itself = torch.eye(len(hops), dtype=torch.bool)
+    adjacency = torch.stack([(hops == k) | itself for k in range(number)]).to(torch.float32)
+    root = adjacency.sum(-1).rsqrt()
+    return root.unsqueeze(-1) * adjacency * root.unsqueeze(-2)

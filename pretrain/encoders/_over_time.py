@@ -52,16 +52,20 @@ def each_channel_over_time(conv: nn.Conv1d, x_BTC: Tensor) -> Tensor:
     return out.reshape(len(out), -1, channels)[:, :frames]
 
 
-def existing(x_BTC: Tensor, valid_BT: Tensor) -> Tensor:
-    """Zeros in the place of frames that do not exist, whatever they hold."""
+def zero_invalid(x_BTC: Tensor, valid_BT: Tensor) -> Tensor:
+    """(…, B, T, C) with zeros for frames that do not exist, whatever they hold."""
     return torch.where(valid_BT.unsqueeze(-1), x_BTC, 0.0)
 
 
-def surrounded(x_BTC: Tensor, valid_BT: Tensor, *, past: int, future: int) -> tuple[Tensor, Tensor]:
-    """The frames that exist between ``past`` and ``future`` frames of zeros, as the paper pads its
-    sequences.
+def zero_padded(
+    x_BTC: Tensor, valid_BT: Tensor, *, past: int, future: int
+) -> tuple[Tensor, Tensor]:
+    """The frames between ``past`` and ``future`` frames of zeros, as the paper pads its sequences;
+    those that do not exist are zeros too.
 
     Returns:
         (B, past + T + future, C), and which of its frames exist.
     """
-    return F.pad(existing(x_BTC, valid_BT), (0, 0, past, future)), F.pad(valid_BT, (past, future))
+    return F.pad(zero_invalid(x_BTC, valid_BT), (0, 0, past, future)), F.pad(
+        valid_BT, (past, future)
+    )

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import at_least, each_at_least_one
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
-from pretrain.encoders._over_time import over_time, surrounded
+from pretrain.encoders._over_time import over_time, zero_padded
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
@@ -46,35 +47,23 @@ class Conv1d(AbstractEncoder):
         dim: int = 96,
     ) -> None:
         super().__init__()
-        problems = [
-            f"{name} is {value}; it must be at least {least}"
-            for name, value, least in (
-                ("kernel", kernel, 1),
-                ("past", past, 0),
-                ("future", future, 0),
-                ("skip", skip, 1),
-                ("dim", dim, 1),
-            )
-            if value < least
-        ]
-        if not widths or min(widths) < 1:
-            problems.append(f"widths are {list(widths)}; give at least one, each at least 1")
+        errors = at_least(1, kernel=kernel, skip=skip, dim=dim)
+        errors += at_least(0, past=past, future=future) + each_at_least_one(widths=widths)
         taps = past + 1 + future
         for _ in widths:
             taps = (taps - kernel + 1) // 2
-        if not problems and taps < 1:
-            problems.append(
+        if not errors and taps < 1:
+            errors.append(
                 f"a window of {past} + 1 + {future} steps is too short for {len(widths)} "
                 f"convolutions of {kernel} with pooling"
             )
-        refuse(problems, about="encoder conv1d")
+        refuse(errors, about="encoder conv1d")
 
         self.dim, self.kernel = dim, kernel
         self.steps = [skip * 2**layer for layer in range(len(widths))]
         self.past, self.spacing = past * skip, skip * 2 ** len(widths)
-        self.span = sum(
-            kernel * step for step in self.steps
-        )  # frames from the first to the last one that a tap sees
+        # Frames from the first to the last one that a tap sees.
+        self.span = sum(kernel * step for step in self.steps)
         self.beyond = (taps - 1) * self.spacing - self.past  # of the last tap, from the frame on
         self.context = (self.past, max(0, self.beyond + self.span))
 
@@ -92,16 +81,16 @@ class Conv1d(AbstractEncoder):
         # A tap that sees nothing but padding has one and the same value everywhere: compute it
         # once, repeat it outwards.
         before, after = min(self.past, self.span + 1), min(self.beyond, 1)
-        x, exists = surrounded(x_BTF, valid_BT, past=before, future=max(0, after + self.span))
+        x, exists = zero_padded(x_BTF, valid_BT, past=before, future=max(0, after + self.span))
         h = self.norm(x, exists)
-        seen = 0
+        spanned = 0
         for conv, norm, step in zip(self.convs, self.norms, self.steps, strict=True):
             h = over_time(conv, h)
-            seen += (self.kernel - 1) * step
+            spanned += (self.kernel - 1) * step
             # A tap counts where the frame in the middle of what it sees exists.
-            h = F.relu(norm(h, exists[:, seen // 2 :][:, : h.shape[1]]))
+            h = F.relu(norm(h, exists[:, spanned // 2 :][:, : h.shape[1]]))
             h = torch.maximum(h[:, :-step], h[:, step:])
-            seen += step
+            spanned += step
         h = h[:, : before + x_BTF.shape[1] + after]
         h = F.pad(
             h.transpose(1, 2), (self.past - before, max(0, self.beyond - after)), mode="replicate"

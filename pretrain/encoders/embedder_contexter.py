@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import at_least
 from pretrain.encoders import AbstractEncoder
-from pretrain.encoders._over_time import over_time, surrounded
+from pretrain.encoders._over_time import over_time, zero_padded
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
@@ -45,17 +46,8 @@ class EmbedderContexter(AbstractEncoder):
     ) -> None:
         super().__init__()
         refuse(
-            [
-                f"{name} is {value}; it must be at least {least}"
-                for name, value, least in (
-                    ("width", width, 1),
-                    ("context_width", context_width, 1),
-                    ("pointwise", pointwise, 0),
-                    ("embedder", embedder, 0),
-                    ("contexter", contexter, 0),
-                )
-                if value < least
-            ],
+            at_least(1, width=width, context_width=context_width)
+            + at_least(0, pointwise=pointwise, embedder=embedder, contexter=contexter),
             about="encoder embedder_contexter",
         )
         self.dim = context_width
@@ -74,7 +66,7 @@ class EmbedderContexter(AbstractEncoder):
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
         past, future = self.context
-        x, _ = surrounded(x_BTF, valid_BT, past=past, future=future)
+        x, _ = zero_padded(x_BTF, valid_BT, past=past, future=future)
         z_BTD: Tensor = self.leave(self.relate(self.embed(x)))
         return z_BTD
 
@@ -86,22 +78,23 @@ class _Convolution(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(inputs, width, kernel)
         nn.init.kaiming_normal_(self.conv.weight, a=0.01, nonlinearity="leaky_relu")
-        nn.init.zeros_(self.conv.bias) if self.conv.bias is not None else None
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         return over_time(self.conv, x_BTC)
 
 
 class _Residual(nn.Module):
-    """Layer norm, leaky ReLU, convolution, twice, beside a skip cropped to what is left (of the
-    past alone, if causal)."""
+    """Layer norm, leaky ReLU, convolution, twice, plus a skip cropped to the frames that are left
+    (at the start alone, if causal)."""
 
     def __init__(self, width: int, kernel: int, *, causal: bool) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         self.convs = nn.ModuleList(_Convolution(width, width, kernel) for _ in range(2))
-        lost = 2 * (kernel - 1)
-        self.first, self.last = (lost, 0) if causal else (lost // 2, lost // 2)
+        cropped = 2 * (kernel - 1)
+        self.first, self.last = (cropped, 0) if causal else (cropped // 2, cropped // 2)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         h = x_BTC

@@ -1,5 +1,5 @@
-"""The benchmark paper's fully connected network, made dense: frames around each frame, side by
-side, into a perceptron."""
+"""The benchmark paper's fully connected network, made dense: the frames around each frame,
+concatenated, into a perceptron."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import at_least, each_at_least_one
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
-from pretrain.encoders._over_time import over_time, surrounded
+from pretrain.encoders._over_time import over_time, zero_padded
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
@@ -45,21 +46,9 @@ class FullyConnected(AbstractEncoder):
     ) -> None:
         super().__init__()
         refuse(
-            [
-                f"{name} is {value}; it must be at least {least}"
-                for name, value, least in (
-                    ("past", past, 0),
-                    ("future", future, 0),
-                    ("skip", skip, 1),
-                    ("dim", dim, 1),
-                )
-                if value < least
-            ]
-            + (
-                [f"widths are {list(widths)}; give at least one, each at least 1"]
-                if not widths or min(widths) < 1
-                else []
-            ),
+            at_least(0, past=past, future=future)
+            + at_least(1, skip=skip, dim=dim)
+            + each_at_least_one(widths=widths),
             about="encoder fully_connected",
         )
         self.dim = dim
@@ -73,7 +62,7 @@ class FullyConnected(AbstractEncoder):
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
         past, future = self.context
-        x, exists = surrounded(x_BTF, valid_BT, past=past, future=future)
+        x, exists = zero_padded(x_BTF, valid_BT, past=past, future=future)
         h = F.relu(self.norms[0](over_time(self.enter, self.norm(x, exists)), valid_BT))
         for layer, norm in zip(self.layers, list(self.norms)[1:], strict=True):
             h = F.relu(norm(layer(h), valid_BT))

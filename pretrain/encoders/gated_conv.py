@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import at_least
 from pretrain.encoders import AbstractEncoder
-from pretrain.encoders._over_time import each_channel_over_time, existing
+from pretrain.encoders._over_time import each_channel_over_time, zero_invalid
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
@@ -45,11 +46,7 @@ class GatedConv(AbstractEncoder):
     ) -> None:
         super().__init__()
         refuse(
-            [
-                f"{name} is {value}; it must be at least 1"
-                for name, value in (("width", width), ("inner", inner))
-                if value < 1
-            ]
+            at_least(1, width=width, inner=inner)
             + (
                 [f"kernel is {kernel}; it must be an odd number of frames"]
                 if kernel < 1 or kernel % 2 == 0
@@ -96,6 +93,6 @@ class _Block(nn.Module):
 
     def forward(self, h_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         n_BTD = self.norm(h_BTD)
-        moved = each_channel_over_time(self.move, existing(self.value(n_BTD), valid_BT))
+        moved = each_channel_over_time(self.move, zero_invalid(self.value(n_BTD), valid_BT))
         y_BTD: Tensor = h_BTD + self.mix(F.silu(self.gate(n_BTD)) * moved)
         return y_BTD

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.encoders import AbstractEncoder
+from pretrain.encoders._over_time import zero_invalid
 from pretrain.transforms.features import Features
 
 
 class Handmade(AbstractEncoder):
-    """Features of a frame beside their means over centred stretches of frames; nothing is learned.
+    """Features of a frame and their means over centred stretches of frames; nothing is learned.
 
     Args:
         features: What it passes on.
@@ -30,7 +31,7 @@ class Handmade(AbstractEncoder):
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D); a mean is over the frames that exist."""
         exists_B1T = valid_BT.unsqueeze(1).to(x_BTF.dtype)
-        x_BFT = torch.where(valid_BT.unsqueeze(-1), x_BTF, 0.0).transpose(1, 2)
+        x_BFT = zero_invalid(x_BTF, valid_BT).transpose(1, 2)
         columns = [x_BTF]
         for reach in self.means:
             width = 2 * reach + 1

@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pretrain.components import at_least, each_at_least_one
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
-from pretrain.encoders._over_time import surrounded
+from pretrain.encoders._over_time import zero_padded
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
-_STATES = (
-    1 << 24
-)  # numbers of a state over the steps of the windows that are worked on at once: 64 MB
+# Numbers of a state over the steps of the windows that are computed at once: 64 MB.
+_STATES = 1 << 24
 
 
 class LSTM(AbstractEncoder):
@@ -54,22 +54,9 @@ class LSTM(AbstractEncoder):
     ) -> None:
         super().__init__()
         refuse(
-            [
-                f"{name} is {value}; it must be at least {least}"
-                for name, value, least in (
-                    ("width", width, 1),
-                    ("past", past, 0),
-                    ("future", future, 0),
-                    ("skip", skip, 1),
-                    ("dim", dim, 1),
-                )
-                if value < least
-            ]
-            + (
-                [f"widths are {list(widths)}; give at least one, each at least 1"]
-                if not widths or min(widths) < 1
-                else []
-            ),
+            at_least(1, width=width, skip=skip, dim=dim)
+            + at_least(0, past=past, future=future)
+            + each_at_least_one(widths=widths),
             about="encoder lstm",
         )
         self.dim, self.width, self.skip, self.steps = dim, width, skip, past + 1 + future
@@ -89,14 +76,14 @@ class LSTM(AbstractEncoder):
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
         past, future = self.context
-        x, exists = surrounded(x_BTF, valid_BT, past=past, future=future)
+        x, exists = zero_padded(x_BTF, valid_BT, past=past, future=future)
         inputs_BLG = self.enter(self.norm(x, exists))
         at_once = max(1, _STATES // (x_BTF.shape[1] * self.steps * self.width))
-        again = torch.is_grad_enabled()
+        recompute = torch.is_grad_enabled()
         h_BTC = torch.cat(
             [
                 checkpoint(self._last_state, part, use_reentrant=False)
-                if again
+                if recompute
                 else self._last_state(part)
                 for part in inputs_BLG.split(at_once)
             ]
@@ -114,9 +101,9 @@ class LSTM(AbstractEncoder):
         for step in range(self.steps):
             gates = inputs_BLG[:, step * self.skip :][:, :frames].float()
             gates = gates if h is None else gates + self.recur(h)  # the states stay float32
-            enter, keep, new, show = gates.chunk(4, -1)
+            enter, keep, new, output = gates.chunk(4, -1)
             entered = enter.sigmoid() * new.tanh()
             c = entered if c is None else torch.addcmul(entered, keep.sigmoid(), c)
-            h = show.sigmoid() * c.tanh()
+            h = output.sigmoid() * c.tanh()
         assert h is not None
         return h

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import at_least
 from pretrain.encoders import AbstractEncoder
-from pretrain.encoders._graph import edges, scales, steps_apart
-from pretrain.encoders._over_time import over_time
+from pretrain.encoders._graph import edges, hop_distances, scale_adjacency
+from pretrain.encoders._over_time import over_time, zero_invalid
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
@@ -25,22 +26,22 @@ class MSG3D(AbstractEncoder):
 
     Points of all animals are the nodes ``N`` of one graph (:func:`pretrain.encoders._graph.edges`).
     A block is the paper's: graph convolution over several scales and two multi-scale temporal
-    convolutions, beside G3D, which joins the graphs of ``window`` frames into one; their sum
+    convolutions, in parallel G3D, which joins the graphs of ``window`` frames into one; their sum
     through a third temporal convolution. Strides over time become dilation, batch norm becomes
     layer norm. Point features are ``scene`` and ``confidence``, where visible; other features of
     the recipe, if any, reach all points through a linear layer. Points are averaged in each animal
-    and the animals laid side by side.
+    and the animals concatenated.
 
     Args:
-        features: Must have the groups ``scene`` and ``confidence``.
+        features: With the groups ``scene`` and ``confidence``.
         width: Channels of a point, a multiple of 6.
         dilations: One block each; its reach to either side is 12 times that.
-        hops: Greatest number of steps in the graph that a scale looks at.
+        hops: Greatest distance in the graph that a scale looks at.
         window: Frames that G3D joins, an odd number up to 17, a dilation apart.
         dim: D.
 
     Raises:
-        BadInput: If a setting is out of range or the features lack a group.
+        BadInput: If a setting is out of range.
     """
 
     groups = _OF_POINTS[:2]
@@ -56,14 +57,9 @@ class MSG3D(AbstractEncoder):
         dim: int = 96,
     ) -> None:
         super().__init__()
-        lacking = [group for group in self.groups if group not in features.columns]
+        assert set(self.groups) <= set(features.columns), f"features without {self.groups}"
         refuse(
-            [
-                f"it reads points, and features.groups lacks {group!r}; groups: "
-                f"{', '.join(features.groups)}"
-                for group in lacking
-            ]
-            + (
+            (
                 [f"width is {width}; it must be a multiple of {_BRANCHES}"]
                 if width < 1 or width % _BRANCHES
                 else []
@@ -78,11 +74,8 @@ class MSG3D(AbstractEncoder):
                 if any(step < 1 for step in dilations)
                 else []
             )
-            + [
-                f"{name} is {value}; it must be at least {least}"
-                for name, value, least in (("hops", hops, 0), ("dim", dim, 1))
-                if value < least
-            ],
+            + at_least(0, hops=hops)
+            + at_least(1, dim=dim),
             about="encoder msg3d",
         )
         schema = features.schema
@@ -90,34 +83,39 @@ class MSG3D(AbstractEncoder):
         self.animals, self.keypoints, self.coordinates = schema.shape
         self.context = (12 * sum(dilations),) * 2
         self.columns = {name: features.columns[name] for name in _OF_POINTS}
-        self.rest = [place for name, place in features.columns.items() if name not in _OF_POINTS]
+        self.rest = [
+            columns for name, columns in features.columns.items() if name not in _OF_POINTS
+        ]
         points = self.animals * self.keypoints
-        reached = scales(steps_apart(points, edges(schema)), hops + 1)
+        adjacency = scale_adjacency(hop_distances(points, edges(schema)), hops + 1)
         self.enter = nn.Linear(self.coordinates + 2, width)
-        rest = sum(place.stop - place.start for place in self.rest)
+        rest = sum(columns.stop - columns.start for columns in self.rest)
         self.enter_rest = nn.Linear(rest, width, bias=False) if rest else None
-        self.blocks = nn.ModuleList(_Block(width, reached, window, step) for step in dilations)
+        self.blocks = nn.ModuleList(_Block(width, adjacency, window, step) for step in dilations)
         self.leave = nn.Linear(self.animals * width, dim)
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
         scene, confidence, visible = (x_BTF[..., self.columns[name]] for name in _OF_POINTS)
-        seen = visible.unsqueeze(-1)
+        visible = visible.unsqueeze(-1)
         points = torch.cat(
             [
                 torch.cat(
-                    [scene.reshape(*seen.shape[:-1], self.coordinates), confidence.unsqueeze(-1)],
+                    [
+                        scene.reshape(*visible.shape[:-1], self.coordinates),
+                        confidence.unsqueeze(-1),
+                    ],
                     -1,
                 )
-                * seen,
-                seen,
+                * visible,
+                visible,
             ],
             -1,
         )
         # Points first: a graph is then one matrix against everything else, and channels stay last.
         h = self.enter(points.permute(2, 0, 1, 3))
         if self.enter_rest is not None:
-            h = h + self.enter_rest(torch.cat([x_BTF[..., place] for place in self.rest], -1))
+            h = h + self.enter_rest(torch.cat([x_BTF[..., columns] for columns in self.rest], -1))
         for block in self.blocks:
             h = block(h, valid_BT)
         animals_BTMC = (
@@ -130,27 +128,27 @@ class MSG3D(AbstractEncoder):
 class _Block(nn.Module):
     """(N, B, T, C) to the same."""
 
-    def __init__(self, width: int, reached: Tensor, window: int, step: int) -> None:
+    def __init__(self, width: int, adjacency: Tensor, window: int, step: int) -> None:
         super().__init__()
-        self.space = _OverGraph(width, reached)
+        self.space = _OverGraph(width, adjacency)
         self.spread, self.spread_on, self.after = (_OverTime(width, step) for _ in range(3))
-        self.space_time = _OverGraphAndTime(width, reached, window, step)
+        self.space_time = _OverGraphAndTime(width, adjacency, window, step)
 
     def forward(self, h: Tensor, valid_BT: Tensor) -> Tensor:
-        apart = self.spread_on(F.relu(self.spread(F.relu(self.space(h)), valid_BT)), valid_BT)
-        return F.relu(self.after(F.relu(apart + self.space_time(h, valid_BT)), valid_BT))
+        factorised = self.spread_on(F.relu(self.spread(F.relu(self.space(h)), valid_BT)), valid_BT)
+        return F.relu(self.after(F.relu(factorised + self.space_time(h, valid_BT)), valid_BT))
 
 
 class _OverGraph(nn.Module):
-    """sum_k (A_k + R_k) X W_k, normalised: a weight for each number of steps between points, R
+    """sum_k (A_k + R_k) X W_k, normalised: a weight for each number of hops between points, R
     learned (there, eq. 3 and 5)."""
 
-    def __init__(self, width: int, reached: Tensor) -> None:
+    def __init__(self, width: int, adjacency: Tensor) -> None:
         super().__init__()
-        self.reached_NL: Tensor
-        number, points, _ = reached.shape
+        self.adjacency_NL: Tensor
+        number, points, _ = adjacency.shape
         self.register_buffer(
-            "reached_NL", reached.transpose(0, 1).reshape(points, -1), persistent=False
+            "adjacency_NL", adjacency.transpose(0, 1).reshape(points, -1), persistent=False
         )
         self.also_NL = nn.Parameter(torch.empty(points, number * points).uniform_(-1e-6, 1e-6))
         self.weight = _weights(number, width)
@@ -160,7 +158,7 @@ class _OverGraph(nn.Module):
         by_scale = torch.matmul(h.reshape(1, -1, h.shape[-1]), self.weight).view(
             self.also_NL.shape[1], -1
         )
-        out: Tensor = self.norm(((self.reached_NL + self.also_NL) @ by_scale).view(h.shape))
+        out: Tensor = self.norm(((self.adjacency_NL + self.also_NL) @ by_scale).view(h.shape))
         return out
 
 
@@ -168,15 +166,15 @@ class _OverGraphAndTime(nn.Module):
     """G3D (there, section 3.3): the points of ``window`` frames as one graph, in which a point's
     neighbours are those in every frame."""
 
-    def __init__(self, width: int, reached: Tensor, window: int, step: int) -> None:
+    def __init__(self, width: int, adjacency: Tensor, window: int, step: int) -> None:
         super().__init__()
-        self.reached_WSL: Tensor
+        self.adjacency_WSL: Tensor
         self.window, self.step = window, step
-        number, points, _ = reached.shape
+        number, points, _ = adjacency.shape
         # Rows: points of each frame; columns: scales and points of one other frame. Degrees grow by
         # the number of frames.
-        tiled = reached.transpose(0, 1).reshape(points, -1).repeat(window, 1) / window
-        self.register_buffer("reached_WSL", tiled, persistent=False)
+        tiled = adjacency.transpose(0, 1).reshape(points, -1).repeat(window, 1) / window
+        self.register_buffer("adjacency_WSL", tiled, persistent=False)
         self.also_WSL = nn.Parameter(
             torch.empty(window, window * points, number * points).uniform_(-1e-6, 1e-6)
         )
@@ -188,14 +186,14 @@ class _OverGraphAndTime(nn.Module):
     def forward(self, h: Tensor, valid_BT: Tensor) -> Tensor:
         points, batch, frames, width = h.shape
         reach = self.window // 2 * self.step
-        h = F.pad(torch.where(valid_BT.unsqueeze(-1), h, 0.0), (0, 0, reach, reach))
+        h = F.pad(zero_invalid(h, valid_BT), (0, 0, reach, reach))
         by_scale = torch.matmul(h.reshape(1, -1, width), self.weight).view(
             -1, batch, frames + 2 * reach, width
         )
         joined = torch.zeros((), device=h.device)
-        for place, also in enumerate(self.also_WSL):
-            then = by_scale[:, :, place * self.step :][:, :, :frames]
-            joined = joined + (self.reached_WSL + also) @ then.reshape(len(then), -1)
+        for index, also in enumerate(self.also_WSL):
+            frame = by_scale[:, :, index * self.step :][:, :, :frames]
+            joined = joined + (self.adjacency_WSL + also) @ frame.reshape(len(frame), -1)
         each = F.relu(self.norm(joined.view(self.window, -1, width)))
         together: Tensor = self.leave(self.join(each.transpose(0, 1).flatten(1)))
         return together.view(points, batch, frames, width)
@@ -217,21 +215,21 @@ class _OverTime(nn.Module):
         self.leave = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, valid_BT: Tensor) -> Tensor:
-        x = torch.where(valid_BT.unsqueeze(-1), F.relu(self.norm(self.enter(h))), 0.0).flatten(0, 1)
+        x = zero_invalid(F.relu(self.norm(self.enter(h))), valid_BT).flatten(0, 1)
         *parts, greatest, itself = x.chunk(_BRANCHES, -1)
-        moved = [over_time(conv, part) for conv, part in zip(self.convs, parts, strict=True)]
+        convolved = [over_time(conv, part) for conv, part in zip(self.convs, parts, strict=True)]
         # Nothing is below zero, so that zeros beyond the ends never win.
         around = (
             F.pad(greatest, (0, 0, self.step, self.step))
             .unfold(1, 2 * self.step + 1, 1)[..., :: self.step]
             .amax(-1)
         )
-        out: Tensor = h + self.leave(torch.cat([*moved, around, itself], -1)).view(h.shape)
+        out: Tensor = h + self.leave(torch.cat([*convolved, around, itself], -1)).view(h.shape)
         return out
 
 
 def _weights(number: int, width: int) -> nn.Parameter:
-    # As one linear layer that reads all scales side by side.
+    # As one linear layer that reads all scales concatenated.
     return nn.Parameter(
         torch.empty(number, width, width).uniform_(-1, 1) * (1 / (number * width)) ** 0.5
     )

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import at_least, each_at_least_one
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
-from pretrain.encoders._over_time import existing
+from pretrain.encoders._over_time import zero_invalid
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
@@ -44,17 +45,13 @@ class SelfAttention(AbstractEncoder):
         super().__init__()
         steps = [2**layer for layer in range(len(widths))]
         refuse(
-            (
-                [f"widths are {list(widths)}; give at least one, each at least 1"]
-                if not widths or min(widths) < 1
-                else []
-            )
+            each_at_least_one(widths=widths)
             + (
                 [f"reach is {reach}; with {len(steps)} layers it must be at least {steps[-1]}"]
                 if steps and reach < steps[-1]
                 else []
             )
-            + ([f"dim is {dim}; it must be at least 1"] if dim < 1 else []),
+            + at_least(1, dim=dim),
             about="encoder self_attention",
         )
         self.dim, self.reach = dim, reach
@@ -70,7 +67,7 @@ class SelfAttention(AbstractEncoder):
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
-        h_BTC = self.norm(existing(x_BTF, valid_BT), valid_BT)
+        h_BTC = self.norm(zero_invalid(x_BTF, valid_BT), valid_BT)
         for block in self.blocks:
             h_BTC = block(h_BTC, valid_BT)
         z_BTD: Tensor = self.leave(h_BTC)
@@ -86,10 +83,10 @@ class _Block(nn.Module):
         self.norm = BatchNorm(width)
 
     def forward(self, h_BTC: Tensor, valid_BT: Tensor) -> Tensor:
-        met = attend_nearby(
+        attended = attend_nearby(
             self.query(h_BTC), self.value(h_BTC), valid_BT, reach=self.reach, step=self.step
         )
-        h_BTC = existing(F.relu(self.norm(self.mix(met), valid_BT)), valid_BT)
+        h_BTC = zero_invalid(F.relu(self.norm(self.mix(attended), valid_BT)), valid_BT)
         # Nothing is below zero, so that zeros beyond the end never win.
         return torch.maximum(h_BTC, F.pad(h_BTC, (0, 0, 0, self.step))[:, self.step :])
 
@@ -123,5 +120,5 @@ def attend_nearby(
     # A softmax over nothing is no number, even where nobody looks at it: let every frame see
     # itself.
     allowed = (near & exists) | (ahead == 0)
-    met = F.scaled_dot_product_attention(query, value, value, attn_mask=allowed, scale=1.0)
-    return met.flatten(1, 2)[:, :frames]
+    out = F.scaled_dot_product_attention(query, value, value, attn_mask=allowed, scale=1.0)
+    return out.flatten(1, 2)[:, :frames]

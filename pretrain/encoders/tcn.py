@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pretrain.encoders import AbstractEncoder
-from pretrain.encoders._over_time import existing, over_time
+from pretrain.encoders._over_time import over_time, zero_invalid
 from pretrain.transforms.features import Features
 
 
@@ -29,7 +29,7 @@ class TCN(AbstractEncoder):
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
-        h_BTD = existing(self.enter(x_BTF), valid_BT)
+        h_BTD = zero_invalid(self.enter(x_BTF), valid_BT)
         # Multiplied by, in every block, rather than asked about: in bf16 half the time, the
         # gradient counted.
         ones_BTD = valid_BT.unsqueeze(-1).to(h_BTD.dtype).expand_as(h_BTD).contiguous()

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import at_least
 from pretrain.encoders import AbstractEncoder
-from pretrain.encoders._over_time import existing
+from pretrain.encoders._over_time import zero_invalid
 from pretrain.encoders.tcn import Block
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
@@ -16,12 +17,11 @@ from pretrain.transforms.features import Features
 class TwoRate(AbstractEncoder):
     r"""A narrow path at the frame rate and a wide one at a fraction of it, joined at every frame.
 
-    Behaviour changes slowly beside 30 frames a second: what surrounds a frame needs no matrix
-    product for each frame. The narrow path projects every frame; ``stride`` frames side by side
-    enter the wide path as one, pass residual dilated convolutions there, and are dealt back to
-    their frames, where both paths are mixed. The division of labour is that of SlowFast
-    (Feichtenhofer et al. 2019); for the same parameters it multiplies about a third as much as
-    ``tcn``.
+    Behaviour is slow compared with 30 frames a second: what surrounds a frame needs no matrix
+    product for each frame. The narrow path projects every frame; ``stride`` frames, concatenated,
+    enter the wide path as one, pass residual dilated convolutions there, and are split into frames
+    again, where both paths are mixed. The division of labour is that of SlowFast (Feichtenhofer et
+    al. 2019); for the same parameters it multiplies about a third as much as ``tcn``.
 
     Patches are counted from the first frame of a window: see :attr:`grid`.
 
@@ -31,7 +31,7 @@ class TwoRate(AbstractEncoder):
         narrow: Channels of the narrow path.
         stride: Frames of a patch.
         layers: Blocks of the wide path; the reach to either side is ``2**layers - 1`` patches
-            beside the frame's own.
+            and the frame's own.
         dim: D.
     """
 
@@ -46,13 +46,8 @@ class TwoRate(AbstractEncoder):
         dim: int = 96,
     ) -> None:
         super().__init__()
-        given = {"width": width, "narrow": narrow, "stride": stride, "layers": layers, "dim": dim}
         refuse(
-            [
-                f"{name} is {value}; it must be at least 1"
-                for name, value in given.items()
-                if value < 1
-            ],
+            at_least(1, width=width, narrow=narrow, stride=stride, layers=layers, dim=dim),
             about="encoder two_rate",
         )
         self.dim, self.grid = dim, stride
@@ -68,12 +63,12 @@ class TwoRate(AbstractEncoder):
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
         """(B, T, F) to (B, T, D)."""
         batch, frames = valid_BT.shape
-        beyond = -frames % self.grid
-        h_BTN = F.pad(existing(F.gelu(self.enter(x_BTF)), valid_BT), (0, 0, 0, beyond))
-        there_BS1 = F.pad(valid_BT, (0, beyond)).view(batch, -1, self.grid).any(-1, keepdim=True)
+        missing = -frames % self.grid
+        h_BTN = F.pad(zero_invalid(F.gelu(self.enter(x_BTF)), valid_BT), (0, 0, 0, missing))
+        valid_BS1 = F.pad(valid_BT, (0, missing)).view(batch, -1, self.grid).any(-1, keepdim=True)
         s_BSW = self.fold(h_BTN.reshape(batch, -1, self.grid * h_BTN.shape[-1]))
         for block in self.blocks:
-            s_BSW = block(s_BSW, there_BS1)
+            s_BSW = block(s_BSW, valid_BS1)
         around_BTN = F.gelu(self.unfold(self.norm(s_BSW))).view_as(h_BTN)
         z_BTD: Tensor = self.leave(self.join(torch.cat([h_BTN, around_BTN], -1)[:, :frames]))
         return z_BTD

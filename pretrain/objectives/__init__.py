@@ -16,7 +16,7 @@ class View(NamedTuple):
     """One augmented view of the windows, embedded."""
 
     pose: Pose
-    """The view, what the objective hid from the encoder included."""
+    """The view as augmented, with the points that the objective masked for the encoder."""
     z_BTD: Tensor
     """float32."""
 
@@ -28,7 +28,7 @@ class Loss(NamedTuple):
     """Scalar to descend: this worker's share, whose mean over the workers is the loss of the joined
     batch."""
     parts: Mapping[str, Tensor]
-    """Scalars worth a curve, by name, without gradient; averaged over the workers for the log."""
+    """Scalars to log, by name, without gradient; averaged over the workers."""
 
 
 class AbstractObjective(nn.Module, ABC):
@@ -36,13 +36,13 @@ class AbstractObjective(nn.Module, ABC):
     settings.
 
     Subclasses take ``dim`` (D of the encoder), ``schema`` and keyword settings. Their parameters
-    (projection heads, decoders) are trained along and thrown away.
+    (projection heads, decoders) are trained along and not kept.
     """
 
     views: int = 1
     """How many views of each window it needs."""
     shares_views: bool = True
-    """Whether other objectives can use its views as well; not where it hides long stretches of
+    """Whether other objectives can use its views as well; not where it masks long stretches of
     them."""
 
     def fit(self, pose: Pose) -> None:
@@ -50,28 +50,28 @@ class AbstractObjective(nn.Module, ABC):
         training. Nothing by default."""
         del pose
 
-    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
-        """What the encoder gets to see of a view. A hidden point is a missing one: NaN with
+    def mask(self, pose: Pose, windows: Windows, rng: WindowRNG, *, view: int) -> Pose:
+        """What the encoder is given of a view. A masked point is a missing one: NaN with
         confidence 0.
 
         Args:
             pose: The augmented view.
             windows: The windows as they were recorded, and which frames exist.
-            draws: Random draws that belong to the windows.
+            rng: Random draws that belong to the windows.
             view: Which view, from 0.
 
         Returns:
             The pose itself by default.
         """
-        del windows, draws, view
+        del windows, rng, view
         return pose
 
     @abstractmethod
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """The loss of this worker's rows.
 
         Args:
             views: As many as ``views``, embedded in one pass.
             windows: The windows as they were recorded, and which frames exist.
-            draws: Random draws that belong to the windows.
+            rng: Random draws that belong to the windows.
         """

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose
-from pretrain.errors import refuse
 from pretrain.transforms.features import Features
+from pretrain.transforms.geometry import difference, rotate_back
 
 # Ranges of the unfitted module: forward, sideways (px), turn (rad), movement of the points (px),
 # approach (px).
@@ -21,8 +21,8 @@ _QUANTILES = (0.02, 0.98)
 
 
 class Actions(nn.Module):
-    """For each animal: steps forward and sideways, turn, movement of its points in its own frame;
-    for each pair: approach.
+    """For each animal: steps forward and sideways, turn, movement of its points in the frame of its
+    body; for each pair: approach.
 
     Args:
         schema: The skeleton.
@@ -40,12 +40,7 @@ class Actions(nn.Module):
 
     def __init__(self, schema: Schema, *, lag: int = 2) -> None:
         super().__init__()
-        refuse(
-            [f"poses have coordinates {schema.coordinates}; this objective is for x, y"]
-            * (len(schema.coordinates) != 2),
-            about="poses",
-        )
-        self.frames = Features(schema, groups=("posture",), lags=())
+        self.features = Features(schema, groups=("posture",), lags=())
         self.lag, self.pairs = lag, list(itertools.combinations(range(len(schema.animals)), 2))
         self.register_buffer(
             "range_A2",
@@ -54,39 +49,29 @@ class Actions(nn.Module):
 
     @torch.no_grad()
     def fit(self, pose: Pose) -> None:
-        """Takes the mean body and the ranges from a sample; what was never seen keeps its range."""
-        self.frames.fit(pose)
-        found = self(pose).flatten(0, 1).nanquantile(torch.tensor(_QUANTILES), dim=0).T
-        usable = found.isfinite().all(-1) & (found[:, 1] - found[:, 0] > 1e-6)
-        self.range_A2.copy_(torch.where(usable[:, None], found, self.range_A2))
+        """Takes the mean body and the ranges from a sample; what is unknown there keeps its
+        range."""
+        self.features.fit(pose)
+        range_A2 = self(pose).flatten(0, 1).nanquantile(torch.tensor(_QUANTILES), dim=0).T
+        usable = range_A2.isfinite().all(-1) & (range_A2[:, 1] - range_A2[:, 0] > 1e-6)
+        self.range_A2.copy_(torch.where(usable[:, None], range_A2, self.range_A2))
 
     def forward(self, pose: Pose) -> Tensor:
         """(B, T, A)."""
-        position = pose.position_BTMKX
-        place, heading = self.frames.frames(pose)
-        own = _unturn(position - place.unsqueeze(-2), heading.unsqueeze(-2))
-        step = _unturn(self._change(place), heading)
+        origin, heading = self.features.body_frames(pose)
+        own = rotate_back(pose.position_BTMKX - origin.unsqueeze(-2), heading.unsqueeze(-2))
+        step = rotate_back(self._change(origin), heading)
         turn = self._change(torch.atan2(heading[..., 1], heading[..., 0]))
         turn = torch.remainder(turn + math.pi, 2 * math.pi) - math.pi
         moved = self._change(own).norm(dim=-1).nanmean(-1)
         each = torch.stack([step[..., 0], step[..., 1], turn, moved], -1).flatten(2)
         approach = [
-            -self._change((place[:, :, a] - place[:, :, b]).norm(dim=-1)) for a, b in self.pairs
+            -self._change((origin[:, :, a] - origin[:, :, b]).norm(dim=-1)) for a, b in self.pairs
         ]
         return torch.cat([each, *(one.unsqueeze(-1) for one in approach)], -1)
 
     def _change(self, x: Tensor) -> Tensor:
-        half = self.lag // 2
-        change = torch.full_like(x, torch.nan)
-        if x.shape[1] > self.lag:
-            change[:, half:-half] = x[:, self.lag :] - x[:, : -self.lag]
-        return change
-
-
-def _unturn(vector: Tensor, heading: Tensor) -> Tensor:
-    x, y = vector.unbind(-1)
-    cos, sin = heading.unbind(-1)
-    return torch.stack([cos * x + sin * y, cos * y - sin * x], -1)
+        return difference(x, self.lag, axis=1)
 
 
 def shares_below(
@@ -108,14 +93,13 @@ def shares_below(
     known = value_BTA.isfinite()
     below = (value_BTA.unsqueeze(-1) <= edge_AE) & known.unsqueeze(-1)
     counts = torch.cat([below, known.unsqueeze(-1)], -1).to(value_BTA.dtype).cumsum(1)
-    counts = torch.cat(
-        [torch.zeros_like(counts[:, :1]), counts], 1
-    )  # at t: over the frames before t
+    # At t: over the frames before t.
+    counts = torch.cat([torch.zeros_like(counts[:, :1]), counts], 1)
     row = torch.arange(len(frame_BN), device=frame_BN.device)[:, None]
     last = counts.shape[1] - 1
-    found = (
+    ahead = (
         counts[row, (frame_BN + 1 + horizon).clamp(max=last)]
         - counts[row, (frame_BN + 1).clamp(max=last)]
     )
-    number = found[..., -1]
-    return found[..., :-1] / number.clamp(min=1).unsqueeze(-1), number / horizon
+    number = ahead[..., -1]
+    return ahead[..., :-1] / number.clamp(min=1).unsqueeze(-1), number / horizon

@@ -28,8 +28,8 @@ class Heads(nn.Module):
     def forward(self, code_NZ: Tensor) -> Tensor:
         """(N, P, outputs)."""
         h_NPZ = F.relu(self.first(code_NZ)).view(len(code_NZ), *self.second_PZO.shape[:2])
-        told: Tensor = torch.einsum("npz,pzo->npo", h_NPZ, self.second_PZO).float() + self.bias_PO
-        return told
+        out: Tensor = torch.einsum("npz,pzo->npo", h_NPZ, self.second_PZO).float() + self.bias_PO
+        return out
 
 
 class LogSum(torch.autograd.Function):
@@ -57,20 +57,20 @@ class LogSum(torch.autograd.Function):
             without_G1A, query_GNE, key_GAE.transpose(1, 2), alpha=1 / temperature
         )
         share_GNA.diagonal(own, 1, 2).fill_(_NEVER)
-        most_GN1 = share_GNA.amax(2, keepdim=True)
-        share_GNA.sub_(most_GN1).exp_()
+        greatest_GN1 = share_GNA.amax(2, keepdim=True)
+        share_GNA.sub_(greatest_GN1).exp_()
         sum_GN1 = share_GNA.sum(2, keepdim=True)
         share_GNA.div_(sum_GN1)
         ctx.save_for_backward(query_GNE, key_GAE, share_GNA)
         ctx.temperature = temperature
-        return (most_GN1 + sum_GN1.log()).squeeze(2)
+        return (greatest_GN1 + sum_GN1.log()).squeeze(2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         """To queries and keys."""
         query_GNE, key_GAE, share_GNA = ctx.saved_tensors
-        pull_GNA = share_GNA * (grads[0].unsqueeze(2) / ctx.temperature)
-        return pull_GNA @ key_GAE, pull_GNA.transpose(1, 2) @ query_GNE, None, None, None
+        weight_GNA = share_GNA * (grads[0].unsqueeze(2) / ctx.temperature)
+        return weight_GNA @ key_GAE, weight_GNA.transpose(1, 2) @ query_GNE, None, None, None
 
 
 def supervised_contrastive(
@@ -82,7 +82,7 @@ def supervised_contrastive(
     .. math:: \ell_i = -\frac{1}{|P(i)|} \sum_{j \in P(i)} \log \frac{\exp(g_i g_j / \tau)}{\sum_{k
     \ne i} \exp(g_i g_k / \tau)}
 
-    Anchors of different groups R are strangers: sums over j and k stay within a group. The sum over
+    Anchors of different groups R do not meet: sums over j and k stay within a group. The sum over
     j of g_i g_j is the product of g_i with the sum of its class, so that only the sum over k needs
     all pairs.
 
@@ -107,18 +107,15 @@ def supervised_contrastive(
             mine_GNE.dtype
         )
         is_GNC = is_GAC[:, own : own + rows]
-        number_GN = (is_GNC * is_GAC.sum(1, keepdim=True)).sum(
-            2
-        ) - 1  # not itself; -1 for an anchor of no class
-        alike_GN = (mine_GNE * (is_GNC @ (is_GAC.transpose(1, 2) @ theirs_GAE) - mine_GNE)).sum(
-            2
-        ) / temperature
+        # Not itself; -1 for an anchor of no class.
+        number_GN = (is_GNC * is_GAC.sum(1, keepdim=True)).sum(2) - 1
+        same_class_GNE = is_GNC @ (is_GAC.transpose(1, 2) @ theirs_GAE) - mine_GNE
+        alike_GN = (mine_GNE * same_class_GNE).sum(2) / temperature
         below_GN: Tensor = LogSum.apply(mine_GNE, theirs_GAE, class_GA >= 0, own, temperature)  # type: ignore[no-untyped-call]
         counts_GN = number_GN > 0
         term_GN = torch.where(counts_GN, below_GN - alike_GN / number_GN.clamp(min=1), 0.0)
-    return term_GN.view(groups, count, rows).sum((0, 2)), counts_GN.view(groups, count, rows).sum(
-        (0, 2)
-    )
+    total, number = (x.view(groups, count, rows).sum((0, 2)) for x in (term_GN, counts_GN))
+    return total, number
 
 
 def class_surprise(

@@ -1,4 +1,4 @@
-"""Poses to the few numbers a trajectory is told in, and back: where each animal is, where it
+"""Poses to the few numbers of a trajectory's state, and back: where each animal is, where it
 points, how it is bent."""
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose
-from pretrain.errors import refuse
 from pretrain.transforms.features import Features
+from pretrain.transforms.geometry import rotate, rotate_back
 
 _JUMP = 10.0  # standard deviations; a tracker's jump is not worth more
 
@@ -18,9 +18,9 @@ _JUMP = 10.0  # standard deviations; a tracker's jump is not worth more
 class TrajectoryState(nn.Module):
     """Egocentric decomposition of task programming (Sun et al. 2021) for any skeleton.
 
-    For each animal the place of its own frame in half images from the centre (2), its heading as
-    cosine and sine (2), and the first principal components of its points in the own frame (at most
-    5). Fitted, all are standardised; unfitted, the components are the first of the points' own
+    For each animal the origin of its body frame in half images from the centre (2), its heading as
+    cosine and sine (2), and the first principal components of its points in the body frame (at
+    most 5). Fitted, all are standardised; unfitted, the components are the first of the points' own
     coordinates.
 
     Args:
@@ -40,13 +40,8 @@ class TrajectoryState(nn.Module):
 
     def __init__(self, schema: Schema, *, components: int = 5) -> None:
         super().__init__()
-        refuse(
-            [f"poses have coordinates {schema.coordinates}; this objective is for x, y"]
-            * (len(schema.coordinates) != 2),
-            about="poses",
-        )
         animals, keypoints, _ = schema.shape
-        self.frames = Features(schema, groups=("posture",), lags=())
+        self.features = Features(schema, groups=("posture",), lags=())
         self.keypoints, self.components = keypoints, min(components, 2 * keypoints)
         self.size = animals * (4 + self.components)
         self.register_buffer("half_X", torch.tensor(schema.image_px) / 2)
@@ -60,7 +55,7 @@ class TrajectoryState(nn.Module):
     def fit(self, pose: Pose) -> None:
         """Takes the mean body, its principal components and all spreads from a sample; animals
         share body and components."""
-        self.frames.fit(pose)
+        self.features.fit(pose)
         own, _, _ = self._own(pose)
         points = own.flatten(0, 2).flatten(1)
         points = points[points.isfinite().any(-1)]
@@ -80,10 +75,10 @@ class TrajectoryState(nn.Module):
     def forward(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """(N, T, S) states, 0 where unknown, and which are known; a missing point of a known animal
         lies where it is on average."""
-        own, place, heading = self._own(pose)
-        known_NTM1 = (heading.isfinite().all(-1) & place.isfinite().all(-1)).unsqueeze(-1)
+        own, origin, heading = self._own(pose)
+        known_NTM1 = (heading.isfinite().all(-1) & origin.isfinite().all(-1)).unsqueeze(-1)
         bent = (own.flatten(-2) - self.mean_Q).nan_to_num(0.0) @ self.basis_CQ.T / self.half_X[0]
-        state = torch.cat([place / self.half_X - 1, heading, bent], -1)
+        state = torch.cat([origin / self.half_X - 1, heading, bent], -1)
         known = known_NTM1.expand(state.shape).flatten(2)
         return torch.where(known, (state.flatten(2) - self.mean_S) / self.scale_S, 0.0), known
 
@@ -100,22 +95,20 @@ class TrajectoryState(nn.Module):
         return state_NS + action_NS * self.step_S
 
     def positions(self, state_NTS: Tensor) -> Tensor:
-        """Back to (N, T, M, K, X) px, differentiable; what the components do not hold is lost."""
+        """Back to (N, T, M, K, X) px, differentiable; only what the components express."""
         state = (state_NTS * self.scale_S + self.mean_S).view(
             *state_NTS.shape[:-1], -1, 4 + self.components
         )
-        place, heading, bent = state[..., :2], F.normalize(state[..., 2:4], dim=-1), state[..., 4:]
+        origin, heading, bent = state[..., :2], F.normalize(state[..., 2:4], dim=-1), state[..., 4:]
         own = bent * self.half_X[0] @ self.basis_CQ + self.mean_Q
-        x, y = own.view(*own.shape[:-1], self.keypoints, 2).unbind(-1)
-        cos, sin = heading.unsqueeze(-2).unbind(-1)
-        turned = torch.stack([cos * x - sin * y, sin * x + cos * y], -1)
-        return turned + ((place + 1) * self.half_X).unsqueeze(-2)
+        points = rotate(own.view(*own.shape[:-1], self.keypoints, 2), heading.unsqueeze(-2))
+        return points + ((origin + 1) * self.half_X).unsqueeze(-2)
 
     def _own(self, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
-        place, heading = self.frames.frames(pose)
-        x, y = (pose.position_BTMKX - place.unsqueeze(-2)).unbind(-1)
-        cos, sin = heading.unsqueeze(-2).unbind(-1)
-        return torch.stack([cos * x + sin * y, cos * y - sin * x], -1), place, heading
+        """Points in the body frame, its origin and its heading."""
+        origin, heading = self.features.body_frames(pose)
+        offset = pose.position_BTMKX - origin.unsqueeze(-2)
+        return rotate_back(offset, heading.unsqueeze(-2)), origin, heading
 
 
 def _spread(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pretrain.objectives._trajectory_state import TrajectoryState
 
-_LEAST, _MOST = -16.0, 16.0  # log-variances, as published
+_LOG_VARIANCES = -16.0, 16.0  # least and greatest, as published
 
 
 class Posterior(NamedTuple):
@@ -48,24 +48,24 @@ class Encode(nn.Module):
     def forward(self, z_ND: Tensor) -> Posterior:
         """(N, D) to a posterior."""
         mean, log_variance = self.layers(z_ND).float().chunk(2, -1)
-        return Posterior(mean, log_variance.clamp(_LEAST, _MOST))
+        return Posterior(mean, log_variance.clamp(*_LOG_VARIANCES))
 
 
 class Memory(nn.Module):
-    """A gated recurrent unit (Cho et al. 2014) that is led through a recording or steps along with
-    what it causes."""
+    """A gated recurrent unit (Cho et al. 2014) that runs over a recording, or step by step over its
+    own output."""
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.cell = nn.GRU(inputs, width)
 
     def forward(self, x_TNI: Tensor) -> Tensor:
-        """What it holds before each input, (T, N, H)."""
-        held: Tensor = self.cell(x_TNI[:-1])[0]
-        return F.pad(held, (0, 0, 0, 0, 1, 0))
+        """Its hidden state before each input, (T, N, H)."""
+        h_TNH: Tensor = self.cell(x_TNI[:-1])[0]
+        return F.pad(h_TNH, (0, 0, 0, 0, 1, 0))
 
     def step(self, x_NI: Tensor, h_NH: Tensor) -> Tensor:
-        """What it holds after one more input, (N, H)."""
+        """Its hidden state after one more input, (N, H)."""
         enter, recur, enter_bias, recur_bias = self.cell.parameters()
         reset_in, keep_in, new_in = F.linear(x_NI, enter, enter_bias).chunk(3, -1)
         reset_h, keep_h, new_h = F.linear(h_NH, recur, recur_bias).chunk(3, -1)
@@ -74,7 +74,7 @@ class Memory(nn.Module):
 
 
 class Policy(nn.Module):
-    """What comes next, given state, code and memory of what was done: a Gaussian over actions.
+    """What comes next, given state, code and memory of the past: a Gaussian over actions.
 
     Args:
         state: How poses become states.
@@ -95,9 +95,9 @@ class Policy(nn.Module):
             nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * state.size)
         )
 
-    def _action(self, told: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_variance = self.act(told + self.from_memory(h)).float().chunk(2, -1)
-        return mean, log_variance.clamp(_LEAST, _MOST)
+    def _action(self, inputs: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.act(inputs + self.from_memory(h)).float().chunk(2, -1)
+        return mean, log_variance.clamp(*_LOG_VARIANCES)
 
     def surprise(
         self, state_NTS: Tensor, action_NAS: Tensor, known_NAS: Tensor, code_NZ: Tensor
@@ -108,9 +108,9 @@ class Policy(nn.Module):
             state_NTS[:, : action_NAS.shape[1]].transpose(0, 1),
             action_NAS.transpose(0, 1),
         )
-        held_ANH = self.memory(torch.cat([before_ANS, action_ANS], -1))
+        h_ANH = self.memory(torch.cat([before_ANS, action_ANS], -1))
         mean, log_variance = self._action(
-            self.from_state(before_ANS) + self.from_code(code_NZ), held_ANH
+            self.from_state(before_ANS) + self.from_code(code_NZ), h_ANH
         )
         each = 0.5 * (
             (action_ANS - mean).square() * (-log_variance).exp()
@@ -127,17 +127,17 @@ class Policy(nn.Module):
         Args:
             first_NS: Where it begins.
             code_NZ: The code.
-            noise_NAS: Standard normal noise; as many steps as it holds are made.
+            noise_NAS: Standard normal noise; its length is the number of steps.
             temperature: Standard deviations of the actions are multiplied by it.
 
         Returns:
             States (N, A + 1, S) and actions (N, A, S).
         """
-        told = self.from_code(code_NZ)
+        from_code = self.from_code(code_NZ)
         state, h = first_NS, first_NS.new_zeros(len(first_NS), self.width)
         states, actions = [state], []
         for noise in noise_NAS.unbind(1):
-            mean, log_variance = self._action(told + self.from_state(state), h)
+            mean, log_variance = self._action(from_code + self.from_state(state), h)
             action = mean + temperature * (log_variance / 2).exp() * noise
             h = self.memory.step(torch.cat([state, action], -1), h)
             state = self.state.advance(state, action)
@@ -148,7 +148,7 @@ class Policy(nn.Module):
 
 class Approximators(nn.Module):
     """Learned stand-ins for the programs: for each a recurrent network that reads a trajectory both
-    ways and tells its class.
+    ways and predicts its class.
 
     Args:
         size: S.
@@ -161,7 +161,7 @@ class Approximators(nn.Module):
         self.read = nn.ModuleList(
             nn.GRU(2 * size, width, batch_first=True, bidirectional=True) for _ in classes
         )
-        self.tell = nn.ModuleList(
+        self.predict = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(2 * width, width),
                 nn.ReLU(),
@@ -171,16 +171,16 @@ class Approximators(nn.Module):
             )
             for number in classes
         )
-        self.most = max(classes)
+        self.outputs = max(classes)
 
     def forward(self, state_NTS: Tensor, action_NAS: Tensor) -> Tensor:
         """(N, P, C) log-probabilities; classes that a program does not have come last, at minus
         infinity."""
         x = torch.cat([state_NTS[:, : action_NAS.shape[1]], action_NAS], -1)
-        told = [
-            F.log_softmax(tell(read(x)[0].mean(1)).float(), -1)
-            for read, tell in zip(self.read, self.tell, strict=True)
+        log_shares = [
+            F.log_softmax(predict(read(x)[0].mean(1)).float(), -1)
+            for read, predict in zip(self.read, self.predict, strict=True)
         ]
         return torch.stack(
-            [F.pad(one, (0, self.most - one.shape[-1]), value=-torch.inf) for one in told], 1
+            [F.pad(x, (0, self.outputs - x.shape[-1]), value=-torch.inf) for x in log_shares], 1
         )

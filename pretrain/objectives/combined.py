@@ -23,8 +23,8 @@ DEFAULT: tuple[Mapping[str, Any], ...] = (
 class Combined(AbstractObjective):
     r"""A weighted sum, :math:`L = \sum_o w_o L_o`.
 
-    All objectives look at the same views, as many as the most demanding of them needs; those that
-    hide long stretches of theirs (``shares_views`` false) get views of their own behind these. All
+    All objectives share the same views, as many as the most demanding of them needs; those that
+    mask long stretches of theirs (``shares_views`` false) get views of their own behind these. All
     views go through the encoder together.
 
     Args:
@@ -46,7 +46,7 @@ class Combined(AbstractObjective):
                 f"{name!r} is listed twice"
                 for name in sorted({name for name in names if names.count(name) > 1})
             ]
-            + (["'combined' cannot hold itself"] if "combined" in names else [])
+            + (["'combined' cannot contain itself"] if "combined" in names else [])
             + [
                 f"weight of {name!r} is {weight!r}; it must be a number above 0"
                 for name, weight in zip(names, weights, strict=True)
@@ -61,37 +61,37 @@ class Combined(AbstractObjective):
         ]
         self.parts = nn.ModuleDict(dict(zip(names, built, strict=True)))
         shared = max((one.views for one in built if one.shares_views), default=0)
-        self.seats: list[range] = []
+        self.view_ranges: list[range] = []
         self.views = shared
         for one in built:
             first = 0 if one.shares_views else self.views
-            self.seats.append(range(first, first + one.views))
+            self.view_ranges.append(range(first, first + one.views))
             self.views = max(self.views, first + one.views)
         self.shares_views = all(one.shares_views for one in built)
 
     def _each(self) -> list[tuple[str, AbstractObjective, range]]:
-        named = zip(self.parts.items(), self.seats, strict=True)
-        return [(name, one, seats) for (name, one), seats in named]  # type: ignore[misc]
+        named = zip(self.parts.items(), self.view_ranges, strict=True)
+        return [(name, one, views) for (name, one), views in named]  # type: ignore[misc]
 
     def fit(self, pose: Pose) -> None:
         """Lets each objective take what it needs."""
         for _, one, _ in self._each():
             one.fit(pose)
 
-    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
-        """What the objectives that look at this view hide of it, all together."""
-        for _, one, seats in self._each():
-            if view in seats:
-                pose = one.hide(pose, windows, draws, view=seats.index(view))
+    def mask(self, pose: Pose, windows: Windows, rng: WindowRNG, *, view: int) -> Pose:
+        """Without the points that any of the objectives which use this view masks."""
+        for _, one, own_views in self._each():
+            if view in own_views:
+                pose = one.mask(pose, windows, rng, view=own_views.index(view))
         return pose
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """The sum; of each objective its loss, its parts under its name, and as ``weighted_<name>``
         what it adds to the sum."""
         terms: list[Tensor] = []
         parts: dict[str, Tensor] = {}
-        for (name, one, seats), weight in zip(self._each(), self.weights, strict=True):
-            loss: Loss = one(tuple(views[seat] for seat in seats), windows, draws)
+        for (name, one, own_views), weight in zip(self._each(), self.weights, strict=True):
+            loss: Loss = one(tuple(views[view] for view in own_views), windows, rng)
             terms.append(weight * loss.total)
             parts |= {name: loss.total.detach(), f"weighted_{name}": terms[-1].detach()}
             parts |= {

@@ -1,4 +1,4 @@
-"""NT-Xent: a moment should be found again in another view of it, among all other moments of all
+"""NT-Xent: a moment should be recognised in another view of it, among all other moments of all
 workers."""
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import distributed
+from pretrain.components import above_zero, at_least
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
@@ -52,41 +53,33 @@ class Contrastive(AbstractObjective):
     ) -> None:
         super().__init__()
         refuse(
-            ([f"temperature is {temperature}; it must be above 0"] if temperature <= 0 else [])
-            + [
-                f"{name} is {value}; it must be at least {least}"
-                for name, value, least in (
-                    ("anchors", anchors, 1),
-                    ("slack", slack, 0),
-                    ("near", near, 0),
-                    ("projection", projection, 1),
-                )
-                if value < least
-            ],
+            above_zero(temperature=temperature)
+            + at_least(1, anchors=anchors, projection=projection)
+            + at_least(0, slack=slack, near=near),
             about="objective contrastive",
         )
         self.temperature, self.anchors, self.slack, self.near = temperature, anchors, slack, near
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, projection))
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """NT-Xent of this worker's anchors against everyone's."""
         batch = len(windows.key_B)
         length_B1 = windows.valid_BT.sum(1, keepdim=True)
-        frame_BA = (draws.uniform("anchor", self.anchors) * length_B1).long()
+        frame_BA = (rng.uniform("anchor", self.anchors) * length_B1).long()
         moved_BA = (
             frame_BA
-            + (draws.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
+            + (rng.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
             - self.slack
         )
         moved_BA = moved_BA.clamp(min=0).minimum((length_B1 - 1).clamp(min=0))
         row = torch.arange(batch, device=frame_BA.device).unsqueeze(1)
-        picked = torch.stack(
+        anchors = torch.stack(
             [
                 view.z_BTD[row, frame]
                 for view, frame in zip(views, (frame_BA, moved_BA), strict=True)
             ]
         )
-        g_VND = F.normalize(self.head(picked).float(), dim=-1).flatten(1, 2)
+        g_VND = F.normalize(self.head(anchors).float(), dim=-1).flatten(1, 2)
         exists_N = (length_B1 > 0).expand_as(frame_BA).flatten()
         window_N = (row + distributed.rank() * batch).expand_as(frame_BA).flatten()
 
@@ -96,25 +89,26 @@ class Contrastive(AbstractObjective):
             torch.cat([frame_BA.flatten(), moved_BA.flatten()]),
             exists_N.repeat(2),
         )
-        total, number, hit = self.share(mine, _Anchors(*(distributed.gather(x) for x in mine)))
+        all_anchors = _Anchors(*(distributed.gather(x) for x in mine))
+        total, number, hits = self.sum_of_terms(mine, all_anchors)
         loss = distributed.mean_over_workers(total, number)
-        found = distributed.mean_over_workers(hit, number)
-        return Loss(loss, {"contrastive": loss.detach(), "contrastive_found": found.detach()})
+        hit_rate = distributed.mean_over_workers(hits, number)
+        return Loss(loss, {"contrastive": loss.detach(), "contrastive_found": hit_rate.detach()})
 
-    def share(self, mine: _Anchors, all: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
+    def sum_of_terms(self, mine: _Anchors, all_anchors: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of this worker's terms, how many, and how often the positive was the nearest of
         all."""
         count = len(mine.g) // 2
         first = distributed.rank() * len(mine.g)
-        place = torch.arange(len(mine.g), device=mine.g.device)
-        itself, positive = first + place, first + (place + count) % len(mine.g)
-        similarity = mine.g @ all.g.T / self.temperature
-        close = (mine.window[:, None] == all.window) & (
-            (mine.frame[:, None] - all.frame).abs() <= self.near
+        row = torch.arange(len(mine.g), device=mine.g.device)
+        itself, positive = first + row, first + (row + count) % len(mine.g)
+        similarity = mine.g @ all_anchors.g.T / self.temperature
+        close = (mine.window[:, None] == all_anchors.window) & (
+            (mine.frame[:, None] - all_anchors.frame).abs() <= self.near
         )
-        close[place, positive] = False
-        close[place, itself] = True
-        similarity = similarity.masked_fill(close | ~all.exists, -torch.inf)
+        close[row, positive] = False
+        close[row, itself] = True
+        similarity = similarity.masked_fill(close | ~all_anchors.exists, -torch.inf)
         similarity = torch.where(mine.exists[:, None], similarity, 0.0)
         term = F.cross_entropy(similarity, positive, reduction="none")
         term = torch.where(mine.exists, term, 0.0)
@@ -123,7 +117,7 @@ class Contrastive(AbstractObjective):
 
 
 class _Anchors(NamedTuple):
-    """Rows alike; N anchors of the first view, then N of the second."""
+    """N anchors of the first view, then N of the second."""
 
     g: Tensor
     window: Tensor

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import distributed
+from pretrain.components import above_zero, at_least
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
@@ -27,9 +28,9 @@ class CPC(AbstractObjective):
     are the frames ``t_j + n`` of all other windows of all workers. The maps W (one a horizon) and V
     have no bias.
 
-    An encoder that looks both ways would be shown its answer. With ``past_only`` the anchor's view
-    ends with the anchor and the view its future is read from begins after it: no frame is seen by
-    both, whatever the encoder.
+    An encoder that looks both ways would be given the answer. With ``past_only`` the anchor's view
+    ends with the anchor and the view its future is read from begins after it: they share no frame,
+    whatever the encoder.
 
     Args:
         dim: D of the encoder.
@@ -38,8 +39,8 @@ class CPC(AbstractObjective):
             it.
         temperature: tau.
         projection: Width in which past and future are compared.
-        past_only: Hide the future from the past; needs two views. Not needed for causal encoders,
-            nor for horizons beyond the encoder's context.
+        past_only: Mask the future in the past's view; needs two views. Of no use to causal
+            encoders, nor for horizons beyond the encoder's context.
     """
 
     def __init__(
@@ -59,8 +60,8 @@ class CPC(AbstractObjective):
                 if not horizons or min(horizons) < 1 or list(horizons) != sorted(set(horizons))
                 else []
             )
-            + ([f"temperature is {temperature}; it must be above 0"] if temperature <= 0 else [])
-            + ([f"projection is {projection}; it must be at least 1"] if projection < 1 else []),
+            + above_zero(temperature=temperature)
+            + at_least(1, projection=projection),
             about="objective cpc",
         )
         self.horizons, self.temperature, self.past_only = tuple(horizons), temperature, past_only
@@ -68,7 +69,7 @@ class CPC(AbstractObjective):
         self.predict = nn.Linear(dim, len(horizons) * projection, bias=False)
         self.target = nn.Linear(dim, projection, bias=False)
 
-    def anchors(self, windows: Windows, draws: WindowRNG) -> Tensor:
+    def anchors(self, windows: Windows, rng: WindowRNG) -> Tensor:
         """The anchor frame of every window, (B,): early enough for every horizon of at most half a
         window.
 
@@ -86,24 +87,24 @@ class CPC(AbstractObjective):
             [horizon for horizon in self.horizons if horizon <= frames // 2] or [self.horizons[0]]
         )
         room_B1 = (windows.valid_BT.sum(1, keepdim=True) - reach).clamp(min=1)
-        return (draws.uniform("cpc/anchor", 1) * room_B1).long().squeeze(1)
+        return (rng.uniform("cpc/anchor", 1) * room_B1).long().squeeze(1)
 
-    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
+    def mask(self, pose: Pose, windows: Windows, rng: WindowRNG, *, view: int) -> Pose:
         """The first view without what comes after the anchor, the second without the rest."""
         if not self.past_only or view > 1:
             return pose
         after_BT = (
             torch.arange(windows.valid_BT.shape[1], device=windows.valid_BT.device)
-            > self.anchors(windows, draws)[:, None]
+            > self.anchors(windows, rng)[:, None]
         )
-        hidden = (after_BT if view == 0 else ~after_BT)[:, :, None, None]
-        return pose.hidden(hidden)
+        masked_BT = after_BT if view == 0 else ~after_BT
+        return pose.hidden(masked_BT[:, :, None, None])
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """InfoNCE of this worker's windows against everyone's."""
         batch, frames = windows.valid_BT.shape
         row_B = torch.arange(batch, device=windows.valid_BT.device)
-        anchor_B = self.anchors(windows, draws)
+        anchor_B = self.anchors(windows, rng)
         ahead_BN = anchor_B[:, None] + torch.tensor(self.horizons, device=row_B.device)
         fits_BN = ahead_BN < windows.valid_BT.sum(1, keepdim=True)
         past_BD = views[0].z_BTD[row_B, anchor_B]
@@ -112,14 +113,14 @@ class CPC(AbstractObjective):
             self.predict(past_BD).float().unflatten(1, (len(self.horizons), -1)), dim=-1
         )
         truth_BNP = F.normalize(self.target(future_BND).float(), dim=-1)
-        total, number, hit = self.share(
+        total, number, hits = self.sum_of_terms(
             guess_BNP, fits_BN, distributed.gather(truth_BNP), distributed.gather(fits_BN)
         )
         loss = distributed.mean_over_workers(total, number)
-        found = distributed.mean_over_workers(hit, number)
-        return Loss(loss, {"cpc": loss.detach(), "cpc_found": found.detach()})
+        hit_rate = distributed.mean_over_workers(hits, number)
+        return Loss(loss, {"cpc": loss.detach(), "cpc_found": hit_rate.detach()})
 
-    def share(
+    def sum_of_terms(
         self, guess_BNP: Tensor, fits_BN: Tensor, truth_ANP: Tensor, fits_AN: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of this worker's terms, how many, and how often its own future was the nearest.

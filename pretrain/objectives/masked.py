@@ -1,4 +1,4 @@
-"""Masked modelling: blocks of the scene are hidden, and what was there has to be told from the
+"""Masked modelling: blocks of the scene are masked, and what was there is predicted from the
 rest."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain import distributed
+from pretrain.components import at_least, zero_to_one
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
@@ -16,15 +17,15 @@ from pretrain.objectives._scene import Scene
 
 
 class Masked(AbstractObjective):
-    r"""Predicts the hidden points of a window (block masking as in h/BehaveMAE, Stoffl et al. 2024;
+    r"""Predicts the masked points of a window (block masking as in h/BehaveMAE, Stoffl et al. 2024;
     MAE, He et al. 2022).
 
     .. math:: L = \frac{1}{|H|} \sum_{(t, m, k) \in H} \frac{1}{V} \lVert f(z_t)_{mk} - y_{tmk}
     \rVert^2
 
-    Time is cut into blocks. In every block everything may be hidden, or one animal, or one point of
-    one animal, each by a draw of its own. A hidden point is a missing one to the encoder. ``H`` are
-    the points that were hidden and are known; ``y`` are their V standardised coordinates in the
+    Time is cut into blocks. In every block everything may be masked, or one animal, or one point of
+    one animal, each by a draw of its own. A masked point is a missing one to the encoder. ``H`` are
+    the points that were masked and are known; ``y`` are their V standardised coordinates in the
     animal's own frame, in the frames of the others, and their motion, so nothing depends on where
     the scene lies in the image. ``f`` is a perceptron with one hidden layer.
 
@@ -32,9 +33,9 @@ class Masked(AbstractObjective):
         dim: D of the encoder.
         schema: The skeleton.
         block: Frames of a block.
-        everything: Probability that all animals are hidden in a block.
-        animal: Probability that an animal is hidden in a block.
-        point: Probability that a point of an animal is hidden in a block.
+        everything: Probability that all animals are masked in a block.
+        animal: Probability that an animal is masked in a block.
+        point: Probability that a point of an animal is masked in a block.
         hidden: Width of the decoder.
         lag: Frames over which motion is measured, even.
     """
@@ -52,23 +53,14 @@ class Masked(AbstractObjective):
         lag: int = 4,
     ) -> None:
         super().__init__()
-        shares = {"everything": everything, "animal": animal, "point": point}
         refuse(
-            [
-                f"{name} is {value}; it must lie in 0…1"
-                for name, value in shares.items()
-                if not 0 <= value <= 1
-            ]
+            zero_to_one(everything=everything, animal=animal, point=point)
             + (
-                ["everything, animal and point are all 0: nothing would be hidden"]
-                if not any(shares.values())
+                ["everything, animal and point are all 0: nothing would be masked"]
+                if not any((everything, animal, point))
                 else []
             )
-            + [
-                f"{name} is {value}; it must be at least 1"
-                for name, value in (("block", block), ("hidden", hidden))
-                if value < 1
-            ]
+            + at_least(1, block=block, hidden=hidden)
             + (
                 [f"lag is {lag}; it must be a positive even number of frames"]
                 if lag < 1 or lag % 2
@@ -86,38 +78,37 @@ class Masked(AbstractObjective):
         """Takes the spread of what is to be predicted."""
         self.scene.fit(pose)
 
-    def hidden(self, windows: Windows, draws: WindowRNG, *, view: int = 0) -> Tensor:
-        """Which points the encoder does not get to see: bool, (B, T, M, K). Blocks begin
-        anywhere."""
+    def masked_points(self, windows: Windows, rng: WindowRNG, *, view: int = 0) -> Tensor:
+        """Which points are kept from the encoder: bool, (B, T, M, K). Blocks begin anywhere."""
         _, frames, animals, keypoints = windows.pose.confidence_BTMK.shape
         blocks = -(-frames // self.block) + 1
 
         def chance(name: str, probability: float, *shape: int) -> Tensor:
-            return draws.chance(f"masked/{view}/{name}", probability, *shape)
+            return rng.chance(f"masked/{view}/{name}", probability, *shape)
 
-        hidden = (
+        masked = (
             chance("everything", self.everything, blocks, 1, 1)
             | chance("animal", self.animal, blocks, animals, 1)
             | chance("point", self.point, blocks, animals, keypoints)
         )
-        begin_B1 = (draws.uniform(f"masked/{view}/begin", 1) * self.block).long()
+        begin_B1 = (rng.uniform(f"masked/{view}/begin", 1) * self.block).long()
         block_BT = (begin_B1 + torch.arange(frames, device=begin_B1.device)) // self.block
-        return hidden[torch.arange(len(begin_B1), device=begin_B1.device)[:, None], block_BT]
+        return masked[torch.arange(len(begin_B1), device=begin_B1.device)[:, None], block_BT]
 
-    def hide(self, pose: Pose, windows: Windows, draws: WindowRNG, *, view: int) -> Pose:
-        """Takes the hidden points out of the view."""
-        return pose.hidden(self.hidden(windows, draws, view=view))
+    def mask(self, pose: Pose, windows: Windows, rng: WindowRNG, *, view: int) -> Pose:
+        """The view without the masked points."""
+        return pose.hidden(self.masked_points(windows, rng, view=view))
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
-        """Mean squared error over the hidden points that are known; ``masked_blind`` is that of
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
+        """Mean squared error over the masked points that are known; ``masked_blind`` is that of
         always guessing the mean."""
         with torch.autocast(windows.valid_BT.device.type, enabled=False):
             truth_BTMKV = self.scene(views[0].pose)
         guess_BTMKV = self.decode(views[0].z_BTD).float().view_as(truth_BTMKV)
-        asked = self.hidden(windows, draws).unsqueeze(-1) & truth_BTMKV.isfinite()
-        error = torch.where(asked, guess_BTMKV - truth_BTMKV.nan_to_num(0.0), 0.0).square()
-        loss = distributed.mean_over_workers(error.sum(), asked.sum())
+        counted = self.masked_points(windows, rng).unsqueeze(-1) & truth_BTMKV.isfinite()
+        error = torch.where(counted, guess_BTMKV - truth_BTMKV.nan_to_num(0.0), 0.0).square()
+        loss = distributed.mean_over_workers(error.sum(), counted.sum())
         blind = distributed.mean_over_workers(
-            torch.where(asked, truth_BTMKV.nan_to_num(0.0), 0.0).square().sum(), asked.sum()
+            torch.where(counted, truth_BTMKV.nan_to_num(0.0), 0.0).square().sum(), counted.sum()
         )
         return Loss(loss, {"masked": loss.detach(), "masked_blind": blind.detach()})

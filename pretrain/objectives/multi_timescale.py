@@ -1,5 +1,5 @@
-"""Multi-timescale bootstrapping: what an animal will do, told as histograms, and embeddings that
-agree over short and long times."""
+"""Multi-timescale bootstrapping: histograms of what an animal will do, and embeddings that agree
+over short and long times."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import distributed
+from pretrain.components import at_least
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
@@ -67,21 +68,9 @@ class MultiTimescale(AbstractObjective):
                 if not horizons or min(horizons) < 1
                 else []
             )
-            + [
-                f"{name} is {value}; it must be at least {least}"
-                for name, value, least in (
-                    ("bins", bins, 2),
-                    ("near", near, 0),
-                    ("anchors", anchors, 1),
-                    ("hidden", hidden, 1),
-                )
-                if value < least
-            ]
-            + [
-                f"{name} is {value}; it must not be negative"
-                for name, value in (("histogram", histogram), ("latent", latent))
-                if value < 0
-            ]
+            + at_least(2, bins=bins)
+            + at_least(1, anchors=anchors, hidden=hidden)
+            + at_least(0, near=near, histogram=histogram, latent=latent)
             + (
                 ["histogram and latent are both 0: nothing would be learned"]
                 if histogram == latent == 0
@@ -112,14 +101,14 @@ class MultiTimescale(AbstractObjective):
         """Takes the range of every action."""
         self.actions.fit(pose)
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """Both parts on frames drawn in this worker's windows."""
         view = views[0]
         length_B1 = windows.valid_BT.sum(1, keepdim=True)
-        frame_BN = (draws.uniform("bams/frame", self.anchors) * length_B1).long()
-        soon_BN = frame_BN + (draws.uniform("bams/near", self.anchors) * (self.near + 1)).long()
+        frame_BN = (rng.uniform("bams/frame", self.anchors) * length_B1).long()
+        soon_BN = frame_BN + (rng.uniform("bams/near", self.anchors) * (self.near + 1)).long()
         soon_BN = soon_BN.minimum((length_B1 - 1).clamp(min=0))
-        late_BN = (draws.uniform("bams/late", self.anchors) * length_B1).long()
+        late_BN = (rng.uniform("bams/late", self.anchors) * length_B1).long()
         exists_BN = (length_B1 > 0).expand_as(frame_BN)
         row_B1 = torch.arange(len(frame_BN), device=frame_BN.device)[:, None]
         z_BND = view.z_BTD[row_B1, frame_BN]
@@ -136,10 +125,10 @@ class MultiTimescale(AbstractObjective):
             for name, head, half, when_BN in zip(
                 ("short", "long"), self.agree, self.halves, (soon_BN, late_BN), strict=True
             ):
-                there = view.z_BTD[row_B1, when_BN][..., half].detach()
-                apart = 1 - F.cosine_similarity(head(z_BND[..., half]).float(), there, dim=-1)
+                target = view.z_BTD[row_B1, when_BN][..., half].detach()
+                distance = 1 - F.cosine_similarity(head(z_BND[..., half]).float(), target, dim=-1)
                 term = distributed.mean_over_workers(
-                    torch.where(exists_BN, apart, 0.0).sum(), exists_BN.sum()
+                    torch.where(exists_BN, distance, 0.0).sum(), exists_BN.sum()
                 )
                 total = total + self.latent * term
                 parts[f"latent_{name}"] = term.detach()
@@ -155,15 +144,16 @@ class MultiTimescale(AbstractObjective):
         edge_AE = low[:, None] + (high - low)[:, None] * inner
         logits_BNHAb = flat_BNQ.view(*frame_BN.shape, len(self.horizons), len(low), self.bins)
         terms = []
-        for place, horizon in enumerate(self.horizons):
+        for index, horizon in enumerate(self.horizons):
             below_BNAE, weight_BNA = shares_below(actions_BTA, edge_AE, frame_BN, horizon)
-            distance_BNA = self._apart(logits_BNHAb[:, :, place], below_BNAE)
+            distance_BNA = self._distance(logits_BNHAb[:, :, index], below_BNAE)
             terms.append(
                 distributed.mean_over_workers((weight_BNA * distance_BNA).sum(), weight_BNA.sum())
             )
         return terms
 
-    def _apart(self, logits: Tensor, below: Tensor) -> Tensor:
+    def _distance(self, logits: Tensor, below: Tensor) -> Tensor:
+        """Between predicted and true histograms, the true one given as shares below the edges."""
         if self.distance == "emd":
             return (logits.softmax(-1).cumsum(-1)[..., :-1] - below).square().sum(-1)
         share = F.pad(below, (0, 1), value=1.0) - F.pad(below, (1, 0), value=0.0)
@@ -172,7 +162,7 @@ class MultiTimescale(AbstractObjective):
 
 class _Predictor(nn.Sequential):
     def __init__(self, width: int) -> None:
-        # A layer norm where the paper has a batch norm, which would see each worker's share alone.
+        # A layer norm where the paper has a batch norm, whose moments would be each worker's own.
         super().__init__(
             nn.Linear(width, 4 * width, bias=False),
             nn.LayerNorm(4 * width),

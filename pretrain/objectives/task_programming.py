@@ -1,5 +1,5 @@
-"""Task programming (TREBA): trajectories from codes, and codes that know what the programs of an
-expert say."""
+"""Task programming (TREBA): trajectories from codes, and codes that know what an expert's programs
+measure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain import distributed
+from pretrain.components import above_zero, at_least
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
@@ -31,14 +32,14 @@ class TaskProgramming(AbstractObjective):
 
     Trajectories of ``frames`` frames are drawn in each window, the same ones in both views. The
     embedding at a trajectory's centre gives the posterior of its code. From a sample of it a
-    recurrent policy has to tell every action (NLL, with teacher forcing); left to itself it has to
-    move so that the programs say of its rollout what they said of the recording (consistency).
+    recurrent policy predicts every action (NLL, with teacher forcing); on its own states it has to
+    move so that the programs label its rollout as they labelled the recording (consistency).
     Codes whose programmed labels agree should lie together (contrastive). NLL and KL are nats a
     trajectory.
 
     The programs are differentiable here, with soft thresholds, so consistency is the cross-entropy
-    of what they say of the rollout. ``mode: published`` learns an approximator of each program
-    instead, at every step, on recorded trajectories; the policy sees the approximators fixed.
+    of their labels of the rollout. ``mode: published`` learns an approximator of each program
+    instead, at every step, on recorded trajectories; for the policy the approximators are fixed.
     Programs read each view's own poses: a mirrored animal bends its head the other way.
 
     Args:
@@ -55,7 +56,7 @@ class TaskProgramming(AbstractObjective):
         softness: Width of a soft threshold, in distances between a program's thresholds.
         consistency: lambda_c.
         contrastive: lambda_s.
-        decoding: lambda_d, of telling the labels from the code directly.
+        decoding: lambda_d, of predicting the labels from the code directly.
         temperature: Of the contrastive loss.
         noise: Standard deviations of actions in a rollout are multiplied by it.
         free_bits: Nats a dimension of the code may spend for nothing.
@@ -88,40 +89,17 @@ class TaskProgramming(AbstractObjective):
         first_stage: int = 0,
     ) -> None:
         super().__init__()
-        least = 2 * SPAN + 1
+        shortest = 2 * SPAN + 1
         refuse(
             (
-                [f"frames is {frames}; it must be an odd number, at least {least}"]
-                if frames < least or frames % 2 == 0
+                [f"frames is {frames}; it must be an odd number, at least {shortest}"]
+                if frames < shortest or frames % 2 == 0
                 else []
             )
-            + [
-                f"{name} is {value}; it must be at least 1"
-                for name, value in (
-                    ("trajectories", trajectories),
-                    ("code", code),
-                    ("width", width),
-                    ("components", components),
-                )
-                if value < 1
-            ]
-            + [
-                f"{name} is {value}; it must be above 0"
-                for name, value in (("softness", softness), ("temperature", temperature))
-                if value <= 0
-            ]
-            + [
-                f"{name} is {value}; it must not be negative"
-                for name, value in (
-                    ("consistency", consistency),
-                    ("contrastive", contrastive),
-                    ("decoding", decoding),
-                    ("noise", noise),
-                    ("free_bits", free_bits),
-                    ("first_stage", first_stage),
-                )
-                if value < 0
-            ]
+            + at_least(1, trajectories=trajectories, code=code, width=width, components=components)
+            + above_zero(softness=softness, temperature=temperature)
+            + at_least(0, consistency=consistency, contrastive=contrastive, decoding=decoding)
+            + at_least(0, noise=noise, free_bits=free_bits, first_stage=first_stage)
             + (
                 [f"quantiles are {list(quantiles)}; they must rise and lie between 0 and 1"]
                 if any(not 0 < q < 1 for q in quantiles)
@@ -184,7 +162,7 @@ class TaskProgramming(AbstractObjective):
                 )
             )
 
-    def forward(self, views: tuple[View, ...], windows: Windows, draws: WindowRNG) -> Loss:
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """The sum of all parts over this worker's trajectories.
 
         Raises:
@@ -199,7 +177,7 @@ class TaskProgramming(AbstractObjective):
             )
         room_B1 = windows.valid_BT.sum(1, keepdim=True) - self.frames + 1
         centre_BR = (
-            half + (draws.uniform("task/centre", self.trajectories) * room_B1.clamp(min=0)).long()
+            half + (rng.uniform("task/centre", self.trajectories) * room_B1.clamp(min=0)).long()
         )
         usable_N = (room_B1 > 0).expand_as(centre_BR).flatten()
         row_B1 = torch.arange(len(centre_BR), device=centre_BR.device)[:, None]
@@ -208,10 +186,10 @@ class TaskProgramming(AbstractObjective):
         sums: dict[str, Tensor] = {}
         counts: dict[str, Tensor] = {}
         codes, labels = [], []
-        for place, view in enumerate(views[:2]):
+        for index, view in enumerate(views[:2]):
             posterior = self.encode(view.z_BTD[row_B1, centre_BR].flatten(0, 1))
             with torch.autocast(usable_N.device.type, enabled=False):
-                # Trajectories of a window share frames, so states and programs are told once a
+                # Trajectories of a window share frames, so states and programs are computed once a
                 # frame.
                 state_NTS, known_NTS = (
                     x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in self.state(view.pose)
@@ -219,17 +197,17 @@ class TaskProgramming(AbstractObjective):
                 action_NAS, acted_NAS = self.state.actions(state_NTS, known_NTS)
                 class_NP = self.labels(view.pose.position_BTMKX)[row_B1, centre_BR].flatten(0, 1)
             code_NZ = posterior.sample(
-                draws.normal(f"task/code/{place}", self.trajectories, self.code).flatten(0, 1)
+                rng.normal(f"task/code/{index}", self.trajectories, self.code).flatten(0, 1)
             )
             nll_N = self.policy.surprise(state_NTS, action_NAS, acted_NAS, code_NZ)
             for name, value_N in (("nll", nll_N), ("kl", posterior.divergence(self.free_bits))):
-                sums[f"{name}_{place}"] = torch.where(usable_N, value_N, 0.0).sum()
-                counts[f"{name}_{place}"] = usable_N.sum()
+                sums[f"{name}_{index}"] = torch.where(usable_N, value_N, 0.0).sum()
+                counts[f"{name}_{index}"] = usable_N.sum()
             codes.append(posterior.mean)
             labels.append(class_NP.masked_fill(~usable_N[:, None], -1))
-            if place == 0 and self.weights["consistency"]:
+            if index == 0 and self.weights["consistency"]:
                 begins_N = usable_N & known_NTS[:, 0].all(-1)
-                noise = draws.normal(
+                noise = rng.normal(
                     "task/noise", self.trajectories, self._steps(), self.state.size
                 ).flatten(0, 1)
                 self._consistency(
@@ -247,7 +225,7 @@ class TaskProgramming(AbstractObjective):
         return self._sum(sums, counts)
 
     def labels(self, position_BTMKX: Tensor) -> Tensor:
-        """What the programs say of every frame: classes (B, T, P), -1 where unknown."""
+        """The programs' labels of every frame: classes (B, T, P), -1 where unknown."""
         return programs.classes(programs.measure(position_BTMKX, self.schema), self.threshold_PH)
 
     def _steps(self) -> int:
@@ -285,13 +263,13 @@ class TaskProgramming(AbstractObjective):
                     self.approximate, fixed, (rolled_NTS.float(), acted_NAS.float())
                 )
                 learned_NPC = self.approximate(state_NTS, action_NAS)
-                # Each program's approximator is asked about every recorded trajectory whose label
-                # is known.
+                # Each program's approximator learns from every recorded trajectory whose label is
+                # known.
                 total, number, _ = class_surprise(learned_NPC, class_NP, torch.ones_like(begins_N))
                 sums["approximators"], counts["approximators"] = total, number
-        total, number, hit = class_surprise(log_share_NPC, class_NP, begins_N)
+        total, number, hits = class_surprise(log_share_NPC, class_NP, begins_N)
         sums["consistency"], counts["consistency"] = total, number
-        sums["agreement"], counts["agreement"] = hit, number
+        sums["agreement"], counts["agreement"] = hits, number
 
     def _from_codes(
         self, sums: dict[str, Tensor], counts: dict[str, Tensor], code_NZ: Tensor, class_NP: Tensor
@@ -303,17 +281,16 @@ class TaskProgramming(AbstractObjective):
             # many times more as a window has trajectories.
             shape = (-1, self.trajectories, class_NP.shape[1])
             g_NRPE, class_NRP = g_NPE.view(*shape, g_NPE.shape[-1]), class_NP.view(shape)
-            found = supervised_contrastive(
+            sums["contrastive"], counts["contrastive"] = supervised_contrastive(
                 g_NRPE,
                 class_NRP,
                 classes=self.threshold_PH.shape[1] + 1,
                 temperature=self.temperature,
             )
-            sums["contrastive"], counts["contrastive"] = found
         if self.decode is not None:
-            told_NPC = self.decode(code_NZ).log_softmax(-1)
+            log_share_NPC = self.decode(code_NZ).log_softmax(-1)
             sums["decoding"], counts["decoding"], _ = class_surprise(
-                told_NPC, class_NP, torch.ones_like(class_NP[:, 0], dtype=torch.bool)
+                log_share_NPC, class_NP, torch.ones_like(class_NP[:, 0], dtype=torch.bool)
             )
 
     def _sum(self, sums: dict[str, Tensor], counts: dict[str, Tensor]) -> Loss:
@@ -324,16 +301,12 @@ class TaskProgramming(AbstractObjective):
             flat, torch.cat([value.reshape(-1) for value in counts.values()])
         )
         pieces = torch.split(means, [value.numel() for value in sums.values()])
-        found = {
+        terms = {
             name: piece.mean() if name == "agreement" else piece.sum()
             for name, piece in zip(sums, pieces, strict=True)
         }
-        parts = {"nll": found["nll_0"] + found["nll_1"], "kl": found["kl_0"] + found["kl_1"]}
-        parts |= {
-            name: value
-            for name, value in found.items()
-            if name not in ("nll_0", "nll_1", "kl_0", "kl_1")
-        }
+        parts = {name: terms.pop(f"{name}_0") + terms.pop(f"{name}_1") for name in ("nll", "kl")}
+        parts |= terms
         total = parts["nll"] + parts["kl"]
         for name, weight in self.weights.items():
             if weight and name in parts:

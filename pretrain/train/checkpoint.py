@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def save_encoder(folder: Path, embedder: Embedder, *, made_by: Mapping[str, Any]
     about = {
         "version": VERSION,
         "schema": embedder.features.schema.to_dict(),
-        **embedder.made_of,
+        **embedder.settings,
         "dim": embedder.dim,
         "made_by": dict(made_by),
     }
@@ -127,10 +128,15 @@ def load_encoder(
                 f"prepare it at {there}"
             )
     embedder = build_embedder(
-        trained_on, features=about["features"], encoder=about["encoder"], beside=about.get("beside")
+        trained_on,
+        features=about["features"],
+        encoder=about["encoder"],
+        extra_features=about.get("extra_features", about.get("beside")),
     )
     try:
-        embedder.load_state_dict(safetensors.torch.load_file(folder / "encoder.safetensors"))
+        weights = safetensors.torch.load_file(folder / "encoder.safetensors")
+        # Folders written before extra features had this name call them "beside".
+        embedder.load_state_dict({re.sub("^beside_", "extra_", k): w for k, w in weights.items()})
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
         raise BadInput(f"the encoder {folder} is damaged: encoder.safetensors: {error}") from error
     return embedder.eval(), about

@@ -62,7 +62,7 @@ class Learner(nn.Module):
             for view in range(self.objective.views)
         ]
         seen = [
-            self.objective.hide(pose, windows, draws, view=view) for view, pose in enumerate(poses)
+            self.objective.mask(pose, windows, draws, view=view) for view, pose in enumerate(poses)
         ]
         device = windows.valid_BT.device.type
         with products(self.precision, device):
@@ -89,7 +89,7 @@ def new_learner(recipe: Recipe, store: Store) -> Learner:
         poses = sample(store, seed=recipe.seed, features=tuple(embedder.features.external))
         embedder.features.fit(poses)
         objective.fit(poses)
-    return Learner(embedder, objective, recipe.augment, precision=recipe.precision)
+    return Learner(embedder, objective, Augment(**recipe.augment), precision=recipe.precision)
 
 
 def unfitted(recipe: Recipe, store: Store) -> tuple[Embedder, AbstractObjective]:

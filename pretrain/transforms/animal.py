@@ -1,8 +1,7 @@
-"""Animals by their points' names, laid out so that arithmetic over millions of frames runs at the
-speed of memory.
+"""Animals by their points' names, for programs.
 
-Tensors are planes, ``(A, X, B, T)`` with ``A`` animals or pairs of animals: each coordinate of each
-point lies in one piece. Anything that needs a missing point is NaN.
+Tensors are ``(A, X, B, T)`` with ``A`` animals or pairs of animals: frames come last, so that
+arithmetic over millions of them runs at the speed of memory. What needs a missing point is NaN.
 """
 
 from __future__ import annotations
@@ -21,49 +20,51 @@ SPAN = 2
 
 
 class Animal:
-    """Some animals at once (all of them, or one side of all pairs), their points by name.
+    """Several animals at once (all of them, or one side of all pairs), their points by name.
 
     Args:
-        planes_AKXBT: Positions of the animals (px).
-        marks: Which keypoints play nose, neck and tail base.
-        chosen: Which animals, by place; all where None.
-        whole: The animals this is a choice of, where it is one.
+        position_AKXBT: Positions of all animals (px).
+        landmarks: Which keypoints are nose, neck and tail base.
+        indices: Which of the animals; all where None.
+        everyone: All of the animals, where this is some of them: what is known of them is not
+            computed again.
     """
 
     def __init__(
         self,
-        planes_AKXBT: Tensor,
-        marks: Landmarks,
-        chosen: list[int] | None = None,
-        whole: Animal | None = None,
+        position_AKXBT: Tensor,
+        landmarks: Landmarks,
+        indices: list[int] | None = None,
+        everyone: Animal | None = None,
     ) -> None:
-        self._planes, self._marks, self._chosen, self._whole = planes_AKXBT, marks, chosen, whole
+        self._position, self._landmarks = position_AKXBT, landmarks
+        self._indices, self._everyone = indices, everyone
 
-    def _point(self, place: int) -> Tensor:
-        return self._choose(self._planes[:, place])
+    def _point(self, keypoint: int) -> Tensor:
+        return self._select(self._position[:, keypoint])
 
-    def _choose(self, x: Tensor) -> Tensor:
-        chosen = self._chosen
-        if chosen is None or chosen == list(range(len(x))):
+    def _select(self, x: Tensor) -> Tensor:
+        indices = self._indices
+        if indices is None or indices == list(range(len(x))):
             return x
-        if chosen == list(range(len(x)))[::-1]:
+        if indices == list(range(len(x)))[::-1]:
             return x.flip(0)
-        return x[chosen[0] : chosen[0] + 1] if len(chosen) == 1 else x[chosen]
+        return x[indices[0] : indices[0] + 1] if len(indices) == 1 else x[indices]
 
     @cached_property
     def nose(self) -> Tensor:
         """(A, X, B, T) px, as all points."""
-        return self._point(self._marks.nose)
+        return self._point(self._landmarks.nose)
 
     @cached_property
     def neck(self) -> Tensor:
         """Where head and body meet."""
-        return self._point(self._marks.neck)
+        return self._point(self._landmarks.neck)
 
     @cached_property
     def tail_base(self) -> Tensor:
         """Rear end of the body."""
-        return self._point(self._marks.tail_base)
+        return self._point(self._landmarks.tail_base)
 
     @cached_property
     def axis(self) -> Tensor:
@@ -72,52 +73,51 @@ class Animal:
 
     @cached_property
     def centre(self) -> Tensor:
-        """Mean of the points that are seen."""
-        if self._whole is not None and self._chosen is not None:
-            return self._choose(self._whole.centre)
-        return self._whole_centre if not self._gaps else seen_mean(self._planes)
+        """Mean of the visible points."""
+        if self._everyone is not None and self._indices is not None:
+            return self._select(self._everyone.centre)
+        return visible_mean(self._position) if self._has_gaps else self._mean_of_all
 
     @cached_property
     def moved(self) -> Tensor:
-        """Displacement of the centre: mean over the points that are seen at both times."""
-        if self._whole is not None:
-            return self._choose(self._whole.moved)
+        """Displacement of the centre: mean over the points that are visible at both times."""
+        if self._everyone is not None:
+            return self._select(self._everyone.moved)
         return (
-            displacement(self._whole_centre)
-            if not self._gaps
-            else displacement(self._planes, seen_mean)
+            displacement(self._position, visible_mean)
+            if self._has_gaps
+            else displacement(self._mean_of_all)
         )
 
     @cached_property
-    def _whole_centre(self) -> Tensor:
-        return self._planes.mean(1)
+    def _mean_of_all(self) -> Tensor:
+        return self._position.mean(1)
 
     @cached_property
-    def _gaps(self) -> bool:
-        # Means over seen points cost three times as much. Asking would halt a GPU, which can afford
-        # them.
-        return self._planes.device.type != "cpu" or bool(self._whole_centre.sum().isnan())
+    def _has_gaps(self) -> bool:
+        # Means over visible points cost three times as much. Asking would halt a GPU, which can
+        # afford them.
+        return self._position.device.type != "cpu" or bool(self._mean_of_all.sum().isnan())
 
 
-def seen_mean(points_AKXBT: Tensor) -> Tensor:
-    """Mean over the points that are seen, (A, X, B, T); NaN where none is."""
+def visible_mean(points_AKXBT: Tensor) -> Tensor:
+    """Mean over the visible points, (A, X, B, T); NaN where none is."""
     if not points_AKXBT.requires_grad and points_AKXBT.device.type == "cpu":
         # On a processor torch takes seven times as long for a comparison that gives truth values as
         # for one that gives numbers.
         return (
             points_AKXBT.nan_to_num(0.0).sum(1).div_(points_AKXBT.clone().eq_(points_AKXBT).sum(1))
         )
-    seen = points_AKXBT == points_AKXBT
-    return torch.where(seen, points_AKXBT, 0.0).sum(1) / seen.to(points_AKXBT.dtype).sum(1)
+    visible = points_AKXBT == points_AKXBT
+    return torch.where(visible, points_AKXBT, 0.0).sum(1) / visible.to(points_AKXBT.dtype).sum(1)
 
 
-def displacement(point: Tensor, of: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
-    """Displacement over 2 * SPAN frames, centred, and what ``of`` makes of it; NaN at the edges."""
+def displacement(point: Tensor, reduce: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+    """Displacement over 2 * SPAN frames, centred, and reduced; NaN at the edges."""
     if point.shape[-1] <= 2 * SPAN:
-        return torch.full_like(of(point), torch.nan)
-    return F.pad(
-        of(point[..., 2 * SPAN :] - point[..., : -2 * SPAN]), (SPAN, SPAN), value=torch.nan
-    )
+        return torch.full_like(reduce(point), torch.nan)
+    moved = reduce(point[..., 2 * SPAN :] - point[..., : -2 * SPAN])
+    return F.pad(moved, (SPAN, SPAN), value=torch.nan)
 
 
 def length(v: Tensor) -> Tensor:
@@ -142,5 +142,7 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
         return torch.atan2(cross, dot).addcdiv_(
             dot.new_zeros(()), cross.abs().add_(dot.abs())
         )  # 0 / 0 is NaN, where both are 0
-    none = (cross == 0) & (dot == 0)
-    return torch.atan2(cross, dot.masked_fill(none, 1.0)).masked_fill(none | unknown, torch.nan)
+    no_length = (cross == 0) & (dot == 0)
+    return torch.atan2(cross, dot.masked_fill(no_length, 1.0)).masked_fill(
+        no_length | unknown, torch.nan
+    )

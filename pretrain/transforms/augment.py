@@ -1,107 +1,209 @@
-"""Another view of the same moment: what a behaviour should not depend on. Every draw belongs to its
-window."""
+"""Another view of the same moment: what a behaviour should not depend on.
+
+An augmentation is a function of this file. To add one, write it and mark it with
+:func:`augmentation`: it is found by being here, and its keyword arguments are keys of a recipe's
+``augment``. With their defaults it changes nothing, and is not called. Views pass through the
+functions in the order in which they stand here. Every random draw belongs to its window.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pretrain.components import setting_errors, settings_of
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose
 from pretrain.errors import refuse
+from pretrain.transforms import geometry
+
+
+class ViewRNG:
+    """Random draws of one view: the same names in another view give independent numbers.
+
+    Args:
+        rng: Draws of the windows.
+        view: Name of the view.
+    """
+
+    def __init__(self, rng: WindowRNG, view: str) -> None:
+        self._rng, self._view = rng, view
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """Uniform numbers in [0, 1), (B, *shape)."""
+        return self._rng.uniform(f"{self._view}/{name}", *shape)
+
+    def normal(self, name: str, *shape: int) -> Tensor:
+        """Standard normal numbers, (B, *shape)."""
+        return self._rng.normal(f"{self._view}/{name}", *shape)
+
+    def chance(self, name: str, probability: float, *shape: int) -> Tensor:
+        """True with the probability, (B, *shape)."""
+        return self._rng.chance(f"{self._view}/{name}", probability, *shape)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Augment:
-    """How a view differs from the recording. Zeros leave it as it is."""
+class Augmentation:
+    """One augmentation, as :func:`augmentation` makes it."""
 
-    rotate: bool = False
-    """Turn the scene about the centre of the image by any angle."""
-    mirror: float = 0.0
-    """Probability of a mirror image, left and right keypoints exchanged."""
-    exchange: float = 0.0
-    """Probability that animals trade places; not for tasks that tell resident from intruder."""
-    scale: float = 0.0
-    """Spread of the logarithm of the size of the scene."""
-    jitter_px: float = 0.0
-    """Standard deviation of noise on every point (px)."""
-    drop_points: float = 0.0
-    """Probability that a keypoint is missing for the whole window."""
-    drop_frames: float = 0.0
-    """Probability that an animal is missing in a block of frames."""
-    drop_block: int = 8
-    """Frames of such a block."""
+    name: str
+    apply: Callable[..., Pose]
+    """(pose, schema, rng, *, its settings) to the changed pose."""
+    settings: Mapping[str, inspect.Parameter]
+    """Its keyword arguments."""
+    ranges: Mapping[str, tuple[float, float]]
+    """Setting to the least and the greatest value it may have."""
 
-    def __post_init__(self) -> None:
-        shares = {
-            name: getattr(self, name)
-            for name in ("mirror", "exchange", "drop_points", "drop_frames")
-        }
-        refuse(
-            [
-                f"{name} is {value}; it must lie in 0…1"
-                for name, value in shares.items()
-                if not 0 <= value <= 1
-            ]
-            + [f"{name} is negative" for name in ("scale", "jitter_px") if getattr(self, name) < 0]
-            + (["drop_block must be at least 1"] if self.drop_block < 1 else []),
-            about="augment",
+
+def augmentation(
+    **ranges: tuple[float, float],
+) -> Callable[[Callable[..., Pose]], Augmentation]:
+    """Makes a function an augmentation.
+
+    Args:
+        ranges: For settings that are numbers: the least and the greatest value.
+    """
+
+    def decorate(apply: Callable[..., Pose]) -> Augmentation:
+        return Augmentation(
+            name=apply.__name__, apply=apply, settings=settings_of(apply), ranges=ranges
         )
 
-    def __call__(self, pose: Pose, schema: Schema, draws: WindowRNG, *, view: str) -> Pose:
+    return decorate
+
+
+@augmentation(mirror=(0, 1))
+def mirror(pose: Pose, schema: Schema, rng: ViewRNG, *, mirror: float = 0.0) -> Pose:
+    """With probability ``mirror`` the mirror image, left and right keypoints exchanged."""
+    position, confidence = pose.position_BTMKX, pose.confidence_BTMK
+    flip = rng.chance("mirror", mirror, 1, 1, 1)
+    partner = torch.tensor(schema.mirrored(), device=position.device)
+    image = position[:, :, :, partner] * position.new_tensor([-1.0, 1.0]) + position.new_tensor(
+        [schema.image_px[0], 0.0]
+    )
+    return pose._replace(
+        position_BTMKX=torch.where(flip.unsqueeze(-1), image, position),
+        confidence_BTMK=torch.where(flip, confidence[:, :, :, partner], confidence),
+    )
+
+
+@augmentation(exchange=(0, 1))
+def exchange(pose: Pose, schema: Schema, rng: ViewRNG, *, exchange: float = 0.0) -> Pose:
+    """With probability ``exchange`` animals trade rows; not for tasks that tell resident from
+    intruder."""
+    animals = len(schema.animals)
+    if animals == 1:
+        return pose
+    # A rotation of the rows that leaves no animal in its own: of two, the exchange.
+    by = 1 + (rng.uniform("order", 1) * (animals - 1)).long()
+    row = torch.arange(animals, device=by.device)
+    order = (row + by * rng.chance("exchange", exchange, 1)) % animals
+    window = torch.arange(len(order), device=order.device)[:, None]
+    return pose._replace(
+        position_BTMKX=pose.position_BTMKX.transpose(1, 2)[window, order].transpose(1, 2),
+        confidence_BTMK=pose.confidence_BTMK.transpose(1, 2)[window, order].transpose(1, 2),
+    )
+
+
+@augmentation(scale=(0, math.inf))
+def rotate_and_scale(
+    pose: Pose, schema: Schema, rng: ViewRNG, *, rotate: bool = False, scale: float = 0.0
+) -> Pose:
+    """With ``rotate`` turns the scene about the centre of the image by any angle; ``scale`` is the
+    spread of the logarithm of its size."""
+    centre = pose.position_BTMKX.new_tensor(schema.image_px) / 2
+    angle = rng.uniform("angle", 1, 1, 1) * 2 * math.pi * rotate
+    size = (rng.normal("scale", 1, 1, 1) * scale).exp()
+    heading = torch.stack([angle.cos() * size, angle.sin() * size], -1)
+    return pose._replace(
+        position_BTMKX=geometry.rotate(pose.position_BTMKX - centre, heading) + centre
+    )
+
+
+@augmentation(jitter_px=(0, math.inf))
+def jitter(pose: Pose, schema: Schema, rng: ViewRNG, *, jitter_px: float = 0.0) -> Pose:
+    """Noise on every point, of standard deviation ``jitter_px``."""
+    noise = rng.normal("jitter", *pose.position_BTMKX.shape[1:]) * jitter_px
+    return pose._replace(position_BTMKX=pose.position_BTMKX + noise)
+
+
+@augmentation(drop_points=(0, 1), drop_frames=(0, 1), drop_block=(1, math.inf))
+def drop(
+    pose: Pose,
+    schema: Schema,
+    rng: ViewRNG,
+    *,
+    drop_points: float = 0.0,
+    drop_frames: float = 0.0,
+    drop_block: int = 8,
+) -> Pose:
+    """A keypoint is missing for the whole window with probability ``drop_points``, an animal in a
+    block of ``drop_block`` frames with probability ``drop_frames``."""
+    _, frames, animals, keypoints = pose.confidence_BTMK.shape
+    points = rng.chance("points", drop_points, 1, animals, keypoints)
+    blocks = rng.chance("frames", drop_frames, -(-frames // drop_block), animals, 1)
+    # Together: a frame that loses every point to the two of them loses external features too.
+    return pose.hidden(points | blocks.repeat_interleave(drop_block, 1)[:, :frames])
+
+
+class Augment:
+    """All augmentations, one after the other.
+
+    Args:
+        settings: As the key ``augment`` of a recipe; what is left out has its default.
+
+    Raises:
+        BadInput: If a setting is unknown, has the wrong type or is out of range.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        refuse(augment_errors(settings), about="augment")
+        self.settings = {
+            name: setting.default for name, setting in _all_settings().items()
+        } | settings
+
+    def __call__(self, pose: Pose, schema: Schema, rng: WindowRNG, *, view: str) -> Pose:
         """A view of every window.
 
         Args:
             pose: (B, T, M, K, X) px and (B, T, M, K).
             schema: The skeleton.
-            draws: Of these windows.
-            view: Name of the view; views of other names are drawn apart.
+            rng: Draws of these windows.
+            view: Name of the view; views of other names are drawn independently.
         """
-        position, confidence, extra = pose
-        batch, frames, animals, keypoints, _ = position.shape
+        view_rng = ViewRNG(rng, view)
+        for one in all_augmentations():
+            settings = {name: self.settings[name] for name in one.settings}
+            if any(value != one.settings[name].default for name, value in settings.items()):
+                pose = one.apply(pose, schema, view_rng, **settings)
+        return pose
 
-        def on(name: str, probability: float, *shape: int) -> Tensor:
-            return draws.chance(f"{view}/{name}", probability, *shape)
 
-        if self.mirror:
-            flip = on("mirror", self.mirror, 1, 1, 1)
-            partner = torch.tensor(schema.mirrored(), device=position.device)
-            sides = position[:, :, :, partner] * position.new_tensor(
-                [-1.0, 1.0]
-            ) + position.new_tensor([schema.image_px[0], 0.0])
-            position = torch.where(flip.unsqueeze(-1), sides, position)
-            confidence = torch.where(flip, confidence[:, :, :, partner], confidence)
-        if self.exchange and animals > 1:
-            # A turn of the row of animals that leaves nobody in place: for two animals, the
-            # exchange.
-            turn = 1 + (draws.uniform(f"{view}/order", 1) * (animals - 1)).long()
-            order = (
-                torch.arange(animals, device=position.device)
-                + turn * on("exchange", self.exchange, 1)
-            ) % animals
-            rows = torch.arange(batch, device=order.device)[:, None]
-            position = position.transpose(1, 2)[rows, order].transpose(1, 2)
-            confidence = confidence.transpose(1, 2)[rows, order].transpose(1, 2)
-        if self.rotate or self.scale:
-            centre = position.new_tensor(schema.image_px) / 2
-            angle = draws.uniform(f"{view}/angle", 1, 1, 1) * 2 * math.pi * self.rotate
-            size = (draws.normal(f"{view}/scale", 1, 1, 1) * self.scale).exp()
-            x, y = (position - centre).unbind(-1)
-            cos, sin = angle.cos() * size, angle.sin() * size
-            position = torch.stack([cos * x - sin * y, sin * x + cos * y], -1) + centre
-        if self.jitter_px:
-            position = (
-                position + draws.normal(f"{view}/jitter", *position.shape[1:]) * self.jitter_px
-            )
-        gone = torch.zeros((), dtype=torch.bool, device=position.device)
-        if self.drop_points:
-            gone = gone | on("points", self.drop_points, 1, animals, keypoints)
-        if self.drop_frames:
-            blocks = on("frames", self.drop_frames, -(-frames // self.drop_block), animals, 1)
-            gone = gone | blocks.repeat_interleave(self.drop_block, 1)[:, :frames]
-        changed = Pose(position, confidence, extra)
-        return changed.hidden(gone.expand_as(confidence)) if gone.ndim else changed
+def all_augmentations() -> tuple[Augmentation, ...]:
+    """Every augmentation of this file, in order."""
+    return tuple(value for value in globals().values() if isinstance(value, Augmentation))
+
+
+def augment_errors(settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the settings of ``augment``, a sentence each."""
+    errors = setting_errors(_all_settings(), settings)
+    if errors:
+        return errors
+    return [
+        f"{name} is {settings[name]}; it must "
+        + (f"lie in {low}…{high}" if high < math.inf else f"be at least {low}")
+        for one in all_augmentations()
+        for name, (low, high) in one.ranges.items()
+        if name in settings and not low <= settings[name] <= high
+    ]
+
+
+def _all_settings() -> dict[str, inspect.Parameter]:
+    return {name: setting for one in all_augmentations() for name, setting in one.settings.items()}

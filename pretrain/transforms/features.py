@@ -1,12 +1,12 @@
 """Poses to what an encoder reads, in batch and on the device.
 
-A missing point is NaN, and so is every feature that needs it: arithmetic keeps the account. Only at
-the very end are features standardised, the missing ones set to 0 (their mean) and the visibility of
-every keypoint handed over beside them, so that an encoder can tell "average" from "unknown".
+A missing point is NaN, and so is every feature that needs it, which arithmetic sees to. At the very
+end features are standardised, the missing ones set to 0 (their mean), and the visibility of every
+keypoint appended, so that an encoder can tell "average" from "unknown".
 
-Every animal gets a frame of its own: the rigid motion that lays its visible points on the store's
-mean body (Kabsch 1976, in the plane). It needs two visible points, not any particular one. Hence
-the features are unchanged by moving or rotating the scene (all but ``place``), and a mirror changes
+Every animal has a body frame: the rigid motion that lays its visible points on the store's mean
+body (Kabsch 1976, in the plane). It needs two visible points, not any particular one. Hence the
+features are unchanged by moving or rotating the scene (all but ``place``), and a mirror changes
 signs of sideways ones only.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,30 +22,24 @@ from torch import Tensor, nn
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose
 from pretrain.errors import refuse
-from pretrain.transforms.planes import planes
+from pretrain.transforms.feature_groups import Bodies, all_groups, norm
+from pretrain.transforms.geometry import frames_last, rotate
 
-GROUPS = ("posture", "motion", "relation", "distances", "scene", "place", "confidence")
 _CLIP = 6.0  # standard deviations; a tracker's jump is not worth more
 
 
 class Features(nn.Module):
-    """(position, confidence) to standardised features.
+    """Poses to standardised features.
 
     Args:
         schema: Skeleton of the poses.
-        groups: Which features: ``posture`` (own points in the own frame), ``motion`` (displacement,
-            turn and speed of every point over each lag), ``relation`` (where each other animal is,
-            its heading, closing speed), ``distances`` (log of all distances between points of two
-            animals), ``scene`` (every point of all animals in the frame of the first, for encoders
-            that read points: (M, K, X) in that order), ``place`` (distance to the four walls; not
-            invariant to moving the scene), ``confidence`` (of every point).
+        groups: Which features: functions of pretrain/transforms/feature_groups.py.
         lags: Frames over which motion is measured, centred on the frame.
-        external: Features from elsewhere that the store holds beside the poses (name to D), taken
-            as they are: whether they change when the scene is moved, turned or mirrored is theirs
-            to say.
+        external: External features that the store holds for each frame (name to D), taken as they
+            are: whether they change when the scene is moved, turned or mirrored is theirs to say.
 
     Attributes:
-        columns: Where each group lies on axis F (those from elsewhere as ``external``), and
+        columns: Which columns of axis F are each group's (the external ones as ``external``), and
             ``visible``, the visibility (M, K) that always comes last.
 
     Shapes:
@@ -67,9 +60,13 @@ class Features(nn.Module):
         external: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        unknown = [group for group in groups if group not in GROUPS]
+        allowed = ", ".join(all_groups())
         refuse(
-            [f"unknown group {group!r}; allowed: {', '.join(GROUPS)}" for group in unknown]
+            [
+                f"unknown group {group!r}; allowed: {allowed}"
+                for group in groups
+                if group not in all_groups()
+            ]
             + [
                 f"lag {lag} is not a positive even number of frames"
                 for lag in lags
@@ -77,8 +74,8 @@ class Features(nn.Module):
             ]
             + (["no groups"] if not groups and not external else [])
             + [
-                f"external features {name!r} have dimension {dim}; wanted the whole number that "
-                "`prepare.py check` shows"
+                f"external features {name!r} have dimension {dim}; it must be the whole number "
+                "that `prepare.py check` shows"
                 for name, dim in (external or {}).items()
                 if not isinstance(dim, int) or dim < 1
             ]
@@ -89,12 +86,8 @@ class Features(nn.Module):
             ),
             about="features",
         )
-        self.schema, self.groups, self.lags, self.external = (
-            schema,
-            tuple(groups),
-            tuple(lags),
-            dict(external or {}),
-        )
+        self.schema, self.groups, self.lags = schema, tuple(groups), tuple(lags)
+        self.external = dict(external or {})
         animals, keypoints, _ = schema.shape
         self.register_buffer("image_X", torch.tensor(schema.image_px))
         self.register_buffer("body_KX", torch.zeros(keypoints, 2))
@@ -103,15 +96,20 @@ class Features(nn.Module):
         # Until fitted, bodies are laid on their axis alone.
         self.body_KX[front, 0], self.body_KX[back, 0] = 1.0, -1.0
         example = self._example()
-        columns = self._columns(example, planes(example.position_BTMKX))
-        parts = {
-            group: sum(len(column.flatten(0, -3)) for column in found)
-            for group, found in columns.items()
+        sizes = {
+            group: sum(len(column.flatten(0, -3)) for column in columns)
+            for group, columns in self._columns(
+                example, frames_last(example.position_BTMKX)
+            ).items()
         }
-        ends = list(itertools.accumulate(parts.values()))
+        ends = list(itertools.accumulate(sizes.values()))
         width = ends[-1]
+        refuse(
+            [f"with {animals} animal, {', '.join(groups)} hold nothing"] * (width == 0),
+            about="features",
+        )
         self.columns = {
-            group: slice(end - parts[group], end) for group, end in zip(parts, ends, strict=True)
+            group: slice(end - sizes[group], end) for group, end in zip(sizes, ends, strict=True)
         }
         self.columns["visible"] = slice(width, width + animals * keypoints)
         self.register_buffer("mean_F", torch.zeros(width))
@@ -124,8 +122,9 @@ class Features(nn.Module):
 
     @property
     def context(self) -> int:
-        """Frames to each side that the features of a frame look at."""
-        return max(self.lags, default=0) // 2 if {"motion", "relation"} & set(self.groups) else 0
+        """Frames to each side that the features of a frame depend on."""
+        uses_lags = any(all_groups()[group].uses_lags for group in self.groups)
+        return max(self.lags, default=0) // 2 if uses_lags else 0
 
     @torch.no_grad()
     def fit(self, pose: Pose) -> None:
@@ -143,7 +142,7 @@ class Features(nn.Module):
             [((position - centre) * axis.unsqueeze(1)).sum(-1) for axis in (forward, sideways)], -1
         )
         body = own[own.isfinite().all(-1).any(-1)].nanmean(0) if len(own) else own
-        seen = (
+        known_K = (
             own.isfinite().all(-1).any(0)
             if len(own)
             else torch.zeros(len(self.body_KX), dtype=torch.bool)
@@ -152,15 +151,14 @@ class Features(nn.Module):
             [
                 f"keypoint {name!r} is never seen together with {self.schema.axis[0]!r} and "
                 f"{self.schema.axis[1]!r}"
-                for name, ok in zip(self.schema.keypoints, seen.tolist(), strict=True)
-                if not ok
+                for name, known in zip(self.schema.keypoints, known_K.tolist(), strict=True)
+                if not known
             ],
             about="the poses show no whole body to measure the others against",
         )
         self.body_KX.copy_(body - body.mean(0, keepdim=True))
-        mean, scale = standard(
-            torch.cat(self._raw(pose, planes(pose.position_BTMKX))).flatten(1).t()
-        )
+        raw_FBT = torch.cat(self._raw(pose, frames_last(pose.position_BTMKX)))
+        mean, scale = mean_and_scale(raw_FBT.flatten(1).t())
         self.mean_F.copy_(mean)
         self.scale_F.copy_(scale)
 
@@ -171,60 +169,65 @@ class Features(nn.Module):
         In memory frames come last: layers that multiply read them so, and turning them would take
         longer than most layers.
         """
-        position = planes(pose.position_BTMKX)
-        whole_FN = torch.cat(
-            [*self._raw(pose, position), _seen(position[:, :, :1]).flatten(0, 1)]
+        position = frames_last(pose.position_BTMKX)
+        all_FN = torch.cat(
+            [*self._raw(pose, position), _visible(position[:, :, :1]).flatten(0, 1)]
         ).flatten(1)
-        known = whole_FN[: len(self.mean_F)]  # the rest says what is visible
-        known.sub_(self.mean_F.unsqueeze(1)).mul_(self.scale_F.unsqueeze(1)).clamp_(
+        standardised = all_FN[: len(self.mean_F)]  # the rest is visibility
+        standardised.sub_(self.mean_F.unsqueeze(1)).mul_(self.scale_F.unsqueeze(1)).clamp_(
             -_CLIP, _CLIP
         ).nan_to_num_(0.0)
-        return whole_FN.view(-1, *pose.position_BTMKX.shape[:2]).permute(1, 2, 0)
+        return all_FN.view(-1, *pose.position_BTMKX.shape[:2]).permute(1, 2, 0)
 
     def raw(self, pose: Pose) -> Tensor:
         """Returns (B, T, F) before they are standardised, without visibility; NaN where unknown."""
-        return torch.cat(self._raw(pose, planes(pose.position_BTMKX))).permute(1, 2, 0)
+        return torch.cat(self._raw(pose, frames_last(pose.position_BTMKX))).permute(1, 2, 0)
 
-    def frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
-        """Each animal's own frame: where it is, (B, T, M, X) px, and its heading as (cos, sin), (B,
-        T, M, 2)."""
-        place, heading = self._frames(planes(pose.position_BTMKX))
-        return place.permute(2, 3, 0, 1), heading.permute(2, 3, 0, 1)
+    def body_frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
+        """The frame of each animal's body: its origin, (B, T, M, X) px, and its heading as (cos,
+        sin), (B, T, M, 2)."""
+        origin, heading = self._body_frames(frames_last(pose.position_BTMKX))
+        return origin.permute(2, 3, 0, 1), heading.permute(2, 3, 0, 1)
 
-    # From here on the frames come last, (…, X, B, T): each number of a frame lies in one piece with
-    # those of other frames, so that arithmetic runs at the speed of memory.
+    # From here on the frames come last, (…, X, B, T), so that arithmetic runs at the speed of
+    # memory.
 
-    def _frames(self, position_MKXBT: Tensor) -> tuple[Tensor, Tensor]:
-        """Place (M, X, B, T) and heading (M, 2, B, T)."""
-        seen = _seen(position_MKXBT)
-        count = seen.sum(1, keepdim=True).clamp(min=1)
-        seen, body = seen.unsqueeze(2), self.body_KX[:, :, None, None]
-        found = position_MKXBT.nan_to_num(0.0, 0.0, 0.0) * seen
-        centre = _total(found) / count
+    def _body_frames(self, position_MKXBT: Tensor) -> tuple[Tensor, Tensor]:
+        """Origin (M, X, B, T) and heading (M, 2, B, T)."""
+        visible = _visible(position_MKXBT)
+        count = visible.sum(1, keepdim=True).clamp(min=1)
+        visible, body = visible.unsqueeze(2), self.body_KX[:, :, None, None]
+        position = position_MKXBT.nan_to_num(0.0, 0.0, 0.0) * visible
+        centre = _sum_of_points(position) / count
         # From the centre offsets add up to 0, so that it does not matter where the body's own
         # centre lies.
-        offset_x, offset_y = ((found - centre.unsqueeze(1)) * seen).unbind(2)
-        cos = _total(body[:, 0] * offset_x + body[:, 1] * offset_y)
-        sin = _total(body[:, 0] * offset_y - body[:, 1] * offset_x)
-        length = _length(cos, sin).unsqueeze(1)
+        offset_x, offset_y = ((position - centre.unsqueeze(1)) * visible).unbind(2)
+        cos = _sum_of_points(body[:, 0] * offset_x + body[:, 1] * offset_y)
+        sin = _sum_of_points(body[:, 0] * offset_y - body[:, 1] * offset_x)
+        length = norm(cos, sin).unsqueeze(1)
         # One visible point, or points on top of each other, tell no direction.
         heading = torch.where(length > 1e-6, torch.stack([cos, sin], 1) / length, torch.nan)
-        return centre - _turn(_total(body * seen) / count, heading), heading
+        return centre - rotate(_sum_of_points(body * visible) / count, heading, axis=-3), heading
 
     def _raw(self, pose: Pose, position_MKXBT: Tensor) -> list[Tensor]:
-        """(F, B, T) in pieces, in px, angles as cosine and sine; NaN where unknown."""
+        """(F, B, T) in pieces, not standardised; NaN where unknown."""
         return [
             column.flatten(0, -3)
-            for found in self._columns(pose, position_MKXBT).values()
-            for column in found
+            for columns in self._columns(pose, position_MKXBT).values()
+            for column in columns
         ]
 
-    def _columns(self, pose: Pose, position: Tensor) -> dict[str, list[Tensor]]:
-        place, heading = self._frames(position)
-        bodies = _Bodies(pose, position, place, heading)
-        columns: dict[str, list[Tensor]] = {
-            group: getattr(self, f"_{group}")(bodies) for group in self.groups
-        }
+    def _columns(self, pose: Pose, position_MKXBT: Tensor) -> dict[str, list[Tensor]]:
+        origin, heading = self._body_frames(position_MKXBT)
+        bodies = Bodies(
+            position_MKXBT=position_MKXBT,
+            confidence_MKBT=pose.confidence_BTMK.permute(2, 3, 0, 1),
+            origin_MXBT=origin,
+            heading_MXBT=heading,
+            lags=self.lags,
+            image_X=self.image_X,
+        )
+        columns = {group: all_groups()[group].compute(bodies) for group in self.groups}
         if self.external:
             assert pose.extra_BTE is not None, f"poses without the features {list(self.external)}"
             # What heads alone read comes behind.
@@ -242,74 +245,8 @@ class Features(nn.Module):
             extra,
         )
 
-    def _posture(self, bodies: _Bodies) -> list[Tensor]:
-        return [_unturn(bodies.position - bodies.place.unsqueeze(1), bodies.heading.unsqueeze(1))]
 
-    def _motion(self, bodies: _Bodies) -> list[Tensor]:
-        columns = []
-        for lag in self.lags:
-            columns.append(_squash(_unturn(_difference(bodies.place, lag), bodies.heading)))
-            past_x, past_y = _shift(bodies.heading, -(lag // 2)).unbind(1)
-            future_x, future_y = _shift(bodies.heading, lag // 2).unbind(1)
-            columns += [
-                past_x * future_y - past_y * future_x,
-                past_x * future_x + past_y * future_y,
-            ]
-            columns.append(torch.log1p(_length(*_difference(bodies.position, lag).unbind(2))))
-        return columns
-
-    def _relation(self, bodies: _Bodies) -> list[Tensor]:
-        columns = []
-        for me, other in itertools.permutations(range(len(self.schema.animals)), 2):
-            towards, mine = bodies.place[other] - bodies.place[me], bodies.heading[me]
-            distance = _length(*towards.unbind(0)).unsqueeze(0)
-            columns += [
-                _unturn(towards, mine) / (1 + distance),
-                torch.log1p(distance),
-                _unturn(bodies.heading[other], mine),
-            ]
-            columns += [_squash(_difference(distance, lag)) for lag in self.lags]
-        return columns
-
-    def _distances(self, bodies: _Bodies) -> list[Tensor]:
-        x, y = bodies.position.unbind(2)
-        return [
-            torch.log1p(
-                _length(
-                    x[a].unsqueeze(1) - x[b].unsqueeze(0), y[a].unsqueeze(1) - y[b].unsqueeze(0)
-                )
-            )
-            for a, b in itertools.combinations(range(len(self.schema.animals)), 2)
-        ]
-
-    def _scene(self, bodies: _Bodies) -> list[Tensor]:
-        return [
-            _unturn(
-                bodies.position - bodies.place[:1].unsqueeze(1), bodies.heading[:1].unsqueeze(1)
-            )
-        ]
-
-    def _place(self, bodies: _Bodies) -> list[Tensor]:
-        share = bodies.place / self.image_X[:, None, None]
-        return [share, 1 - share]
-
-    def _confidence(self, bodies: _Bodies) -> list[Tensor]:
-        return [bodies.pose.confidence_BTMK.permute(2, 3, 0, 1)]
-
-
-class _Bodies(NamedTuple):
-    """What features are made of."""
-
-    pose: Pose
-    position: Tensor
-    """(M, K, X, B, T)."""
-    place: Tensor
-    """(M, X, B, T)."""
-    heading: Tensor
-    """(M, 2, B, T)."""
-
-
-def standard(values: Tensor) -> tuple[Tensor, Tensor]:
+def mean_and_scale(values: Tensor) -> tuple[Tensor, Tensor]:
     """What standardises values: the mean over the first axis of those that are known, and 1 /
     spread, 0 where there is none."""
     known = values.isfinite()
@@ -319,55 +256,14 @@ def standard(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0)
 
 
-def _seen(position_MKXBT: Tensor) -> Tensor:
+def _visible(position_MKXBT: Tensor) -> Tensor:
     """(M, K, B, T): 1 where all coordinates of a point are known, else 0."""
     # Numbers rather than truth values, which a processor takes several times as long to make.
-    none = (position_MKXBT.detach() * 0).sum(2)
-    return none.clone().eq_(none)
+    zero_or_nan = (position_MKXBT.detach() * 0).sum(2)
+    return zero_or_nan.clone().eq_(zero_or_nan)
 
 
-def _total(x_MK: Tensor) -> Tensor:
-    """Over the points, axis 1. torch's sum adds the last frames of a batch in another order than
-    the same frames of a larger one."""
+def _sum_of_points(x_MK: Tensor) -> Tensor:
+    """Over axis 1. torch's sum adds the last frames of a batch in another order than the same
+    frames of a larger one."""
     return functools.reduce(torch.add, x_MK.unbind(1))
-
-
-def _length(x: Tensor, y: Tensor) -> Tensor:
-    return (x * x).addcmul_(y, y).sqrt_()
-
-
-def _turn(vector: Tensor, heading: Tensor) -> Tensor:
-    x, y = vector.unbind(-3)
-    cos, sin = heading.unbind(-3)
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], -3)
-
-
-def _unturn(vector: Tensor, heading: Tensor) -> Tensor:
-    x, y = vector.unbind(-3)
-    cos, sin = heading.unbind(-3)
-    return torch.stack([cos * x + sin * y, cos * y - sin * x], -3)
-
-
-def _squash(px: Tensor) -> Tensor:
-    """Signed logarithm: resolves a creep and a dash alike."""
-    return px.sign() * torch.log1p(px.abs())
-
-
-def _shift(x: Tensor, frames: int) -> Tensor:
-    """The value ``frames`` later; NaN beyond the window."""
-    if frames == 0:
-        return x
-    gap = x.new_full((*x.shape[:-1], min(abs(frames), x.shape[-1])), torch.nan)
-    return (
-        torch.cat([x[..., frames:], gap], -1)
-        if frames > 0
-        else torch.cat([gap, x[..., :frames]], -1)
-    )
-
-
-def _difference(x: Tensor, lag: int) -> Tensor:
-    """Change over ``lag`` frames centred on each; NaN where the window ends first."""
-    if x.shape[-1] <= lag:
-        return torch.full_like(x, torch.nan)
-    gap = x.new_full((*x.shape[:-1], lag // 2), torch.nan)
-    return torch.cat([gap, x[..., lag:] - x[..., :-lag], gap], -1)

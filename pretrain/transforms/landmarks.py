@@ -12,7 +12,7 @@ _NOSES, _NECKS = ("nose", "snout"), ("neck",)
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Places on axis K."""
+    """Indices on axis K."""
 
     nose: int
     neck: int
@@ -32,29 +32,29 @@ class Landmarks:
         back, front = (
             schema.axis if all(schema.axis) else (schema.keypoints[-1], schema.keypoints[0])
         )
-        nose = _called(schema, _NOSES) or front
-        neck = _called(schema, _NECKS) or (
-            front if front not in (nose, back) else _next(schema, nose, back)
+        nose = _keypoint_named(schema, _NOSES) or front
+        neck = _keypoint_named(schema, _NECKS) or (
+            front if front not in (nose, back) else _next_on_path(schema, nose, back)
         )
         return cls(*(schema.keypoint(name) for name in (nose, neck, back)))
 
 
-def _called(schema: Schema, words: tuple[str, ...]) -> str | None:
+def _keypoint_named(schema: Schema, words: tuple[str, ...]) -> str | None:
     return next((name for word in words for name in schema.keypoints if name.lower() == word), None)
 
 
-def _next(schema: Schema, start: str, goal: str) -> str:
-    """The keypoint after ``start`` on the shortest way along the bones to ``goal``; ``start`` where
-    nothing lies between."""
-    before = {goal: goal}
-    waiting = deque([goal])
-    while waiting:
-        here = waiting.popleft()
+def _next_on_path(schema: Schema, start: str, goal: str) -> str:
+    """The keypoint after ``start`` on the shortest path along the bones to ``goal``; ``start``
+    where nothing lies between."""
+    towards_goal = {goal: goal}
+    queue = deque([goal])
+    while queue:
+        keypoint = queue.popleft()
         for bone in schema.edges:
-            if here in bone:
-                there = bone[1] if bone[0] == here else bone[0]
-                if there not in before:
-                    before[there] = here
-                    waiting.append(there)
-    step = before.get(start, goal)
+            if keypoint in bone:
+                neighbour = bone[1] if bone[0] == keypoint else bone[0]
+                if neighbour not in towards_goal:
+                    towards_goal[neighbour] = keypoint
+                    queue.append(neighbour)
+    step = towards_goal.get(start, goal)
     return start if step == goal else step

@@ -5,8 +5,8 @@ A program reads an animal's keypoints by name and returns a number a frame; thre
 number into classes. To add one, write a function here and decorate it: it is found by being here,
 for every animal or pair of animals of any skeleton.
 
-What a program sees of an animal is :class:`pretrain.transforms.animal.Animal`: its nose, neck, tail
-base, axis, centre, and how the centre moved. What needs a missing point is NaN.
+A program is given :class:`pretrain.transforms.animal.Animal`: its nose, neck, tail base, axis,
+centre, and how the centre moved. What needs a missing point is NaN.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor
 
 from pretrain.data.schema import Schema
 from pretrain.transforms.animal import Animal, angle, displacement, length
+from pretrain.transforms.geometry import frames_last
 from pretrain.transforms.landmarks import Landmarks
-from pretrain.transforms.planes import planes
 
 Of = Literal["animal", "towards", "pair", "first"]
 
@@ -61,12 +61,12 @@ def program(
     """Makes a function of one animal, or of one and another, a program of that function's name."""
     assert list(thresholds) == sorted(thresholds), "thresholds must rise"
 
-    def made(measure: Callable[..., Tensor]) -> Program:
+    def decorate(measure: Callable[..., Tensor]) -> Program:
         return Program(
             name=measure.__name__, measure=measure, of=of, unit=unit, thresholds=thresholds
         )
 
-    return made
+    return decorate
 
 
 @program(of="animal", unit="px in 4 frames", thresholds=(10.0, 20.0))
@@ -114,17 +114,17 @@ def all_programs() -> tuple[Program, ...]:
 def names(schema: Schema) -> list[str]:
     """Name of each column that :func:`measure` returns: program and animals."""
     return [
-        "_".join([one.name, *(schema.animals[place] for place in who)])
-        for one, who in _columns(schema)
+        "_".join([one.name, *(schema.animals[index] for index in animals)])
+        for one, animals in _columns(schema)
     ]
 
 
 def thresholds(schema: Schema) -> Tensor:
     """Published thresholds of each column, (P, H); infinite where a program has fewer than
     others."""
-    cuts = [one.thresholds for one, _ in _columns(schema)]
-    most = max(map(len, cuts), default=0)
-    return torch.tensor([[*cut, *[torch.inf] * (most - len(cut))] for cut in cuts])
+    rows = [one.thresholds for one, _ in _columns(schema)]
+    longest = max(map(len, rows), default=0)
+    return torch.tensor([[*row, *[torch.inf] * (longest - len(row))] for row in rows])
 
 
 def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor:
@@ -132,12 +132,14 @@ def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor
     between the quantiles.
 
     Args:
-        value_BTP: What :func:`measure` found on a sample; a program that is never known keeps
+        value_BTP: What :func:`measure` returned for a sample; a program that is never known keeps
             infinite thresholds.
         quantiles: Rising shares, (0.5, 0.9) say.
     """
-    at = torch.tensor(list(quantiles), dtype=value_BTP.dtype, device=value_BTP.device)
-    return value_BTP.flatten(0, 1).nanquantile(at, dim=0).T.nan_to_num(nan=torch.inf).contiguous()
+    shares = torch.tensor(list(quantiles), dtype=value_BTP.dtype, device=value_BTP.device)
+    return (
+        value_BTP.flatten(0, 1).nanquantile(shares, dim=0).T.nan_to_num(nan=torch.inf).contiguous()
+    )
 
 
 def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
@@ -151,27 +153,27 @@ def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
         (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of
         a window, where movement cannot be measured.
     """
-    return torch.cat(list(each(planes(position_BTMKX), schema))).movedim(0, -1)
+    return torch.cat(list(measure_each(frames_last(position_BTMKX), schema))).movedim(0, -1)
 
 
-def each(planes_MKXBT: Tensor, schema: Schema) -> Iterator[Tensor]:
+def measure_each(position_MKXBT: Tensor, schema: Schema) -> Iterator[Tensor]:
     """The columns of one program after the other, (A, B, T).
 
     Args:
-        planes_MKXBT: px; each coordinate of each point in one piece.
+        position_MKXBT: px, as :func:`frames_last` lays them out.
         schema: The skeleton.
     """
-    animals = len(planes_MKXBT)
-    assert planes_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
-    marks = Landmarks.of(schema)
-    everyone = Animal(planes_MKXBT, marks)
+    animals = len(position_MKXBT)
+    assert position_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
+    landmarks = Landmarks.of(schema)
+    everyone = Animal(position_MKXBT, landmarks)
     sides: dict[tuple[int, ...], Animal] = {}
     for one in all_programs():
-        who = one.applies_to(animals)
-        if who:
-            roles = list(zip(*who, strict=True))
+        columns = one.applies_to(animals)
+        if columns:
+            roles = list(zip(*columns, strict=True))
             for role in roles:
-                sides.setdefault(role, Animal(planes_MKXBT, marks, list(role), everyone))
+                sides.setdefault(role, Animal(position_MKXBT, landmarks, list(role), everyone))
             yield one.measure(
                 *([everyone] if one.of == "animal" else [sides[role] for role in roles])
             )
@@ -194,7 +196,7 @@ def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float
     they become :func:`classes`.
 
     Args:
-        value_BTP: What :func:`measure` found.
+        value_BTP: What :func:`measure` returned.
         threshold_PH: Rising thresholds of each program, infinite ones last.
         softness: Above 0.
 
@@ -202,23 +204,25 @@ def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float
         (B, T, P, H + 1); NaN where the value is unknown.
     """
     finite = threshold_PH.isfinite()
-    least = threshold_PH.masked_fill(~finite, torch.inf).amin(-1, keepdim=True)
-    most = threshold_PH.masked_fill(~finite, -torch.inf).amax(-1, keepdim=True)
-    gap = torch.where(most > least, most - least, least.abs()).clamp(min=1e-6)
+    lowest = threshold_PH.masked_fill(~finite, torch.inf).amin(-1, keepdim=True)
+    highest = threshold_PH.masked_fill(~finite, -torch.inf).amax(-1, keepdim=True)
+    gap = torch.where(highest > lowest, highest - lowest, lowest.abs()).clamp(min=1e-6)
     width = softness * gap.masked_fill(~gap.isfinite(), 1.0)
     step = (value_BTP.unsqueeze(-1) - threshold_PH) / width
-    beyond, short_of = F.logsigmoid(step), F.logsigmoid(-step)
+    above, below = F.logsigmoid(step), F.logsigmoid(-step)
     # sigma(a) - sigma(b) = sigma(a) sigma(-b) (1 - exp(b - a)), which no rounding spoils; b - a
     # does not depend on the value.
-    apart = (threshold_PH.masked_fill(~finite, 0.0).diff() / width).masked_fill(
+    distance = (threshold_PH.masked_fill(~finite, 0.0).diff() / width).masked_fill(
         ~finite[:, 1:], torch.inf
     )
-    between = beyond[..., :-1] + short_of[..., 1:] + torch.log1p(-torch.exp(-apart))
-    never = torch.cat([torch.zeros_like(finite[:, :1]), ~finite], -1)
-    return torch.cat([short_of[..., :1], between, beyond[..., -1:]], -1).masked_fill(
-        never, -torch.inf
+    between = above[..., :-1] + below[..., 1:] + torch.log1p(-torch.exp(-distance))
+    impossible = torch.cat([torch.zeros_like(finite[:, :1]), ~finite], -1)
+    return torch.cat([below[..., :1], between, above[..., -1:]], -1).masked_fill(
+        impossible, -torch.inf
     )
 
 
 def _columns(schema: Schema) -> list[tuple[Program, tuple[int, ...]]]:
-    return [(one, who) for one in all_programs() for who in one.applies_to(len(schema.animals))]
+    return [
+        (one, animals) for one in all_programs() for animals in one.applies_to(len(schema.animals))
+    ]

@@ -1,0 +1,160 @@
+"""The groups of features that a recipe can ask for, a function each.
+
+To add one, write a function here and mark it with :func:`feature_group`: it is found by being here,
+and its name is its name in a recipe's ``features.groups``. It returns tensors that end in (B, T),
+px and radians resolved to numbers whose spread makes sense; they are standardised afterwards. What
+needs a missing point is NaN, which arithmetic sees to.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pretrain.transforms.geometry import difference, rotate_back
+
+_PLANE = -3  # the axis of coordinates, before (B, T)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bodies:
+    """What groups are computed from. Frames come last, so that arithmetic is fast."""
+
+    position_MKXBT: Tensor
+    """px; NaN where missing."""
+    confidence_MKBT: Tensor
+    origin_MXBT: Tensor
+    """Where the frame of each animal's body lies (px)."""
+    heading_MXBT: Tensor
+    """Where it points: cosine and sine."""
+    lags: Sequence[int]
+    """Even numbers of frames over which motion is measured."""
+    image_X: Tensor
+    """Size of the image (px)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureGroup:
+    """One group, as :func:`feature_group` makes it."""
+
+    name: str
+    compute: Callable[[Bodies], list[Tensor]]
+    uses_lags: bool
+    """Whether it reads frames up to half of the greatest lag away."""
+
+
+def feature_group(
+    *, uses_lags: bool = False
+) -> Callable[[Callable[[Bodies], list[Tensor]]], FeatureGroup]:
+    """Makes a function the feature group of its name."""
+
+    def decorate(compute: Callable[[Bodies], list[Tensor]]) -> FeatureGroup:
+        return FeatureGroup(name=compute.__name__, compute=compute, uses_lags=uses_lags)
+
+    return decorate
+
+
+@feature_group()
+def posture(bodies: Bodies) -> list[Tensor]:
+    """Each animal's points in the frame of its body."""
+    offset = bodies.position_MKXBT - bodies.origin_MXBT.unsqueeze(1)
+    return [rotate_back(offset, bodies.heading_MXBT.unsqueeze(1), axis=_PLANE)]
+
+
+@feature_group(uses_lags=True)
+def motion(bodies: Bodies) -> list[Tensor]:
+    """Displacement, turn and speed of every point over each lag."""
+    columns = []
+    for lag in bodies.lags:
+        moved = difference(bodies.origin_MXBT, lag)
+        columns.append(squash(rotate_back(moved, bodies.heading_MXBT, axis=_PLANE)))
+        past_x, past_y = shift(bodies.heading_MXBT, -(lag // 2)).unbind(1)
+        future_x, future_y = shift(bodies.heading_MXBT, lag // 2).unbind(1)
+        columns += [
+            past_x * future_y - past_y * future_x,
+            past_x * future_x + past_y * future_y,
+        ]
+        columns.append(torch.log1p(norm(*difference(bodies.position_MKXBT, lag).unbind(2))))
+    return columns
+
+
+@feature_group(uses_lags=True)
+def relation(bodies: Bodies) -> list[Tensor]:
+    """For each animal where each other one is, how far, its heading, and how fast they close in."""
+    columns = []
+    for me, other in itertools.permutations(range(len(bodies.origin_MXBT)), 2):
+        towards = bodies.origin_MXBT[other] - bodies.origin_MXBT[me]
+        heading = bodies.heading_MXBT[me]
+        distance = norm(*towards.unbind(0)).unsqueeze(0)
+        columns += [
+            rotate_back(towards, heading, axis=_PLANE) / (1 + distance),
+            torch.log1p(distance),
+            rotate_back(bodies.heading_MXBT[other], heading, axis=_PLANE),
+        ]
+        columns += [squash(difference(distance, lag)) for lag in bodies.lags]
+    return columns
+
+
+@feature_group()
+def distances(bodies: Bodies) -> list[Tensor]:
+    """Logarithm of all distances between points of two animals."""
+    x, y = bodies.position_MKXBT.unbind(2)
+    return [
+        torch.log1p(
+            norm(x[a].unsqueeze(1) - x[b].unsqueeze(0), y[a].unsqueeze(1) - y[b].unsqueeze(0))
+        )
+        for a, b in itertools.combinations(range(len(x)), 2)
+    ]
+
+
+@feature_group()
+def scene(bodies: Bodies) -> list[Tensor]:
+    """Every point of all animals in the frame of the first one's body, in the order (M, K, X): for
+    encoders that read points."""
+    offset = bodies.position_MKXBT - bodies.origin_MXBT[:1].unsqueeze(1)
+    return [rotate_back(offset, bodies.heading_MXBT[:1].unsqueeze(1), axis=_PLANE)]
+
+
+@feature_group()
+def place(bodies: Bodies) -> list[Tensor]:
+    """Distance to the four walls. It changes where the scene is moved or turned."""
+    share = bodies.origin_MXBT / bodies.image_X[:, None, None]
+    return [share, 1 - share]
+
+
+@feature_group()
+def confidence(bodies: Bodies) -> list[Tensor]:
+    """The tracker's confidence in every point."""
+    return [bodies.confidence_MKBT]
+
+
+def all_groups() -> dict[str, FeatureGroup]:
+    """Every group of this file by its name, in order."""
+    groups = [value for value in globals().values() if isinstance(value, FeatureGroup)]
+    return {group.name: group for group in groups}
+
+
+def norm(x: Tensor, y: Tensor) -> Tensor:
+    """Length of vectors given by their coordinates."""
+    return (x * x).addcmul_(y, y).sqrt_()
+
+
+def squash(px: Tensor) -> Tensor:
+    """Signed logarithm: resolves a creep and a dash alike."""
+    return px.sign() * torch.log1p(px.abs())
+
+
+def shift(x: Tensor, frames: int) -> Tensor:
+    """The value ``frames`` later; NaN beyond the window."""
+    if frames == 0:
+        return x
+    gap = x.new_full((*x.shape[:-1], min(abs(frames), x.shape[-1])), torch.nan)
+    return (
+        torch.cat([x[..., frames:], gap], -1)
+        if frames > 0
+        else torch.cat([gap, x[..., :frames]], -1)
+    )
