@@ -70,7 +70,7 @@ def arena(args: argparse.Namespace) -> None:
     else:
         print(
             f"{folder}: {total:,} frames in {len(files)} files; read them: "
-            f"python pretrain/prepare.py calms21 --source {shlex.quote(str(folder))} --out STORE"
+            f"ethoray prepare calms21 --source {shlex.quote(str(folder))} --out STORE"
         )
 
 
@@ -189,7 +189,7 @@ def export(args: argparse.Namespace) -> None:
         words += ["--fps", f"{store.schema.fps:g}"]
     print(
         f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
-        f"python pretrain/prepare.py {shlex.join(words)} --out STORE"
+        f"ethoray prepare {shlex.join(words)} --out STORE"
     )
 
 
@@ -227,7 +227,7 @@ def _done(out: str) -> None:
     store = Store(paths.open_address(out))
     print(
         f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
-        f"python pretrain/prepare.py check {shlex.quote(store.uri)}"
+        f"ethoray prepare check {shlex.quote(store.uri)}"
     )
 
 

@@ -38,7 +38,7 @@ for name in $("$ethoray" --help | sed -n '/^commands:/,/^$/s/^  \([a-z-]*\) .*/\
 done
 
 step "a store, and what a run would be"
-"$ethoray" prepare arena --out store --frames 15000 2>/dev/null
+"$ethoray" prepare arena --out store --frames 15000 >/dev/null 2>&1
 "$ethoray" prepare check store >/dev/null
 for recipe in quickstart paper_task_programming; do
   "$ethoray" pretrain --recipe "$recipe" --scale single_node --data store --dry-run >/dev/null
