@@ -108,7 +108,7 @@ def embedded(poses: Frames, embedder: Embedder, frames: Mapping[str, Any], what:
         unit_scale=True,
     ) as bar:
         z = embed(poses, embedder, on_progress=bar.update)
-    return {name: z.arrays["z"][first:end][frames[name]] for name, (first, end) in z.place.items()}
+    return {name: z.arrays["z"][first:end][frames[name]] for name, (first, end) in z.spans.items()}
 
 
 def hand_over(store: Store, frames: Mapping[str, Any], file: Path) -> None:

@@ -33,10 +33,9 @@ from measure import Report, new_parser, parse, ratios, seconds, take_turns
 from finetune.fit.frames import Frames, embed, gather_poses
 from finetune.fit.open_encoder import RANDOM, open_encoder
 from finetune.labels.problems import draw_budget, problems, with_some_test
-from finetune.search.history import History
 from finetune.search.ray_tune import SuccessiveHalving, search
-from finetune.search.study import Course
-from finetune.search.trial import validate
+from finetune.search.study import SearchStudy
+from finetune.search.trial import run_trial
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.config import SCALES, Scale, parse_overrides, read
 from pretrain.data.store import Store
@@ -190,33 +189,33 @@ def _core_seconds(work: Callable[[], object]) -> float:
     return sum(seconds - before.get(pid, 0.0) for pid, seconds in used.items())
 
 
-def _fits_alone(material: Frames, found: Sequence[Any], tuning: Tuning) -> Any:
+def _fits_alone(frames: Frames, found: Sequence[Any], tuning: Tuning) -> Any:
     numbers = itertools.count()
 
     def work(folder: Path) -> None:
-        course = Course(
-            History(folder / f"alone-{next(numbers)}.jsonl"),
+        study = SearchStudy(
+            folder / f"alone-{next(numbers)}.journal",
             tuning,
-            stops=SuccessiveHalving(tuning),
+            stop_rule=SuccessiveHalving(tuning),
             run=None,
         )
-        for _ in range(course.missing):
-            number, choice = course.ask()
+        for _ in range(study.remaining):
+            number, choice = study.ask()
 
             def on_progress(values: Mapping[str, float], number: int = number) -> None:
-                if course.score(number, values):
+                if study.report(number, values):
                     raise _Stopped
 
             with mock.patch.object(ray.tune, "report", on_progress), contextlib.suppress(_Stopped):
-                validate(
+                run_trial(
                     {"choice": choice},
-                    material=material,
+                    frames=frames,
                     problems=found,
                     tuning=tuning,
                     embedder=None,
                     seed=tuning.first_seed,
                 )
-            course.end(number)
+            study.end(number)
 
     return work
 

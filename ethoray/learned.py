@@ -101,7 +101,7 @@ class Model:
     @property
     def classes(self) -> tuple[str, ...]:
         """Behaviours, in the order of axis C."""
-        return self.loaded.asked[0].classes
+        return self.loaded.problems[0].classes
 
     @property
     def external(self) -> dict[str, int]:
@@ -161,7 +161,7 @@ def load_model(
     from finetune.inference.model import open_model
 
     loaded = open_model(str(run), seed=seed, ensemble=ensemble, labels_of=labels_of)
-    if len(loaded.asked) > 1:
-        names = ", ".join(problem.name for problem in loaded.asked)
+    if len(loaded.problems) > 1:
+        names = ", ".join(problem.name for problem in loaded.problems)
         raise BadInput(f"{run} was fitted on several problems; choose one with labels_of: {names}")
     return Model(loaded)

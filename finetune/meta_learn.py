@@ -1,16 +1,16 @@
-r"""Learns where a head should start, on all behaviours of a store that are *not* asked for; then
-few labels do.
+r"""Learns initial weights of a head on all behaviours of a store that are *not* asked for; from
+them few labels are enough.
 
-    %(prog)s --encoder runs/mine --data STORE --task S1 --out runs/start
-    ethoray finetune --encoder runs/start --data STORE --task S1 --videos 1 --trials 1 \
-        --set start=runs/start --set optimiser=sgd --set lr=0.1 --set steps=100 \
+    %(prog)s --encoder runs/mine --data STORE --task S1 --out runs/initial
+    ethoray finetune --encoder runs/initial --data STORE --task S1 --videos 1 --trials 1 \
+        --set start=runs/initial --set optimiser=sgd --set lr=0.1 --set steps=100 \
         --set balanced_sampling=1
 
 Every behaviour of the other label sets, against the rest, is a small task that is fitted in a few
-steps, again and again; kept are the weights from which this goes best (MAML, Finn et al. 2017).
---method anil learns the head and leaves the encoder as it is, maml learns both. Behaviours of
---task are never among them (with --behaviour: that one of them), nor are videos on which it is
-tested; `ethoray finetune` refuses a start that has seen what it is asked for.
+steps, again and again; the weights from which this goes best are the result (MAML, Finn et al.
+2017). --method anil learns the head and leaves the encoder as it is, maml learns both. Behaviours
+of --task are never among them (with --behaviour: only that one is excluded), nor are videos on
+which it is tested; `ethoray finetune` refuses weights that were learned on what it is asked for.
 
 Leaves in --out: start.json, start.safetensors, and the encoder.
 """
@@ -49,21 +49,21 @@ def main(
     parser.add_argument(
         "--data", required=True, help="pose store with several label sets, or several behaviours"
     )
-    parser.add_argument("--task", required=True, help="the label set that the start is for")
+    parser.add_argument("--task", required=True, help="the label set that the weights are for")
     parser.add_argument(
         "--behaviour",
         nargs="+",
         default=[],
-        help="behaviours of it that the start is for; left out: all",
+        help="behaviours of it that the weights are for; left out: all",
     )
     parser.add_argument(
         "--method",
         choices=["anil", "maml"],
         default="anil",
-        help="anil: head alone; maml: encoder too (%(default)s)",
+        help="anil: the head; maml: the encoder too (%(default)s)",
     )
     parser.add_argument(
-        "--out", required=True, help="folder of the start; must not hold one already"
+        "--out", required=True, help="folder of the weights; must not hold some already"
     )
     parser.add_argument("--seed", type=int, default=42, help="of weights and windows (%(default)s)")
     parser.add_argument(
@@ -83,10 +83,10 @@ def main(
 
     from finetune.fit.fit import Model
     from finetune.fit.frames import embed, gather_poses
-    from finetune.fit.initial_weights import save_start
+    from finetune.fit.initial_weights import save_initial_weights
     from finetune.fit.meta_learning import meta_learn, other_behaviours
     from finetune.fit.open_encoder import RANDOM, open_encoder
-    from finetune.heads import build_head
+    from finetune.heads import build_head, without_annotators
     from finetune.labels.problems import problems, tasks
     from finetune.settings import TASKS, Tuning, task_file
     from pretrain.config import make, parse_overrides, plain, read
@@ -103,45 +103,41 @@ def main(
     behaviours = other_behaviours(
         [problem for task in tasks(store) for problem in problems(store, task)],
         target,
-        asked=args.behaviour,
+        behaviours=args.behaviour,
     )
     out = Path(paths.open_address(args.out))
     if (out / "start.json").exists():
-        raise BadInput(f"{out} holds a start already: give another --out")
-    given = args.encoder if args.encoder == RANDOM else paths.open_address(args.encoder)
-    embedder, about = open_encoder(given, store, recipe=tuning.recipe, seed=args.seed)
-    settings = {
-        key: value
-        for key, value in tuning.head.items()
-        if key not in ("annotator", "annotator_width")
-    }
+        raise BadInput(f"{out} holds initial weights already: give another --out")
+    source = args.encoder if args.encoder == RANDOM else paths.open_address(args.encoder)
+    embedder, about = open_encoder(source, store, recipe=tuning.recipe, seed=args.seed)
+    settings = without_annotators(tuning.head)
     torch.manual_seed(args.seed)
     head = build_head(settings, embedder.dim, [2])
-    if not head.by_steps:
+    if not head.by_gradient:
         raise BadInput(
-            f"head: {settings['name']} is not fitted by gradient steps, so it has no start: choose "
-            "another, --set head.name=mlp"
+            f"head: {settings['name']} is not fitted by gradient steps, so it has no initial "
+            "weights: choose another, --set head.name=mlp"
         )
 
     names = sorted({video for problem in behaviours for video in problem.train})
-    frames = sum(store.videos[store.place(name)]["frames"] for name in names)
-    learned = args.method == "maml"
+    number = sum(store.videos[store.place(name)]["frames"] for name in names)
+    train_encoder = args.method == "maml"
     with tqdm(
-        total=frames * (1 if learned else 2),
+        total=number * (1 if train_encoder else 2),
         desc="reading labelled videos",
         unit="frame",
         unit_scale=True,
     ) as bar:
-        material = gather_poses(
+        frames = gather_poses(
             store, names, features=tuple(embedder.external), on_progress=bar.update
         )
-        if not learned:
-            material = embed(material, embedder, on_progress=bar.update)
-    model = Model(head, embedder if learned else None)
+        if not train_encoder:
+            frames = embed(frames, embedder, on_progress=bar.update)
+    model = Model(head, embedder if train_encoder else None)
     with tqdm(total=episodes.meta_steps, desc=args.method, unit="step") as bar:
         losses, lr = meta_learn(
             model,
-            material,
+            frames,
             behaviours,
             tuning,
             episodes,
@@ -152,14 +148,14 @@ def main(
     first, last = float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))
     if not last < first:
         log.warning(
-            "the loss has not fallen (%.3f, in the end %.3f): more meta_steps or a smaller "
-            "outer_lr may help; this start does not",
+            "the loss has not fallen (%.3f, in the end %.3f): try more meta_steps or a smaller "
+            "outer_lr; these weights do not help",
             first,
             last,
         )
 
     save_encoder(out, embedder, made_by={**about, args.method: args.task})
-    save_start(
+    save_initial_weights(
         out,
         head,
         head_settings=settings,

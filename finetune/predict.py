@@ -7,49 +7,46 @@
     # a pose store, with the networks of all seeds together
     %(prog)s --model runs/task1 --poses STORE --ensemble
 
-The tracks are brought to the model's names, scale and frame rate; labels come at the recording's
-own rate. What the model's run learned on held-out videos is applied: temperature (probabilities
-that mean what they say), thresholds and smoothing (the labels).
+The tracks are converted to the model's names, scale and frame rate; labels come at the recording's
+own rate, with the postprocessing that the model's run learned on held-out videos: calibration of
+the probabilities, thresholds and smoothing of the labels.
 
-Leaves in --out, one file a video:
-    csv/           frame, time_s, label, p_<class>, and a column of 0 and 1 for each class
-    boris/         BORIS tabular events
-    annot/         Caltech/Bento annotation
-    nwb/           time intervals and probabilities
+Leaves in --out, one file for each video:
+    FORMAT/        for each --format
     ethograms/     pictures
-    summary.csv    time per behaviour, bouts, bout lengths
-csv/ (its columns of 0 and 1), boris/ and annot/ are what `ethoray prepare tracks --labels` reads:
-corrected predictions become labels. A model of several problems (annotators, behaviours) gets a
-folder for each; --labels-of chooses one.
+    summary.csv    time for each behaviour, bouts, bout lengths
+Formats of annotation tools are read back by `ethoray prepare tracks --labels`: corrected
+predictions become labels. A model of several problems (annotators, behaviours) gets a folder for
+each; --labels-of chooses one.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from finetune.inference.recording_options import add_options
+from pretrain.components import summaries
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
 if TYPE_CHECKING:
     from finetune.inference.model import LoadedModel
+    from finetune.inference.prediction_formats import AbstractPredictionFormat
     from finetune.inference.recordings import Recording
-
-FORMATS = ("csv", "boris", "annot", "nwb")
 
 
 def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/predict.py") -> None:
     """Runs the command line ``words``; help and errors call it ``prog``."""
+    formats = summaries("finetune.inference.prediction_formats")
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,7 +64,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder to make; left out: runs/predict-…")
     parser.add_argument(
-        "--format", nargs="+", choices=FORMATS, default=["csv"], help="what to write (csv)"
+        "--format",
+        nargs="+",
+        choices=list(formats),
+        default=["csv"],
+        help="what to write (csv). "
+        + " ".join(f"{name}: {line}" for name, line in formats.items()).replace("%", "%%"),
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, help="the network of this seed; left out: the first")
@@ -78,10 +80,10 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
 
     from finetune.inference.ethograms import summary_table
     from finetune.inference.model import open_model
+    from finetune.inference.prediction_formats import prediction_formats
     from finetune.inference.recordings import recordings
-    from finetune.inference.writers import refuse_missing
 
-    refuse_missing(args.format)
+    chosen = prediction_formats(args.format)
     model = open_model(
         str(paths.base() / args.model),
         seed=args.seed,
@@ -91,72 +93,75 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     out = paths.run_folder(args.out, kind="predict")
     if out.exists():
         raise BadInput(f"{out} is there already: choose another --out")
-    making = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(making, ignore_errors=True)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with recordings(args, model.schema, model.external) as found:
-            rows = _write(making, model, found, args.format)
+        with recordings(args, model.schema, model.external) as opened:
+            rows = _write(unfinished, model, opened, chosen)
         about = {
             "model": args.model,
             "seed": args.seed,
             "ensemble": args.ensemble,
             "poses": args.poses,
-            "recordings": len(found),
+            "recordings": len(opened),
             "problems": {
-                held.name: {
-                    "task": held.task,
-                    "annotator": held.annotator,
-                    "classes": list(held.classes),
+                problem.name: {
+                    "task": problem.task,
+                    "annotator": problem.annotator,
+                    "classes": list(problem.classes),
                 }
-                for held in model.asked
+                for problem in model.problems
             },
         }
-        (making / "predict.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        making.replace(out)
+        text = json.dumps(about, indent=1) + "\n"
+        (unfinished / "predict.json").write_text(text, encoding="utf-8")
+        unfinished.replace(out)
     finally:
-        shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     print(
-        f"{summary_table(rows)}\n\n{len(found)} recordings: {out / 'summary.csv'}, "
+        f"{summary_table(rows)}\n\n{len(opened)} recordings: {out / 'summary.csv'}, "
         f"{out / 'ethograms'}, " + ", ".join(str(out / name) for name in args.format)
     )
 
 
 def _write(
-    out: Path, model: LoadedModel, found: Sequence[Recording], formats: Sequence[str]
+    out: Path,
+    model: LoadedModel,
+    opened: Sequence[Recording],
+    formats: Mapping[str, AbstractPredictionFormat],
 ) -> list[dict[str, Any]]:
-    from finetune.inference import writers
-    from finetune.inference.ethograms import SUMMARY, picture, summary
+    """The files of every recording, and the rows of the summary."""
+    from finetune.inference.ethograms import Ethogram, picture, summary
     from finetune.report.figures import png
+    from finetune.report.tables import write_csv
 
     rows: list[dict[str, Any]] = []
     out.mkdir(parents=True)
-    for one in tqdm(found, desc="labelling", unit="video"):
-        frames, length = one.frames()
-        for problem, said in zip(model.asked, model.predict(frames)[0], strict=True):
-            held = writers.Ethogram(
-                video=one.name,
+    for recording in tqdm(opened, desc="labelling", unit="video"):
+        arrays, length = recording.read()
+        predictions, _ = model.predict(arrays)
+        for problem, prediction in zip(model.problems, predictions, strict=True):
+            ethogram = Ethogram(
+                video=recording.name,
                 problem=problem,
-                fps=one.fps,
-                labels=one.at_own_rate(said.labels, length),
-                probabilities_TC=one.at_own_rate(said.probabilities_TC, length),
+                fps=recording.fps,
+                labels=recording.at_own_rate(prediction.labels, length),
+                probabilities_TC=recording.at_own_rate(prediction.probabilities_TC, length),
             )
-            rows += summary(held)
-            inside = (problem.name,) if len(model.asked) > 1 else ()
-            for name in formats:
-                ending, write = writers.FORMATS[name]
-                write(_place(out / name, *inside, video=one.name, ending=ending), held)
-            _place(out / "ethograms", *inside, video=one.name, ending=".png").write_bytes(
-                png(picture(held))
+            rows += summary(ethogram)
+            inside = (problem.name,) if len(model.problems) > 1 else ()
+            for name, written in formats.items():
+                path = _path(out / name, *inside, video=recording.name, ending=written.ending)
+                written.write(path, ethogram)
+            _path(out / "ethograms", *inside, video=recording.name, ending=".png").write_bytes(
+                png(picture(ethogram))
             )
-    with (out / "summary.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, SUMMARY)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / "summary.csv", rows)
     return rows
 
 
-def _place(folder: Path, *inside: str, video: str, ending: str) -> Path:
-    """A video's file; recordings told apart by their folders (``monday/1``) keep them."""
+def _path(folder: Path, *inside: str, video: str, ending: str) -> Path:
+    """A video's file; recordings that differ by their folders (``monday/1``) keep them."""
     parts = [*(name.replace("/", "-") for name in inside), *video.replace("\\", "/").split("/")]
     safe = [part for part in parts if part not in ("", ".", "..")]
     path = folder.joinpath(*safe[:-1], f"{safe[-1]}{ending}")

@@ -28,19 +28,18 @@ TASKS = {
     "annotation_style_transfer": "Task 2",
     "new_behaviors": "Task 3",
 }
-# Three trials look around in one direction only; the tasks' own search spaces want dozens.
+# Three trials can search one key; the tasks' own search spaces need dozens.
 SETTINGS = (
     "steps=80",
     "evaluations=2",
     "batch=8",
-    "after=0",
+    "postprocess_folds=0",
     "recipe=quickstart",
     "search={lr: [0.002, 0.005, 0.01]}",
 )
 SMALL = ["--trials", "3", "--seeds", "3", *(word for pair in SETTINGS for word in ("--set", pair))]
-HEADS = {
-    "annotation_style_transfer": "{name: temporal, annotator: embedding}"
-}  # one head for five annotators
+HEADS = {"annotation_style_transfer": "{name: temporal, annotator: embedding}"}
+"""One head for five annotators."""
 
 
 def main(
@@ -72,7 +71,7 @@ def main(
     scale = read(Scale, "laptop", SCALES, {})
     began = time.monotonic()
     with cluster(scale, cpus_wanted=scale.workers * scale.cpus_per_worker + DATA_CPUS):
-        _say(f"1 of 4: pretraining on every frame of {data}, no label in sight")
+        _say(f"1 of 4: pretraining on every frame of {data}, without labels")
         pretrain.run.main(
             ["--recipe", "quickstart", "--data", data, "--out", str(out / "pretrain")]
         )

@@ -1,5 +1,5 @@
-"""Runs the CalMS21 paper's tables on a store with Tasks 1-3 and lays its figures beside ours (Sun
-et al. 2021).
+"""Runs the CalMS21 paper's tables (Sun et al. 2021) on a store with Tasks 1-3 and compares them
+with the published figures.
 
     # every row that the store has labels for
     %(prog)s --data STORE --out runs/paper
@@ -12,13 +12,13 @@ et al. 2021).
     %(prog)s --data STORE --out runs/paper --encoder runs/mine none --resume
 
 Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and
-result.json in rows/. Only with CalMS21's own recordings are the figures comparable; the table says
+result.json in rows/. The figures are comparable only with CalMS21's own recordings; the table says
 on which data it ran. Rows, settings and published figures: finetune/paper/.
 
 The rows joint_inductive and joint_transductive are one model for Tasks 1-3 (MABe 2021), encoder and
 output layers trained together: contrastive predictive coding on labelled and unlabelled windows,
-cross-entropy on labelled ones, one linear layer a label set, the mean of networks fitted on grouped
-splits. The transductive row learns from the test videos' poses as well, and says so.
+cross-entropy on labelled ones, one linear layer for each label set, the mean of networks fitted on
+grouped splits. The transductive row learns from the test videos' poses as well, and says so.
 
 Times. On CalMS21's frame counts (Tasks 1-3: 1.3 million training frames, 1.9 million test frames)
 five seeds of the paper's own rows take 72 hours on two cores, and 37 more with task-programming
@@ -28,8 +28,8 @@ the joint model takes 48 hours (and 220 more with 6 million unlabelled frames), 
 ensemble has 32 a seed: a GPU's work (--scale single_node). With --epochs-share 0.01 --set
 joint.members=1 and no unlabelled frames the whole table takes about 3 hours on two cores; networks
 that train for fewer than some 500 steps label badly, as batch norm does not know the data yet.
-Reckoned from steps measured on one server core: right to a factor of two. Measured, with 6 million
-unlabelled frames beside them: --seeds 2 --epochs-share 0.01 --set joint.members=1 --set
+Estimated from steps measured on one server core: right to a factor of two. Measured, with 6 million
+unlabelled frames as well: --seeds 2 --epochs-share 0.01 --set joint.members=1 --set
 joint.epochs=10, all rows, 50 minutes on two cores with bf16 (docs/results.md).
 """
 
@@ -51,9 +51,9 @@ from pretrain.runs import paths
 
 if TYPE_CHECKING:
     from finetune.labels.problems import Problem
+    from finetune.paper.pieces import ResolvedRow
     from finetune.paper.report import Line, TableNotes
     from finetune.paper.table import Row, Settings
-    from finetune.paper.work import Work
     from pretrain.data.store import Store
     from pretrain.runs.tracked_run import TrackedRun
 
@@ -75,7 +75,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
         return
 
     from finetune.labels.problems import tasks
-    from finetune.paper.deal import deal
+    from finetune.paper.jobs import run_rows
     from finetune.paper.report import TableNotes
     from pretrain.config import SCALES, Scale, read
     from pretrain.data.store import Store
@@ -96,11 +96,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     chosen, left_out = choose_rows(
         rows, args.rows, has_tasks=tasks(store), store=store, encoder=bool(args.encoder)
     )
-    found = _problems(store, [task for name in chosen for task in rows[name].tasks])
-    data, _ = about_data(store, itertools.chain.from_iterable(found.values()))
+    by_task = _problems(store, [task for name in chosen for task in rows[name].tasks])
+    data, _ = about_data(store, itertools.chain.from_iterable(by_task.values()))
     log.info("data: %s", data)
     out = paths.run_folder(args.out, kind="paper")
-    asked = {
+    run_settings = {
         "fingerprint": store.fingerprint,
         "seeds": args.seeds,
         "epochs_share": args.epochs_share,
@@ -109,21 +109,29 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
-        begun(out, asked, resume=args.resume),
+        begun(out, run_settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
-        tracking.start("reproduce", out.name, params=asked, folder=out, resume=args.resume) as run,
+        tracking.start(
+            "reproduce", out.name, params=run_settings, folder=out, resume=args.resume
+        ) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         table = _Table(out, TableNotes(data=data, left_out=left_out, changed=sorted(args.set)), run)
-        works = _works(
-            chosen, rows, found, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu
+        resolved = _resolve(
+            chosen, rows, by_task, settings, store, epochs_share=args.epochs_share, gpu=scale.gpu
         )
-        moments = sorted({video for problem in found.get(CLASSIC, []) for video in problem.train})
-        seeds = range(FIRST_SEED, FIRST_SEED + args.seeds)
-        deal(works, store, scale, out=out, seeds=seeds, moments_of=moments, finished=table.add)
+        run_rows(
+            resolved,
+            store,
+            scale,
+            out=out,
+            seeds=range(FIRST_SEED, FIRST_SEED + args.seeds),
+            moments_from=sorted({name for p in by_task.get(CLASSIC, []) for name in p.train}),
+            on_result=table.add,
+        )
         for name in chosen:
             for encoder in args.encoder if rows[name].encoder else []:
-                table.add(_encoder(name, rows[name], encoder, args, list(found), out))
+                table.add(_tune_encoder(name, rows[name], encoder, args, list(by_task), out))
         table.close()
     print(
         f"{(out / 'table.md').read_text(encoding='utf-8')}\ntable:   "
@@ -132,45 +140,46 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     )
 
 
-def _problems(store: Store, wanted: Sequence[str]) -> dict[str, list[Problem]]:
+def _problems(store: Store, names: Sequence[str]) -> dict[str, list[Problem]]:
     """The problems of those label sets that the store has."""
     from finetune.labels.problems import problems, refuse_unfit, tasks, with_some_test
 
-    found = {}
-    for task in dict.fromkeys(task for task in wanted if task in tasks(store)):
-        found[task], notes = with_some_test(problems(store, task), fps=store.schema.fps)
-        for sentence in notes + refuse_unfit(found[task]):
-            log.warning("%s", sentence)
-    return found
+    by_task = {}
+    for task in dict.fromkeys(name for name in names if name in tasks(store)):
+        by_task[task], notes = with_some_test(problems(store, task), fps=store.schema.fps)
+        for note in notes + refuse_unfit(by_task[task]):
+            log.warning("%s", note)
+    return by_task
 
 
-def _works(
+def _resolve(
     chosen: Sequence[str],
     rows: Mapping[str, Row],
-    found: Mapping[str, Sequence[Problem]],
+    by_task: Mapping[str, Sequence[Problem]],
     settings: Settings,
     store: Store,
     *,
     epochs_share: float,
     gpu: bool,
-) -> dict[str, Work]:
-    from finetune.paper.work import Work, unlabelled_of
+) -> dict[str, ResolvedRow]:
+    """The rows that train networks of the paper."""
+    from finetune.paper.pieces import ResolvedRow, unlabelled_of
 
-    works = {}
+    resolved = {}
     for name in (name for name in chosen if not rows[name].encoder):
         row = rows[name]
-        mine = [problem for task in row.tasks for problem in found.get(task, [])]
-        works[name] = Work(
+        row_problems = [problem for task in row.tasks for problem in by_task.get(task, [])]
+        resolved[name] = ResolvedRow(
             row=row,
-            problems=mine,
+            problems=row_problems,
             settings=settings,
             schema=store.schema,
             epochs_share=epochs_share,
             device="cuda" if gpu else "cpu",
-            unlabelled=unlabelled_of(row, store, mine),
-            start_classes=found[rows[row.start].tasks[0]][0].classes if row.start else (),
+            unlabelled=unlabelled_of(row, store, row_problems),
+            start_classes=by_task[rows[row.start].tasks[0]][0].classes if row.start else (),
         )
-    return works
+    return resolved
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -242,7 +251,7 @@ class _Table:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, result: dict[str, Any]) -> None:
-        """Takes a finished row."""
+        """Adds a finished row."""
         from finetune.paper.report import lines_of, write_table
 
         self.results[result["row"]] = result
@@ -268,19 +277,19 @@ class _Table:
         return [
             line
             for name, row in rows.items()
-            for held in self.results.values()
-            if held["row"].split("-")[0] == name  # a row of encoders has one for each
-            for line in lines_of(held["row"], held, published.get(row.published, {}))
+            for result in self.results.values()
+            if result["row"].split("-")[0] == name  # a row of encoders has one for each
+            for line in lines_of(result["row"], result, published.get(row.published, {}))
         ]
 
 
-def _encoder(
+def _tune_encoder(
     name: str, row: Row, encoder: str, args: argparse.Namespace, has: Sequence[str], out: Path
 ) -> dict[str, Any]:
-    """The row of one of the user's encoders: its heads are tuned as `finetune/run.py` does it, with
-    as many seeds."""
+    """The row of one of the user's encoders: `ethoray finetune` tunes heads on it, with as many
+    seeds."""
     import finetune.run
-    from finetune.paper.rows import RowFolder
+    from finetune.paper.row_folder import RowFolder
 
     folder = RowFolder(out, f"{name}-{Path(encoder).name}")
     if result := folder.result:
@@ -290,33 +299,25 @@ def _encoder(
                 "another --out"
             )
         return result
-    found = {}
+    results = {}
     for task in (task for task in row.tasks if task in has):
-        place = folder.path / task
-        if not (place / "result.json").is_file():
-            words = [
-                "--encoder",
-                encoder,
-                "--task",
-                task,
-                "--data",
-                args.data,
-                "--scale",
-                args.scale,
-                "--out",
-                str(place.absolute()),
-            ]
-            words += [
-                "--seeds",
-                str(args.seeds),
-                *(["--resume"] if (place / "run.json").is_file() else []),
-            ]
-            finetune.run.main(
-                [*words, *(word for pair in args.tune_set for word in ("--set", pair))]
-            )
-        found[task] = json.loads((place / "result.json").read_text(encoding="utf-8"))
-    return folder.leave(
-        {"title": f"{row.title}: {Path(encoder).name}", "tasks": found, "encoder": encoder}
+        task_out = folder.path / task
+        if not (task_out / "result.json").is_file():
+            options = {
+                "--encoder": encoder,
+                "--task": task,
+                "--data": args.data,
+                "--scale": args.scale,
+                "--out": str(task_out.absolute()),
+                "--seeds": str(args.seeds),
+            }
+            words = list(itertools.chain.from_iterable(options.items()))
+            words += ["--resume"] if (task_out / "run.json").is_file() else []
+            words += [word for pair in args.tune_set for word in ("--set", pair)]
+            finetune.run.main(words)
+        results[task] = json.loads((task_out / "result.json").read_text(encoding="utf-8"))
+    return folder.write_result(
+        {"title": f"{row.title}: {Path(encoder).name}", "tasks": results, "encoder": encoder}
     )
 
 

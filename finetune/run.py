@@ -44,10 +44,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     parser.add_argument(
         "--task",
         required=True,
-        help=(
-            "classic_classification, annotation_style_transfer, new_behaviors, or any label "
-            "set of the store"
-        ),
+        help="label set of the store, classic_classification say; settings: finetune/tasks/",
     )
     parser.add_argument(
         "--data", help="pose store, a folder or s3://…; left out: a small simulated arena"
@@ -64,7 +61,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         help="label budget: N labelled videos, drawn with the seed",
     )
     parser.add_argument(
-        "--trials", type=int, metavar="N", help="trials of the search; 1: a plain fine-tuning"
+        "--trials", type=int, metavar="N", help="trials of the search; 1: the settings as they are"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds scored on test")
     parser.add_argument(
@@ -78,7 +75,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     args = parser.parse_args(words)
 
     # Ray and torch take seconds to import, which --help need not wait for.
-    from finetune.fit.fit import head_for
+    from finetune.fit.fit import initial_head
     from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
     from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
     from finetune.search.space import examples
@@ -102,31 +99,29 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         raise BadInput("--encoder handmade has no weights to train: leave frozen=true")
     store = Store(paths.open_address(args.data) if args.data else paths.default_store())
     test_store = Store(paths.open_address(args.test_data)) if args.test_data else store
-    found = problems(store, args.task)
-    tried = (
-        tuning,
-        *(
-            tuning.with_choice(choice)
-            for choice in (examples(tuning.search) if tuning.trials > 1 else ())
-        ),
-    )
-    shared = all(
-        one.head.get("annotator") == "embedding" for one in tried
-    )  # such a head can label for an annotator it never saw
+    asked = problems(store, args.task)
+    choices = examples(tuning.search) if tuning.trials > 1 else ()
+    possible = [tuning, *map(tuning.with_choice, choices)]
+    # Such a head can label for an annotator without training labels.
+    shared = all(one.head.get("annotator") == "embedding" for one in possible)
     if test_store is not store:
-        found = with_test_of(
-            found, problems(test_store, args.task), store, test_store, unknown_annotators=shared
+        asked = with_test_of(
+            asked, problems(test_store, args.task), store, test_store, unknown_annotators=shared
         )
-    found, notes = with_some_test(found, fps=store.schema.fps)
-    notes += refuse_unfit(found, videos=args.videos, unknown_annotators=shared)
+    asked, notes = with_some_test(asked, fps=store.schema.fps)
+    notes += refuse_unfit(asked, videos=args.videos, unknown_annotators=shared)
     for sentence in notes:
         log.warning("%s", sentence)
-    given = args.encoder if args.encoder in (RANDOM, HANDMADE) else paths.open_address(args.encoder)
+    trained = args.encoder not in (RANDOM, HANDMADE)
     embedder, about = open_encoder(
-        given, store, recipe=tuning.recipe, seed=tuning.first_seed, beside=tuning.beside
+        paths.open_address(args.encoder) if trained else args.encoder,
+        store,
+        recipe=tuning.recipe,
+        seed=tuning.first_seed,
+        extra_features=tuning.extra_features,
     )
-    for one in tried:  # one that cannot be is refused here
-        head_for(found, one, embedder.dim)
+    for one in possible:  # settings that cannot be are refused here
+        initial_head(asked, one, embedder.dim)
     out = paths.run_folder(args.out, kind=f"finetune-{args.task}")
 
     settings = {
@@ -146,9 +141,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         ) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-        question = TuningJob(
+        job = TuningJob(
             task=args.task,
-            problems=found,
+            problems=asked,
             store=store,
             test_store=test_store,
             embedder=embedder,
@@ -156,7 +151,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
             videos=args.videos,
             notes=notes,
         )
-        result = tune(question, tuning, scale, out=out, run=run)
+        result = tune(job, tuning, scale, out=out, run=run)
     print(
         f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
         f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pretrain.config import make, override, plain
 from pretrain.errors import BadInput, refuse
@@ -18,21 +18,28 @@ TASKS = Path(__file__).parent / "tasks"
 class Tuning:
     """How heads are fitted, searched and scored."""
 
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "after": "postprocess_folds",
+        "beside": "extra_features",
+        "focal_gamma": "loss: {name: focal, gamma: …}",
+    }
+    """Keys of earlier versions, and how to write them now."""
+
     head: Mapping[str, Any] = field(default_factory=lambda: {"name": "temporal"})
     """``name`` (a file in finetune/heads/) and its settings. ``annotator: embedding``, with any of
-    them: annotators share one output and are told apart by what is learned of each; ``apart``, the
-        default: an output for each."""
+    them: annotators share one output and have a learned style each; ``apart``, the default: an
+    output for each."""
     start: str | None = None
-    """Folder that finetune/meta_learn.py left: the head begins as what it learned on other
+    """Folder that finetune/meta_learn.py left: initial weights of the head, learned on other
     behaviours."""
-    beside: Sequence[str] = ()
-    """Features from elsewhere (`prepare.py check` lists those of the store) that the head sees
-    beside the embedding."""
+    extra_features: Sequence[str] = ()
+    """External features (`prepare.py check` lists those of the store) that the head reads next to
+    the embedding."""
     frozen: bool = True
-    """Whether the encoder stays as it is (its embeddings are then computed once a search)."""
+    """Whether the encoder stays as it is (its embeddings are then computed once for a search)."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    """adamw: under a cosine with warm-up; sgd: plain gradient descent at a constant rate, which is
-    what a ``start`` was learned for."""
+    """adamw: under a cosine with warm-up; sgd: plain gradient descent at a constant rate, for which
+    the weights of ``start`` were learned."""
     lr: float = 0.003
     """Peak learning rate of the head."""
     encoder_lr_share: float = 0.1
@@ -49,39 +56,37 @@ class Tuning:
     class_weights: Mapping[str, float] = field(default_factory=dict)
     """Class to its weight in the loss, instead of ``class_weight``; a class that is not named has
     the weight 1."""
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
-    focal_gamma: float = 2.0
-    """How much less the focal loss makes of easy frames."""
+    loss: str | Mapping[str, Any] = "cross_entropy"
+    """A file in finetune/fit/losses/: its name, or ``name`` and its settings,
+    ``loss: {name: focal, gamma: 1}``."""
     logit_adjustment: float = 0.0
     """Times the log share of a class, added to its logits while fitting: 1 = decisions as if all
     classes were equally frequent."""
     balanced_sampling: float = 0.0
-    """0: windows are drawn around frames, 1: around classes, so that each is as often at the heart
-    of a window as any other."""
+    """0: windows are drawn around frames, 1: around classes, each as often as any other."""
     label_smoothing: float = 0.0
     soft_boundaries: int = 0
-    """Frames to either side of a transition within which labels go over from one class to the
+    """Frames to either side of a transition within which labels change from one class to the
     next."""
     permute_labels: bool = False
-    """The control: labels of every training video are rolled in time, so that bouts stay and their
-    meaning goes."""
+    """The control: labels of every training video are shifted in time, so that bouts stay as they
+    are but no longer fit what the animals do."""
     validation: float = 0.25
     """Share of the labelled training videos that the search is scored on."""
     evaluations: int = 6
-    """Validation scores taken while a trial is fitted; each is a place where a bad trial is
-    stopped."""
-    after: int = 3
-    """Parts that the training videos are dealt to, so that temperature, thresholds and smoothing
-    are learned on predictions for videos that the network was not fitted on: as many fits more a
-    seed. 1: once, with the share ``validation`` held out; 0: nothing is done after the network.
-    Scores of the protocol are those of the network alone in any case."""
+    """Validation scores taken while a trial is fitted; at each a bad trial may be stopped."""
+    postprocess_folds: int = 3
+    """Folds of the training videos for learning calibration, thresholds and smoothing on videos
+    that the network was not fitted on: as many more fits for each seed. 1: one fit, with the share
+    ``validation`` held out; 0: no postprocessing. Scores of the protocol are always those of the
+    network alone."""
     trials: int = 8
     search: Mapping[str, Any] = field(default_factory=dict)
     """Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold
     spaces again, which are searched where it is taken:
     ``head: [{name: linear}, {name: temporal, width: [32, 64]}]``."""
     searcher: Literal["random", "optuna"] = "random"
-    """Who chooses within the search space: chance, or Optuna, which learns from the trials before.
+    """What chooses within the search space: chance, or Optuna, which learns from earlier trials.
     ASHA stops bad trials of both."""
     seeds: int = 3
     first_seed: int = 42
@@ -96,49 +101,50 @@ class Tuning:
             "trials": 1,
             "seeds": 1,
             "evaluations": 1,
-            "after": 0,
+            "postprocess_folds": 0,
         }
-        problems = [
+        errors = [
             f"{name} is {getattr(self, name)}; it must be at least {low}"
             for name, low in least.items()
             if getattr(self, name) < low
         ]
-        problems += [
+        errors += [
             f"{name} must be above 0"
             for name in ("lr", "encoder_lr_share")
             if not getattr(self, name) > 0
         ]
         if not 0 < self.validation < 1:
-            problems.append(f"validation is {self.validation}; it must lie between 0 and 1")
+            errors.append(f"validation is {self.validation}; it must lie between 0 and 1")
         not_negative = (
-            "focal_gamma",
             "logit_adjustment",
             "soft_boundaries",
             "class_weight",
             "weight_decay",
         )
-        problems += [
+        errors += [
             f"{name} is {getattr(self, name)}; it must not be negative"
             for name in not_negative
             if getattr(self, name) < 0
         ]
         if not 0 <= self.balanced_sampling <= 1:
-            problems.append(f"balanced_sampling is {self.balanced_sampling}; it must lie in 0…1")
-        problems += [
+            errors.append(f"balanced_sampling is {self.balanced_sampling}; it must lie in 0…1")
+        errors += [
             f"class_weights: that of {name} is {value}; it must not be negative"
             for name, value in self.class_weights.items()
             if value < 0
         ]
         if not 0 <= self.label_smoothing < 1:
-            problems.append(f"label_smoothing is {self.label_smoothing}; it must lie in 0…1")
+            errors.append(f"label_smoothing is {self.label_smoothing}; it must lie in 0…1")
         if not isinstance(self.head.get("name"), str):
-            problems.append("head needs a `name`")
+            errors.append("head needs a `name`")
+        if isinstance(self.loss, Mapping) and not isinstance(self.loss.get("name"), str):
+            errors.append("loss needs a `name`: loss: {name: focal, gamma: 1}")
         if self.start is not None:
-            # Trials run in folders of their own.
+            # Trials run in other folders.
             object.__setattr__(self, "start", paths.open_address(self.start))
         for key, space in self.search.items():
-            problems += [f"search key {key!r}: {sentence}" for sentence in _check_space(space)]
-        refuse(problems, about="the tuning settings")
+            errors += [f"search key {key!r}: {sentence}" for sentence in _check_space(space)]
+        refuse(errors, about="the tuning settings")
 
     @property
     def seed_list(self) -> Sequence[int]:
@@ -146,7 +152,7 @@ class Tuning:
         return range(self.first_seed, self.first_seed + self.seeds)
 
     def with_choice(self, choice: Mapping[str, Any]) -> Tuning:
-        """These settings with a trial's values laid over them.
+        """These settings with those of a trial in their place.
 
         Raises:
             BadInput: If a searched key does not exist or a value has the wrong type.
@@ -156,19 +162,33 @@ class Tuning:
         return make(Tuning, values, about="a trial of the search")
 
 
+def saved_settings(values: Mapping[str, Any], *, about: str) -> Tuning:
+    """The settings that a ``result.json`` holds, also of earlier versions.
+
+    Raises:
+        BadInput: If a key is unknown or a value has the wrong type.
+    """
+    new = dict(values)
+    gamma = new.pop("focal_gamma", None)
+    if gamma is not None and new.get("loss") == "focal":
+        new["loss"] = {"name": "focal", "gamma": gamma}
+    return make(
+        Tuning,
+        {Tuning.RENAMED.get(key, key): value for key, value in new.items()},
+        about=about,
+    )
+
+
 def _check_space(space: Any) -> list[str]:
+    """What is wrong with a search space."""
     if isinstance(space, list) and space:
-        spaces = [
-            (key, held)
+        return [
+            f"{key}: {error}"
             for choice in space
             if isinstance(choice, Mapping)
-            for key, held in choice.items()
-        ]
-        return [
-            f"{key}: {told}"
-            for key, held in spaces
-            if isinstance(held, list | Mapping)
-            for told in _check_space(held)
+            for key, inner in choice.items()
+            if isinstance(inner, list | Mapping)
+            for error in _check_space(inner)
         ]
     if isinstance(space, Mapping) and {"low", "high"} <= set(space) <= {"low", "high", "log"}:
         low, high = space["low"], space["high"]

@@ -1,5 +1,5 @@
-"""Says what to label next: the stretches of unlabelled video that a model is least sure of, unlike
-each other and what is labelled.
+"""Suggests what to label next: segments of unlabelled video that a model is unsure of and that are
+unlike each other and what is labelled.
 
     # frames of a store that have no labels of the model's task
     %(prog)s --model runs/task1 --data STORE --number 50
@@ -9,12 +9,10 @@ each other and what is labelled.
     %(prog)s --model runs/task1 --data STORE --simulate
 
 Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and next to it
-the same as BORIS tabular events (…_boris.csv, an observation a video), to be opened and corrected
-there. Uncertain: the margin between the two likeliest behaviours is small. Unlike: far from what is
-labelled or listed already in the encoder's embedding (finetune/active_learning/acquisition.py has
-the papers).
+the same as BORIS tabular events (…_boris.csv, an observation for each video), to be opened and
+corrected there.
 
---simulate begins with one labelled training video and labels --number stretches a round, suggested
+--simulate begins with one labelled training video and labels --number segments a round, suggested
 ones and, for comparison, random ones of the same number and lengths; scores are on training videos
 held out. Leaves a table (CSV) and a picture of the two curves.
 """
@@ -22,10 +20,8 @@ held out. Leaves a table (CSV) and a picture of the two curves.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import logging
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,11 +30,15 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from finetune.inference.recording_options import add_options
+from pretrain.components import summaries
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
 if TYPE_CHECKING:
-    from finetune.active_learning.acquisition import Stretch
+    import numpy as np
+    import numpy.typing as npt
+
+    from finetune.active_learning.segments import Segment
     from finetune.inference.model import LoadedModel
     from finetune.inference.recordings import Recording
     from finetune.labels.problems import Labelled, Problem
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/suggest.py") -> None:
     """Runs the command line ``words``; help and errors call it ``prog``."""
+    rules = summaries("finetune.active_learning.query_rules")
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -61,27 +62,36 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
     )
     add_options(parser, required=False)
     parser.add_argument(
-        "--labels-of", metavar="NAME", help="the problem to ask about, of a model that has several"
+        "--labels-of",
+        metavar="NAME",
+        help="which problem of a model that has several",
+    )
+    parser.add_argument(
+        "--rule",
+        choices=list(rules),
+        default="uncertain_and_diverse",
+        help="what comes first (%(default)s). "
+        + " ".join(f"{name}: {line}" for name, line in rules.items()).replace("%", "%%"),
     )
     parser.add_argument(
         "--number",
         type=int,
         default=50,
-        help="stretches to suggest; with --simulate: a round (%(default)s)",
+        help="segments to suggest; with --simulate: a round (%(default)s)",
     )
     parser.add_argument(
         "--shortest",
         type=float,
         default=2.0,
         metavar="S",
-        help="seconds below which bouts are put together (%(default)s)",
+        help="seconds below which predicted bouts are merged (%(default)s)",
     )
     parser.add_argument(
         "--longest",
         type=float,
         default=10.0,
         metavar="S",
-        help="seconds above which bouts are parted (%(default)s)",
+        help="seconds above which they are divided (%(default)s)",
     )
     parser.add_argument(
         "--out", metavar="FILE", help="list to write, .csv; left out: runs/suggest-….csv"
@@ -93,7 +103,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
     parser.add_argument(
         "--simulate",
         action="store_true",
-        help="active learning against random choice, on labels that exist",
+        help="compare with random choice, on labels that exist",
     )
     parser.add_argument("--rounds", type=int, default=5, help="of --simulate (%(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="of --simulate (%(default)s)")
@@ -108,161 +118,175 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
         ensemble=args.ensemble,
         labels_of=args.labels_of,
     )
-    if len(model.asked) > 1:
+    if len(model.problems) > 1:
         raise BadInput(
             f"{args.model} has several problems; choose one with --labels-of: "
-            f"{', '.join(p.name for p in model.asked)}"
+            f"{', '.join(p.name for p in model.problems)}"
         )
     out = paths.run_folder(args.out or None, kind="simulate" if args.simulate else "suggest")
     out = out if out.suffix == ".csv" else out.with_name(f"{out.name}.csv")
-    beside = (
-        out.with_name(f"{out.stem}.png")
-        if args.simulate
-        else out.with_name(f"{out.stem}_boris.csv")
-    )
-    for path in (out, beside):
+    second = out.with_name(f"{out.stem}.png" if args.simulate else f"{out.stem}_boris.csv")
+    for path in (out, second):
         if path.exists():
             raise BadInput(f"{path} is there already: choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    (_simulate if args.simulate else _suggest)(args, model, out, beside)
+    (_simulate if args.simulate else _suggest)(args, model, out, second)
 
 
 def _refuse(args: argparse.Namespace) -> None:
-    said = [
+    errors = [
         f"--{name} is {value}; it must be at least 1"
         for name in ("number", "rounds", "seeds")
         if (value := getattr(args, name)) < 1
     ]
     if not 0 < args.shortest <= args.longest:
-        said.append(
-            f"--shortest is {args.shortest:g} and --longest {args.longest:g}; wanted seconds above "
-            "0, the second not the lesser"
+        errors.append(
+            f"--shortest is {args.shortest:g} and --longest {args.longest:g}; they must be seconds "
+            "above 0, the second not less than the first"
         )
     if bool(args.data) == bool(args.poses):
-        said.append("give --data STORE or --poses FILE…, one of them")
+        errors.append("give --data STORE or --poses FILE…, one of them")
     if args.simulate and not args.data:
-        said.append("--simulate wants --data STORE with labels")
-    if said:
-        raise BadInput("; ".join(said))
+        errors.append("--simulate needs --data STORE with labels")
+    if errors:
+        raise BadInput("; ".join(errors))
 
 
-def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
-    import numpy as np
-
-    from finetune.active_learning.acquisition import cut, labelled_embeddings, rank
+def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, boris: Path) -> None:
+    from finetune.active_learning.query_rules import query_rule
+    from finetune.inference.prediction_formats.boris import write_observations
     from finetune.inference.recordings import recordings
-    from finetune.inference.writers import write_boris_observations
-    from finetune.labels.frame_labels import looked_at
     from pretrain.data.store import Store
 
-    (asked,) = model.asked
+    (problem,) = model.problems
     args.poses = args.poses or [args.data]
-    labels = _labels(Store(paths.open_address(args.data)), asked) if args.data else {}
-    stretches: list[Stretch] = []
-    centres = []
-    held: dict[str, tuple[Recording, int]] = {}
+    labels = _labels(Store(paths.open_address(args.data)), problem) if args.data else {}
     fps = model.schema.fps
-    with recordings(args, model.schema, model.external) as found:
-        for one in tqdm(found, desc="looking for doubt", unit="video"):
-            frames, length = one.frames()
-            held[one.name] = one, length
-            (said,), z_TD = model.predict(frames)
-            known = None
-            if one.name in labels:
-                place = np.rint(np.arange(len(z_TD)) * (one.fps / fps)).astype(np.int64)
-                known = labels[one.name][np.minimum(place, length - 1)]
-                centres.append(labelled_embeddings(known, z_TD.numpy()))
-            stretches += cut(
-                one.name,
-                asked,
-                said.labels,
-                said.probabilities_TC,
-                z_TD.numpy(),
-                free_T=None if known is None else ~looked_at(known),
-                shortest=max(1, round(args.shortest * fps)),
-                longest=max(1, round(args.longest * fps)),
-            )
-    if not stretches:
+    with recordings(args, model.schema, model.external) as opened:
+        segments, labelled_ND, lengths = _segments(args, model, opened, labels)
+    if not segments:
         raise BadInput(
-            f"every frame of {args.data} has labels of {asked.name!r}: there is nothing to suggest"
+            f"every frame of {args.data} has labels of {problem.name!r}: there is nothing to "
+            "suggest"
         )
-    wanted = rank(
-        stretches, number=args.number, labelled_ND=np.concatenate(centres) if centres else None
-    )
+    chosen = query_rule(args.rule).choose(segments, number=args.number, labelled_ND=labelled_ND)
+    rate_of = {recording.name: recording.fps for recording in opened}
     rows: list[dict[str, Any]] = []
-    for place, stretch in enumerate(wanted, 1):
-        rate, length = held[stretch.video][0].fps, held[stretch.video][1]
-        start = min(round(stretch.start * rate / fps), length - 1)
-        stop = max(start + 1, min(round(stretch.stop * rate / fps), length))
+    for rank, segment in enumerate(chosen, 1):
+        rate, length = rate_of[segment.video], lengths[segment.video]
+        start = min(round(segment.start * rate / fps), length - 1)
+        stop = max(start + 1, min(round(segment.stop * rate / fps), length))
         rows.append(
             {
-                "rank": place,
-                "video": stretch.video,
+                "rank": rank,
+                "video": segment.video,
                 "first_frame": start,
                 "last_frame": stop - 1,
                 "start_s": f"{start / rate:.3f}",
                 "stop_s": f"{stop / rate:.3f}",
-                "guess": stretch.guess,
-                "uncertainty": f"{stretch.uncertainty:.4f}",
-                "why": stretch.why,
+                "guess": segment.guess,
+                "uncertainty": f"{segment.uncertainty:.4f}",
+                "why": segment.why,
             }
         )
     _write_rows(out, rows)
     events: dict[str, tuple[list[tuple[int, int, str]], int, float]] = {}
     for row in sorted(rows, key=lambda row: (row["video"], row["first_frame"])):
-        one, length = held[row["video"]]
-        events.setdefault(one.name, ([], length, one.fps))[0].append(
+        name = row["video"]
+        events.setdefault(name, ([], lengths[name], rate_of[name]))[0].append(
             (row["first_frame"], row["last_frame"] + 1, row["guess"])
         )
-    making = beside.with_name(f".{beside.name}.unfinished")
-    write_boris_observations(making, events, comment="suggested: to be checked")
-    making.replace(beside)
+    unfinished = boris.with_name(f".{boris.name}.unfinished")
+    write_observations(unfinished, events, comment="suggested: to be checked")
+    unfinished.replace(boris)
     minutes = sum(float(row["stop_s"]) - float(row["start_s"]) for row in rows) / 60
     print(
-        f"{len(rows)} of {len(stretches):,} stretches, {minutes:.1f} minutes to look at: "
-        f"{out}\nfor BORIS: {beside}"
+        f"{len(rows)} of {len(segments):,} segments, {minutes:.1f} minutes to look at: "
+        f"{out}\nfor BORIS: {boris}"
     )
 
 
-def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: Path) -> None:
+def _segments(
+    args: argparse.Namespace, model: LoadedModel, opened: Sequence[Recording], labels: Labelled
+) -> tuple[list[Segment], npt.NDArray[np.float32], dict[str, int]]:
+    """Segments without labels, the (N, D) embeddings of what is labelled, and the frames of each
+    recording."""
     import numpy as np
 
+    from finetune.active_learning.segments import labelled_embeddings, split_into_segments
+    from finetune.labels.frame_labels import looked_at
+
+    fps = model.schema.fps
+    shortest, longest = _frames(args, fps)
+    segments: list[Segment] = []
+    labelled, lengths = [], {}
+    for recording in tqdm(opened, desc="predicting", unit="video"):
+        arrays, length = recording.read()
+        lengths[recording.name] = length
+        (prediction,), z_TD = model.predict(arrays)
+        known = None
+        if recording.name in labels:
+            index_T = np.rint(np.arange(len(z_TD)) * (recording.fps / fps)).astype(np.int64)
+            known = labels[recording.name][np.minimum(index_T, length - 1)]
+            labelled.append(labelled_embeddings(known, z_TD.numpy()))
+        segments += split_into_segments(
+            recording.name,
+            model.problems[0],
+            prediction.labels,
+            prediction.probabilities_TC,
+            z_TD.numpy(),
+            unlabelled_T=None if known is None else ~looked_at(known),
+            shortest=shortest,
+            longest=longest,
+        )
+    dim = len(segments[0].z_D) if segments else 0
+    return segments, np.concatenate([np.empty((0, dim), np.float32), *labelled]), lengths
+
+
+def _frames(args: argparse.Namespace, fps: float) -> tuple[int, int]:
+    """``--shortest`` and ``--longest`` at the model's rate."""
+    return max(1, round(args.shortest * fps)), max(1, round(args.longest * fps))
+
+
+def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, picture: Path) -> None:
+    import numpy as np
+
+    from finetune.active_learning.query_rules import query_rule
     from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
     from finetune.fit.frames import Frames
     from finetune.inference.recordings import recordings
     from finetune.report.figures import png
     from pretrain.data.store import Store
 
-    (asked,) = model.asked
     tuning = _tuning(args.model)
     store = Store(paths.open_address(args.data))
-    problem = _problem(store, asked)
+    problem = _problem(store, model.problems[0])
     args.poses = [args.data]
-    place: dict[str, tuple[int, int]] = {}
+    fps = model.schema.fps
+    spans: dict[str, tuple[int, int]] = {}
     arrays, end = [], 0
-    with recordings(args, model.schema, model.external) as found:
-        if store.schema.fps != model.schema.fps:
+    with recordings(args, model.schema, model.external) as opened:
+        if store.schema.fps != fps:
             raise BadInput(
-                f"{store.uri} has {store.schema.fps:g} frames/s, the model {model.schema.fps:g}: "
-                "--simulate wants the same rate"
+                f"{store.uri} has {store.schema.fps:g} frames/s, the model {fps:g}: --simulate "
+                "needs the same rate"
             )
-        for one in tqdm(
-            [one for one in found if one.name in problem.train], desc="embedding", unit="video"
-        ):
-            z_TD = model.embed(one.frames()[0]).numpy()
-            place[one.name] = (end, end := end + len(z_TD))
+        labelled = [recording for recording in opened if recording.name in problem.train]
+        for recording in tqdm(labelled, desc="embedding", unit="video"):
+            z_TD = model.embed(recording.read()[0]).numpy()
+            spans[recording.name] = (end, end := end + len(z_TD))
             arrays.append(z_TD)
     if not arrays:
-        raise BadInput(f"{store.uri} has no training video with labels of {asked.name!r}")
-    fps = model.schema.fps
-    shortest, longest = (max(1, round(seconds * fps)) for seconds in (args.shortest, args.longest))
+        raise BadInput(f"{store.uri} has no training video with labels of {problem.name!r}")
+    shortest, longest = _frames(args, fps)
     with tqdm(
         total=fits_of(rounds=args.rounds, seeds=args.seeds), desc="fitting", unit="fit"
     ) as bar:
         rows = simulate(
-            Frames(place=place, arrays={"z": np.concatenate(arrays)}),
+            Frames(spans=spans, arrays={"z": np.concatenate(arrays)}),
             problem,
             tuning,
+            query_rule(args.rule),
             rounds=args.rounds,
             number=args.number,
             seeds=range(args.seeds),
@@ -270,71 +294,65 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, beside: P
             longest=longest,
             on_progress=bar.update,
         )
-    called = problem.task if problem.name == problem.task else f"{problem.task}, {problem.name}"
-    title = f"{called}: what {args.number} stretches a round teach"
-    beside.write_bytes(png(curve_figure(rows, title=title, fps=fps)))
+    name = problem.task if problem.name == problem.task else f"{problem.task}, {problem.name}"
+    title = f"{name}: {args.number} segments a round, {args.rule.replace('_', ' ')} or random"
+    picture.write_bytes(png(curve_figure(rows, title=title, fps=fps)))
     _write_rows(out, rows)
-    print(f"{curve_table(rows, fps=fps)}\n\ntable: {out}\npicture: {beside}")
+    print(f"{curve_table(rows, fps=fps)}\n\ntable: {out}\npicture: {picture}")
 
 
-def _labels(store: Store, asked: Problem) -> Labelled:
+def _labels(store: Store, problem: Problem) -> Labelled:
     """All labels, of training and test, that a store has of a model's problem."""
     from finetune.labels.problems import tasks
 
-    if asked.task not in tasks(store):
+    if problem.task not in tasks(store):
         return {}
-    problem = _problem(store, asked)
-    return {**problem.train, **problem.test}
+    same = _problem(store, problem)
+    return {**same.train, **same.test}
 
 
-def _problem(store: Store, asked: Problem) -> Problem:
+def _problem(store: Store, problem: Problem) -> Problem:
+    """The same problem with the labels of a store."""
     from finetune.labels.problems import problems
 
-    found = [
-        held
-        for held in problems(store, asked.task)
-        if (held.classes, held.annotator) == (asked.classes, asked.annotator)
-    ]
-    if not found:
-        raise BadInput(
-            f"{store.uri} has no labels under {asked.task!r} with the model's classes "
-            f"{', '.join(asked.classes)}" + (f" by {asked.annotator}" if asked.annotator else "")
-        )
-    return found[0]
+    for one in problems(store, problem.task):
+        if (one.classes, one.annotator) == (problem.classes, problem.annotator):
+            return one
+    raise BadInput(
+        f"{store.uri} has no labels under {problem.task!r} with the model's classes "
+        f"{', '.join(problem.classes)}" + (f" by {problem.annotator}" if problem.annotator else "")
+    )
 
 
 def _tuning(run: str) -> Tuning:
     """The settings that the run chose."""
-    from finetune.settings import Tuning
-    from pretrain.config import make
+    from finetune.settings import saved_settings
 
     path = paths.base() / run / "result.json"
     try:
-        settings: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"][
+        chosen: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["settings"][
             "chosen"
         ]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
-            f"--simulate wants the whole folder of a finished finetune/run.py as --model: {path}: "
-            f"{error}"
+            "--simulate needs the whole folder of a finished finetune/run.py as --model: "
+            f"{path}: {error}"
         ) from error
-    tuning = make(Tuning, dict(settings), about=str(path))
+    tuning = saved_settings(chosen, about=str(path))
     if not tuning.frozen:
         raise BadInput(
-            f"the encoder of {run} was trained along with its labels, so it knows what is to be "
-            "found out: "
-            "--simulate wants a run with a frozen encoder"
+            f"the encoder of {run} was trained along with its labels, so it knows the labels that "
+            "are to be found out: --simulate needs a run with a frozen encoder"
         )
     return tuning
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    making = path.with_name(f".{path.name}.{os.getpid()}")
-    with making.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    making.replace(path)
+    from finetune.report.tables import write_csv
+
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    write_csv(unfinished, rows)
+    unfinished.replace(path)
 
 
 if __name__ == "__main__":

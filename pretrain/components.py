@@ -3,12 +3,14 @@ arguments."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import pkgutil
 import types
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pretrain.errors import BadInput, refuse
@@ -56,6 +58,17 @@ def find(package: str, name: object, base: type) -> type:
         f"{module.__name__} must define one {base.__name__}, it defines {len(classes)}"
     )
     return classes[0]
+
+
+def summaries(package: str) -> dict[str, str]:
+    """Component to the first line of its file's docstring; none is imported."""
+    lines = {}
+    for name in names(package):
+        spec = importlib.util.find_spec(f"{package}.{name}")
+        assert spec is not None
+        tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
+        lines[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return lines
 
 
 def settings_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -192,7 +192,9 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     settings: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
-            errors.append(f"unknown key {key!r}; allowed: {', '.join(fields)}")
+            errors.append(
+                _renamed(kind, key) or f"unknown key {key!r}; allowed: {', '.join(fields)}"
+            )
         elif dataclasses.is_dataclass(hints[key]):
             if isinstance(value, Mapping):
                 try:
@@ -216,6 +218,12 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     return kind(**settings)
 
 
+def _renamed(kind: type, key: str) -> str | None:
+    """The error for a key that earlier versions of a settings dataclass had."""
+    new = getattr(kind, "RENAMED", {}).get(key)
+    return new and f"the key {key!r} has been renamed: write {new}"
+
+
 def plain(settings: Any) -> dict[str, Any]:
     """A settings dataclass as plain JSON values."""
     return dataclasses.asdict(settings)
@@ -237,8 +245,11 @@ def parse_overrides(pairs: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         owners = [index for index, allowed in enumerate(keys) if key.split(".")[0] in allowed]
+        renamed = [error for kind in kinds if (error := _renamed(kind, key.split(".")[0]))]
         if not equals:
             errors.append(f"--set {pair}: write it as key=value")
+        elif renamed:
+            errors.append(f"--set {pair}: {renamed[0]}")
         elif not owners:
             listed = "; ".join(
                 f"{kind.__name__.lower()}: {', '.join(sorted(allowed))}"

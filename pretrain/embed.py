@@ -1,5 +1,5 @@
 """Embeds every frame of a store with a pretrained encoder: for other tools, or as features that
-heads and networks read beside poses.
+heads and networks read as well as poses.
 
     # a .npy for each video, (frames, D)
     %(prog)s --encoder runs/mine --data STORE --out embeddings
@@ -7,11 +7,11 @@ heads and networks read beside poses.
     %(prog)s --encoder runs/mine --data STORE --as mine
     %(prog)s --encoder runs/treba --data STORE --as task_programming --components 32
 
-What is in the store is read by heads with `ethoray finetune --set 'beside=[mine]'`, and by the
-paper's networks where it is called task_programming (`ethoray reproduce`). --components keeps that
-many principal components of the embedding, fitted on frames from all over the store and brought to
-unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are unknown. Each
-frame is embedded once. No label is read.
+What is in the store is read by heads with `ethoray finetune --set 'extra_features=[mine]'`, and by
+the paper's networks where it is called task_programming (`ethoray reproduce`). --components keeps
+that many principal components of the embedding, fitted on frames from all over the store and
+brought to unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are
+unknown. Each frame is embedded once. No label is read.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
     if args.name:
         print(
             f"{store.uri}: features {args.name}: {total}; heads read them: ethoray finetune --set "
-            f"'beside=[{args.name}]'"
+            f"'extra_features=[{args.name}]'"
         )
 
 

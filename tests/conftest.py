@@ -3,10 +3,12 @@ real recordings."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,24 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the real recordings are not at {folder}; set ETHORAY_REAL_DATA")
     return folder
+
+
+@pytest.fixture
+def add_component(tmp_path: Path) -> Iterator[Callable[[str, str, str], None]]:
+    """Adds a file with some code to a folder of components, ``pretrain.encoders`` say, for one
+    test."""
+    added = []
+
+    def add(package: str, name: str, code: str) -> None:
+        folder = tmp_path / "components"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+        folders = importlib.import_module(package).__path__
+        folders.append(str(folder))
+        added.append((folders, str(folder), f"{package}.{name}"))
+        importlib.invalidate_caches()
+
+    yield add
+    for folders, folder, module in added:
+        folders.remove(folder)
+        sys.modules.pop(module, None)

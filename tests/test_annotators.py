@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.fit.fit import Model, fit, head_for, score_problems
+from finetune.fit.fit import Model, fit, initial_head, score_problems
 from finetune.fit.frames import Frames
 from finetune.heads import build_head
 from finetune.labels.problems import Problem
@@ -26,12 +26,12 @@ def styles(thresholds: tuple[float, ...]) -> tuple[Frames, list[Problem]]:
     how far."""
     draw = np.random.default_rng(0)
     z = draw.normal(size=(1200, 6)).astype(np.float32)
-    place = {f"v{i}": (i * 200, (i + 1) * 200) for i in range(6)}
+    spans = {f"v{i}": (i * 200, (i + 1) * 200) for i in range(6)}
     problems = []
     for number, threshold in enumerate(thresholds):
         labels = {
             name: (z[first:end, 0] > threshold).astype(np.int8)
-            for name, (first, end) in place.items()
+            for name, (first, end) in spans.items()
         }
         test = {"v5": labels.pop("v5")}
         problems.append(
@@ -45,25 +45,25 @@ def styles(thresholds: tuple[float, ...]) -> tuple[Frames, list[Problem]]:
                 test=test,
             )
         )
-    return Frames(place=place, arrays={"z": z}), problems
+    return Frames(spans=spans, arrays={"z": z}), problems
 
 
-def fitted(material: Frames, problems: list[Problem], head: dict[str, object]) -> Model:
+def fitted(frames: Frames, problems: list[Problem], head: dict[str, object]) -> Model:
     tuning = Tuning(head=head, steps=150, window=50, batch=16, lr=0.03, class_weight=0.0)
-    ((_, _, model),) = fit(material, problems, tuning, embedder=None, seed=0, stops=[150])
+    ((_, _, model),) = fit(frames, problems, tuning, embedder=None, seed=0, stops=[150])
     return model
 
 
 @pytest.fixture(scope="module")
 def two_schools() -> tuple[Frames, list[Problem], Model]:
-    material, problems = styles((-0.6, -0.6, 0.6, 0.6))
-    return material, problems, fitted(material, problems, SHARED)
+    frames, problems = styles((-0.6, -0.6, 0.6, 0.6))
+    return frames, problems, fitted(frames, problems, SHARED)
 
 
 def test_annotators_of_one_school_are_alike_and_of_another_not(
     two_schools: tuple[Frames, list[Problem], Model],
 ) -> None:
-    material, problems, model = two_schools
+    frames, problems, model = two_schools
     cosine = similarity(model.head)
     assert cosine is not None
     same, other = (
@@ -72,7 +72,7 @@ def test_annotators_of_one_school_are_alike_and_of_another_not(
     )
     assert min(same) > 0.8
     assert max(other) < -0.5
-    alike = share_alike(model, material, problems, ["v5"])
+    alike = share_alike(model, frames, problems, ["v5"])
     between = np.mean(problems[0].test["v5"] == problems[2].test["v5"])
     np.testing.assert_allclose(np.diag(alike), 1)
     assert alike[0, 1] > 0.95
@@ -82,19 +82,19 @@ def test_annotators_of_one_school_are_alike_and_of_another_not(
 def test_a_shared_head_follows_each_annotator(
     two_schools: tuple[Frames, list[Problem], Model],
 ) -> None:
-    material, problems, model = two_schools
-    found = model.predict(material, problems, [problem.test for problem in problems])
+    frames, problems, model = two_schools
+    found = model.predict(frames, problems, [problem.test for problem in problems])
     assert score_problems(problems, found, [problem.test for problem in problems]).macro_f1 > 0.93
 
 
 def test_a_stranger_gets_the_mean_of_those_who_were_trained_on() -> None:
-    material, problems = styles((-0.6, 0.6, 0.0))
+    frames, problems = styles((-0.6, 0.6, 0.0))
     stranger = replace(problems[2], train={})
-    model = fitted(material, [*problems[:2], stranger], SHARED)
+    model = fitted(frames, [*problems[:2], stranger], SHARED)
     assert model.head.annotators is not None
     vector = model.head.annotators.vectors()
     torch.testing.assert_close(vector[2], vector[:2].mean(0))
-    logits = model.logits(material, "v5")
+    logits = model.logits(frames, "v5")
     share = [(out[:, 1] > out[:, 0]).float().mean().item() for out in logits]
     assert share[1] < share[2] < share[0], "between the two who were there"
     again = build_head(SHARED, 6, [2, 2, 2])
@@ -134,18 +134,18 @@ def test_sharing_what_cannot_be_shared_is_refused() -> None:
         replace(problems[1], classes=("other", "rear")),
     ]
     with pytest.raises(BadInput, match="the same classes labelled by several annotators"):
-        head_for(behaviours, Tuning(head=SHARED), 6)
+        initial_head(behaviours, Tuning(head=SHARED), 6)
 
 
 def test_the_picture_has_both_panels_or_the_one_there_is(
     two_schools: tuple[Frames, list[Problem], Model],
 ) -> None:
-    material, problems, model = two_schools
-    figure = annotators_figure(model, material, problems)
+    frames, problems, model = two_schools
+    figure = annotators_figure(model, frames, problems)
     assert [axes.get_title() for axes in figure.axes] == [
         "cosine of what was learned of them",
         "frames labelled alike",
     ]
     apart = Model(build_head({"name": "linear"}, 6, [2, 2, 2, 2]), None)
     assert similarity(apart.head) is None
-    assert len(annotators_figure(apart, material, problems).axes) == 1
+    assert len(annotators_figure(apart, frames, problems).axes) == 1

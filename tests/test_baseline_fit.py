@@ -12,9 +12,15 @@ import torch
 from torch import nn
 
 from finetune.labels.problems import Problem
-from finetune.paper.baselines import Baseline, build_baseline
-from finetune.paper.dense import label_every_frame
-from finetune.paper.fit import Phase, Start, label_steps, label_videos, phase_steps, train_network
+from finetune.paper.baselines import Baseline, build_baseline, label_every_frame
+from finetune.paper.fit import (
+    InitialWeights,
+    Phase,
+    label_steps,
+    label_videos,
+    phase_steps,
+    train_network,
+)
 from finetune.paper.windows import Windows
 from pretrain.errors import BadInput
 
@@ -94,13 +100,13 @@ def test_every_frame_at_once_equals_one_window_a_frame(
 def test_what_was_trained_labels_another_video(network: str) -> None:
     model, _ = trained(replace(SMALL, network=network))
     x, labels = swinging(seed=1)
-    told: list[float] = []
-    (found,) = label_videos(
-        model, {"b": x}, ["b"], replace(SMALL, network=network), on_progress=told.append
+    steps: list[float] = []
+    (probabilities,) = label_videos(
+        model, {"b": x}, ["b"], replace(SMALL, network=network), on_progress=steps.append
     ).values()
-    assert sum(told) == pytest.approx(label_steps(replace(SMALL, network=network), len(x)))
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
-    assert (found.argmax(1) == labels).mean() > 0.9
+    assert sum(steps) == pytest.approx(label_steps(replace(SMALL, network=network), len(x)))
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    assert (probabilities.argmax(1) == labels).mean() > 0.9
 
 
 def test_the_same_seed_trains_the_same_network_and_another_does_not() -> None:
@@ -108,25 +114,25 @@ def test_the_same_seed_trains_the_same_network_and_another_does_not() -> None:
         trained(replace(SMALL, dropout=0.3, augment=True), seed=seed, epochs=1)[0].state_dict()
         for seed in (42, 42, 43)
     )
-    assert all(torch.equal(held, same[name]) for name, held in one.items())
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
     assert not torch.equal(one["1.conv.weight"], other["1.conv.weight"])
 
 
 def test_test_labels_are_not_looked_at() -> None:
     x, labels = swinging()
     phases = [(Phase(epochs=1, lr=0.01), False)]
-    made = [
+    states = [
         train_network(
             {"a": x, "b": x},
-            problem({"a": labels}, {"b": held}),
+            problem({"a": labels}, {"b": value}),
             SMALL,
             phases,
             seed=42,
             coordinates=28,
         ).state_dict()
-        for held in (labels, 1 - labels)
+        for value in (labels, 1 - labels)
     ]
-    assert all(torch.equal(held, made[1][name]) for name, held in made[0].items())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_class_weights_shift_what_is_said_of_frames_that_look_alike() -> None:
@@ -146,15 +152,15 @@ def test_class_weights_shift_what_is_said_of_frames_that_look_alike() -> None:
             coordinates=28,
             class_weight={"right": weight},
         )
-        found = label_videos(model, inputs, ["a"], settings)["a"][0, 1]
-        assert found == pytest.approx(weight * 0.25 / (weight * 0.25 + 0.75), abs=0.03)
+        probabilities = label_videos(model, inputs, ["a"], settings)["a"][0, 1]
+        assert probabilities == pytest.approx(weight * 0.25 / (weight * 0.25 + 0.75), abs=0.03)
 
 
 def test_the_probe_changes_the_last_layer_and_batch_norms_alone() -> None:
     model, inputs = trained(epochs=2)
-    before = {name: held.numpy().copy() for name, held in model.state_dict().items()}
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     _, labels = swinging()
-    start = Start(weights=before, classes=SIDES)
+    start = InitialWeights(weights=before, classes=SIDES)
     after = train_network(
         inputs,
         problem({"a": labels}),
@@ -165,7 +171,7 @@ def test_the_probe_changes_the_last_layer_and_batch_norms_alone() -> None:
         start=start,
     ).state_dict()
     changed = {
-        name for name, held in after.items() if not np.array_equal(held.numpy(), before[name])
+        name for name, value in after.items() if not np.array_equal(value.numpy(), before[name])
     }
     assert {"5.weight", "5.bias"} <= changed
     assert {name for name in changed if not name.startswith("5.")} == {
@@ -175,7 +181,7 @@ def test_the_probe_changes_the_last_layer_and_batch_norms_alone() -> None:
 
 def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_last_layer() -> None:
     model, inputs = trained(epochs=2)
-    before = {name: held.numpy().copy() for name, held in model.state_dict().items()}
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     _, labels = swinging()
     none = [(Phase(), True), (Phase(), False)]
     same = train_network(
@@ -185,7 +191,7 @@ def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_las
         none,
         seed=7,
         coordinates=28,
-        start=Start(weights=before, classes=SIDES),
+        start=InitialWeights(weights=before, classes=SIDES),
     )
     np.testing.assert_array_equal(
         label_videos(same, inputs, ["a"], SMALL)["a"],
@@ -198,9 +204,11 @@ def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_las
         none,
         seed=7,
         coordinates=28,
-        start=Start(weights=before, classes=SIDES),
+        start=InitialWeights(weights=before, classes=SIDES),
     ).state_dict()
-    changed = {name for name, held in new.items() if not np.array_equal(held.numpy(), before[name])}
+    changed = {
+        name for name, value in new.items() if not np.array_equal(value.numpy(), before[name])
+    }
     assert "5.weight" in changed
     assert changed <= {"5.weight", "5.bias"}
     with pytest.raises(BadInput, match="weights to start from are of another network"):
@@ -211,13 +219,13 @@ def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_las
             none,
             seed=7,
             coordinates=28,
-            start=Start(weights=before, classes=SIDES),
+            start=InitialWeights(weights=before, classes=SIDES),
         )
 
 
 def test_a_share_of_the_epochs_is_a_share_of_the_steps() -> None:
     counted: list[int] = []
-    trained(epochs=4, epochs_share=0.5, told=counted.append)
+    trained(epochs=4, epochs_share=0.5, on_progress=counted.append)
     assert sum(counted) == 4 * 13 // 2  # 400 frames are 13 batches of 32
     assert phase_steps(13, Phase(epochs=0), 1.0) == 0
     assert phase_steps(13, Phase(epochs=1), 0.0001) == 1

@@ -146,7 +146,7 @@ def test_windows_to_logits(name: str, inputs: int) -> None:
 
 
 def test_window_lengths_are_those_published() -> None:
-    assert {name: held.window for name, held in PAPER.items()} == {
+    assert {name: network.window for name, network in PAPER.items()} == {
         "conv1d": 201,
         "conv1d_augmented": 101,
         "conv1d_causal": 101,
@@ -167,9 +167,7 @@ def test_attention_is_unscaled_and_its_keys_are_its_values() -> None:
     weight = (query @ value.T).exp()
     met = block.mix(weight / weight.sum(1, keepdim=True) @ value)
     each = torch.relu(met / math.sqrt(1 + 1e-3))  # fresh batch norm in evaluation
-    expected = torch.stack(
-        [torch.maximum(each[2 * place], each[2 * place + 1]) for place in range(3)]
-    )
+    expected = torch.stack([torch.maximum(each[2 * i], each[2 * i + 1]) for i in range(3)])
     torch.testing.assert_close(block(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -196,25 +194,25 @@ def test_a_window_too_short_for_its_poolings_is_refused() -> None:
 def test_every_frame_has_the_window_around_it(past: int, future: int, skip: int) -> None:
     videos = [scaled(wander(frames, seed)) for seed, frames in enumerate((11, 1, 6))]
     windows = Windows(videos, small(past=past, future=future, skip=skip))
-    found = torch.cat(list(windows.in_order(4)))
-    assert len(windows) == len(found) == 18
-    place = 0
+    cut = torch.cat(list(windows.in_order(4)))
+    assert len(windows) == len(cut) == 18
+    frame = 0
     for video in videos:
         for t in range(len(video)):
             steps = [t + step * skip for step in range(-past, future + 1)]
             expected = torch.stack(
                 [video[s] if 0 <= s < len(video) else torch.zeros(28) for s in steps]
             )
-            assert torch.equal(found[place], expected)
-            place += 1
+            assert torch.equal(cut[frame], expected)
+            frame += 1
 
 
 def test_coordinates_are_shares_of_the_image_mouse_by_mouse() -> None:
     position = torch.zeros(1, 2, 7, 2)
     position[0, 1, 3] = torch.tensor([512.0, 285.0])
-    found = scaled(position)[0].view(2, 7, 2)
-    assert found[1, 3].tolist() == [0.5, 0.5]
-    assert float(found.sum()) == 1.0
+    coordinates = scaled(position)[0].view(2, 7, 2)
+    assert coordinates[1, 3].tolist() == [0.5, 0.5]
+    assert float(coordinates.sum()) == 1.0
     assert scaled(position, (512.0, 570.0))[0].view(2, 7, 2)[1, 3].tolist() == [1.0, 0.5]
 
 
@@ -222,23 +220,23 @@ def test_a_missing_point_stays_where_it_was_last_seen() -> None:
     nan = math.nan
     x = torch.tensor([[nan, 10.0, nan], [1.0, nan, nan], [nan, 12.0, nan], [3.0, nan, nan]])
     position = torch.stack([x, x], -1).unsqueeze(1)
-    found = scaled(position, (100.0, 100.0)).view(4, 3, 2)
-    assert torch.equal(found[..., 0], found[..., 1])
+    coordinates = scaled(position, (100.0, 100.0)).view(4, 3, 2)
+    assert torch.equal(coordinates[..., 0], coordinates[..., 1])
     expected = [[0.01, 0.10, 0.5], [0.01, 0.10, 0.5], [0.01, 0.12, 0.5], [0.03, 0.12, 0.5]]
-    torch.testing.assert_close(found[..., 0], torch.tensor(expected))
+    torch.testing.assert_close(coordinates[..., 0], torch.tensor(expected))
 
 
 def test_an_epoch_holds_every_labelled_frame_once_with_its_label() -> None:
     frames = (40, 33)
     videos = [
-        torch.arange(n).view(-1, 1, 1, 1).expand(n, 2, 7, 2) + 1000.0 * place
-        for place, n in enumerate(frames)
+        torch.arange(n).view(-1, 1, 1, 1).expand(n, 2, 7, 2) + 1000.0 * number
+        for number, n in enumerate(frames)
     ]
     labels = [torch.arange(n) % 5 - 1 for n in frames]  # a fifth is unlabelled
     settings = small(past=0, future=0)
     draw = torch.Generator().manual_seed(0)
     samples = Samples(
-        [scaled(held, (1.0, 1.0)) for held in videos], labels, settings, coordinates=28
+        [scaled(video, (1.0, 1.0)) for video in videos], labels, settings, coordinates=28
     )
     epochs = [list(samples.epoch(draw)) for _ in range(2)]
     order = []
@@ -246,10 +244,10 @@ def test_an_epoch_holds_every_labelled_frame_once_with_its_label() -> None:
         x, y = torch.cat([x for x, _ in epoch])[:, 0, 0], torch.cat([y for _, y in epoch])
         named = {(int(v) // 1000, int(v) % 1000): int(label) for v, label in zip(x, y, strict=True)}
         assert named == {
-            (place, t): int(labels[place][t])
-            for place in range(2)
-            for t in range(frames[place])
-            if labels[place][t] >= 0
+            (number, t): int(labels[number][t])
+            for number in range(2)
+            for t in range(frames[number])
+            if labels[number][t] >= 0
         }
         assert len(x) == len(named)
         order.append(x.tolist())
@@ -269,18 +267,18 @@ def test_one_window_alone_joins_the_batch_before_it() -> None:
 
 def test_the_same_generator_gives_the_same_epoch() -> None:
     samples = Samples([scaled(wander(50))], [torch.zeros(50)], small(augment=True), coordinates=28)
-    made = [list(samples.epoch(torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)]
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(made[0], made[1], strict=True))
-    assert not torch.equal(made[0][0][0], made[2][0][0])
+    epochs = [list(samples.epoch(torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)]
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(epochs[0], epochs[1], strict=True))
+    assert not torch.equal(epochs[0][0][0], epochs[2][0][0])
 
 
 def test_augmentation_turns_about_the_origin_and_moves_whole_windows() -> None:
     x = torch.rand(4000, 3, 6, generator=torch.Generator().manual_seed(0))
-    found = augmented(x, torch.Generator().manual_seed(1), coordinates=4)
-    assert torch.equal(found[..., 4:], x[..., 4:])
+    result = augmented(x, torch.Generator().manual_seed(1), coordinates=4)
+    assert torch.equal(result[..., 4:], x[..., 4:])
     before, after = (
         torch.view_as_complex(values[..., :4].reshape(4000, 6, 2).contiguous())
-        for values in (x, found)
+        for values in (x, result)
     )
     turn = (after[:, 1] - after[:, 0]) / (before[:, 1] - before[:, 0])
     torch.testing.assert_close(turn.abs(), torch.ones(4000), rtol=1e-2, atol=1e-3)
@@ -297,7 +295,7 @@ def test_augmentation_turns_about_the_origin_and_moves_whole_windows() -> None:
     assert abs(float((shift[:, 0] * shift[:, 1]).mean())) < 0.001
 
 
-def test_features_from_elsewhere_lie_beside_the_coordinates_and_are_not_turned() -> None:
+def test_external_features_come_after_the_coordinates_and_are_not_rotated() -> None:
     video, extra = wander(20), torch.randn(20, 3)
     settings = small(past=0, future=0, augment=True, batch=20)
     samples = Samples(
@@ -311,9 +309,9 @@ def test_features_from_elsewhere_lie_beside_the_coordinates_and_are_not_turned()
 
 def test_standardised_features_have_mean_0_and_spread_1() -> None:
     x = torch.randn(500, 3) * torch.tensor([3.0, 0.1, 0.0]) + 5
-    found = standardised(x, x.mean(0), x.std(0))
-    torch.testing.assert_close(found.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
-    torch.testing.assert_close(found.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0)
+    result = standardised(x, x.mean(0), x.std(0))
+    torch.testing.assert_close(result.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(result.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0)
 
 
 def test_what_does_not_belong_together_is_refused() -> None:

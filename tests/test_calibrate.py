@@ -11,9 +11,13 @@ from scipy.special import expit, softmax
 from sklearn.metrics import f1_score, log_loss
 
 from finetune.labels.frame_labels import UNLABELLED, decide
+from finetune.metrics.calibration_error import expected_calibration_error
 from finetune.metrics.frame_metrics import frame_f1, score
-from finetune.postprocess.calibrate import Temperature, expected_calibration_error, from_dict
+from finetune.postprocess.as_json import from_json
+from finetune.postprocess.calibrations import AbstractCalibration, calibrations
+from finetune.postprocess.calibrations.temperature import Temperature
 from finetune.postprocess.thresholds import Thresholds
+from pretrain.components import names
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")
@@ -44,15 +48,15 @@ def rare(
 
 def test_the_temperature_of_an_overconfident_network_is_found_and_helps_on_other_frames() -> None:
     p, labels = overconfident(0)
-    fitted = Temperature.fit(probabilities_TC=p, labels=labels)
+    fitted = Temperature.fit(probabilities_TC=p, labels=labels, classes=MICE)
     assert fitted.temperature == pytest.approx(2.5, rel=0.05)
     other_p, other_labels = overconfident(1)
     moved = fitted.apply(other_p)
-    before, after = (log_loss(other_labels, held) for held in (other_p, moved))
+    before, after = (log_loss(other_labels, values) for values in (other_p, moved))
     assert after < 0.8 * before
     errors = [
-        expected_calibration_error(probabilities_TC=held, labels=other_labels)
-        for held in (other_p, moved)
+        expected_calibration_error(probabilities_TC=values, labels=other_labels)
+        for values in (other_p, moved)
     ]
     assert errors[0] > 0.1
     assert errors[1] < 0.02
@@ -63,7 +67,7 @@ def test_the_temperature_of_an_overconfident_network_is_found_and_helps_on_other
 @pytest.mark.parametrize("factor", [0.4, 1.0, 4.0])
 def test_no_temperature_of_a_grid_is_better(factor: float) -> None:
     p, labels = overconfident(2, frames=2_000, factor=factor)
-    fitted = Temperature.fit(probabilities_TC=p, labels=labels)
+    fitted = Temperature.fit(probabilities_TC=p, labels=labels, classes=MICE)
     best = log_loss(labels, fitted.apply(p))
     for t in np.geomspace(0.1, 10, 60):
         assert best <= log_loss(labels, Temperature(temperature=t).apply(p)) + 1e-7
@@ -74,7 +78,9 @@ def test_the_temperature_of_overlapping_behaviours() -> None:
     logits = draw.normal(size=(8_000, 3)) * 1.5
     labels = (draw.random(logits.shape) < expit(logits)).astype(int)
     labels[draw.random(logits.shape) < 0.2] = UNLABELLED
-    fitted = Temperature.fit(probabilities_TC=expit(logits * 3), labels=labels)
+    fitted = Temperature.fit(
+        probabilities_TC=expit(logits * 3), labels=labels, classes=("sniff", "chase", "groom")
+    )
     assert fitted.temperature == pytest.approx(3, rel=0.06)
     np.testing.assert_allclose(
         fitted.apply(expit(logits * 3)), expit(logits * 3 / fitted.temperature), atol=1e-9
@@ -84,10 +90,10 @@ def test_the_temperature_of_overlapping_behaviours() -> None:
 def test_saturated_probabilities_stay_finite() -> None:
     labels = np.array([0, 1, 2, 3] * 10)
     p = np.eye(4, dtype=np.float32)[labels]
-    sure = Temperature.fit(probabilities_TC=p, labels=labels)
+    sure = Temperature.fit(probabilities_TC=p, labels=labels, classes=MICE)
     assert 0.05 <= sure.temperature <= 20
     assert np.isfinite(sure.apply(p)).all()
-    wrong = Temperature.fit(probabilities_TC=p, labels=(labels + 1) % 4)
+    wrong = Temperature.fit(probabilities_TC=p, labels=(labels + 1) % 4, classes=MICE)
     assert wrong.temperature == pytest.approx(20)
     assert np.isfinite(wrong.apply(p)).all()
 
@@ -98,14 +104,14 @@ def test_a_threshold_wins_back_the_f1_that_one_half_costs_a_rare_behaviour() -> 
     fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=classes)
     new_p, new_labels, _ = rare(4)
     plain, tuned = (
-        frame_f1(labels=new_labels, predicted=held, classes=classes)
-        for held in (decide(probabilities_TC=new_p), fitted.decide(new_p))
+        frame_f1(labels=new_labels, predicted=values, classes=classes)
+        for values in (decide(probabilities_TC=new_p), fitted.decide(new_p))
     )
     assert tuned > plain + 0.05
     moved = fitted.apply(new_p)
     raw, after = (
-        score(probabilities_TC=held, labels=new_labels, classes=classes).map
-        for held in (new_p, moved)
+        score(probabilities_TC=values, labels=new_labels, classes=classes).map
+        for values in (new_p, moved)
     )
     assert after == pytest.approx(raw, abs=1e-12)
 
@@ -164,8 +170,8 @@ def test_thresholds_are_never_worse_where_they_were_fitted(seed: int) -> None:
     p = np.round(draw.dirichlet(np.ones(4) / 3, 80), 2)
     fitted = Thresholds.fit(probabilities_TC=p, labels=labels, classes=MICE)
     tuned, plain = (
-        frame_f1(labels=labels, predicted=held, classes=MICE)
-        for held in (fitted.decide(p), p.argmax(axis=1))
+        frame_f1(labels=labels, predicted=values, classes=MICE)
+        for values in (fitted.decide(p), p.argmax(axis=1))
     )
     assert tuned >= plain
 
@@ -194,7 +200,7 @@ def test_classes_without_a_positive_validation_frame_keep_one_half() -> None:
 
 def test_steps_chain() -> None:
     p, labels = overconfident(5, frames=3_000)
-    temperature = Temperature.fit(probabilities_TC=p, labels=labels)
+    temperature = Temperature.fit(probabilities_TC=p, labels=labels, classes=MICE)
     thresholds = Thresholds.fit(probabilities_TC=temperature.apply(p), labels=labels, classes=MICE)
     chained = thresholds.apply(temperature.apply(p))
     assert np.array_equal(decide(probabilities_TC=chained), thresholds.decide(temperature.apply(p)))
@@ -223,28 +229,47 @@ def test_a_calibrated_network_has_no_calibration_error() -> None:
     )  # 0 and 1 have a bin too
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        Temperature(temperature=1.7),
-        Thresholds(values=(0.1, 1.0, 0.4, 1.0)),
-    ],
-)
-def test_steps_survive_json(step: Temperature | Thresholds) -> None:
-    again = from_dict(json.loads(json.dumps(step.to_dict())))
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("kind", calibrations(), ids=names("finetune.postprocess.calibrations"))
+def test_a_calibration_gives_probabilities_lowers_the_loss_and_is_read_back(
+    kind: type[AbstractCalibration], overlap: bool
+) -> None:
+    p, labels = overconfident(7, frames=4_000)
+    if overlap:
+        labels = np.eye(4, dtype=int)[labels]
+    step = kind.fit(probabilities_TC=p, labels=labels, classes=MICE)
+    assert step.overlapping == overlap
+    again = from_json(json.loads(json.dumps(step.to_dict())), "step", calibrations())
     assert again == step
     assert hash(again) == hash(step)
+    calibrated = again.apply(p)
+    assert calibrated.shape == p.shape
+    assert ((calibrated >= 0) & (calibrated <= 1)).all()
+    if not overlap:
+        np.testing.assert_allclose(calibrated.sum(axis=1), 1)
+
+    def loss(found: np.ndarray) -> float:
+        truth = labels == 1 if overlap else np.eye(4)[labels] == 1
+        right = np.where(truth, found, 1 - found) if overlap else found[truth]
+        return float(-np.log(right).mean())
+
+    assert loss(calibrated) < loss(p)
+    assert step.apply(p[:0]).shape == (0, 4)
 
 
-def test_what_is_no_step_is_refused() -> None:
+def test_thresholds_are_read_back_and_what_is_no_step_is_refused() -> None:
+    step = Thresholds(values=(0.1, 1.0, 0.4, 1.0))
+    again = from_json(json.loads(json.dumps(step.to_dict())), "step", [Thresholds])
+    assert again == step
+    assert hash(again) == hash(step)
     for values in ({}, {"step": "Magic"}, {"step": "Temperature", "heat": 1}):
-        with pytest.raises(BadInput, match="allowed steps: Temperature, Thresholds"):
-            from_dict(values)
+        with pytest.raises(BadInput, match=r"no step: .*; allowed: Temperature"):
+            from_json(values, "step", calibrations())
 
 
 @pytest.mark.parametrize("kind", [Temperature, Thresholds])
 @pytest.mark.parametrize(
-    ("labels", "p", "said"),
+    ("labels", "p", "message"),
     [
         (np.full(4, UNLABELLED), np.full((4, 2), 0.5), "none of the 4 frames is labelled"),
         (np.zeros(0, int), np.zeros((0, 2)), "none of the 0 frames"),
@@ -253,12 +278,8 @@ def test_what_is_no_step_is_refused() -> None:
     ],
 )
 def test_what_cannot_be_fitted_is_refused_in_words(
-    kind: type, labels: np.ndarray, p: np.ndarray, said: str
+    kind: type, labels: np.ndarray, p: np.ndarray, message: str
 ) -> None:
     with pytest.raises(BadInput) as refused:
-        kind.fit(
-            probabilities_TC=p,
-            labels=labels,
-            **({"classes": ("other", "groom")} if kind is Thresholds else {}),
-        )
-    assert said in str(refused.value)
+        kind.fit(probabilities_TC=p, labels=labels, classes=("other", "groom"))
+    assert message in str(refused.value)

@@ -41,7 +41,7 @@ def test_a_comparison_is_a_table_of_runs(
         "trials=1",
         "seeds=1",
         "steps=40",
-        "after=0",
+        "postprocess_folds=0",
     ]
     finetune.compare.main(words)
     with (out / "table.csv").open(encoding="utf-8") as file:

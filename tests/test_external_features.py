@@ -262,8 +262,8 @@ def test_a_run_pretrains_and_tunes_with_them(
                 "lr=0.02",
                 "weight_decay=0.3",
                 "head={name: linear}",
-                f"beside={beside}",
-                "after=0",
+                f"extra_features={beside}",
+                "postprocess_folds=0",
             )
             for word in ("--set", pair)
         ]

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from finetune.fit.fit import fit, one_number, score_problems
+from finetune.fit.fit import fit, initial_head, score_problems, validation_score
 from finetune.fit.frames import Frames
-from finetune.fit.losses import class_weights
-from finetune.fit.window_sampler import WindowDraw
+from finetune.fit.problem_loss import class_weights
+from finetune.fit.window_sampler import WindowSampler
 from finetune.heads import build_head
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem, draw_budget
-from finetune.settings import TASKS, Tuning
+from finetune.settings import TASKS, Tuning, saved_settings
 from pretrain.components import names
-from pretrain.config import read
+from pretrain.config import parse_overrides, plain, read
 from pretrain.errors import BadInput
 from tests.worlds import MICE, embedder_of, windows_of
 
@@ -34,18 +35,18 @@ def world(
         for i in range(videos)
     }
     z = draw.normal(0, noise, (videos * frames, 8)).astype(np.float32)
-    for i, held in enumerate(labels.values()):
-        z[i * frames + np.arange(frames), held] += 2.0
-    place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
+    for i, shown in enumerate(labels.values()):
+        z[i * frames + np.arange(frames), shown] += 2.0
+    spans = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
     return Frames(
-        place=place, arrays={"z": z * 30 + 7}
+        spans=spans, arrays={"z": z * 30 + 7}
     ), labels  # a head must not need embeddings of unit spread
 
 
 def problem(
     labels: dict[str, np.ndarray], *, test: tuple[str, ...] = ("v4", "v5"), name: str = "S1"
 ) -> Problem:
-    train = {video: held for video, held in labels.items() if video not in test}
+    train = {video: shown for video, shown in labels.items() if video not in test}
     return Problem(
         name=name,
         task="S1",
@@ -59,15 +60,15 @@ def problem(
 
 @pytest.mark.parametrize("head", names("finetune.heads"))
 def test_a_head_learns_what_the_embedding_says_and_no_more_from_noise(head: str) -> None:
-    material, labels = world()
+    frames, labels = world()
     asked = problem(labels)
     tuning = Tuning(head={"name": head}, steps=120, window=64, batch=8, lr=0.01)
-    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[120])
-    scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
+    ((_, _, model),) = fit(frames, [asked], tuning, embedder=None, seed=0, stops=[120])
+    scores = score_problems([asked], model.predict(frames, [asked], [asked.test]), [asked.test])
     assert scores.macro_f1 > 0.95
     assert scores.map > 0.97
     nothing = Frames(
-        place=material.place,
+        spans=frames.spans,
         arrays={"z": np.random.default_rng(1).normal(size=(2400, 8)).astype(np.float32)},
     )
     ((_, _, model),) = fit(nothing, [asked], tuning, embedder=None, seed=0, stops=[120])
@@ -76,14 +77,14 @@ def test_a_head_learns_what_the_embedding_says_and_no_more_from_noise(head: str)
 
 
 def test_test_labels_do_not_reach_the_fit() -> None:
-    material, labels = world()
+    frames, labels = world()
     asked = problem(labels)
     lies = replace(
-        asked, test={name: (held + 1).astype(np.int8) % 3 for name, held in asked.test.items()}
+        asked, test={name: (shown + 1).astype(np.int8) % 3 for name, shown in asked.test.items()}
     )
     tuning = Tuning(head={"name": "linear"}, steps=10, window=32, batch=4)
     models = [
-        next(iter(fit(material, [p], tuning, embedder=None, seed=3, stops=[10])))[2]
+        next(iter(fit(frames, [p], tuning, embedder=None, seed=3, stops=[10])))[2]
         for p in (asked, lies)
     ]
     for mine, theirs in zip(models[0].head.parameters(), models[1].head.parameters(), strict=True):
@@ -91,14 +92,14 @@ def test_test_labels_do_not_reach_the_fit() -> None:
 
 
 def test_the_same_seed_gives_the_same_model_and_stopping_on_the_way_changes_nothing() -> None:
-    material, labels = world(frames=120)
+    frames, labels = world(frames=120)
     asked = problem(labels)
     tuning = Tuning(head={"name": "temporal", "width": 8}, steps=12, window=32, batch=4)
 
     def weights(seed: int, stops: list[int]) -> list[torch.Tensor]:
         return [
             p.detach().clone()
-            for _, _, model in fit(material, [asked], tuning, embedder=None, seed=seed, stops=stops)
+            for _, _, model in fit(frames, [asked], tuning, embedder=None, seed=seed, stops=stops)
             for p in [next(model.head.out.parameters())]
         ][-1:]
 
@@ -107,39 +108,39 @@ def test_the_same_seed_gives_the_same_model_and_stopping_on_the_way_changes_noth
 
 
 def test_unlabelled_frames_teach_nothing() -> None:
-    material, labels = world(frames=120)
+    frames, labels = world(frames=120)
     hidden = {
-        name: np.where(np.arange(120) < 60, held, UNLABELLED).astype(np.int8)
-        for name, held in labels.items()
+        name: np.where(np.arange(120) < 60, shown, UNLABELLED).astype(np.int8)
+        for name, shown in labels.items()
     }
-    spoilt = Frames(place=material.place, arrays={"z": material.arrays["z"].copy()})
-    for first, end in spoilt.place.values():
+    spoilt = Frames(spans=frames.spans, arrays={"z": frames.arrays["z"].copy()})
+    for first, end in spoilt.spans.values():
         spoilt.arrays["z"][first + 60 : end] = 1e6
     tuning = Tuning(head={"name": "linear"}, steps=60, window=20, batch=8, lr=0.01)
     asked = problem(hidden)
-    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[60])
-    scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
+    ((_, _, model),) = fit(frames, [asked], tuning, embedder=None, seed=0, stops=[60])
+    scores = score_problems([asked], model.predict(frames, [asked], [asked.test]), [asked.test])
     assert scores.frames == 120, "two test videos with sixty labelled frames each"
     assert scores.macro_f1 > 0.9
 
 
 def test_windows_never_cross_a_video_and_labels_stay_with_their_frames() -> None:
     labels = {"a": np.zeros(30, np.int8), "b": np.ones(500, np.int8), "c": np.full(90, 2, np.int8)}
-    place = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
+    spans = {"a": (0, 30), "b": (30, 530), "c": (530, 620)}
     video = np.repeat([0, 1, 2], [30, 500, 90])
     z = np.stack([video, np.arange(620)], 1).astype(np.float32)
-    windows = WindowDraw(
-        Frames(place=place, arrays={"z": z}), [problem(labels, test=())], window=64
+    windows = WindowSampler(
+        Frames(spans=spans, arrays={"z": z}), [problem(labels, test=())], window=64
     )
     for seed in range(20):
         batch = windows.draw(np.random.default_rng(seed), 16)
         for row in range(16):
             valid = batch.valid_BT[row]
-            assert len(batch.stretch["z"][row, valid, 0].unique()) == 1
-        ((_, rows, held),) = batch.labels
-        truth = batch.stretch["z"][rows][..., 0].long()
-        known = held != UNLABELLED
-        assert torch.equal(held[known].long(), truth[known])
+            assert len(batch.arrays["z"][row, valid, 0].unique()) == 1
+        ((_, rows, shown),) = batch.labels
+        truth = batch.arrays["z"][rows][..., 0].long()
+        known = shown != UNLABELLED
+        assert torch.equal(shown[known].long(), truth[known])
         assert torch.equal(known, batch.valid_BT[rows])
 
 
@@ -183,11 +184,11 @@ def test_overlapping_behaviours_are_fitted_apart() -> None:
         train={"a": both[0]},
         test={"b": both[1]},
     )
-    material = Frames(place={"a": (0, 300), "b": (300, 600)}, arrays={"z": z})
+    frames = Frames(spans={"a": (0, 300), "b": (300, 600)}, arrays={"z": z})
     tuning = Tuning(head={"name": "linear"}, steps=100, window=64, batch=8, lr=0.02)
-    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[100])
-    scores = score_problems([asked], model.predict(material, [asked], [asked.test]), [asked.test])
-    assert one_number(scores) > 0.95
+    ((_, _, model),) = fit(frames, [asked], tuning, embedder=None, seed=0, stops=[100])
+    scores = score_problems([asked], model.predict(frames, [asked], [asked.test]), [asked.test])
+    assert validation_score(scores) > 0.95
 
 
 def test_unknown_heads_and_settings_are_refused() -> None:
@@ -212,26 +213,26 @@ def test_a_searched_key_that_does_not_exist_is_refused() -> None:
 def test_prototypes_are_class_means_and_scores_are_distances_to_them(
     distance: str, overlap: bool
 ) -> None:
-    material, labels = world(videos=3, frames=60)
+    frames, labels = world(videos=3, frames=60)
     asked = problem(labels, test=("v2",))
     if overlap:
         both = {
-            name: np.stack([held == 0, held != 2], 1).astype(np.int8)
-            for name, held in labels.items()
+            name: np.stack([shown == 0, shown != 2], 1).astype(np.int8)
+            for name, shown in labels.items()
         }
         asked = replace(problem(both, test=("v2",)), overlapping=True, classes=("a", "b"))
     tuning = Tuning(head={"name": "prototype", "distance": distance, "temperature": 0.5}, window=30)
-    ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[10])
-    z = (material.arrays["z"] - model.head.mean_D.numpy()) * model.head.scale_D.numpy()
-    first, end = material.place["v2"]
-    held = np.concatenate([asked.train[name] for name in ("v0", "v1")])
+    ((_, _, model),) = fit(frames, [asked], tuning, embedder=None, seed=0, stops=[10])
+    z = (frames.arrays["z"] - model.head.mean_D.numpy()) * model.head.scale_D.numpy()
+    first, end = frames.spans["v2"]
+    shown = np.concatenate([asked.train[name] for name in ("v0", "v1")])
 
     def far(mean: np.ndarray) -> np.ndarray:
         if distance == "euclidean":
             return ((z[first:end] - mean) ** 2).mean(1)
         return 1 - z[first:end] @ mean / np.linalg.norm(mean) / np.linalg.norm(z[first:end], axis=1)
 
-    chosen = held.T == 1 if overlap else np.stack([held == c for c in range(3)])
+    chosen = shown.T == 1 if overlap else np.stack([shown == c for c in range(3)])
     score = (
         np.stack(
             [far(z[:120][~rows].mean(0)) * overlap - far(z[:120][rows].mean(0)) for rows in chosen],
@@ -239,25 +240,25 @@ def test_prototypes_are_class_means_and_scores_are_distances_to_them(
         )
         / 0.5
     )
-    wanted = (
+    expected = (
         1 / (1 + np.exp(-score)) if overlap else np.exp(score) / np.exp(score).sum(1, keepdims=True)
     )
-    (found,) = model.predict(material, [asked], [["v2"]])
-    np.testing.assert_allclose(found["v2"], wanted, atol=1e-4)
+    (found,) = model.predict(frames, [asked], [["v2"]])
+    np.testing.assert_allclose(found["v2"], expected, atol=1e-4)
 
 
 def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
-    material, labels = world(videos=3, frames=60)
-    asked = problem({name: np.minimum(held, 1) for name, held in labels.items()}, test=("v2",))
+    frames, labels = world(videos=3, frames=60)
+    asked = problem({name: np.minimum(shown, 1) for name, shown in labels.items()}, test=("v2",))
     ((_, _, model),) = fit(
-        material,
+        frames,
         [asked],
         Tuning(head={"name": "prototype"}, window=30),
         embedder=None,
         seed=0,
         stops=[1],
     )
-    (found,) = model.predict(material, [asked], [["v2"]])
+    (found,) = model.predict(frames, [asked], [["v2"]])
     assert (found["v2"][:, 2] == 0).all()
     assert np.isfinite(found["v2"]).all()
     with pytest.raises(BadInput, match="it must be above 0"):
@@ -280,16 +281,14 @@ def test_frames_beyond_a_video_reach_no_other(name: str) -> None:
 
 
 def test_labels_without_their_meaning_leave_nothing_to_learn() -> None:
-    material, labels = world(videos=8, frames=600)
+    frames, labels = world(videos=8, frames=600)
     (rolled,) = draw_budget([problem(labels)], videos=None, seed=0, permute=True)
     tuning = Tuning(head={"name": "linear"}, steps=100, window=64, batch=8, lr=0.01)
     maps = []
     for asked in (problem(labels), rolled):
-        ((_, _, model),) = fit(material, [asked], tuning, embedder=None, seed=0, stops=[100])
+        ((_, _, model),) = fit(frames, [asked], tuning, embedder=None, seed=0, stops=[100])
         maps.append(
-            score_problems(
-                [asked], model.predict(material, [asked], [asked.test]), [asked.test]
-            ).map
+            score_problems([asked], model.predict(frames, [asked], [asked.test]), [asked.test]).map
         )
     assert maps[0] > 0.95
     assert maps[1] < 0.6, "a third of the frames is any class"
@@ -298,8 +297,8 @@ def test_labels_without_their_meaning_leave_nothing_to_learn() -> None:
 def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
     pose = windows_of(MICE, batch=1, frames=240).pose
     embedder = embedder_of(MICE, "tcn", pose).eval()
-    material = Frames(
-        place={"v0": (0, 120), "v1": (120, 240)},
+    frames = Frames(
+        spans={"v0": (0, 120), "v1": (120, 240)},
         arrays={
             "position": pose.position_BTMKX[0].numpy(),
             "confidence": pose.confidence_BTMK[0].numpy(),
@@ -311,7 +310,7 @@ def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
     before = [p.clone() for p in embedder.parameters()]
     for name, moves in (("linear", True), ("prototype", False)):
         ((_, loss, model),) = fit(
-            material,
+            frames,
             [asked],
             Tuning(head={"name": name}, steps=2, window=150, batch=2),
             embedder=embedder,
@@ -326,15 +325,16 @@ def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
         assert all(torch.equal(p, q) for p, q in zip(before, embedder.parameters(), strict=True)), (
             "a copy is trained"
         )
-        (found,) = model.predict(material, [asked], [["v1"]])
+        (found,) = model.predict(frames, [asked], [["v1"]])
         assert found["v1"].shape == (120, 3)
 
 
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"loss": "hinge"}, "loss is 'hinge'"),
-        ({"focal_gamma": -1.0}, "focal_gamma is -1.0; it must not be negative"),
+        ({"loss": 3}, "loss is 3; it must be"),
+        ({"loss": {"gamma": 1}}, "loss needs a `name`"),
+        ({"loss": "focal", "loss.gamma": 1}, "'loss' holds a value, not keys"),
         ({"balanced_sampling": 1.5}, "balanced_sampling is 1.5; it must lie in 0…1"),
         ({"soft_boundaries": 2.5}, "soft_boundaries is 2.5; it must be a whole number"),
         ({"class_weights": {"attack": -2}}, "that of attack is -2; it must not be negative"),
@@ -344,6 +344,50 @@ def test_an_encoder_is_trained_along_or_its_prototypes_are_taken() -> None:
 def test_settings_that_cannot_be_are_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput, match=says):
         Tuning().with_choice(settings)
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        ("hinge", "there is no 'hinge'; there are: cross_entropy, focal"),
+        ({"name": "focal", "gamma": -1.0}, "gamma is -1.0; it must not be negative"),
+        ({"name": "focal", "gamma": "much"}, "gamma is 'much'; it must be a number"),
+        ({"name": "cross_entropy", "gamma": 1}, "unknown setting 'gamma'"),
+    ],
+)
+def test_losses_that_cannot_be_are_refused_before_a_fit(loss: object, says: str) -> None:
+    _, labels = world(frames=40)
+    with pytest.raises(BadInput, match=says):
+        initial_head([problem(labels)], Tuning().with_choice({"loss": loss}), 8)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("after", "postprocess_folds"), ("beside", "extra_features"), ("focal_gamma", "name: focal")],
+)
+def test_keys_that_were_renamed_are_refused_with_the_new_one(
+    old: str, new: str, tmp_path: Path
+) -> None:
+    (tmp_path / "task.yaml").write_text(f"{old}: 1\n")
+    with pytest.raises(BadInput, match=rf"'{old}' has been renamed: write .*{new}"):
+        read(Tuning, str(tmp_path / "task.yaml"), TASKS, {})
+    with pytest.raises(BadInput, match=rf"--set {old}=1: .*'{old}' has been renamed: .*{new}"):
+        parse_overrides([f"{old}=1"], Tuning)
+    with pytest.raises(BadInput, match=new):
+        Tuning().with_choice({old: 1})
+
+
+def test_settings_that_earlier_versions_saved_are_read() -> None:
+    saved = plain(Tuning(postprocess_folds=2, extra_features=["clip"]))
+    saved |= {
+        "after": saved.pop("postprocess_folds"),
+        "beside": saved.pop("extra_features"),
+        "focal_gamma": 1.5,
+    }
+    new = saved_settings(saved, about="result.json")
+    assert new == Tuning(postprocess_folds=2, extra_features=["clip"])
+    focal = saved_settings(saved | {"loss": "focal"}, about="result.json")
+    assert focal.loss == {"name": "focal", "gamma": 1.5}
 
 
 @pytest.mark.parametrize("task", sorted(path.stem for path in TASKS.glob("*.yaml")))

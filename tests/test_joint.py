@@ -15,15 +15,20 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.paper.joint_fit import (
-    annotators_of,
+    annotator_indices,
     epoch_steps,
     fit_member,
-    footage,
     label_steps,
-    layers_of,
+    output_layers,
     unlabelled_videos,
+    with_head_inputs,
 )
-from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
+from finetune.paper.joint_model import (
+    JointModel,
+    JointSettings,
+    head_inputs,
+    smoothed_cross_entropy,
+)
 from pretrain.errors import BadInput
 
 FOUR = ("attack", "investigation", "mount", "other")
@@ -77,11 +82,11 @@ PROBLEMS = [
 
 
 def test_label_sets_with_the_same_classes_share_a_layer() -> None:
-    layers = layers_of(PROBLEMS, TINY)
+    layers = output_layers(PROBLEMS, TINY)
     assert [(layer.problems, layer.weight) for layer in layers] == [((0, 1), 1.0), ((2,), 0.5)]
-    assert annotators_of(PROBLEMS) == [0, 1, 0]
+    assert annotator_indices(PROBLEMS) == [0, 1, 0]
     with pytest.raises(BadInput, match="groom: its behaviours overlap"):
-        layers_of([replace(PROBLEMS[2], overlapping=True)], TINY)
+        output_layers([replace(PROBLEMS[2], overlapping=True)], TINY)
 
 
 def test_test_videos_are_learned_from_only_where_asked_for() -> None:
@@ -100,7 +105,7 @@ def test_what_only_the_head_sees() -> None:
         [stiff([[100.0, 300.0]] * 5, [0.0] * 5), stiff([[900.0, 500.0]] * 5, [0.0] * 5)], 1
     )
     position[2, 1] = np.nan
-    found = beside(torch.from_numpy(position), TINY, (1024.0, 570.0))
+    inputs = head_inputs(torch.from_numpy(position), TINY, (1024.0, 570.0))
     centre = position.mean(2)[0, 1]
     expected = [
         0.0,
@@ -108,9 +113,9 @@ def test_what_only_the_head_sees() -> None:
         math.tanh(position.mean(2)[0, 0, 0] / 465),
         math.tanh((570 - centre[1]) / 465),
     ]
-    torch.testing.assert_close(found[0], torch.tensor(expected))
-    assert found[2, 3] == 0
-    assert float(found[4, 0]) == pytest.approx(math.tanh(4 / 1500))
+    torch.testing.assert_close(inputs[0], torch.tensor(expected))
+    assert inputs[2, 3] == 0
+    assert float(inputs[4, 0]) == pytest.approx(math.tanh(4 / 1500))
 
 
 def test_the_loss_is_the_slow_sum() -> None:
@@ -127,8 +132,8 @@ def test_the_loss_is_the_slow_sum() -> None:
             target = [0.8 * (c == label) + 0.2 * float(prior[c]) for c in range(3)]
             expected -= sum(target[c] * float(weight[c]) * math.log(p[c]) for c in range(3))
             number += 1
-    found = smoothed_cross_entropy(logits, labels, prior_C=prior, weight_C=weight, smoothing=0.2)
-    assert float(found) == pytest.approx(expected / number, rel=1e-5)
+    loss = smoothed_cross_entropy(logits, labels, prior_C=prior, weight_C=weight, smoothing=0.2)
+    assert float(loss) == pytest.approx(expected / number, rel=1e-5)
     nobody = torch.full((9,), UNLABELLED)
     assert (
         float(smoothed_cross_entropy(logits, nobody, prior_C=prior, weight_C=weight, smoothing=0.2))
@@ -140,7 +145,7 @@ def test_annotators_have_styles_of_their_own() -> None:
     from worlds import embedder_of, windows_of
 
     embedder = embedder_of(MICE, "tcn", windows_of(MICE).pose)
-    model = JointModel(embedder, classes=[4], annotators=2, annotator_width=2, beside=4)
+    model = JointModel(embedder, classes=[4], annotators=2, annotator_width=2, head_inputs=4)
     assert torch.equal(model.annotators.detach(), torch.eye(2))
     z, extra = (
         torch.randn(1, 3, embedder.dim).expand(2, -1, -1),
@@ -170,14 +175,14 @@ def running(seed: int, frames: int = 160) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def world() -> tuple[Frames, list[Problem]]:
     names = ["a", "b", "c", "d", "e", "test", "free"]
-    made = {name: running(seed) for seed, name in enumerate(names)}
+    videos = {name: running(seed) for seed, name in enumerate(names)}
     place = {name: (160 * n, 160 * (n + 1)) for n, name in enumerate(names)}
-    position = np.concatenate([made[name][0] for name in names])
+    position = np.concatenate([videos[name][0] for name in names])
     poses = Frames(
-        place=place,
+        spans=place,
         arrays={"position": position, "confidence": np.ones(position.shape[:3], np.float32)},
     )
-    runs = {name: held[1] for name, held in made.items()}
+    runs = {name: labels for name, (_, labels) in videos.items()}
     first = problem(
         "runs",
         ("stands", "runs"),
@@ -191,7 +196,7 @@ def world() -> tuple[Frames, list[Problem]]:
         train={n: 1 - runs[n] for n in "de"},
         test={"test": 1 - runs["test"]},
     )
-    return footage(poses, TINY, MICE.image_px), [first, second]
+    return with_head_inputs(poses, TINY, MICE.image_px), [first, second]
 
 
 def test_it_learns_both_label_sets_and_never_looks_at_test_labels(
@@ -199,42 +204,43 @@ def test_it_learns_both_label_sets_and_never_looks_at_test_labels(
 ) -> None:
     frames, problems = world
     steps: list[float] = []
-    found, about = fit_member(
+    predicted, about = fit_member(
         frames, problems, ["free"], TINY, MICE, seed=42, member=0, on_progress=steps.append
     )
-    for held, asked in zip(found, problems, strict=True):
-        assert (held["test"].argmax(1) == asked.test["test"]).mean() > 0.85
+    for probabilities, problem in zip(predicted, problems, strict=True):
+        assert (probabilities["test"].argmax(1) == problem.test["test"]).mean() > 0.85
     assert len(about) == 2
     trained = 3 * epoch_steps(
         TINY, 2, 4 * 160
     )  # of 5 labelled videos 2 are held out; one is unlabelled
     assert sum(steps) == pytest.approx(trained + label_steps(TINY, 2, 2 * 160))
-    turned = [replace(asked, test={"test": 1 - asked.test["test"]}) for asked in problems]
+    turned = [replace(p, test={"test": 1 - p.test["test"]}) for p in problems]
     again, _ = fit_member(frames, turned, ["free"], TINY, MICE, seed=42, member=0)
     assert all(
-        np.array_equal(one["test"], other["test"]) for one, other in zip(found, again, strict=True)
+        np.array_equal(one["test"], other["test"])
+        for one, other in zip(predicted, again, strict=True)
     )
     other, _ = fit_member(
         frames, problems, ["free"], TINY, MICE, seed=42, member=1, epochs_share=0.2
     )
-    assert not np.array_equal(other[0]["test"], found[0]["test"])
+    assert not np.array_equal(other[0]["test"], predicted[0]["test"])
 
 
 def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(
     world: tuple[Frames, list[Problem]],
 ) -> None:
     frames, problems = world
-    asked = [replace(held, test={**held.test, "free": held.test["test"]}) for held in problems]
-    first, end = frames.place["test"]
+    changed = [replace(p, test={**p.test, "free": p.test["test"]}) for p in problems]
+    first, end = frames.spans["test"]
     position = frames.arrays["position"].copy()
     position[first:end] = position[first:end][::-1] + 50
     moved = replace(frames, arrays={**frames.arrays, "position": position})
 
-    def of_free(material: Frames, unlabelled: list[str]) -> np.ndarray:
-        found, _ = fit_member(
-            material, asked, unlabelled, TINY, MICE, seed=42, member=0, epochs_share=0.1
+    def of_free(some_frames: Frames, unlabelled: list[str]) -> np.ndarray:
+        predicted, _ = fit_member(
+            some_frames, changed, unlabelled, TINY, MICE, seed=42, member=0, epochs_share=0.1
         )
-        return found[0]["free"]
+        return predicted[0]["free"]
 
     assert np.array_equal(of_free(frames, []), of_free(moved, []))
     assert not np.array_equal(of_free(frames, ["test"]), of_free(moved, ["test"]))

@@ -13,6 +13,7 @@ import pytest
 from finetune.labels.problems import problems
 from finetune.metrics.frame_metrics import over_seeds, score
 from finetune.paper.report import TableNotes, compare_with, lines_of, write_table
+from finetune.paper.row_folder import scores_from_dict
 from finetune.paper.table import (
     PAPER,
     about_data,
@@ -21,7 +22,6 @@ from finetune.paper.table import (
     read_rows,
     read_settings,
 )
-from finetune.paper.work import restored
 from pretrain.arena.write import write_arena
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -31,9 +31,9 @@ TASKS = ["classic_classification", "annotation_style_transfer", "new_behaviors"]
 
 @pytest.fixture(scope="module")
 def arena(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    place = tmp_path_factory.mktemp("arena") / "store"
-    write_arena(place, frames=15_000)
-    return Store(place)
+    path = tmp_path_factory.mktemp("arena") / "store"
+    write_arena(path, frames=15_000)
+    return Store(path)
 
 
 def test_settings_are_those_published() -> None:
@@ -88,7 +88,7 @@ def test_settings_are_those_published() -> None:
         joint.members,
     ) == (512, 32, 40, 32)
     assert joint.cpc["horizons"] == [32, 64, 96, 128, 160, 192, 224]
-    assert rows["joint_transductive"].asked
+    assert rows["joint_transductive"].only_by_name
     assert "TRANSDUCTIVE" in rows["joint_transductive"].title
 
 
@@ -98,12 +98,14 @@ def test_published_means_are_the_means_of_their_parts() -> None:
     checked = 0
     for name, entry in read_published().items():
         for task in TASKS:
-            held = entry.get(task, {})
+            published = entry.get(task, {})
             for score_name, of_class in (("f1", "f1"), ("map", "ap")):
-                parts = [found[of_class][0] for found in held.get("classes", {}).values()]
-                parts += [found[score_name][0] for found in held.get("problems", {}).values()]
+                parts = [scores[of_class][0] for scores in published.get("classes", {}).values()]
+                parts += [
+                    scores[score_name][0] for scores in published.get("problems", {}).values()
+                ]
                 if parts:
-                    assert np.mean(parts) == pytest.approx(held[score_name][0], abs=0.0012), (
+                    assert np.mean(parts) == pytest.approx(published[score_name][0], abs=0.0012), (
                         name,
                         task,
                         score_name,
@@ -121,9 +123,9 @@ def test_every_row_compares_with_what_there_is() -> None:
 
 
 def test_the_difference_is_in_standard_deviations_of_the_difference() -> None:
-    found = compare_with(0.80, 0.03, [0.75, 0.04])
-    assert found["difference"] == pytest.approx(0.05)
-    assert found["difference_in_std"] == pytest.approx(1.0)
+    compared = compare_with(0.80, 0.03, [0.75, 0.04])
+    assert compared["difference"] == pytest.approx(0.05)
+    assert compared["difference_in_std"] == pytest.approx(1.0)
     assert compare_with(0.80, 0.02, [0.75, None])["difference_in_std"] == pytest.approx(2.5)
     assert compare_with(0.80, 0.0, [0.75, None])["difference_in_std"] is None
     assert compare_with(math.nan, 0.0, [0.75, 0.1])["published"] is None
@@ -159,11 +161,11 @@ def test_rows_that_cannot_run_are_left_out_with_a_reason(arena: Store) -> None:
 
 def test_settings_are_changed_by_file_and_key() -> None:
     rows = read_rows()
-    found = read_settings(["conv1d.epochs=2", "joint.encoder.width=8"], rows)
+    settings = read_settings(["conv1d.epochs=2", "joint.encoder.width=8"], rows)
     assert (
-        found.networks["conv1d"].epochs,
-        found.networks["lstm"].epochs,
-        found.joint["joint"].encoder["width"],
+        settings.networks["conv1d"].epochs,
+        settings.networks["lstm"].epochs,
+        settings.joint["joint"].encoder["width"],
     ) == (2, 20, 8)
     for wrong in (
         "epochs=2",
@@ -178,11 +180,11 @@ def test_settings_are_changed_by_file_and_key() -> None:
 
 
 def test_it_says_on_which_data_it_ran(arena: Store) -> None:
-    found = [problem for task in TASKS for problem in problems(arena, task)]
-    words, comparable = about_data(arena, found)
+    every_problem = [problem for task in TASKS for problem in problems(arena, task)]
+    description, comparable = about_data(arena, every_problem)
     assert not comparable
-    assert "SIMULATED MICE: NOT COMPARABLE" in words
-    assert arena.fingerprint in words
+    assert "SIMULATED MICE: NOT COMPARABLE" in description
+    assert arena.fingerprint in description
 
 
 def test_scores_survive_being_written_down() -> None:
@@ -192,7 +194,7 @@ def test_scores_survive_being_written_down() -> None:
     whole = score(
         probabilities_TC=draw.random((50, 4)), labels=labels, classes=("a", "b", "c", "other")
     )
-    back = restored(whole.to_dict())
+    back = scores_from_dict(whole.to_dict())
     assert back.to_dict() == whole.to_dict()
     assert math.isnan(back.per_class["c"].ap)
     assert over_seeds({1: back, 2: back}).to_dict() == over_seeds({1: whole, 2: whole}).to_dict()
@@ -227,7 +229,7 @@ def test_the_table_shows_ours_the_papers_and_the_difference(tmp_path: Path) -> N
     )
     with (tmp_path / "table.csv").open(encoding="utf-8") as file:
         (row,) = [
-            held for held in csv.DictReader(file) if held["part"] == "" and held["score"] == "MAP"
+            line for line in csv.DictReader(file) if line["part"] == "" and line["score"] == "MAP"
         ]
     assert float(row["ours"]) == pytest.approx(scores["map"], abs=1e-5)
     assert float(row["difference"]) == pytest.approx(scores["map"] - 0.8557, abs=1e-5)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,19 @@ from reader_files import World, write_npz
 from worlds import MICE, embedder_of, wander, wander_store
 
 from finetune.heads import build_head
-from finetune.inference.ethograms import picture, summary, summary_table
+from finetune.inference.ethograms import Ethogram, picture, summary, summary_table
 from finetune.inference.model import as_tensors, open_model
-from finetune.inference.writers import FORMATS, Ethogram
+from finetune.inference.prediction_formats import AbstractPredictionFormat, prediction_formats
+from finetune.inference.prediction_formats.csv import FrameTable
 from finetune.labels.problems import Problem
-from finetune.postprocess.calibrate import Temperature
-from finetune.postprocess.learn import Postprocessing
-from finetune.postprocess.smooth import MinimumBout, Moving
+from finetune.postprocess.calibrations.temperature import Temperature
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers.minimum_bout import MinimumBout
+from finetune.postprocess.smoothers.moving import Moving
 from finetune.postprocess.thresholds import Thresholds
 from finetune.predict import main
 from finetune.report.model_folder import load_model, load_postprocessing, save_model
+from pretrain.components import find, names
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import UNLABELLED
@@ -50,12 +55,12 @@ BOTH = Problem(
     train={},
     test={},
 )
-AFTER = Postprocessing(
-    temperature=Temperature(temperature=2.0),
+STEPS = Postprocessing(
+    calibration=Temperature(temperature=2.0),
     thresholds=Thresholds(values=(1.0, 0.8, 0.9)),
     smoother=Moving(frames=3),
 )
-ACTS_AFTER = Postprocessing(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)
+ACTS_STEPS = Postprocessing(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [MOUSE, BOTH],
             head_settings={"name": "linear"},
             made_by={},
-            postprocessing=[AFTER, ACTS_AFTER],
+            postprocessing=[STEPS, ACTS_STEPS],
         )
     return out
 
@@ -120,48 +125,114 @@ def ethogram(problem: Problem, *, fps: float = 30.0, seed: int = 0) -> Ethogram:
     return Ethogram(video="m1", problem=problem, labels=labels, probabilities_TC=p, fps=fps)
 
 
+FORMATS = names("finetune.inference.prediction_formats")
+LABELS = ("annot", "boris", "csv")
+"""Formats that ``prepare.py --labels`` reads."""
+
+
+def written(name: str, ethogram: Ethogram, folder: Path) -> Path:
+    """The file of a format."""
+    (form,) = prediction_formats([name]).values()
+    path = folder / f"m1{form.ending}"
+    form.write(path, ethogram)
+    return path
+
+
+@pytest.mark.parametrize("problem", [MOUSE, BOTH], ids=["exclusive", "overlapping"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_writes_one_file_with_every_behaviour(
+    name: str, problem: Problem, tmp_path: Path
+) -> None:
+    form = find("finetune.inference.prediction_formats", name, AbstractPredictionFormat)
+    if form.library:
+        pytest.importorskip(form.library)
+    path = written(name, ethogram(problem), tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.suffix == form.ending
+    data = path.read_bytes()
+    for behaviour in problem.classes:
+        if behaviour != problem.rest:
+            assert behaviour.encode() in data
+
+
+def test_a_format_is_a_file_that_the_command_offers(
+    run: Path,
+    tmp_path: Path,
+    add_component: Callable[[str, str, str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add_component(
+        "finetune.inference.prediction_formats",
+        "starts",
+        '''"""First frames of bouts."""
+from finetune.inference.prediction_formats import AbstractPredictionFormat
+
+class Starts(AbstractPredictionFormat):
+    ending = ".txt"
+
+    def write(self, path, ethogram):
+        path.write_text("".join(f"{start} {name}\\n" for start, _, name in ethogram.events()))
+''',
+    )
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "starts: First frames of bouts." in " ".join(capsys.readouterr().out.split())
+    words = ["--model", str(run), "--poses", str(tracks(tmp_path / "new")), "--labels-of", "task"]
+    main([*words, "--out", str(tmp_path / "out"), "--format", "starts"])
+    assert (tmp_path / "out" / "starts" / "m1.txt").read_text().count("\n") > 3
+    with pytest.raises(BadInput, match="there is no 'magic'; there are: annot, boris, csv, nwb"):
+        prediction_formats(["starts", "magic"])
+
+
+def test_a_missing_library_is_named_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynwb", None)
+    words = ["--model", "nowhere", "--poses", "nowhere", "--format", "nwb"]
+    with pytest.raises(BadInput, match=r"--format nwb needs pynwb: pip install 'ethoray"):
+        main(words)
+
+
 @pytest.mark.parametrize("problem", [MOUSE, BOTH], ids=["exclusive", "overlapping"])
 @pytest.mark.parametrize("fps", [30.0, 29.97, 250.0])
-@pytest.mark.parametrize("name", ["csv", "boris", "annot"])
+@pytest.mark.parametrize("name", LABELS)
 def test_the_label_readers_read_back_every_frame(
     name: str, fps: float, problem: Problem, tmp_path: Path
 ) -> None:
-    held = ethogram(problem, fps=fps)
-    ending, write = FORMATS[name]
-    write(tmp_path / f"m1{ending}", held)
-    (found,), mismatches = read_label_files(tmp_path, {"m1": len(held.labels)}, fps)
+    shown = ethogram(problem, fps=fps)
+    written(name, shown, tmp_path)
+    (found,), mismatches = read_label_files(tmp_path, {"m1": len(shown.labels)}, fps)
     assert not mismatches
     assert found.overlapping == problem.overlapping
     assert set(found.classes) == set(problem.classes)
     for c, behaviour in enumerate(problem.classes):
         at = found.classes.index(behaviour)
         again = found.frames[:, at] == 1 if found.overlapping else found.frames == at
-        assert np.array_equal(again, held.shown[:, c] == 1)
+        assert np.array_equal(again, shown.shown_TC[:, c] == 1)
     assert not (found.frames == UNLABELLED).any()
 
 
 def test_nwb_holds_the_bouts_and_the_probabilities(tmp_path: Path) -> None:
     pynwb = pytest.importorskip("pynwb")
-    held = ethogram(MOUSE)
-    FORMATS["nwb"][1](tmp_path / "m1.nwb", held)
-    with pynwb.NWBHDF5IO(str(tmp_path / "m1.nwb"), "r") as file:
+    shown = ethogram(MOUSE)
+    with pynwb.NWBHDF5IO(str(written("nwb", shown, tmp_path)), "r") as file:
         module = file.read().processing["behavior"]
         table = module["ethogram"].to_dataframe()
         assert [
             (round(row.start_time * 30), round(row.stop_time * 30), row.behavior)
             for row in table.itertuples()
-        ] == held.events()
+        ] == shown.events()
         assert np.array_equal(
-            module["probabilities"].data[:], held.probabilities_TC.astype(np.float32)
+            module["probabilities"].data[:], shown.probabilities_TC.astype(np.float32)
         )
 
 
 def test_summaries_count_time_and_bouts() -> None:
     labels = np.array([0] * 30 + [2] * 30 + [0] * 90 + [2] * 150)
-    held = Ethogram(
+    table = Ethogram(
         video="v", problem=MOUSE, labels=labels, probabilities_TC=np.full((300, 3), 1 / 3), fps=30.0
     )
-    attack, sniff, other = summary(held)
+    attack, sniff, other = summary(table)
     assert (
         attack["seconds"],
         attack["share"],
@@ -171,11 +242,11 @@ def test_summaries_count_time_and_bouts() -> None:
     ) == (4, 0.4, 2, 2, 12)
     assert (sniff["bouts"], sniff["mean_bout_s"], other["seconds"]) == (0, None, 6)
     assert "attack" in summary_table([attack, sniff, other])
-    assert len(picture(held).axes) == 2, "a row for each class but the rest"
+    assert len(picture(table).axes) == 2, "a row for each class but the rest"
 
 
-def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -> None:
-    assert load_postprocessing(run / "model" / "seed-42", 2) == [AFTER, ACTS_AFTER]
+def test_models_are_read_back_with_their_postprocessing(run: Path, tmp_path: Path) -> None:
+    assert load_postprocessing(run / "model" / "seed-42", 2) == [STEPS, ACTS_STEPS]
     with pytest.raises(BadInput, match="2 entries for 3 problems"):
         load_postprocessing(run / "model" / "seed-42", 3)
     position, confidence = wander(MICE, 200, seed=1)
@@ -188,8 +259,8 @@ def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -
         .detach()
         .numpy()
     )
-    np.testing.assert_allclose(mouse.probabilities_TC, AFTER.calibrated(raw), atol=1e-6)
-    assert np.array_equal(mouse.labels, AFTER.decide(raw))
+    np.testing.assert_allclose(mouse.probabilities_TC, STEPS.calibrated(raw), atol=1e-6)
+    assert np.array_equal(mouse.labels, STEPS.decide(raw))
     assert both.labels.shape == (200, 2)
     (one,), _ = open_model(str(run), seed=43, labels_of="acts").predict(frames)
     (other,), _ = open_model(str(run / "model" / "seed-42"), labels_of="acts").predict(frames)
@@ -200,12 +271,12 @@ def test_models_are_read_back_with_what_comes_after(run: Path, tmp_path: Path) -
 
 
 def test_what_names_no_model_is_refused_with_what_there_is(run: Path, tmp_path: Path) -> None:
-    for words, said in (
-        ({"place": str(tmp_path)}, "no model at"),
-        ({"place": str(run), "seed": 7}, "it has: 42, 43"),
-        ({"place": str(run), "labels_of": "x"}, "the model has task, acts"),
+    for words, message in (
+        ({"path": str(tmp_path)}, "no model at"),
+        ({"path": str(run), "seed": 7}, "it has: 42, 43"),
+        ({"path": str(run), "labels_of": "x"}, "the model has task, acts"),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=message):
             open_model(**words)
 
 
@@ -235,9 +306,9 @@ def test_recordings_are_labelled_in_every_format(
     frames = {"monday/m1": 300, "tuesday/m1": 120}
     with (out / "csv" / "monday" / "m1.csv").open() as file:
         rows = list(csv.DictReader(file))
-    said = [row["label"] for row in rows]
-    assert len(said) == 300
-    assert len(set(said)) > 1, "a world in which nothing varies tests nothing"
+    shown = [row["label"] for row in rows]
+    assert len(shown) == 300
+    assert len(set(shown)) > 1, "a world in which nothing varies tests nothing"
     assert all(
         float(row["p_attack"]) + float(row["p_sniff face"]) + float(row["p_other"])
         == pytest.approx(1, abs=1e-5)
@@ -246,13 +317,13 @@ def test_recordings_are_labelled_in_every_format(
     for name in ("csv", "boris", "annot"):
         labels, mismatches = read_label_files(out / name, frames, 30.0)
         assert not mismatches
-        (mine,) = [held for held in labels if held.video == "monday/m1"]
-        assert [mine.classes[c] for c in mine.frames] == said
+        (mine,) = [one for one in labels if one.video == "monday/m1"]
+        assert [mine.classes[c] for c in mine.frames] == shown
     with (out / "summary.csv").open() as file:
         budget = {
             (row["video"], row["behaviour"]): float(row["seconds"]) for row in csv.DictReader(file)
         }
-    assert budget["monday/m1", "attack"] == pytest.approx(said.count("attack") / 30, abs=1e-3)
+    assert budget["monday/m1", "attack"] == pytest.approx(shown.count("attack") / 30, abs=1e-3)
     assert (out / "ethograms" / "tuesday" / "m1.png").stat().st_size > 1000
     assert json.loads((out / "predict.json").read_text())["recordings"] == 2
     with pytest.raises(BadInput, match="there already"):
@@ -273,13 +344,13 @@ def test_a_store_and_its_files_are_labelled_alike_and_problems_get_folders(
         fps=30.0,
         **PLAIN,
     )
-    said = []
+    tables = []
     for poses in (store.uri, str(tmp_path / "video 0.npz")):
-        out = tmp_path / f"out {len(said)}"
+        out = tmp_path / f"out {len(tables)}"
         main(["--model", str(run), "--poses", poses, "--out", str(out), "--ensemble"])
-        said.append((out / "csv" / "task" / "video 0.csv").read_text())
+        tables.append((out / "csv" / "task" / "video 0.csv").read_text())
         assert (out / "csv" / "acts" / "video 0.csv").is_file()
-    assert said[0] == said[1]
+    assert tables[0] == tables[1]
 
 
 def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> None:
@@ -294,12 +365,12 @@ def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> No
         "fps": None,
         **PLAIN,
     }
-    said = []
-    for name, held, sure, fps in (
+    labels = []
+    for name, poses, sure, fps in (
         ("a", position, confidence, 30),
         ("b", twice, np.repeat(confidence, 2, axis=0), 60),
     ):
-        write_npz(tmp_path / f"{name}.npz", World(held.astype(float), sure.astype(float)), **names)
+        write_npz(tmp_path / f"{name}.npz", World(poses.astype(float), sure.astype(float)), **names)
         out = tmp_path / f"out-{name}"
         main(
             [
@@ -316,9 +387,9 @@ def test_labels_come_at_the_recordings_own_rate(run: Path, tmp_path: Path) -> No
             ]
         )
         with (out / "csv" / f"{name}.csv").open() as file:
-            said.append([row["label"] for row in csv.DictReader(file)])
-    assert (len(said[0]), len(said[1])) == (100, 200)
-    assert said[1][::2] == said[0]
+            labels.append([row["label"] for row in csv.DictReader(file)])
+    assert (len(labels[0]), len(labels[1])) == (100, 200)
+    assert labels[1][::2] == labels[0]
 
 
 def test_other_names_are_translated_or_both_lists_are_shown(
@@ -337,8 +408,8 @@ def test_other_names_are_translated_or_both_lists_are_shown(
         "task",
     ]
     assert exit_status(lambda: main(words)) == 2
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
     for part in (
         *strange,
         *MICE.keypoints,
@@ -347,7 +418,7 @@ def test_other_names_are_translated_or_both_lists_are_shown(
         "--keypoints",
         "--animals",
     ):
-        assert part in said
+        assert part in message
     assert not (tmp_path / "out").exists()
     main(
         [
@@ -392,11 +463,11 @@ def test_bad_input_leaves_nothing(
             == 2
         )  # type: ignore[misc]
         assert "Traceback" not in capsys.readouterr().err
-    monkeypatch.setitem(
-        FORMATS,
-        "csv",
-        (".csv", lambda path, held: (_ for _ in ()).throw(BadInput("full disk"))),
-    )
+
+    def full(self: FrameTable, path: Path, shown: Ethogram) -> None:
+        raise BadInput("full disk")
+
+    monkeypatch.setattr(FrameTable, "write", full)
     assert (
         exit_status(lambda: main(["--model", str(run), "--poses", str(good), "--out", str(out)]))
         == 2

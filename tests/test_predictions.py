@@ -21,9 +21,10 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import over_seeds
-from finetune.postprocess.calibrate import Temperature
-from finetune.postprocess.learn import Learned, Postprocessing
-from finetune.postprocess.smooth import Moving
+from finetune.postprocess.calibrations.temperature import Temperature
+from finetune.postprocess.learn import LearnedPostprocessing
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers.moving import Moving
 from finetune.report.annotator_agreement import (
     agreement,
     agreement_between_annotators,
@@ -103,10 +104,10 @@ def test_every_number_can_be_had_again_from_the_files(
     postprocessing = (
         {
             seed: [
-                Learned(
-                    after=Postprocessing(
+                LearnedPostprocessing(
+                    postprocessing=Postprocessing(
                         smoother=Moving(frames=5, overlapping=p.overlapping),
-                        temperature=Temperature(temperature=2.0, overlapping=p.overlapping),
+                        calibration=Temperature(temperature=2.0, overlapping=p.overlapping),
                         overlapping=p.overlapping,
                     ),
                     name="x",
@@ -121,7 +122,7 @@ def test_every_number_can_be_had_again_from_the_files(
         if learned
         else {}
     )
-    material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
+    material = Frames(spans={}, arrays={"z": np.zeros((1, 1), np.float32)})
     more, decided = extended_scores(budgets, probabilities, postprocessing, material, fps=30)
     scores = over_seeds(
         {
@@ -189,10 +190,14 @@ def test_bouts_are_counted_after_smoothing_as_well() -> None:
         train={},
         test={"v": labels},
     )
-    steps = Learned(
-        after=Postprocessing(smoother=Moving(frames=5)), name="x", scores={}, videos=1, frames=1
+    steps = LearnedPostprocessing(
+        postprocessing=Postprocessing(smoother=Moving(frames=5)),
+        name="x",
+        scores={},
+        videos=1,
+        frames=1,
     )
-    material = Frames(place={}, arrays={"z": np.zeros((1, 1), np.float32)})
+    material = Frames(spans={}, arrays={"z": np.zeros((1, 1), np.float32)})
     more, _ = extended_scores({0: [asked]}, {0: [{"v": p}]}, {0: [steps]}, material, fps=10)
     assert more["bouts"]["macro_f1"]["0.5"] == pytest.approx((0 / 6 + 1) / 2), (
         "five pieces, none of which is half of the bout"
@@ -223,7 +228,7 @@ def test_agreement_of_two_labellings_by_scikit_learn_and_by_hand() -> None:
 def test_one_recording_under_two_names_is_found_by_its_frames() -> None:
     z = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
     z[30:60] = z[:30]
-    material = Frames(place={"a1": (0, 30), "a2": (30, 60), "b2": (60, 90)}, arrays={"z": z})
+    material = Frames(spans={"a1": (0, 30), "a2": (30, 60), "b2": (60, 90)}, arrays={"z": z})
     truth = np.repeat(np.array([0, 2], np.int8), 15)
     first = Problem(
         name="annotator 1",
@@ -302,7 +307,7 @@ def test_a_run_on_overlapping_labels_and_on_annotators_of_the_same_videos(
                 "--set",
                 "window=64",
                 "--set",
-                "after=2",
+                "postprocess_folds=2",
             ]
         )
         result = json.loads((out / "result.json").read_text())

@@ -1,4 +1,4 @@
-"""The whole table, made small, from start to end on a real Ray; and going on with one that was
+"""The whole table, with small networks, end to end on a real Ray; and going on with one that was
 interrupted."""
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from finetune.fit.fit import score_problems
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import over_seeds
 from finetune.paper.baselines import build_baseline, published_network
-from finetune.paper.fit import gather_inputs, label_videos
-from finetune.paper.rows import RowFolder
+from finetune.paper.fit import label_videos, read_inputs
+from finetune.paper.row_folder import RowFolder
 from pretrain.arena.write import ORIGIN, arena, recordings
 from pretrain.data.schema import CALMS21
 from pretrain.data.store import Store
@@ -59,16 +59,16 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An arena with 32 features a frame beside the poses, as the task-programming ones come."""
-    place = tmp_path_factory.mktemp("arena") / "store"
+    """An arena with 32 external features, like the task-programming ones."""
+    path = tmp_path_factory.mktemp("arena") / "store"
     draw, labels = np.random.default_rng(0), []
-    with StoreWriter(place, CALMS21, origin=ORIGIN) as writer:
+    with StoreWriter(path, CALMS21, origin=ORIGIN) as writer:
         for video, noted in arena(recordings(15_000)):
             features = draw.normal(size=(len(video.position_TMKX), 32)).astype(np.float32)
             writer.add(replace(video, features={"task_programming": features}))
             labels += noted
         write_labels(writer, labels)
-    return str(place)
+    return str(path)
 
 
 def results(out: Path) -> dict[str, dict[str, object]]:
@@ -78,7 +78,7 @@ def results(out: Path) -> dict[str, dict[str, object]]:
     }
 
 
-def asked(about: dict[str, Any], task: str) -> Problem:
+def problem_of(about: dict[str, Any], task: str) -> Problem:
     classes, overlapping = tuple(about["classes"]), about["overlapping"]
     return Problem(
         name=about["name"],
@@ -96,20 +96,23 @@ def test_the_whole_table_from_start_to_end(
 ) -> None:
     out = tmp_path / "paper"
     finetune.reproduce.main(["--data", store, "--out", str(out), *SMALL, "--rows", *ROWS])
-    found = results(out)
-    assert set(found) == {*ROWS, "task1_conv1d_augmented"}
+    rows = results(out)
+    assert set(rows) == {*ROWS, "task1_conv1d_augmented"}
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
     assert "NOT COMPARABLE" in capsys.readouterr().out
-    for name, held in found.items():
-        for task, scores in held["tasks"].items():
+    for name, row in rows.items():
+        for task, scores in row["tasks"].items():
             by_seed = {}
             for seed in (42, 43):
                 path = out / "rows" / name / task / "predictions" / f"seed-{seed}.parquet"
-                problems, labels, given = zip(
-                    *((asked(about, task), truth, p) for about, truth, p, _ in predictions(path)),
+                problems, labels, probabilities = zip(
+                    *(
+                        (problem_of(about, task), truth, p)
+                        for about, truth, p, _ in predictions(path)
+                    ),
                     strict=True,
                 )
-                by_seed[seed] = score_problems(problems, given, labels)
+                by_seed[seed] = score_problems(problems, probabilities, labels)
             again = over_seeds(by_seed)
             assert (
                 len(again.problems)
@@ -126,7 +129,7 @@ def test_the_whole_table_from_start_to_end(
                     key,
                 )
     assert {"classic_classification", "annotation_style_transfer", "new_behaviors"} == set(
-        found["joint_inductive"]["tasks"]
+        rows["joint_inductive"]["tasks"]
     )
     assert not list(out.rglob("*.npz")), "probabilities of finished seeds are kept twice"
 
@@ -147,14 +150,14 @@ def test_the_whole_table_from_start_to_end(
     settings = published_network("conv1d_augmented", {"widths": [4, 4, 4]})
     network = build_baseline(settings, inputs=28, classes=4)
     weights = RowFolder(out, "task1_conv1d_augmented").weights(43)
-    network.load_state_dict({key: torch.tensor(held) for key, held in weights.items()})
+    network.load_state_dict({key: torch.tensor(value) for key, value in weights.items()})
     video = sorted(zero)[0]
-    said = label_videos(network, gather_inputs(Store(store), [video]), [video], settings)[video]
-    np.testing.assert_allclose(zero[video], said, atol=1e-6)
-    assert not np.allclose(transferred[video], said, atol=1e-4)
+    expected = label_videos(network, read_inputs(Store(store), [video]), [video], settings)[video]
+    np.testing.assert_allclose(zero[video], expected, atol=1e-6)
+    assert not np.allclose(transferred[video], expected, atol=1e-4)
 
     # A row that is gone is run again, to the same end; the others are not touched.
-    before = {name: (out / "rows" / name / "result.json").stat().st_mtime_ns for name in found}
+    before = {name: (out / "rows" / name / "result.json").stat().st_mtime_ns for name in rows}
     seed = out / "rows" / "task1_conv1d" / "classic_classification" / "seed-43.json"
     (out / "rows" / "task1_conv1d" / "result.json").unlink()
     seed.unlink()
@@ -171,9 +174,9 @@ def test_the_whole_table_from_start_to_end(
             "--resume",
         ]
     )
-    assert results(out)["task1_conv1d"]["tasks"] == found["task1_conv1d"]["tasks"]
-    after = {name: (out / "rows" / name / "result.json").stat().st_mtime_ns for name in found}
-    assert {name for name in found if before[name] != after[name]} == {"task1_conv1d"}
+    assert results(out)["task1_conv1d"]["tasks"] == rows["task1_conv1d"]["tasks"]
+    after = {name: (out / "rows" / name / "result.json").stat().st_mtime_ns for name in rows}
+    assert {name for name in rows if before[name] != after[name]} == {"task1_conv1d"}
     with pytest.raises(BadInput, match="begun with other settings"):
         finetune.reproduce.main(
             ["--data", store, "--out", str(out), *SMALL, "--seeds", "3", "--resume"]
@@ -201,21 +204,21 @@ def test_the_joint_model_alone_and_with_what_was_asked_for(
             "joint.members=1",
         ]
     )
-    ((name, held),) = results(tmp_path / "joint").items()
+    ((name, row),) = results(tmp_path / "joint").items()
     assert name == "joint_transductive"
-    assert "TRANSDUCTIVE" in held["title"]
+    assert "TRANSDUCTIVE" in row["title"]
     assert "TRANSDUCTIVE" in (tmp_path / "joint" / "table.md").read_text(encoding="utf-8")
 
 
 def test_what_is_wrong_is_said_before_anything_starts(store: str, tmp_path: Path) -> None:
-    for words, said in (
+    for words, error in (
         (["--rows", "task9"], "there is no row 'task9'"),
         (["--set", "conv9.epochs=1"], "files are: "),
         (["--seeds", "0"], "--seeds is 0"),
         (["--epochs-share", "2"], "--epochs-share 2"),
         (["--rows", "encoder"], "no --encoder was given"),
     ):
-        with pytest.raises(BadInput, match=said):
+        with pytest.raises(BadInput, match=error):
             finetune.reproduce.main(["--data", store, "--out", str(tmp_path / "none"), *words])
     assert not (tmp_path / "none").exists()
     with pytest.raises(BadInput, match="--data is required"):

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 
 import finetune.run
 from finetune.fit.frames import Frames, embed
-from finetune.search import ray_tune as searches
-from finetune.search.history import History
+from finetune.search import ray_tune
+from finetune.search.ray_jobs import run_jobs
+from finetune.search.tune import embed_frames
 from finetune.settings import Tuning
 from pretrain.config import Scale
 from pretrain.errors import BadInput
@@ -33,9 +36,9 @@ TRIALS = 5
 RUN = Path(finetune.run.__file__)
 
 
-def words(out: Path) -> list[str]:
-    """One trial at a time: with more, who is stopped depends on who is quicker, and no two searches
-    are the same."""
+def command_line(out: Path) -> list[str]:
+    """One trial at a time: with more, which are stopped depends on which are quicker, and no two
+    searches are the same."""
     settings = [
         "steps=24",
         "evaluations=4",
@@ -43,7 +46,7 @@ def words(out: Path) -> list[str]:
         "concurrent_trials=1",
         "searcher=optuna",
         "cpus=4",
-        "after=0",
+        "postprocess_folds=0",
     ]
     changed = [word for pair in settings for word in ("--set", pair)]
     return [
@@ -65,21 +68,25 @@ def words(out: Path) -> list[str]:
     ]
 
 
-def begun(out: Path) -> subprocess.Popen[bytes]:
+def start_search(out: Path) -> subprocess.Popen[bytes]:
     import ray
 
     address = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    with out.with_suffix(".log").open("wb") as told:
-        command = [sys.executable, str(RUN), *words(out)]
+    with out.with_suffix(".log").open("wb") as log_file:
+        command = [sys.executable, str(RUN), *command_line(out)]
         return subprocess.Popen(
-            command, stdout=told, stderr=told, env=os.environ | address, start_new_session=True
+            command,
+            stdout=log_file,
+            stderr=log_file,
+            env=os.environ | address,
+            start_new_session=True,
         )
 
 
-def kill_at(process: subprocess.Popen[bytes], history: Path, lines: int) -> None:
+def kill_at(process: subprocess.Popen[bytes], journal: Path, lines: int) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
-        if history.is_file() and history.read_bytes().count(b"\n") >= lines:
+        if journal.is_file() and journal.read_bytes().count(b"\n") >= lines:
             break
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
@@ -92,30 +99,36 @@ def folder(own_places: None, ray_here: None, tmp_path_factory: pytest.TempPathFa
     in another, killed and gone on with."""
     runs = tmp_path_factory.mktemp("searches")
     paths.default_store()
-    killed = begun(runs / "killed")
-    moment = random.randint(1, 2 * TRIALS)
+    killed = start_search(runs / "killed")
+    moment = random.randint(1, 4 * TRIALS)
     killer = threading.Thread(
-        target=kill_at, args=(killed, runs / "killed" / "search.jsonl", moment)
+        target=kill_at, args=(killed, runs / "killed" / "search.journal", moment)
     )
     killer.start()
     try:
-        finetune.run.main(words(runs / "here"))
+        finetune.run.main(command_line(runs / "here"))
         killer.join()
         assert killed.returncode == -signal.SIGKILL, (runs / "killed.log").read_text()
         assert not (runs / "killed" / "result.json").exists()
-        before = (runs / "killed" / "search.jsonl").read_bytes()
+        before = (runs / "killed" / "search.journal").read_bytes()
         with pytest.raises(BadInput, match="pass --resume"):
-            finetune.run.main(words(runs / "killed"))
-        finetune.run.main([*words(runs / "killed"), "--resume"])
+            finetune.run.main(command_line(runs / "killed"))
+        finetune.run.main([*command_line(runs / "killed"), "--resume"])
     finally:
         if killed.poll() is None:
             os.killpg(killed.pid, signal.SIGKILL)
         killer.join()
     whole = before[: before.rfind(b"\n") + 1]
-    assert (runs / "killed" / "search.jsonl").read_bytes().startswith(whole), (
+    assert (runs / "killed" / "search.journal").read_bytes().startswith(whole), (
         f"killed after {moment} events"
     )
     return runs
+
+
+def trials_in(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    journal = JournalFileBackend(str(folder / "search.journal"))
+    storage = optuna.storages.JournalStorage(journal)
+    return optuna.load_study(study_name="search", storage=storage).trials
 
 
 def search_of(folder: Path) -> dict[str, Any]:
@@ -127,13 +140,14 @@ def test_a_search_killed_at_a_random_moment_ends_as_if_it_had_not_been(folder: P
     assert len(whole["search"]["trials"]) == TRIALS
     assert again["search"] == whole["search"]
     assert again["map"] == whole["map"]
-    events = [
-        json.loads(line) for line in (folder / "killed" / "search.jsonl").read_text().splitlines()
+    lines = (folder / "killed" / "search.journal").read_text().splitlines()
+    reports = [
+        (event["trial_id"], event["step"])
+        for event in map(json.loads, lines)
+        if "intermediate_value" in event
     ]
-    told = [
-        (event["trial"], event["report"]["steps"]) for event in events if event["kind"] == "scored"
-    ]
-    assert len(told) == len(set(told)), "a trial was scored twice for the same steps"
+    assert reports
+    assert len(reports) == len(set(reports)), "a trial was scored twice for the same steps"
     assert not (folder / "killed" / "tune").exists()
 
 
@@ -151,31 +165,31 @@ def test_searches_at_once_are_whole_in_one_store_of_mlflow(folder: Path) -> None
         "they did not run at once"
     )
     for name, parent in parents.items():
-        history = History(folder / name / "search.jsonl")
-        assert list(history.replay())
+        trials = trials_in(folder / name)
         children = {
             r.info.run_name: r
             for r in runs
             if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         }
-        assert set(children) == {f"trial {tried.number}" for tried in history.trials}
-        for tried in history.trials:
-            child = children[f"trial {tried.number}"]
+        assert set(children) == {f"trial {trial.number}" for trial in trials}
+        for trial in trials:
+            child = children[f"trial {trial.number}"]
             curve = {
                 (m.step, m.value)
                 for m in client.get_metric_history(child.info.run_id, "validation_score")
             }
-            assert curve == {(report["steps"], report["score"]) for report in tried.reports}
-            assert child.data.metrics["best_score"] == tried.best["score"]
-            assert float(child.data.params["lr"]) == tried.choice["lr"]
-            assert child.data.params["head.name"] == tried.choice["head"]["name"]
-            assert client.list_artifacts(child.info.run_id) == [], "a trial leaves numbers alone"
-        kept = {
+            assert curve == set(trial.intermediate_values.items())
+            assert child.data.metrics["best_score"] == trial.value
+            choice = trial.user_attrs["choice"]
+            assert float(child.data.params["lr"]) == choice["lr"]
+            assert child.data.params["head.name"] == choice["head"]["name"]
+            assert client.list_artifacts(child.info.run_id) == [], "a trial logs more than numbers"
+        sizes = {
             artifact.path: artifact.file_size
             for artifact in client.list_artifacts(parent.info.run_id)
         }
-        assert {"result.json", "confusion.png"} <= set(kept)
-        assert sum(kept.values()) < 2e6
+        assert {"result.json", "confusion.png"} <= set(sizes)
+        assert sum(sizes.values()) < 2e6
 
 
 def test_trials_read_one_copy_and_share_processes(
@@ -183,32 +197,28 @@ def test_trials_read_one_copy_and_share_processes(
 ) -> None:
     import ray
 
-    def looks(trial: Mapping[str, Any], *, material: Frames, **others: Any) -> None:
-        z_ND = material.arrays["z"]
+    def looks(trial: Mapping[str, Any], *, frames: Frames, **others: Any) -> None:
+        z_ND = frames.arrays["z"]
+        seen = (bool(z_ND.flags.writeable or z_ND.flags.owndata), os.getpid(), float(z_ND.sum()))
+        (tmp_path / f"{trial['number']}.json").write_text(json.dumps(seen))
         ray.tune.report(
-            {
-                "steps": 1,
-                "score": float(z_ND.flags.writeable or z_ND.flags.owndata),
-                "macro_f1": float(os.getpid()),
-                "map": float(z_ND.sum()),
-                "training_loss": 0.0,
-            }
+            {"steps": 1, "score": 0.5, "macro_f1": 0.5, "map": 0.5, "training_loss": 0.0}
         )
 
-    monkeypatch.setattr(searches, "validate", looks)
-    material = ray.put(
-        Frames(place={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)})
+    monkeypatch.setattr(ray_tune, "run_trial", looks)
+    frames = ray.put(
+        Frames(spans={"one": (0, 1000)}, arrays={"z": np.ones((1000, 64), np.float32)})
     )
     tuning = Tuning(steps=1, evaluations=1, trials=6, search={"lr": [0.1, 0.2]})
-    searches.search(
-        material, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None
+    ray_tune.search(
+        frames, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None
     )
-    history = History(tmp_path / "search.jsonl")
-    assert list(history.replay())
-    reports = [tried.reports[0] for tried in history.trials]
-    assert [report["map"] for report in reports] == [64_000.0] * 6
-    assert [report["score"] for report in reports] == [0.0] * 6, "a trial had a copy of its own"
-    assert len({report["macro_f1"] for report in reports}) <= 3, "each trial started a process"
+    copies, processes, sums = zip(
+        *(json.loads((tmp_path / f"{number}.json").read_text()) for number in range(6)), strict=True
+    )
+    assert sums == (64_000.0,) * 6
+    assert not any(copies), "a trial had a copy of its own"
+    assert len(set(processes)) <= 3, "each trial started a process"
 
 
 def test_a_lost_process_is_replaced_and_failed_trials_are_told(
@@ -236,15 +246,15 @@ def test_a_lost_process_is_replaced_and_failed_trials_are_told(
                 (tmp_path / "lost").touch()
                 os._exit(1)
 
-    monkeypatch.setattr(searches, "validate", fails)
+    monkeypatch.setattr(ray_tune, "run_trial", fails)
     monkeypatch.setenv("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
     tuning = Tuning(steps=2, evaluations=2, trials=3, search={"lr": [0.1]})
-    found = searches.search(
+    best = ray_tune.search(
         None, [], tuning, Scale(concurrent_trials=2), embedder=None, out=tmp_path, run=None
     )
     assert (tmp_path / "lost").exists()
-    assert [(row["score"], row["fitted"]) for row in found["trials"]] == [(0.1, 2), (0.2, 2)]
-    assert found["steps"] == 1, "of equal scores the fewest steps"
+    assert [(row["score"], row["fitted"]) for row in best["trials"]] == [(0.1, 2), (0.2, 2)]
+    assert best["steps"] == 1, "of equal scores the fewest steps"
     assert "1 of 3 trials failed: RuntimeError: no luck with 0.1" in caplog.text
 
 
@@ -270,13 +280,13 @@ def test_an_interruption_from_the_keyboard_is_one(
                 os.kill(driver, signal.SIGINT)
                 time.sleep(60)
 
-    monkeypatch.setattr(searches, "validate", interrupts)
+    monkeypatch.setattr(ray_tune, "run_trial", interrupts)
     tuning = Tuning(steps=2, evaluations=2, trials=4, search={"lr": [0.1, 0.2]})
-    asked = {"embedder": None, "out": tmp_path, "run": None}
+    options = {"embedder": None, "out": tmp_path, "run": None}
     with pytest.raises(KeyboardInterrupt):
-        searches.search(None, [], tuning, Scale(concurrent_trials=1), **asked)
-    found = searches.search(None, [], tuning, Scale(concurrent_trials=1), **asked)
-    assert [row["score"] for row in found["trials"]] == pytest.approx([0.0, 0.1, 0.2, 0.3])
+        ray_tune.search(None, [], tuning, Scale(concurrent_trials=1), **options)
+    best = ray_tune.search(None, [], tuning, Scale(concurrent_trials=1), **options)
+    assert [row["score"] for row in best["trials"]] == pytest.approx([0.0, 0.1, 0.2, 0.3])
 
 
 def test_embeddings_made_where_a_gpu_is_are_those_made_here(ray_here: None) -> None:
@@ -290,5 +300,48 @@ def test_embeddings_made_where_a_gpu_is_are_those_made_here(ray_here: None) -> N
     embedder, _ = open_encoder(HANDMADE, store, recipe="quickstart", seed=0)
     poses = gather_poses(store, [store.videos[0]["name"]])
     scale: Any = SimpleNamespace(gpu=True, gpus_per_trial=0)  # so that it runs where there is none
-    made = searches.embedded(poses, embedder, scale, on_progress=lambda frames: None)
-    assert np.array_equal(made.arrays["z"], embed(poses, embedder).arrays["z"])
+    embeddings = embed_frames(poses, embedder, scale, on_progress=lambda frames: None)
+    assert np.array_equal(embeddings.arrays["z"], embed(poses, embedder).arrays["z"])
+
+
+def test_jobs_wait_until_they_are_ready_and_a_lost_process_is_replaced(
+    ray_here: None, tmp_path: Path
+) -> None:
+    def multiply(number: int, factor: int) -> int:
+        if number == 2 and not (tmp_path / "lost").exists():
+            (tmp_path / "lost").touch()
+            os._exit(1)
+        return number * factor
+
+    results: dict[int, int] = {}
+    for number, result in run_jobs(
+        multiply,
+        [1, 2, 3],
+        lambda number: {"number": number},
+        shared={"factor": 10},
+        scale=Scale(concurrent_trials=2, retries=1),
+        description="jobs",
+        unit="job",
+        ready=lambda number: number != 1 or 3 in results,
+    ):
+        results[number] = result
+    assert results == {1: 10, 2: 20, 3: 30}
+    assert (tmp_path / "lost").exists()
+    assert list(results).index(1) > list(results).index(3)
+
+
+def test_what_is_wrong_with_a_job_is_shown_as_the_users_matter(ray_here: None) -> None:
+    def refuse_it(number: int) -> None:
+        raise BadInput(f"{number} does not fit")
+
+    jobs = run_jobs(
+        refuse_it,
+        [7],
+        lambda number: {"number": number},
+        shared={},
+        scale=Scale(),
+        description="jobs",
+        unit="job",
+    )
+    with pytest.raises(BadInput, match=r"^7 does not fit$"):
+        list(jobs)

@@ -6,17 +6,22 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.metrics.bouts import bouts, score_bouts
 from finetune.metrics.frame_metrics import frame_f1
-from finetune.postprocess.smooth import MinimumBout, Moving, Unsmoothed, candidates, from_dict
-from finetune.postprocess.viterbi import Viterbi, decode
+from finetune.postprocess.as_json import from_json
+from finetune.postprocess.smoothers import AbstractSmoother, candidates, smoothers
+from finetune.postprocess.smoothers.minimum_bout import MinimumBout
+from finetune.postprocess.smoothers.moving import Moving
+from finetune.postprocess.smoothers.viterbi import Viterbi, decode
+from pretrain.components import names
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")
@@ -126,7 +131,7 @@ def test_viterbi_obeys_what_is_impossible_and_takes_no_frames() -> None:
 def test_transitions_are_counted_from_whole_bouts() -> None:
     u = UNLABELLED
     labels = {"a": np.array([0, 0, 0, 1, 1, 0, 0, u, 1]), "b": np.array([1, 1])}
-    probabilities = {name: np.full((len(held), 2), 0.5) for name, held in labels.items()}
+    probabilities = {name: np.full((len(values), 2), 0.5) for name, values in labels.items()}
     fitted = Viterbi.fit(probabilities=probabilities, labels=labels, classes=("chase", "other"))
     common = (2 + 1) / (10 + 1)  # two successions in ten labelled frames, and one more of each
     # chase: 3 steps that show something in the first bout, 1 in the second (cut short by u), 1 of
@@ -144,12 +149,12 @@ def test_bout_rates_of_a_known_animal_are_recovered_and_decoding_beats_single_fr
     fitted = Viterbi.fit(probabilities=probabilities, labels=labels, classes=MICE)
     np.testing.assert_allclose(1 - np.diag(fitted.transition[0]), 1 - STAY, rtol=0.2)
     new_p, new_labels = animal(1)
-    raw = {name: Unsmoothed().apply(p).labels for name, p in new_p.items()}
-    decoded = {name: fitted.apply(p).labels for name, p in new_p.items()}
+    raw = {name: decide(probabilities_TC=p) for name, p in new_p.items()}
+    decoded = {name: fitted.apply(p) for name, p in new_p.items()}
     assert macro_f1(new_labels, decoded) > macro_f1(new_labels, raw) + 0.3
     bout_f1 = [
-        score_bouts(labels=new_labels, predicted=held, classes=MICE, fps=30).macro_f1["0.25"]
-        for held in (raw, decoded)
+        score_bouts(labels=new_labels, predicted=values, classes=MICE, fps=30).macro_f1["0.25"]
+        for values in (raw, decoded)
     ]
     assert bout_f1[0] < 0.1
     assert bout_f1[1] > 0.5
@@ -166,8 +171,8 @@ def test_class_weights_in_training_leave_the_decoded_bouts_alone() -> None:
     weighted = replace(plain, prior=(tuple((weight / weight.sum()).tolist()),))
     for p in probabilities.values():
         moved = p * weight / (p * weight).sum(axis=1, keepdims=True)
-        assert not np.array_equal(plain.apply(moved).labels, plain.apply(p).labels)
-        assert np.array_equal(weighted.apply(moved).labels, plain.apply(p).labels)
+        assert not np.array_equal(plain.apply(moved), plain.apply(p))
+        assert np.array_equal(weighted.apply(moved), plain.apply(p))
 
 
 def test_a_smaller_weight_asks_for_more_evidence() -> None:
@@ -184,7 +189,7 @@ def test_a_smaller_weight_asks_for_more_evidence() -> None:
         needed = 2 * np.log(stay / (1 - stay)) / (weight * np.log(odds))
         for n, turned in ((math.floor(needed), False), (math.ceil(needed), True)):
             p = np.repeat([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]], [100, n, 100], axis=0)
-            assert replace(step, weight=weight).apply(p).labels.sum() == (n if turned else 0)
+            assert replace(step, weight=weight).apply(p).sum() == (n if turned else 0)
 
 
 def test_viterbi_learns_the_prior_from_the_network() -> None:
@@ -209,16 +214,14 @@ def test_overlapping_behaviours_are_decoded_each_on_its_own() -> None:
     }
     both = Viterbi.fit(probabilities=p, labels=labels, classes=("sniff", "groom"), weight=0.5)
     for c, name in enumerate(("sniff", "groom")):
-        alone = Viterbi.fit(
+        single = Viterbi.fit(
             probabilities={"v": p["v"][:, [c]]},
             labels={"v": labels["v"][:, [c]]},
             classes=(name,),
             weight=0.5,
         )
-        assert np.array_equal(
-            both.apply(p["v"]).labels[:, c], alone.apply(p["v"][:, [c]]).labels[:, 0]
-        )
-    raw, decoded = (one.apply(p["v"]).labels for one in (Unsmoothed(overlapping=True), both))
+        assert np.array_equal(both.apply(p["v"])[:, c], single.apply(p["v"][:, [c]])[:, 0])
+    raw, decoded = decide(probabilities_TC=p["v"], overlapping=True), both.apply(p["v"])
     assert (decoded == labels["v"]).mean() > (raw == labels["v"]).mean() + 0.1
 
 
@@ -226,17 +229,17 @@ def test_overlapping_behaviours_are_decoded_each_on_its_own() -> None:
 def test_moving_windows_agree_with_slow_ones(width: int) -> None:
     p = np.random.default_rng(width).dirichlet(np.ones(3), 60)
     half = width // 2
-    mean = Moving(frames=width).apply(p)
+    mean = Moving(frames=width)
     slow = np.stack([p[max(0, t - half) : t + half + 1].mean(axis=0) for t in range(60)])
-    np.testing.assert_allclose(mean.probabilities_TC, slow, atol=1e-12)
-    assert np.array_equal(mean.labels, slow.argmax(axis=1))
+    np.testing.assert_allclose(mean.smooth(p), slow, atol=1e-12)
+    assert np.array_equal(mean.apply(p), slow.argmax(axis=1))
     padded = np.pad(p, ((half, half), (0, 0)), mode="edge")
     slow = np.stack([np.median(padded[t : t + width], axis=0) for t in range(60)])
-    several = Moving(frames=width, kind="median", overlapping=True).apply(p)
-    np.testing.assert_allclose(several.probabilities_TC, slow, atol=1e-12)
-    assert np.array_equal(several.labels, (slow > 0.5).astype(int))
+    several = Moving(frames=width, kind="median", overlapping=True)
+    np.testing.assert_allclose(several.smooth(p), slow, atol=1e-12)
+    assert np.array_equal(several.apply(p), (slow > 0.5).astype(int))
     np.testing.assert_allclose(
-        Moving(frames=width, kind="median").apply(p).probabilities_TC,
+        Moving(frames=width, kind="median").smooth(p),
         slow / slow.sum(axis=1, keepdims=True),
         atol=1e-12,
     )
@@ -253,8 +256,7 @@ def test_the_window_follows_the_shortest_counted_bouts() -> None:
 
 def test_medians_of_all_classes_may_vanish() -> None:
     p = np.eye(3)[np.arange(9) % 3]
-    smoothed = Moving(frames=9, kind="median").apply(p)
-    assert np.isfinite(smoothed.probabilities_TC).all()
+    assert np.isfinite(Moving(frames=9, kind="median").smooth(p)).all()
 
 
 def test_short_bouts_dissolve_into_the_likelier_neighbour() -> None:
@@ -267,14 +269,14 @@ def test_short_bouts_dissolve_into_the_likelier_neighbour() -> None:
         0.2,
     ]  # the two frames of investigation look more like attack than like the rest
     p[14] = [0.1, 0.3, 0.0, 0.6]
-    smoothed = MinimumBout(frames=(3, 3, 1, 2)).apply(p).labels
+    smoothed = MinimumBout(frames=(3, 3, 1, 2)).apply(p)
     assert bouts(smoothed).tolist() == [[0, 6, 3], [6, 14, 0], [14, 20, 1]]
-    assert np.array_equal(MinimumBout(frames=(1, 1, 1, 1)).apply(p).labels, labels)
+    assert np.array_equal(MinimumBout(frames=(1, 1, 1, 1)).apply(p), labels)
 
 
 def test_pieces_grow_together_before_they_are_too_short() -> None:
     chosen = np.tile([0, 0, 3], 10)  # attack in pieces of two with single gaps
-    smoothed = MinimumBout(frames=(5, 1, 1, 3)).apply(np.eye(4)[chosen]).labels
+    smoothed = MinimumBout(frames=(5, 1, 1, 3)).apply(np.eye(4)[chosen])
     assert bouts(smoothed).tolist() == [[0, 30, 0]]
 
 
@@ -283,25 +285,25 @@ def test_no_short_bout_remains_and_no_class_is_invented(seed: int) -> None:
     draw = np.random.default_rng(seed)
     p = draw.dirichlet(np.ones(4), 200)
     step = MinimumBout(frames=(4, 7, 1, 12))
-    smoothed = step.apply(p).labels
+    smoothed = step.apply(p)
     found = bouts(smoothed)
     assert len(found) == 1 or all(
         stop - start >= step.frames[c] for start, stop, c in found.tolist()
     )
-    again = step.apply(np.eye(4)[smoothed]).labels
+    again = step.apply(np.eye(4)[smoothed])
     assert np.array_equal(again, smoothed)
 
 
 def test_short_bouts_of_overlapping_behaviours_are_taken_out_and_gaps_stay() -> None:
     chosen = np.array([[0, 1, 1, 0, 0, 1, 1, 1, 0, 1, 1, 1], [1] * 12]).T
-    smoothed = MinimumBout(frames=(3, 3), overlapping=True).apply(chosen.astype(float)).labels
+    smoothed = MinimumBout(frames=(3, 3), overlapping=True).apply(chosen.astype(float))
     assert smoothed[:, 0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 1, 1, 1]
     assert smoothed[:, 1].all()
 
 
 def test_minimum_bouts_are_quantiles_of_the_labels() -> None:
     labels = {"a": np.repeat([0, 3, 0, 3], [4, 10, 8, 10]), "b": np.repeat([0, 1], [12, 30])}
-    p = {name: np.full((len(held), 4), 0.25) for name, held in labels.items()}
+    p = {name: np.full((len(values), 4), 0.25) for name, values in labels.items()}
     assert MinimumBout.fit(probabilities=p, labels=labels, classes=MICE, quantile=0.5).frames == (
         8,
         30,
@@ -319,57 +321,129 @@ def test_minimum_bouts_are_quantiles_of_the_labels() -> None:
 def test_the_best_candidate_helps_on_other_videos() -> None:
     probabilities, labels = animal(3)
     offered = candidates(probabilities=probabilities, labels=labels, classes=MICE)
-    assert next(iter(offered)) == "unsmoothed"
     best = max(
         offered.values(),
-        key=lambda one: macro_f1(
-            labels, {name: one.apply(p).labels for name, p in probabilities.items()}
-        ),
+        key=lambda one: macro_f1(labels, {name: one.apply(p) for name, p in probabilities.items()}),
     )
     new_p, new_labels = animal(4)
-    raw, chosen = (
-        {name: one.apply(p).labels for name, p in new_p.items()} for one in (Unsmoothed(), best)
-    )
+    raw = {name: decide(probabilities_TC=p) for name, p in new_p.items()}
+    chosen = {name: best.apply(p) for name, p in new_p.items()}
     assert macro_f1(new_labels, chosen) > macro_f1(new_labels, raw) + 0.2
 
 
-def test_every_smoother_keeps_the_length_of_any_video_and_survives_json() -> None:
+def mice_or_pairs(overlap: bool) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], tuple]:
+    """Probabilities, labels and classes of a small world, exclusive or overlapping."""
     probabilities, labels = animal(5, videos=2, frames=300)
-    several_p = {"v": probabilities["video 0"][:, :2]}
-    several = {"v": np.tile(np.repeat([[0, 1], [1, 0], [1, 1]], 25, axis=0), (4, 1))}
-    for offered, p in (
+    if not overlap:
+        return probabilities, labels, MICE
+    both = np.tile(np.repeat([[0, 1], [1, 0], [1, 1]], 25, axis=0), (4, 1))
+    return {"v": probabilities["video 0"][:, :2]}, {"v": both}, ("sniff", "groom")
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("kind", smoothers(), ids=names("finetune.postprocess.smoothers"))
+def test_a_smoother_decides_every_frame_of_any_video_and_is_read_back(
+    kind: type[AbstractSmoother], overlap: bool
+) -> None:
+    probabilities, labels, classes = mice_or_pairs(overlap)
+    offered = kind.candidates(
+        probabilities=probabilities, labels=labels, classes=classes, rest=None
+    )
+    assert offered
+    p = next(iter(probabilities.values()))
+    for one in offered.values():
+        assert one.overlapping == overlap
+        assert one.numbers > 0
+        again = from_json(json.loads(json.dumps(one.to_dict())), "smoother", smoothers())
+        assert again == one
+        assert hash(again) == hash(one)
+        assert np.array_equal(again.apply(p), one.apply(p))
+        for frames in (0, 1, 2, 300):
+            found = one.apply(p[:frames])
+            assert found.dtype.kind == "i"
+            assert found.shape == ((frames, 2) if overlap else (frames,))
+            assert ((found >= 0) & (found < (2 if overlap else 4))).all()
+
+
+def test_a_smoother_is_a_file(add_component: Callable[[str, str, str], None]) -> None:
+    add_component(
+        "finetune.postprocess.smoothers",
+        "never_mount",
+        """
+from dataclasses import dataclass
+from finetune.labels.frame_labels import decide
+from finetune.postprocess.smoothers import AbstractSmoother
+
+@dataclass(frozen=True, kw_only=True)
+class NeverMount(AbstractSmoother):
+    classes: int
+    overlapping: bool = False
+
+    @classmethod
+    def candidates(cls, *, probabilities, labels, classes, rest):
+        return {"never mount": cls(classes=len(classes))}
+
+    def apply(self, probabilities_TC):
+        return decide(probabilities_TC=probabilities_TC * [1, 1, 0, 1])
+""",
+    )
+    probabilities, labels, classes = mice_or_pairs(False)
+    offered = candidates(probabilities=probabilities, labels=labels, classes=classes)
+    again = from_json(offered["never mount"].to_dict(), "smoother", smoothers())
+    assert not (again.apply(probabilities["video 0"]) == 2).any()
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_the_simplest_candidates_come_first(overlap: bool) -> None:
+    probabilities, labels, classes = mice_or_pairs(overlap)
+    found = candidates(probabilities=probabilities, labels=labels, classes=classes)
+    sizes = [one.numbers for one in found.values()]
+    assert sizes == sorted(sizes)
+    assert sizes[0] == 1, "a moving window is one number"
+    assert {type(one) for one in found.values()} >= {Moving, MinimumBout, Viterbi}
+
+
+def test_smoothers_of_models_saved_before_are_read() -> None:
+    for values, smoother in (
         (
-            candidates(probabilities=probabilities, labels=labels, classes=MICE),
-            probabilities["video 0"],
+            {"smoother": "Moving", "frames": 5, "kind": "median", "overlapping": False},
+            Moving(frames=5, kind="median"),
         ),
         (
-            candidates(probabilities=several_p, labels=several, classes=("sniff", "groom")),
-            several_p["v"],
+            {"smoother": "MinimumBout", "frames": [2, 3], "overlapping": True},
+            MinimumBout(frames=(2, 3), overlapping=True),
+        ),
+        (
+            {
+                "smoother": "Viterbi",
+                "initial": [[0.5, 0.5]],
+                "transition": [[[0.9, 0.1], [0.2, 0.8]]],
+                "prior": [[0.5, 0.5]],
+                "weight": 0.3,
+                "overlapping": False,
+            },
+            Viterbi(
+                initial=((0.5, 0.5),),
+                transition=(((0.9, 0.1), (0.2, 0.8)),),
+                prior=((0.5, 0.5),),
+                weight=0.3,
+            ),
         ),
     ):
-        assert {type(one) for one in offered.values()} == {Unsmoothed, Moving, MinimumBout, Viterbi}
-        for one in offered.values():
-            again = from_dict(json.loads(json.dumps(one.to_dict())))
-            assert again == one
-            assert hash(again) == hash(one)
-            for frames in (0, 1, 2, 300):
-                smoothed = one.apply(p[:frames])
-                wanted = Unsmoothed(overlapping=one.overlapping).apply(p[:frames])  # type: ignore[attr-defined]
-                assert smoothed.labels.shape == wanted.labels.shape
-                assert smoothed.probabilities_TC.shape == (frames, p.shape[1])
-            assert np.array_equal(again.apply(p).labels, one.apply(p).labels)
+        assert from_json(values, "smoother", smoothers()) == smoother
+        assert smoother.to_dict() == values
 
 
 def test_labels_of_one_class_only_still_fit() -> None:
     labels = {"v": np.full(50, 3)}
     p = {"v": np.tile([0.05, 0.05, 0.1, 0.8], (50, 1))}
     for one in candidates(probabilities=p, labels=labels, classes=MICE).values():
-        assert (one.apply(p["v"]).labels == 3).all()
+        assert (one.apply(p["v"]) == 3).all()
 
 
 @pytest.mark.parametrize("kind", [Moving, MinimumBout, Viterbi])
 @pytest.mark.parametrize(
-    ("labels", "p", "said"),
+    ("labels", "p", "message"),
     [
         (
             {"v": np.full(4, UNLABELLED)},
@@ -387,11 +461,11 @@ def test_labels_of_one_class_only_still_fit() -> None:
     ],
 )
 def test_what_cannot_be_fitted_is_refused_in_words(
-    kind: type, labels: dict, p: dict, said: str
+    kind: type, labels: dict, p: dict, message: str
 ) -> None:
     with pytest.raises(BadInput) as refused:
         kind.fit(probabilities=p, labels=labels, classes=MICE)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
@@ -402,7 +476,7 @@ def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
     with pytest.raises(BadInput, match="allowed: \\(T, 4\\)"):
         MinimumBout(frames=(1, 1, 1, 1)).apply(np.zeros((5, 3)))
     with pytest.raises(BadInput, match="first at frame 2"):
-        Unsmoothed().apply(np.where(np.arange(8).reshape(4, 2) == 5, np.inf, 0.5))
+        Moving(frames=3).apply(np.where(np.arange(8).reshape(4, 2) == 5, np.inf, 0.5))
     with pytest.raises(BadInput, match="above 0"):
         Viterbi.fit(
             probabilities={"v": np.full((3, 4), 0.25)},
@@ -411,5 +485,5 @@ def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
             weight=0,
         )
     for values in ({}, {"smoother": "Magic"}, {"smoother": "Moving", "width": 3}):
-        with pytest.raises(BadInput, match="allowed: Unsmoothed, Moving"):
-            from_dict(values)
+        with pytest.raises(BadInput, match="allowed: MinimumBout, Moving, Viterbi"):
+            from_json(values, "smoother", smoothers())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from test_fit import problem
 from test_predict import MOUSE, run, tracks  # noqa: F401
 from worlds import MICE, wander
 
-from finetune.active_learning.acquisition import (
-    Stretch,
-    cut,
+from finetune.active_learning.query_rules import query_rule
+from finetune.active_learning.segments import (
+    Segment,
     labelled_embeddings,
-    rank,
+    split_into_segments,
     uncertainty,
 )
 from finetune.active_learning.simulate import (
@@ -34,22 +35,26 @@ from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.settings import Tuning
 from finetune.suggest import main
+from pretrain.components import names
 from pretrain.config import plain
 from pretrain.data.schema import Video
 from pretrain.data.store_writer import StoreWriter
-from pretrain.errors import exit_status
+from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import Labels, write_labels
 
+RULES = names("finetune.active_learning.query_rules")
+NOTHING = np.empty((0, 2), np.float32)
 
-def stretch(z: list[float], doubt: float, *, start: int = 0) -> Stretch:
-    return Stretch(
+
+def segment(z: list[float], unsure: float, *, start: int = 0) -> Segment:
+    return Segment(
         video="v",
         start=start,
         stop=start + 10,
         guess="a",
         rival="b",
-        chances=(0.5, 0.4),
-        uncertainty=doubt,
+        mean_probabilities=(0.5, 0.4),
+        uncertainty=unsure,
         z_D=np.array(z, np.float32),
     )
 
@@ -67,46 +72,108 @@ def test_a_video_is_cut_into_predicted_bouts() -> None:
     p = np.full((200, 3), 0.2)
     p[np.arange(200), labels] = 0.6
     z = np.arange(200, dtype=np.float32)[:, None]
-    found = cut("v", MOUSE, labels, p, z, shortest=10, longest=60)
+    found = split_into_segments("v", MOUSE, labels, p, z, shortest=10, longest=60)
     # Three frames of attack go with what follows; what is longer than two seconds is parted evenly.
-    assert [(held.start, held.stop) for held in found] == [
+    assert [(one.start, one.stop) for one in found] == [
         (0, 50),
         (50, 100),
         (100, 123),
         (123, 153),
         (153, 200),
     ]
-    assert [held.guess for held in found] == ["other", "other", "other", "attack", "sniff face"]
-    np.testing.assert_allclose([held.uncertainty for held in found], 0.6)
+    assert [one.guess for one in found] == ["other", "other", "other", "attack", "sniff face"]
+    np.testing.assert_allclose([one.uncertainty for one in found], 0.6)
     np.testing.assert_allclose(found[-1].z_D, [176])
     free = np.ones(200, bool)
     free[50:160] = False
-    for held in cut("v", MOUSE, labels, p, z, shortest=10, longest=60, free_T=free):
-        assert free[held.start : held.stop].all()
+    for one in split_into_segments(
+        "v", MOUSE, labels, p, z, shortest=10, longest=60, unlabelled_T=free
+    ):
+        assert free[one.start : one.stop].all()
     ends = np.array([0] * 50 + [1] * 4)
     assert [
-        (held.start, held.stop)
-        for held in cut("v", MOUSE, ends, p[:54], z[:54], shortest=10, longest=60)
+        (one.start, one.stop)
+        for one in split_into_segments("v", MOUSE, ends, p[:54], z[:54], shortest=10, longest=60)
     ] == [(0, 54)]
 
 
 def test_of_the_uncertain_those_unlike_each_other_and_the_labelled_come_first() -> None:
-    near = [stretch([0, 0.01 * i], 0.9, start=10 * i) for i in range(5)]
-    far, sure = stretch([5, 5], 0.8), stretch([-9, 9], 0.0)
-    first, second = rank([*near, far, sure], number=2)
+    rule = query_rule("uncertain_and_diverse")
+    near = [segment([0, 0.01 * i], 0.9, start=10 * i) for i in range(5)]
+    far, sure = segment([5, 5], 0.8), segment([-9, 9], 0.0)
+    first, second = rule.choose([*near, far, sure], number=2, labelled_ND=NOTHING)
     assert first in near
     assert second is far
-    (only,) = rank([*near, far], number=1, labelled_ND=np.array([[5.0, 5.0]], np.float32))
+    (only,) = rule.choose([*near, far], number=1, labelled_ND=np.array([[5.0, 5.0]], np.float32))
     assert only in near
-    assert len(rank([*near, far, sure], number=50)) == 7, "no more than there are, each once"
-    assert rank([], number=3) == []
-    crowd = [stretch([0.0], 0.9 - 0.001 * i, start=10 * i) for i in range(8)]
-    assert stretch([99.0], 0.1) not in rank([*crowd, stretch([99.0], 0.1)], number=1), (
-        "what is sure is not asked, however strange"
+    crowd = [segment([0.0, 0.0], 0.9 - 0.001 * i, start=10 * i) for i in range(8)]
+    strange = segment([99.0, 0.0], 0.1)
+    assert rule.choose([*crowd, strange], number=1, labelled_ND=NOTHING) != [strange], (
+        "what is sure is not suggested, however strange"
     )
 
 
-def test_labelled_bouts_are_where_unlikeness_begins() -> None:
+def test_a_rule_follows_uncertainty_or_distance_alone_where_its_name_says_so() -> None:
+    sure_and_far, unsure_and_near = segment([9, 9], 0.1), segment([0, 0.1], 0.9, start=10)
+    middling = segment([1, 0], 0.5, start=20)
+    offered, labelled = [middling, sure_and_far, unsure_and_near], np.zeros((1, 2), np.float32)
+    by_doubt = query_rule("uncertain").choose(offered, number=3, labelled_ND=labelled)
+    assert by_doubt == [unsure_and_near, middling, sure_and_far]
+    by_distance = query_rule("diverse").choose(offered, number=3, labelled_ND=labelled)
+    assert by_distance == [sure_and_far, middling, unsure_and_near]
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("labelled", [0, 3])
+def test_a_rule_chooses_each_segment_once_and_no_more_than_there_are(
+    name: str, labelled: int
+) -> None:
+    draw = np.random.default_rng(0)
+    offered = [segment(draw.normal(size=2).tolist(), draw.random(), start=10 * i) for i in range(7)]
+    known = draw.normal(size=(labelled, 2)).astype(np.float32)
+    rule = query_rule(name)
+    assert rule.choose([], number=3, labelled_ND=known) == []
+    for number in (1, 4, 7, 50):
+        chosen = rule.choose(offered, number=number, labelled_ND=known)
+        starts = [one.start for one in chosen]
+        assert len(starts) == min(number, 7)
+        assert len(set(starts)) == len(starts)
+        assert {one.start for one in offered} >= set(starts)
+        again = rule.choose(offered, number=number, labelled_ND=known)
+        assert [one.start for one in again] == starts
+
+
+def test_a_rule_is_a_file_that_the_command_offers(
+    run: Path,  # noqa: F811
+    tmp_path: Path,
+    add_component: Callable[[str, str, str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    add_component(
+        "finetune.active_learning.query_rules",
+        "earliest",
+        '''"""What comes first in the video."""
+from finetune.active_learning.query_rules import AbstractQueryRule
+
+class Earliest(AbstractQueryRule):
+    def choose(self, segments, *, number, labelled_ND):
+        return sorted(segments, key=lambda one: (one.video, one.start))[:number]
+''',
+    )
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "earliest: What comes first in the video." in " ".join(capsys.readouterr().out.split())
+    words = ["--model", str(run), "--poses", str(tracks(tmp_path / "new")), "--labels-of", "task"]
+    main([*words, "--number", "3", "--out", str(tmp_path / "o.csv"), "--rule", "earliest"])
+    with (tmp_path / "o.csv").open() as file:
+        firsts = [int(row["first_frame"]) for row in csv.DictReader(file)]
+    assert firsts[0] == 0
+    assert firsts == sorted(firsts)
+    with pytest.raises(BadInput, match="there is no 'magic'; there are: diverse, earliest, un"):
+        query_rule("magic")
+
+
+def test_labelled_bouts_are_what_distances_are_from() -> None:
     z = np.array([[0.0], [2.0], [4.0], [9.0]], np.float32)
     np.testing.assert_allclose(labelled_embeddings(np.array([1, 1, UNLABELLED, 0]), z), [[1], [9]])
 
@@ -117,28 +184,30 @@ def rare_world(videos: int = 7, frames: int = 1200) -> tuple[Frames, Problem]:
     draw = np.random.default_rng(0)
     labels, z = {}, []
     for i in range(videos):
-        held = np.where(np.repeat(draw.random(frames // 60) < 0.5, 60), 1, 2).astype(np.int8)
+        shown = np.where(np.repeat(draw.random(frames // 60) < 0.5, 60), 1, 2).astype(np.int8)
         for start in draw.integers(frames - 15, size=3):
-            held[start : start + 15] = 0
-        labels[f"v{i}"] = held
+            shown[start : start + 15] = 0
+        labels[f"v{i}"] = shown
         z.append(
-            np.eye(3)[held] @ np.array([[2.0, 1.0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0]])
+            np.eye(3)[shown] @ np.array([[2.0, 1.0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0]])
             + draw.normal(0, 0.8, (frames, 4))
         )
-    place = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
-    return Frames(place=place, arrays={"z": np.concatenate(z).astype(np.float32)}), problem(
+    spans = {name: (i * frames, (i + 1) * frames) for i, name in enumerate(labels)}
+    return Frames(spans=spans, arrays={"z": np.concatenate(z).astype(np.float32)}), problem(
         labels, test=()
     )
 
 
 def test_the_simulation_reveals_only_what_was_asked_for_and_costs_the_same_both_ways() -> None:
-    material, asked = rare_world()
+    frames, asked = rare_world()
     tuning = Tuning(head={"name": "linear"}, steps=60, window=64, batch=8, lr=0.02)
+    rule = query_rule("uncertain_and_diverse")
     calls: list[int] = []
     rows = simulate(
-        material,
+        frames,
         asked,
         tuning,
+        rule,
         rounds=2,
         number=4,
         seeds=[0, 1],
@@ -169,7 +238,7 @@ def test_the_simulation_reveals_only_what_was_asked_for_and_costs_the_same_both_
     assert len(curve_figure(rows, title="x", fps=30).axes) == 2
     lies = replace(asked, test={"v0": np.zeros(1200, np.int8)})
     assert simulate(
-        material, lies, tuning, rounds=1, number=4, seeds=[0], shortest=15, longest=60
+        frames, lies, tuning, rule, rounds=1, number=4, seeds=[0], shortest=15, longest=60
     ) == [row for row in rows if row["seed"] == 0 and row["round"] < 2], (
         "test labels change nothing"
     )
@@ -185,12 +254,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
         for i in range(7):
             position, confidence = wander(MICE, 300, seed=i)
             writer.add(Video(name=f"day/v{i}", position_TMKX=position, confidence_TMK=confidence))
-            held = np.repeat(draw.integers(3, size=10), 30).astype(np.int8)
+            shown = np.repeat(draw.integers(3, size=10), 30).astype(np.int8)
             if i == 4:
-                held[150:] = UNLABELLED
+                shown[150:] = UNLABELLED
             if i < 5:
                 labels.append(
-                    Labels(video=f"day/v{i}", task="task", classes=MOUSE.classes, frames=held)
+                    Labels(video=f"day/v{i}", task="task", classes=MOUSE.classes, frames=shown)
                 )
         write_labels(writer, labels)
     return str(folder)
@@ -288,12 +357,12 @@ def test_the_simulation_is_a_command(run: Path, store: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--number", "0", "--data", "x"], "--number is 0"),
         ([], "--data STORE or --poses"),
         (["--data", "x", "--poses", "y"], "one of them"),
-        (["--poses", "y", "--simulate"], "--simulate wants --data"),
+        (["--poses", "y", "--simulate"], "--simulate needs --data"),
         (["--data", "x", "--shortest", "20"], "--shortest is 20"),
         (["--data", "x"], "choose one with --labels-of: task, acts"),
         (["--data", "nowhere", "--labels-of", "task"], "there is no store"),
@@ -304,7 +373,7 @@ def test_bad_input_is_refused(
     run: Path,  # noqa: F811
     tmp_path: Path,
     words: list[str],
-    said: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert (
@@ -312,6 +381,6 @@ def test_bad_input_is_refused(
         == 2
     )
     shown = capsys.readouterr().err
-    assert said in shown
+    assert message in shown
     assert "Traceback" not in shown
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Tuning from start to end on a real Ray, with a real sqlite store of MLflow."""
+"""Tuning end to end on a real Ray, with a real sqlite store of MLflow."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def _runs_in_mlflow(folder: Path, experiment: str, *, children: int) -> None:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id])
+    named = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([named.experiment_id])
     parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
     assert len(parents) == 1
     assert (
@@ -146,7 +146,7 @@ def test_tasks_of_several_problems_score_each_and_then_the_mean(
     )
     assert len(result["problems"]) == {"annotation_style_transfer": 5, "new_behaviors": 7}[task]
     assert result["map"] == pytest.approx(
-        np.mean([held["map"] for held in result["problems"].values()])
+        np.mean([problem["map"] for problem in result["problems"].values()])
     )
     assert [path.name for path in (out / "predictions").glob("*.parquet")] == ["seed-42.parquet"], (
         "all problems in one file"

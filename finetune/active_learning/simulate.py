@@ -1,10 +1,9 @@
-"""Active learning tried out on labels that exist: would the suggested stretches have taught more
-than as many random ones?
+"""Active learning simulated on labels that exist: do the suggested segments teach more than as many
+random ones?
 
-One labelled training video to begin with; then, round by round, stretches of other training videos
-are labelled, chosen by :mod:`finetune.active_learning.acquisition` or at random, the random ones of
-the same number and lengths. Scores are on training videos that are never offered. Test videos are
-not looked at.
+One video is labelled at the beginning; then, round by round, segments of other training videos are,
+suggested by a query rule or chosen at random, the random ones of the same number and lengths.
+Scores are on training videos that are never offered. Test videos are not looked at.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from finetune.active_learning.acquisition import cut, labelled_embeddings, rank
+from finetune.active_learning.query_rules import AbstractQueryRule
+from finetune.active_learning.segments import Segment, labelled_embeddings, split_into_segments
 from finetune.fit.fit import Model, fit, score_problems
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, Ints, decide, looked_at
@@ -29,14 +29,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUGGESTED, RANDOM = "suggested", "random"
-HELD_OUT = 0.3
+SCORED_SHARE = 0.3
+"""Share of the training videos that scores are on."""
 Spans = Sequence[tuple[str, int, int]]
+"""Video, first frame, frame after the last."""
 
 
 def simulate(
-    material: Frames,
+    frames: Frames,
     problem: Problem,
     tuning: Tuning,
+    rule: AbstractQueryRule,
     *,
     rounds: int,
     number: int,
@@ -45,17 +48,18 @@ def simulate(
     longest: int,
     on_progress: Callable[[], object] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Scores of both ways after every round: rows of seed, way, round, stretches, frames (labelled
+    """Scores of both ways after every round: rows of seed, way, round, segments, frames (labelled
     so far), macro_f1, map.
 
     Args:
-        material: Embeddings of the training videos.
+        frames: Embeddings of the training videos.
         problem: Its training labels are revealed bit by bit; its test labels are not used.
         tuning: How heads are fitted.
+        rule: Suggests segments.
         rounds: Rounds of labelling.
-        number: Stretches a round.
-        seeds: Of the held-out videos, the first video, the weights and the random stretches.
-        shortest: Frames, see :func:`finetune.active_learning.acquisition.cut`.
+        number: Segments of a round.
+        seeds: Of the scored videos, the first video, the weights and the random segments.
+        shortest: Frames, see :func:`finetune.active_learning.segments.split_into_segments`.
         longest: Frames, likewise.
         on_progress: Called after every fit.
 
@@ -64,52 +68,43 @@ def simulate(
     """
     if len(problem.train) < 3:
         raise BadInput(
-            "--simulate wants three labelled training videos or more (to begin with, to offer, to "
-            "score on); "
-            f"{problem.name} has {len(problem.train)}"
+            "--simulate needs three labelled training videos or more (to begin with, to offer, to "
+            f"score on); {problem.name} has {len(problem.train)}"
         )
     rows = []
     for seed in seeds:
-        offered, scored = hold_out(problem, share=HELD_OUT, seed=seed)
-        begun = _first_video(offered, seed=seed)
+        offered, scored = hold_out(problem, share=SCORED_SHARE, seed=seed)
+        first = _first_video(offered, seed=seed)
         known = {
             way: {
-                name: _revealed(labels, [(0, len(labels))] if name == begun else [])
+                name: labels.copy() if name == first else np.full_like(labels, UNLABELLED)
                 for name, labels in offered.train.items()
             }
             for way in (SUGGESTED, RANDOM)
         }
-        draw = np.random.default_rng([seed, 6])
+        rng = np.random.default_rng([seed, 6])
         model: Model | None = None
         for turn in range(rounds + 1):
             if turn:
                 assert model is not None
-                wanted = _suggested(
-                    material,
-                    offered,
-                    known[SUGGESTED],
-                    model,
-                    number=number,
-                    shortest=shortest,
-                    longest=longest,
+                segments, labelled_ND = _segments(
+                    frames, offered, known[SUGGESTED], model, shortest=shortest, longest=longest
                 )
-                _reveal(known[SUGGESTED], offered.train, wanted)
-                _reveal(
-                    known[RANDOM],
-                    offered.train,
-                    _random(known[RANDOM], offered.train, wanted, draw),
-                )
+                chosen = rule.choose(segments, number=number, labelled_ND=labelled_ND)
+                suggested = [(one.video, one.start, one.stop) for one in chosen]
+                _reveal(known[SUGGESTED], offered.train, suggested)
+                at_random = _random(known[RANDOM], offered.train, suggested, rng)
+                _reveal(known[RANDOM], offered.train, at_random)
             for way in (RANDOM, SUGGESTED) if turn else (SUGGESTED,):
-                model = _fitted(material, offered, known[way], tuning, seed=seed)
+                model = _fitted(frames, offered, known[way], tuning, seed=seed)
                 scores = score_problems(
-                    [problem], model.predict(material, [problem], [scored]), [scored]
+                    [problem], model.predict(frames, [problem], [scored]), [scored]
                 )
-                frames = sum(int(looked_at(labels).sum()) for labels in known[way].values())
                 row = {
                     "seed": seed,
                     "round": turn,
-                    "stretches": turn * number,
-                    "frames": frames,
+                    "segments": turn * number,
+                    "frames": sum(int(looked_at(labels).sum()) for labels in known[way].values()),
                     "macro_f1": scores.macro_f1,
                     "map": scores.map,
                 }
@@ -133,24 +128,17 @@ def _first_video(problem: Problem, *, seed: int) -> str:
     return rich[int(np.random.default_rng([seed, 5]).integers(len(rich)))]
 
 
-def _revealed(labels: Ints, spans: Sequence[tuple[int, int]]) -> npt.NDArray[np.int8]:
-    shown = np.full_like(labels, UNLABELLED, dtype=np.int8)
-    for start, stop in spans:
-        shown[start:stop] = labels[start:stop]
-    return shown
-
-
 def _reveal(known: dict[str, npt.NDArray[np.int8]], truth: Labelled, spans: Spans) -> None:
     for video, start, stop in spans:
         known[video][start:stop] = truth[video][start:stop]
 
 
 def _fitted(
-    material: Frames, problem: Problem, known: Labelled, tuning: Tuning, *, seed: int
+    frames: Frames, problem: Problem, known: Labelled, tuning: Tuning, *, seed: int
 ) -> Model:
     seen = {name: labels for name, labels in known.items() if looked_at(labels).any()}
     ((_, _, model),) = fit(
-        material,
+        frames,
         [replace(problem, train=seen, test={})],
         tuning,
         embedder=None,
@@ -160,80 +148,78 @@ def _fitted(
     return model
 
 
-def _suggested(
-    material: Frames,
+def _segments(
+    frames: Frames,
     problem: Problem,
     known: Labelled,
     model: Model,
     *,
-    number: int,
     shortest: int,
     longest: int,
-) -> list[tuple[str, int, int]]:
-    found = model.predict(material, [problem], [problem.train])[0]
-    stretches, centres = [], []
+) -> tuple[list[Segment], npt.NDArray[np.float32]]:
+    """All that may be suggested, and the (N, D) embeddings of what is labelled."""
+    (predicted,) = model.predict(frames, [problem], [problem.train])
+    segments, centres = [], []
     for name, labels in known.items():
-        first, end = material.place[name]
-        z_TD = material.arrays["z"][first:end]
-        # Frames whose label nobody knows cannot be revealed.
-        free = ~looked_at(labels) & looked_at(problem.train[name])
-        decided = decide(probabilities_TC=found[name], overlapping=problem.overlapping)
-        stretches += cut(
+        z_TD = frames.video(name)["z"].numpy()
+        segments += split_into_segments(
             name,
             problem,
-            decided,
-            found[name],
+            decide(probabilities_TC=predicted[name], overlapping=problem.overlapping),
+            predicted[name],
             z_TD,
             shortest=shortest,
             longest=longest,
-            free_T=free,
+            unlabelled_T=_can_be_revealed(labels, problem.train[name]),
         )
         centres.append(labelled_embeddings(labels, z_TD))
-    return [
-        (held.video, held.start, held.stop)
-        for held in rank(stretches, number=number, labelled_ND=np.concatenate(centres))
-    ]
+    return segments, np.concatenate(centres)
+
+
+def _can_be_revealed(known: Ints, truth: Ints) -> npt.NDArray[np.bool_]:
+    """(T,): not labelled so far, and somebody knows the label."""
+    return ~looked_at(known) & looked_at(truth)
 
 
 def _random(
-    known: Labelled, truth: Labelled, like: Spans, draw: np.random.Generator
+    known: Labelled, truth: Labelled, like: Spans, rng: np.random.Generator
 ) -> list[tuple[str, int, int]]:
-    """Stretches of the lengths of others, at random places that are not labelled yet; where none is
-    free, one that is free in part."""
-    free = {name: ~looked_at(labels) & looked_at(truth[name]) for name, labels in known.items()}
+    """Spans of the lengths of others, somewhere in what is not labelled yet; where no such span is
+    free as a whole, one that is free in part."""
+    free = {name: _can_be_revealed(labels, truth[name]) for name, labels in known.items()}
     names = sorted(free)
-    found: list[tuple[str, int, int]] = []
+    spans: list[tuple[str, int, int]] = []
     for length in (stop - start for _, start, stop in like):
         best: tuple[int, str, int] = (-1, names[0], 0)
         for _ in range(50):
             share = np.array([free[name].sum() for name in names], float)
             if not share.sum():
-                return found
-            name = names[int(draw.choice(len(names), p=share / share.sum()))]
-            start = int(draw.integers(max(1, len(free[name]) - length + 1)))
+                return spans
+            name = names[int(rng.choice(len(names), p=share / share.sum()))]
+            start = int(rng.integers(max(1, len(free[name]) - length + 1)))
             gain = int(free[name][start : start + length].sum())
             best = max(best, (gain, name, start))
             if gain == length:
                 break
         _, name, start = best
         free[name][start : start + length] = False
-        found.append((name, start, min(start + length, len(free[name]))))
-    return found
+        spans.append((name, start, min(start + length, len(free[name]))))
+    return spans
 
 
 def curve_table(rows: Sequence[dict[str, Any]], *, fps: float) -> str:
-    """Means and population standard deviations over seeds, a line a round."""
+    """Means and population standard deviations over seeds, a line for each round."""
     table: list[list[Cell]] = []
     for turn in sorted({row["round"] for row in rows}):
-        mine = [row for row in rows if row["round"] == turn]
-        minutes = np.mean([row["frames"] for row in mine]) / fps / 60
-        line: list[Cell] = [str(mine[0]["stretches"]), f"{minutes:.1f}"]
+        of_turn = [row for row in rows if row["round"] == turn]
+        minutes = np.mean([row["frames"] for row in of_turn]) / fps / 60
+        line: list[Cell] = [str(of_turn[0]["segments"]), f"{minutes:.1f}"]
         for key in ("macro_f1", "map"):
             for way in (SUGGESTED, RANDOM):
-                values = np.array([row[key] for row in mine if row["way"] == way], float)
+                values = np.array([row[key] for row in of_turn if row["way"] == way], float)
                 line.append(Score(float(np.nanmean(values)), float(np.nanstd(values))))
         table.append(line)
-    header = ["stretches", "minutes", "macro F1: suggested", "random", "MAP: suggested", "random"]
+    header = ["segments", "minutes", "macro F1: suggested", "random", "MAP: suggested", "random"]
     return plain_text(header, table)
 
 
@@ -243,18 +229,18 @@ def curve_figure(rows: Sequence[dict[str, Any]], *, title: str, fps: float) -> F
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for place, (key, name) in enumerate((("macro_f1", "macro F1"), ("map", "MAP")), 1):
-        axes = figure.add_subplot(1, 2, place)
+    turns = sorted({row["round"] for row in rows})
+    panels = figure.subplots(1, 2)
+    for axes, (key, name) in zip(panels, (("macro_f1", "macro F1"), ("map", "MAP")), strict=True):
         for way, colour in ((SUGGESTED, "tab:blue"), (RANDOM, "tab:gray")):
-            turns = sorted({row["round"] for row in rows})
-            held = [
+            by_turn = [
                 [row for row in rows if row["round"] == turn and row["way"] == way]
                 for turn in turns
             ]
-            minutes = [np.mean([row["frames"] for row in part]) / fps / 60 for part in held]
+            minutes = [np.mean([row["frames"] for row in some]) / fps / 60 for some in by_turn]
             mean, spread = (
-                np.array([fold([row[key] for row in part]) for part in held])
-                for fold in (np.nanmean, np.nanstd)
+                np.array([over_seeds([row[key] for row in some]) for some in by_turn])
+                for over_seeds in (np.nanmean, np.nanstd)
             )
             axes.plot(minutes, mean, color=colour, marker="o", label=way)
             axes.fill_between(

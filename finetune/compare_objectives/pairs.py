@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from finetune.compare_objectives.cell import HAND_MADE, RANDOM_WEIGHTS, Cell, ProbeProtocol
-from finetune.compare_objectives.jobs import deal
+from finetune.compare_objectives.jobs import run_cells
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses
 from finetune.fit.open_encoder import HANDMADE
@@ -229,7 +229,7 @@ def compare_pairs(
         poses = gather_poses(store, sorted(labelled))
         results: list[dict[str, Any]] = []
 
-        def finished(result: dict[str, Any]) -> None:
+        def add(result: dict[str, Any]) -> None:
             results.append(result)
             write_table(out, results, settings, origin=origin)
             for mode, scores in result["modes"].items():
@@ -237,7 +237,7 @@ def compare_pairs(
                 test = {f"{name} {key}": scores["test"][key] for key in ("macro_f1", "map")}
                 run.log_metrics(test, step=0)
 
-        deal(
+        run_cells(
             cells,
             store,
             poses,
@@ -245,7 +245,7 @@ def compare_pairs(
             scale,
             out=out,
             seconds=60 * minutes,
-            finished=finished,
+            on_result=add,
         )
         for file in ("table.md", "table.csv", "table.png"):
             run.log_artifact(out / file)

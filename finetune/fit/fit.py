@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from finetune.fit.frames import Frames
-from finetune.fit.initial_weights import begin_from
-from finetune.fit.losses import Loss, refuse_weights
-from finetune.fit.window_sampler import Batch, WindowDraw
+from finetune.fit.initial_weights import load_initial_weights
+from finetune.fit.problem_loss import ProblemLoss, refuse_loss
+from finetune.fit.window_sampler import Batch, WindowSampler
 from finetune.heads import AbstractHead, build_head
-from finetune.heads.prototype import Prototype
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.frame_metrics import Scores, mean_over_problems, score
@@ -29,6 +27,8 @@ from pretrain.train.embed_video import embed_video
 
 Probabilities = Mapping[str, npt.NDArray[np.float32]]
 """Video to (T, C)."""
+WARMUP_STEPS = 20
+STANDARDISING_WINDOWS = 32
 
 
 @dataclass
@@ -38,11 +38,15 @@ class Model:
     head: AbstractHead
     embedder: Embedder | None
 
+    @property
+    def parts(self) -> list[nn.Module]:
+        """Head, and encoder where there is one."""
+        return [self.head] if self.embedder is None else [self.head, self.embedder]
+
     def to(self, device: torch.device | str) -> Model:
         """Moves it."""
-        self.head.to(device)
-        if self.embedder is not None:
-            self.embedder.to(device)
+        for part in self.parts:
+            part.to(device)
         return self
 
     @property
@@ -51,41 +55,34 @@ class Model:
         return self.head.mean_D.device
 
     @torch.no_grad()
-    def embeddings(self, material: Frames, video: str) -> Tensor:
+    def embeddings(self, frames: Frames, video: str) -> Tensor:
         """(T, D) of a whole video, where the model is."""
-        frames = material.video(video)
+        arrays = frames.video(video)
         if self.embedder is None:
-            return frames["z"].to(self.device)
-        return embed_video(self.embedder.eval(), frames, device=str(self.device))
+            return arrays["z"].to(self.device)
+        return embed_video(self.embedder.eval(), arrays, device=str(self.device))
 
     @torch.no_grad()
-    def logits(self, material: Frames, video: str) -> list[Tensor]:
+    def logits(self, frames: Frames, video: str) -> list[Tensor]:
         """(T, C) of a whole video for each problem, on the CPU."""
-        z_TD = self.embeddings(material, video)
-        self.head.eval()
-        every = torch.ones((1, len(z_TD)), dtype=torch.bool, device=self.device)
-        return [out[0].cpu() for out in self.head(z_TD.unsqueeze(0), every)]
+        z_BTD = self.embeddings(frames, video).unsqueeze(0)
+        valid_BT = torch.ones(z_BTD.shape[:2], dtype=torch.bool, device=self.device)
+        return [logits_BTC[0].cpu() for logits_BTC in self.head.eval()(z_BTD, valid_BT)]
 
     def predict(
-        self, material: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]
+        self, frames: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]
     ) -> Sequence[Probabilities]:
-        """Probabilities for the given videos of each problem; a video shared by problems passes the
+        """Probabilities for some videos of each problem; a video shared by problems passes the
         network once."""
-        wanted = {
-            name: [p for p, held in enumerate(map(set, videos)) if name in held]
-            for name in sorted(set().union(*videos))
-        }
-        found: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
-        for name, places in wanted.items():
-            logits = self.logits(material, name)
-            for p in places:
-                squash = (
-                    torch.sigmoid(logits[p])
-                    if problems[p].overlapping
-                    else torch.softmax(logits[p], -1)
-                )
-                found[p][name] = squash.numpy()
-        return found
+        videos = [set(names) for names in videos]
+        predicted: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
+        for video in sorted(set().union(*videos)):
+            logits = self.logits(frames, video)
+            for p, problem in enumerate(problems):
+                if video in videos[p]:
+                    p_TC = logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)
+                    predicted[p][video] = p_TC.numpy()
+        return predicted
 
 
 def score_problems(
@@ -94,11 +91,11 @@ def score_problems(
     """Scores pooled over the videos of each problem, then the mean over the problems that have
     any."""
     each = {}
-    for problem, found, labels in zip(problems, probabilities, truth, strict=True):
+    for problem, predicted, labels in zip(problems, probabilities, truth, strict=True):
         names = sorted(labels)
         if names:
             each[problem.name] = score(
-                probabilities_TC=np.concatenate([found[name] for name in names]),
+                probabilities_TC=np.concatenate([predicted[name] for name in names]),
                 labels=np.concatenate([labels[name] for name in names]),
                 classes=problem.classes,
                 rest=problem.rest or "",
@@ -106,14 +103,13 @@ def score_problems(
     return next(iter(each.values())) if len(each) == 1 else mean_over_problems(each)
 
 
-def one_number(scores: Scores) -> float:
-    """What the search maximises on validation: the mean of macro F1 and MAP; 0 where nothing could
-    be scored."""
+def validation_score(scores: Scores) -> float:
+    """What the search maximises: the mean of macro F1 and MAP; 0 where nothing could be scored."""
     known = [value for value in (scores.macro_f1, scores.map) if not math.isnan(value)]
     return sum(known) / len(known) if known else 0.0
 
 
-def head_for(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractHead:
+def initial_head(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractHead:
     """The head that the settings ask for, with its weights as a fit starts from them.
 
     Args:
@@ -122,10 +118,10 @@ def head_for(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractH
         dim: D.
 
     Raises:
-        BadInput: If the head, the loss or where it starts from do not fit the problems: one is
-            enough to refuse a run before it begins.
+        BadInput: If the head, its initial weights or the loss do not fit the problems. Making one
+            is enough to refuse a run before it begins.
     """
-    refuse_weights(problems, tuning)
+    refuse_loss(problems, tuning)
     head = build_head(tuning.head, dim, [len(problem.classes) for problem in problems])
     if head.annotators is not None:
         if len({problem.classes for problem in problems}) > 1 or len(
@@ -138,12 +134,12 @@ def head_for(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractH
             )
         head.annotators.known_P.copy_(torch.tensor([bool(problem.train) for problem in problems]))
     if tuning.start:
-        begin_from(tuning.start, head, tuning.head, problems)
+        load_initial_weights(tuning.start, head, tuning.head, problems)
     return head
 
 
 def fit(
-    material: Frames,
+    frames: Frames,
     problems: Sequence[Problem],
     tuning: Tuning,
     *,
@@ -154,60 +150,61 @@ def fit(
     """Fits on the training labels of all problems together, on the GPU where this process has one.
 
     Args:
-        material: Embeddings, or poses where ``embedder`` is given.
+        frames: Embeddings, or poses where ``embedder`` is given.
         problems: Their ``train`` labels are used, nothing else of them.
         tuning: How.
         embedder: Encoder to train along; a copy of it is trained.
         seed: Of the weights and the windows drawn.
-        stops: Steps after which the model is handed out; the last ends it.
+        stops: Steps after which the model is yielded; the last ends the fit.
 
     Yields:
-        Step, training loss since the last stop, the model as it is then. A head that needs no steps
-        is handed out at every stop.
+        Step, training loss since the last stop, the model as it is then. A head that is not fitted
+        by gradient steps is yielded at every stop.
     """
     torch.manual_seed(seed)
-    draw = np.random.default_rng([seed, 3])
-    dim = embedder.dim if embedder is not None else material.arrays["z"].shape[1]
+    rng = np.random.default_rng([seed, 3])
+    dim = embedder.dim if embedder is not None else frames.arrays["z"].shape[1]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Model(head_for(problems, tuning, dim), copy.deepcopy(embedder)).to(device)
-    windows = WindowDraw(material, problems, tuning.window, balance=tuning.balanced_sampling)
+    model = Model(initial_head(problems, tuning, dim), copy.deepcopy(embedder)).to(device)
+    windows = WindowSampler(frames, problems, tuning.window, balance=tuning.balanced_sampling)
+    losses = [ProblemLoss.of(problem, tuning).to(device) for problem in problems]
     if not tuning.start:
-        model.head.standardise(_some_embeddings(model, windows.draw(draw, 32).to(device)))
-    losses_of = [Loss.of(problem, tuning).to(device) for problem in problems]
-    if not model.head.by_steps:
-        remember(model, material, problems)
+        _standardise(model, windows.draw(rng, STANDARDISING_WINDOWS).to(device))
+
+    def next_loss() -> Tensor:
+        return batch_loss(model, windows.draw(rng, tuning.batch).to(device), losses)
+
+    if not model.head.by_gradient:
+        _fit_without_gradient(model, frames, problems)
         with torch.no_grad():
-            missed = loss_of(model, windows.draw(draw, tuning.batch).to(device), losses_of).item()
-        yield from ((step, missed, model) for step in stops)
+            mean_loss = next_loss().item()
+        yield from ((step, mean_loss, model) for step in stops)
         return
-    groups = [{"params": list(model.head.parameters()), "lr": tuning.lr}]
-    if model.embedder is not None:
-        groups.append(
-            {"params": list(model.embedder.parameters()), "lr": tuning.lr * tuning.encoder_lr_share}
-        )
-    optimiser = _optimiser(groups, tuning)
-    peak = [group["lr"] for group in optimiser.param_groups]
-    losses: list[float] = []
+    optimiser = _optimiser(model, tuning)
+    since_stop: list[float] = []
     for step in range(1, max(stops) + 1):
-        for group, rate in zip(optimiser.param_groups, peak, strict=True):
-            group["lr"] = rate * _rate(step, tuning)
-        model.head.train()
-        if model.embedder is not None:
-            model.embedder.train()
-        loss = loss_of(model, windows.draw(draw, tuning.batch).to(device), losses_of)
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * _rate(step, tuning)
+        for part in model.parts:
+            part.train()
+        loss = next_loss()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(
-            [p for group in optimiser.param_groups for p in group["params"]], 1.0
-        )
+        nn.utils.clip_grad_norm_([p for part in model.parts for p in part.parameters()], 1.0)
         optimiser.step()
-        losses.append(loss.item())
+        since_stop.append(loss.item())
         if step in stops:
-            yield step, float(np.mean(losses)), model
-            losses = []
+            yield step, float(np.mean(since_stop)), model
+            since_stop = []
 
 
-def _optimiser(groups: list[dict[str, Any]], tuning: Tuning) -> torch.optim.Optimizer:
+def _optimiser(model: Model, tuning: Tuning) -> torch.optim.Optimizer:
+    """Over head and encoder, each with its peak learning rate."""
+    rates = [tuning.lr, tuning.lr * tuning.encoder_lr_share]
+    groups = [
+        {"params": list(part.parameters()), "lr": lr, "peak_lr": lr}
+        for part, lr in zip(model.parts, rates, strict=False)
+    ]
     if tuning.optimiser == "sgd":
         return torch.optim.SGD(groups, weight_decay=tuning.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=tuning.weight_decay, fused=True)
@@ -217,12 +214,13 @@ def _rate(step: int, tuning: Tuning) -> float:
     """Share of the peak learning rate at a step, counted from 1."""
     if tuning.optimiser == "sgd":
         return 1.0
-    # One-cycle over the longest a trial may take, so that a search may compare what it stopped on
-    # the way.
-    return min(1.0, step / 20) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / (tuning.steps + 1))))
+    # One cycle over the longest that a trial may take, so that trials stopped early can be
+    # compared.
+    warmup = min(1.0, step / WARMUP_STEPS)
+    return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / (tuning.steps + 1))))
 
 
-def loss_of(model: Model, batch: Batch, losses: Sequence[Loss]) -> Tensor:
+def batch_loss(model: Model, batch: Batch, losses: Sequence[ProblemLoss]) -> Tensor:
     """Mean over the labelled frames of a batch."""
     logits = model.head(batch.embeddings(model.embedder), batch.valid_BT, batch.problem_B)
     sums, numbers = zip(
@@ -232,26 +230,22 @@ def loss_of(model: Model, batch: Batch, losses: Sequence[Loss]) -> Tensor:
 
 
 @torch.no_grad()
-def remember(model: Model, material: Frames, problems: Sequence[Problem]) -> None:
-    """Gives prototypes every labelled training frame of every problem."""
-    head = model.head
-    assert isinstance(head, Prototype)
+def _fit_without_gradient(model: Model, frames: Frames, problems: Sequence[Problem]) -> None:
+    """Gives the head every training frame of every problem."""
     for p, problem in enumerate(problems):
-        z_ND = torch.cat([model.embeddings(material, name) for name in sorted(problem.train)])
-        labels = torch.from_numpy(
-            np.concatenate([problem.train[name] for name in sorted(problem.train)])
-        ).to(model.device)
-        if problem.overlapping:
-            known_NC, held_NC = labels != UNLABELLED, labels == 1
-        else:
-            known_NC = (labels != UNLABELLED).unsqueeze(1).expand(-1, len(problem.classes))
-            held_NC = labels.unsqueeze(1) == torch.arange(len(problem.classes), device=model.device)
-        head.remember(p, z_ND, known_NC, held_NC, overlapping=problem.overlapping)
+        names = sorted(problem.train)
+        z_ND = torch.cat([model.embeddings(frames, name) for name in names])
+        labels = np.concatenate([problem.train[name] for name in names])
+        if not problem.overlapping:
+            own = labels[:, None] == np.arange(len(problem.classes))
+            labels = np.where(labels[:, None] == UNLABELLED, UNLABELLED, own).astype(np.int8)
+        shown_NC = torch.from_numpy(labels).to(model.device)
+        model.head.fit_without_gradient(p, z_ND, shown_NC, overlapping=problem.overlapping)
 
 
 @torch.no_grad()
-def _some_embeddings(model: Model, batch: Batch) -> Tensor:
-    """(N, D), in the state that an encoder embeds in."""
+def _standardise(model: Model, batch: Batch) -> None:
+    """Fits the head's mean and spread to embeddings as the encoder gives them in evaluation."""
     if model.embedder is not None:
         model.embedder.eval()
-    return batch.embeddings(model.embedder)[batch.valid_BT]
+    model.head.standardise(batch.embeddings(model.embedder)[batch.valid_BT])

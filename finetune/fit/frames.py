@@ -1,5 +1,4 @@
-"""The frames that trials share: poses of the labelled videos, or their embeddings, laid end to
-end."""
+"""The frames that trials share: poses of the labelled videos, or their embeddings, end to end."""
 
 from __future__ import annotations
 
@@ -21,46 +20,43 @@ class Frames:
     """Frames of some videos. Plain arrays, so that Ray hands them to every trial of a machine
     without a copy."""
 
-    place: Mapping[str, tuple[int, int]]
-    """Video to (first, end) in the arrays."""
+    spans: Mapping[str, tuple[int, int]]
+    """Video to its first frame in the arrays and the one after its last."""
     arrays: Mapping[str, npt.NDArray[np.float32]]
     """``z`` (N, D), or ``position`` (N, M, K, X), ``confidence`` (N, M, K) and perhaps ``extra``
     (N, E)."""
 
     @property
     def embedded(self) -> bool:
-        """Whether it holds embeddings."""
+        """Whether these are embeddings."""
         return "z" in self.arrays
 
-    def windows(self, begin: npt.NDArray[np.int64], length: int) -> dict[str, Tensor]:
-        """Stretches of ``length`` frames from ``begin`` on: (B, T, …) each; places outside the
-        arrays repeat the edge."""
+    def windows(self, begin_B: npt.NDArray[np.int64], length: int) -> dict[str, Tensor]:
+        """``length`` frames from each of ``begin_B`` on: (B, T, …) each; frames outside the arrays
+        repeat the edge."""
         last = len(next(iter(self.arrays.values()))) - 1
-        rows = np.clip(begin[:, None] + np.arange(length), 0, last)
-        return {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
+        index_BT = np.clip(begin_B[:, None] + np.arange(length), 0, last)
+        return {name: torch.from_numpy(array[index_BT]) for name, array in self.arrays.items()}
+
+    def video(self, name: str) -> dict[str, Tensor]:
+        """All frames of a video, (T, …) each."""
+        first, end = self.spans[name]
+        return {
+            key: torch.from_numpy(array[first:end].copy()) for key, array in self.arrays.items()
+        }
 
     def joined(self, other: Frames) -> Frames:
         """The frames of both; no video may be in both."""
-        assert not set(self.place) & set(other.place), "a video is in both"
-        shift = max(end for _, end in self.place.values())
-        place = {
-            **self.place,
-            **{name: (first + shift, end + shift) for name, (first, end) in other.place.items()},
-        }
+        assert not set(self.spans) & set(other.spans), "a video is in both"
+        shift = max(end for _, end in self.spans.values())
+        shifted = {name: (first + shift, end + shift) for name, (first, end) in other.spans.items()}
         return Frames(
-            place=place,
+            spans={**self.spans, **shifted},
             arrays={
                 key: np.concatenate([array, other.arrays[key]])
                 for key, array in self.arrays.items()
             },
         )
-
-    def video(self, name: str) -> dict[str, Tensor]:
-        """All frames of a video, (T, …) each."""
-        first, end = self.place[name]
-        return {
-            key: torch.from_numpy(array[first:end].copy()) for key, array in self.arrays.items()
-        }
 
 
 def gather_poses(
@@ -71,24 +67,30 @@ def gather_poses(
     suffix: str = "",
     on_progress: Callable[[int], object] = lambda frames: None,
 ) -> Frames:
-    """Poses of some videos of a store, named with ``suffix`` behind, and features from elsewhere
-    where they are asked for.
+    """Poses of some videos of a store, and external features where they are asked for.
+
+    Args:
+        store: Where they are.
+        videos: Their names, with ``suffix``.
+        features: External features of the store.
+        suffix: What the names have that those in the store do not.
+        on_progress: Called with the number of frames read.
 
     Raises:
         BadInput: If the store has no such videos or features, or a part is damaged.
     """
-    positions, confidences, extras, place, end = [], [], [], {}, 0
+    positions, confidences, extras, spans, end = [], [], [], {}, 0
     for name in videos:
         video = store.read_video(name.removesuffix(suffix), features=features)
         positions.append(video.position_TMKX)
         confidences.append(video.confidence_TMK.astype(np.float32))
         extras.append([video.features[key] for key in features])
-        place[name] = (end, end := end + len(video.position_TMKX))
+        spans[name] = (end, end := end + len(video.position_TMKX))
         on_progress(len(video.position_TMKX))
     arrays = {"position": np.concatenate(positions), "confidence": np.concatenate(confidences)}
     if features:
-        arrays["extra"] = np.concatenate([np.concatenate(held, 1) for held in extras])
-    return Frames(place=place, arrays=arrays)
+        arrays["extra"] = np.concatenate([np.concatenate(extra, 1) for extra in extras])
+    return Frames(spans=spans, arrays=arrays)
 
 
 def embed(
@@ -101,14 +103,14 @@ def embed(
     """Embeddings of the same frames, each computed once.
 
     Args:
-        poses: What :func:`gather_poses` gives.
-        embedder: In evaluation mode.
+        poses: As :func:`gather_poses` gives them.
+        embedder: Is put into evaluation mode.
         device: Where to compute.
-        on_progress: Called with the number of frames done.
+        on_progress: Called with the number of frames embedded.
     """
     embedder = embedder.to(device).eval()
     z_ND = np.empty((len(poses.arrays["position"]), embedder.dim), np.float32)
-    for name, (first, end) in poses.place.items():
+    for name, (first, end) in poses.spans.items():
         z_ND[first:end] = embed_video(embedder, poses.video(name), device=device).cpu().numpy()
         on_progress(end - first)
-    return Frames(place=poses.place, arrays={"z": z_ND})
+    return Frames(spans=poses.spans, arrays={"z": z_ND})

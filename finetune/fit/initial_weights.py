@@ -1,4 +1,4 @@
-"""Where a head starts from: weights that finetune/meta_learn.py learned on other behaviours."""
+"""Initial weights of a head that finetune/meta_learn.py learned on other behaviours."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from finetune.heads import AbstractHead
+from finetune.heads import AbstractHead, without_annotators
 from finetune.labels.problems import Problem
 from pretrain.errors import BadInput, refuse
 
-REST, BEHAVIOUR = (
-    0,
-    1,
-)  # places of the two outputs of a head that was trained on one behaviour against the rest
+REST, BEHAVIOUR = 0, 1
+"""The two outputs of a head that was trained on one behaviour against the rest."""
 
 
-def save_start(
+def save_initial_weights(
     folder: Path, head: AbstractHead, *, head_settings: Mapping[str, Any], about: Mapping[str, Any]
 ) -> None:
     """Writes ``start.json`` (``behaviours`` learned from, head, whatever else ``about`` says) and
@@ -35,57 +33,55 @@ def save_start(
     )
 
 
-def begin_from(
-    folder: str, head: AbstractHead, spec: Mapping[str, Any], problems: Sequence[Problem]
+def load_initial_weights(
+    folder: str, head: AbstractHead, head_settings: Mapping[str, Any], problems: Sequence[Problem]
 ) -> None:
-    """Gives a head the weights of a start: every behaviour begins as the behaviour of the start,
-    the rest class as its rest.
+    """Gives a head the weights: every behaviour begins as the behaviour they were learned on, the
+    rest class as its rest.
 
     Args:
-        folder: As :func:`save_start` left it.
+        folder: As :func:`save_initial_weights` left it.
         head: Changed in place.
-        spec: Its settings.
+        head_settings: Its settings.
         problems: Its problems.
 
     Raises:
-        BadInput: If the folder holds no start, one of another head or width, or one that has seen a
-            behaviour of these problems.
+        BadInput: If the folder holds no weights, those of another head or width, or some that were
+            learned on a behaviour of these problems.
     """
-    place = Path(folder)
+    path = Path(folder)
     try:
-        about = json.loads((place / "start.json").read_text(encoding="utf-8"))
-        state = safetensors.torch.load_file(place / "start.safetensors")
-        learned, made_with = set(about["behaviours"]), dict(about["head"])
+        about = json.loads((path / "start.json").read_text(encoding="utf-8"))
+        state = safetensors.torch.load_file(path / "start.safetensors")
+        learned_on, settings = set(about["behaviours"]), dict(about["head"])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise BadInput(
-            f"start: {place} holds nothing to start from (finetune/meta_learn.py makes such a "
-            f"folder): {error}"
+            f"start: {path} holds no initial weights (finetune/meta_learn.py makes such a folder): "
+            f"{error}"
         ) from error
-    asked = {
-        key: value for key, value in spec.items() if key not in ("annotator", "annotator_width")
-    }
-    seen = sorted(
-        {name for problem in problems for name in problem.classes if name != problem.rest} & learned
-    )
-    trouble = [f"it was learned on {', '.join(seen)}, which this task asks for"] if seen else []
-    if made_with != asked:
-        trouble.append(f"it is for the head {made_with}, asked for is {asked}")
+    needed = without_annotators(head_settings)
+    behaviours = {name for problem in problems for name in problem.classes if name != problem.rest}
+    errors = []
+    if seen := sorted(behaviours & learned_on):
+        errors.append(f"they were learned on {', '.join(seen)}, which this task asks for")
+    if settings != needed:
+        errors.append(f"they are for the head {settings}, this one is {needed}")
     elif state["mean_D"].shape != head.mean_D.shape:
-        trouble.append(
-            f"it is for embeddings of {len(state['mean_D'])} numbers, these have {len(head.mean_D)}"
+        errors.append(
+            f"they are for embeddings of {len(state['mean_D'])} numbers, these have "
+            f"{len(head.mean_D)}"
         )
-    refuse(trouble, about=f"cannot start from {place}")
-    own = head.state_dict()
-    head.load_state_dict(
-        own | {name: x for name, x in state.items() if not name.startswith("out.")}
-    )
+    refuse(errors, about=f"start: the initial weights in {path} cannot be used")
+    shared = {name: x for name, x in state.items() if not name.startswith("out.")}
+    head.load_state_dict(head.state_dict() | shared)
     with torch.no_grad():
-        for p, out in enumerate(head.out):
+        for problem, out in zip(problems, head.out, strict=False):
             for name, parameter in out.named_parameters():
-                parameter.copy_(_rows(state[f"out.0.{name}"], problems[p]))
+                parameter.copy_(_rows(state[f"out.0.{name}"], problem))
 
 
 def _rows(two: Tensor, problem: Problem) -> Tensor:
+    """Parameters of the outputs of a problem, from those of (rest, behaviour)."""
     if problem.overlapping:
         return (two[BEHAVIOUR] - two[REST]).expand(len(problem.classes), *two.shape[1:])
     return two[[REST if name == problem.rest else BEHAVIOUR for name in problem.classes]]

@@ -1,10 +1,10 @@
-"""Learning to learn a behaviour from few windows: where to start, found on behaviours that are not
-the one asked for.
+"""Meta-learning: initial weights from which a behaviour is learned from few windows, learned on
+other behaviours.
 
 Each behaviour of each label set, against the rest of its frames, is one small task. An episode fits
-it in a few steps of gradient descent on windows of one video and measures it on windows of another;
-what is learned is the weights from which these steps lead furthest (MAML, Finn et al. 2017). ANIL
-(Raghu et al. 2020) leaves the encoder as it is and learns the head alone.
+it in a few steps of gradient descent on windows of one video and measures the loss on windows of
+another; what is learned is the weights from which these steps lead to the lowest (MAML, Finn et al.
+2017). ANIL (Raghu et al. 2020) leaves the encoder as it is and learns only the head.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch.func import functional_call
 from finetune.fit.episodes import Episodes
 from finetune.fit.fit import Model
 from finetune.fit.frames import Frames
-from finetune.fit.losses import Loss
-from finetune.fit.window_sampler import Batch, WindowDraw
+from finetune.fit.problem_loss import ProblemLoss
+from finetune.fit.window_sampler import Batch, WindowSampler
 from finetune.heads import AbstractHead
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
@@ -35,64 +35,61 @@ Weights = Mapping[str, Tensor]
 
 
 def other_behaviours(
-    every: Iterable[Problem], target: Iterable[Problem], *, asked: Iterable[str] = ()
+    every: Iterable[Problem], target: Iterable[Problem], *, behaviours: Iterable[str] = ()
 ) -> list[Problem]:
-    """One problem, ("rest", behaviour), for each behaviour and annotator of a store that is not
-    asked for.
+    """One problem, ("rest", behaviour), for each behaviour and annotator of a store that is not a
+    target.
 
     Only training labels are used, of videos on which the target is not tested.
 
     Args:
         every: All problems of all label sets of the store.
-        target: Problems that the start is for.
-        asked: Behaviours of them that it is for; all of them, if left out.
+        target: Problems that the weights are for.
+        behaviours: Behaviours of them that the weights are for; all of them, if left out.
 
     Raises:
-        BadInput: If ``asked`` names a behaviour that the target does not have, or no other
-            behaviour is left.
+        BadInput: If ``behaviours`` names one that the target does not have, or no other behaviour
+            remains.
     """
     target = list(target)
     have = {name for problem in target for name in problem.classes if name != problem.rest}
-    if unknown := sorted(set(asked) - have):
+    if unknown := sorted(set(behaviours) - have):
         raise BadInput(
             f"the task has no behaviour {', '.join(unknown)}; it has: {', '.join(sorted(have))}"
         )
-    kept_out = set(asked) or have
+    excluded = set(behaviours) or have
     tested = {video for problem in target for video in problem.test}
-    found = []
-    for problem in every:
-        for c, name in enumerate(problem.classes):
-            if name == problem.rest or name in kept_out:
-                continue
-            train = {
+    others = [
+        replace(
+            problem,
+            name=f"{name} ({problem.name})",
+            classes=("rest", name),
+            overlapping=False,
+            train={
                 video: _against_rest(labels, c)
                 for video, labels in problem.train.items()
                 if video not in tested
-            }
-            found.append(
-                replace(
-                    problem,
-                    name=f"{name} ({problem.name})",
-                    classes=("rest", name),
-                    overlapping=False,
-                    train=train,
-                    test={},
-                )
-            )
-    found = [problem for problem in found if len(_parts(problem)) > 1]
-    if not found:
-        raise BadInput(
-            f"nothing to learn from: beside {', '.join(sorted(kept_out))} the store has no "
-            "behaviour that is labelled in two "
-            "training videos (or in both halves of one)"
+            },
+            test={},
         )
-    return found
+        for problem in every
+        for c, name in enumerate(problem.classes)
+        if name != problem.rest and name not in excluded
+    ]
+    others = [problem for problem in others if len(_parts(problem)) > 1]
+    if not others:
+        raise BadInput(
+            f"nothing to learn from: apart from {', '.join(sorted(excluded))} the store has no "
+            "behaviour that is labelled in two training videos (or in both halves of one)"
+        )
+    return others
 
 
 def _against_rest(labels: npt.NDArray[np.int8], c: int) -> npt.NDArray[np.int8]:
-    held = labels[:, c] if labels.ndim == 2 else labels
-    positive = held == (1 if labels.ndim == 2 else c)
-    return np.where(held == UNLABELLED, UNLABELLED, positive).astype(np.int8)
+    """1 in frames of class c, 0 in others."""
+    own = labels[:, c] if labels.ndim == 2 else labels
+    positive = own == (1 if labels.ndim == 2 else c)
+    return np.where(own == UNLABELLED, UNLABELLED, positive).astype(np.int8)
 
 
 def _parts(problem: Problem) -> list[Problem]:
@@ -130,40 +127,40 @@ class Network(nn.Module):
 
 def adapted(
     loss_of: Callable[[Weights], Tensor],
-    start: Weights,
+    initial: Weights,
     *,
     lr: float | Tensor,
     steps: int,
     first_order: bool,
 ) -> Weights:
-    """Weights after a few steps of gradient descent; gradients reach the start through them.
+    """Weights after a few steps of gradient descent; gradients reach the initial ones through them.
 
-    Slopes longer than 1 are shortened to 1, as in a fit.
+    Gradients longer than 1 are shortened to 1, as in a fit.
 
     Args:
-        loss_of: Of weights.
-        start: Where to begin.
+        loss_of: Weights to their loss.
+        initial: Where to begin.
         lr: Step length.
         steps: Steps.
         first_order: Whether the steps count as constants: the gradient at the end is then taken as
-            the one at the start.
+            that of the initial weights.
     """
-    weights = dict(start)
+    weights = dict(initial)
     for _ in range(steps):
-        slopes = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             loss_of(weights), list(weights.values()), create_graph=not first_order
         )
-        length = torch.stack([(slope.detach() ** 2).sum() for slope in slopes]).sum().sqrt()
-        step = lr / length.clamp(min=1.0)
+        norm = torch.stack([(g.detach() ** 2).sum() for g in gradients]).sum().sqrt()
+        step = lr / norm.clamp(min=1.0)
         weights = {
-            name: x - step * slope for (name, x), slope in zip(weights.items(), slopes, strict=True)
+            name: x - step * g for (name, x), g in zip(weights.items(), gradients, strict=True)
         }
     return weights
 
 
 def meta_learn(
     model: Model,
-    material: Frames,
+    frames: Frames,
     behaviours: Sequence[Problem],
     tuning: Tuning,
     episodes: Episodes,
@@ -176,7 +173,7 @@ def meta_learn(
     Args:
         model: Head with one problem of two classes, and the encoder if it is to be learned too;
             changed in place.
-        material: Embeddings, or poses where the model has an encoder.
+        frames: Embeddings, or poses where the model has an encoder.
         behaviours: As :func:`other_behaviours` gives them.
         tuning: ``window`` and the loss are used, but not its class weights.
         episodes: How.
@@ -189,19 +186,17 @@ def meta_learn(
     Raises:
         BadInput: If it diverges.
     """
-    draw = np.random.default_rng([seed, 5])
-    drawn = [
-        [WindowDraw(material, [part], tuning.window, balance=1.0) for part in _parts(problem)]
+    rng = np.random.default_rng([seed, 5])
+    samplers = [
+        [WindowSampler(frames, [part], tuning.window, balance=1.0) for part in _parts(problem)]
         for problem in behaviours
     ]
-    unweighted = replace(
-        tuning, class_weight=0.0, class_weights={}
-    )  # windows are drawn around either class equally often
-    losses = [Loss.of(problem, unweighted) for problem in behaviours]
-    network = Network(
-        model.head, model.embedder
-    ).eval()  # dropout and batch statistics would blur what the steps do
-    some = [parts[0].draw(draw, episodes.windows) for parts in drawn]
+    # Windows are drawn around either class equally often, so neither needs a weight.
+    unweighted = replace(tuning, class_weight=0.0, class_weights={})
+    losses = [ProblemLoss.of(problem, unweighted) for problem in behaviours]
+    # Dropout and batch statistics would blur what the steps do.
+    network = Network(model.head, model.embedder).eval()
+    some = [parts[0].draw(rng, episodes.windows) for parts in samplers]
     with torch.no_grad():
         model.head.standardise(
             torch.cat([batch.embeddings(model.embedder)[batch.valid_BT] for batch in some])
@@ -210,40 +205,42 @@ def meta_learn(
     log_lr = torch.tensor(math.log(episodes.inner_lr), requires_grad=True)
     optimiser = torch.optim.Adam([*weights.values(), log_lr], lr=episodes.outer_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, episodes.meta_steps)
-    found = []
+
+    def episode_loss(b: int) -> Tensor:
+        """Loss of one behaviour on windows of one video after fitting windows of another."""
+        fitted, measured = (
+            samplers[b][v].draw(rng, episodes.windows)
+            for v in rng.choice(len(samplers[b]), 2, replace=False)
+        )
+
+        def loss_on(batch: Batch, at: Weights) -> Tensor:
+            logits = functional_call(network, dict(at), (batch,))
+            total, number = losses[b](logits, batch.labels[0][2])
+            return total / number.clamp(min=1)
+
+        then = adapted(
+            lambda at: loss_on(fitted, at),
+            weights,
+            lr=log_lr.exp(),
+            steps=episodes.inner_steps,
+            first_order=episodes.first_order,
+        )
+        return loss_on(measured, then)
+
+    history = []
     for _ in range(episodes.meta_steps):
-        total = torch.zeros(())
-        for b in draw.choice(len(behaviours), episodes.behaviours):
-            fitted, measured = (
-                drawn[b][v].draw(draw, episodes.windows)
-                for v in draw.choice(len(drawn[b]), 2, replace=False)
-            )
-
-            def loss_on(batch: Batch, held: Weights, loss: Loss = losses[b]) -> Tensor:
-                total, number = loss(
-                    functional_call(network, dict(held), (batch,)), batch.labels[0][2]
-                )
-                return total / number.clamp(min=1)
-
-            then = adapted(
-                lambda held, batch=fitted, of=loss_on: of(batch, held),  # type: ignore[misc]
-                weights,
-                lr=log_lr.exp(),
-                steps=episodes.inner_steps,
-                first_order=episodes.first_order,
-            )
-            total = total + loss_on(measured, then) / episodes.behaviours
-        if not total.isfinite():
+        chosen = rng.choice(len(behaviours), episodes.behaviours)
+        loss = torch.stack([episode_loss(b) for b in chosen]).mean()
+        if not loss.isfinite():
             raise BadInput(
-                f"learning the start has diverged: try a smaller inner_lr than {episodes.inner_lr} "
-                "or a smaller outer_lr than "
-                f"{episodes.outer_lr}"
+                f"meta-learning has diverged: try a smaller inner_lr than {episodes.inner_lr} or a "
+                f"smaller outer_lr than {episodes.outer_lr}"
             )
         optimiser.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(weights.values(), 1.0)
         optimiser.step()
         schedule.step()
-        found.append(total.item())
-        on_progress(found[-1])
-    return found, log_lr.exp().item()
+        history.append(loss.item())
+        on_progress(history[-1])
+    return history, log_lr.exp().item()

@@ -1,5 +1,4 @@
-"""What ``--encoder`` means: a pretrained one, the same network from random weights, or no network
-at all."""
+"""What ``--encoder`` means: a pretrained one, the same network from random weights, or none."""
 
 from __future__ import annotations
 
@@ -19,47 +18,46 @@ RANDOM, HANDMADE = "none", "handmade"
 
 
 def open_encoder(
-    given: str, store: Store, *, recipe: str, seed: int, beside: Sequence[str] = ()
+    source: str, store: Store, *, recipe: str, seed: int, extra_features: Sequence[str] = ()
 ) -> tuple[Embedder, dict[str, Any]]:
     """The encoder of a run.
 
     Args:
-        given: A pretraining run or encoder folder; ``none``: the network of ``recipe`` from random
+        source: A pretraining run or encoder folder; ``none``: the network of ``recipe`` from random
             weights; ``handmade``: hand-made features and their means over time.
         store: Poses it is to embed; what is not pretrained is fitted to their spread.
         recipe: Whose network ``none`` means: a name, a file, or a pretraining run.
         seed: Of the random weights.
-        beside: Features from elsewhere, by their names in the store, that heads see beside what the
-            encoder makes.
+        extra_features: External features, by their names in the store, that heads read next to what
+            the encoder makes.
 
     Returns:
-        The embedder, and what to say of it in ``result.json``.
+        The embedder, and its description for ``result.json``.
 
     Raises:
         BadInput: If there is no such encoder or it does not fit the store's skeleton.
     """
-    if given not in (RANDOM, HANDMADE):
-        embedder, about = load_encoder(given, store.schema)
+    about: dict[str, Any]
+    if source not in (RANDOM, HANDMADE):
+        embedder, saved = load_encoder(source, store.schema)
         refuse_unlike(embedder.external, store)
-        return _with(beside, embedder, store, seed=seed), {
-            "kind": "pretrained",
-            "folder": given,
-            "made_by": about.get("made_by", {}),
-        }
-    settings = read(Recipe, recipe, RECIPES, {})
-    network = settings.encoder if given == RANDOM else {"name": HANDMADE}
-    torch.manual_seed(seed)
-    embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
-    refuse_unlike(embedder.features.external, store)
-    embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
-    kind = "random weights" if given == RANDOM else "hand-made features"
-    return _with(beside, embedder, store, seed=seed), {"kind": kind, "encoder": dict(network)}
+        about = {"kind": "pretrained", "folder": source, "made_by": saved.get("made_by", {})}
+    else:
+        settings = read(Recipe, recipe, RECIPES, {})
+        network = settings.encoder if source == RANDOM else {"name": HANDMADE}
+        torch.manual_seed(seed)
+        embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
+        refuse_unlike(embedder.features.external, store)
+        embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
+        kind = "random weights" if source == RANDOM else "hand-made features"
+        about = {"kind": kind, "encoder": dict(network)}
+    if extra_features:
+        embedder = _with_extra(extra_features, embedder, store, seed=seed)
+    return embedder, about
 
 
-def _with(names: Sequence[str], embedder: Embedder, store: Store, *, seed: int) -> Embedder:
-    """The same with features from elsewhere beside each embedding."""
-    if not names:
-        return embedder
+def _with_extra(names: Sequence[str], embedder: Embedder, store: Store, *, seed: int) -> Embedder:
+    """The same with external features appended to each embedding."""
     extra = {name: int(store.feature(name)["dim"]) for name in names}
     wider = build_embedder(
         embedder.features.schema,

@@ -1,5 +1,5 @@
-"""Heads: embeddings to class scores, one output for each problem of a task. One file each; its name
-is its name in a task file."""
+"""Heads: embeddings to class scores, one output for each problem of a task. One file each, found by
+being here; its name is its name in a task file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pretrain.components import build, names
 from pretrain.errors import BadInput, refuse
 
 APART, EMBEDDING = "apart", "embedding"
+ANNOTATOR_SETTINGS = ("annotator", "annotator_width")
 
 
 class AbstractHead(nn.Module, ABC):
-    """(B, T, D) to one (B, T, C) a problem: what a frame's surroundings say, then one output for
-    each problem.
+    """(B, T, D) to one (B, T, C) for each problem: a trunk common to all, then an output for each.
 
     Subclasses take ``dim`` (D), ``classes`` (C of each problem) and keyword settings, and set
     ``out`` and ``context``.
@@ -27,10 +27,10 @@ class AbstractHead(nn.Module, ABC):
 
     context: int = 0
     """Frames to either side that a score depends on."""
-    by_steps: bool = True
-    """Whether gradient steps fit it; if not, it has a method ``remember``."""
+    by_gradient: bool = True
+    """Whether gradient steps fit it; if not, :meth:`fit_without_gradient` does."""
     annotators: Annotators | None
-    """Where the problems are annotators that share one output: what tells them apart."""
+    """Where the problems are annotators that share one output: the style of each."""
     out: nn.ModuleList
     mean_D: Tensor
     scale_D: Tensor
@@ -43,11 +43,24 @@ class AbstractHead(nn.Module, ABC):
 
     @torch.no_grad()
     def standardise(self, z_ND: Tensor) -> None:
-        """Takes mean and spread of each dimension from training embeddings; inputs are brought to
-        unit spread from then on."""
+        """Takes mean and spread of each dimension from training embeddings; from then on inputs are
+        scaled to unit spread."""
         spread = z_ND.std(0)
         self.mean_D.copy_(z_ND.mean(0))
         self.scale_D.copy_(torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0))
+
+    def fit_without_gradient(
+        self, problem: int, z_ND: Tensor, shown_NC: Tensor, *, overlapping: bool
+    ) -> None:
+        """Fits the output of one problem to all its training frames at once.
+
+        Args:
+            problem: Its index.
+            z_ND: Embeddings as the encoder gives them.
+            shown_NC: 1 where the frame shows the class, 0 where it does not; UNLABELLED.
+            overlapping: Whether a frame may show several classes.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
@@ -62,8 +75,7 @@ class AbstractHead(nn.Module, ABC):
         Args:
             z_BTD: Embeddings.
             valid_BT: False where a frame does not exist.
-            problem_B: The problem that each window is asked about, where only that problem's logits
-                of it are wanted.
+            problem_B: The problem of each window, where only its logits are needed.
 
         Returns:
             (B, T, C) for each problem.
@@ -82,12 +94,17 @@ class AbstractHead(nn.Module, ABC):
         ]
 
 
+def without_annotators(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A head's settings but those of annotators, which go with any head."""
+    return {key: value for key, value in spec.items() if key not in ANNOTATOR_SETTINGS}
+
+
 def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> AbstractHead:
     """A head from ``{"name": …, setting: value}``.
 
     With ``annotator: embedding`` the problems, annotators of the same classes, share one output and
-    are told apart by what :class:`Annotators` makes of the embedding; with ``annotator: apart``
-    (left out) each has its own output.
+    differ by what :class:`Annotators` makes of the embedding; with ``annotator: apart`` (the
+    default) each has its own output.
 
     Args:
         spec: As a task file gives it.
@@ -98,32 +115,30 @@ def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> Abs
         BadInput: If the name or a setting is unknown, or problems of unlike classes were to share
             an output.
     """
-    settings = {
-        key: value for key, value in spec.items() if key not in ("annotator", "annotator_width")
-    }
+    settings = without_annotators(spec)
     annotator, width = spec.get("annotator", APART), spec.get("annotator_width", 8)
     known = names(__name__)
-    problems = []
+    errors = []
     if settings.get("name") not in known:
-        problems.append(f"there is no {settings.get('name')!r}; there are: {', '.join(known)}")
+        errors.append(f"there is no {settings.get('name')!r}; there are: {', '.join(known)}")
     if annotator not in (APART, EMBEDDING):
-        problems.append(f"annotator is {annotator!r}; allowed: {APART}, {EMBEDDING}")
+        errors.append(f"annotator is {annotator!r}; allowed: {APART}, {EMBEDDING}")
     if not isinstance(width, int) or width < 1:
-        problems.append(f"annotator_width is {width!r}; it must be a whole number above 0")
+        errors.append(f"annotator_width is {width!r}; it must be a whole number above 0")
     dropout = settings.get("dropout", 0.0)
     if isinstance(dropout, int | float) and not 0 <= dropout < 1:
-        problems.append(f"dropout is {dropout}; it must be at least 0 and below 1")
+        errors.append(f"dropout is {dropout}; it must be at least 0 and below 1")
     shared = annotator == EMBEDDING
     if shared and len(set(classes)) > 1:
-        problems.append(
+        errors.append(
             "annotator: embedding is for several annotators of the same classes; these problems "
             "have unlike classes"
         )
-    refuse(problems, about="head")
+    refuse(errors, about="head")
     head: AbstractHead = build(
         __name__, settings, AbstractHead, dim, list(classes[:1] if shared else classes)
     )
-    if shared and not head.by_steps:
+    if shared and not head.by_gradient:
         raise BadInput(
             f"head: {settings['name']} is not fitted by gradient steps, so it cannot learn "
             f"annotators: leave annotator: {APART}"

@@ -1,4 +1,4 @@
-"""What tells annotators apart where they share one head."""
+"""Annotators that share one head: a learned style for each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 
 class Annotators(nn.Module):
-    """A vector for each annotator, which stretches and shifts the embedding (FiLM, Perez et al.
-    2018).
+    """A vector for each annotator, which scales and shifts the embedding (FiLM, Perez et al. 2018).
 
-    All vectors start at 0: whatever tells annotators apart was learned, and weight decay pulls them
-    together. An annotator nobody trained on gets the mean of those who were.
+    All vectors start at 0: whatever distinguishes annotators was learned, and weight decay pulls
+    them together. An annotator without training labels gets the mean of those who have some.
 
     Args:
         number: P, annotators.
@@ -33,12 +32,12 @@ class Annotators(nn.Module):
         return len(self.vector_PA)
 
     def vectors(self) -> Tensor:
-        """(P, A), the mean in place of those that were not trained on."""
+        """(P, A); the mean for those without training labels."""
         mean_A = (self.vector_PA * self.known_P[:, None]).sum(0) / self.known_P.sum().clamp(min=1)
         return torch.where(self.known_P[:, None], self.vector_PA, mean_A)
 
     def forward(self, z_BTD: Tensor, problem_B: Tensor) -> Tensor:
         """Standardised embeddings as the annotator of each window would have them, (B, T, D)."""
-        stretch_BD, shift_BD = self.film(self.vectors()[problem_B]).chunk(2, -1)
-        styled: Tensor = z_BTD * (1 + stretch_BD[:, None]) + shift_BD[:, None]
-        return styled
+        scale_BD, shift_BD = self.film(self.vectors()[problem_B]).chunk(2, -1)
+        styled_BTD: Tensor = z_BTD * (1 + scale_BD[:, None]) + shift_BD[:, None]
+        return styled_BTD

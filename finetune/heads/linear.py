@@ -1,4 +1,4 @@
-"""One linear layer on each frame's embedding: what the encoder already tells apart."""
+"""One linear layer on each frame's embedding: what the encoder already separates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Linear(AbstractHead):
     Args:
         dim: D.
         classes: C of each problem.
-        dropout: Share of the embedding hidden while fitting.
+        dropout: Share of the embedding set to 0 while fitting.
     """
 
     def __init__(self, dim: int, classes: list[int], *, dropout: float = 0.0) -> None:

@@ -14,7 +14,7 @@ class Mlp(AbstractHead):
         dim: D.
         classes: C of each problem.
         width: Units of the hidden layer.
-        dropout: Share of the units hidden while fitting.
+        dropout: Share of the units set to 0 while fitting.
     """
 
     def __init__(

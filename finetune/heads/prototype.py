@@ -1,5 +1,4 @@
-"""Prototypes: a frame belongs to the class whose mean embedding is nearest (Snell et al. 2017). No
-gradient steps."""
+"""Prototypes: a frame belongs to the class whose mean embedding is nearest (Snell et al. 2017)."""
 
 from __future__ import annotations
 
@@ -12,11 +11,11 @@ from torch import Tensor, nn
 from finetune.heads import AbstractHead
 from pretrain.errors import BadInput
 
-_NEVER = -1e4  # logit of a class that no training frame showed
+_NEVER_SEEN = -1e4  # logit of a class that no training frame showed
 
 
 class Prototype(AbstractHead):
-    """Nearest class mean among the training frames.
+    """Nearest class mean among the training frames; no gradient steps.
 
     Args:
         dim: D.
@@ -25,7 +24,7 @@ class Prototype(AbstractHead):
         temperature: Distance by which a class must be nearer to be e times as likely.
     """
 
-    by_steps = False
+    by_gradient = False
 
     def __init__(
         self,
@@ -47,39 +46,33 @@ class Prototype(AbstractHead):
         return z_BTD
 
     @torch.no_grad()
-    def remember(
-        self, problem: int, z_ND: Tensor, known_NC: Tensor, held_NC: Tensor, *, overlapping: bool
+    def fit_without_gradient(
+        self, problem: int, z_ND: Tensor, shown_NC: Tensor, *, overlapping: bool
     ) -> None:
-        """Takes the class means of a problem from its training frames.
-
-        Args:
-            problem: Which.
-            z_ND: Embeddings as the encoder gives them.
-            known_NC: bool, whether anybody looked for the class in the frame.
-            held_NC: bool, whether the frame belongs to the class.
-            overlapping: Whether a frame may belong to several classes: each is then measured
-                against the mean of its own other frames.
-        """
+        """Takes the mean of each class; where classes overlap, also that of the frames without
+        it."""
         means = self.out[problem]
         assert isinstance(means, _Means)
         z_ND = (z_ND - self.mean_D) * self.scale_D
-        for place, chosen_NC in enumerate((known_NC & held_NC, known_NC & ~held_NC)):
+        for side, value in enumerate((1, 0)):
+            chosen_NC = shown_NC == value
             count_C = chosen_NC.sum(0)
-            means.mean_SCD[place] = (chosen_NC.T.to(z_ND) @ z_ND) / count_C.clamp(min=1)[:, None]
-            means.seen_SC[place] = count_C > 0
+            means.mean_SCD[side] = (chosen_NC.T.to(z_ND) @ z_ND) / count_C.clamp(min=1)[:, None]
+            means.seen_SC[side] = count_C > 0
         means.against.fill_(overlapping)
 
 
 class _Means(nn.Module):
+    """(…, D) to (…, C): how near a frame is to the mean of each class. S has two sides: the frames
+    that show a class, and all others."""
+
     mean_SCD: Tensor
     seen_SC: Tensor
     against: Tensor
 
     def __init__(self, dim: int, classes: int, cosine: bool, temperature: float) -> None:
         super().__init__()
-        self.register_buffer(
-            "mean_SCD", torch.zeros(2, classes, dim)
-        )  # S: the frames of the class, all others
+        self.register_buffer("mean_SCD", torch.zeros(2, classes, dim))
         self.register_buffer("seen_SC", torch.zeros(2, classes, dtype=torch.bool))
         self.register_buffer("against", torch.zeros((), dtype=torch.bool))
         self._cosine, self._temperature = cosine, temperature
@@ -95,7 +88,7 @@ class _Means(nn.Module):
         if self._cosine:
             nearness_BTC = F.normalize(z_BTD, dim=-1) @ F.normalize(mean_CD, dim=-1).T
         else:
-            # |z - m|² without the term that is the same for all classes, which neither softmax nor
-            # a difference sees.
+            # |z - m|² without the term that is the same for all classes: it changes neither a
+            # softmax nor a difference.
             nearness_BTC = (2 * z_BTD @ mean_CD.T - (mean_CD**2).sum(-1)) / mean_CD.shape[-1]
-        return (nearness_BTC / self._temperature).masked_fill(~self.seen_SC[side], _NEVER)
+        return (nearness_BTC / self._temperature).masked_fill(~self.seen_SC[side], _NEVER_SEEN)

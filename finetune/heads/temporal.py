@@ -1,4 +1,4 @@
-"""Two convolutions over time: what happens around a frame decides with it."""
+"""Two convolutions over time: the frames around a frame count too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Temporal(AbstractHead):
         width: Channels.
         dilation: Step of the second convolution; the reach is ``2 * (1 + dilation)`` frames to
             either side.
-        dropout: Share of the channels hidden while fitting.
+        dropout: Share of the channels set to 0 while fitting.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Temporal(AbstractHead):
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Channels of each frame."""
-        # Most batches have no frame beyond its video: nothing to hide then.
+        # Most batches have no frame beyond its video: nothing to mask then.
         beyond_B1T = None if valid_BT.all() else ~valid_BT.unsqueeze(1)
         h_BDT = nn.functional.gelu(
             self.enter(self.drop(_without(z_BTD.transpose(1, 2), beyond_B1T)))

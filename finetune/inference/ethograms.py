@@ -1,42 +1,59 @@
-"""Time budgets and pictures of labelled videos."""
+"""Labelled videos: their events, time budgets and pictures."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune.inference.writers import Ethogram
+from finetune.labels.frame_labels import Ints, Reals
+from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUMMARY = (
-    "video",
-    "problem",
-    "behaviour",
-    "video_s",
-    "seconds",
-    "share",
-    "bouts",
-    "bouts_per_min",
-    "mean_bout_s",
-    "median_bout_s",
-)
+
+@dataclass(frozen=True, kw_only=True)
+class Ethogram:
+    """The labels of one video in one problem, at the video's own rate."""
+
+    video: str
+    problem: Problem
+    labels: Ints
+    """(T,) classes, or (T, C) of 0 and 1."""
+    probabilities_TC: Reals
+    fps: float
+
+    @property
+    def shown_TC(self) -> Ints:
+        """0 and 1."""
+        if self.problem.overlapping:
+            return np.asarray(self.labels, np.int8)
+        return np.asarray(self.labels[:, None] == np.arange(len(self.problem.classes)), np.int8)
+
+    def events(self) -> list[tuple[int, int, str]]:
+        """(first frame, frame after the last, behaviour) of each bout but those of the rest class,
+        in time."""
+        named = [
+            (int(start), int(stop), self.problem.classes[c])
+            for start, stop, c in bouts(self.labels)
+        ]
+        return [event for event in named if event[2] != self.problem.rest]
 
 
-def summary(held: Ethogram) -> list[dict[str, Any]]:
+def summary(ethogram: Ethogram) -> list[dict[str, Any]]:
     """Time, bouts and their lengths for each class of one video; lengths are None without a
     bout."""
-    found, rows = bouts(held.labels), []
-    seconds = len(held.labels) / held.fps
-    for c, name in enumerate(held.problem.classes):
-        lengths = (found[:, 1] - found[:, 0])[found[:, 2] == c] / held.fps
+    runs, rows = bouts(ethogram.labels), []
+    seconds = len(ethogram.labels) / ethogram.fps
+    for c, name in enumerate(ethogram.problem.classes):
+        lengths = (runs[:, 1] - runs[:, 0])[runs[:, 2] == c] / ethogram.fps
         rows.append(
             {
-                "video": held.video,
-                "problem": held.problem.name,
+                "video": ethogram.video,
+                "problem": ethogram.problem.name,
                 "behaviour": name,
                 "video_s": round(seconds, 3),
                 "seconds": round(float(lengths.sum()), 3),
@@ -51,44 +68,49 @@ def summary(held: Ethogram) -> list[dict[str, Any]]:
 
 
 def summary_table(rows: list[dict[str, Any]]) -> str:
-    """All videos together, a line a behaviour."""
+    """All videos together, a line for each behaviour."""
     lines = [f"{'':24} {'minutes':>9} {'share':>7} {'bouts':>7} {'mean bout':>10}"]
     for problem, name in dict.fromkeys((row["problem"], row["behaviour"]) for row in rows):
-        mine = [row for row in rows if (row["problem"], row["behaviour"]) == (problem, name)]
-        seconds, count = sum(row["seconds"] for row in mine), sum(row["bouts"] for row in mine)
-        whole = sum(row["video_s"] for row in mine)
+        videos = [row for row in rows if (row["problem"], row["behaviour"]) == (problem, name)]
+        seconds, count = (sum(row[key] for row in videos) for key in ("seconds", "bouts"))
+        total = sum(row["video_s"] for row in videos)
         several = len({row["problem"] for row in rows}) > 1
-        called = f"{problem}: {name}" if several and name != problem else name
-        share = seconds / whole if whole else 0.0
+        title = f"{problem}: {name}" if several and name != problem else name
+        share = seconds / total if total else 0.0
         mean = f"{seconds / count:>8.2f} s" if count else f"{'-':>10}"
-        lines.append(f"{called:24} {seconds / 60:>9.1f} {share:>7.3f} {count:>7,} {mean}")
+        lines.append(f"{title:24} {seconds / 60:>9.1f} {share:>7.3f} {count:>7,} {mean}")
     return "\n".join(lines)
 
 
-def picture(held: Ethogram) -> Figure:
+def picture(ethogram: Ethogram) -> Figure:
     """Bouts of each behaviour over the whole video, and the probabilities under them."""
     from matplotlib.figure import Figure
 
     classes = [
-        (c, name) for c, name in enumerate(held.problem.classes) if name != held.problem.rest
+        (c, name)
+        for c, name in enumerate(ethogram.problem.classes)
+        if name != ethogram.problem.rest
     ]
     figure = Figure(figsize=(11, 1.2 + 0.5 * len(classes)), layout="constrained")
     axes = figure.subplots(len(classes), 1, sharex=True, squeeze=False)[:, 0]
-    found = bouts(held.labels)
-    seconds = np.arange(len(held.labels)) / held.fps
-    step = max(1, len(seconds) // 5000)  # finer than a screen shows nothing
+    runs = bouts(ethogram.labels)
+    seconds = np.arange(len(ethogram.labels)) / ethogram.fps
+    step = max(1, len(seconds) // 5000)  # a screen shows nothing finer
     for row, (c, name) in zip(axes, classes, strict=True):
-        mine = found[found[:, 2] == c]
-        row.broken_barh(
-            [(start / held.fps, (stop - start) / held.fps) for start, stop, _ in mine],
-            (0, 1),
-            color=f"C{c % 10}",
+        bars = [
+            (start / ethogram.fps, (stop - start) / ethogram.fps)
+            for start, stop, _ in runs[runs[:, 2] == c]
+        ]
+        row.broken_barh(bars, (0, 1), color=f"C{c % 10}")
+        row.plot(
+            seconds[::step], ethogram.probabilities_TC[::step, c], color="black", linewidth=0.4
         )
-        row.plot(seconds[::step], held.probabilities_TC[::step, c], color="black", linewidth=0.4)
         row.set_ylim(0, 1)
         row.set_yticks([])
         row.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    axes[0].set_title(f"{held.video}: predicted bouts (bars) and probability (line)", fontsize=9)
-    axes[-1].set_xlim(0, len(held.labels) / held.fps)
+    axes[0].set_title(
+        f"{ethogram.video}: predicted bouts (bars) and probability (line)", fontsize=9
+    )
+    axes[-1].set_xlim(0, len(ethogram.labels) / ethogram.fps)
     axes[-1].set_xlabel("seconds")
     return figure

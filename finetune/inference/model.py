@@ -1,5 +1,5 @@
-"""A finished run of ``finetune/run.py``, ready to label frames that nobody labelled: networks of
-its seeds and what comes after them."""
+"""A finished run of ``finetune/run.py``, opened to label recordings that nobody labelled: the
+networks of its seeds and their postprocessing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finetune.fit.fit import Model
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import Ints, Reals
 from finetune.labels.problems import Problem
-from finetune.postprocess.learn import Postprocessing
+from finetune.postprocess.postprocessing import Postprocessing
 from finetune.report.model_folder import load_model, load_postprocessing
 from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
@@ -29,88 +29,88 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What is said of one video in one problem."""
+class Prediction:
+    """What is predicted of one video in one problem."""
 
     probabilities_TC: Reals
-    """Calibrated where a temperature was learned."""
+    """Calibrated where a calibration was learned."""
     labels: Ints
     """(T,) classes, or (T, C) of 0 and 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """Networks (one, or one a seed), each with what comes after it for each problem."""
+    """Networks (one, or one for each seed), each with the postprocessing of each problem."""
 
     models: Sequence[Model]
-    afters: Sequence[Sequence[Postprocessing]]
-    problems: Sequence[Problem]
+    postprocessing: Sequence[Sequence[Postprocessing]]
+    """Of each network, of each of ``all_problems``."""
+    all_problems: Sequence[Problem]
     """Without labels; in the order of the networks' outputs."""
-    wanted: Sequence[int]
-    """Places of the problems that are asked for."""
+    selected: Sequence[int]
+    """Indices of the problems that are asked for."""
     schema: Schema
     folder: str
     """The run or the model, as the user named it."""
 
     @property
-    def asked(self) -> list[Problem]:
+    def problems(self) -> list[Problem]:
         """The problems that are asked for."""
-        return [self.problems[p] for p in self.wanted]
+        return [self.all_problems[p] for p in self.selected]
 
     @property
     def external(self) -> Mapping[str, int]:
-        """Features from elsewhere that encoder or head read: name to dimension."""
+        """External features that encoder or head read: name to dimension."""
         return {
             name: dim for model in self.models for name, dim in _embedder(model).external.items()
         }
 
-    def embed(self, frames: Mapping[str, Tensor]) -> Tensor:
+    def embed(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """(T, D): embeddings by the first network's encoder."""
-        return embed_video(_embedder(self.models[0]).eval(), frames)
+        return embed_video(_embedder(self.models[0]).eval(), arrays)
 
-    def predict(self, frames: Mapping[str, Tensor]) -> tuple[list[Predicted], Tensor]:
+    def predict(self, arrays: Mapping[str, Tensor]) -> tuple[list[Prediction], Tensor]:
         """Labels one whole video.
 
-        Several networks: the mean of their calibrated probabilities is shown; the decision is that
-        of the mean of their moved ones (after the thresholds of each), smoothed as the first
-        network's predictions are.
+        Of several networks the probabilities are the mean of the calibrated ones; the decision is
+        that of the mean of the thresholded ones, smoothed as the first network's are.
 
         Args:
-            frames: ``position`` (T, M, K, X), ``confidence`` (T, M, K), and ``extra`` (T, E) where
+            arrays: ``position`` (T, M, K, X), ``confidence`` (T, M, K), and ``extra`` (T, E) where
                 the encoder reads it.
 
         Returns:
-            What is said in each problem that is asked for, and the (T, D) embeddings of the first
+            The prediction in each problem that is asked for, and the (T, D) embeddings of the first
             network's encoder.
         """
-        videos = [[""] if p in self.wanted else [] for p in range(len(self.problems))]
+        videos = [[""] if p in self.selected else [] for p in range(len(self.all_problems))]
         raw, embedded = [], list[tuple[Embedder, Tensor]]()
         for model in self.models:
             embedder = _embedder(model)
-            z_TD = next((held for other, held in embedded if _same_weights(other, embedder)), None)
+            z_TD = next((z for other, z in embedded if _same_weights(other, embedder)), None)
             if z_TD is None:
-                z_TD = embed_video(embedder.eval(), frames)
+                z_TD = embed_video(embedder.eval(), arrays)
                 embedded.append((embedder, z_TD))
-            material = Frames(place={"": (0, len(z_TD))}, arrays={"z": z_TD.numpy()})
-            raw.append(Model(model.head, None).predict(material, self.problems, videos))
-        found = []
-        for p in self.wanted:
-            each = [
-                (afters[p], scores[p][""]) for afters, scores in zip(self.afters, raw, strict=True)
-            ]
-            calm = np.mean([after.calibrated(scores) for after, scores in each], axis=0)
-            moved = np.mean([after.moved(scores) for after, scores in each], axis=0)
-            found.append(Predicted(calm, each[0][0].smoothed(moved)))
-        return found, embedded[0][1]
+            frames = Frames(spans={"": (0, len(z_TD))}, arrays={"z": z_TD.numpy()})
+            raw.append(Model(model.head, None).predict(frames, self.all_problems, videos))
+        predictions = []
+        for p in self.selected:
+            steps = [steps[p] for steps in self.postprocessing]
+            scores = [scores[p][""] for scores in raw]
+            both = list(zip(steps, scores, strict=True))
+            calibrated = np.mean([one.calibrated(p_TC) for one, p_TC in both], axis=0)
+            thresholded = np.mean([one.thresholded(p_TC) for one, p_TC in both], axis=0)
+            predictions.append(Prediction(calibrated, steps[0].smoothed(thresholded)))
+        return predictions, embedded[0][1]
 
 
 def open_model(
-    place: str, *, seed: int | None = None, ensemble: bool = False, labels_of: str | None = None
+    path: str, *, seed: int | None = None, ensemble: bool = False, labels_of: str | None = None
 ) -> LoadedModel:
     """Opens the model of a run.
 
     Args:
-        place: The ``--out`` folder of a finished ``finetune/run.py``, or one model folder in it.
+        path: The ``--out`` folder of a finished ``finetune/run.py``, or one model folder in it.
         seed: Which of its networks; None: the first.
         ensemble: All of them together.
         labels_of: A task, an annotator or a problem; None: all problems of the model.
@@ -118,39 +118,35 @@ def open_model(
     Raises:
         BadInput: If there is no such model, seed or problem, or it is damaged.
     """
-    folders = _folders(Path(place).expanduser())
+    folders = _folders(Path(path).expanduser())
     if not folders:
         raise BadInput(
-            f"there is no model at {place}: give the --out folder of a finished finetune/run.py"
+            f"there is no model at {path}: give the --out folder of a finished finetune/run.py"
         )
     if seed is not None and seed not in folders:
         raise BadInput(
-            f"{place} has no model of seed {seed}; it has: {', '.join(map(str, folders))}"
+            f"{path} has no model of seed {seed}; it has: {', '.join(map(str, folders))}"
         )
-    chosen = (
-        list(folders.values())
-        if ensemble
-        else [folders[seed if seed is not None else next(iter(folders))]]
-    )
-    models, afters, told = [], [], []
-    for folder in chosen:
-        model, problems = load_model(folder)
-        learned = load_postprocessing(folder, len(problems))
+    chosen = list(folders) if ensemble else [next(iter(folders)) if seed is None else seed]
+    models, postprocessing, problems = [], [], []
+    for folder in (folders[one] for one in chosen):
+        model, saved = load_model(folder)
         models.append(model)
-        told.append([_problem(held, folder) for held in problems])
-        afters.append(
-            learned or [Postprocessing(overlapping=problem.overlapping) for problem in told[-1]]
+        problems.append([_problem(values, folder) for values in saved])
+        postprocessing.append(
+            load_postprocessing(folder, len(saved))
+            or [Postprocessing(overlapping=problem.overlapping) for problem in problems[-1]]
         )
-    if any(names != told[0] for names in told):
+    if any(other != problems[0] for other in problems):
         raise BadInput(
-            f"{place}: its models were fitted on unlike problems, so they make no ensemble"
+            f"{path}: its models were fitted on different problems, so they make no ensemble"
         )
     return LoadedModel(
         models=models,
-        afters=afters,
-        problems=told[0],
-        wanted=_wanted(told[0], labels_of, place),
-        folder=place,
+        postprocessing=postprocessing,
+        all_problems=problems[0],
+        selected=_selected(problems[0], labels_of, path),
+        folder=path,
         schema=_embedder(models[0]).features.schema,
     )
 
@@ -167,32 +163,31 @@ def _same_weights(one: Embedder, other: Embedder) -> bool:
     )
 
 
-def _folders(place: Path) -> dict[int, Path]:
+def _folders(path: Path) -> dict[int, Path]:
     """Seed to model folder, rising; a model folder given by itself counts as seed 0 where its name
     does not say it."""
-    number = re.compile(r"seed-(\d+)")
-    if (place / "head.json").is_file():
-        said = number.fullmatch(place.name)
-        return {int(said[1]) if said else 0: place}
-    inside = [
-        path
-        for root in (place / "model", place)
+    seed_name = re.compile(r"seed-(\d+)")
+    if (path / "head.json").is_file():
+        match = seed_name.fullmatch(path.name)
+        return {int(match[1]) if match else 0: path}
+    folders = {
+        int(match[1]): folder
+        for root in (path / "model", path)
         if root.is_dir()
-        for path in root.iterdir()
-        if (path / "head.json").is_file()
-    ]
-    found = {int(said[1]): path for path in inside if (said := number.fullmatch(path.name))}
-    return dict(sorted(found.items()))
+        for folder in root.iterdir()
+        if (folder / "head.json").is_file() and (match := seed_name.fullmatch(folder.name))
+    }
+    return dict(sorted(folders.items()))
 
 
-def _problem(held: Mapping[str, Any], folder: Path) -> Problem:
+def _problem(values: Mapping[str, Any], folder: Path) -> Problem:
     try:
         return Problem(
-            name=str(held["name"]),
-            task=str(held["task"]),
-            classes=tuple(map(str, held["classes"])),
-            annotator=str(held["annotator"]),
-            overlapping=bool(held["overlapping"]),
+            name=str(values["name"]),
+            task=str(values["task"]),
+            classes=tuple(map(str, values["classes"])),
+            annotator=str(values["annotator"]),
+            overlapping=bool(values["overlapping"]),
             train={},
             test={},
         )
@@ -200,20 +195,20 @@ def _problem(held: Mapping[str, Any], folder: Path) -> Problem:
         raise BadInput(f"the model {folder} is damaged: head.json: {error!r}") from error
 
 
-def _wanted(problems: Sequence[Problem], labels_of: str | None, place: str) -> list[int]:
+def _selected(problems: Sequence[Problem], labels_of: str | None, path: str) -> list[int]:
     if labels_of is None:
         return list(range(len(problems)))
-    found = [
+    selected = [
         p
-        for p, held in enumerate(problems)
-        if labels_of in (held.task, held.name, held.annotator) and labels_of
+        for p, problem in enumerate(problems)
+        if labels_of and labels_of in (problem.task, problem.name, problem.annotator)
     ]
-    names = list(dict.fromkeys(word for held in problems for word in (held.task, held.name)))
+    names = list(dict.fromkeys(name for one in problems for name in (one.task, one.name)))
     refuse(
-        [] if found else [f"--labels-of {labels_of!r}: the model has {', '.join(names)}"],
-        about=place,
+        [] if selected else [f"--labels-of {labels_of!r}: the model has {', '.join(names)}"],
+        about=path,
     )
-    return found
+    return selected
 
 
 def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""New recordings as a model takes them: from tracker files or a store, with the model's names,
+"""New recordings as a model reads them: from tracker files or a store, with the model's names,
 order, scale and frame rate."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recording whose names are known to fit; :meth:`frames` reads it."""
+    """One recording whose names are known to fit; :meth:`read` reads it."""
 
     name: str
     fps: float
@@ -41,36 +41,36 @@ class Recording:
     path: Path | None = None
     store: Store | None = None
 
-    def frames(self) -> tuple[dict[str, Tensor], int]:
+    def read(self) -> tuple[dict[str, Tensor], int]:
         """Tensors at the model's rate, and the frames of the recording at its own.
 
         Raises:
             BadInput: If the file is damaged.
         """
-        beside = {}
+        features: Mapping[str, Reals] = {}
         if self.store is not None:
             video = self.store.read_video(self.name, features=tuple(self.external))
             seen = video.confidence_TMK > 0
             raw = replace(
-                _like(self.store.schema, self.store.uri),
+                _without_frames(self.store.schema, self.store.uri),
                 name=self.name,
                 confidence_TMK=video.confidence_TMK,
                 position_TMKX=np.where(seen[..., None], video.position_TMKX, np.float32(np.nan)),
             )
-            beside = dict(video.features)
+            features = video.features
         else:
             assert self.path is not None
             raw = find_tracks.read_tracks(self.path, name=self.name)
         if not raw.frames:
             raise BadInput(f"{raw.path}: {self.name!r} has no frames")
-        made = self.convert.apply(raw, like=_like(self.schema, "the model"))
+        converted = self.convert.apply(raw, like=_without_frames(self.schema, "the model"))
         arrays = {
-            "position": made.position_TMKX,
-            "confidence": made.confidence_TMK.astype(np.float32),
+            "position": converted.position_TMKX,
+            "confidence": converted.confidence_TMK.astype(np.float32),
         }
         if self.external:
             values = [
-                tracks.resample_values(beside[name], old_fps=self.fps, fps=self.schema.fps)
+                tracks.resample_values(features[name], old_fps=self.fps, fps=self.schema.fps)
                 for name in self.external
             ]
             arrays["extra"] = np.concatenate(values, axis=1)
@@ -78,15 +78,15 @@ class Recording:
 
     def at_own_rate(self, values_T: Reals, length: int) -> Reals:
         """Values of the model's frames for each frame of the recording: the nearest one's."""
-        place = np.rint(np.arange(length) * (self.schema.fps / self.fps)).astype(np.int64)
-        return np.asarray(values_T[np.minimum(place, len(values_T) - 1)])
+        nearest = np.rint(np.arange(length) * (self.schema.fps / self.fps)).astype(np.int64)
+        return np.asarray(values_T[np.minimum(nearest, len(values_T) - 1)])
 
 
 @contextmanager
 def recordings(
     args: argparse.Namespace, schema: Schema, external: Mapping[str, int]
 ) -> Iterator[list[Recording]]:
-    """The recordings that ``--poses`` means, checked by their names alone; nothing long is read.
+    """The recordings that ``--poses`` means, checked by their names; no frames are read.
 
     Zips stay unpacked for as long as the block lasts.
 
@@ -99,7 +99,7 @@ def recordings(
         "image_px": parsed_size(args.image, option="--image") if args.image else None,
         "scale_to": parsed_size(args.scale_to, option="--scale-to") if args.scale_to else None,
     }
-    found: list[Recording] = []
+    opened: list[Recording] = []
     with ExitStack() as stack:
         stores = [
             word
@@ -109,41 +109,41 @@ def recordings(
         files: list[Path] = []
         for word in (word for word in args.poses if word not in stores):
             files += find_tracks.find_tracks(stack.enter_context(find_tracks.unpacked(word)))
-        held = find_tracks.read_all_names(list(dict.fromkeys(files))) if files else []
-        if held and external:
+        headers = find_tracks.read_all_names(list(dict.fromkeys(files))) if files else []
+        if headers and external:
             raise BadInput(
-                f"the model reads features from elsewhere ({', '.join(external)}), which track "
-                "files do not hold: "
-                "prepare a store with prepare.py tracks --features and give that as --poses"
+                f"the model reads external features ({', '.join(external)}), which track files do "
+                "not hold: prepare a store with prepare.py tracks --features and give that as "
+                "--poses"
             )
-        naming = _naming(args, held, schema)
+        naming = _naming(args, headers, schema)
         _refuse_unlike(
-            Conversion(fps=schema.fps, store_fps=schema.fps, **naming).named(held), schema
+            Conversion(fps=schema.fps, store_fps=schema.fps, **naming).named(headers), schema
         )
-        for one in held:
-            rate = args.fps or one.fps or schema.fps
-            found.append(
+        for header in headers:
+            rate = args.fps or header.fps or schema.fps
+            opened.append(
                 Recording(
-                    name=one.name,
+                    name=header.name,
                     fps=rate,
                     schema=schema,
                     external=external,
-                    path=one.path,
+                    path=header.path,
                     convert=Conversion(fps=rate, **common, **naming),
                 )
             )
-        if held and not args.fps and not all(one.fps for one in held):
+        if headers and not args.fps and not all(header.fps for header in headers):
             log.warning(
-                "no --fps, and the files do not say it: they are taken to have %g frames/s, as the "
-                "model's recordings",
+                "no --fps, and the files do not tell it: they are taken to have %g frames/s, as "
+                "the model's recordings",
                 schema.fps,
             )
         for word in stores:
-            found += _of_store(Store(paths.open_address(word)), args, schema, external, common)
-        names = [one.name for one in found]
+            opened += _of_store(Store(paths.open_address(word)), args, schema, external, common)
+        names = [one.name for one in opened]
         twice = sorted({name for name in names if names.count(name) > 1})
         refuse([f"two recordings are named {name!r}" for name in twice[:20]], about="--poses")
-        yield found
+        yield opened
 
 
 def _of_store(
@@ -155,84 +155,83 @@ def _of_store(
 ) -> list[Recording]:
     if args.fps and args.fps != store.schema.fps:
         raise BadInput(
-            f"--fps is {args.fps:g}; the store {store.uri} says it has {store.schema.fps:g} "
-            "frames/s: leave --fps out"
+            f"--fps is {args.fps:g}; the store {store.uri} has {store.schema.fps:g} frames/s: "
+            "leave --fps out"
         )
-    names = [_like(store.schema, store.uri)]
-    convert = Conversion(fps=store.schema.fps, **options, **_naming(args, names, schema))
-    _refuse_unlike(convert.named(names), schema)
+    header = _without_frames(store.schema, store.uri)
+    convert = Conversion(fps=store.schema.fps, **options, **_naming(args, [header], schema))
+    _refuse_unlike(convert.named([header]), schema)
     refuse(
         [
             f"{name} has dimension {store.feature(name)['dim']} in the store, {dim} in the model"
             for name, dim in external.items()
             if store.feature(name)["dim"] != dim
         ],
-        about=f"features from elsewhere do not fit the store {store.uri}",
+        about=f"external features do not fit the store {store.uri}",
     )
     return [
         Recording(
-            name=held["name"],
+            name=video["name"],
             fps=store.schema.fps,
             schema=schema,
             external=external,
             convert=convert,
             store=store,
         )
-        for held in store.videos
+        for video in store.videos
     ]
 
 
-def _naming(args: argparse.Namespace, held: Sequence[Tracks], schema: Schema) -> dict[str, Any]:
+def _naming(args: argparse.Namespace, headers: Sequence[Tracks], schema: Schema) -> dict[str, Any]:
     """``--keypoints`` and ``--animals``; names of the model that they leave out stay what they
     are."""
-    found: dict[str, Any] = {}
+    naming: dict[str, Any] = {}
     for kind in ("keypoints", "animals"):
         if not (text := getattr(args, kind)):
-            found[kind] = None
+            naming[kind] = None
             continue
-        said = Naming.parsed(text, option=f"--{kind}")
-        kept = [
+        stated = Naming.parsed(text, option=f"--{kind}")
+        same = [
             name
             for name in getattr(schema, kind)
-            if name not in said.names and all(name in getattr(one, kind) for one in held)
+            if name not in stated.names and all(name in getattr(one, kind) for one in headers)
         ]
-        found[kind] = Naming((*said.olds, *((name, (name,)) for name in kept)))
-    return found
+        naming[kind] = Naming((*stated.olds, *((name, (name,)) for name in same)))
+    return naming
 
 
-def _refuse_unlike(held: Sequence[Tracks], schema: Schema) -> None:
-    """Every name of the model must be there; what is there beyond the keypoints is passed over."""
-    problems, spare = [], []
-    for one in held:
+def _refuse_unlike(headers: Sequence[Tracks], schema: Schema) -> None:
+    """Every name of the model must be there; further keypoints are ignored."""
+    errors, ignored = [], []
+    for header in headers:
         for axis in ("keypoints", "animals"):
-            mine, theirs = getattr(one, axis), getattr(schema, axis)
+            mine, theirs = getattr(header, axis), getattr(schema, axis)
             if missing := [name for name in theirs if name not in mine]:
-                problems.append(
-                    f"{one.path} has {axis} {', '.join(mine)}; the model was trained with "
-                    f"{', '.join(theirs)}. "
-                    f"Missing: {', '.join(missing)}; say what they are called with --{axis} "
+                errors.append(
+                    f"{header.path} has {axis} {', '.join(mine)}; the model was trained with "
+                    f"{', '.join(theirs)}. Missing: {', '.join(missing)}; name them with --{axis} "
                     "old=new,…"
                 )
-            elif set(mine) - set(theirs):
-                spare.append(f"{one.path}: {axis} {', '.join(sorted(set(mine) - set(theirs)))}")
-        if one.coordinates != schema.coordinates:
-            problems.append(
-                f"{one.path} has coordinates {', '.join(one.coordinates)}; the model "
+            elif more := sorted(set(mine) - set(theirs)):
+                ignored.append(f"{header.path}: {axis} {', '.join(more)}")
+        if header.coordinates != schema.coordinates:
+            errors.append(
+                f"{header.path} has coordinates {', '.join(header.coordinates)}; the model "
                 f"{', '.join(schema.coordinates)}"
             )
     refuse(
-        problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else []),
+        errors[:20] + ([f"and {len(errors) - 20} more"] if len(errors) > 20 else []),
         about="the recordings do not fit the model",
     )
-    if spare:
+    if ignored:
         log.warning(
-            "passed over, since the model does not know them: %s%s",
-            spare[0],
-            f" (and in {len(spare) - 1} more)" * (len(spare) > 1),
+            "ignored, since the model does not know them: %s%s",
+            ignored[0],
+            f" (and in {len(ignored) - 1} more)" * (len(ignored) > 1),
         )
 
 
-def _like(schema: Schema, called: str) -> Tracks:
+def _without_frames(schema: Schema, path: str) -> Tracks:
     position, confidence = tracks.no_frames(*schema.shape)
     return Tracks(
         name="",
@@ -243,5 +242,5 @@ def _like(schema: Schema, called: str) -> Tracks:
         image_px=schema.image_px,
         position_TMKX=position,
         confidence_TMK=confidence,
-        path=Path(called),
+        path=Path(path),
     )

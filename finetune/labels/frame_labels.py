@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +26,6 @@ REST_NAMES = (
     "base",
     "other",
 )  # the first that a task has: next to `none`, `other` is a behaviour
-
-
-class Smoothed(NamedTuple):
-    """The frames of one video after smoothing."""
-
-    labels: Ints
-    """(T,) classes, or (T, C) of 0 and 1."""
-    probabilities_TC: Reals
-    """For the eye and for further steps; average precision is of the raw scores."""
 
 
 def rest_class(*, classes: Sequence[str], rest: str | None = None) -> str | None:

@@ -20,15 +20,14 @@ from torch import Tensor, nn
 
 from finetune.fit.fit import Probabilities
 from finetune.labels.problems import Problem
-from finetune.paper.baselines import Baseline, build_baseline
-from finetune.paper.dense import label_every_frame
+from finetune.paper.baselines import Baseline, build_baseline, label_every_frame
 from finetune.paper.windows import Samples, Windows, scaled, standardised
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
 
 Inputs = Mapping[str, npt.NDArray[np.float32]]
 """Video to (T, F), coordinates first."""
-AT_ONCE = 512  # windows labelled together
+WINDOWS_AT_ONCE = 512  # when labelling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +39,20 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
-    """Where a network starts from."""
+class InitialWeights:
+    """Weights of another network to start from."""
 
     weights: Mapping[str, npt.NDArray[np.float32]]
     classes: Sequence[str]
-    """What its last layer tells apart; another problem's last layer starts anew."""
+    """Of its last layer; a problem with other classes gets a new last layer."""
 
 
-def gather_inputs(
+def read_inputs(
     store: Store,
     videos: Sequence[str],
     *,
     features: str = "",
-    moments_of: Sequence[str] = (),
+    moments_from: Sequence[str] = (),
     on_progress: Callable[[int], object] = lambda frames: None,
 ) -> dict[str, npt.NDArray[np.float32]]:
     """What the paper's networks read of some videos.
@@ -61,19 +60,17 @@ def gather_inputs(
     Args:
         store: Of the poses.
         videos: Which.
-        features: Features from elsewhere to lay beside the coordinates; none where empty.
-        moments_of: Videos (of ``videos`` or not) whose mean and spread standardise the features.
+        features: External features to append to the coordinates; none where empty.
+        moments_from: Videos (of ``videos`` or not) whose mean and standard deviation standardise
+            these features.
         on_progress: Called with the number of frames read.
 
     Raises:
         BadInput: If a video has no such features.
     """
-    mean_D, spread_D = (
-        _moments(store, moments_of or videos, features)
-        if features
-        else (torch.zeros(0), torch.zeros(0))
-    )
-    found = {}
+    if features:
+        mean_D, std_D = _moments(store, moments_from or videos, features)
+    inputs = {}
     for name in videos:
         video = store.read_video(name, features=[features] if features else [])
         missing = torch.from_numpy(~(video.confidence_TMK > 0)).unsqueeze(-1)
@@ -81,31 +78,22 @@ def gather_inputs(
             torch.tensor(video.position_TMKX).masked_fill(missing, torch.nan), store.schema.image_px
         )
         if features:
-            x_TF = torch.cat(
-                [
-                    x_TF,
-                    standardised(
-                        _known(video.features[features], name, features), mean_D, spread_D
-                    ),
-                ],
-                1,
-            )
-        found[name] = x_TF.numpy()
+            extra_TD = _without_gaps(video.features[features], name, features)
+            x_TF = torch.cat([x_TF, standardised(extra_TD, mean_D, std_D)], 1)
+        inputs[name] = x_TF.numpy()
         on_progress(len(x_TF))
-    return found
+    return inputs
 
 
 def _moments(store: Store, videos: Sequence[str], features: str) -> tuple[Tensor, Tensor]:
-    held = torch.cat(
-        [
-            _known(store.read_video(name, features=[features]).features[features], name, features)
-            for name in videos
-        ]
+    read = (store.read_video(name, features=[features]).features[features] for name in videos)
+    values_ND = torch.cat(
+        [_without_gaps(x_TD, name, features) for name, x_TD in zip(videos, read, strict=True)]
     )
-    return held.mean(0), held.std(0)
+    return values_ND.mean(0), values_ND.std(0)
 
 
-def _known(values_TD: npt.NDArray[np.float32], video: str, features: str) -> Tensor:
+def _without_gaps(values_TD: npt.NDArray[np.float32], video: str, features: str) -> Tensor:
     if np.isnan(values_TD).any():
         raise BadInput(
             f"video {video!r} lacks the features {features!r} in "
@@ -122,7 +110,7 @@ def train_network(
     *,
     seed: int,
     coordinates: int,
-    start: Start | None = None,
+    start: InitialWeights | None = None,
     class_weight: Mapping[str, float] | None = None,
     epochs_share: float = 1.0,
     device: str = "cpu",
@@ -134,7 +122,7 @@ def train_network(
         inputs: Of its training videos, at least.
         problem: Its training labels are looked at, nothing else.
         settings: Network, windows, batch.
-        phases: What to train for how long, and whether the last layer alone (and the batch norms).
+        phases: In order, each with whether it trains only the last layer (and the batch norms).
         seed: Of weights, dropout, order and augmentation.
         coordinates: How many of the inputs are coordinates.
         start: Weights to start from.
@@ -142,7 +130,7 @@ def train_network(
             weights.
         epochs_share: Train for this share of the epochs.
         device: Where.
-        on_progress: Called with the number of steps done.
+        on_progress: Called with the number of steps that were made.
 
     Returns:
         The network, in evaluation mode.
@@ -152,8 +140,8 @@ def train_network(
     """
     if problem.overlapping:
         raise BadInput(
-            f"{problem.name}: its behaviours overlap; the paper's networks tell exclusive classes "
-            "apart"
+            f"{problem.name}: its behaviours overlap; the paper's networks are for classes that "
+            "exclude each other"
         )
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -162,11 +150,10 @@ def train_network(
         settings, inputs=inputs[names[0]].shape[1], classes=len(problem.classes)
     )
     if start is not None:
-        _take(network, start, problem)
+        _load(network, start, problem)
     network = network.to(device)
-    held = [torch.tensor(inputs[name]).to(device) for name in names]
     samples = Samples(
-        held,
+        [torch.tensor(inputs[name]).to(device) for name in names],
         [torch.from_numpy(problem.train[name].copy()) for name in names],
         settings,
         coordinates=coordinates,
@@ -176,7 +163,7 @@ def train_network(
         dtype=torch.float32,
         device=device,
     )
-    for phase, last_alone in phases:
+    for phase, last_layer_only in phases:
         if phase.epochs:
             steps = phase_steps(samples.steps, phase, epochs_share)
             _train(
@@ -186,14 +173,14 @@ def train_network(
                 weight_C,
                 steps=steps,
                 lr=phase.lr,
-                last_alone=last_alone,
+                last_layer_only=last_layer_only,
                 on_progress=on_progress,
             )
     return network.eval()
 
 
 def phase_steps(steps_an_epoch: int, phase: Phase, epochs_share: float) -> int:
-    """Optimiser steps of a phase."""
+    """Optimiser steps of a phase, at least 1 where it has epochs."""
     return max(1, round(steps_an_epoch * phase.epochs * epochs_share)) if phase.epochs else 0
 
 
@@ -214,9 +201,9 @@ def label_videos(
         videos: Which.
         settings: Of the network.
         device: Where.
-        on_progress: Called with what has been done, in optimiser steps (:func:`label_steps`).
+        on_progress: Called with the optimiser steps that take as long (:func:`label_steps`).
     """
-    found: dict[str, npt.NDArray[np.float32]] = {}
+    probabilities: dict[str, npt.NDArray[np.float32]] = {}
     network = network.to(device).eval()
     with torch.no_grad():
         for name in videos:
@@ -224,34 +211,33 @@ def label_videos(
             if settings.network == "conv1d":
                 logits_TC = label_every_frame(network, x_TF, settings)
             else:
-                found_here = []
-                for x_BWF in Windows([x_TF], settings).in_order(AT_ONCE):
-                    found_here.append(network(x_BWF))
+                logits = []
+                for x_BWF in Windows([x_TF], settings).in_order(WINDOWS_AT_ONCE):
+                    logits.append(network(x_BWF))
                     on_progress(label_steps(settings, len(x_BWF)))
-                logits_TC = torch.cat(found_here)
-            found[name] = logits_TC.softmax(1).cpu().numpy()
-    return found
+                logits_TC = torch.cat(logits)
+            probabilities[name] = logits_TC.softmax(1).cpu().numpy()
+    return probabilities
 
 
 def label_steps(settings: Baseline, frames: int) -> float:
-    """What labelling so many frames takes, in optimiser steps: a step goes through the network
-    three times, twice of it backwards.
+    """The optimiser steps that take as long as labelling so many frames: a step goes through the
+    network three times, twice of it backwards.
 
-    Nothing for ``conv1d``, which labels each frame once and not once for every window it lies in.
+    0 for ``conv1d``, which labels each frame once and not once for every window it lies in.
     """
     return 0.0 if settings.network == "conv1d" else frames / (3 * settings.batch)
 
 
-def _take(network: nn.Module, start: Start, problem: Problem) -> None:
-    last = f"{len(list(network.children())) - 1}."
-    weights = {name: torch.tensor(np.asarray(held)) for name, held in start.weights.items()}
+def _load(network: nn.Module, start: InitialWeights, problem: Problem) -> None:
+    """Loads weights; the last layer keeps its own where the classes are others."""
+    last_layer = f"{len(list(network.children())) - 1}."
     own = network.state_dict()
+    weights = {name: torch.tensor(np.asarray(value)) for name, value in start.weights.items()}
     if tuple(start.classes) != problem.classes:
-        weights = {
-            name: own[name] if name.startswith(last) else held for name, held in weights.items()
-        }
-    if {name: held.shape for name, held in weights.items()} != {
-        name: held.shape for name, held in own.items()
+        weights |= {name: value for name, value in own.items() if name.startswith(last_layer)}
+    if {name: value.shape for name, value in weights.items()} != {
+        name: value.shape for name, value in own.items()
     }:
         raise BadInput(
             f"{problem.name}: the weights to start from are of another network (other widths, "
@@ -268,12 +254,12 @@ def _train(
     *,
     steps: int,
     lr: float,
-    last_alone: bool,
+    last_layer_only: bool,
     on_progress: Callable[[float], object],
 ) -> None:
     parts = list(network.children())
     for weight in network.parameters():
-        weight.requires_grad_(not last_alone)
+        weight.requires_grad_(not last_layer_only)
     for module in (parts[-1], *(m for m in network.modules() if isinstance(m, nn.BatchNorm1d))):
         for weight in module.parameters():
             weight.requires_grad_(True)

@@ -1,9 +1,9 @@
 """Fits one model for several label sets: contrastive predictive coding on all windows,
 cross-entropy on the labelled ones.
 
-Plain torch. A network is fitted on part of the labelled training videos; on the rest each output
-layer chooses its epoch. Test labels are looked at by nobody here, test poses only while they are
-labelled, unless the unlabelled videos handed in are test videos.
+Plain torch. A network is fitted on part of the labelled training videos; the others choose the
+epoch of each output layer. Test labels are not used, and test poses only for predictions, unless
+the unlabelled videos passed in are test videos.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from finetune.fit.fit import Probabilities, score_problems
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem, hold_out
-from finetune.paper.joint_model import JointModel, JointSettings, beside, smoothed_cross_entropy
+from finetune.paper.joint_model import (
+    JointModel,
+    JointSettings,
+    head_inputs,
+    smoothed_cross_entropy,
+)
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
@@ -33,19 +38,21 @@ from pretrain.objectives.cpc import CPC
 from pretrain.train.embed_video import as_pose, embed_video
 from pretrain.train.precision import products
 
-_FITTED_ON = 65_536  # frames that means and spreads of features are taken from
+_FRAMES_FOR_MOMENTS = 65_536  # for mean and standard deviation of the features
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
-    """An output layer: the problems that share its classes."""
+class OutputLayer:
+    """An output layer, shared by the problems that have its classes."""
 
     classes: tuple[str, ...]
     problems: tuple[int, ...]
+    """Their indices."""
     weight: float
+    """Of its loss."""
 
 
-def layers_of(problems: Sequence[Problem], settings: JointSettings) -> list[Layer]:
+def output_layers(problems: Sequence[Problem], settings: JointSettings) -> list[OutputLayer]:
     """One output layer for each set of classes; Tasks 1 and 2 share theirs.
 
     Raises:
@@ -53,24 +60,24 @@ def layers_of(problems: Sequence[Problem], settings: JointSettings) -> list[Laye
     """
     refuse(
         [f"{p.name}: its behaviours overlap" for p in problems if p.overlapping],
-        about="the joint model tells exclusive classes apart",
+        about="the joint model is for classes that exclude each other",
     )
-    found: dict[tuple[str, ...], list[int]] = {}
-    for place, problem in enumerate(problems):
-        found.setdefault(problem.classes, []).append(place)
+    by_classes: dict[tuple[str, ...], list[int]] = {}
+    for index, problem in enumerate(problems):
+        by_classes.setdefault(problem.classes, []).append(index)
     return [
-        Layer(
+        OutputLayer(
             classes=classes,
-            problems=tuple(places),
-            weight=settings.task_weight.get(problems[places[0]].task, 1.0),
+            problems=tuple(indices),
+            weight=settings.task_weight.get(problems[indices[0]].task, 1.0),
         )
-        for classes, places in found.items()
+        for classes, indices in by_classes.items()
     ]
 
 
-def annotators_of(problems: Sequence[Problem]) -> list[int]:
-    """The annotator of each problem by place; what nobody is named for counts as the first one's,
-    as the entry counts Task 3."""
+def annotator_indices(problems: Sequence[Problem]) -> list[int]:
+    """Index of each problem's annotator; problems without one count as the first annotator's, as
+    the entry counts Task 3."""
     names = list(dict.fromkeys(p.annotator for p in problems if p.annotator))
     return [names.index(p.annotator) if p.annotator else 0 for p in problems]
 
@@ -78,35 +85,34 @@ def annotators_of(problems: Sequence[Problem]) -> list[int]:
 def unlabelled_videos(
     videos: Sequence[str], problems: Sequence[Problem], *, transductive: bool
 ) -> list[str]:
-    """Videos to learn from without their labels: those nobody labelled, and the test videos if
+    """Videos to learn from without labels: those that have none, and the test videos if
     ``transductive``; never a training video."""
     train = {name for p in problems for name in p.train}
     test = {name for p in problems for name in p.test}
     return [name for name in videos if name not in train and (transductive or name not in test)]
 
 
-def footage(poses: Frames, settings: JointSettings, image_px: Sequence[float]) -> Frames:
-    """Poses with what only the head sees beside them."""
+def with_head_inputs(poses: Frames, settings: JointSettings, image_px: Sequence[float]) -> Frames:
+    """The same poses with :func:`head_inputs`."""
     rows = [
-        beside(torch.tensor(poses.arrays["position"][first:end]), settings, image_px).numpy()
-        for first, end in poses.place.values()
+        head_inputs(torch.tensor(poses.arrays["position"][first:end]), settings, image_px).numpy()
+        for first, end in poses.spans.values()
     ]
-    return Frames(place=poses.place, arrays={**poses.arrays, "beside": np.concatenate(rows)})
+    return Frames(spans=poses.spans, arrays={**poses.arrays, "head_inputs": np.concatenate(rows)})
 
 
 def epoch_steps(settings: JointSettings, layers: int, frames: int) -> int:
     """Batches of an epoch over so many labelled and unlabelled training frames."""
-    return max(1, round(frames / settings.advance / _windows(settings, layers)))
+    return max(1, round(frames / settings.advance / _windows_a_batch(settings, layers)))
 
 
 def label_steps(settings: JointSettings, layers: int, frames: int) -> float:
-    """What labelling so many frames takes, in optimiser steps: a step goes through the network
-    three times, twice of it backwards."""
-    return frames / (3 * settings.window * _windows(settings, layers))
+    """The optimiser steps that take as long as labelling so many frames: a step goes through the
+    network three times, twice of it backwards."""
+    return frames / (3 * settings.window * _windows_a_batch(settings, layers))
 
 
-def _windows(settings: JointSettings, layers: int) -> int:
-    """Of a batch."""
+def _windows_a_batch(settings: JointSettings, layers: int) -> int:
     return settings.labelled + layers * settings.each_layer + settings.unlabelled
 
 
@@ -126,77 +132,84 @@ def fit_member(
     """Fits one network of an ensemble and labels the test videos.
 
     Args:
-        frames: :func:`footage` of training, test and unlabelled videos.
+        frames: :func:`with_head_inputs` of training, test and unlabelled videos.
         problems: All problems of all tasks.
-        unlabelled: Videos to learn from without labels; where there are none, the training videos.
+        unlabelled: Videos to learn from without labels; if empty, the training videos.
         settings: How.
         schema: Of the skeleton.
         seed: Of the ensemble.
-        member: Which of its networks; decides the split, the weights and the draws.
+        member: Index of the network in the ensemble; decides the split, weights and batches.
         epochs_share: Train for this share of the epochs.
         device: Where.
-        on_progress: Called with the number of steps done, while the test videos are labelled with
-            what that is in steps (:func:`label_steps`).
+        on_progress: Called with the number of steps that were made, or, for labelling, of steps
+            that take as long (:func:`label_steps`).
 
     Returns:
         Probabilities of the test videos for each problem; and the chosen epoch and validation score
         of each output layer.
     """
     torch.manual_seed(seed * 1000 + member)
-    draw = np.random.default_rng([seed, member, 5])
-    layers, annotators = layers_of(problems, settings), annotators_of(problems)
+    layers, annotators = output_layers(problems, settings), annotator_indices(problems)
     parts: list[tuple[Problem, Labelled]] = [
         hold_out(p, share=settings.validation, seed=seed * 1000 + member) for p in problems
     ]
     embedder = build_embedder(schema, features=settings.features, encoder=settings.encoder)
-    supply = _Supply(frames, [part for part, _ in parts], unlabelled, layers, settings, draw)
-    embedder.features.fit(as_pose(supply.some(_FITTED_ON)))
+    sampler = _BatchSampler(
+        frames,
+        [part for part, _ in parts],
+        unlabelled,
+        layers,
+        settings,
+        np.random.default_rng([seed, member, 5]),
+    )
+    embedder.features.fit(as_pose(sampler.frames(_FRAMES_FOR_MOMENTS)))
     model = JointModel(
         embedder,
         classes=[len(layer.classes) for layer in layers],
         annotators=max(annotators) + 1,
         annotator_width=settings.annotator_width,
-        beside=frames.arrays["beside"].shape[1],
+        head_inputs=frames.arrays["head_inputs"].shape[1],
     ).to(device)
     cpc = CPC(embedder.dim, schema, **settings.cpc).to(device)
     if cpc.views != 1:
         raise BadInput("the joint model's cpc reads one view: set past_only: false")
-    total = max(1, round(supply.steps * settings.epochs * epochs_share))
-    looks = min(total, max(1, round(settings.epochs * epochs_share)))
+    total = max(1, round(sampler.steps * settings.epochs * epochs_share))
+    evaluations = min(total, max(1, round(settings.epochs * epochs_share)))
     weights = [*model.parameters(), *cpc.parameters()]
     optimiser = torch.optim.AdamW(weights, lr=settings.lr, weight_decay=settings.weight_decay)
-    stops = {round(total * look / looks): look for look in range(1, looks + 1)}
-    kept: list[tuple[float, int, dict[str, Tensor]]] = [(-1.0, 0, {})] * len(layers)
+    epoch_at = {round(total * n / evaluations): n for n in range(1, evaluations + 1)}
+    best: list[tuple[float, int, dict[str, Tensor]]] = [(-1.0, 0, {})] * len(layers)
     for step in range(1, total + 1):
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * (step - 1) / total))
         model.train()
-        loss = _loss(model, cpc, supply, annotators, settings, device)
+        loss = _loss(model, cpc, sampler, annotators, settings, device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         on_progress(1)
-        if step in stops:
-            state = {name: held.detach().cpu().clone() for name, held in model.state_dict().items()}
-            for place, layer in enumerate(layers):
+        if step in epoch_at:
+            state = {name: x.detach().cpu().clone() for name, x in model.state_dict().items()}
+            for i, layer in enumerate(layers):
                 truth = [parts[p][1] for p in layer.problems]
-                found = [
-                    _label(model, frames, truth[at], place, annotators[p], settings, device)
-                    for at, p in enumerate(layer.problems)
+                predicted = [
+                    _label(model, frames, labels, i, annotators[p], settings, device)
+                    for p, labels in zip(layer.problems, truth, strict=True)
                 ]
-                score = score_problems([problems[p] for p in layer.problems], found, truth).macro_f1
-                if (0.0 if math.isnan(score) else score) >= kept[place][0]:
-                    kept[place] = (0.0 if math.isnan(score) else score, stops[step], state)
+                scores = score_problems([problems[p] for p in layer.problems], predicted, truth)
+                score = 0.0 if math.isnan(scores.macro_f1) else scores.macro_f1
+                if score >= best[i][0]:
+                    best[i] = (score, epoch_at[step], state)
     probabilities: list[Probabilities] = [{} for _ in problems]
-    for place, layer in enumerate(layers):
-        model.load_state_dict(kept[place][2])
+    for i, layer in enumerate(layers):
+        model.load_state_dict(best[i][2])
         for p in layer.problems:
             probabilities[p] = _label(
-                model, frames, problems[p].test, place, annotators[p], settings, device, on_progress
+                model, frames, problems[p].test, i, annotators[p], settings, device, on_progress
             )
     about = {
-        " / ".join(layer.classes): {"epoch": kept[i][1], "validation_f1": kept[i][0]}
-        for i, layer in enumerate(layers)
+        " / ".join(layer.classes): {"epoch": epoch, "validation_f1": score}
+        for layer, (score, epoch, _) in zip(layers, best, strict=True)
     }
     return probabilities, about
 
@@ -213,113 +226,104 @@ def _label(
     on_progress: Callable[[float], object] = lambda steps: None,
 ) -> dict[str, npt.NDArray[np.float32]]:
     model.eval()
-    found = {}
-    who_B = torch.tensor([annotator], device=device)
+    probabilities = {}
+    annotator_B = torch.tensor([annotator], device=device)
     for name in sorted(videos):
-        held = frames.video(name)
-        alone = held.pop("beside").to(device).unsqueeze(0)
+        video = frames.video(name)
+        extra_BTE = video.pop("head_inputs").to(device).unsqueeze(0)
         with products(settings.precision, device):
-            z_TD = embed_video(model.embedder, held, device=device)
-            logits_TC = model.label(z_TD.unsqueeze(0), alone, who_B, layer)[0].float()
-        found[name] = logits_TC.softmax(-1).cpu().numpy()
+            z_TD = embed_video(model.embedder, video, device=device)
+            logits_TC = model.label(z_TD.unsqueeze(0), extra_BTE, annotator_B, layer)[0].float()
+        probabilities[name] = logits_TC.softmax(-1).cpu().numpy()
         on_progress(label_steps(settings, len(model.out), len(z_TD)))
-    return found
+    return probabilities
 
 
 @dataclass
 class _Batch:
-    stretch: dict[str, Tensor]
+    frames: dict[str, Tensor]
     valid_BT: Tensor
     key_B: Tensor
     labels_BT: Tensor
     """UNLABELLED in windows of unlabelled videos."""
     problem_B: npt.NDArray[np.int64]
-    """Whose labels; -1 for none."""
+    """Index of the labels' problem; -1 for none."""
 
 
-class _Supply:
-    """Draws batches: labelled windows by length, some of each output layer, and unlabelled
-    ones."""
+class _BatchSampler:
+    """Draws batches: windows of labelled videos by their lengths, some of each output layer, and
+    windows of unlabelled videos."""
 
     def __init__(
         self,
         frames: Frames,
         problems: Sequence[Problem],
         unlabelled: Sequence[str],
-        layers: Sequence[Layer],
+        layers: Sequence[OutputLayer],
         settings: JointSettings,
-        draw: np.random.Generator,
+        rng: np.random.Generator,
     ) -> None:
-        self._frames, self._problems, self._settings, self._draw = frames, problems, settings, draw
+        self._frames, self._problems, self._settings, self._rng = frames, problems, settings, rng
         self.layers = layers
         pairs = [(p, name) for p, problem in enumerate(problems) for name in sorted(problem.train)]
-        alone = [(-1, name) for name in unlabelled] or [
-            (-1, name) for name in dict.fromkeys(name for _, name in pairs)
-        ]
+        without_labels = unlabelled or list(dict.fromkeys(name for _, name in pairs))
         self._pools = [
             (pairs, settings.labelled),
             *(
                 ([pair for pair in pairs if pair[0] in layer.problems], settings.each_layer)
                 for layer in layers
             ),
-            (alone, settings.unlabelled),
+            ([(-1, name) for name in without_labels], settings.unlabelled),
         ]
-        self._shares = [
+        self._ends = [
             np.cumsum([self._length(name) for _, name in pool], dtype=float)
             for pool, _ in self._pools
         ]
-        seen = {name for _, name in pairs} | set(unlabelled)
-        self.steps = epoch_steps(settings, len(layers), sum(self._length(name) for name in seen))
+        videos = {name for _, name in pairs} | set(unlabelled)
+        self.steps = epoch_steps(settings, len(layers), sum(map(self._length, videos)))
         counts = [
             np.sum([_counts(problems[p]) for p in layer.problems], axis=0) for layer in layers
         ]
-        self.prior_C = [torch.from_numpy(held / held.sum()).float() for held in counts]
+        self.prior_C = [torch.from_numpy(count_C / count_C.sum()).float() for count_C in counts]
         self.weight_C = [
-            torch.from_numpy(_weights(held, settings.class_weight)).float() for held in counts
+            torch.from_numpy(_class_weights(count_C, settings.class_weight)).float()
+            for count_C in counts
         ]
 
     def _length(self, name: str) -> int:
-        first, end = self._frames.place[name]
+        first, end = self._frames.spans[name]
         return end - first
 
-    def some(self, frames: int) -> dict[str, Tensor]:
-        """Windows from everything that is learned from, about so many frames."""
-        made = [
-            self.batch()
-            for _ in range(
-                max(1, frames // self._settings.window // sum(number for _, number in self._pools))
-            )
-        ]
+    def frames(self, number: int) -> dict[str, Tensor]:
+        """Windows of some batches, about so many frames."""
+        a_batch = self._settings.window * sum(windows for _, windows in self._pools)
+        batches = [self.batch() for _ in range(max(1, number // a_batch))]
         joined = {
-            name: torch.cat([held.stretch[name] for held in made])
+            name: torch.cat([batch.frames[name] for batch in batches])
             for name in ("position", "confidence")
         }
-        beyond = ~torch.cat([held.valid_BT for held in made])
-        joined["position"][beyond] = torch.nan
-        joined["confidence"][beyond] = 0
+        invalid = ~torch.cat([batch.valid_BT for batch in batches])
+        joined["position"][invalid] = torch.nan
+        joined["confidence"][invalid] = 0
         return joined
 
     def batch(self) -> _Batch:
         """A batch; frames beyond the end of a video are not valid."""
         window = self._settings.window
         chosen = []
-        for (pool, number), share in zip(self._pools, self._shares, strict=True):
-            chosen += [
-                pool[int(place)]
-                for place in np.searchsorted(
-                    share, self._draw.random(number) * share[-1], side="right"
-                )
-            ]
+        for (pool, number), ends in zip(self._pools, self._ends, strict=True):
+            drawn = self._rng.random(number) * ends[-1]
+            chosen += [pool[int(index)] for index in np.searchsorted(ends, drawn, side="right")]
         begin, frames = np.empty(len(chosen), np.int64), np.empty(len(chosen), np.int64)
         labels = np.full((len(chosen), window), UNLABELLED, np.int64)
         for row, (p, name) in enumerate(chosen):
-            first, length = self._frames.place[name][0], self._length(name)
-            start = int(self._draw.integers(max(1, length - window + 1)))
+            first, length = self._frames.spans[name][0], self._length(name)
+            start = int(self._rng.integers(max(1, length - window + 1)))
             begin[row], frames[row] = first + start, min(window, length)
             if p >= 0:
                 labels[row, : frames[row]] = self._problems[p].train[name][start : start + window]
         valid = np.arange(window) < frames[:, None]
-        key = self._draw.integers(-(2**63), 2**63 - 1, len(chosen))
+        key = self._rng.integers(-(2**63), 2**63 - 1, len(chosen))
         return _Batch(
             self._frames.windows(begin, window),
             torch.from_numpy(valid),
@@ -332,32 +336,33 @@ class _Supply:
 def _loss(
     model: JointModel,
     cpc: CPC,
-    supply: _Supply,
+    sampler: _BatchSampler,
     annotators: Sequence[int],
     settings: JointSettings,
     device: str,
 ) -> Tensor:
-    batch = supply.batch()
-    stretch = {name: held.to(device) for name, held in batch.stretch.items()}
+    batch = sampler.batch()
+    frames = {name: x.to(device) for name, x in batch.frames.items()}
     valid_BT, labels_BT = batch.valid_BT.to(device), batch.labels_BT.to(device)
-    pose = as_pose(stretch)
+    pose = as_pose(frames)
     pose = pose.hidden((~valid_BT)[:, :, None, None].expand(pose.confidence_BTMK.shape))
     windows = Windows(pose, valid_BT, batch.key_B.to(device))
     half = products(settings.precision, device)
     with half:
         z_BTD = model.embedder(pose, valid_BT).float()
         total: Tensor = cpc((View(pose, z_BTD),), windows, WindowRNG(windows.key_B)).total
-    for place, layer in enumerate(supply.layers):
+    for i, layer in enumerate(sampler.layers):
         rows = np.flatnonzero(np.isin(batch.problem_B, layer.problems))
-        who_B = torch.tensor([annotators[p] for p in batch.problem_B[rows]], device=device)
+        annotator_B = torch.tensor([annotators[p] for p in batch.problem_B[rows]], device=device)
         chosen = torch.from_numpy(rows).to(device)
         with half:
-            logits_BTC = model.label(z_BTD[chosen], stretch["beside"][chosen], who_B, place).float()
+            extra_BTE = frames["head_inputs"][chosen]
+            logits_BTC = model.label(z_BTD[chosen], extra_BTE, annotator_B, i).float()
         total = total + layer.weight * smoothed_cross_entropy(
             logits_BTC.flatten(0, 1),
             labels_BT[chosen].flatten(),
-            prior_C=supply.prior_C[place].to(device),
-            weight_C=supply.weight_C[place].to(device),
+            prior_C=sampler.prior_C[i].to(device),
+            weight_C=sampler.weight_C[i].to(device),
             smoothing=settings.smoothing,
         )
     return total
@@ -368,7 +373,7 @@ def _counts(problem: Problem) -> npt.NDArray[np.float64]:
     return np.bincount(labels[labels != UNLABELLED], minlength=len(problem.classes)).astype(float)
 
 
-def _weights(counts: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
+def _class_weights(counts: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
     share = counts / counts.sum()
     weight = np.where(share > 0, np.maximum(share, 1e-9) ** -power, 0.0)
     return np.asarray(weight / (weight * share).sum())

@@ -1,5 +1,5 @@
 """One network for several label sets, after B. Wild's MABe 2021 entry: encoder, a shared residual
-layer, one linear layer a label set."""
+layer, one linear layer for each label set."""
 
 from __future__ import annotations
 
@@ -40,31 +40,31 @@ class JointSettings:
     unlabelled: int = 16
     """Windows of a batch from videos without labels."""
     advance: int = 256
-    """Frames that a window counts for when epochs are counted."""
+    """Frames that a window counts for when the steps of an epoch are counted."""
     epochs: int = 40
     lr: float = 0.001
-    """Of AdamW, falling to 0 as a cosine."""
+    """Of AdamW, with cosine decay to 0."""
     weight_decay: float = 1e-5
     class_weight: float = 1.0
-    """Power of the inverse class frequency that weighs cross-entropy: 0 = none, 1 = balanced."""
+    """Power of the inverse class frequency that weights cross-entropy: 0 = none, 1 = balanced."""
     smoothing: float = 0.2
-    """Share of the target that is the prior of the classes."""
+    """Share of each target that is the class frequencies (label smoothing)."""
     task_weight: Mapping[str, float] = field(default_factory=dict)
-    """Label set to the weight of its cross-entropy; others weigh 1."""
+    """Label set to the weight of its cross-entropy; others have 1."""
     annotator_width: int = 6
+    """Size of an annotator's embedding."""
     elapsed: float = 1500.0
-    """Frames since the start that the head sees as tanh(t / elapsed)."""
+    """The head reads tanh(frames since the start / elapsed)."""
     remaining: float = 2300.0
-    """Frames to the end, likewise."""
+    """The same for the frames to the end."""
     wall: float = 465.0
-    """Distance of each animal to the nearest wall (px), likewise."""
+    """The same for each animal's distance to the nearest wall (px)."""
     members: int = 32
     """Networks whose probabilities are averaged, each fitted on its own split."""
     validation: float = 0.15
     """Share of the labelled training videos that choose a network's epoch."""
     precision: Precision = "auto"
-    """Of matrix products (pretrain/train/precision.py); weights, features and losses are
-    float32."""
+    """Of matrix products; weights, features and losses are float32."""
 
     def __post_init__(self) -> None:
         least = {
@@ -77,30 +77,23 @@ class JointSettings:
             "members": 1,
             "annotator_width": 1,
         }
-        problems = [
+        errors = [
             f"{name} is {getattr(self, name)}; it must be at least {low}"
             for name, low in least.items()
             if getattr(self, name) < low
         ]
-        problems += [
+        errors += [
             f"{name} must be above 0"
             for name in ("lr", "elapsed", "remaining", "wall")
             if not getattr(self, name) > 0
         ]
-        problems += [
-            f"{name} is {getattr(self, name)}; it must lie between 0 and 1"
-            for name in ("validation",)
-            if not 0 < self.validation < 1
-        ]
-        problems += (
-            [f"smoothing is {self.smoothing}; it must lie in 0…1"]
-            if not 0 <= self.smoothing < 1
-            else []
-        )
-        problems += (
-            ["encoder needs a `name`"] if not isinstance(self.encoder.get("name"), str) else []
-        )
-        refuse(problems, about="the settings of the joint model")
+        if not 0 < self.validation < 1:
+            errors.append(f"validation is {self.validation}; it must lie between 0 and 1")
+        if not 0 <= self.smoothing < 1:
+            errors.append(f"smoothing is {self.smoothing}; it must lie in 0…1")
+        if not isinstance(self.encoder.get("name"), str):
+            errors.append("encoder needs a `name`")
+        refuse(errors, about="the settings of the joint model")
 
 
 class JointModel(nn.Module):
@@ -110,9 +103,9 @@ class JointModel(nn.Module):
         embedder: Poses to embeddings.
         classes: C of each output layer.
         annotators: How many people labelled.
-        annotator_width: Numbers that stand for one of them; where that is their number they start
-            as told apart completely.
-        beside: Numbers of a frame that only the head sees (:func:`beside`).
+        annotator_width: Size of an annotator's embedding; at least as large as their number, it
+            starts one-hot.
+        head_inputs: Columns of :func:`head_inputs`.
     """
 
     def __init__(
@@ -122,11 +115,11 @@ class JointModel(nn.Module):
         classes: Sequence[int],
         annotators: int,
         annotator_width: int,
-        beside: int,
+        head_inputs: int,
     ) -> None:
         super().__init__()
         self.embedder = embedder
-        width = embedder.dim + beside
+        width = embedder.dim + head_inputs
         self.annotators = nn.Parameter(torch.eye(annotators, annotator_width))
         self.mix = nn.Sequential(
             nn.Linear(width + annotator_width, width), nn.LeakyReLU(), nn.Linear(width, width)
@@ -137,17 +130,19 @@ class JointModel(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def label(self, z_BTD: Tensor, beside_BTE: Tensor, annotator_B: Tensor, layer: int) -> Tensor:
+    def label(self, z_BTD: Tensor, extra_BTE: Tensor, annotator_B: Tensor, layer: int) -> Tensor:
         """Logits (B, T, C) of one output layer, in the style of an annotator."""
-        h_BTD = torch.cat([z_BTD, beside_BTE], -1)
+        h_BTD = torch.cat([z_BTD, extra_BTE], -1)
         style_BTA = self.annotators[annotator_B].unsqueeze(1).expand(-1, z_BTD.shape[1], -1)
         logits_BTC: Tensor = self.out[layer](h_BTD + self.mix(torch.cat([h_BTD, style_BTA], -1)))
         return logits_BTC
 
 
-def beside(position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[float]) -> Tensor:
-    """What only the head sees of a video's frames: time since the start, time to the end, every
-    animal's distance to the nearest wall.
+def head_inputs(
+    position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[float]
+) -> Tensor:
+    """What the head reads of a video's frames in addition to embeddings: time since the start, time
+    to the end, every animal's distance to the nearest wall.
 
     Args:
         position_TMKX: px, NaN where missing.
@@ -155,7 +150,7 @@ def beside(position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[fl
         image_px: Width and height.
 
     Returns:
-        (T, 2 + M) in 0…1; 0 where an animal is not seen.
+        (T, 2 + M) in 0…1; 0 where an animal is missing.
     """
     frames = torch.arange(len(position_TMKX), dtype=torch.float32)
     centre_TMX = position_TMKX.nanmean(2)
@@ -176,8 +171,8 @@ def beside(position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[fl
 def smoothed_cross_entropy(
     logits_NC: Tensor, labels_N: Tensor, *, prior_C: Tensor, weight_C: Tensor, smoothing: float
 ) -> Tensor:
-    """Cross-entropy against labels smoothed towards the prior, classes weighted; the mean over
-    labelled frames, 0 where there are none."""
+    """Cross-entropy against labels smoothed towards the class frequencies, with class weights; the
+    mean over labelled frames, 0 where there are none."""
     known = labels_N != UNLABELLED
     logits_NC, labels_N = logits_NC[known], labels_N[known]
     target_NC = F.one_hot(labels_N, len(prior_C)) * (1 - smoothing) + prior_C * smoothing

@@ -27,8 +27,8 @@ FIRST_SEED = 42
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of the table: a network trained, one that goes on from another row's weights, the joint
-    model, or our encoder."""
+    """A row of the table: a network of the paper, perhaps one that starts from another row's
+    weights; the joint model; or the user's encoder."""
 
     title: str
     tasks: Sequence[str]
@@ -36,13 +36,13 @@ class Row:
     network: str = ""
     """A file of networks/."""
     features: str = ""
-    """Features from elsewhere beside the coordinates."""
+    """External features that it reads besides the coordinates."""
     start: str = ""
     """Row whose weights of the same seed it starts from."""
     probe: Phase = field(default_factory=Phase)
-    """Of a row with a start: the last layer alone (and batch norms)."""
+    """First phase of a row with a start: trains only the last layer (and batch norms)."""
     tune: Phase = field(default_factory=Phase)
-    """After that: all of it."""
+    """Second phase of a row with a start: trains all layers."""
     class_weight: Mapping[str, float] = field(default_factory=dict)
     joint: str = ""
     """A settings file of the joint model."""
@@ -52,11 +52,11 @@ class Row:
     """Whether it is tuned on the encoder that the user names."""
     published: str = ""
     """Figures to compare with, a key of published.yaml."""
-    asked: bool = False
+    only_by_name: bool = False
     """Run only where it is named."""
 
     def phases(self, network: Baseline) -> list[tuple[Phase, bool]]:
-        """What is trained for how long, and whether the last layer alone."""
+        """Phases of training, each with whether it trains only the last layer."""
         return (
             [(self.probe, True), (self.tune, False)]
             if self.start
@@ -71,18 +71,18 @@ def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
         BadInput: If the file is wrong.
     """
     values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    rows = {name: make(Row, held, about=f"{file}, row {name}") for name, held in values.items()}
-    problems = [
+    rows = {name: make(Row, row, about=f"{file}, row {name}") for name, row in values.items()}
+    errors = [
         f"row {name} starts from {row.start!r}, which is no row"
         for name, row in rows.items()
         if row.start and row.start not in rows
     ]
-    problems += [
+    errors += [
         f"row {name}: give exactly one of network, joint and encoder"
         for name, row in rows.items()
         if bool(row.network) + bool(row.joint) + row.encoder != 1
     ]
-    refuse(problems, about=str(file))
+    refuse(errors, about=str(file))
     return rows
 
 
@@ -96,7 +96,7 @@ def read_published() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings files by name, with ``--set`` laid over them."""
+    """Settings files by name, changed by ``--set``."""
 
     networks: Mapping[str, Baseline]
     joint: Mapping[str, JointSettings]
@@ -111,32 +111,35 @@ def read_settings(pairs: Sequence[str], rows: Mapping[str, Row]) -> Settings:
     joints = sorted({row.joint for row in rows.values() if row.joint})
     names = [*sorted(path.stem for path in NETWORKS.glob("*.yaml")), *joints]
     by_file: dict[str, list[str]] = {}
-    problems = []
+    errors = []
     for pair in pairs:
         file, _, rest = pair.partition(".")
         if file not in names or not rest:
-            problems.append(
+            errors.append(
                 f"--set {pair}: write it as FILE.KEY=VALUE; files are: {', '.join(names)}"
             )
         by_file.setdefault(file, []).append(rest)
-    refuse(problems, about="--set")
-    changed = {
-        name: parse_overrides(by_file.get(name, []), JointSettings if name in joints else Baseline)[
-            0
-        ]
-        for name in names
-    }
+    refuse(errors, about="--set")
+
+    def changes(name: str, kind: type) -> dict[str, Any]:
+        (changed,) = parse_overrides(by_file.get(name, []), kind)
+        return changed
+
     return Settings(
         networks={
-            name: published_network(name, changed[name]) for name in names if name not in joints
+            name: published_network(name, changes(name, Baseline))
+            for name in names
+            if name not in joints
         },
-        joint={name: read(JointSettings, name, PAPER, changed[name]) for name in joints},
+        joint={
+            name: read(JointSettings, name, PAPER, changes(name, JointSettings)) for name in joints
+        },
     )
 
 
 def choose_rows(
     rows: Mapping[str, Row],
-    wanted: Sequence[str] | None,
+    names: Sequence[str] | None,
     *,
     has_tasks: Iterable[str],
     store: Store,
@@ -146,14 +149,14 @@ def choose_rows(
 
     Args:
         rows: All there are.
-        wanted: Names; None: all but those that must be asked for.
+        names: Of those to run; None: all but those that run only by name.
         has_tasks: Label sets of the store.
         store: The store.
         encoder: Whether the user names an encoder.
 
     Returns:
-        Rows in the order of the table, those that others start from included; and a reason for each
-        wanted row that is left out.
+        Rows in the order of the table, those that others start from included; and for each row that
+        cannot be run the reason.
 
     Raises:
         BadInput: If a name is unknown, or nothing can be run.
@@ -161,16 +164,16 @@ def choose_rows(
     refuse(
         [
             f"there is no row {name!r}; there are: {', '.join(rows)}"
-            for name in wanted or []
+            for name in names or []
             if name not in rows
         ],
         about="--rows",
     )
     has = set(has_tasks)
     chosen, left_out = set[str](), dict[str, str]()
-    for name in wanted or [name for name, row in rows.items() if not row.asked]:
-        lineage = _lineage(rows, name)
-        lacking = sorted({task for held in lineage for task in rows[held].tasks} - has)
+    for name in names or [name for name, row in rows.items() if not row.only_by_name]:
+        needed = _with_starts(rows, name)
+        lacking = sorted({task for row in needed for task in rows[row].tasks} - has)
         features = rows[name].features
         if lacking and not (rows[name].joint or rows[name].encoder):
             left_out[name] = f"the store has no labels for {', '.join(lacking)}"
@@ -181,7 +184,7 @@ def choose_rows(
         elif rows[name].encoder and not encoder:
             left_out[name] = "no --encoder was given"
         else:
-            chosen |= set(lineage)
+            chosen |= set(needed)
     if not chosen:
         raise BadInput(
             "nothing can be run:"
@@ -190,35 +193,39 @@ def choose_rows(
     return [name for name in rows if name in chosen], left_out
 
 
-def _lineage(rows: Mapping[str, Row], name: str) -> list[str]:
-    found = [name]
-    while start := rows[found[-1]].start:
-        found.append(start)
-    return found
+def _with_starts(rows: Mapping[str, Row], name: str) -> list[str]:
+    """A row, the one that it starts from, and so on."""
+    names = [name]
+    while start := rows[names[-1]].start:
+        names.append(start)
+    return names
 
 
 def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
-    """What was run on, in words, and whether scores may be compared with the paper's: only if every
+    """A description of the data, and whether scores may be compared with the paper's: only if every
     label count is CalMS21's."""
     counts: dict[tuple[str, str, str], dict[str, int]] = {}
     for problem in problems:
         behaviours = [name for name in problem.classes if name != problem.rest]
-        for side, held in (("train", problem.train), ("test", problem.test)):
-            key = (problem.task, problem.annotator if len(behaviours) > 1 else behaviours[0], side)
-            found = counts.setdefault(key, dict.fromkeys(problem.classes, 0))
-            for labels in held.values():
+        for split, videos in (("train", problem.train), ("test", problem.test)):
+            key = (problem.task, problem.annotator if len(behaviours) > 1 else behaviours[0], split)
+            frames = counts.setdefault(key, dict.fromkeys(problem.classes, 0))
+            for labels in videos.values():
                 if labels.ndim == 1:
-                    for place, number in enumerate(
-                        np.bincount(labels[labels != UNLABELLED], minlength=len(problem.classes))
+                    known = labels[labels != UNLABELLED]
+                    for name, number in zip(
+                        problem.classes,
+                        np.bincount(known, minlength=len(problem.classes)),
+                        strict=True,
                     ):
-                        found[problem.classes[place]] += int(number)
-    unlike = [key for key, found in counts.items() if EXPECTED_FRAMES.get(key) != found]
-    labelled = sum(sum(found.values()) for found in counts.values())
+                        frames[name] += int(number)
+    different = [key for key, frames in counts.items() if EXPECTED_FRAMES.get(key) != frames]
+    labelled = sum(sum(frames.values()) for frames in counts.values())
     what = (
         f"{store.origin or 'recordings of unknown origin'}; {store.frames:,} frames, "
         f"{labelled:,} of them labelled; {store.fingerprint}"
     )
-    if not unlike:
+    if not different:
         return f"{what}. Every label count is CalMS21's.", True
     if "simulated" in store.origin:
         return (
@@ -227,7 +234,7 @@ def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
             False,
         )
     return (
-        f"{what}. Label counts are not those of CalMS21 in {len(unlike)} of {len(counts)} sets: "
+        f"{what}. Label counts are not those of CalMS21 in {len(different)} of {len(counts)} sets: "
         "NOT COMPARABLE to the paper; its figures "
         "stand beside for their scale only.",
         False,

@@ -1,9 +1,8 @@
 """Windows, augmentation and batches as the benchmark paper's networks read them (CalMS21, Sun et
 al. 2021).
 
-Coordinates are scaled by the image and nothing else is made of them. A missing point, which their
-data does not have, stays where it was last seen. Nothing is copied for each window: a batch is one
-selection of rows.
+Coordinates are scaled by the image and read as they are. A missing point, which their data does not
+have, stays where it was last seen. Windows are not stored: a batch is one selection of rows.
 """
 
 from __future__ import annotations
@@ -35,26 +34,25 @@ def scaled(position_TMKX: Tensor, image_px: Sequence[float] = (1024.0, 570.0)) -
     frame = torch.arange(len(seen), device=seen.device).view(-1, 1, 1)
     last = torch.where(seen, frame, -1).cummax(0).values
     first = torch.where(seen, frame, len(seen)).amin(0, keepdim=True)
-    taken = torch.where(last < 0, first, last).clamp(max=len(seen) - 1)
-    held = position.gather(0, taken.unsqueeze(-1).expand(position.shape))
-    return torch.where(seen.any(0).unsqueeze(-1), held, 0.5).flatten(1)
+    source = torch.where(last < 0, first, last).clamp(max=len(seen) - 1)
+    filled = position.gather(0, source.unsqueeze(-1).expand(position.shape))
+    return torch.where(seen.any(0).unsqueeze(-1), filled, 0.5).flatten(1)
 
 
-def standardised(extra_TD: Tensor, mean_D: Tensor, spread_D: Tensor) -> Tensor:
-    """Features from elsewhere with mean 0 and spread 1 by the training videos' moments; a dimension
-    without spread becomes 0."""
-    return torch.where(spread_D > 1e-6, (extra_TD - mean_D) / spread_D.clamp(min=1e-6), 0.0)
+def standardised(extra_TD: Tensor, mean_D: Tensor, std_D: Tensor) -> Tensor:
+    """External features with mean 0 and standard deviation 1 by the training videos' moments; a
+    constant dimension becomes 0."""
+    return torch.where(std_D > 1e-6, (extra_TD - mean_D) / std_D.clamp(min=1e-6), 0.0)
 
 
 class Windows:
-    """The windows of some videos: every frame is the sample of the window around it, padded with
-    zeros at the ends of its video.
+    """The windows of some videos, one around every frame, padded with zeros at the ends of its
+    video.
 
     Frames of all videos lie end to end with their padding between them.
 
     Args:
-        inputs: (T, F) of each video: :func:`scaled` coordinates, and any other features beside
-            them.
+        inputs: (T, F) of each video: :func:`scaled` coordinates, then any other features.
         settings: Window and skip.
     """
 
@@ -78,7 +76,7 @@ class Windows:
         return len(self._centre)
 
     def cut(self, frames: Tensor) -> Tensor:
-        """(B, W, F) around the given frames, counted through all videos."""
+        """(B, W, F) around some frames, counted through all videos."""
         rows_BW = self._centre[frames].unsqueeze(1) + self._steps_W
         return self._rows_NF.index_select(0, rows_BW.flatten()).view(*rows_BW.shape, -1)
 
@@ -91,23 +89,23 @@ class Windows:
 
 
 def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) -> Tensor:
-    """The paper's augmentation: each window turned about the origin by U(-pi, pi), then moved by
+    """The paper's augmentation: each window rotated about the origin by U(-pi, pi), then shifted by
     U(-0.25, 0.25) along each axis.
 
-    It acts on scaled coordinates, so that angles bend with the image's proportions; that is how it
-    was published.
+    It acts on scaled coordinates, so rotation distorts shapes where the image is not square; that
+    is how it was published.
 
     Args:
         x_BWF: Windows; a changed copy is returned.
-        generator: Of the draws, on the CPU.
+        generator: Of the random numbers, on the CPU.
         coordinates: How many of F, from the first, are x, y, x, y …; the others stay as they are.
     """
     drawn = torch.rand((len(x_BWF), 3), generator=generator).to(x_BWF.device)
     angle = (drawn[:, 0] * 2 - 1) * math.pi
     cos, sin = angle.cos(), angle.sin()
-    turn_BXY = torch.stack([cos, sin, -sin, cos], 1).view(-1, 2, 2)
+    rotation_BXY = torch.stack([cos, sin, -sin, cos], 1).view(-1, 2, 2)
     points = x_BWF[..., :coordinates].reshape(len(x_BWF), -1, 2)
-    moved = torch.baddbmm((drawn[:, None, 1:] * 2 - 1) * 0.25, points, turn_BXY).view(
+    moved = torch.baddbmm((drawn[:, None, 1:] * 2 - 1) * 0.25, points, rotation_BXY).view(
         *x_BWF.shape[:2], coordinates
     )
     return (
@@ -127,7 +125,7 @@ class Samples:
         coordinates: How many of F, from the first, are coordinates.
 
     Raises:
-        BadInput: If videos and labels do not belong together, or no frame is labelled.
+        BadInput: If videos and labels do not match, or no frame is labelled.
     """
 
     def __init__(
@@ -138,7 +136,7 @@ class Samples:
         *,
         coordinates: int,
     ) -> None:
-        refuse(_unlike(inputs, labels, "labels"), about="the baseline's training data")
+        refuse(_mismatches(inputs, labels), about="the baseline's training data")
         self._windows, self._settings, self._coordinates = (
             Windows(inputs, settings),
             settings,
@@ -159,30 +157,28 @@ class Samples:
         return max(1, -(-number // size) - (number % size == 1))
 
     def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every labelled frame once, in an order drawn anew: (B, W, F) and (B,).
+        """Every labelled frame once, in random order: (B, W, F) and (B,).
 
         A last batch of one window, which has no batch statistics, is joined to the one before it.
         """
         order = self._known[
             torch.randperm(len(self._known), generator=generator).to(self._known.device)
         ]
-        places = list(torch.split(order, self._settings.batch))
-        if len(places) > 1 and len(places[-1]) == 1:
-            places[-2:] = [torch.cat(places[-2:])]
-        for place in places:
-            x_BWF = self._windows.cut(place)
-            changed = (
-                augmented(x_BWF, generator, coordinates=self._coordinates)
-                if self._settings.augment
-                else x_BWF
-            )
-            yield changed, self._label_N[place]
+        batches = list(torch.split(order, self._settings.batch))
+        if len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        for frames in batches:
+            x_BWF = self._windows.cut(frames)
+            if self._settings.augment:
+                x_BWF = augmented(x_BWF, generator, coordinates=self._coordinates)
+            yield x_BWF, self._label_N[frames]
 
 
-def _unlike(one: Sequence[Tensor], other: Sequence[Tensor], name: str) -> list[str]:
-    problems = [f"{len(one)} videos, but {name} of {len(other)}"] if len(one) != len(other) else []
-    return problems + [
-        f"video {place} has {len(held)} frames, its {name} {len(more)}"
-        for place, (held, more) in enumerate(zip(one, other, strict=False))
-        if len(held) != len(more)
+def _mismatches(inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> list[str]:
+    same = len(inputs) == len(labels)
+    errors = [] if same else [f"{len(inputs)} videos, but labels of {len(labels)}"]
+    return errors + [
+        f"video {i} has {len(x_TF)} frames, its labels {len(label_T)}"
+        for i, (x_TF, label_T) in enumerate(zip(inputs, labels, strict=False))
+        if len(x_TF) != len(label_T)
     ]

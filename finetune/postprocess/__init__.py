@@ -1,1 +1,1 @@
-"""What comes after the network: calibration, thresholds, smoothing."""
+"""From the probabilities of a network to labels: calibration, thresholds, smoothing."""

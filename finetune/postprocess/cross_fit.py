@@ -1,5 +1,5 @@
-"""Predictions for training videos by networks that were not fitted on them: the only frames that
-what comes after may learn from."""
+"""Cross-fitting: predictions for training videos by networks that were not fitted on them, the only
+frames that the postprocessing may learn from."""
 
 from __future__ import annotations
 
@@ -11,158 +11,149 @@ from finetune.fit.fit import fit
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem, hold_out
-from finetune.postprocess.learn import HeldOut, Learned, learn
+from finetune.postprocess.learn import HeldOutPredictions, LearnedPostprocessing, choose_steps
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 
-DEALS = 20
+ATTEMPTS = 20
+"""Random assignments to folds, of which the best is taken."""
 
 
-def learn_after(
-    material: Frames,
+def learn_postprocessing(
+    frames: Frames,
     problems: Sequence[Problem],
     tuning: Tuning,
     embedder: Embedder | None,
     *,
     seed: int,
     stop: int,
-) -> list[Learned]:
-    """What comes after the network, for each problem; learned on training videos of the budget
-    alone.
+) -> list[LearnedPostprocessing]:
+    """The postprocessing of each problem, learned only on training videos of the budget.
 
     Args:
-        material: Frames of the training videos.
+        frames: Of the training videos.
         problems: Their ``train`` labels are used, nothing else of them.
-        tuning: The settings the network is fitted with, and ``after``.
-        embedder: To train along, or None where ``material`` holds embeddings.
-        seed: Of the deal, the weights and the windows.
+        tuning: The settings the network is fitted with, and ``postprocess_folds``.
+        embedder: To train along, or None where ``frames`` holds embeddings.
+        seed: Of the folds, the weights and the windows.
         stop: Steps to fit for.
     """
+    predictions = cross_fit(frames, problems, tuning, embedder, seed=seed, stop=stop)
     return [
-        learn(problem, held)
-        for problem, held in zip(
-            problems,
-            held_out(material, problems, tuning, embedder, seed=seed, stop=stop),
-            strict=True,
-        )
+        choose_steps(problem, held_out)
+        for problem, held_out in zip(problems, predictions, strict=True)
     ]
 
 
-def held_out(
-    material: Frames,
+def cross_fit(
+    frames: Frames,
     problems: Sequence[Problem],
     tuning: Tuning,
     embedder: Embedder | None,
     *,
     seed: int,
     stop: int,
-) -> list[HeldOut]:
-    """Fits once a part on the videos of the other parts, and predicts those of this one."""
-    assert tuning.after > 0, "nothing is to come after the network"
+) -> list[HeldOutPredictions]:
+    """Fits once a fold on the videos of the other folds, and predicts those of this one.
+
+    Arguments as of :func:`learn_postprocessing`.
+    """
+    assert tuning.postprocess_folds > 0, "no postprocessing was asked for"
     probabilities: list[dict[str, np.ndarray]] = [{} for _ in problems]
     labels: list[dict[str, np.ndarray]] = [{} for _ in problems]
-    part: list[dict[str, int]] = [{} for _ in problems]
-    for number, sides in enumerate(
-        deal(problems, parts=tuning.after, share=tuning.validation, seed=seed)
-    ):
-        ((_, _, model),) = fit(
-            material,
-            [inside for inside, _ in sides],
-            tuning,
-            embedder=embedder,
-            seed=seed,
-            stops=[stop],
-        )
-        for p, found in enumerate(
-            model.predict(material, problems, [outside for _, outside in sides])
-        ):
-            probabilities[p] |= found
-            labels[p] |= sides[p][1]
-            part[p] |= dict.fromkeys(found, number)
+    fold_of: list[dict[str, int]] = [{} for _ in problems]
+    folds = split_folds(
+        problems, folds=tuning.postprocess_folds, share=tuning.validation, seed=seed
+    )
+    for fold, sides in enumerate(folds):
+        inside, outside = [problem for problem, _ in sides], [labels for _, labels in sides]
+        ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[stop])
+        for p, predicted in enumerate(model.predict(frames, problems, outside)):
+            probabilities[p] |= predicted
+            labels[p] |= outside[p]
+            fold_of[p] |= dict.fromkeys(predicted, fold)
     return [
-        HeldOut(probabilities=a, labels=b, part=c)
-        for a, b, c in zip(probabilities, labels, part, strict=True)
+        HeldOutPredictions(probabilities=p, labels=truth, fold=fold)
+        for p, truth, fold in zip(probabilities, labels, fold_of, strict=True)
     ]
 
 
-def deal(
-    problems: Sequence[Problem], *, parts: int, share: float, seed: int
+def split_folds(
+    problems: Sequence[Problem], *, folds: int, share: float, seed: int
 ) -> list[list[tuple[Problem, Labelled]]]:
-    """For each part and problem: the problem to fit on, and the labels of the videos held out with
-    that part.
+    """For each fold and problem: the problem to fit on, and the labels of the videos held out.
 
     A video is held out of all problems at once, for two problems may share it. A problem whose
-    videos all fall to one part (it has one video, say) keeps some of its labels for fitting, as
+    videos all fall to one fold (it has one video, say) keeps some of its labels for fitting, as
     :func:`finetune.labels.problems.hold_out` divides them.
     """
-    if parts == 1:
-        return [
-            [
-                hold_out(problem, share=share, seed=seed) if problem.train else (problem, {})
-                for problem in problems
-            ]
-        ]
-    place = _places(
-        problems, parts=min(parts, max(len(problem.train) for problem in problems)), seed=seed
-    )
-    dealt = []
-    for part in sorted(set(place.values())):
+
+    def divided(problem: Problem) -> tuple[Problem, Labelled]:
+        if not problem.train:
+            return problem, {}
+        return hold_out(problem, share=share, seed=seed)
+
+    if folds == 1:
+        return [[divided(problem) for problem in problems]]
+    most = max(len(problem.train) for problem in problems)
+    fold_of = _best_assignment(problems, folds=min(folds, most), seed=seed)
+    split = []
+    for fold in sorted(set(fold_of.values())):
         sides: list[tuple[Problem, Labelled]] = []
         for problem in problems:
-            inside = [name for name in problem.train if place[name] != part]
+            inside = [name for name in problem.train if fold_of[name] != fold]
             outside = {
-                name: labels for name, labels in problem.train.items() if place[name] == part
+                name: labels for name, labels in problem.train.items() if fold_of[name] == fold
             }
-            every = bool(inside) or not problem.train
-            sides.append(
-                (problem.only(inside), outside)
-                if every
-                else hold_out(problem, share=share, seed=seed)
-            )
-        dealt.append(sides)
-    return dealt
+            sides.append((problem.only(inside), outside) if inside else divided(problem))
+        split.append(sides)
+    return split
 
 
-def _places(problems: Sequence[Problem], *, parts: int, seed: int) -> Mapping[str, int]:
-    """Video to part: of some random deals the one in which the fewest classes are missing where a
-    network is fitted."""
-    holders = [
+def _best_assignment(problems: Sequence[Problem], *, folds: int, seed: int) -> Mapping[str, int]:
+    """Video to fold: of some random assignments the one in which the fewest classes are missing
+    where a network is fitted."""
+    shown = [
         {name: _classes(labels) for name, labels in problem.train.items()} for problem in problems
     ]
-    names = sorted(set().union(*holders))
-    best: tuple[int, dict[str, int]] | None = None
-    for attempt in range(DEALS):
-        order = np.random.default_rng([seed, 4, attempt]).permutation(len(names))
-        place = _dealt([names[n] for n in order], holders, parts=parts)
-        missing = 0
-        for held in holders:
-            every = set().union(*held.values())
-            missing += sum(
-                len(every - set().union(*(c for name, c in held.items() if place[name] != part)))
-                for part in range(parts)
+    names = sorted(set().union(*shown))
+
+    def missing(fold_of: Mapping[str, int]) -> int:
+        return sum(
+            len(
+                set().union(*classes_of.values())
+                - set().union(*(c for name, c in classes_of.items() if fold_of[name] != fold))
             )
-        if best is None or missing < best[0]:
-            best = missing, place
-    assert best is not None
-    return best[1]
+            for classes_of in shown
+            for fold in range(folds)
+        )
+
+    orders = (
+        np.random.default_rng([seed, 4, attempt]).permutation(len(names))
+        for attempt in range(ATTEMPTS)
+    )
+    return min(
+        (_assign([names[n] for n in order], shown, folds=folds) for order in orders), key=missing
+    )
 
 
-def _dealt(
-    names: Sequence[str], holders: Sequence[Mapping[str, set[int]]], *, parts: int
+def _assign(
+    names: Sequence[str], shown: Sequence[Mapping[str, set[int]]], *, folds: int
 ) -> dict[str, int]:
-    """Each problem's videos as evenly as can be, those with the fewest first: they have the least
-    choice."""
-    place: dict[str, int] = {}
-    total = [0] * parts
-    for held in sorted(holders, key=len):
-        mine = [name for name in names if name in held]
-        count = [sum(place.get(name) == part for name in mine) for part in range(parts)]
+    """Each problem's videos as evenly as can be, the problems with the fewest first: they have the
+    least choice."""
+    fold_of: dict[str, int] = {}
+    total = [0] * folds
+    for classes_of in sorted(shown, key=len):
+        mine = [name for name in names if name in classes_of]
+        count = [sum(fold_of.get(name) == fold for name in mine) for fold in range(folds)]
         for name in mine:
-            if name not in place:
-                place[name] = min(range(parts), key=lambda part: (count[part], total[part], part))
-                count[place[name]] += 1
-                total[place[name]] += 1
-    return place
+            if name not in fold_of:
+                fold = min(range(folds), key=lambda fold: (count[fold], total[fold], fold))
+                fold_of[name] = fold
+                count[fold] += 1
+                total[fold] += 1
+    return fold_of
 
 
 def _classes(labels: np.ndarray) -> set[int]:

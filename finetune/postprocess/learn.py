@@ -1,154 +1,93 @@
-"""What comes after the network: temperature, thresholds and a smoother for one problem, learned on
-predictions for held-out videos.
+"""Learns calibration, thresholds and smoother of a problem, on predictions for held-out videos.
 
-    probabilities ── temperature ──▶ calibrated ── thresholds ──▶ moved ── smoother ──▶ labels
-
-Calibrated probabilities are what a reader is shown; thresholds and smoother serve the decision
-alone. Which of them are used is chosen by cross-fitting: every candidate is fitted on the other
-parts of the held-out videos and decides on this one, so that no frame judges what was fitted on it.
-Average precision is that of the raw scores.
+Which of them are used is chosen by cross-fitting: every candidate is fitted on the other folds of
+the held-out videos and decides on this one, so that no frame scores steps that were fitted on it.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from finetune.labels.frame_labels import ByVideo, Ints, Reals, decide, looked_at, plain
+from finetune.labels.frame_labels import (
+    UNLABELLED,
+    ByVideo,
+    Ints,
+    Reals,
+    log_probability,
+    looked_at,
+    plain,
+)
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import score_bouts
 from finetune.metrics.frame_metrics import frame_f1
-from finetune.postprocess.calibrate import Temperature
-from finetune.postprocess.calibrate import from_dict as step_from_dict
-from finetune.postprocess.one_standard_error import not_worse
-from finetune.postprocess.smooth import Smoother, Unsmoothed, candidates
-from finetune.postprocess.smooth import from_dict as smoother_from_dict
+from finetune.postprocess.calibrations import AbstractCalibration, calibrations
+from finetune.postprocess.one_standard_error import within_one_standard_error
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers import candidates
 from finetune.postprocess.thresholds import Thresholds
-from pretrain.errors import BadInput
 
 FEW_VIDEOS = 4
 BOUT_OVERLAP = 0.25
-THRESHOLD_FRAMES = (
-    60_000  # neighbouring frames tell the same story: more of them cost time and move nothing
-)
-AS_IT_IS = "as it is"
+THRESHOLD_FRAMES = 60_000
+"""Neighbouring frames repeat each other: more of them cost time and change nothing."""
+NO_STEPS = "as it is"
+THRESHOLDS = "thresholds"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Postprocessing:
-    """The steps of one problem; those that are None are left out."""
-
-    temperature: Temperature | None = None
-    thresholds: Thresholds | None = None
-    smoother: Smoother | None = None
-    overlapping: bool = False
-
-    def calibrated(self, probabilities_TC: Reals) -> Reals:
-        """Probabilities of one video that mean what they say."""
-        return (
-            probabilities_TC
-            if self.temperature is None
-            else self.temperature.apply(probabilities_TC)
-        )
-
-    def moved(self, probabilities_TC: Reals) -> Reals:
-        """Probabilities whose plain decision is the tuned one, before any smoothing."""
-        calm = self.calibrated(probabilities_TC)
-        return calm if self.thresholds is None else self.thresholds.apply(calm)
-
-    def decide(self, probabilities_TC: Reals) -> Ints:
-        """(T,) classes of one whole video, or (T, C) of 0 and 1."""
-        return self.smoothed(self.moved(probabilities_TC))
-
-    def smoothed(self, moved_TC: Reals) -> Ints:
-        """The last step alone, for probabilities that :meth:`moved` gave."""
-        if self.smoother is None:
-            return decide(probabilities_TC=moved_TC, overlapping=self.overlapping)
-        return self.smoother.apply(moved_TC).labels
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        steps = {
-            "temperature": self.temperature,
-            "thresholds": self.thresholds,
-            "smoother": self.smoother,
-        }
-        return {name: None if step is None else step.to_dict() for name, step in steps.items()} | {
-            "overlapping": self.overlapping
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            BadInput: If it is no such description.
-        """
-        try:
-            held = {name: values[name] for name in ("temperature", "thresholds", "smoother")}
-            overlapping = bool(values["overlapping"])
-        except (KeyError, TypeError) as error:
-            raise BadInput(f"no description of what comes after a network: {error!r}") from error
-        temperature, thresholds = (
-            None if held[name] is None else step_from_dict(held[name])
-            for name in ("temperature", "thresholds")
-        )
-        if not (
-            isinstance(temperature, Temperature | None)
-            and isinstance(thresholds, Thresholds | None)
-        ):
-            raise BadInput(
-                "no description of what comes after a network: temperature and thresholds are "
-                "exchanged"
-            )
-        smoother = None if held["smoother"] is None else smoother_from_dict(held["smoother"])
-        return cls(
-            temperature=temperature,
-            thresholds=thresholds,
-            smoother=smoother,
-            overlapping=overlapping,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class HeldOutPredictions:
     """Predictions for training videos by networks that were not fitted on them."""
 
     probabilities: ByVideo
     """Video to (T, C)."""
     labels: ByVideo
     """UNLABELLED in frames that a network was fitted on."""
-    part: Mapping[str, int]
-    """Video to the part it was held out with."""
+    fold: Mapping[str, int]
+    """Video to the fold it was held out with."""
 
-    def only(self, videos: list[str]) -> HeldOut:
+    def only(self, videos: list[str]) -> HeldOutPredictions:
         """The same of some videos."""
-        return HeldOut(
+        return HeldOutPredictions(
             probabilities={name: self.probabilities[name] for name in videos},
             labels={name: self.labels[name] for name in videos},
-            part={name: self.part[name] for name in videos},
+            fold={name: self.fold[name] for name in videos},
         )
 
+    def folds(self) -> Iterator[tuple[HeldOutPredictions, HeldOutPredictions]]:
+        """All folds but one, and that one; of a single fold twice the whole."""
+        for fold in sorted({self.fold[name] for name in self.labels}):
+            inside = [name for name in self.labels if self.fold[name] == fold]
+            others = [name for name in self.labels if self.fold[name] != fold]
+            yield (self.only(others), self.only(inside)) if others else (self, self)
+
     @property
-    def known(self) -> bool:
+    def any_labelled(self) -> bool:
         """Whether a frame of it is labelled."""
-        return any(looked_at(held).any() for held in self.labels.values())
+        return any(looked_at(labels).any() for labels in self.labels.values())
+
+    def pooled(self) -> tuple[Reals, Ints]:
+        """Probabilities and labels of all frames."""
+        p, labels = (
+            np.concatenate([values[name] for name in self.labels])
+            for values in (self.probabilities, self.labels)
+        )
+        return p, labels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learned:
-    """The steps that did best on held-out videos, and what is to be said of them."""
+class LearnedPostprocessing:
+    """The steps that did best on held-out videos, and how they did."""
 
-    after: Postprocessing
+    postprocessing: Postprocessing
     name: str
     """Of the steps that were chosen; ``as it is`` where none did better."""
     scores: Mapping[str, Mapping[str, float]]
-    """``macro_f1`` and ``bout_f1`` of every candidate; of decisions on parts that it was not fitted
+    """``macro_f1`` and ``bout_f1`` of every candidate; of decisions on folds that it was not fitted
     on, unless a note says otherwise."""
     videos: int
     frames: int
@@ -159,7 +98,7 @@ class Learned:
         """Plain JSON values."""
         return {
             "name": self.name,
-            "steps": self.after.to_dict(),
+            "steps": self.postprocessing.to_dict(),
             "scores": plain(self.scores),
             "videos": self.videos,
             "frames": self.frames,
@@ -167,148 +106,153 @@ class Learned:
         }
 
 
-def learn(problem: Problem, held: HeldOut) -> Learned:
-    """Fits every candidate, and judges it on parts it was not fitted on.
+def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostprocessing:
+    """Fits every candidate, and scores it on folds it was not fitted on.
 
     Of those whose macro F1 (frames) is within a standard error of the best one's and not below that
-    of no steps at all, the one with the best bout F1 is taken; of equals the simplest. With one
-    part alone the candidates are judged on the frames they were fitted on, and a note says so.
+    of no steps at all, the one with the best bout F1 is taken; of equals the simplest. With a
+    single fold the candidates are scored on the frames they were fitted on, and a note says so.
     """
-    parts = sorted({held.part[name] for name in held.labels})
-    frames = sum(int(looked_at(labels).sum()) for labels in held.labels.values())
+    frames = sum(int(looked_at(labels).sum()) for labels in held_out.labels.values())
     neutral = Postprocessing(overlapping=problem.overlapping)
-    if not held.known:
-        note = f"{problem.name}: no held-out frame is labelled, so nothing comes after the network"
-        return Learned(
-            after=neutral,
-            name=AS_IT_IS,
+    if not frames:
+        note = f"{problem.name}: no held-out frame is labelled, so there is no postprocessing"
+        return LearnedPostprocessing(
+            postprocessing=neutral,
+            name=NO_STEPS,
             scores={},
-            videos=len(held.labels),
+            videos=len(held_out.labels),
             frames=0,
             notes=(note,),
         )
-    decided: dict[str, dict[str, Ints]] = defaultdict(dict)
-    notes = []
-    if len(parts) > 1:
-        for part in parts:
-            others = held.only([name for name in held.labels if held.part[name] != part])
-            made = _candidates(problem, others) if others.known else {AS_IT_IS: neutral}
-            for video in (name for name in held.labels if held.part[name] == part):
-                _decide_all(made, video, held.probabilities[video], decided)
-    else:
-        notes.append(
-            f"{problem.name}: one part was held out, so the steps after the network are judged on "
-            "the frames they were fitted on"
-        )
-    every = _candidates(problem, held)
-    if len(parts) == 1:
-        for video in held.labels:
-            _decide_all(every, video, held.probabilities[video], decided)
-    if len(held.labels) < FEW_VIDEOS:
-        few = f"{len(held.labels)} video" + "s" * (len(held.labels) > 1)
-        notes.append(
-            f"{problem.name}: what comes after the network was learned on {few}; {FEW_VIDEOS} or "
-            "more are wanted"
-        )
-    chosen: dict[str, dict[str, Ints]] = {}
-    for name in every:
-        # Where a part has no such candidate (its bouts are too short for that window), the same
-        # without a smoother stands in.
-        plainer = (
-            "thresholds"
-            if every[name].thresholds is not None and "thresholds" in decided
-            else AS_IT_IS
-        )
-        chosen[name] = {
-            video: decided[name].get(video, decided[plainer].get(video, decided[AS_IT_IS][video]))
-            for video in held.labels
-        }
-    scores = {name: _scores(problem, held, decisions) for name, decisions in chosen.items()}
-    near = not_worse(
-        labels=held.labels, decided=chosen, classes=problem.classes, rest=problem.rest or ""
+    calibration = best_calibration(problem, held_out)
+    fitted = _candidates(problem, held_out, calibration)
+    decisions: dict[str, dict[str, Ints]] = {name: {} for name in fitted}
+    for others, inside in held_out.folds():
+        on_others = fitted
+        if others is not held_out:
+            on_others = _candidates(problem, others, calibration) if others.any_labelled else {}
+        for video, p in inside.probabilities.items():
+            thresholded: dict[Thresholds | None, Reals] = {}
+            for name, on_all in fitted.items():
+                # Where the others have no such candidate (their bouts are too short for that
+                # window), the same without a smoother stands in.
+                plainer = THRESHOLDS if on_all.thresholds is not None else NO_STEPS
+                steps = on_others.get(name) or on_others.get(plainer) or neutral
+                if steps.thresholds not in thresholded:
+                    thresholded[steps.thresholds] = steps.thresholded(p)
+                decisions[name][video] = steps.smoothed(thresholded[steps.thresholds])
+    scores = {name: _scores(problem, held_out, decisions[name]) for name in fitted}
+    as_good = within_one_standard_error(
+        labels=held_out.labels,
+        decisions=decisions,
+        classes=problem.classes,
+        rest=problem.rest or "",
     )
     eligible = [
-        name for name in near if not scores[name]["macro_f1"] < scores[AS_IT_IS]["macro_f1"]
-    ] or [AS_IT_IS]
-    best = max(
-        eligible,
-        key=lambda name: (
-            -math.inf if math.isnan(scores[name]["bout_f1"]) else scores[name]["bout_f1"]
-        ),
-    )
-    return Learned(
-        after=every[best],
+        name for name in as_good if not scores[name]["macro_f1"] < scores[NO_STEPS]["macro_f1"]
+    ] or [NO_STEPS]
+    bout_f1 = {name: scores[name]["bout_f1"] for name in eligible}
+    best = max(eligible, key=lambda n: -math.inf if math.isnan(bout_f1[n]) else bout_f1[n])
+    return LearnedPostprocessing(
+        postprocessing=fitted[best],
         name=best,
         scores=scores,
-        videos=len(held.labels),
+        videos=len(held_out.labels),
         frames=frames,
-        notes=tuple(notes),
+        notes=tuple(_notes(problem, held_out)),
     )
 
 
-def _scores(problem: Problem, held: HeldOut, decided: ByVideo) -> dict[str, float]:
-    rest = problem.rest or ""
-    # Frames per second scale rates alone, which are not used here.
-    counted = score_bouts(
-        labels=held.labels,
-        predicted=decided,
-        classes=problem.classes,
-        fps=1.0,
-        rest=rest,
-        overlaps=(BOUT_OVERLAP,),
-    )
-    frames = frame_f1(labels=held.labels, predicted=decided, classes=problem.classes, rest=rest)
-    return {"macro_f1": frames, "bout_f1": counted.macro_f1[f"{BOUT_OVERLAP:g}"]}
+def best_calibration(problem: Problem, held_out: HeldOutPredictions) -> type[AbstractCalibration]:
+    """The calibration with the least log loss on folds it was not fitted on; of equals the first by
+    name."""
+    kinds = calibrations()
+    if len(kinds) == 1:
+        return kinds[0]
+
+    def loss(kind: type[AbstractCalibration]) -> float:
+        total = 0.0
+        for others, inside in held_out.folds():
+            if others.any_labelled:
+                p, labels = others.pooled()
+                step = kind.fit(probabilities_TC=p, labels=labels, classes=problem.classes)
+                p, labels = inside.pooled()
+                total += _log_loss(step.apply(p), labels)
+        return total
+
+    return min(kinds, key=loss)
 
 
-def _decide_all(
-    made: Mapping[str, Postprocessing],
-    video: str,
-    probabilities_TC: Reals,
-    decided: dict[str, dict[str, Ints]],
-) -> None:
-    moved: dict[bool, Reals] = {}
-    for name, after in made.items():
-        tuned = after.thresholds is not None
-        if tuned not in moved:
-            moved[tuned] = after.moved(probabilities_TC)
-        decided[name][video] = after.smoothed(moved[tuned])
+def _log_loss(p_TC: Reals, labels: Ints) -> float:
+    """Summed over labelled frames, and over behaviours where they overlap."""
+    known = labels != UNLABELLED
+    if labels.ndim == 2:
+        right = np.where(labels == 1, p_TC, 1 - p_TC)[known]
+    else:
+        right = p_TC[known, labels[known]]
+    return -float(log_probability(right).sum())
 
 
-def _candidates(problem: Problem, held: HeldOut) -> dict[str, Postprocessing]:
+def _candidates(
+    problem: Problem, held_out: HeldOutPredictions, calibration: type[AbstractCalibration]
+) -> dict[str, Postprocessing]:
     """Every combination of thresholds (or none) and smoother (or none), simplest first; the
-    temperature is common to all."""
-    p, truth = (
-        np.concatenate([part[name] for name in held.labels])
-        for part in (held.probabilities, held.labels)
-    )
-    rest = problem.rest or ""
-    temperature = Temperature.fit(probabilities_TC=p, labels=truth)
+    calibration is common to all."""
+    p, truth = held_out.pooled()
+    classes, rest = problem.classes, problem.rest or ""
+    calibrated = calibration.fit(probabilities_TC=p, labels=truth, classes=classes)
     known = np.flatnonzero(looked_at(truth))
     some = known[:: -(-len(known) // THRESHOLD_FRAMES)]
     tuned = Thresholds.fit(
-        probabilities_TC=temperature.apply(p[some]),
-        labels=truth[some],
-        classes=problem.classes,
-        rest=rest,
+        probabilities_TC=calibrated.apply(p[some]), labels=truth[some], classes=classes, rest=rest
     )
-    found: dict[str, Postprocessing] = {}
+    combined: dict[str, Postprocessing] = {}
     for thresholds in (None, tuned):
-        start = Postprocessing(
-            temperature=temperature, thresholds=thresholds, overlapping=problem.overlapping
+        unsmoothed = Postprocessing(
+            calibration=calibrated, thresholds=thresholds, overlapping=problem.overlapping
         )
-        moved = {name: start.moved(held.probabilities[name]) for name in held.labels}
+        combined[NO_STEPS if thresholds is None else THRESHOLDS] = unsmoothed
         offered = candidates(
-            probabilities=moved, labels=held.labels, classes=problem.classes, rest=rest
+            probabilities={
+                name: unsmoothed.thresholded(p) for name, p in held_out.probabilities.items()
+            },
+            labels=held_out.labels,
+            classes=classes,
+            rest=rest,
         )
         for name, smoother in offered.items():
-            words = ["thresholds"] * (thresholds is not None) + [name] * (
-                not isinstance(smoother, Unsmoothed)
-            )
-            found[" + ".join(words) or AS_IT_IS] = Postprocessing(
-                temperature=temperature,
-                thresholds=thresholds,
-                overlapping=problem.overlapping,
-                smoother=None if isinstance(smoother, Unsmoothed) else smoother,
-            )
-    return found
+            named = name if thresholds is None else f"{THRESHOLDS} + {name}"
+            combined[named] = replace(unsmoothed, smoother=smoother)
+    return combined
+
+
+def _scores(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> dict[str, float]:
+    rest = problem.rest or ""
+    bout_scores = score_bouts(
+        labels=held_out.labels,
+        predicted=decisions,
+        classes=problem.classes,
+        fps=1.0,  # scales only rates, which are not used here
+        rest=rest,
+        overlaps=(BOUT_OVERLAP,),
+    )
+    macro_f1 = frame_f1(
+        labels=held_out.labels, predicted=decisions, classes=problem.classes, rest=rest
+    )
+    return {"macro_f1": macro_f1, "bout_f1": bout_scores.macro_f1[f"{BOUT_OVERLAP:g}"]}
+
+
+def _notes(problem: Problem, held_out: HeldOutPredictions) -> Iterator[str]:
+    """What a reader of the scores should know."""
+    if len({held_out.fold[name] for name in held_out.labels}) == 1:
+        yield (
+            f"{problem.name}: there is one fold, so the postprocessing is scored on the frames it "
+            "was fitted on"
+        )
+    videos = len(held_out.labels)
+    if videos < FEW_VIDEOS:
+        yield (
+            f"{problem.name}: the postprocessing was learned on {videos} "
+            f"video{'s' * (videos > 1)}; use {FEW_VIDEOS} or more"
+        )

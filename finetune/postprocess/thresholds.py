@@ -1,13 +1,13 @@
-"""Decisions that suit F1: weights or thresholds learned on validation frames.
+"""Decisions that suit F1: weights or thresholds learned on held-out frames.
 
 A fixed 0.5 costs rare behaviours most of their F1, above all after training with heavy class
-weights.
+weights. A class without a positive (or a negative) frame keeps its neutral setting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -22,16 +22,15 @@ from finetune.labels.frame_labels import (
     examine,
     log_odds,
     log_probability,
-    plain,
     rest_class,
 )
 from finetune.metrics.frame_metrics import frame_f1
+from finetune.postprocess.as_json import to_json
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """Decisions that maximise validation F1: a weight per exclusive class, or a threshold per
-    overlapping behaviour.
+    """A weight for each exclusive class, or a threshold for each overlapping behaviour.
 
     Two exclusive classes with weights v, w decide for the second above the threshold v / (v + w).
     """
@@ -60,12 +59,12 @@ class Thresholds:
             probabilities_TC: Raw or calibrated.
             labels: (T,) or (T, C).
             classes: Names, in the order of axis C.
-            rest: The class without a say in the score; see
+            rest: The class that the score leaves out; see
                 :func:`finetune.labels.frame_labels.rest_class`.
-            sweeps: Most passes over the classes; it stops when one pass gains nothing.
+            sweeps: Passes over the classes at most; it stops when one pass gains nothing.
 
         Raises:
-            BadInput: See :class:`Temperature`.
+            BadInput: If shapes disagree, no frame is labelled or a score is not finite.
         """
         left_out = rest_class(classes=classes, rest=rest)
         examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
@@ -74,10 +73,8 @@ class Thresholds:
                 _threshold(probabilities_TC[:, c], labels[:, c], sweeps=sweeps)
                 for c in range(len(classes))
             )
-            found, neutral = (
-                cls(values=values, overlapping=True),
-                cls(values=(0.5,) * len(classes), overlapping=True),
-            )
+            tuned = cls(values=values, overlapping=True)
+            neutral = cls(values=(0.5,) * len(classes), overlapping=True)
         else:
             known = labels != UNLABELLED
             counted = np.array([name != left_out for name in classes])
@@ -87,19 +84,19 @@ class Thresholds:
                 counted=counted,
                 sweeps=sweeps,
             )
-            found, neutral = cls(values=tuple(weights.tolist())), cls(values=(1.0,) * len(classes))
-        scores = [
+            tuned, neutral = cls(values=tuple(weights.tolist())), cls(values=(1.0,) * len(classes))
+        tuned_f1, neutral_f1 = (
             frame_f1(
-                labels=labels, predicted=one.decide(probabilities_TC), classes=classes, rest=rest
+                labels=labels, predicted=step.decide(probabilities_TC), classes=classes, rest=rest
             )
-            for one in (found, neutral)
-        ]
-        return found if scores[0] > scores[1] else neutral
+            for step in (tuned, neutral)
+        )
+        return tuned if tuned_f1 > neutral_f1 else neutral
 
     def apply(self, probabilities_TC: Reals) -> Reals:
         """(T, C) probabilities whose plain decision is the tuned one."""
         p, values = np.asarray(probabilities_TC, np.float64), np.array(self.values)
-        if self.overlapping:  # a change of odds that takes the threshold to one half
+        if self.overlapping:  # a change of odds that moves the threshold to one half
             odds = _log(values) - _log(1 - values)
             return np.where(values == 0.5, p, expit(log_odds(probabilities_TC) - odds))
         if (values == values[0]).all():
@@ -112,11 +109,11 @@ class Thresholds:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"step": type(self).__name__, **plain(asdict(self))}
+        return to_json(self, "step")
 
 
 def _threshold(p: Reals, labels: Ints, *, sweeps: int) -> float:
-    """As two exclusive classes, the first without a say."""
+    """As two exclusive classes, of which only the second is scored."""
     known = labels != UNLABELLED
     odds = log_odds(p[known])
     low, high = _weights(
@@ -135,7 +132,7 @@ def _weights(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], swee
         raw_NC: Log-probabilities of N labelled frames.
         truth: (N,) classes.
         counted: (C,).
-        sweeps: Most passes over the classes.
+        sweeps: Passes over the classes at most.
     """
     totals = np.bincount(truth.astype(np.int64), minlength=raw_NC.shape[1])
     scored, moves = counted & (totals > 0), np.zeros(raw_NC.shape[1])
@@ -157,12 +154,10 @@ def _best_move(
     others = raw_NC + moves
     others[:, c] = -np.inf
     rival = others.argmax(axis=1)
-    needed = (
-        others[np.arange(len(others)), rival] - raw_NC[:, c]
-    )  # frames go over to c in this order
-    order = np.argsort(needed)
+    needed = others[np.arange(len(others)), rival] - raw_NC[:, c]
+    order = np.argsort(needed)  # frames change to c in this order
     needed, rival, truth = needed[order], rival[order], truth[order]
-    f1 = np.zeros(len(needed) + 1)  # after the first 0, 1, … N frames went over
+    f1 = np.zeros(len(needed) + 1)  # after the first 0, 1, … N frames changed
     for j in np.flatnonzero(scored):
         if j == c:
             hit, chosen = _running(truth == c), np.arange(len(f1))
@@ -172,9 +167,9 @@ def _best_move(
             hit, chosen = lost_hit[-1] - lost_hit, lost[-1] - lost
         f1 += 2 * hit / (totals[j] + chosen) / scored.sum()
     edges = np.concatenate([needed[:1] - 1, needed, needed[-1:] + 1])
-    f1[edges[1:] <= edges[:-1]] = -1  # frames of equal need go over together
-    here = np.searchsorted(needed, moves[c])
-    if f1.max() <= f1[here] + 1e-12:
+    f1[edges[1:] <= edges[:-1]] = -1  # frames of equal need change together
+    now = np.searchsorted(needed, moves[c])
+    if f1.max() <= f1[now] + 1e-12:
         return float(moves[c])
     cuts = (edges[1:] + edges[:-1]) / 2
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)

@@ -27,10 +27,10 @@ def recording_names(frames: Frames) -> Callable[[str], str | None]:
     names: dict[str, str] = {}
 
     def recording(video: str) -> str | None:
-        if video not in frames.place:
+        if video not in frames.spans:
             return None
         if video not in names:
-            first, end = frames.place[video]
+            first, end = frames.spans[video]
             digest = hashlib.sha256(str(end - first).encode())
             for array in frames.arrays.values():
                 digest.update(np.nan_to_num(array[first:end]).tobytes())

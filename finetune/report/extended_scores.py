@@ -13,9 +13,10 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import decide, looked_at, plain
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.bouts import BoutScores, score_bouts
+from finetune.metrics.calibration_error import expected_calibration_error
 from finetune.metrics.frame_metrics import Scores, mean_over_problems, over_seeds, score
-from finetune.postprocess.calibrate import expected_calibration_error
-from finetune.postprocess.learn import Learned, Postprocessing
+from finetune.postprocess.learn import LearnedPostprocessing
+from finetune.postprocess.postprocessing import Postprocessing
 from finetune.report.annotator_agreement import (
     agreement_between_annotators,
     agreement_with_annotators,
@@ -27,7 +28,7 @@ from finetune.report.predictions import Decisions
 def extended_scores(
     budgets: Mapping[int, Sequence[Problem]],
     probabilities: Mapping[int, Sequence[Probabilities]],
-    learned: Mapping[int, Sequence[Learned]],
+    learned: Mapping[int, Sequence[LearnedPostprocessing]],
     frames: Frames,
     *,
     fps: float,
@@ -84,12 +85,12 @@ def extended_scores(
 def _scores_after(
     budgets: Mapping[int, Sequence[Problem]],
     probabilities: Mapping[int, Sequence[Probabilities]],
-    learned: Mapping[int, Sequence[Learned]],
+    learned: Mapping[int, Sequence[LearnedPostprocessing]],
     *,
     fps: float,
 ) -> tuple[dict[str, Any], dict[int, list[Decisions]]]:
     """Scores and decisions after postprocessing."""
-    steps = {seed: [one.after for one in learned[seed]] for seed in budgets}
+    steps = {seed: [one.postprocessing for one in learned[seed]] for seed in budgets}
     decided = {
         seed: [
             postprocessed_decisions(postprocessing, p)

@@ -12,7 +12,7 @@ import safetensors.torch
 from finetune.fit.fit import Model
 from finetune.heads import AbstractHead, build_head
 from finetune.labels.problems import Problem
-from finetune.postprocess.learn import Postprocessing
+from finetune.postprocess.postprocessing import Postprocessing
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
 from pretrain.train.checkpoint import load_encoder, save_encoder

@@ -1,5 +1,4 @@
-"""One trial: one process that fits one head and is scored on validation. And the last fits, one a
-seed."""
+"""What one Ray process does: a trial of the search, or a final fit of one seed."""
 
 from __future__ import annotations
 
@@ -9,17 +8,17 @@ from typing import Any
 import ray.tune
 import torch
 
-from finetune.fit.fit import Model, Probabilities, fit, one_number, score_problems
+from finetune.fit.fit import Model, Probabilities, fit, score_problems, validation_score
 from finetune.fit.frames import Frames, embed
 from finetune.labels.problems import Labelled, Problem, hold_out
-from finetune.postprocess.cross_fit import learn_after
-from finetune.postprocess.learn import Learned
+from finetune.postprocess.cross_fit import learn_postprocessing
+from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 from pretrain.train.torch_setup import configure_torch
 
 
-def stops_of(tuning: Tuning) -> list[int]:
+def evaluation_steps(tuning: Tuning) -> list[int]:
     """Steps after which a trial is scored on validation."""
     return sorted(
         {
@@ -29,10 +28,10 @@ def stops_of(tuning: Tuning) -> list[int]:
     )
 
 
-def validate(
+def run_trial(
     trial: Mapping[str, Any],
     *,
-    material: Frames,
+    frames: Frames,
     problems: Sequence[Problem],
     tuning: Tuning,
     embedder: Embedder | None,
@@ -45,10 +44,10 @@ def validate(
 
     Args:
         trial: ``choice``: searched keys and their values.
-        material: Frames, shared by all trials.
+        frames: Frames, shared by all trials.
         problems: With the training labels within the budget; their test labels are not looked at.
         tuning: Settings that the choice is laid over.
-        embedder: To train along, or None where ``material`` holds embeddings.
+        embedder: To train along, or None where ``frames`` holds embeddings.
         seed: Of weights, windows and the validation split (the same split in every trial).
     """
     configure_torch()
@@ -58,18 +57,18 @@ def validate(
     ]
     truth = [labels for _, labels in parts]
     for step, loss, model in fit(
-        material,
+        frames,
         [part for part, _ in parts],
         settings,
         embedder=embedder,
         seed=seed,
-        stops=stops_of(settings),
+        stops=evaluation_steps(settings),
     ):
-        scores = score_problems(problems, model.predict(material, problems, truth), truth)
+        scores = score_problems(problems, model.predict(frames, problems, truth), truth)
         ray.tune.report(
             {
                 "steps": step,
-                "score": one_number(scores),
+                "score": validation_score(scores),
                 "macro_f1": scores.macro_f1,
                 "map": scores.map,
                 "training_loss": loss,
@@ -77,47 +76,48 @@ def validate(
         )
 
 
-def embed_there(poses: Frames, embedder: Embedder) -> Frames:
-    """Embeddings of the same frames, on the GPU that Ray lends this process."""
+def embed_on_gpu(poses: Frames, embedder: Embedder) -> Frames:
+    """Embeddings of the same frames, on the GPU that Ray gives this process."""
     configure_torch()
     return embed(poses, embedder, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def final(
-    material: Frames,
+def fit_final(
+    frames: Frames,
     problems: Sequence[Problem],
     tuning: Tuning,
     embedder: Embedder | None,
     seed: int,
-    stop: int,
+    steps: int,
 ) -> tuple[Model, Sequence[Probabilities]]:
     """Fits on all training labels of the budget and predicts every test video.
 
     Args:
-        material: Frames of training and test videos.
+        frames: Frames of training and test videos.
         problems: The budget of this seed, and the test videos.
         tuning: Best settings of the search.
-        embedder: To train along, or None where ``material`` holds embeddings.
+        embedder: To train along, or None where ``frames`` holds embeddings.
         seed: Of weights and windows.
-        stop: Steps to fit for.
+        steps: To fit for.
 
     Returns:
         The model, and probabilities for the test videos of each problem.
     """
     configure_torch()
-    ((_, _, model),) = fit(material, problems, tuning, embedder=embedder, seed=seed, stops=[stop])
-    found = model.predict(material, problems, [problem.test for problem in problems])
-    return model.to("cpu"), found  # who asked may have no GPU
+    ((_, _, model),) = fit(frames, problems, tuning, embedder=embedder, seed=seed, stops=[steps])
+    probabilities = model.predict(frames, problems, [problem.test for problem in problems])
+    return model.to("cpu"), probabilities  # the driver may have no GPU
 
 
-def after(
-    material: Frames,
+def fit_postprocessing(
+    frames: Frames,
     problems: Sequence[Problem],
     tuning: Tuning,
     embedder: Embedder | None,
     seed: int,
-    stop: int,
-) -> list[Learned]:
-    """What comes after the network of one seed; arguments as of :func:`final`."""
+    steps: int,
+) -> list[LearnedPostprocessing]:
+    """Learns the postprocessing of one seed on its training videos; arguments as of
+    :func:`fit_final`."""
     configure_torch()
-    return learn_after(material, problems, tuning, embedder, seed=seed, stop=stop)
+    return learn_postprocessing(frames, problems, tuning, embedder, seed=seed, stop=steps)

@@ -4,40 +4,39 @@ Ray that is up."""
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from tqdm import tqdm
 
-from finetune.fit.fit import Model, Probabilities, score_problems
-from finetune.fit.frames import Frames, gather_poses
+from finetune.fit.fit import score_problems
+from finetune.fit.frames import Frames, embed, gather_poses
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
-from finetune.metrics.frame_metrics import Scores, SeedScores, over_seeds
-from finetune.postprocess.learn import Learned
+from finetune.metrics.frame_metrics import SeedScores, over_seeds
 from finetune.report.annotator_styles import annotators_figure
 from finetune.report.extended_scores import extended_metrics, extended_scores
 from finetune.report.figures import confusion_figure, ethogram_figure, png
 from finetune.report.model_folder import save_model
-from finetune.report.predictions import Decisions, write_predictions
+from finetune.report.predictions import write_predictions
 from finetune.report.scores_text import scores_text
-from finetune.search.ray_tune import each_seed, embedded, search
-from finetune.search.trial import after, final
+from finetune.search.ray_jobs import run_jobs
+from finetune.search.ray_tune import search
+from finetune.search.trial import embed_on_gpu, fit_final, fit_postprocessing
 from finetune.settings import Tuning
 from pretrain.config import Scale, plain
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.runs.mlflow_server import TrackedRun
 
-log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningJob:
-    """What is asked: these problems, these frames, this encoder."""
+    """What is tuned: these problems, these frames, this encoder."""
 
     task: str
     problems: Sequence[Problem]
@@ -45,7 +44,7 @@ class TuningJob:
     test_store: Store
     embedder: Embedder
     encoder: Mapping[str, Any]
-    """What to say of the encoder."""
+    """What the result says of the encoder."""
     videos: int | None
     """Label budget."""
     notes: Sequence[str] = ()
@@ -53,7 +52,7 @@ class TuningJob:
 
 
 def tune(
-    question: TuningJob, tuning: Tuning, scale: Scale, *, out: Path, run: TrackedRun | None
+    job: TuningJob, tuning: Tuning, scale: Scale, *, out: Path, run: TrackedRun | None
 ) -> dict[str, Any]:
     """Searches, fits over seeds, scores once on test; leaves model, predictions, pictures and
     ``result.json`` in ``out``.
@@ -65,50 +64,52 @@ def tune(
     """
     budgets = {
         seed: draw_budget(
-            list(question.problems),
-            videos=question.videos,
-            seed=seed,
-            permute=tuning.permute_labels,
+            list(job.problems), videos=job.videos, seed=seed, permute=tuning.permute_labels
         )
         for seed in tuning.seed_list
     }
-    material = _material(question, budgets, scale, frozen=tuning.frozen)
-    held = ray.put(material)
-    material = ray.get(held)  # a view of Ray's copy; ours goes
-    trained = None if tuning.frozen else question.embedder
+    shared_frames = ray.put(_read_frames(job, budgets, scale, frozen=tuning.frozen))
+    frames = ray.get(shared_frames)  # a view of Ray's copy; ours goes
+    embedder = None if tuning.frozen else job.embedder
     best = search(
-        held, budgets[tuning.first_seed], tuning, scale, embedder=trained, out=out, run=run
+        shared_frames,
+        budgets[tuning.first_seed],
+        tuning,
+        scale,
+        embedder=embedder,
+        out=out,
+        run=run,
     )
     chosen = tuning.with_choice(best["choice"])
-    done = each_seed(
-        final,
-        held,
-        budgets,
-        chosen,
-        scale,
-        embedder=trained,
-        steps=best["steps"],
-        says="seeds on test",
-    )
-    by_seed = {
-        seed: score_problems(budgets[seed], found, [p.test for p in budgets[seed]])
-        for seed, (_, found) in done.items()
-    }
-    learned: dict[int, list[Learned]] = {}
-    if chosen.after:
-        learned = each_seed(
-            after,
-            held,
-            budgets,
-            chosen,
-            scale,
-            embedder=trained,
-            steps=best["steps"],
-            says="seeds, what comes after",
+
+    def fit_seeds(function: Callable[..., T], description: str) -> dict[int, T]:
+        results = dict(
+            run_jobs(
+                function,
+                budgets,
+                lambda seed: {"frames": shared_frames, "problems": budgets[seed], "seed": seed},
+                shared={"tuning": chosen, "embedder": embedder, "steps": best["steps"]},
+                scale=scale,
+                description=description,
+                unit="seed",
+            )
         )
+        return {seed: results[seed] for seed in budgets}
+
+    fits = fit_seeds(fit_final, "seeds on test")
+    learned = (
+        fit_seeds(fit_postprocessing, "seeds, postprocessing") if chosen.postprocess_folds else {}
+    )
+    models = {seed: model for seed, (model, _) in fits.items()}
+    predicted = {seed: probabilities for seed, (_, probabilities) in fits.items()}
+    by_seed = {
+        seed: score_problems(budgets[seed], probabilities, [p.test for p in budgets[seed]])
+        for seed, probabilities in predicted.items()
+    }
     scores = over_seeds(by_seed)
+    more, decided = extended_scores(budgets, predicted, learned, frames, fps=job.store.schema.fps)
     result = {
-        "task": question.task,
+        "task": job.task,
         "macro_f1": scores.macro_f1,
         "macro_f1_std": scores.macro_f1_std,
         "map": scores.map,
@@ -119,142 +120,113 @@ def tune(
             for key, value in scores.to_dict().items()
             if key in ("per_class", "per_seed", "problems")
         },
-        "notes": [*question.notes, *scores.notes],
-        "encoder": dict(question.encoder),
+        "notes": [*job.notes, *scores.notes, *more.pop("notes")],
+        "encoder": dict(job.encoder),
         "frozen": tuning.frozen,
-        "videos": question.videos,
+        "videos": job.videos,
         "videos_drawn": {
             seed: {p.name: sorted(p.train) for p in budget} for seed, budget in budgets.items()
         }
-        if question.videos
+        if job.videos
         else None,
         "search": best,
         "settings": {"tuning": plain(tuning), "chosen": plain(chosen), "scale": plain(scale)},
-        "data": question.store.uri,
-        "fingerprint": question.store.fingerprint,
-        "test_data": question.test_store.uri,
+        "data": job.store.uri,
+        "fingerprint": job.store.fingerprint,
+        "test_data": job.test_store.uri,
+        **more,
     }
-    found = {seed: predicted for seed, (_, predicted) in done.items()}
-    more, decided = extended_scores(
-        budgets, found, learned, material, fps=question.store.schema.fps
-    )
-    result["notes"] += more.pop("notes")
-    result |= more
-    first = done[tuning.first_seed][0]
-    pictures = {}
-    if first.head.annotators is not None:
-        pictures["annotators.png"] = png(
-            annotators_figure(first, material, budgets[tuning.first_seed])
-        )
-    _leave(
-        question,
-        tuning,
-        budgets,
-        done,
-        by_seed,
-        scores,
-        learned,
-        decided,
-        result,
-        pictures=pictures,
-        out=out,
-        run=run,
-    )
-    return result
-
-
-def _material(
-    question: TuningJob, budgets: Mapping[int, Sequence[Problem]], scale: Scale, *, frozen: bool
-) -> Frames:
-    train = sorted(
-        {video for budget in budgets.values() for problem in budget for video in problem.train}
-    )
-    test = sorted({video for problem in question.problems for video in problem.test})
-    elsewhere = question.test_store is not question.store
-    here = sorted({*train, *([] if elsewhere else test)})
-    frames = sum(question.store.videos[question.store.place(name)]["frames"] for name in here)
-    what = "embedding" if frozen else "reading"
-    with tqdm(
-        total=frames * (2 if frozen else 1),
-        desc=f"{what} labelled videos",
-        unit="frame",
-        unit_scale=True,
-    ) as bar:
-        features = tuple(question.embedder.external)
-        poses = gather_poses(question.store, here, features=features, on_progress=bar.update)
-        if elsewhere:
-            poses = poses.joined(
-                gather_poses(question.test_store, test, features=features, suffix=ELSEWHERE)
-            )
-        return (
-            embedded(poses, question.embedder, scale, on_progress=bar.update) if frozen else poses
-        )
-
-
-def _leave(
-    question: TuningJob,
-    tuning: Tuning,
-    budgets: Mapping[int, Sequence[Problem]],
-    done: Mapping[int, tuple[Model, Sequence[Probabilities]]],
-    by_seed: Mapping[int, Scores],
-    scores: SeedScores,
-    learned: Mapping[int, Sequence[Learned]],
-    decided: Mapping[int, Sequence[Decisions]],
-    result: dict[str, Any],
-    *,
-    pictures: dict[str, bytes],
-    out: Path,
-    run: TrackedRun | None,
-) -> None:
     first = tuning.first_seed
-    for seed, (model, found) in done.items():
+    for seed, budget in budgets.items():
         write_predictions(
-            out / "predictions", budgets[seed], found, seed=seed, decided=decided.get(seed)
+            out / "predictions", budget, predicted[seed], seed=seed, decided=decided.get(seed)
         )
-        network = question.embedder if model.embedder is None else model.embedder
+        tuned_embedder = models[seed].embedder
         save_model(
             out / "model" / f"seed-{seed}",
-            model.head,
-            network,
-            budgets[seed],
+            models[seed].head,
+            job.embedder if tuned_embedder is None else tuned_embedder,
+            budget,
             head_settings=result["settings"]["chosen"]["head"],
-            made_by=question.encoder,
-            postprocessing=[one.after for one in learned[seed]] if seed in learned else None,
+            made_by=job.encoder,
+            postprocessing=[one.postprocessing for one in learned[seed]]
+            if seed in learned
+            else None,
         )
-    shown = budgets[first][0]
-    pictures |= {
-        "confusion.png": png(confusion_figure(by_seed[first])),
-        "ethogram.png": png(
-            ethogram_figure(shown, done[first][1][0], fps=question.store.schema.fps)
+    pictures = {
+        "confusion.png": confusion_figure(by_seed[first]),
+        "ethogram.png": ethogram_figure(
+            budgets[first][0], predicted[first][0], fps=job.store.schema.fps
         ),
     }
-    for name, data in pictures.items():
-        (out / name).write_bytes(data)
+    if models[first].head.annotators is not None:
+        pictures["annotators.png"] = annotators_figure(models[first], frames, budgets[first])
+    for name, figure in pictures.items():
+        (out / name).write_bytes(png(figure))
     (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (out / "scores.txt").write_text(scores_text(scores, result), encoding="utf-8")
     if run is not None:
-        run.log_metrics(
-            {
-                key: result[key]
-                for key in ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map")
-            },
-            step=0,
-        )
-        run.log_metrics(
-            {f"f1/{name}": held["f1"] for name, held in scores.per_class.items()}, step=0
-        )
-        run.log_metrics(extended_metrics(result), step=0)
-        if learned:
-            run.log_params(
-                {
-                    "after": {
-                        p.name: one.name
-                        for p, one in zip(budgets[first], learned[first], strict=True)
-                    }
-                }
-            )
-        run.log_params(
-            {"chosen": result["search"]["choice"], "chosen_steps": result["search"]["steps"]}
-        )
+        names = {
+            problem.name: one.name
+            for problem, one in zip(budgets[first], learned.get(first, []), strict=False)
+        }
+        _log(run, result, scores, postprocessing=names)
         for name in (*pictures, "result.json", "scores.txt"):
             run.log_artifact(out / name)
+    return result
+
+
+def _read_frames(
+    job: TuningJob, budgets: Mapping[int, Sequence[Problem]], scale: Scale, *, frozen: bool
+) -> Frames:
+    """Poses of all labelled videos, or their embeddings where the encoder is frozen."""
+    train = {video for budget in budgets.values() for problem in budget for video in problem.train}
+    test = {video for problem in job.problems for video in problem.test}
+    one_store = job.test_store is job.store
+    videos = sorted(train | test if one_store else train)
+    total = sum(job.store.videos[job.store.place(name)]["frames"] for name in videos)
+    with tqdm(
+        total=total * (2 if frozen else 1),
+        desc=f"{'embedding' if frozen else 'reading'} labelled videos",
+        unit="frame",
+        unit_scale=True,
+    ) as bar:
+        features = tuple(job.embedder.external)
+        poses = gather_poses(job.store, videos, features=features, on_progress=bar.update)
+        if not one_store:
+            poses = poses.joined(
+                gather_poses(job.test_store, sorted(test), features=features, suffix=ELSEWHERE)
+            )
+        if not frozen:
+            return poses
+        return embed_frames(poses, job.embedder, scale, on_progress=bar.update)
+
+
+def embed_frames(
+    poses: Frames, embedder: Embedder, scale: Scale, *, on_progress: Callable[[int], object]
+) -> Frames:
+    """Embeddings of all frames, each computed once for all trials and seeds: on a GPU where the
+    scale has them, else here."""
+    if not scale.gpu:
+        return embed(poses, embedder, on_progress=on_progress)
+    remote = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial, max_retries=1)(embed_on_gpu)
+    embeddings: Frames = ray.get(remote.remote(poses, embedder))
+    on_progress(len(embeddings.arrays["z"]))
+    return embeddings
+
+
+def _log(
+    run: TrackedRun,
+    result: Mapping[str, Any],
+    scores: SeedScores,
+    *,
+    postprocessing: Mapping[str, str],
+) -> None:
+    keys = ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map")
+    run.log_metrics({key: result[key] for key in keys}, step=0)
+    run.log_metrics({f"f1/{name}": one["f1"] for name, one in scores.per_class.items()}, step=0)
+    run.log_metrics(extended_metrics(result), step=0)
+    if postprocessing:
+        run.log_params({"after": dict(postprocessing)})
+    best = result["search"]
+    run.log_params({"chosen": best["choice"], "chosen_steps": best["steps"]})

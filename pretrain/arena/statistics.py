@@ -9,18 +9,12 @@ derived exactly. Lengths are frames at 30 frames/s, distances pixels of the 1024
 
 from __future__ import annotations
 
-CLASSES = ("attack", "investigation", "mount", "other")
-"""Task 1 and 2, in the order of the official vocabulary."""
+from pretrain.readers.calms21 import expected_counts
+from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSIC, EXPECTED_FRAMES
 
-BEHAVIOURS = (
-    "approach",
-    "disengaged",
-    "groom",
-    "intromission",
-    "mount_attempt",
-    "sniff_face",
-    "whiterearing",
-)
+CLASSES = expected_counts.CLASSES
+"""Task 1 and 2, in the order of the official vocabulary."""
+BEHAVIOURS = expected_counts.NEW_BEHAVIORS
 """Task 3: seven binary problems, one after the other."""
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -62,36 +56,17 @@ SEQUENCES_WITH = {
 """Share of sequences in which a class occurs at all: a resident fights or courts, seldom both."""
 
 CLASS_FRAMES = {
-    ("", "train"): (14_043, 146_623, 28_622, 318_450),
-    ("", "test"): (12_630, 61_280, 31_850, 156_347),
-    ("1", "train"): (4_517, 28_628, 22_537, 83_440),
-    ("2", "train"): (7_153, 35_013, 4_609, 88_848),
-    ("3", "train"): (8_691, 14_496, 10_210, 74_023),
-    ("4", "train"): (9_412, 12_591, 4_827, 81_495),
-    ("5", "train"): (2_795, 24_403, 949, 64_236),
-    ("1", "test"): (9_933, 67_800, 36_431, 172_646),
-    ("2", "test"): (4_173, 39_708, 719, 106_319),
-    ("3", "test"): (4_061, 16_114, 7_235, 49_669),
-    ("4", "test"): (8_809, 18_337, 11_506, 37_522),
-    ("5", "test"): (11_486, 81_834, 530, 270_157),
+    ("" if task == CLASSIC else annotator, split): tuple(frames.values())
+    for (task, annotator, split), frames in EXPECTED_FRAMES.items()
+    if task != BEHAVIORS
 }
 """Frames of each class, by Task 2's annotator ("" stands for Task 1) and split."""
 
 BEHAVIOUR_FRAMES = {
-    ("approach", "train"): (670, 20_624),
-    ("approach", "test"): (3_824, 126_468),
-    ("disengaged", "train"): (524, 35_751),
-    ("disengaged", "test"): (228, 19_088),
-    ("groom", "train"): (6_319, 45_174),
-    ("groom", "test"): (8_540, 156_664),
-    ("intromission", "train"): (3_697, 19_200),
-    ("intromission", "test"): (7_396, 55_218),
-    ("mount_attempt", "train"): (423, 46_847),
-    ("mount_attempt", "test"): (473, 85_836),
-    ("sniff_face", "train"): (913, 19_244),
-    ("sniff_face", "test"): (15_057, 251_793),
-    ("whiterearing", "train"): (3_363, 36_181),
-    ("whiterearing", "test"): (2_638, 17_939),
+    (name, split): (frames[name], sum(frames.values()))
+    for name in BEHAVIOURS
+    for split in ("train", "test")
+    if (frames := EXPECTED_FRAMES[BEHAVIORS, name, split])
 }
 """Task 3: (frames of the behaviour, all frames)."""
 

@@ -1,5 +1,5 @@
-"""Starts learned on other behaviours: the gradient by a closed form, what they may see, and a world
-where they help."""
+"""Initial weights learned on other behaviours: the gradient by a closed form, what they may see,
+and a world where they help."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import finetune.meta_learn
-from finetune.fit.fit import Model, fit, head_for, score_problems
+from finetune.fit.fit import Model, fit, initial_head, score_problems
 from finetune.fit.frames import Frames
-from finetune.fit.initial_weights import save_start
+from finetune.fit.initial_weights import save_initial_weights
 from finetune.fit.meta_learning import Episodes, adapted, meta_learn, other_behaviours
 from finetune.heads import build_head
 from finetune.labels.frame_labels import UNLABELLED
@@ -37,7 +37,7 @@ def test_the_gradient_through_the_steps_is_that_of_the_closed_form() -> None:
     for first_order in (False, True):
         start = torch.tensor(b + 1, requires_grad=True)
         (then,) = adapted(
-            lambda held: a / 2 * (held["w"] - b) ** 2,
+            lambda weights: a / 2 * (weights["w"] - b) ** 2,
             {"w": start},
             lr=lr,
             steps=steps,
@@ -50,13 +50,13 @@ def test_the_gradient_through_the_steps_is_that_of_the_closed_form() -> None:
         assert start.grad.item() == pytest.approx(a * (then.item() - b) * through)
 
 
-def test_a_start_that_diverges_is_refused() -> None:
-    material, problems = few_shot_world()
+def test_meta_learning_that_diverges_is_refused() -> None:
+    frames, problems = few_shot_world()
     model = Model(build_head(HEAD, 40, [2]), None)
     with pytest.raises(BadInput, match="has diverged: try a smaller inner_lr than 1e"):
         meta_learn(
             model,
-            material,
+            frames,
             problems[:2],
             Tuning(head=HEAD, window=32),
             Episodes(meta_steps=2, inner_lr=1e38),
@@ -75,12 +75,12 @@ def few_shot_world() -> tuple[Frames, list[Problem]]:
         np.concatenate([hidden, draw.normal(size=(len(hidden), 37))], 1)
         @ np.linalg.qr(draw.normal(size=(40, 40)))[0]
     )
-    place = {f"v{i}": (i * FRAMES, (i + 1) * FRAMES) for i in range(8)}
+    spans = {f"v{i}": (i * FRAMES, (i + 1) * FRAMES) for i in range(8)}
     problems = []
     for k, direction in enumerate(directions):
         labels = {
             name: (hidden[first:end] @ direction > 0).astype(np.int8)
-            for name, (first, end) in place.items()
+            for name, (first, end) in spans.items()
         }
         test = {name: labels.pop(name) for name in ("v6", "v7")}
         problems.append(
@@ -94,18 +94,18 @@ def few_shot_world() -> tuple[Frames, list[Problem]]:
                 test=test,
             )
         )
-    return Frames(place=place, arrays={"z": z.astype(np.float32)}), problems
+    return Frames(spans=spans, arrays={"z": z.astype(np.float32)}), problems
 
 
-def average_precision(material: Frames, problem: Problem, tuning: Tuning) -> float:
-    ((_, _, model),) = fit(material, [problem], tuning, embedder=None, seed=1, stops=[tuning.steps])
+def average_precision(frames: Frames, problem: Problem, tuning: Tuning) -> float:
+    ((_, _, model),) = fit(frames, [problem], tuning, embedder=None, seed=1, stops=[tuning.steps])
     return score_problems(
-        [problem], model.predict(material, [problem], [problem.test]), [problem.test]
+        [problem], model.predict(frames, [problem], [problem.test]), [problem.test]
     ).map
 
 
-def test_a_start_learned_on_other_behaviours_needs_few_labels(tmp_path: Path) -> None:
-    material, problems = few_shot_world()
+def test_weights_learned_on_other_behaviours_need_few_labels(tmp_path: Path) -> None:
+    frames, problems = few_shot_world()
     target = problems[0]
     behaviours = other_behaviours(problems, [target])
     assert {problem.classes[1] for problem in behaviours} == {f"b{k}" for k in range(1, 7)}
@@ -114,31 +114,31 @@ def test_a_start_learned_on_other_behaviours_needs_few_labels(tmp_path: Path) ->
     head = build_head(HEAD, 40, [2])
     losses, lr = meta_learn(
         Model(head, None),
-        material,
+        frames,
         behaviours,
         tuning,
         Episodes(meta_steps=100, inner_steps=3, inner_lr=0.4, outer_lr=0.01),
         seed=0,
     )
     assert np.mean(losses[-20:]) < np.mean(losses[:20]) - 0.1
-    save_start(
+    save_initial_weights(
         tmp_path, head, head_settings=HEAD, about={"behaviours": [f"b{k}" for k in range(1, 7)]}
     )
     tuning = replace(tuning, lr=lr)
     labels = target.train["v0"].copy()
     labels[60:] = UNLABELLED
     few = replace(target, train={"v0": labels})  # six bouts
-    chance = np.mean([held.mean() for held in target.test.values()])
-    from_start = average_precision(material, few, replace(tuning, start=str(tmp_path)))
-    from_nothing = average_precision(material, few, tuning)
-    assert from_start > chance + 0.2
-    assert from_start > from_nothing + 0.08
+    chance = np.mean([labels.mean() for labels in target.test.values()])
+    from_weights = average_precision(frames, few, replace(tuning, start=str(tmp_path)))
+    from_nothing = average_precision(frames, few, tuning)
+    assert from_weights > chance + 0.2
+    assert from_weights > from_nothing + 0.08
 
 
 def test_every_behaviour_begins_as_the_behaviour_and_the_rest_as_the_rest(tmp_path: Path) -> None:
     head = build_head(HEAD, 8, [2])
     head.standardise(torch.randn(50, 8) * 3 + 1)
-    save_start(tmp_path, head, head_settings=HEAD, about={"behaviours": ["groom"]})
+    save_initial_weights(tmp_path, head, head_settings=HEAD, about={"behaviours": ["groom"]})
     kinds = {
         "classes": ("mount", "attack", "other"),
         "annotator": "",
@@ -148,9 +148,9 @@ def test_every_behaviour_begins_as_the_behaviour_and_the_rest_as_the_rest(tmp_pa
     }
     exclusive = Problem(name="a", overlapping=False, **kinds)
     overlapping = Problem(name="b", overlapping=True, **kinds | {"classes": ("sniff", "chase")})
-    made = head_for([exclusive, overlapping], Tuning(head=HEAD, start=str(tmp_path)), 8)
+    whole = initial_head([exclusive, overlapping], Tuning(head=HEAD, start=str(tmp_path)), 8)
     z, valid = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
-    (two,), (three, both) = head(z, valid), made(z, valid)
+    (two,), (three, both) = head(z, valid), whole(z, valid)
     torch.testing.assert_close(three, two[..., [1, 1, 0]])
     torch.testing.assert_close(both, (two[..., 1] - two[..., 0]).unsqueeze(-1).expand(-1, -1, 2))
 
@@ -158,15 +158,15 @@ def test_every_behaviour_begins_as_the_behaviour_and_the_rest_as_the_rest(tmp_pa
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"head": {"name": "linear"}}, "it is for the head"),
-        ({"start": "nowhere"}, "holds nothing to start from"),
-        ({}, r"it was learned on mount, which this task asks for"),
+        ({"head": {"name": "linear"}}, "they are for the head"),
+        ({"start": "nowhere"}, "holds no initial weights"),
+        ({}, "they were learned on mount, which this task asks for"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused(
+def test_weights_that_do_not_fit_are_refused(
     tmp_path: Path, change: dict[str, object], says: str
 ) -> None:
-    save_start(
+    save_initial_weights(
         tmp_path,
         build_head(HEAD, 8, [2]),
         head_settings=HEAD,
@@ -182,9 +182,9 @@ def test_a_start_that_does_not_fit_is_refused(
         test={},
     )
     with pytest.raises(BadInput, match=says):
-        head_for([asked], Tuning(**{"head": HEAD, "start": str(tmp_path)} | change), 8)
+        initial_head([asked], Tuning(**{"head": HEAD, "start": str(tmp_path)} | change), 8)
     with pytest.raises(BadInput, match="embeddings of 8 numbers, these have 9"):
-        head_for(
+        initial_head(
             [replace(asked, classes=("bite", "other"))], Tuning(head=HEAD, start=str(tmp_path)), 9
         )
 
@@ -221,11 +221,11 @@ def test_meta_training_never_sees_what_is_asked_for_nor_its_test_videos() -> Non
     with pytest.raises(BadInput, match="nothing to learn from"):
         other_behaviours([target], [target])
     with pytest.raises(BadInput, match=r"no behaviour bite; it has: attack"):
-        other_behaviours(every, [target], asked=["bite"])
+        other_behaviours(every, [target], behaviours=["bite"])
 
 
 @pytest.mark.parametrize("method", ["anil", "maml"])
-def test_the_command_leaves_an_encoder_and_a_start(
+def test_the_command_leaves_an_encoder_and_initial_weights(
     tmp_path: Path, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     half = np.repeat(np.array([0, 1, 0, 1], np.int8), 25)
@@ -277,7 +277,7 @@ def test_the_command_leaves_an_encoder_and_a_start(
     about = json.loads((tmp_path / "start" / "start.json").read_text())
     assert about["behaviours"] == ["groom"]
     assert "groom (S2)" in capsys.readouterr().out
-    head = head_for(
+    head = initial_head(
         [
             Problem(
                 name="S1",
@@ -294,5 +294,5 @@ def test_the_command_leaves_an_encoder_and_a_start(
     )
     assert torch.isfinite(next(head.parameters())).all()
     assert (tmp_path / "start" / "encoder.safetensors").is_file()
-    with pytest.raises(BadInput, match="holds a start already"):
+    with pytest.raises(BadInput, match="holds initial weights already"):
         finetune.meta_learn.main(words)

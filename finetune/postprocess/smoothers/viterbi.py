@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,21 +15,21 @@ from finetune.labels.frame_labels import (
     ByVideo,
     Ints,
     Reals,
-    Smoothed,
     examine_video,
     examine_videos,
     log_odds,
     log_probability,
-    plain,
 )
 from finetune.metrics.bouts import bouts
+from finetune.postprocess.smoothers import AbstractSmoother, are_overlapping
 from pretrain.errors import refuse
+
+WEIGHTS = (1.0, 0.3, 0.1, 0.03)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Viterbi:
-    """Decoding over bouts: states are classes, and a class is left at the rate of its bouts in the
-    validation labels.
+class Viterbi(AbstractSmoother):
+    """States are classes, and a class is left at the rate of its bouts in the labels.
 
     The network's posterior divided by the prior it was trained under is a scaled likelihood
     (Bourlard and Morgan 1994), so emission = weight * (log p - log prior). Overlapping behaviours
@@ -44,9 +44,23 @@ class Viterbi:
     prior: tuple[tuple[float, ...], ...]
     """(N, S)."""
     weight: float = 1.0
-    """Below 1: neighbouring frames tell the same story, so each counts for less than a whole
+    """Below 1: neighbouring frames repeat each other, so each counts for less than a whole
     observation."""
     overlapping: bool = False
+
+    @classmethod
+    def candidates(
+        cls, *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], rest: str | None
+    ) -> dict[str, Self]:
+        """Several weights of the frames against the transitions."""
+        if len(classes) < 2 and not are_overlapping(labels):
+            return {}
+        return {
+            f"viterbi, weight {weight:g}": cls.fit(
+                probabilities=probabilities, labels=labels, classes=classes, weight=weight
+            )
+            for weight in WEIGHTS
+        }
 
     @classmethod
     def fit(
@@ -60,7 +74,7 @@ class Viterbi:
         class weights moves it away from the classes' shares, and it is the network's that divides.
 
         Args:
-            probabilities: (T, C) for each validation video.
+            probabilities: (T, C) for each video.
             labels: (T,) or (T, C) for each of them.
             classes: Names, in the order of axis C; at least two where they are exclusive.
             weight: Above 0.
@@ -70,27 +84,27 @@ class Viterbi:
                 range.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
-        overlapping = next(iter(labels.values())).ndim == 2
-        problems = [] if weight > 0 else [f"weight is {weight}; it must be above 0"]
+        overlapping = are_overlapping(labels)
+        errors = [] if weight > 0 else [f"weight is {weight}; it must be above 0"]
         if not overlapping and len(classes) < 2:
-            problems.append(f"one exclusive class, {classes[0]!r}, has nothing to be told from")
-        refuse(problems, about="Viterbi decoding")
+            errors.append(f"there is one exclusive class, {classes[0]!r}; it needs two or more")
+        refuse(errors, about="Viterbi decoding")
         columns: list[Any] = list(range(len(classes))) if overlapping else [slice(None)]
         pooled_TC = np.concatenate([np.asarray(probabilities[name], np.float64) for name in labels])
         initial, transition, prior = [], [], []
         for column in columns:
-            sequences = [held[:, column] if overlapping else held for held in labels.values()]
-            start, moves = _chain(sequences, states=2 if overlapping else len(classes))
+            sequences = [values[:, column] if overlapping else values for values in labels.values()]
+            initial_S, transition_SS = _chain(sequences, states=2 if overlapping else len(classes))
             known = np.concatenate(sequences) != UNLABELLED
-            shares = start
+            prior_S = initial_S
             if known.any():
                 mean = pooled_TC[known].mean(axis=0)
-                shares = (
+                prior_S = (
                     np.array([1 - mean[column], mean[column]]) if overlapping else mean / mean.sum()
                 )
-            initial.append(_tuple(start))
-            transition.append(tuple(_tuple(row) for row in moves))
-            prior.append(_tuple(np.maximum(shares, 1e-6)))
+            initial.append(_tuple(initial_S))
+            transition.append(tuple(map(_tuple, transition_SS)))
+            prior.append(_tuple(np.maximum(prior_S, 1e-6)))
         return cls(
             initial=tuple(initial),
             transition=tuple(transition),
@@ -99,13 +113,13 @@ class Viterbi:
             overlapping=overlapping,
         )
 
-    def apply(self, probabilities_TC: Reals) -> Smoothed:
-        """Decodes one video; the probabilities come back as they are."""
+    def apply(self, probabilities_TC: Reals) -> Ints:
+        """Decodes one video."""
         examine_video(
             probabilities_TC=probabilities_TC,
             n_classes=len(self.initial if self.overlapping else self.initial[0]),
         )
-        if self.overlapping:  # of two states the difference alone counts
+        if self.overlapping:  # of two states only the difference counts
             odds_TC = log_odds(probabilities_TC)
             log_p_TNS = np.stack([np.zeros_like(odds_TC), odds_TC], axis=2)
         else:
@@ -115,19 +129,15 @@ class Viterbi:
             initial_NS=np.log(self.initial),
             transition_NSS=np.log(self.transition),
         )
-        return Smoothed(path_TN if self.overlapping else path_TN[:, 0], probabilities_TC)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {"smoother": type(self).__name__, **plain(asdict(self))}
+        return path_TN if self.overlapping else path_TN[:, 0]
 
 
 def decode(*, emission_TNS: Reals, initial_NS: Reals, transition_NSS: Reals) -> Ints:
     """Viterbi's recursion in logarithms, for N independent chains at once.
 
-    About sqrt(T) blocks of as many frames go side by side: first from every state a block may be
-    entered in, then, when it is known what entering costs, once more with the way back. One frame
-    after the other takes ten times as long.
+    About sqrt(T) blocks of as many frames are decoded in parallel: first from every state a block
+    may be entered in, then, when it is known what entering costs, once more with the way back. One
+    frame after the other takes ten times as long.
 
     Args:
         emission_TNS: Log-likelihood of each frame in each state.
@@ -149,9 +159,9 @@ def decode(*, emission_TNS: Reals, initial_NS: Reals, transition_NSS: Reals) -> 
     into = transition_NSS.swapaxes(1, 2)  # to, from
     states = np.arange(n_states)
 
-    gain = np.broadcast_to(
+    gain = np.broadcast_to(  # entered in, now in
         np.where(np.eye(n_states), 0.0, -np.inf), (blocks, n_chains, n_states, n_states)
-    )  # entered in, now in
+    )
     for frame in emission:
         gain = (gain[..., None, :] + into[:, None]).max(axis=-1) + frame[:, :, None]
     entry = np.empty((blocks, n_chains, n_states))
@@ -161,20 +171,19 @@ def decode(*, emission_TNS: Reals, initial_NS: Reals, transition_NSS: Reals) -> 
 
     came_from = np.empty((length, blocks, n_chains, n_states), np.int16)
     best = entry
-    for place, frame in enumerate(emission):
+    for step, frame in enumerate(emission):
         options = best[:, :, None, :] + into
-        came_from[place], reached = options.argmax(axis=-1), options.max(axis=-1) + frame
-        if place >= length - spare:
-            came_from[place, -1], reached[-1] = states, best[-1]
+        came_from[step], reached = options.argmax(axis=-1), options.max(axis=-1) + frame
+        if step >= length - spare:
+            came_from[step, -1], reached[-1] = states, best[-1]
         best = reached
 
     state = np.broadcast_to(states.astype(np.int16), (blocks, n_chains, n_states))
-    through = np.empty_like(
-        came_from
-    )  # the state at this frame, for each state that the block may be left in
-    for place in range(length - 1, -1, -1):
-        through[place] = state
-        state = np.take_along_axis(came_from[place], state, axis=2)
+    # The state at this frame, for each state that the block may be left in.
+    through = np.empty_like(came_from)
+    for step in range(length - 1, -1, -1):
+        through[step] = state
+        state = np.take_along_axis(came_from[step], state, axis=2)
     chains = np.arange(n_chains)
     left_in = np.empty((blocks, n_chains), np.int64)
     left_in[-1] = best[-1].argmax(axis=1)
@@ -191,11 +200,11 @@ def _chain(sequences: Iterable[Ints], *, states: int) -> tuple[Reals, Reals]:
     """Initial (S,) and transition (S, S) probabilities of label sequences."""
     frames, cut_short, left = np.zeros(states), np.zeros(states), np.zeros((states, states))
     for sequence in sequences:
-        found = bouts(sequence)
-        np.add.at(frames, found[:, 2], found[:, 1] - found[:, 0])
-        follows = np.append(found[1:, 0] == found[:-1, 1], np.zeros(min(len(found), 1), bool))
-        np.add.at(left, (found[:-1][follows[:-1], 2], found[1:][follows[:-1], 2]), 1)
-        np.add.at(cut_short, found[~follows, 2], 1)
+        rows = bouts(sequence)
+        np.add.at(frames, rows[:, 2], rows[:, 1] - rows[:, 0])
+        follows = np.append(rows[1:, 0] == rows[:-1, 1], np.zeros(min(len(rows), 1), bool))
+        np.add.at(left, (rows[:-1][follows[:-1], 2], rows[1:][follows[:-1], 2]), 1)
+        np.add.at(cut_short, rows[~follows, 2], 1)
     steps = frames - cut_short  # the last frame before a cut shows no step
     common = (left.sum() + 1) / (frames.sum() + 1)
     rate = (left.sum(axis=1) + common) / (steps + 1)

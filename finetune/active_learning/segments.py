@@ -1,0 +1,132 @@
+"""Segments of unlabelled video, each to be labelled at one go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals
+from finetune.labels.problems import Problem
+from finetune.metrics.bouts import bouts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A part of one video that is labelled at one go."""
+
+    video: str
+    start: int
+    stop: int
+    """Frame after the last."""
+    guess: str
+    """Behaviour with the highest mean probability."""
+    rival: str
+    """The one after it; for overlapping behaviours the least certain."""
+    mean_probabilities: tuple[float, float]
+    """Of the two."""
+    uncertainty: float
+    """0 to 1: one minus the margin, the mean over its frames."""
+    z_D: npt.NDArray[np.float32]
+    """Mean embedding."""
+
+    @property
+    def why(self) -> str:
+        """What makes it uncertain, in words."""
+        first, second = self.mean_probabilities
+        return f"{self.guess} {first:.2f}, {self.rival} {second:.2f}"
+
+
+def uncertainty(probabilities_TC: Reals, *, overlapping: bool) -> Reals:
+    """(T,): one minus the margin between the two likeliest classes; of overlapping behaviours that
+    of the least certain one."""
+    if overlapping or probabilities_TC.shape[1] == 1:
+        return np.asarray(1 - np.abs(2 * probabilities_TC - 1).min(axis=1))
+    two = np.partition(probabilities_TC, -2, axis=1)[:, -2:]
+    return np.asarray(1 - (two[:, 1] - two[:, 0]))
+
+
+def split_into_segments(
+    video: str,
+    problem: Problem,
+    labels: Ints,
+    probabilities_TC: Reals,
+    z_TD: npt.NDArray[np.float32],
+    *,
+    shortest: int,
+    longest: int,
+    unlabelled_T: npt.NDArray[np.bool_] | None = None,
+) -> list[Segment]:
+    """Splits one video into predicted bouts; short ones are merged and long ones divided.
+
+    Args:
+        video: Its name.
+        problem: Names the classes.
+        labels: The decisions: (T,) classes, or (T, C) of 0 and 1.
+        probabilities_TC: Calibrated, if possible.
+        z_TD: Embeddings.
+        shortest: Frames below which a bout is merged with what follows.
+        longest: Frames above which a bout is divided evenly.
+        unlabelled_T: Where nobody has labelled yet; None: everywhere.
+    """
+    kinds = labels
+    if labels.ndim == 2:
+        kinds = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+    if unlabelled_T is not None:
+        kinds = np.where(unlabelled_T, kinds, UNLABELLED)
+    uncertainty_T = uncertainty(probabilities_TC, overlapping=problem.overlapping)
+    segments = []
+    for start, stop in _divided(_merged(bouts(kinds)[:, :2].tolist(), shortest), longest):
+        mean_C = probabilities_TC[start:stop].mean(axis=0)
+        order = np.argsort(-mean_C, kind="stable")
+        first, second = int(order[0]), int(order[min(1, len(order) - 1)])
+        if problem.overlapping:
+            second = int(np.abs(2 * mean_C - 1).argmin())
+        segments.append(
+            Segment(
+                video=video,
+                start=start,
+                stop=stop,
+                guess=problem.classes[first],
+                rival=problem.classes[second],
+                mean_probabilities=(float(mean_C[first]), float(mean_C[second])),
+                uncertainty=float(uncertainty_T[start:stop].mean()),
+                z_D=z_TD[start:stop].mean(axis=0),
+            )
+        )
+    return segments
+
+
+def _merged(runs: Sequence[Sequence[int]], shortest: int) -> list[tuple[int, int]]:
+    """Short runs with what follows, and a short last one with what went before; a gap between two
+    keeps them apart."""
+    forward: list[tuple[int, int]] = []
+    for start, stop in runs:
+        if forward and forward[-1][1] == start and start - forward[-1][0] < shortest:
+            forward[-1] = (forward[-1][0], stop)
+        else:
+            forward.append((start, stop))
+    merged: list[tuple[int, int]] = []
+    for start, stop in forward:
+        if merged and merged[-1][1] == start and stop - start < shortest:
+            merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _divided(runs: Sequence[tuple[int, int]], longest: int) -> list[tuple[int, int]]:
+    divided: list[tuple[int, int]] = []
+    for start, stop in runs:
+        pieces = -(-(stop - start) // longest)
+        divided += pairwise(np.linspace(start, stop, pieces + 1).round().astype(int).tolist())
+    return divided
+
+
+def labelled_embeddings(labels: Ints, z_TD: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(N, D): the mean embedding of every labelled bout of one video."""
+    means = [z_TD[start:stop].mean(axis=0) for start, stop, _ in bouts(labels)]
+    return np.stack(means) if means else np.empty((0, z_TD.shape[1]), np.float32)

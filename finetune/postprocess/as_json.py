@@ -1,0 +1,35 @@
+"""Steps of the postprocessing as JSON: the name of their class, and what they learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from finetune.labels.frame_labels import plain
+from pretrain.errors import BadInput
+
+T = TypeVar("T")
+
+
+def to_json(step: Any, key: str) -> dict[str, Any]:
+    """A frozen dataclass as plain values; its class under ``key``."""
+    return {key: type(step).__name__, **plain(asdict(step))}
+
+
+def from_json(values: Mapping[str, Any], key: str, kinds: Sequence[type[T]]) -> T:
+    """The step that :func:`to_json` described.
+
+    Raises:
+        BadInput: If it is none of ``kinds``, or does not have their fields.
+    """
+    by_name = {kind.__name__: kind for kind in kinds}
+    try:
+        kind = by_name[values[key]]
+        return kind(**{name: _frozen(value) for name, value in values.items() if name != key})
+    except (KeyError, TypeError) as error:
+        raise BadInput(f"no {key}: {values}; allowed: {', '.join(by_name)}") from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value

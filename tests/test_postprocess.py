@@ -1,0 +1,303 @@
+"""Postprocessing: learned on held-out videos alone, used only where it helps, read back as it
+was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+from test_fit import problem, world
+
+from finetune.fit.fit import fit
+from finetune.labels.frame_labels import UNLABELLED, decide
+from finetune.labels.problems import Problem
+from finetune.metrics.frame_metrics import frame_f1
+from finetune.postprocess.calibrations.temperature import Temperature
+from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing, split_folds
+from finetune.postprocess.learn import NO_STEPS, HeldOutPredictions, best_calibration, choose_steps
+from finetune.postprocess.one_standard_error import BLOCK, within_one_standard_error
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers.moving import Moving
+from finetune.postprocess.thresholds import Thresholds
+from finetune.settings import Tuning
+from pretrain.errors import BadInput
+
+CLASSES = ("attack", "mount", "other")
+TUNING = Tuning(head={"name": "linear"}, steps=40, window=64, batch=8, lr=0.01, postprocess_folds=3)
+
+
+def unsure(
+    *, videos: int = 6, frames: int = 1500, noise: float, seed: int = 0, doubled: float = 1.0
+) -> tuple[Problem, HeldOutPredictions]:
+    """Bouts of 25 frames, and the probabilities of a network that hears each frame's class through
+    noise, ``doubled`` too sure of it."""
+    draw = np.random.default_rng(seed)
+    labels = {
+        f"v{i}": np.repeat(draw.integers(3, size=frames // 25), 25).astype(np.int8)
+        for i in range(videos)
+    }
+    found = {}
+    for name, shown in labels.items():
+        scores = 2 * np.eye(3)[shown] + draw.normal(0, noise, (frames, 3))
+        exact = np.exp(2 * scores / noise**2 if noise else 20 * scores) ** doubled
+        found[name] = (exact / exact.sum(1, keepdims=True)).astype(np.float32)
+    asked = Problem(
+        name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train=labels, test={}
+    )
+    return asked, HeldOutPredictions(
+        probabilities=found, labels=labels, fold={f"v{i}": i % 3 for i in range(videos)}
+    )
+
+
+def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_videos() -> None:
+    asked, held_out = unsure(noise=2.0, doubled=3.0)
+    found = choose_steps(asked, held_out)
+    assert found.name != NO_STEPS
+    assert found.postprocessing.smoother is not None
+    assert isinstance(found.postprocessing.calibration, Temperature)
+    assert found.postprocessing.calibration.temperature == pytest.approx(3, rel=0.05)
+    assert found.notes == ()
+    assert (found.videos, found.frames) == (6, 9000)
+    fresh, new = unsure(noise=2.0, doubled=3.0, seed=1)
+
+    def score(decided: dict[str, np.ndarray]) -> float:
+        return frame_f1(labels=fresh.train, predicted=decided, classes=CLASSES)
+
+    raw = score({name: decide(probabilities_TC=p) for name, p in new.probabilities.items()})
+    tuned = score({name: found.postprocessing.decide(p) for name, p in new.probabilities.items()})
+    assert tuned > raw + 0.1
+    assert tuned == pytest.approx(found.scores[found.name]["macro_f1"], abs=0.05), (
+        "scored on folds it was not fitted on"
+    )
+
+
+def test_where_nothing_helps_nothing_is_done() -> None:
+    asked, held_out = unsure(noise=0.0)
+    found = choose_steps(asked, held_out)
+    assert found.name == NO_STEPS
+    assert found.postprocessing.thresholds is None
+    assert found.postprocessing.smoother is None
+
+
+def test_one_fold_is_noted_and_nothing_labelled_leaves_the_network_alone() -> None:
+    asked, held_out = unsure(noise=1.0, videos=2)
+    one = choose_steps(asked, replace(held_out, fold=dict.fromkeys(held_out.fold, 0)))
+    assert any("scored on the frames it was fitted on" in note for note in one.notes)
+    assert any("learned on 2 videos" in note for note in one.notes)
+    blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held_out.labels.items()}
+    none = choose_steps(asked, replace(held_out, labels=blank))
+    assert none.postprocessing == Postprocessing()
+    p = held_out.probabilities["v0"]
+    assert np.array_equal(none.postprocessing.decide(p), p.argmax(1))
+
+
+def test_steps_survive_json_and_damage_is_refused() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 200)
+    several = Postprocessing(
+        calibration=Temperature(temperature=2.5),
+        thresholds=Thresholds(values=(1.0, 0.2, 0.7)),
+        smoother=Moving(frames=5),
+    )
+    for after in (Postprocessing(), Postprocessing(overlapping=True), several):
+        again = Postprocessing.from_dict(json.loads(json.dumps(after.to_dict())))
+        assert again == after
+        assert np.array_equal(again.decide(p), after.decide(p))
+    for broken in (
+        {},
+        several.to_dict() | {"thresholds": several.to_dict()["temperature"]},
+        several.to_dict() | {"smoother": {}},
+    ):
+        with pytest.raises(BadInput):
+            Postprocessing.from_dict(broken)
+
+
+def test_models_saved_before_are_read() -> None:
+    saved = {
+        "temperature": {"step": "Temperature", "temperature": 2.5, "overlapping": False},
+        "thresholds": {"step": "Thresholds", "values": [1.0, 0.2, 0.7], "overlapping": False},
+        "smoother": {"smoother": "Moving", "frames": 5, "kind": "mean", "overlapping": False},
+        "overlapping": False,
+    }
+    steps = Postprocessing(
+        calibration=Temperature(temperature=2.5),
+        thresholds=Thresholds(values=(1.0, 0.2, 0.7)),
+        smoother=Moving(frames=5),
+    )
+    assert Postprocessing.from_dict(saved) == steps
+    assert steps.to_dict() == saved
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_calibration_is_a_file_and_is_used_where_it_loses_less(
+    good: bool, add_component: Callable[[str, str, str], None]
+) -> None:
+    """A network that is sure of the wrong one of two classes: no temperature helps, their exchange
+    does."""
+    add_component(
+        "finetune.postprocess.calibrations",
+        "exchange",
+        f"""
+from dataclasses import dataclass
+from finetune.postprocess.calibrations import AbstractCalibration
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange(AbstractCalibration):
+    overlapping: bool = False
+
+    @classmethod
+    def fit(cls, *, probabilities_TC, labels, classes):
+        return cls()
+
+    def apply(self, probabilities_TC):
+        return probabilities_TC[:, {[1, 0, 2] if good else [0, 1, 2]}]
+""",
+    )
+    asked, held_out = unsure(noise=1.0)
+    exchanged = {name: p[:, [1, 0, 2]] for name, p in held_out.probabilities.items()}
+    held_out = replace(held_out, probabilities=exchanged)
+    assert best_calibration(asked, held_out).__name__ == ("Exchange" if good else "Temperature")
+    found = choose_steps(asked, held_out).postprocessing
+    again = Postprocessing.from_dict(json.loads(json.dumps(found.to_dict())))
+    assert again == found
+    f1 = frame_f1(
+        labels=held_out.labels,
+        predicted={name: again.decide(p) for name, p in exchanged.items()},
+        classes=CLASSES,
+    )
+    assert (f1 > 0.9) == good
+
+
+def test_the_standard_error_rule_agrees_with_resampling_frame_by_frame() -> None:
+    draw = np.random.default_rng(0)
+    labels = {"a": draw.integers(3, size=6 * BLOCK), "b": draw.integers(3, size=6 * BLOCK)}
+    wrong = {
+        share: {
+            name: np.where(draw.random(len(values)) < share, (values + 1) % 3, values)
+            for name, values in labels.items()
+        }
+        for share in (0.1, 0.102, 0.2)
+    }
+    decided = {"much worse": wrong[0.2], "the same": wrong[0.102], "good": wrong[0.1]}
+    assert within_one_standard_error(labels=labels, decisions=decided, classes=CLASSES) == [
+        "the same",
+        "good",
+    ]
+    blocks = [
+        np.concatenate([values[at : at + BLOCK] for values in (one["a"], one["b"])])
+        for one in (labels, wrong[0.1], wrong[0.2])
+        for at in range(0, 6 * BLOCK, BLOCK)
+    ]
+    truth, good, bad = (blocks[6 * i : 6 * i + 6] for i in range(3))
+    gaps = []
+    for _ in range(50):
+        picked = draw.integers(6, size=6)
+        true, first, second = (
+            np.concatenate([part[i] for i in picked]) for part in (truth, good, bad)
+        )
+        gaps.append(
+            np.mean(
+                [f1_score(true == c, first == c) - f1_score(true == c, second == c) for c in (0, 1)]
+            )
+        )
+    assert np.mean(gaps) > 5 * np.std(gaps), "the slow way sees the difference as well"
+    flat = {"first": wrong[0.2], "second": wrong[0.2]}
+    assert within_one_standard_error(
+        labels={name: np.full_like(values, 2) for name, values in labels.items()},
+        decisions=flat,
+        classes=CLASSES,
+    ) == list(flat)
+
+
+def test_every_video_is_held_out_once_and_of_all_problems_at_the_same_time() -> None:
+    _, labels = world(videos=6, frames=100)
+    names = list(labels)
+    first = problem(labels, test=(), name="first")
+    second = replace(first.only(names[2:]), name="second")
+    single = replace(first.only(names[:1]), name="single")
+    nobody = replace(first, train={}, name="nobody")
+    asked = [first, second, single, nobody]
+    dealt = split_folds(asked, folds=3, share=0.25, seed=0)
+    assert len(dealt) == 3
+    for p, whole in ((0, first), (1, second)):
+        assert sorted(name for sides in dealt for name in sides[p][1]) == sorted(whole.train)
+    for sides in dealt:
+        out = set(sides[0][1])
+        assert set(sides[0][0].train) == set(names) - out
+        assert set(sides[1][0].train) == set(names[2:]) - out
+        assert not sides[3][0].train
+        assert not sides[3][1]
+        if names[0] in out:  # the only video of a problem keeps its first part for fitting
+            fitted, scored = sides[2][0].train[names[0]], sides[2][1][names[0]]
+            assert not ((fitted != UNLABELLED) & (scored != UNLABELLED)).any()
+            assert (scored != UNLABELLED).any()
+        else:
+            assert set(sides[2][0].train) == {names[0]}
+    assert len(split_folds([first], folds=9, share=0.25, seed=0)) == 6
+    assert len(split_folds([first], folds=1, share=0.25, seed=0)) == 1
+
+
+def test_rare_classes_stay_where_networks_are_fitted() -> None:
+    labels = {f"v{i}": np.full(50, 2, np.int8) for i in range(6)}
+    for name in ("v1", "v4"):
+        labels[name][:10] = 0
+    for seed in range(5):
+        for sides in split_folds([problem(labels, test=())], folds=3, share=0.25, seed=seed):
+            assert any((shown == 0).any() for shown in sides[0][0].train.values())
+
+
+def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() -> None:
+    frames, labels = world(videos=6, frames=200)
+    asked = problem(labels, test=())
+    (found,) = cross_fit(frames, [asked], TUNING, None, seed=0, stop=5)
+    assert set(found.probabilities) == set(asked.train)
+    fold = found.fold["v0"]
+    inside = asked.only([name for name in asked.train if found.fold[name] != fold])
+    ((_, _, model),) = fit(frames, [inside], TUNING, embedder=None, seed=0, stops=[5])
+    assert np.array_equal(
+        model.predict(frames, [asked], [["v0"]])[0]["v0"], found.probabilities["v0"]
+    )
+
+
+def test_nothing_is_learned_from_test_labels() -> None:
+    frames, labels = world(videos=6, frames=200, noise=2.0)
+    asked = problem(labels)
+    lies = replace(
+        asked, test={name: (shown + 1).astype(np.int8) % 3 for name, shown in asked.test.items()}
+    )
+    one, other = (
+        learn_postprocessing(frames, [p], TUNING, None, seed=0, stop=20)[0].to_dict()
+        for p in (asked, lies)
+    )
+    assert one == other
+
+
+def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
+    draw = np.random.default_rng(0)
+    labels = {f"v{i}": (draw.random((2000, 2)) < (0.3, 0.03)).astype(np.int8) for i in range(4)}
+    shy = {
+        name: np.clip(0.2 * shown + draw.normal(0.1, 0.03, shown.shape), 0.01, 0.99)
+        for name, shown in labels.items()
+    }
+    asked = Problem(
+        name="p",
+        task="t",
+        classes=("sniff", "groom"),
+        annotator="",
+        overlapping=True,
+        train=labels,
+        test={},
+    )
+    found = choose_steps(
+        asked,
+        HeldOutPredictions(
+            probabilities=shy, labels=labels, fold={name: i for i, name in enumerate(labels)}
+        ),
+    )
+    assert found.postprocessing.thresholds is not None
+    decided = {name: found.postprocessing.decide(p) for name, p in shy.items()}
+    assert frame_f1(labels=labels, predicted=decided, classes=asked.classes) > 0.95
+    assert found.scores[NO_STEPS]["macro_f1"] < 0.7
