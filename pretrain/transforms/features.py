@@ -75,7 +75,7 @@ class Features(nn.Module):
             + (["no groups"] if not groups and not external else [])
             + [
                 f"external features {name!r} have dimension {dim}; it must be the whole number "
-                "that `prepare.py check` shows"
+                "that `ethoray prepare check` shows"
                 for name, dim in (external or {}).items()
                 if not isinstance(dim, int) or dim < 1
             ]
