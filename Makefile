@@ -1,6 +1,7 @@
 # make quickstart   set up, then the main job on simulated mice, in a few minutes
 # make test         set up, then all tests
 # make check        ruff and mypy
+# make wheel-test   the wheel, installed in a clean environment and used from elsewhere
 # make bench        benchmarks, each a table and JSON
 # make setup        the environment alone, in .venv
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test check bench clean
+.PHONY: setup quickstart test check wheel-test bench clean
 
 setup: $(READY)
 
@@ -17,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "Ethoray needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt 'setuptools>=77'
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,trackers]'
 	@touch $(READY)
 
@@ -31,6 +32,9 @@ check: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+wheel-test:
+	PYTHON=$(PYTHON) tests/check_wheel.sh
 
 bench: setup
 	$(RUN) benchmarks/run_all.py

@@ -1,9 +1,9 @@
 r"""Compares encoders, or pretraining recipes and networks, by the scores they reach on few labels.
 
-Finished encoders. Each is tuned as finetune/run.py does it, on every task and label budget, with
+Finished encoders. Each is tuned as `ethoray finetune` does it, on every task and label budget, with
 the same drawn videos, seeds and search:
 
-    python finetune/compare.py --encoders runs/mine none handmade --data STORE \
+    %(prog)s --encoders runs/mine none handmade --data STORE \
         --tasks S1 S2 --videos 1 3 all --out runs/compare
 
 `none` is the same network from random weights, `handmade` no network at all. --modes adds encoders
@@ -13,7 +13,7 @@ labels mean nothing. What is in --out already is not computed again.
 Recipes and networks, before any long pretraining. Each pair learns from all frames of the store,
 without labels, for --minutes of one processor, so that a slow network makes fewer steps:
 
-    python finetune/compare.py --recipes contrastive masked \
+    %(prog)s --recipes contrastive masked \
         --networks tcn two_rate '{name: lstm, width: 64}' --data STORE --tasks S1 \
         --videos 3 --minutes 2 --out runs/objectives
 
@@ -33,12 +33,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Sequence
 
-from finetune.compare_objectives.finished_encoders import compare_encoders
-from finetune.compare_objectives.pairs import compare_pairs, pairs
-from finetune.fit.open_encoder import HANDMADE
-from pretrain.config import SCALES, Scale, read
-from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status, refuse
 from pretrain.runs import paths
 
@@ -49,9 +45,16 @@ FOR_ENCODERS = {"modes": ["frozen"], "frozen_set": [], "trained_set": []}
 FOR_PAIRS = {"minutes": 1.0, "seeds": 3, "steps": 300, "tuned_steps": 150, "set": []}
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
-    args = parse(words)
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/compare.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
+    args = parse(words, prog)
+
+    # Ray and torch take seconds to import, which --help need not wait for.
+    from finetune.compare_objectives.finished_encoders import compare_encoders
+    from finetune.compare_objectives.pairs import compare_pairs, pairs
+    from pretrain.config import SCALES, Scale, read
+    from pretrain.data.store import Store
+
     scale = read(Scale, args.scale, SCALES, {})
     out = paths.run_folder(args.out, kind="compare")
     if args.encoders:
@@ -89,13 +92,15 @@ def main(words: list[str] | None = None) -> None:
     )
 
 
-def parse(words: list[str] | None) -> argparse.Namespace:
+def parse(
+    words: Sequence[str] | None, prog: str = "python finetune/compare.py"
+) -> argparse.Namespace:
     """The command line, with the defaults of the comparison that it asks for.
 
     Raises:
         BadInput: If it asks for both comparisons or for none, or a value is out of range.
     """
-    args = _parser().parse_args(words)
+    args = _parser(prog).parse_args(words)
     of_pairs = args.recipes is not None or args.networks is not None
     if of_pairs == bool(args.encoders):
         raise BadInput(
@@ -130,15 +135,15 @@ def parse(words: list[str] | None) -> argparse.Namespace:
             for name in ("seeds", "steps", "tuned_steps")
             if getattr(args, name) < 1
         ]
-    elif set(args.encoders) == {HANDMADE} and set(args.modes) == {"trained"}:
+    elif set(args.encoders) == {"handmade"} and set(args.modes) == {"trained"}:
         errors.append("hand-made features have no weights to train: leave --modes frozen")
     refuse(errors, about="the comparison")
     return args
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="pose store with labels; left out: a small simulated arena")
     parser.add_argument(

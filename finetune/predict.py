@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
         "--model",
         required=True,
         metavar="RUN",
-        help="--out folder of a finished finetune/run.py, or a model folder in it",
+        help="--out folder of a finished `ethoray finetune`, or a model folder in it",
     )
     add_options(parser, required=True)
     parser.add_argument(

@@ -1,16 +1,15 @@
 """Runs the CalMS21 paper's tables (Sun et al. 2021) on a store with Tasks 1-3 and compares them
 with the published figures.
 
-    every row the store has labels for:
-    python finetune/reproduce.py --data STORE --out runs/paper
-    some rows, going on with what is there:
-    python finetune/reproduce.py --data STORE --out runs/paper --rows task1_conv1d --resume
-    a hundredth of the published epochs:
-    python finetune/reproduce.py --data STORE --out runs/short --epochs-share 0.01
-    further rows, for encoders:
-    python finetune/reproduce.py --data STORE --out runs/paper --encoder runs/mine none --resume
-    the rows and their settings:
-    python finetune/reproduce.py --list
+    # every row that the store has labels for
+    %(prog)s --data STORE --out runs/paper
+    # the rows, and some of them
+    %(prog)s --list
+    %(prog)s --data STORE --out runs/paper --rows task1_conv1d joint_inductive --resume
+    # a hundredth of the published epochs
+    %(prog)s --data STORE --out runs/short --epochs-share 0.01
+    # with heads on your own encoders as further rows
+    %(prog)s --data STORE --out runs/paper --encoder runs/mine none --resume
 
 Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and
 result.json in rows/. The figures are comparable only with CalMS21's own recordings; the table says
@@ -45,44 +44,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import finetune.run
-from finetune.labels.problems import Problem, problems, refuse_unfit, tasks, with_some_test
-from finetune.paper.jobs import run_rows
-from finetune.paper.pieces import ResolvedRow, unlabelled_of
-from finetune.paper.report import Line, TableNotes, lines_of, write_table
-from finetune.paper.row_folder import RowFolder
-from finetune.paper.table import (
-    FIRST_SEED,
-    Row,
-    Settings,
-    about_data,
-    choose_rows,
-    read_published,
-    read_rows,
-    read_settings,
-)
-from pretrain.config import SCALES, Scale, read
-from pretrain.data.store import Store
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import open_run_folder
-from pretrain.runs.tracked_run import TrackedRun, open_tracking
-from pretrain.train.cluster import cluster
+
+if TYPE_CHECKING:
+    from finetune.labels.problems import Problem
+    from finetune.paper.pieces import ResolvedRow
+    from finetune.paper.report import Line, TableNotes
+    from finetune.paper.table import Row, Settings
+    from pretrain.data.store import Store
+    from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
 
 CLASSIC = "classic_classification"
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
-    args = _parser().parse_args(words)
+def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/reproduce.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
+    args = _parser(prog).parse_args(words)
+
+    # Ray and torch take seconds to import, which --help need not wait for.
+    from finetune.paper.table import FIRST_SEED, about_data, choose_rows, read_rows, read_settings
+
     rows = read_rows()
     if args.list:
         print(_listed(rows))
         return
+
+    from finetune.labels.problems import tasks
+    from finetune.paper.jobs import run_rows
+    from finetune.paper.report import TableNotes
+    from pretrain.config import SCALES, Scale, read
+    from pretrain.data.store import Store
+    from pretrain.runs.folder import open_run_folder
+    from pretrain.runs.tracked_run import open_tracking
+    from pretrain.train.cluster import cluster
+
     if not args.data:
         raise BadInput("--data is required: a store with labels of Tasks 1-3")
     if args.seeds < 1 or not 0 < args.epochs_share <= 1:
@@ -142,6 +142,8 @@ def main(words: list[str] | None = None) -> None:
 
 def _problems(store: Store, names: Sequence[str]) -> dict[str, list[Problem]]:
     """The problems of those label sets that the store has."""
+    from finetune.labels.problems import problems, refuse_unfit, tasks, with_some_test
+
     by_task = {}
     for task in dict.fromkeys(name for name in names if name in tasks(store)):
         by_task[task], notes = with_some_test(problems(store, task), fps=store.schema.fps)
@@ -161,6 +163,8 @@ def _resolve(
     gpu: bool,
 ) -> dict[str, ResolvedRow]:
     """The rows that train networks of the paper."""
+    from finetune.paper.pieces import ResolvedRow, unlabelled_of
+
     resolved = {}
     for name in (name for name in chosen if not rows[name].encoder):
         row = rows[name]
@@ -178,9 +182,9 @@ def _resolve(
     return resolved
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", help="pose store with labels of Tasks 1-3")
     parser.add_argument("--out", help="folder of the reproduction; left out: runs/paper-…")
@@ -220,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         default=[],
         metavar="KEY=VALUE",
-        help="settings of that tuning, as finetune/run.py --set",
+        help="settings of that tuning, as `ethoray finetune --set`",
     )
     parser.add_argument(
         "--set",
@@ -248,6 +252,8 @@ class _Table:
 
     def add(self, result: dict[str, Any]) -> None:
         """Adds a finished row."""
+        from finetune.paper.report import lines_of, write_table
+
         self.results[result["row"]] = result
         write_table(self.out, self._lines(), self.said, picture=False)
         for line in lines_of(result["row"], result, {}):
@@ -257,11 +263,16 @@ class _Table:
 
     def close(self) -> None:
         """Draws the picture, when all rows are there."""
+        from finetune.paper.report import write_table
+
         write_table(self.out, self._lines(), self.said, picture=True)
         for file in ("table.md", "table.csv", "table.png"):
             self.run.log_artifact(self.out / file)
 
     def _lines(self) -> list[Line]:
+        from finetune.paper.report import lines_of
+        from finetune.paper.table import read_published, read_rows
+
         rows, published = read_rows(), read_published()
         return [
             line
@@ -275,8 +286,11 @@ class _Table:
 def _tune_encoder(
     name: str, row: Row, encoder: str, args: argparse.Namespace, has: Sequence[str], out: Path
 ) -> dict[str, Any]:
-    """The row of one of the user's encoders: `finetune/run.py` tunes heads on it, with as many
+    """The row of one of the user's encoders: `ethoray finetune` tunes heads on it, with as many
     seeds."""
+    import finetune.run
+    from finetune.paper.row_folder import RowFolder
+
     folder = RowFolder(out, f"{name}-{Path(encoder).name}")
     if result := folder.result:
         if result["encoder"] != encoder:

@@ -24,12 +24,13 @@ _TYPE_NAMES = {
 
 
 def names(package: str) -> list[str]:
-    """Components of a folder, ``pretrain.encoders`` say: its files."""
-    folder = importlib.import_module(package)
+    """Components of a folder, ``pretrain.encoders`` say: its files, of which none is imported."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None, package
+    folders = spec.submodule_search_locations
+    assert folders is not None, f"{package} is not a folder"
     return sorted(
-        module.name
-        for module in pkgutil.iter_modules(folder.__path__)
-        if not module.name.startswith("_")
+        module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_")
     )
 
 

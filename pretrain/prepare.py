@@ -1,13 +1,12 @@
 """Makes pose stores: from a tracker's files, from CalMS21, or of simulated mice; checks them, and
 exports them.
 
-    python pretrain/prepare.py arena   --out STORE [--frames 60000] [--seed 0]
-    python pretrain/prepare.py arena   --out FOLDER --as calms21-json --frames full
-    python pretrain/prepare.py calms21 --source FOLDER [--download] --out STORE
-    python pretrain/prepare.py tracks  --poses FOLDER [--labels FOLDER] [--features NAME=FOLDER]
-    --fps 30 --out STORE
-    python pretrain/prepare.py check   STORE [--json] [--picture FILE]
-    python pretrain/prepare.py export  STORE --out FOLDER [--as npz|calms21-json]
+    %(prog)s arena   --out STORE [--frames 60000] [--seed 0]
+    %(prog)s arena   --out FOLDER --as calms21-json --frames full
+    %(prog)s calms21 --source FOLDER [--download] --out STORE
+    %(prog)s tracks  --poses FOLDER [--labels FOLDER] --fps 30 --out STORE
+    %(prog)s check   STORE [--json] [--picture FILE]
+    %(prog)s export  STORE --out FOLDER [--as npz|calms21-json]
 
 A store is a folder or an address (s3://bucket/store). It is written whole or not at all.
 """
@@ -26,26 +25,22 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pretrain.arena import write as mice
-from pretrain.data.store import Store
-from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
-from pretrain.quality.check import describe, report
-from pretrain.readers.annotations import write_labels
-from pretrain.readers.export import export_npz, export_official
-from pretrain.readers.prepare_tracks import add_options, prepare_tracks
+from pretrain.readers.track_options import add_options
 from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
 OFFICIAL = "calms21-json"
-ORIGIN_FILE = "ORIGIN.txt"  # beside files in the release's format that are not the release
+ORIGIN_FILE = "ORIGIN.txt"  # next to files in the release's format that are not the release
 OFFICIAL_BYTES = 800
 """Of a frame in the official JSON, somewhat more than it takes."""
 
 
 def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
+    from pretrain.arena import write as mice
+
     plan = (
         mice.official_recordings(seed=args.seed)
         if args.frames == "full"
@@ -71,23 +66,27 @@ def arena(args: argparse.Namespace) -> None:
             )
             _note_origin(folder, mice.ORIGIN)
     if args.form == "store":
-        _done(args.out)
+        _print_store(args.out)
     else:
         print(
             f"{folder}: {total:,} frames in {len(files)} files; read them: "
-            f"python pretrain/prepare.py calms21 --source {shlex.quote(str(folder))} --out STORE"
+            f"ethoray prepare calms21 --source {shlex.quote(str(folder))} --out STORE"
         )
 
 
 def from_tracks(args: argparse.Namespace) -> None:
     """A lab's own recordings, with labels or without."""
+    from pretrain.readers.prepare_tracks import prepare_tracks
+
     prepare_tracks(args)
-    _done(args.out)
+    _print_store(args.out)
 
 
 def calms21(args: argparse.Namespace) -> None:
     """The official archives or JSON."""
     from pretrain.data.schema import CALMS21
+    from pretrain.data.store_writer import StoreWriter
+    from pretrain.readers.annotations import write_labels
     from pretrain.readers.calms21 import read as official
     from pretrain.readers.calms21.download import download
     from pretrain.readers.calms21.expected_counts import count_differences
@@ -110,15 +109,15 @@ def calms21(args: argparse.Namespace) -> None:
         write_labels(writer, labels)
     for sentence in [*notes, *count_differences(labels)]:
         log.warning("%s", sentence)
-    _done(args.out)
+    _print_store(args.out)
 
 
 def _origin(folder: Path) -> str:
     """What a folder of official files holds: the release, unless it says otherwise."""
-    said = folder.expanduser() / ORIGIN_FILE
+    note = folder.expanduser() / ORIGIN_FILE
     return (
-        said.read_text(encoding="utf-8").strip()
-        if said.is_file()
+        note.read_text(encoding="utf-8").strip()
+        if note.is_file()
         else "CalMS21, doi 10.22002/D1.1991"
     )
 
@@ -130,24 +129,27 @@ def _note_origin(folder: Path, origin: str) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Counts, missing points, jumps, swaps, labels, integrity; and a picture of it."""
+    from pretrain.data.store import Store
+    from pretrain.quality.check import describe, report
+
     store = Store(paths.absolute_address(args.store))
-    found = describe(store)
-    print(json.dumps(found, indent=1) if args.json else report(found))
-    if found["damage"]:
-        raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(found["damage"]))
+    description = describe(store)
+    print(json.dumps(description, indent=1) if args.json else report(description))
+    if description["damage"]:
+        raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(description["damage"]))
     if args.picture or not (args.json or "://" in store.uri):
         _picture(
-            found,
+            description,
             Path(args.picture).expanduser() if args.picture else Path(store.uri) / "check.png",
             asked=bool(args.picture),
         )
 
 
-def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
+def _picture(description: dict[str, Any], file: Path, *, asked: bool) -> None:
     from pretrain.quality.picture import draw
 
     try:
-        draw(found, file)
+        draw(description, file)
     except (OSError, ValueError) as error:
         if asked:
             raise BadInput(
@@ -160,6 +162,9 @@ def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
+    from pretrain.data.store import Store
+    from pretrain.readers.export import export_npz, export_official
+
     store, folder = Store(paths.absolute_address(args.store)), _local(args.out)
     if args.zipped and args.form != OFFICIAL:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}")
@@ -184,7 +189,7 @@ def export(args: argparse.Namespace) -> None:
         words += ["--fps", f"{store.schema.fps:g}"]
     print(
         f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
-        f"python pretrain/prepare.py {shlex.join(words)} --out STORE"
+        f"ethoray prepare {shlex.join(words)} --out STORE"
     )
 
 
@@ -216,11 +221,13 @@ def _refuse_full_disk(folder: Path, needed: int) -> None:
         )
 
 
-def _done(out: str) -> None:
+def _print_store(out: str) -> None:
+    from pretrain.data.store import Store
+
     store = Store(paths.absolute_address(out))
     print(
         f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
-        f"python pretrain/prepare.py check {shlex.quote(store.uri)}"
+        f"ethoray prepare check {shlex.quote(store.uri)}"
     )
 
 
@@ -231,97 +238,99 @@ def _frames(text: str) -> int | str:
 _frames.__name__ = "number of frames, or full,"
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/prepare.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="arena|calms21|tracks|check|export")
 
     def command(name: str, does: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=does,
-            description=does,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
+        return commands.add_parser(name, help=does, description=does)
 
-    one = command(
+    options = command(
         "arena",
         "simulated pairs of mice in CalMS21's skeleton; scores on them are not CalMS21 scores",
     )
-    one.add_argument(
+    options.add_argument(
         "--out", required=True, metavar="STORE", help="store (or, with --as, folder) to make"
     )
-    one.add_argument(
+    options.add_argument(
         "--frames",
         type=_frames,
         default=60_000,
         metavar="N",
-        help="frames in all; full: CalMS21's frame counts in Tasks 1-3, 6 million unlabelled",
+        help="frames in all (%(default)s); full: CalMS21's frame counts in Tasks 1-3, 6 million "
+        "unlabelled",
     )
-    one.add_argument("--seed", type=int, default=0, help="other animals, other stories")
-    one.add_argument(
+    options.add_argument(
+        "--seed", type=int, default=0, help="another one simulates other animals (%(default)s)"
+    )
+    options.add_argument(
         "--as",
         dest="form",
         choices=("store", OFFICIAL),
         default="store",
-        help=f"{OFFICIAL}: files as CalMS21's release has them",
+        help=f"what to write (%(default)s); {OFFICIAL}: files as CalMS21's release has them",
     )
-    one.add_argument(
+    options.add_argument(
         "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"
     )
-    one.set_defaults(run=arena)
+    options.set_defaults(run=arena)
 
-    one = command("calms21", "the CalMS21 data set: Tasks 1-3 and the unlabelled videos")
-    one.add_argument(
+    options = command("calms21", "the CalMS21 data set: Tasks 1-3 and the unlabelled videos")
+    options.add_argument(
         "--source",
         required=True,
         metavar="FOLDER",
         help="folder of the official zips or of what they unpack to",
     )
-    one.add_argument(
+    options.add_argument(
         "--download", action="store_true", help="fetch what is missing into --source first (5.5 GB)"
     )
-    one.add_argument("--out", required=True, metavar="STORE", help="store to make")
-    one.set_defaults(run=calms21)
+    options.add_argument("--out", required=True, metavar="STORE", help="store to make")
+    options.set_defaults(run=calms21)
 
-    one = command(
+    options = command(
         "tracks",
         "recordings of DeepLabCut, SLEAP and others; labels of BORIS, Caltech and others; features "
         "of any tool",
     )
-    add_options(one)
-    one.set_defaults(run=from_tracks)
+    add_options(options)
+    options.set_defaults(run=from_tracks)
 
-    one = command(
+    options = command(
         "check", "what is in a store, how well tracked and labelled it is, and whether it is whole"
     )
-    one.add_argument("store", metavar="STORE", help="folder or address")
-    one.add_argument(
+    options.add_argument("store", metavar="STORE", help="folder or address")
+    options.add_argument(
         "--json",
         action="store_true",
         help="print one JSON object; no picture unless --picture asks for it",
     )
-    one.add_argument(
+    options.add_argument(
         "--picture",
         metavar="FILE",
         help="where the picture goes (default: STORE/check.png of a local store)",
     )
-    one.set_defaults(run=check)
+    options.set_defaults(run=check)
 
-    one = command(
+    options = command(
         "export", "a store into npz files, which come back with `tracks`, or into CalMS21's JSON"
     )
-    one.add_argument("store", metavar="STORE", help="folder or address")
-    one.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
-    one.add_argument(
-        "--as", dest="form", choices=("npz", OFFICIAL), default="npz", help="kind of files"
+    options.add_argument("store", metavar="STORE", help="folder or address")
+    options.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    options.add_argument(
+        "--as",
+        dest="form",
+        choices=("npz", OFFICIAL),
+        default="npz",
+        help="what to write (%(default)s)",
     )
-    one.add_argument(
+    options.add_argument(
         "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"
     )
-    one.set_defaults(run=export)
+    options.set_defaults(run=export)
 
     args = parser.parse_args(words)
     args.run(args)

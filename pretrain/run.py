@@ -1,13 +1,17 @@
 """Learns an encoder from unlabelled tracks, with Ray Data and Ray Train.
 
-    python pretrain/run.py                         simulated mice, this machine, a few minutes
-    python pretrain/run.py --data STORE --recipe contrastive --out runs/mine
-    python pretrain/run.py --data STORE --scale single_node --set workers=4 --set gpu=true
-    python pretrain/run.py --out runs/mine --data STORE --resume     go on after an interruption
-    python pretrain/run.py --data STORE --dry-run  print the resolved run, start nothing
+    # simulated mice, this machine, a few minutes
+    %(prog)s
+    %(prog)s --data STORE --recipe contrastive --out runs/mine
+    %(prog)s --data STORE --scale single_node --set workers=4 --set gpu=true
+    # go on after an interruption
+    %(prog)s --data STORE --out runs/mine --resume
+    # print the resolved run, start nothing
+    %(prog)s --data STORE --dry-run
+    # on a Ray cluster, from a checkout
     ray job submit --working-dir . -- python pretrain/run.py --data /absolute/STORE
 
-Leaves in --out: encoder/ (what finetune/run.py takes), checkpoints/, result.json, and what was
+Leaves in --out: encoder/ (what `ethoray finetune` takes), checkpoints/, result.json, and what was
 logged: train.log, metrics.jsonl.
 """
 
@@ -17,19 +21,17 @@ import argparse
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from functools import partial
 
-from pretrain.data.store import Store
 from pretrain.errors import exit_status
 from pretrain.runs import paths
-from pretrain.runs.folder import open_run_folder
-from pretrain.runs.tracked_run import open_tracking
 
 
-def main(words: list[str] | None = None) -> None:
-    """Runs the command line ``words``."""
+def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run.py") -> None:
+    """Runs the command line ``words``; help and errors call it ``prog``."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--recipe",
@@ -58,8 +60,11 @@ def main(words: list[str] | None = None) -> None:
     )
     args = parser.parse_args(words)
 
-    # Ray and torch take two seconds to import, which --help need not wait for.
+    # Ray and torch take seconds to import, which --help need not wait for.
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
+    from pretrain.data.store import Store
+    from pretrain.runs.folder import open_run_folder
+    from pretrain.runs.tracked_run import open_tracking
     from pretrain.train.cluster import cluster
     from pretrain.train.driver import arithmetic, pretrain
     from pretrain.train.learner import new_learner

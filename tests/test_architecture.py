@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("pretrain", "finetune")
+PACKAGES = ("ethoray", "pretrain", "finetune")
 MAX_LINES = 400
 RAY_FILES = {
     "pretrain.train.cluster",
@@ -22,9 +22,7 @@ RAY_FILES = {
     "pretrain.train.messages",
     "pretrain.data.ray_stream",
     "pretrain.data.ray_datasource",
-    "pretrain.run",
     "finetune.paper.jobs",
-    "finetune.run",
     "finetune.search.ray_jobs",
     "finetune.search.ray_tune",
     "finetune.search.trial",
@@ -175,11 +173,9 @@ def test_only_prepare_and_the_readers_of_labels_know_the_annotations() -> None:
 
 
 def test_one_arrow() -> None:
+    above = {"pretrain": {"finetune", "ethoray"}, "finetune": {"ethoray"}, "ethoray": set()}
     back = {
-        module
-        for module in files()
-        if module.startswith("pretrain")
-        and any(top(name) == "finetune" for name in imports(module))
+        module for module in files() if above[top(module)] & {top(name) for name in imports(module)}
     }
     assert not back
     assert any(
@@ -368,6 +364,8 @@ def test_all_the_rest_works_without_ray_and_mlflow_and_nothing_happens_at_import
         "finetune.heads",
         "finetune.metrics.frame_metrics",
         "finetune.labels.problems",
+        "ethoray",
+        "ethoray.arrays",
     } <= plain
     found = import_all(plain, ("ray", "mlflow"), tmp_path)
     assert found == {"failed": {}, "events": [], "changed": {}, "ray": []}

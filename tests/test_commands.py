@@ -344,7 +344,7 @@ def test_a_store_that_is_not_there(refused: Refused, command: str) -> None:
     }[command]
     said = refused(*words)
     assert "there is no store at" in said
-    assert "prepare.py arena" in said, "it does not say how to get one"
+    assert "ethoray prepare arena" in said, "it does not say how to get one"
 
 
 # -- pretrain/run.py -------------------------------------------------------------------------------

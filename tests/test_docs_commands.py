@@ -21,24 +21,14 @@ import numpy as np
 import pytest
 from worlds import wander
 
+from ethoray.__main__ import COMMANDS
 from pretrain import prepare
 from pretrain.data.schema import CALMS21
 from pretrain.errors import exit_status
 
 ROOT = Path(__file__).parent.parent
 GUIDES = ("getting_started", "own_recordings", "calms21", "cluster")
-INSTALLED = {
-    "prepare": "pretrain/prepare.py",
-    "pretrain": "pretrain/run.py",
-    "embed": "pretrain/embed.py",
-    "finetune": "finetune/run.py",
-    "predict": "finetune/predict.py",
-    "suggest": "finetune/suggest.py",
-    "compare": "finetune/compare.py",
-    "meta-learn": "finetune/meta_learn.py",
-    "reproduce": "finetune/reproduce.py",
-    "quickstart": "finetune/quickstart.py",
-}
+INSTALLED = {name: f"{module.replace('.', '/')}.py" for name, (module, _) in COMMANDS.items()}
 SMALL = {
     "pretrain/run.py": "--set epochs=1 --set batch=8 --set window=64",
     "finetune/run.py": "--trials 1 --seeds 1 --set steps=4 --set evaluations=1",
@@ -59,9 +49,13 @@ def commands(page: Path) -> list[str]:
     blocks = re.findall(r"^```(?:\w*)\n(.*?)^```", text, flags=re.S | re.M)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`((?:python|ethoray|ray job) [^`…]+)`", text)
-    begins = ("python ", "ethoray ", "ray ", "make ")
+    begins = ("python ", "ethoray ", "ray job", "ray start", "make ")
     found = [re.sub(r"\s{2,}# .*| # .*", "", line).strip() for line in lines]
-    return [line for line in found if line.startswith(begins) and "COMMAND" not in line]
+    return [
+        line
+        for line in found
+        if line.startswith(begins) and not {"COMMAND", "->"} & set(line.split())
+    ]
 
 
 def program(command: str) -> tuple[str, list[str]]:

@@ -96,7 +96,7 @@ def test_store_to_npz_to_store_keeps_everything(
 ) -> None:
     before = rich_store(tmp_path / "before", monkeypatch)
     prepare.main(["export", str(before.uri), "--out", str(tmp_path / "my files")])
-    told = capsys.readouterr().out.split("prepare.py ")[
+    told = capsys.readouterr().out.split("ethoray prepare ")[
         1
     ]  # the command that it tells is the one that works
     words = shlex.split(told)
@@ -142,9 +142,7 @@ def test_the_command_line_exports(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert (
-        "70 frames of 2 videos; back into a store: python pretrain/prepare.py tracks" in done.stdout
-    )
+    assert "70 frames of 2 videos; back into a store: ethoray prepare tracks" in done.stdout
     assert len(list((tmp_path / "files/tracks").iterdir())) == 2
 
 
@@ -373,7 +371,7 @@ def test_the_full_arena_has_the_frames_of_the_release(
         return []
 
     monkeypatch.setattr("pretrain.readers.calms21.write.write_official", write)
-    monkeypatch.setattr(prepare.mice, "arena", made)
+    monkeypatch.setattr("pretrain.arena.write.arena", made)
     monkeypatch.setattr(prepare, "OFFICIAL_BYTES", 0)
     prepare.main(
         ["arena", "--as", "calms21-json", "--frames", "full", "--out", str(tmp_path / "files")]

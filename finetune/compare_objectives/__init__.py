@@ -1,1 +1,1 @@
-"""What ``finetune/compare.py`` compares: pairs of recipe and network, or finished encoders."""
+"""What ``ethoray compare`` compares: pairs of recipe and network, or finished encoders."""

@@ -1,4 +1,4 @@
-"""Finished encoders: each is tuned as ``finetune/run.py`` does it, on every task and label
+"""Finished encoders: each is tuned as ``ethoray finetune`` does it, on every task and label
 budget."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def compare_encoders(
         encoders: Pretraining runs or encoder folders, ``none``, ``handmade``.
         tasks: Label sets.
         budgets: Labelled videos, ``3`` or ``all``.
-        settings: Mode (frozen, trained, permuted) to ``KEY=VALUE`` for ``finetune/run.py --set``.
+        settings: Mode (frozen, trained, permuted) to ``KEY=VALUE`` for ``ethoray finetune --set``.
         words: Further words of its command line.
         scale: Where the runs compute.
         out: Gets the table and the folder of every run; one that is whole is not computed again.

@@ -1,4 +1,4 @@
-"""Initial weights of a head that finetune/meta_learn.py learned on other behaviours."""
+"""Initial weights of a head that `ethoray meta-learn` learned on other behaviours."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ def load_initial_weights(
         learned_on, settings = set(about["behaviours"]), dict(about["head"])
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise BadInput(
-            f"start: {path} holds no initial weights (finetune/meta_learn.py makes such a folder): "
-            f"{error}"
+            f"start: {path} holds no initial weights (`ethoray meta-learn` makes them): {error}"
         ) from error
     needed = without_annotators(head_settings)
     behaviours = {name for problem in problems for name in problem.classes if name != problem.rest}

@@ -1,4 +1,4 @@
-"""A finished run of ``finetune/run.py``, opened to label recordings that nobody labelled: the
+"""A finished run of ``ethoray finetune``, opened to label recordings that nobody labelled: the
 networks of its seeds and their postprocessing."""
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def open_model(
     """Opens the model of a run.
 
     Args:
-        path: The ``--out`` folder of a finished ``finetune/run.py``, or one model folder in it.
+        path: The ``--out`` folder of a finished ``ethoray finetune``, or one model folder in it.
         seed: Which of its networks; None: the first.
         ensemble: All of them together.
         labels_of: A task, an annotator or a problem; None: all problems of the model.
@@ -121,7 +121,7 @@ def open_model(
     folders = _folders(Path(path).expanduser())
     if not folders:
         raise BadInput(
-            f"there is no model at {path}: give the --out folder of a finished finetune/run.py"
+            f"there is no model at {path}: give the --out folder of a finished `ethoray finetune`"
         )
     if seed is not None and seed not in folders:
         raise BadInput(

@@ -51,8 +51,7 @@ def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
                 )
             if folder.type == fs.FileType.NotFound:
                 raise BadInput(
-                    f"there is no store at {uri}. Make one: python pretrain/prepare.py arena --out "
-                    f"{uri}"
+                    f"there is no store at {uri}. Make one: ethoray prepare arena --out {uri}"
                 )
             raise BadInput(f"{uri} is not a pose store (no store.json in it)")
         with system.open_input_stream(f"{path}/store.json") as stream:

@@ -1,1 +1,1 @@
-"""What `prepare.py check` measures and draws."""
+"""What `ethoray prepare check` measures and draws."""

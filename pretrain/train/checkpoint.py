@@ -79,8 +79,8 @@ def find_encoder(path: str | Path) -> Path:
         if (folder / "encoder.json").is_file():
             return folder
     raise BadInput(
-        f"there is no encoder at {path}: give the --out folder of a finished pretrain/run.py, its "
-        "encoder/ folder, or none"
+        f"there is no encoder at {path}: give the --out folder of a finished "
+        "`ethoray pretrain`, its encoder/ folder, or none"
     )
 
 

@@ -75,7 +75,7 @@ class Features(nn.Module):
             + (["no groups"] if not groups and not external else [])
             + [
                 f"external features {name!r} have dimension {dim}; it must be the whole number "
-                "that `prepare.py check` shows"
+                "that `ethoray prepare check` shows"
                 for name, dim in (external or {}).items()
                 if not isinstance(dim, int) or dim < 1
             ]
@@ -178,6 +178,10 @@ class Features(nn.Module):
             -_CLIP, _CLIP
         ).nan_to_num_(0.0)
         return all_FN.view(-1, *pose.position_BTMKX.shape[:2]).permute(1, 2, 0)
+
+    def raw(self, pose: Pose) -> Tensor:
+        """Returns (B, T, F) before they are standardised, without visibility; NaN where unknown."""
+        return torch.cat(self._raw(pose, frames_last(pose.position_BTMKX))).permute(1, 2, 0)
 
     def body_frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """The frame of each animal's body: its origin, (B, T, M, X) px, and its heading as (cos,

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class AbstractPredictionFormat(ABC):
     """A file for each video. ``--help`` shows the first line of the docstring of the format's file.
 
-    What ``prepare.py --labels`` is to read back must come back frame by frame: a test holds it.
+    What ``ethoray prepare tracks --labels`` reads back must come back frame by frame, which a
+    test holds.
     """
 
     ending: ClassVar[str]

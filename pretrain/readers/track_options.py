@@ -1,0 +1,72 @@
+"""The options of ``ethoray prepare tracks``, apart from its code, which takes long to import."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``ethoray prepare tracks``."""
+    parser.add_argument(
+        "--poses",
+        required=True,
+        metavar="FOLDER",
+        help="folder, pattern, file or zip of track files",
+    )
+    parser.add_argument(
+        "--labels", metavar="FOLDER", help="folder, file or zip of label files; may be the same"
+    )
+    parser.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help=(
+            ".npy or .npz arrays (frames, D), one for each recording, named like it; may be "
+            "repeated"
+        ),
+    )
+    parser.add_argument(
+        "--fps", type=float, required=True, help="frames per second of these recordings"
+    )
+    parser.add_argument("--out", required=True, metavar="STORE", help="store to make")
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add to the store at --out; what it holds is not touched",
+    )
+    parser.add_argument(
+        "--keypoints",
+        metavar="OLD=NEW,KEEP",
+        help="which keypoints, in which order, and their new names",
+    )
+    parser.add_argument("--animals", metavar="OLD=NEW,KEEP", help="the same for animals")
+    parser.add_argument(
+        "--store-fps",
+        type=float,
+        metavar="FPS",
+        help="frames per second of the store; poses, labels and features follow",
+    )
+    parser.add_argument(
+        "--image",
+        metavar="WIDTHxHEIGHT",
+        help="extent of the recordings' image, where their files do not say it",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        metavar="FACTOR",
+        help="pixels of the store in a pixel of the recordings",
+    )
+    parser.add_argument(
+        "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image"
+    )
+    parser.add_argument(
+        "--test-share",
+        type=float,
+        default=0.3,
+        help="share of the labelled videos kept aside for test (%(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another one draws other test videos (%(default)s)"
+    )
