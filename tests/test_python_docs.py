@@ -22,7 +22,7 @@ from pretrain.config import RECIPES, Recipe, read
 from pretrain.data.schema import Video
 from pretrain.data.store import Store
 from pretrain.train.checkpoint import save_encoder
-from pretrain.train.in_memory import learn_alone
+from pretrain.train.in_memory import learn_in_memory
 
 PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
 TASK = "classic_classification"
@@ -36,7 +36,7 @@ def folder(own_places: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepare.main(["arena", "--out", str(folder / "stores" / "mice"), "--frames", "15000"])
     store = Store(folder / "stores" / "mice")
     recipe = read(Recipe, "quickstart", RECIPES, {})
-    embedder, _ = learn_alone(recipe, store, seconds=1.0)
+    embedder, _ = learn_in_memory(recipe, store, seconds=1.0)
     save_encoder(folder / "runs" / "mine", embedder, made_by={})
     (problem,) = problems(store, TASK)
     encoder = ethoray.load_encoder(folder / "runs" / "mine")
