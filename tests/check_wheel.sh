@@ -39,7 +39,7 @@ done
 
 step "a store, and what a run would be"
 "$ethoray" prepare arena --out store --frames 15000 >/dev/null 2>&1
-"$ethoray" prepare check store >/dev/null
+"$ethoray" prepare check store >/dev/null 2>&1
 for recipe in quickstart paper_task_programming; do
   "$ethoray" pretrain --recipe "$recipe" --scale single_node --data store --dry-run >/dev/null
 done
