@@ -111,7 +111,7 @@ def _checksum(source: Source) -> str:
 
 def _sequences(source: Source, progress: Progress | None) -> Iterator[Sequence]:
     if source.kind == "npy":
-        yield from read_npy(source.path, progress=progress)
+        yield from read_npy(source.path, on_progress=progress)
         return
     with opened(source) as stream:
         yield from read_sequences(stream, _ROWS, where=source.place, progress=progress)
@@ -237,9 +237,13 @@ def _labels(source: Source, sequence: Sequence, name: str, where: str) -> Labels
 def _vocabulary(sequence: Sequence, where: str) -> dict[str, int]:
     metadata = sequence.values.get("metadata")
     vocabulary = metadata.get("vocab") if isinstance(metadata, dict) else None
-    if not isinstance(vocabulary, dict) or not vocabulary or len(vocabulary) > 100:
+    if (
+        not isinstance(vocabulary, dict)
+        or not 0 < len(vocabulary) <= 100
+        or not all(isinstance(label, str) for label in vocabulary)
+    ):
         raise BadInput(f"{where}: it has no metadata with a 'vocab' that names its classes")
     numbers = list(vocabulary.values())
     if not all(type(n) is int for n in numbers) or len(set(numbers)) != len(numbers):
         raise BadInput(f"{where}: its vocabulary must give each class a whole number of its own")
-    return {str(label): int(n) for label, n in vocabulary.items()}
+    return {label: int(n) for label, n in vocabulary.items()}

@@ -1,64 +1,25 @@
 """DeepLabCut's h5: a pandas table, read with h5py alone.
 
-PyTables keeps the column names as pickles. They are admitted only as lists, tuples and text, opcode
-by opcode, so that a file can run nothing. Both of pandas' layouts are read: ``table`` (what
-DeepLabCut writes) and ``fixed``.
+PyTables keeps the column names as pickles, which are read without running anything. Both of pandas'
+layouts are read: ``table`` (what DeepLabCut writes) and ``fixed``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pretrain.errors import BadInput
+from pretrain.readers.safe_pickle import PickleRefused, load
 from pretrain.readers.track_formats.deeplabcut import Cells, Layout
 from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, text, texts
 from pretrain.readers.tracks import Tracks
 
 NAME = "DeepLabCut h5"
-_PLAIN_OPCODES = frozenset(
-    [
-        "MARK",
-        "STOP",
-        "LIST",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "EMPTY_LIST",
-        "EMPTY_TUPLE",
-        "APPEND",
-        "APPENDS",
-        "UNICODE",
-        "STRING",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "INT",
-        "LONG",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "NONE",
-        "PUT",
-        "BINPUT",
-        "LONG_BINPUT",
-        "MEMOIZE",
-        "GET",
-        "BINGET",
-        "LONG_BINGET",
-        "PROTO",
-        "FRAME",
-    ]
-)
 
 
 def recognises(file: Any) -> bool:
@@ -205,35 +166,18 @@ def _whole(value: Any, path: Path) -> int:
 
 
 def _unpickled(value: Any, place: str, path: Path) -> list[Any]:
-    """A pickled list of text, tuples and whole numbers; anything else is refused before it is
-    loaded."""
-    raw = (
-        value
-        if isinstance(value, bytes)
-        else value.encode("utf-8")
-        if isinstance(value, str)
-        else bytes(getattr(value, "tobytes", bytes)())
-    )
+    """The pickled list of column names in an attribute."""
+    if isinstance(value, str):
+        value = value.encode("utf-8")
+    elif isinstance(value, np.void | np.ndarray):
+        value = value.tobytes()
     try:
-        for opcode, argument, _ in pickletools.genops(raw):
-            if opcode.name not in _PLAIN_OPCODES:
-                raise BadInput(
-                    f"{path}: {place} holds a pickle that would run code ({opcode.name}); refused"
-                )
-            if "PUT" in opcode.name and not 0 <= int(argument or 0) <= len(raw):
-                raise BadInput(f"{path}: {place} holds a damaged pickle")
-        found = _NothingUnpickler(io.BytesIO(raw), encoding="utf-8").load()
-    except BadInput:
-        raise
-    except Exception as error:  # a damaged pickle may raise anything
-        raise BadInput(f"{path}: {place} is damaged ({error!r})") from error
-    if not isinstance(found, list):
-        raise BadInput(f"{path}: {place} is {type(found).__name__}, wanted a list of columns")
-    return found
-
-
-class _NothingUnpickler(pickle.Unpickler):
-    """Knows no classes and no functions."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} is not text")
+        columns = load(io.BytesIO(value if isinstance(value, bytes) else b""))
+    except PickleRefused as error:
+        raise BadInput(
+            f"{path}: {place} is no list of column names ({error}); anything else in a pickle "
+            "could run code and is refused"
+        ) from error
+    if not isinstance(columns, list):
+        raise BadInput(f"{path}: {place} is {type(columns).__name__}, wanted a list of columns")
+    return columns
