@@ -16,7 +16,8 @@ class BadInput(ValueError):
 
 
 def refuse(problems: Iterable[str], *, about: str) -> None:
-    """Raises one :class:`BadInput` that lists every problem, or returns where there is none.
+    """Raises one :class:`BadInput` that lists every problem, or returns where there is none. Of
+    more than twenty the rest is counted.
 
     Args:
         problems: One sentence each.
@@ -25,7 +26,9 @@ def refuse(problems: Iterable[str], *, about: str) -> None:
     Raises:
         BadInput: If there is at least one problem.
     """
-    listed = list(problems)
+    listed = list(dict.fromkeys(problems))
+    if len(listed) > 20:
+        listed[20:] = [f"and {len(listed) - 20} more"]
     if listed:
         lines = "\n".join(f"  - {problem}" for problem in listed)
         raise BadInput(f"{about}:\n{lines}")

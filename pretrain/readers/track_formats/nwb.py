@@ -8,7 +8,6 @@ frames out, those are missing.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
+from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.track_formats.hdf5 import (
+from pretrain.readers.safe_hdf5 import (
     array,
     node,
     open_hdf5,
@@ -25,73 +25,76 @@ from pretrain.readers.track_formats.hdf5 import (
     refuse_too_large,
     texts,
 )
+from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
-NAME = "NWB (ndx-pose)"
 Numbers = npt.NDArray[Any]
 
 
-def recognises(file: Any) -> bool:
-    """Whether an open HDF5 file is NWB."""
-    return "nwb_version" in file.attrs or ("processing" in file and "specifications" in file)
+class Nwb(AbstractTrackFormat):
+    """The only format that states rate, image and skeleton."""
 
+    description = "NWB (ndx-pose)"
+    suffixes = (".nwb", ".h5", ".hdf5")
 
-def read(path: Path, *, names_only: bool = False) -> Tracks:
-    """Reads one file.
+    def recognise(self, file: UnknownFile) -> bool:
+        """By the version it states, with poses or without."""
+        attributes = getattr(file.hdf5, "attrs", {})
+        return "nwb_version" in attributes or {"processing", "specifications"} <= set(file.hdf5)
 
-    Raises:
-        BadInput: If it holds no poses, or they are damaged or do not fit each other.
-    """
-    with open_hdf5(path) as file:
-        animals = _animals(file, path)
-        names = tuple(animals)
-        have = {name: _keypoints(group, path) for name, group in animals.items()}
-        keypoints, edges = have[names[0]]
-        refuse(
-            [
-                f"animal {name} has keypoints {', '.join(theirs)}, animal {names[0]} has "
-                f"{', '.join(keypoints)}"
-                for name, (theirs, _) in have.items()
-                if set(theirs) != set(keypoints)
-            ],
-            about=str(path),
-        )
-        refuse_bad_names(path, animals=names, keypoints=keypoints)
-        first = _times(node(animals[names[0]], keypoints[0], path), path)
-        coordinates = ("x", "y", "z")[: _width(node(animals[names[0]], keypoints[0], path), path)]
-        if names_only:
-            position, confidence = no_frames(len(names), len(keypoints), len(coordinates))
-        else:
-            series = [
+    def read(self, path: Path, *, names_only: bool = False) -> Tracks:
+        """Errors name frame, animal and keypoint."""
+        with open_hdf5(path) as file:
+            animals = _animals(file, path)
+            names = tuple(animals)
+            have = {name: _keypoints(group, path) for name, group in animals.items()}
+            keypoints, edges = have[names[0]]
+            refuse(
                 [
-                    _series(node(animals[a], k, path), first, len(coordinates), path)
-                    for k in keypoints
-                ]
-                for a in names
-            ]
-            raw = np.stack([np.stack([s[0] for s in row], axis=1) for row in series], axis=1)
-            sure = np.stack([np.stack([s[1] for s in row], axis=1) for row in series], axis=1)
-            position, confidence = clean_points(
-                raw,
-                sure,
+                    f"animal {name} has keypoints {', '.join(theirs)}, animal {names[0]} has "
+                    f"{', '.join(keypoints)}"
+                    for name, (theirs, _) in have.items()
+                    if set(theirs) != set(keypoints)
+                ],
                 about=str(path),
-                where=lambda t, m, k, x: f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}",
             )
-        image = _image(animals[names[0]], path)
-    digest = "" if names_only else hashlib.sha256(path.read_bytes()).hexdigest()
-    return Tracks(
-        name=recording_stem(path),
-        animals=names,
-        keypoints=keypoints,
-        coordinates=coordinates,
-        fps=first[0],
-        image_px=image,
-        edges=edges,
-        position_TMKX=position,
-        confidence_TMK=confidence,
-        path=path,
-        source_sha256=digest,
-    )
+            refuse_bad_names(path, animals=names, keypoints=keypoints)
+            first = _times(node(animals[names[0]], keypoints[0], path), path)
+            coordinates = ("x", "y", "z")[
+                : _width(node(animals[names[0]], keypoints[0], path), path)
+            ]
+            if names_only:
+                position, confidence = no_frames(len(names), len(keypoints), len(coordinates))
+            else:
+                series = [
+                    [
+                        _series(node(animals[a], k, path), first, len(coordinates), path)
+                        for k in keypoints
+                    ]
+                    for a in names
+                ]
+                raw = np.stack([np.stack([s[0] for s in row], axis=1) for row in series], axis=1)
+                sure = np.stack([np.stack([s[1] for s in row], axis=1) for row in series], axis=1)
+                position, confidence = clean_points(
+                    raw,
+                    sure,
+                    about=str(path),
+                    where=lambda t, m, k, x: (
+                        f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}"
+                    ),
+                )
+            image = _image(animals[names[0]], path)
+        return Tracks(
+            name=recording_stem(path),
+            animals=names,
+            keypoints=keypoints,
+            coordinates=coordinates,
+            fps=first[0],
+            image_px=image,
+            edges=edges,
+            position_TMKX=position,
+            confidence_TMK=confidence,
+        )
 
 
 def _kind(held: Any) -> str:
@@ -191,7 +194,7 @@ def _places(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int6
             f"{path}: {name}/timestamps keep no steady rate (about {1 / step:.3g} frames/s); "
             "resample the recording first"
         )
-    refuse_too_large(int(count[-1]) * 24, place=f"{name}/timestamps", path=path)
+    refuse_too_large(int(count[-1]) * 24, name=f"{name}/timestamps", path=path)
     return count.astype(np.int64), 1 / step
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.track_formats.hdf5 import (
+from pretrain.readers.detect import UnknownFile
+from pretrain.readers.safe_hdf5 import (
     array,
     node,
     open_hdf5,
@@ -24,36 +25,37 @@ from pretrain.readers.track_formats.hdf5 import (
     text,
     texts,
 )
+from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.track_formats.sleap import Edges, Found, Names, Numbers, sleap_tracks
 from pretrain.readers.tracks import Tracks
 
-NAME = "SLEAP .slp"
 NEWEST_FORMAT = 3.0
 _USER, _PREDICTED = 0, 1
 
 
-def recognises(file: Any) -> bool:
-    """Whether an open HDF5 file is a SLEAP project."""
-    return "instances" in file and "metadata" in file
+class SleapProject(AbstractTrackFormat):
+    """Instances, predicted or placed by a person."""
 
+    description = "SLEAP .slp"
+    suffixes = (".slp", ".h5", ".hdf5")
 
-def read(path: Path, *, names_only: bool = False) -> Tracks:
-    """Reads one file.
+    def recognise(self, file: UnknownFile) -> bool:
+        """By its groups."""
+        return "instances" in file.hdf5 and "metadata" in file.hdf5
 
-    Raises:
-        BadInput: If it is damaged, holds several videos, or its animals have no identities.
-    """
-    with open_hdf5(path) as file:
-        position, confidence, animals, keypoints, edges = _project(file, path, names_only)
-    return sleap_tracks(
-        path,
-        position,
-        confidence,
-        animals=animals,
-        keypoints=keypoints,
-        edges=edges,
-        names_only=names_only,
-    )
+    def read(self, path: Path, *, names_only: bool = False) -> Tracks:
+        """Errors name frame, track and node."""
+        with open_hdf5(path) as file:
+            position, confidence, animals, keypoints, edges = _project(file, path, names_only)
+        return sleap_tracks(
+            path,
+            position,
+            confidence,
+            animals=animals,
+            keypoints=keypoints,
+            edges=edges,
+            names_only=names_only,
+        )
 
 
 def _project(file: Any, path: Path, names_only: bool) -> Found:
@@ -80,7 +82,7 @@ def _project(file: Any, path: Path, names_only: bool) -> Found:
     if not len(frames):
         raise BadInput(f"{path} has no frames")
     length = _length(file, frames, path)
-    refuse_too_large(length * len(animals) * len(keypoints) * 24, place="frame_idx", path=path)
+    refuse_too_large(length * len(animals) * len(keypoints) * 24, name="frame_idx", path=path)
     return (
         *_filled(tables, instances, length, len(animals), len(keypoints), version, path),
         animals,
