@@ -32,14 +32,13 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
 from pretrain.quality.check import describe, report
 from pretrain.readers.annotations import write_labels
-from pretrain.readers.export import export_npz, export_official
+from pretrain.readers.export_formats import export_formats
 from pretrain.readers.prepare_tracks import add_options, prepare_tracks
 from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
 OFFICIAL = "calms21-json"
-ORIGIN_FILE = "ORIGIN.txt"  # beside files in the release's format that are not the release
 OFFICIAL_BYTES = 800
 """Of a frame in the official JSON, somewhat more than it takes."""
 
@@ -56,22 +55,21 @@ def arena(args: argparse.Namespace) -> None:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}: a store is not zipped")
     with tqdm(total=total, desc="simulating mice", unit="frame", unit_scale=True) as bar:
         if args.form == "store":
-            mice.write_arena(
-                paths.open_address(args.out),
-                plan=plan,
-                progress=lambda done, _: _advance(bar, done),
-            )
+            mice.write_arena(paths.open_address(args.out), plan=plan, on_progress=_adding_to(bar))
         else:
             from pretrain.readers.calms21.write import write_official
 
             folder = _local(args.out)
             _refuse_full_disk(folder, total * OFFICIAL_BYTES)
             files = write_official(
-                folder, mice.arena(plan), zipped=args.zipped, progress=_moving(bar)
+                folder,
+                mice.arena(plan),
+                origin=mice.ORIGIN,
+                zipped=args.zipped,
+                on_progress=_adding_to(bar),
             )
-            _note_origin(folder, mice.ORIGIN)
     if args.form == "store":
-        _done(args.out)
+        _print_store(args.out)
     else:
         print(
             f"{folder}: {total:,} frames in {len(files)} files; read them: "
@@ -82,7 +80,7 @@ def arena(args: argparse.Namespace) -> None:
 def from_tracks(args: argparse.Namespace) -> None:
     """A lab's own recordings, with labels or without."""
     prepare_tracks(args)
-    _done(args.out)
+    _print_store(args.out)
 
 
 def calms21(args: argparse.Namespace) -> None:
@@ -91,7 +89,7 @@ def calms21(args: argparse.Namespace) -> None:
     from pretrain.readers.calms21 import read as official
     from pretrain.readers.calms21.download import download
     from pretrain.readers.calms21.expected_counts import count_differences
-    from pretrain.readers.calms21.sources import find_sources, total_bytes
+    from pretrain.readers.calms21.sources import find_sources, origin_of, total_bytes
 
     if args.download:
         download(args.source)
@@ -99,57 +97,38 @@ def calms21(args: argparse.Namespace) -> None:
     notes: list[str] = []
     labels = []
     with (
-        StoreWriter(
-            paths.open_address(args.out), CALMS21, origin=_origin(Path(args.source))
-        ) as writer,
+        StoreWriter(paths.open_address(args.out), CALMS21, origin=origin_of(args.source)) as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
-        for video, noted in official.read(sources, progress=_moving(bar), notes=notes):
+        for video, scored in official.read(sources, on_progress=_adding_to(bar), notes=notes):
             writer.add(video)
-            labels += noted
+            labels += scored
         write_labels(writer, labels)
     for sentence in [*notes, *count_differences(labels)]:
         log.warning("%s", sentence)
-    _done(args.out)
-
-
-def _origin(folder: Path) -> str:
-    """What a folder of official files holds: the release, unless it says otherwise."""
-    said = folder.expanduser() / ORIGIN_FILE
-    return (
-        said.read_text(encoding="utf-8").strip()
-        if said.is_file()
-        else "CalMS21, doi 10.22002/D1.1991"
-    )
-
-
-def _note_origin(folder: Path, origin: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ORIGIN_FILE).write_text(origin + "\n", encoding="utf-8")
+    _print_store(args.out)
 
 
 def check(args: argparse.Namespace) -> None:
     """Counts, missing points, jumps, swaps, labels, integrity; and a picture of it."""
     store = Store(paths.open_address(args.store))
-    found = describe(store)
-    print(json.dumps(found, indent=1) if args.json else report(found))
-    if found["damage"]:
-        raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(found["damage"]))
-    if args.picture or not (args.json or "://" in store.uri):
-        _picture(
-            found,
-            Path(args.picture).expanduser() if args.picture else Path(store.uri) / "check.png",
-            asked=bool(args.picture),
-        )
+    facts = describe(store)
+    print(json.dumps(facts, indent=1) if args.json else report(facts))
+    if facts["damage"]:
+        raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(facts["damage"]))
+    if args.picture:
+        _picture(facts, Path(args.picture).expanduser(), required=True)
+    elif not (args.json or "://" in store.uri):
+        _picture(facts, Path(store.uri) / "check.png", required=False)
 
 
-def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
+def _picture(facts: dict[str, Any], file: Path, *, required: bool) -> None:
     from pretrain.quality.picture import draw
 
     try:
-        draw(found, file)
+        draw(facts, file)
     except (OSError, ValueError) as error:
-        if asked:
+        if required:
             raise BadInput(
                 f"--picture {file}: cannot be written ({error}); endings are .png, .pdf, .svg"
             ) from error
@@ -161,42 +140,24 @@ def _picture(found: dict[str, Any], file: Path, *, asked: bool) -> None:
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
     store, folder = Store(paths.open_address(args.store)), _local(args.out)
-    if args.zipped and args.form != OFFICIAL:
-        raise BadInput(f"--zipped goes with --as {OFFICIAL}")
+    forms = export_formats()
+    form = forms[args.form]
+    if args.zipped and not form.can_zip:
+        zipping = [name for name, each in forms.items() if each.can_zip]
+        raise BadInput(f"--zipped goes with --as {' or '.join(zipping)}")
     with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
-        if args.form == OFFICIAL:
-            export_official(store, folder, zipped=args.zipped, progress=_moving(bar))
-            _note_origin(folder, store.origin)
-        else:
-            export_npz(store, folder, progress=_moving(bar))
-    words = (
-        ["calms21", "--source", str(folder)]
-        if args.form == OFFICIAL
-        else ["tracks", "--poses", str(folder / "tracks")]
-    )
-    if args.form != OFFICIAL:
-        words += ["--labels", str(folder / "labels")] if store.labels else []
-        words += [
-            word
-            for name in store.features
-            for word in ("--features", f"{name}={folder / 'features' / name}")
-        ]
-        words += ["--fps", f"{store.schema.fps:g}"]
+        words = form.write(store, folder, zipped=args.zipped, on_progress=_adding_to(bar))
     print(
         f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
         f"python pretrain/prepare.py {shlex.join(words)} --out STORE"
     )
 
 
-def _advance(bar: tqdm[Any], to: float) -> None:
-    bar.update(to - bar.n)
+def _adding_to(bar: tqdm[Any]) -> Callable[[int], None]:
+    def add(count: int) -> None:
+        bar.update(count)
 
-
-def _moving(bar: tqdm[Any]) -> Callable[[int], None]:
-    def move(done: int) -> None:
-        bar.update(done)
-
-    return move
+    return add
 
 
 def _local(out: str) -> Path:
@@ -208,15 +169,15 @@ def _local(out: str) -> Path:
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
-    above = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(above).free
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise BadInput(
             f"--out {folder} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free there"
         )
 
 
-def _done(out: str) -> None:
+def _print_store(out: str) -> None:
     store = Store(paths.open_address(out))
     print(
         f"{store.uri}: {store.frames:,} frames of {len(store.videos)} videos; look at it: "
@@ -260,7 +221,7 @@ def main(words: Sequence[str] | None = None) -> None:
         metavar="N",
         help="frames in all; full: CalMS21's frame counts in Tasks 1-3, 6 million unlabelled",
     )
-    one.add_argument("--seed", type=int, default=0, help="other animals, other stories")
+    one.add_argument("--seed", type=int, default=0, help="another one gives other animals")
     one.add_argument(
         "--as",
         dest="form",
@@ -315,8 +276,13 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     one.add_argument("store", metavar="STORE", help="folder or address")
     one.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    forms = export_formats()
     one.add_argument(
-        "--as", dest="form", choices=("npz", OFFICIAL), default="npz", help="kind of files"
+        "--as",
+        dest="form",
+        choices=tuple(forms),
+        default="npz",
+        help="; ".join(f"{name}: {form.description}" for name, form in forms.items()),
     )
     one.add_argument(
         "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"

@@ -20,7 +20,7 @@ from pretrain.data.schema import Schema
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
 from pretrain.readers import find_tracks, tracks
-from pretrain.readers.harmonise import Conversion, Naming, parsed_size
+from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
 from pretrain.readers.tracks import Tracks
 from pretrain.runs import paths
 
@@ -37,7 +37,7 @@ class Recording:
     schema: Schema
     """The model's."""
     external: Mapping[str, int]
-    convert: Conversion
+    convert: TrackConversion
     path: Path | None = None
     store: Store | None = None
 
@@ -135,8 +135,8 @@ def recordings(
     common: dict[str, Any] = {
         "store_fps": schema.fps,
         "scale": args.scale,
-        "image_px": parsed_size(args.image, option="--image") if args.image else None,
-        "scale_to": parsed_size(args.scale_to, option="--scale-to") if args.scale_to else None,
+        "image_px": parse_size(args.image, option="--image") if args.image else None,
+        "scale_to": parse_size(args.scale_to, option="--scale-to") if args.scale_to else None,
     }
     found: list[Recording] = []
     with ExitStack() as stack:
@@ -157,7 +157,7 @@ def recordings(
             )
         naming = _naming(args, held, schema)
         _refuse_unlike(
-            Conversion(fps=schema.fps, store_fps=schema.fps, **naming).named(held), schema
+            TrackConversion(fps=schema.fps, store_fps=schema.fps, **naming).renamed(held), schema
         )
         for one in held:
             rate = args.fps or one.fps or schema.fps
@@ -168,7 +168,7 @@ def recordings(
                     schema=schema,
                     external=external,
                     path=one.path,
-                    convert=Conversion(fps=rate, **common, **naming),
+                    convert=TrackConversion(fps=rate, **common, **naming),
                 )
             )
         if held and not args.fps and not all(one.fps for one in held):
@@ -198,8 +198,8 @@ def _of_store(
             "frames/s: leave --fps out"
         )
     names = [_like(store.schema, store.uri)]
-    convert = Conversion(fps=store.schema.fps, **options, **_naming(args, names, schema))
-    _refuse_unlike(convert.named(names), schema)
+    convert = TrackConversion(fps=store.schema.fps, **options, **_naming(args, names, schema))
+    _refuse_unlike(convert.renamed(names), schema)
     refuse(
         [
             f"{name} has dimension {store.feature(name)['dim']} in the store, {dim} in the model"
@@ -229,13 +229,13 @@ def _naming(args: argparse.Namespace, held: Sequence[Tracks], schema: Schema) ->
         if not (text := getattr(args, kind)):
             found[kind] = None
             continue
-        said = Naming.parsed(text, option=f"--{kind}")
+        said = NameMapping.parse(text, option=f"--{kind}")
         kept = [
             name
             for name in getattr(schema, kind)
             if name not in said.names and all(name in getattr(one, kind) for one in held)
         ]
-        found[kind] = Naming((*said.olds, *((name, (name,)) for name in kept)))
+        found[kind] = NameMapping((*said.old_names, *((name, (name,)) for name in kept)))
     return found
 
 
