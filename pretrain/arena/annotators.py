@@ -155,8 +155,8 @@ def _tidied(noted_T: npt.NDArray[np.int8], habits: Annotator) -> npt.NDArray[np.
                 noted_T[starts[run] : ends[run]] = classes[run - 1]
     if habits.min_bout > 1:
         starts, ends, classes = runs(noted_T)
-        for first, last, noted in zip(starts, ends, classes, strict=True):
-            if noted != _OTHER and last - first < habits.min_bout:
+        for first, last, label in zip(starts, ends, classes, strict=True):
+            if label != _OTHER and last - first < habits.min_bout:
                 # Within a longer interaction the bout before goes on; else nothing happened.
                 noted_T[first:last] = (
                     noted_T[first - 1] if first and noted_T[first - 1] != _OTHER else _OTHER

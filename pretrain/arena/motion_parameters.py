@@ -11,8 +11,7 @@ from pretrain.arena.timeline import ACTIONS
 
 
 class MotionParameters(NamedTuple):
-    """Of one action. Where the resident's nose goes is given in body lengths of the intruder, from
-    its middle."""
+    """Of one action. The resident's nose is in body lengths of the intruder, from its middle."""
 
     pace: float = 1.0
     """Resident's pace on its own path, in its usual one."""

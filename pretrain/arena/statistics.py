@@ -10,7 +10,7 @@ frames at 30 frames/s, distances pixels of the 1024 x 570 image.
 from __future__ import annotations
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Probabilities at which lengths are given below."""
+"""Probabilities of the lengths below."""
 
 BOUT_FRAMES = {
     "train": {

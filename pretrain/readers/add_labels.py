@@ -33,7 +33,7 @@ def add_labels(
 
     Args:
         writer: Holds the videos.
-        folder: Label files; those of videos that the store held before are passed over.
+        folder: Label files; those of videos that the store had before are passed over.
         frames: Length of the track of each added video as its file has it.
         fps: Rate of those tracks.
         existing: The store as it was before, if there was one.

@@ -1,4 +1,4 @@
-"""Which format a file has, told by its content and never by its name.
+"""Which format a file has, by its content and never by its name.
 
 A format is a file in ``track_formats/`` or ``label_formats/``; a new one is found by being there.
 """

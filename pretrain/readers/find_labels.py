@@ -1,7 +1,7 @@
 """Label files into labels.
 
-Which recording a file belongs to is told by what the file itself says, or by its name:
-``1_annot.txt`` belongs to ``1``. What cannot be told is refused with both sides named.
+The file itself says which recording it belongs to, or its name does: ``1_annot.txt`` belongs to
+``1``. What remains unclear is refused with both sides named.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_sheets(path: Path) -> list[ScoreSheet]:
     """What one label file says.
 
     Raises:
-        BadInput: If it is of no known format, or damaged; with the place.
+        BadInput: If it is of no known format, or damaged; with the line or frame.
     """
     form = label_format(path)
     if form is None:
@@ -100,13 +100,13 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
     )
     endings, looked_for = suffixes(label_formats()), descriptions(label_formats())
     unmistakable = {suffix for form in label_formats() for suffix in form.unmistakable}
-    found, errors = [], []
+    paths, errors = [], []
     for path in files:
         suffix = path.suffix.lower()
         if suffix not in endings:
             continue
         if label_format(path) is not None:
-            found.append(path)
+            paths.append(path)
         elif track_format(path) is None and (
             suffix in unmistakable or candidates(path.name, videos, folder=path.parent.name)
         ):
@@ -115,13 +115,13 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
                 f"({looked_for}), or empty"
             )
     refuse(errors, about=f"labels in {address}")
-    if not found:
+    if not paths:
         kinds = ", ".join(sorted({p.suffix or "no extension" for p in files})) or "nothing"
         raise BadInput(
             f"found 0 label files in {address}: looked for {looked_for} in files "
             f"{', '.join(sorted(endings))}; found {len(files)} other files ({kinds})"
         )
-    return found
+    return paths
 
 
 def _recordings_of(sheet: ScoreSheet, videos: Mapping[str, int], ending: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Tracker files into tracks.
 
 paths = find_tracks("FOLDER")              # or a pattern
-names = read_all_names(paths)              # headers alone: cheap, and enough to see whether
+names = read_all_names(paths)              # headers only: cheap, and enough to see whether
 check_agreement(names)                     # recordings fit each other (pretrain/readers/tracks.py)
 tracks = read_tracks(names[0].path, name=names[0].name)
 """
@@ -122,7 +122,7 @@ def read_tracks(path: Path, *, name: str = "", names_only: bool = False) -> Trac
         names_only: Read animals, keypoints and rate, and no frames.
 
     Raises:
-        BadInput: If the file is of no known format, or damaged; with the place.
+        BadInput: If the file is of no known format, or damaged; with line or frame.
     """
     path = Path(path)
     form = track_format(path)

@@ -1,5 +1,5 @@
-"""Which recording a file belongs to, told from its name: trackers and annotation tools add endings
-of their own."""
+"""Which recording a file belongs to, by its name; trackers and annotation tools add endings to
+it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _without_end(text: str, pattern: str) -> str:
 def unique_names(recordings: Sequence[tuple[Path, str]]) -> list[str]:
     """One name for each recording.
 
-    Recordings of one name in different folders are told apart by their folders (``monday/1``,
+    Recordings of one name in different folders are distinguished by their folders (``monday/1``,
     ``tuesday/1``).
 
     Args:
@@ -120,7 +120,7 @@ def candidates(
 
     The name must be the recording's, as it is, or without what the usual tools add, or without the
     ending that all files of the set share. That it begins with a recording's name is not enough:
-    ``m1_day2`` is not ``m1``. Among recordings told apart by their folders, the one of the file's
+    ``m1_day2`` is not ``m1``. Among recordings that differ by their folders, the one of the file's
     own folder wins.
 
     Args:

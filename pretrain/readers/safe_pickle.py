@@ -2,7 +2,7 @@
 
 A pickle is a program. Its instructions are checked before the first is carried out, and it may name
 nothing but the few numpy objects that stand in the pickle of an array. Those names lead to classes
-of this file that check and keep what they are given, so that numpy never builds an object from the
+of this file that check and keep their arguments, so that numpy never builds an object from the
 file's own idea of its inside.
 """
 

@@ -54,7 +54,7 @@ def download(
     """Fetches archives into a folder; those that are there and whole are not fetched again.
 
     Args:
-        folder: Where they go; made if absent. They stay packed.
+        folder: Where they go; new or not. They stay packed.
         base_url: An archive is at ``base_url/NAME/content``.
         tasks: Which: task1, task2, task3, unlabeled.
         archives: What there is.

@@ -121,7 +121,7 @@ class JsonStream:
             self._unexpected(f"the value of {key!r}")
         end = self._value_end(key, nested=opening in (b"{", b"["))
         try:
-            found = json.loads(
+            value = json.loads(
                 self._text[self._at : end].decode("utf-8"),
                 parse_constant=_no_constant,
                 object_pairs_hook=_no_repeats,
@@ -129,7 +129,7 @@ class JsonStream:
         except (ValueError, RecursionError) as error:
             self.fail(f"the value of {key!r} cannot be read: {_short(error)}")
         self._at = end
-        return found
+        return value
 
     def rows(self, key: str, rows: Rows) -> Iterator[npt.NDArray[np.float64]]:
         """The array of frames that begins here, in pieces (n, *shape)."""
@@ -224,7 +224,7 @@ class JsonStream:
         return close
 
     def _last_row_end(self, depth: int) -> int:
-        """Index of the last comma in the buffer that surely parts two frames; -1 if there is
+        """Index of the last comma in the buffer that surely separates two frames; -1 if there is
         none."""
         # What follows is looked at because a comma at the end may already stand behind the whole
         # array.
@@ -232,7 +232,7 @@ class JsonStream:
         window = 2**11
         while True:
             start = max(self._at, len(self._text) - window)
-            ends = [found.end(1) for found in row_end.finditer(self._text, start)]
+            ends = [match.end(1) for match in row_end.finditer(self._text, start)]
             if ends or start == self._at:
                 return ends[-1] if ends else -1
             window *= 8
@@ -261,10 +261,10 @@ class JsonStream:
         file."""
         skipped = 0
         while True:
-            found = _NOT_SPACE.search(self._text, self._at)
-            if found:
-                self._at = found.start()
-                return found.group()
+            match = _NOT_SPACE.search(self._text, self._at)
+            if match:
+                self._at = match.start()
+                return match.group()
             skipped += len(self._text) - self._at
             self._at = len(self._text)
             if skipped > _MAX_SPACE_BYTES:
@@ -278,8 +278,7 @@ class JsonStream:
         self._at += 1
 
     def _unexpected(self, expected: str) -> NoReturn:
-        found = self._peek()
-        if not found:
+        if not self._peek():
             self.fail(f"the file ends where {expected} should be; is it complete?")
         self.fail(
             f"found {self._text[self._at : self._at + 20].decode('utf-8', 'replace')!r} where "
@@ -287,27 +286,27 @@ class JsonStream:
         )
 
     def _string(self) -> str:
-        while not (found := _STRING.match(self._text, self._at)):
+        while not (match := _STRING.match(self._text, self._at)):
             if len(self._text) - self._at > _MAX_VALUE_BYTES or not self._more():
                 self.fail("a name in quotes does not end")
         try:
-            text = json.loads(found.group().decode("utf-8"))
+            text = json.loads(match.group().decode("utf-8"))
             text.encode("utf-8")
         except ValueError as error:
             self.fail(f"a name cannot be read: {_short(error)}")
         assert isinstance(text, str)
-        self._at = found.end()
+        self._at = match.end()
         return text
 
     def _value_end(self, key: str, *, nested: bool) -> int:
         while True:
             depth = 0
-            for found in _NESTING.finditer(self._text, self._at) if nested else ():
-                if found.group() == b'"':
+            for match in _NESTING.finditer(self._text, self._at) if nested else ():
+                if match.group() == b'"':
                     break
-                depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found.group(), 0)
+                depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(match.group(), 0)
                 if not depth:
-                    return found.end()
+                    return match.end()
             single = (
                 None
                 if nested
@@ -340,10 +339,10 @@ def _no_constant(token: str) -> NoReturn:
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("a key appears twice")
-    return found
+    return members
 
 
 def _short(error: BaseException) -> str:

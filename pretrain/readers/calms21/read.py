@@ -68,7 +68,7 @@ def read(
 
     Tasks 1 and 2 have the classes attack, investigation, mount, other and the annotator's number;
     Task 3 has (other, behaviour) for each of seven behaviours and no annotator. Two recordings of
-    one name in different groups or files are kept apart: the later one is named "name (group,
+    one name in different groups or files stay apart: the later one is named "name (group,
     file)".
 
     Args:

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from pretrain.readers.calms21.json_stream import Bytes, JsonStream, Rows
 
-MAX_FRAMES = 1_000_000  # of one sequence, nine hours at 30 frames/s: its arrays are held whole
+MAX_FRAMES = (
+    1_000_000  # of one sequence, nine hours at 30 frames/s: its arrays must fit into memory
+)
 MAX_SEQUENCES = 1_000_000
 
 

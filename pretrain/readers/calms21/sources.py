@@ -147,10 +147,10 @@ def _packed(path: Path) -> Iterator[Source]:
             f"{path} is not a whole zip archive ({error}): download it again or take it out of the "
             "folder"
         ) from error
-    wanted = [m for m in members if _is_poses(m.filename)]
-    if wanted:
+    chosen = [m for m in members if _is_poses(m.filename)]
+    if chosen:
         refuse(_unsafe_members(members), about=f"the archive {path} cannot be used")
-    for member in wanted:
+    for member in chosen:
         base = PurePosixPath(member.filename).name
         match = _POSES.fullmatch(base) or _FEATURES.fullmatch(base)
         assert match

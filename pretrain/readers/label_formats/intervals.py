@@ -87,23 +87,23 @@ class Intervals(AbstractLabelFormat):
 def _columns(names: Sequence[str]) -> dict[str, int] | None:
     """Index of each column by meaning, and ``seconds`` 1 or 0; None where start, stop or behaviour
     is missing."""
-    found: dict[str, int] = {}
+    columns: dict[str, int] = {}
     for index, name in enumerate(names):
         plain = re.sub(r"[^a-z0-9]", "", name.lower())
         for meaning, words in _COLUMNS.items():
             if plain in words:
-                found.setdefault(meaning, index)
+                columns.setdefault(meaning, index)
         for meaning, word in (("start", _START), ("stop", _STOP)):
             for pattern in (rf"{word}{_UNIT}", rf"(?:(?P<unit>frame|time)_)?{word}"):
                 if match := re.fullmatch(pattern, name.lower().strip()):
-                    found.setdefault(meaning, index)
+                    columns.setdefault(meaning, index)
                     unit = match.groupdict().get("unit") or ""
-                    found[f"{meaning} in seconds"] = int(
+                    columns[f"{meaning} in seconds"] = int(
                         bool(unit) and not unit.startswith("frame")
                     )
     required = {"start", "stop", "behaviour"}
-    if required <= set(found) and found["start in seconds"] == found["stop in seconds"]:
-        return found | {"seconds": found["start in seconds"]}
+    if required <= set(columns) and columns["start in seconds"] == columns["stop in seconds"]:
+        return columns | {"seconds": columns["start in seconds"]}
     return None
 
 

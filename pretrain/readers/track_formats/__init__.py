@@ -31,7 +31,7 @@ class AbstractTrackFormat(AbstractFormat):
             What the file says, numbers checked by :func:`pretrain.readers.tracks.clean_points`.
 
         Raises:
-            BadInput: If the file is damaged or leaves room for doubt, with the place. Files come
-                from strangers: nothing in them may be run, and no size that they state be believed.
+            BadInput: If the file is damaged or ambiguous, with line or frame. Files come from
+                strangers: nothing in them may be run, and no size that they state be believed.
             OSError: If it cannot be read.
         """

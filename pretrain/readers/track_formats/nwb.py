@@ -73,11 +73,13 @@ class Nwb(AbstractTrackFormat):
                     ]
                     for a in names
                 ]
-                raw = np.stack([np.stack([s[0] for s in row], axis=1) for row in series], axis=1)
-                sure = np.stack([np.stack([s[1] for s in row], axis=1) for row in series], axis=1)
+                raw_position, raw_confidence = (
+                    np.stack([np.stack([s[i] for s in row], axis=1) for row in series], axis=1)
+                    for i in (0, 1)
+                )
                 position, confidence = clean_points(
-                    raw,
-                    sure,
+                    raw_position,
+                    raw_confidence,
                     about=str(path),
                     where=lambda t, m, k, x: (
                         f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}"
@@ -97,26 +99,26 @@ class Nwb(AbstractTrackFormat):
         )
 
 
-def _kind(held: Any) -> str:
-    value = getattr(held, "attrs", {}).get("neurodata_type", "")
+def _kind(thing: Any) -> str:
+    value = getattr(thing, "attrs", {}).get("neurodata_type", "")
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _animals(file: Any, path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    animals: dict[str, Any] = {}
     for module in node(file, "processing", path) or ():
         group = node(file, f"processing/{module}", path)
         for name in group if hasattr(group, "keys") else ():
-            held = node(group, name, path)
-            if _kind(held) == "PoseEstimation":
-                if name in found:
+            pose = node(group, name, path)
+            if _kind(pose) == "PoseEstimation":
+                if name in animals:
                     raise BadInput(f"{path}: two PoseEstimation are named {name!r}")
-                found[name] = held
-    if not found:
+                animals[name] = pose
+    if not animals:
         raise BadInput(
             f"{path}: no PoseEstimation (ndx-pose) under processing; it is NWB without poses"
         )
-    return found
+    return animals
 
 
 def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -124,10 +126,14 @@ def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str
     series = [name for name in group if _kind(node(group, name, path)) == "PoseEstimationSeries"]
     if not series:
         raise BadInput(f"{path}: {group.name} holds no PoseEstimationSeries")
-    # The link to the skeleton bears the skeleton's own name; older files list the nodes beside the
-    # series.
+    # The link to the skeleton bears the skeleton's own name; older files list the nodes next to
+    # the series.
     holder = next(
-        (held for held in (node(group, name, path) for name in group) if _kind(held) == "Skeleton"),
+        (
+            thing
+            for thing in (node(group, name, path) for name in group)
+            if _kind(thing) == "Skeleton"
+        ),
         group,
     )
     ordered = texts(holder, "nodes", path) if node(holder, "nodes", path) is not None else ()
@@ -140,7 +146,7 @@ def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str
     if (
         not ordered
         or len(ordered) != len(series)
-        or any(len(found) != 1 for found in match.values())
+        or any(len(names) != 1 for names in match.values())
     ):
         return tuple(series), ()
     edges: tuple[tuple[str, str], ...] = ()
@@ -176,11 +182,11 @@ def _times(series: Any, path: Path) -> tuple[float, int]:
         if not (np.isfinite(rate) and rate > 0) or not frames:
             raise BadInput(f"{path}: {series.name} has rate {rate} and {frames} frames")
         return rate, frames
-    places, rate = _places(array(series, "timestamps", path, ndim=1), series.name, path)
-    return rate, int(places[-1]) + 1
+    frame_of, rate = _frames_of(array(series, "timestamps", path, ndim=1), series.name, path)
+    return rate, int(frame_of[-1]) + 1
 
 
-def _places(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int64], float]:
+def _frames_of(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int64], float]:
     """The frame of each timestamp, and the rate."""
     steps = np.diff(stamps.astype(np.float64))
     if not len(steps) or not np.isfinite(steps).all() or not (steps > 0).all():
@@ -215,31 +221,31 @@ def _series(
         )
     data = array(series, "data", path, ndim=2).astype(np.float64)
     factor = float(node(series, "data", path).attrs.get("conversion", 1.0))
-    sure = (
+    seen = (
         array(series, "confidence", path, ndim=1).astype(np.float64)
         if node(series, "confidence", path) is not None
         else np.ones(len(data))
     )
-    if len(sure) != len(data):
+    if len(seen) != len(data):
         raise BadInput(
-            f"{path}: {series.name} has {len(data)} positions and {len(sure)} confidences"
+            f"{path}: {series.name} has {len(data)} positions and {len(seen)} confidences"
         )
     if node(series, "starting_time", path) is not None:
-        return data * factor, sure
-    places, _ = _places(array(series, "timestamps", path, ndim=1), series.name, path)
-    if len(places) != len(data):
+        return data * factor, seen
+    frame_of, _ = _frames_of(array(series, "timestamps", path, ndim=1), series.name, path)
+    if len(frame_of) != len(data):
         raise BadInput(
-            f"{path}: {series.name} has {len(data)} positions and {len(places)} timestamps"
+            f"{path}: {series.name} has {len(data)} positions and {len(frame_of)} timestamps"
         )
     position, confidence = np.full((length, width), np.nan), np.zeros(length)
-    position[places], confidence[places] = data * factor, sure
+    position[frame_of], confidence[frame_of] = data * factor, seen
     return position, confidence
 
 
 def _image(group: Any, path: Path) -> tuple[float, ...] | None:
     if node(group, "dimensions", path) is None:
         return None
-    found = array(group, "dimensions", path)
-    if found.ndim != 2 or found.shape[1:] != (2,) or not len(found) or not (found[0] > 0).all():
+    sizes = array(group, "dimensions", path)
+    if sizes.ndim != 2 or sizes.shape[1:] != (2,) or not len(sizes) or not (sizes[0] > 0).all():
         return None
-    return float(found[0, 0]), float(found[0, 1])
+    return float(sizes[0, 0]), float(sizes[0, 1])

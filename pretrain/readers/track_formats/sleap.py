@@ -33,7 +33,7 @@ from pretrain.readers.tracks import Tracks, clean_points, no_frames
 Numbers = npt.NDArray[Any]
 Names = tuple[str, ...]
 Edges = tuple[tuple[str, str], ...]
-Found = tuple[Numbers, Numbers, Names, Names, Edges]
+Content = tuple[Numbers, Numbers, Names, Names, Edges]
 """Positions (T, M, K, X), confidence (T, M, K), animals, keypoints, bones."""
 _AXES = ("frame", "track", "node", "xy")
 
@@ -77,7 +77,7 @@ def sleap_tracks(
     """What both of SLEAP's formats end in: numbers checked and named.
 
     Raises:
-        BadInput: If there are no frames, or a number cannot be believed.
+        BadInput: If there are no frames, or a number is impossible.
     """
     if names_only:
         position, confidence = no_frames(len(animals), len(keypoints), 2)
@@ -100,7 +100,7 @@ def sleap_tracks(
     )
 
 
-def _analysis(file: Any, path: Path, names_only: bool) -> Found:
+def _analysis(file: Any, path: Path, names_only: bool) -> Content:
     keypoints = texts(file, "node_names", path)
     tracks = node(file, "tracks", path)
     if getattr(tracks, "ndim", 0) != 4:
@@ -171,15 +171,14 @@ def _order(
 
     def fits(order: Sequence[str]) -> bool:
         return all(
-            shape[place] == lengths.get(axis, shape[place]) for place, axis in enumerate(order)
+            length == lengths.get(axis, length) for length, axis in zip(shape, order, strict=True)
         )
 
     if dims:
         if not fits(dims):
-            told = f"{lengths['track']} tracks and {lengths['node']} nodes"
             raise BadInput(
                 f"{path}: tracks has shape {tuple(shape)} along {', '.join(dims)}, but the file "
-                f"names {told}"
+                f"names {lengths['track']} tracks and {lengths['node']} nodes"
             )
         return dims
     usual = ("track", "xy", "node", "frame")
@@ -187,9 +186,9 @@ def _order(
         return usual
     possible = [order for order in itertools.permutations(_AXES) if fits(order)]
     if len(possible) != 1:
-        told = "fits several orders of axes" if possible else "fits no order of axes"
+        verdict = "fits several orders of axes" if possible else "fits no order of axes"
         raise BadInput(
-            f"{path}: tracks has shape {tuple(shape)}, which {told}: {lengths['track']} tracks, "
+            f"{path}: tracks has shape {tuple(shape)}, which {verdict}: {lengths['track']} tracks, "
             f"{lengths['node']} nodes, 2 coordinates"
         )
     return possible[0]
