@@ -11,14 +11,12 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pretrain.errors import BadInput, refuse
@@ -32,9 +30,9 @@ from pretrain.readers.detect import (
     track_formats,
 )
 from pretrain.readers.recording_names import natural_order, unique_names
+from pretrain.readers.safe_zip import ZIP_ERRORS, leaves_folder, refuse_bomb
 from pretrain.readers.tracks import Tracks
 
-_UNPACKED_MAX = 2**40
 _log = logging.getLogger(__name__)
 
 
@@ -172,36 +170,20 @@ def unpacked(address: str) -> Iterator[str]:
         folder.mkdir()
         try:
             with zipfile.ZipFile(path) as packed:
-                _refuse_unsafe(packed, path)
+                refuse_bomb(packed, path, room_bytes=2**30)
+                refuse(
+                    [
+                        f"{info.filename!r} would be written outside the folder"
+                        for info in packed.infolist()
+                        if leaves_folder(info.orig_filename)
+                    ],
+                    about=f"{path} is not unpacked",
+                )
                 packed.extractall(folder)
         except BadInput:
             raise
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            OSError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-            IndexError,
-            struct.error,
-        ) as error:
+        except ZIP_ERRORS as error:
             raise BadInput(
                 f"{path}: the zip is truncated or damaged ({error or type(error).__name__})"
             ) from error
         yield str(folder)
-
-
-def _refuse_unsafe(packed: zipfile.ZipFile, path: Path) -> None:
-    size = sum(info.file_size for info in packed.infolist())
-    if size > min(_UNPACKED_MAX, max(2**30, 200 * path.stat().st_size)):
-        raise BadInput(
-            f"{path}: {size / 2**30:,.1f} GiB packed into {path.stat().st_size / 2**20:,.2f} MiB: "
-            "refused as a zip bomb"
-        )
-    for info in packed.infolist():
-        inside = PurePosixPath(info.filename.replace("\\", "/"))
-        if inside.is_absolute() or ".." in inside.parts or ":" in info.filename:
-            raise BadInput(
-                f"{path}: {info.filename!r} would be written outside the folder; refused"
-            )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from tokenize import TokenError
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
+from pretrain.readers.safe_zip import ZIP_ERRORS, refuse_bomb
 
 HEADER_ERRORS = (
     ValueError,
@@ -27,8 +26,7 @@ HEADER_ERRORS = (
     TokenError,
 )
 """What numpy raises where the header of an array is damaged; it reads the header as Python text."""
-_ROOM_BYTES = 2**28  # members up to this size in all are read whatever the size of the file
-_EXPANSION = 200
+_ROOM_BYTES = 2**28  # what fits into any memory
 
 
 def members(path: Path) -> tuple[str, ...]:
@@ -36,7 +34,7 @@ def members(path: Path) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(path) as packed:
             names = packed.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, IndexError, RuntimeError, struct.error):
+    except ZIP_ERRORS:
         return ()
     return tuple(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
 
@@ -50,12 +48,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as packed:
             infos = packed.infolist()
-            size = sum(info.file_size for info in infos)
-            if size > _ROOM_BYTES and size > _EXPANSION * path.stat().st_size:
-                raise BadInput(
-                    f"{path}: {size / 2**30:,.1f} GiB packed into "
-                    f"{path.stat().st_size / 2**20:,.2f} MiB: refused as a zip bomb"
-                )
+            refuse_bomb(packed, path, room_bytes=_ROOM_BYTES)
             names = [info.filename for info in infos]
             if len(set(names)) < len(names):
                 raise BadInput(
@@ -67,18 +60,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             }
     except BadInput:
         raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        IndexError,
-        struct.error,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except ZIP_ERRORS as error:
         raise BadInput(
             f"{path}: the npz file is truncated or damaged ({error or type(error).__name__})"
         ) from error

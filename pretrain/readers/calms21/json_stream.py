@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +15,7 @@ import numpy.typing as npt
 import simdjson
 
 from pretrain.errors import BadInput
+from pretrain.readers.safe_zip import ZIP_ERRORS
 
 BLOCK_BYTES = 2**20
 _MAX_ROW_BYTES = 2**20
@@ -242,7 +241,7 @@ class JsonStream:
         file."""
         try:
             data = self._stream.read(BLOCK_BYTES)
-        except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        except ZIP_ERRORS as error:
             self.fail(
                 f"the file cannot be read on, it is damaged or incomplete ({_short(error)})",
                 at=len(self._text),

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import re
 import stat
-import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from typing import Literal
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.calms21.json_stream import Bytes
+from pretrain.readers.safe_zip import ZIP_ERRORS, leaves_folder
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _packed(path: Path) -> Iterator[Source]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise BadInput(
             f"{path} is not a whole zip archive ({error}): download it again or take it out of the "
             "folder"
@@ -154,9 +154,8 @@ def _packed(path: Path) -> Iterator[Source]:
         base = PurePosixPath(member.filename).name
         match = _POSES.fullmatch(base) or _FEATURES.fullmatch(base)
         assert match
-        if not base.endswith(
-            ".npy"
-        ):  # nobody releases those in archives, and they would have to be unpacked
+        # Nobody releases npy in archives, and it would have to be unpacked.
+        if not base.endswith(".npy"):
             yield Source(path=path, member=member.filename, part=match[1], bytes=member.file_size)
 
 
@@ -170,8 +169,7 @@ def _is_poses(member: str) -> bool:
 def _unsafe_members(members: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
     """A sentence for each member that no honest archive of this data set has."""
     for member in members:
-        name = member.orig_filename.replace("\\", "/")
-        if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
+        if leaves_folder(member.orig_filename):
             yield f"its member {member.filename!r} would leave the folder"
         elif stat.S_ISLNK(member.external_attr >> 16):
             yield f"its member {member.filename!r} is a link"
@@ -201,7 +199,7 @@ def unsafe_members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return list(_unsafe_members(archive.infolist()))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise BadInput(f"{path} is not a whole zip archive: {error}") from error
 
 
@@ -220,14 +218,7 @@ def opened(source: Source) -> Iterator[Bytes]:
                 stream = stack.enter_context(archive.open(source.member))
             else:
                 stream = stack.enter_context(source.path.open("rb", buffering=0))
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            struct.error,
-            zipfile.BadZipFile,
-            KeyError,
-        ) as error:
+        except ZIP_ERRORS as error:
             raise BadInput(f"{source.where} cannot be opened: {error}") from error
         yield stream
 
