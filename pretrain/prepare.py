@@ -27,6 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pretrain.arena import write as mice
+from pretrain.arena.plan import official_recordings, recordings
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
@@ -46,9 +47,9 @@ OFFICIAL_BYTES = 800
 def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
     plan = (
-        mice.official_recordings(seed=args.seed)
+        official_recordings(seed=args.seed)
         if args.frames == "full"
-        else mice.recordings(args.frames, args.seed)
+        else recordings(args.frames, args.seed)
     )
     total = sum(recording.frames for recording in plan)
     if args.zipped and args.form != OFFICIAL:

@@ -8,20 +8,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pretrain.arena import plan as plans
 from pretrain.arena import write
-from pretrain.arena.annotators import annotate, runs
+from pretrain.arena.annotators import ANNOTATORS, Annotator, annotate, runs
 from pretrain.arena.motion import draw_scene
 from pretrain.arena.noise import watch
+from pretrain.arena.plan import Recording
 from pretrain.arena.statistics import BOUT_FRAMES, SEQUENCE_FRAMES, TRANSITIONS
-from pretrain.arena.timeline import ACTIONS, draw_timeline
-from pretrain.arena.write import (
-    ANNOTATORS,
-    Annotator,
-    Recording,
-    Timeline,
-    simulate,
-    truth,
-)
+from pretrain.arena.timeline import ACTIONS, Timeline, draw_timeline
+from pretrain.arena.write import simulate, truth
 from pretrain.data.schema import CALMS21
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -68,7 +63,7 @@ def step_px(point_TMK, frames=5):
 
 class TestDeterminism:
     def test_a_recording_follows_from_its_fields_alone(self):
-        plan = write.recordings(20_000, seed=3)
+        plan = plans.recordings(20_000, seed=3)
         alone, labels = simulate(plan[-1])
         for other in plan[-3:]:
             again, labels_again = simulate(other)
@@ -77,12 +72,12 @@ class TestDeterminism:
         np.testing.assert_array_equal(labels[0].frames, labels_again[0].frames)
 
     def test_another_seed_gives_other_animals(self):
-        first, second = (simulate(write.recordings(20_000, seed=seed)[0])[0] for seed in (0, 1))
+        first, second = (simulate(plans.recordings(20_000, seed=seed)[0])[0] for seed in (0, 1))
         size = min(len(first.position_TMKX), len(second.position_TMKX))
         assert np.nanmean(np.abs(first.position_TMKX[:size] - second.position_TMKX[:size])) > 50
 
     def test_no_two_recordings_of_an_arena_are_alike(self):
-        for plan in (write.recordings(), write.official_recordings()):
+        for plan in (plans.recordings(), plans.official_recordings()):
             assert (
                 len({held.seed for held in plan}) == len({held.name for held in plan}) == len(plan)
             )
@@ -108,7 +103,7 @@ class TestDeterminism:
 @pytest.fixture(scope="module")
 def official_truth():
     """Truth and labels of Task 1 with the real frame counts, by split."""
-    plan = [held for held in write.official_recordings(0) if held.task == "classic_classification"]
+    plan = [held for held in plans.official_recordings(0) if held.task == "classic_classification"]
     return {
         split: [truth(held) for held in plan if held.split == split] for split in ("train", "test")
     }
@@ -188,7 +183,7 @@ class TestTimeline:
         )  # a chase foretells an attack, mostly
 
     def test_rare_behaviours_are_as_rare_as_in_the_real_data(self):
-        plan = write.official_recordings(0)
+        plan = plans.official_recordings(0)
         for (behaviour, split), (shown, frames) in BEHAVIOR_FRAMES.items():
             mine = [
                 truth(held) for held in plan if held.behaviour == behaviour and held.split == split
@@ -526,7 +521,7 @@ def by_task(plan):
 class TestPlan:
     @pytest.mark.parametrize("frames", [15_000, 60_000, 61_234, 700_000])
     def test_frames_add_up_and_over_half_is_unlabelled(self, frames):
-        plan = write.recordings(frames)
+        plan = plans.recordings(frames)
         assert sum(held.frames for held in plan) == frames
         assert (
             sum(held.frames for held in plan if not held.task)
@@ -538,7 +533,7 @@ class TestPlan:
     )
     def test_every_class_is_in_train_and_test_of_every_task(self, frames, seed):
         seen = set()
-        for (task, annotator, behaviour, split), held in by_task(write.recordings(frames, seed)):
+        for (task, annotator, behaviour, split), held in by_task(plans.recordings(frames, seed)):
             if not task:
                 continue
             labels = [simulate(recording)[1][0] for recording in held]
@@ -561,7 +556,7 @@ class TestPlan:
         assert len(seen) == 2 * (1 + 5 + 7)
 
     def test_the_official_plan_has_the_true_frame_counts(self):
-        plan = write.official_recordings()
+        plan = plans.official_recordings()
         frames = {
             key: (len(held), sum(recording.frames for recording in held))
             for key, held in by_task(plan)
@@ -584,7 +579,7 @@ class TestPlan:
         assert (len(unlabelled), sum(held.frames for held in unlabelled)) == (282, 6_000_000)
 
     def test_names_are_the_official_ones(self):
-        plan = write.official_recordings()
+        plan = plans.official_recordings()
         held = {recording.name: recording for recording in plan}
         assert held["task1/train/mouse001_task1_annotator1"].annotator == "0"
         assert held["task1/test/mouse071_task1_annotator1"].split == "test"
@@ -597,7 +592,7 @@ class TestPlan:
     def test_sequences_are_as_long_as_real_ones(self):
         lengths = [
             held.frames
-            for held in write.official_recordings(0)
+            for held in plans.official_recordings(0)
             if held.name.startswith("task1/train")
         ]
         np.testing.assert_allclose(
@@ -606,13 +601,13 @@ class TestPlan:
 
     def test_what_cannot_be_made_is_refused(self):
         with pytest.raises(BadInput, match="15,000 or more"):
-            write.recordings(500)
+            plans.recordings(500)
         with pytest.raises(BadInput, match=r"missing points is 1\.5"):
-            write.recordings(missing=1.5)
+            plans.recordings(missing=1.5)
         with pytest.raises(BadInput, match="282 videos"):
-            write.official_recordings(10)
+            plans.official_recordings(10)
         with pytest.raises(BadInput, match=r"too few(.|\n)*seed is -1(.|\n)*missing points is 2"):
-            write.recordings(10, -1, missing=2)
+            plans.recordings(10, -1, missing=2)
 
 
 class TestStore:
@@ -624,7 +619,7 @@ class TestStore:
             seed=4,
             on_progress=counts.append,
         )
-        store, plan = Store(tmp_path / "store"), write.recordings(15_000, seed=4)
+        store, plan = Store(tmp_path / "store"), plans.recordings(15_000, seed=4)
         assert store.frames == 15_000
         assert store.schema == CALMS21
         assert "simulated" in store.origin

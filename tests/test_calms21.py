@@ -27,7 +27,7 @@ from pretrain.readers.annotations import Labels
 from pretrain.readers.calms21 import download as calms21_download
 from pretrain.readers.calms21 import json_stream
 from pretrain.readers.calms21 import sequences as calms21_sequences
-from pretrain.readers.calms21.download import Archive
+from pretrain.readers.calms21.download import Archive, download
 from pretrain.readers.calms21.expected_counts import (
     BEHAVIORS,
     CLASSES,
@@ -35,17 +35,12 @@ from pretrain.readers.calms21.expected_counts import (
     EXPECTED_FRAMES,
     NEW_BEHAVIORS,
     STYLES,
-)
-from pretrain.readers.calms21.read import (
-    FEATURES,
     count_differences,
-    download,
-    find_sources,
-    read,
-    total_bytes,
-    write_official,
 )
-from pretrain.readers.calms21.sources import opened
+from pretrain.readers.calms21.features import FEATURES
+from pretrain.readers.calms21.read import read
+from pretrain.readers.calms21.sources import find_sources, opened, total_bytes
+from pretrain.readers.calms21.write import write_official
 
 VOCAB = {"attack": 0, "investigation": 1, "mount": 2, "other": 3}
 NAME = "task1/train/mouse001_task1_annotator1"
@@ -390,7 +385,8 @@ def test_a_sequence_longer_than_memory_allows_is_refused(
 
 MEMORY = """
 import resource, sys
-from pretrain.readers.calms21.read import find_sources, read
+from pretrain.readers.calms21.read import read
+from pretrain.readers.calms21.sources import find_sources
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 frames = sum(len(video.position_TMKX) for video, _ in read(find_sources(sys.argv[1])))
 print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

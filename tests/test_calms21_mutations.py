@@ -22,7 +22,9 @@ from pretrain.data.schema import Video
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import Labels
 from pretrain.readers.calms21 import json_stream
-from pretrain.readers.calms21.read import FEATURES, find_sources, read
+from pretrain.readers.calms21.features import FEATURES
+from pretrain.readers.calms21.read import read
+from pretrain.readers.calms21.sources import find_sources
 
 COUNT = int(os.environ.get("ETHORAY_MUTATIONS", "400"))
 FRAMES = 6

@@ -21,7 +21,7 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import Labels, labels_by_video, write_labels
 from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSIC, EXPECTED_FRAMES, STYLES
-from pretrain.readers.calms21.read import find_sources
+from pretrain.readers.calms21.sources import find_sources
 
 _ = -1
 

@@ -21,29 +21,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.arena.annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
+from pretrain.arena.annotators import ANNOTATORS, annotate, annotate_behaviour
 from pretrain.arena.motion import draw_scene
 from pretrain.arena.noise import watch
-from pretrain.arena.plan import Recording, official_recordings, recordings
+from pretrain.arena.plan import Recording, recordings
 from pretrain.arena.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
 from pretrain.data.schema import CALMS21, Float, Video
 from pretrain.data.store_writer import StoreWriter
 from pretrain.readers.annotations import Labels, write_labels
 from pretrain.readers.calms21.expected_counts import BEHAVIOR_FRAMES, CLASSES
-
-__all__ = [
-    "ANNOTATORS",
-    "ORIGIN",
-    "Annotator",
-    "Recording",
-    "Timeline",
-    "arena",
-    "official_recordings",
-    "recordings",
-    "simulate",
-    "truth",
-    "write_arena",
-]
 
 MAX_TAKES = 8
 """How often a short scene is played until its annotator sees every class in it."""

@@ -20,31 +20,18 @@ import numpy.typing as npt
 from pretrain.data.schema import Float, Video
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.annotations import Labels
-from pretrain.readers.calms21.download import download
 from pretrain.readers.calms21.expected_counts import (
     BEHAVIORS,
     CLASSES,
     CLASSIC,
     NEW_BEHAVIORS,
     STYLES,
-    count_differences,
 )
 from pretrain.readers.calms21.features import FEATURE_DIMENSIONS, FEATURES, FeaturesInStep
 from pretrain.readers.calms21.json_stream import Rows
 from pretrain.readers.calms21.npy import read_npy
 from pretrain.readers.calms21.sequences import Sequence, read_sequences
-from pretrain.readers.calms21.sources import Source, find_sources, opened, sha256, total_bytes
-from pretrain.readers.calms21.write import write_official
-
-__all__ = [
-    "Source",
-    "count_differences",
-    "download",
-    "find_sources",
-    "read",
-    "total_bytes",
-    "write_official",
-]
+from pretrain.readers.calms21.sources import Source, opened, sha256
 
 _POSE_DIMENSIONS = 2 * 2 * 7
 _ROWS = {
