@@ -52,10 +52,10 @@ def arena(args: argparse.Namespace) -> None:
         else recordings(args.frames, args.seed)
     )
     total = sum(recording.frames for recording in plan)
-    if args.zipped and args.form != OFFICIAL:
+    if args.zipped and args.format != OFFICIAL:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}: a store is not zipped")
     with tqdm(total=total, desc="simulating mice", unit="frame", unit_scale=True) as bar:
-        if args.form == "store":
+        if args.format == "store":
             mice.write_arena(paths.open_address(args.out), plan=plan, on_progress=_adding_to(bar))
         else:
             from pretrain.readers.calms21.write import write_official
@@ -69,7 +69,7 @@ def arena(args: argparse.Namespace) -> None:
                 zipped=args.zipped,
                 on_progress=_adding_to(bar),
             )
-    if args.form == "store":
+    if args.format == "store":
         _print_store(args.out)
     else:
         print(
@@ -141,13 +141,13 @@ def _picture(facts: dict[str, Any], file: Path, *, required: bool) -> None:
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
     store, folder = Store(paths.open_address(args.store)), _local(args.out)
-    forms = export_formats()
-    form = forms[args.form]
-    if args.zipped and not form.can_zip:
-        zipping = [name for name, each in forms.items() if each.can_zip]
+    formats = export_formats()
+    fmt = formats[args.format]
+    if args.zipped and not fmt.can_zip:
+        zipping = [name for name, each in formats.items() if each.can_zip]
         raise BadInput(f"--zipped goes with --as {' or '.join(zipping)}")
     with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
-        words = form.write(store, folder, zipped=args.zipped, on_progress=_adding_to(bar))
+        words = fmt.write(store, folder, zipped=args.zipped, on_progress=_adding_to(bar))
     print(
         f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
         f"python pretrain/prepare.py {shlex.join(words)} --out STORE"
@@ -225,7 +225,7 @@ def main(words: Sequence[str] | None = None) -> None:
     one.add_argument("--seed", type=int, default=0, help="another one gives other animals")
     one.add_argument(
         "--as",
-        dest="form",
+        dest="format",
         choices=("store", OFFICIAL),
         default="store",
         help=f"{OFFICIAL}: files as CalMS21's release has them",
@@ -277,13 +277,13 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     one.add_argument("store", metavar="STORE", help="folder or address")
     one.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
-    forms = export_formats()
+    formats = export_formats()
     one.add_argument(
         "--as",
-        dest="form",
-        choices=tuple(forms),
+        dest="format",
+        choices=tuple(formats),
         default="npz",
-        help="; ".join(f"{name}: {form.description}" for name, form in forms.items()),
+        help="; ".join(f"{name}: {fmt.description}" for name, fmt in formats.items()),
     )
     one.add_argument(
         "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"

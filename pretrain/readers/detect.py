@@ -99,7 +99,7 @@ class AbstractFormat(ABC):
 def _formats(folder: str) -> Any:
     package = f"{__package__}.{folder}"
     every = [find(package, name, AbstractFormat)() for name in names(package)]
-    return tuple(sorted(every, key=lambda form: -form.priority))
+    return tuple(sorted(every, key=lambda fmt: -fmt.priority))
 
 
 def track_formats() -> tuple[AbstractTrackFormat, ...]:
@@ -114,12 +114,12 @@ def label_formats() -> tuple[AbstractLabelFormat, ...]:
 
 def descriptions(formats: Iterable[AbstractFormat]) -> str:
     """For people, the surest first."""
-    return ", ".join(form.description for form in formats)
+    return ", ".join(fmt.description for fmt in formats)
 
 
 def suffixes(formats: Iterable[AbstractFormat]) -> frozenset[str]:
     """Endings of the files in which they come."""
-    return frozenset(suffix for form in formats for suffix in form.suffixes)
+    return frozenset(suffix for fmt in formats for suffix in fmt.suffixes)
 
 
 def track_format(path: Path) -> AbstractTrackFormat | None:
@@ -129,7 +129,7 @@ def track_format(path: Path) -> AbstractTrackFormat | None:
         BadInput: If it cannot be opened, or is HDF5 but damaged.
     """
     with UnknownFile(path) as file:
-        return next((form for form in track_formats() if form.recognise(file)), None)
+        return next((fmt for fmt in track_formats() if fmt.recognise(file)), None)
 
 
 def label_format(path: Path) -> AbstractLabelFormat | None:
@@ -139,9 +139,9 @@ def label_format(path: Path) -> AbstractLabelFormat | None:
         BadInput: If it cannot be opened, or is HDF5 but damaged.
     """
     with UnknownFile(path) as file:
-        if any(form.recognise(file) for form in track_formats()):
+        if any(fmt.recognise(file) for fmt in track_formats()):
             return None
-        return next((form for form in label_formats() if form.recognise(file)), None)
+        return next((fmt for fmt in label_formats() if fmt.recognise(file)), None)
 
 
 def describe_start(path: Path) -> str:

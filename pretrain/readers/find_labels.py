@@ -37,11 +37,11 @@ def read_sheets(path: Path) -> list[ScoreSheet]:
     Raises:
         BadInput: If it is of no known format, or damaged; with the line or frame.
     """
-    form = label_format(path)
-    if form is None:
+    fmt = label_format(path)
+    if fmt is None:
         raise BadInput(f"{path} is not a label file; read are: {descriptions(label_formats())}")
     try:
-        return form.read(path)
+        return fmt.read(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -99,7 +99,7 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
         key=lambda p: natural_order(str(p)),
     )
     endings, looked_for = suffixes(label_formats()), descriptions(label_formats())
-    unmistakable = {suffix for form in label_formats() for suffix in form.unmistakable}
+    unmistakable = {suffix for fmt in label_formats() for suffix in fmt.unmistakable}
     paths, errors = [], []
     for path in files:
         suffix = path.suffix.lower()

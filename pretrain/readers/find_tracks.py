@@ -123,14 +123,14 @@ def read_tracks(path: Path, *, name: str = "", names_only: bool = False) -> Trac
         BadInput: If the file is of no known format, or damaged; with line or frame.
     """
     path = Path(path)
-    form = track_format(path)
-    if form is None:
+    fmt = track_format(path)
+    if fmt is None:
         raise BadInput(
             f"{path} is not a tracks file ({describe_start(path)}); read are: "
             f"{descriptions(track_formats())}"
         )
     try:
-        tracks = form.read(path, names_only=names_only)
+        tracks = fmt.read(path, names_only=names_only)
         digest = ""
         if not names_only:
             with path.open("rb") as file:

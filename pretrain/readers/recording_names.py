@@ -38,7 +38,7 @@ def recording_stem(path: Path | str) -> str:
     """A file's name without extensions and without what the usual tools add:
     ``1DLC_resnet50_…shuffle1_…`` and ``1_annot`` are ``1``."""
     formats = (*track_formats(), *label_formats())
-    endings = "|".join((*_NAME_ENDINGS, *(e for form in formats for e in form.name_endings)))
+    endings = "|".join((*_NAME_ENDINGS, *(e for fmt in formats for e in fmt.name_endings)))
     stem = file_stem(path)
     stem = _DEEPLABCUT.sub("", stem) or stem
     while (shorter := _without_end(stem, rf"(?<=.)[_\-. ]({endings})")) != stem:
