@@ -32,7 +32,9 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import Labels, write_labels
 from pretrain.readers.calms21.expected_counts import CLASSES, CLASSIC
-from pretrain.readers.calms21.read import find_sources, read, total_bytes, write_official
+from pretrain.readers.calms21.read import read
+from pretrain.readers.calms21.sources import find_sources, total_bytes
+from pretrain.readers.calms21.write import write_official
 
 if TYPE_CHECKING:
     import measure

@@ -21,7 +21,7 @@ import pretrain.run
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
-RANDOM, HANDMADE = "none", "handmade"  # of finetune/run.py --encoder
+RANDOM, HANDMADE = "none", "handmade"  # of ethoray finetune --encoder
 
 TASKS = {
     "classic_classification": "Task 1",

@@ -30,10 +30,10 @@ class Tuning:
     them: annotators share one output and have a learned style each; ``apart``, the default: an
     output for each."""
     start: str | None = None
-    """Folder that finetune/meta_learn.py left: initial weights of the head, learned on other
+    """Folder that ethoray meta-learn left: initial weights of the head, learned on other
     behaviours."""
     extra_features: Sequence[str] = ()
-    """External features (`prepare.py check` lists those of the store) that the head reads next to
+    """External features (`ethoray prepare check` lists those of the store) that the head reads next to
     the embedding."""
     frozen: bool = True
     """Whether the encoder stays as it is (its embeddings are then computed once for a search)."""

@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model", required=True, metavar="RUN", help="--out folder of a finished finetune/run.py"
+        "--model", required=True, metavar="RUN", help="--out folder of a finished ethoray finetune"
     )
     parser.add_argument(
         "--data",
@@ -335,7 +335,7 @@ def _tuning(run: str) -> Tuning:
         ]
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(
-            "--simulate needs the whole folder of a finished finetune/run.py as --model: "
+            "--simulate needs the whole folder of a finished ethoray finetune as --model: "
             f"{path}: {error}"
         ) from error
     tuning = saved_settings(chosen, about=str(path))

@@ -71,6 +71,21 @@ def summaries(package: str) -> dict[str, str]:
     return lines
 
 
+def descriptions(package: str) -> str:
+    """What the components of a folder call themselves (``description = "…"``); none is imported."""
+    found = []
+    for name in names(package):
+        spec = importlib.util.find_spec(f"{package}.{name}")
+        assert spec is not None
+        tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
+        found += [
+            ast.literal_eval(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "description"
+        ]
+    return ", ".join(found)
+
+
 def settings_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The settings of a component: the keyword-only arguments of its constructor, or of the
     function that it is."""

@@ -16,7 +16,8 @@ class BadInput(ValueError):
 
 
 def refuse(errors: Iterable[str], *, about: str) -> None:
-    """Raises one :class:`BadInput` that lists every error, or returns where there is none.
+    """Raises one :class:`BadInput` that lists every error, or returns where there is none. Of more
+    than twenty the rest is counted.
 
     Args:
         errors: One sentence each.
@@ -25,8 +26,11 @@ def refuse(errors: Iterable[str], *, about: str) -> None:
     Raises:
         BadInput: If there is at least one error.
     """
-    lines = "\n".join(f"  - {error}" for error in errors)
-    if lines:
+    listed = list(dict.fromkeys(errors))
+    if len(listed) > 20:
+        listed[20:] = [f"and {len(listed) - 20} more"]
+    if listed:
+        lines = "\n".join(f"  - {error}" for error in listed)
         raise BadInput(f"{about}:\n{lines}")
 
 
@@ -42,7 +46,7 @@ def exit_status(command: Callable[[], None]) -> int:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `prepare.py check STORE | head`
+    except BrokenPipeError:  # `ethoray prepare check STORE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

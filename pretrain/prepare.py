@@ -25,6 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from pretrain.components import names
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.track_options import add_options
 from pretrain.runs import paths
@@ -32,7 +33,6 @@ from pretrain.runs import paths
 log = logging.getLogger(__name__)
 
 OFFICIAL = "calms21-json"
-ORIGIN_FILE = "ORIGIN.txt"  # next to files in the release's format that are not the release
 OFFICIAL_BYTES = 800
 """Of a frame in the official JSON, somewhat more than it takes."""
 
@@ -40,32 +40,33 @@ OFFICIAL_BYTES = 800
 def arena(args: argparse.Namespace) -> None:
     """Simulated mice, Tasks 1-3 labelled."""
     from pretrain.arena import write as mice
+    from pretrain.arena.plan import official_recordings, recordings
 
     plan = (
-        mice.official_recordings(seed=args.seed)
+        official_recordings(seed=args.seed)
         if args.frames == "full"
-        else mice.recordings(args.frames, args.seed)
+        else recordings(args.frames, args.seed)
     )
     total = sum(recording.frames for recording in plan)
-    if args.zipped and args.form != OFFICIAL:
+    if args.zipped and args.format != OFFICIAL:
         raise BadInput(f"--zipped goes with --as {OFFICIAL}: a store is not zipped")
     with tqdm(total=total, desc="simulating mice", unit="frame", unit_scale=True) as bar:
-        if args.form == "store":
-            mice.write_arena(
-                paths.absolute_address(args.out),
-                plan=plan,
-                progress=lambda done, _: _advance(bar, done),
-            )
+        if args.format == "store":
+            out = paths.absolute_address(args.out)
+            mice.write_arena(out, plan=plan, on_progress=_adding_to(bar))
         else:
             from pretrain.readers.calms21.write import write_official
 
             folder = _local(args.out)
             _refuse_full_disk(folder, total * OFFICIAL_BYTES)
             files = write_official(
-                folder, mice.arena(plan), zipped=args.zipped, progress=_moving(bar)
+                folder,
+                mice.arena(plan),
+                origin=mice.ORIGIN,
+                zipped=args.zipped,
+                on_progress=_adding_to(bar),
             )
-            _note_origin(folder, mice.ORIGIN)
-    if args.form == "store":
+    if args.format == "store":
         _print_store(args.out)
     else:
         print(
@@ -90,7 +91,7 @@ def calms21(args: argparse.Namespace) -> None:
     from pretrain.readers.calms21 import read as official
     from pretrain.readers.calms21.download import download
     from pretrain.readers.calms21.expected_counts import count_differences
-    from pretrain.readers.calms21.sources import find_sources, total_bytes
+    from pretrain.readers.calms21.sources import find_sources, origin_of, total_bytes
 
     if args.download:
         download(args.source)
@@ -99,32 +100,17 @@ def calms21(args: argparse.Namespace) -> None:
     labels = []
     with (
         StoreWriter(
-            paths.absolute_address(args.out), CALMS21, origin=_origin(Path(args.source))
+            paths.absolute_address(args.out), CALMS21, origin=origin_of(args.source)
         ) as writer,
         tqdm(total=total_bytes(sources), desc="reading CalMS21", unit="B", unit_scale=True) as bar,
     ):
-        for video, noted in official.read(sources, progress=_moving(bar), notes=notes):
+        for video, scored in official.read(sources, on_progress=_adding_to(bar), notes=notes):
             writer.add(video)
-            labels += noted
+            labels += scored
         write_labels(writer, labels)
     for sentence in [*notes, *count_differences(labels)]:
         log.warning("%s", sentence)
     _print_store(args.out)
-
-
-def _origin(folder: Path) -> str:
-    """What a folder of official files holds: the release, unless it says otherwise."""
-    note = folder.expanduser() / ORIGIN_FILE
-    return (
-        note.read_text(encoding="utf-8").strip()
-        if note.is_file()
-        else "CalMS21, doi 10.22002/D1.1991"
-    )
-
-
-def _note_origin(folder: Path, origin: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ORIGIN_FILE).write_text(origin + "\n", encoding="utf-8")
 
 
 def check(args: argparse.Namespace) -> None:
@@ -137,21 +123,19 @@ def check(args: argparse.Namespace) -> None:
     print(json.dumps(description, indent=1) if args.json else report(description))
     if description["damage"]:
         raise BadInput(f"{args.store} is damaged:\n  - " + "\n  - ".join(description["damage"]))
-    if args.picture or not (args.json or "://" in store.uri):
-        _picture(
-            description,
-            Path(args.picture).expanduser() if args.picture else Path(store.uri) / "check.png",
-            asked=bool(args.picture),
-        )
+    if args.picture:
+        _picture(description, Path(args.picture).expanduser(), required=True)
+    elif not (args.json or "://" in store.uri):
+        _picture(description, Path(store.uri) / "check.png", required=False)
 
 
-def _picture(description: dict[str, Any], file: Path, *, asked: bool) -> None:
+def _picture(description: dict[str, Any], file: Path, *, required: bool) -> None:
     from pretrain.quality.picture import draw
 
     try:
         draw(description, file)
     except (OSError, ValueError) as error:
-        if asked:
+        if required:
             raise BadInput(
                 f"--picture {file}: cannot be written ({error}); endings are .png, .pdf, .svg"
             ) from error
@@ -163,45 +147,27 @@ def _picture(description: dict[str, Any], file: Path, *, asked: bool) -> None:
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
     from pretrain.data.store import Store
-    from pretrain.readers.export import export_npz, export_official
+    from pretrain.readers.export_formats import export_formats
 
     store, folder = Store(paths.absolute_address(args.store)), _local(args.out)
-    if args.zipped and args.form != OFFICIAL:
-        raise BadInput(f"--zipped goes with --as {OFFICIAL}")
+    formats = export_formats()
+    form = formats[args.format]
+    if args.zipped and not form.can_zip:
+        zipping = [name for name, each in formats.items() if each.can_zip]
+        raise BadInput(f"--zipped goes with --as {' or '.join(zipping)}")
     with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
-        if args.form == OFFICIAL:
-            export_official(store, folder, zipped=args.zipped, progress=_moving(bar))
-            _note_origin(folder, store.origin)
-        else:
-            export_npz(store, folder, progress=_moving(bar))
-    words = (
-        ["calms21", "--source", str(folder)]
-        if args.form == OFFICIAL
-        else ["tracks", "--poses", str(folder / "tracks")]
-    )
-    if args.form != OFFICIAL:
-        words += ["--labels", str(folder / "labels")] if store.labels else []
-        words += [
-            word
-            for name in store.features
-            for word in ("--features", f"{name}={folder / 'features' / name}")
-        ]
-        words += ["--fps", f"{store.schema.fps:g}"]
+        words = form.write(store, folder, zipped=args.zipped, on_progress=_adding_to(bar))
     print(
         f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
         f"ethoray prepare {shlex.join(words)} --out STORE"
     )
 
 
-def _advance(bar: tqdm[Any], to: float) -> None:
-    bar.update(to - bar.n)
+def _adding_to(bar: tqdm[Any]) -> Callable[[int], None]:
+    def add(count: int) -> None:
+        bar.update(count)
 
-
-def _moving(bar: tqdm[Any]) -> Callable[[int], None]:
-    def move(done: int) -> None:
-        bar.update(done)
-
-    return move
+    return add
 
 
 def _local(out: str) -> Path:
@@ -213,8 +179,8 @@ def _local(out: str) -> Path:
 
 
 def _refuse_full_disk(folder: Path, needed: int) -> None:
-    above = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(above).free
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise BadInput(
             f"--out {folder} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} are free there"
@@ -268,7 +234,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/pre
     )
     options.add_argument(
         "--as",
-        dest="form",
+        dest="format",
         choices=("store", OFFICIAL),
         default="store",
         help=f"what to write (%(default)s); {OFFICIAL}: files as CalMS21's release has them",
@@ -320,12 +286,13 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/pre
     )
     options.add_argument("store", metavar="STORE", help="folder or address")
     options.add_argument("--out", required=True, metavar="FOLDER", help="folder to make")
+    formats = [name.replace("_", "-") for name in names("pretrain.readers.export_formats")]
     options.add_argument(
         "--as",
-        dest="form",
-        choices=("npz", OFFICIAL),
+        dest="format",
+        choices=tuple(formats),
         default="npz",
-        help="what to write (%(default)s)",
+        help=f"what to write (%(default)s): {'; '.join(formats)}",
     )
     options.add_argument(
         "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"

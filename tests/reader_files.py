@@ -1,14 +1,20 @@
-"""Writes one small world, whose truth is known, in every format that the readers take. Layouts as
-the tools write them."""
+"""An example of every format that the readers take, laid out as the tools write it. The examples of
+tracks hold one small world, whose truth is known."""
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import pytest
+
+from pretrain.components import names
 
 KEYPOINTS = ("nose", "left_ear", "tail")
 ANIMALS = ("resident", "intruder")
@@ -252,16 +258,6 @@ def write_npz(path: Path, w: World, **more: object) -> Path:
     return path
 
 
-TRACKERS = {
-    "deeplabcut.csv": write_deeplabcut,
-    "deeplabcut.h5": write_deeplabcut_h5,
-    "sleap.analysis.h5": write_sleap_analysis,
-    "sleap.slp": write_sleap_project,
-    "poses.nwb": write_nwb,
-    "m1_pose_est_v4.h5": write_jabs,
-    "plain.npz": write_npz,
-}
-
 CALTECH = (
     "Caltech Behavior Annotator - Annotation File\r\n\r\nConfiguration "
     "file:\r\nbase\tz\r\nattack\ta\r\nbite\tb\r\nsocial\ts\r\n\r\n"
@@ -305,11 +301,62 @@ BORIS_AGGREGATED = (
 INTERVALS = "video,start,stop,behaviour\nm1,0,1,attack\nm1,4,4,sniff\nm2,2,3,attack\n"
 ONE_HOT = ",attack,sniff\n0,0,0\n1,1,0\n2,1,1\n3,,\n4,0,1\n"
 
-LABELS = {
-    "m1_annot.txt": CALTECH,
-    "m1.annot": BENTO,
-    "m1_boris.csv": BORIS,
-    "m1_events.csv": BORIS_AGGREGATED,
-    "m1_bouts.csv": INTERVALS,
-    "m1_onehot.csv": ONE_HOT,
+
+def npz_labels() -> bytes:
+    file = io.BytesIO()
+    np.savez(
+        file,
+        labels=[0, 1, -1, 1, 0, 0],
+        classes=["rest", "run"],
+        annotator="ann",
+        task="t",
+        split="test",
+    )
+    return file.getvalue()
+
+
+TRACKS: dict[str, dict[str, Callable[[Path, World], Path]]] = {
+    "deeplabcut": {"m1_DLC.csv": write_deeplabcut},
+    "deeplabcut_h5": {f"m1{SCORER}_el.h5": write_deeplabcut_h5},
+    "jabs": {"m1_pose_est_v4.h5": write_jabs},
+    "npz": {"m1_tracks.npz": write_npz},
+    "nwb": {"m1.nwb": write_nwb},
+    "sleap": {"m1.analysis.h5": write_sleap_analysis},
+    "sleap_project": {"m1.mp4.predictions.slp": write_sleap_project},
 }
+"""By format (a file in ``pretrain/readers/track_formats/``) and name of the file: a function that
+writes ``world()``."""
+
+LABELS: dict[str, dict[str, bytes]] = {
+    "bento": {"m1.annot": BENTO.encode()},
+    "boris": {"m1_boris.csv": BORIS.encode(), "m1_events.csv": BORIS_AGGREGATED.encode()},
+    "caltech": {"m1_annot.txt": CALTECH.encode()},
+    "intervals": {"m1.csv": INTERVALS.encode()},
+    "npz": {"m1.npz": npz_labels()},
+    "one_hot": {"m1.csv": ONE_HOT.encode()},
+}
+"""By format (a file in ``pretrain/readers/label_formats/``) and name of the file, which belongs to
+the recording m1: its content. No behaviour ends after frame 10."""
+
+TRACK_FORMATS, LABEL_FORMATS = "pretrain.readers.track_formats", "pretrain.readers.label_formats"
+T = TypeVar("T")
+
+
+def cases(folder: str, examples: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
+    """(format, file name) of every example; the file name is empty where a format in the folder has
+    none."""
+    return [(form, file) for form in names(folder) for file in examples.get(form, {"": None})]
+
+
+def example(examples: Mapping[str, Mapping[str, T]], form: str, file: str) -> T:
+    if form not in examples:
+        kind = "TRACKS" if examples is TRACKS else "LABELS"
+        pytest.fail(
+            f"the format {form!r} has no example: add one to {kind} in tests/reader_files.py, as "
+            "the text below it says, and it is tested as the others are"
+        )
+    return examples[form][file]
+
+
+each_track_format = pytest.mark.parametrize(("form", "file"), cases(TRACK_FORMATS, TRACKS))
+each_label_format = pytest.mark.parametrize(("form", "file"), cases(LABEL_FORMATS, LABELS))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from reader_files import (
     INTERVALS,
     LABELS,
     ONE_HOT,
+    each_label_format,
+    example,
     world,
     write_deeplabcut,
 )
@@ -26,9 +29,10 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput
 from pretrain.readers.add_labels import conformed
 from pretrain.readers.annotations import Labels, write_labels
-from pretrain.readers.find_labels import read_label_files, read_sheets, recognise_labels
-from pretrain.readers.find_tracks import recognise
-from pretrain.readers.label_formats.sheets import frame_at
+from pretrain.readers.detect import label_format, label_formats, suffixes, track_format
+from pretrain.readers.find_labels import read_label_files, read_sheets
+from pretrain.readers.recording_names import recording_stem
+from pretrain.readers.score_sheets import frame_at
 from pretrain.readers.split import assign_missing_splits, assign_split, resample_labels
 from pretrain.readers.tracks import resampled_times
 
@@ -265,14 +269,38 @@ def test_npz(tmp_path: Path) -> None:
     assert read(tmp_path, {"m1": 3})["m1", "behaviors"].frames.tolist() == [[0, 1], [1, 1], [_, _]]
 
 
-@pytest.mark.parametrize("name", LABELS)
-def test_labels_and_tracks_are_told_apart(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text(LABELS[name], newline="")
-    assert recognise_labels(path) is not None
-    assert recognise(path) is None
-    tracks = write_deeplabcut(tmp_path / "tracks", world())
-    assert recognise_labels(tracks) is None
+@each_label_format
+def test_formats_are_recognised_by_content(form: str, file: str, tmp_path: Path) -> None:
+    path = tmp_path / file
+    path.write_bytes(example(LABELS, form, file))
+    recognised = label_format(path)
+    assert type(recognised).__module__ == f"pretrain.readers.label_formats.{form}"
+    assert path.suffix in recognised.suffixes
+    assert set(recognised.unmistakable) <= set(recognised.suffixes)
+    assert track_format(path) is None
+    assert recording_stem(path) == "m1"
+    labels, _ = read_label_files(tmp_path, {"m1": 12, "m2": 12}, 10.0)
+    assert {"m1"} <= {each.video for each in labels} <= {"m1", "m2"}
+    assert all(len(each.frames) == 12 and each.classes for each in labels)
+    other = path.rename(tmp_path / "no_extension")
+    assert type(label_format(other)) is type(recognised)
+
+
+def test_formats_describe_themselves(tmp_path: Path) -> None:
+    for form in label_formats():
+        assert re.fullmatch(r"\S.{3,60}", form.description)
+        assert form.suffixes
+        assert all(re.fullmatch(r"\.[a-z0-9]+", suffix) for suffix in form.suffixes)
+    assert suffixes(label_formats()) >= {".annot", ".csv", ".npz", ".tsv", ".txt"}
+    assert label_format(write_deeplabcut(tmp_path / "tracks", world())) is None
+
+
+def test_a_long_table_is_recognised_in_every_encoding(tmp_path: Path) -> None:
+    """What is looked at ends in the middle of a line, or of a letter."""
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        text = "video,start,stop,behaviour\n" + "ü,0,1,ä\n" * 60_000
+        (tmp_path / "m1.csv").write_bytes(text.encode(encoding))
+        assert "Intervals" in str(type(label_format(tmp_path / "m1.csv")))
 
 
 BROKEN = {

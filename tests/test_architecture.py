@@ -133,7 +133,7 @@ def label_modules() -> set[str]:
     named = {
         m
         for m in files()
-        if m in (LABELS, "pretrain.readers.find_labels")
+        if m in (LABELS, "pretrain.readers.find_labels", "pretrain.readers.detect")
         or m.startswith("pretrain.readers.label_formats")
     }
     return named | {module for module in files() if LABELS in reached({module})}

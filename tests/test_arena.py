@@ -8,32 +8,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pretrain.arena import plan as plans
 from pretrain.arena import write
-from pretrain.arena.annotators import annotate, runs
+from pretrain.arena.annotators import ANNOTATORS, Annotator, annotate, runs
 from pretrain.arena.motion import draw_scene
 from pretrain.arena.noise import watch
-from pretrain.arena.plan import by_task
-from pretrain.arena.statistics import (
-    BEHAVIOUR_FRAMES,
-    BOUT_FRAMES,
-    CLASS_FRAMES,
-    SEQUENCE_FRAMES,
-    TRANSITIONS,
-)
-from pretrain.arena.timeline import ACTS, draw_timeline
-from pretrain.arena.write import (
-    ANNOTATORS,
-    BEHAVIOURS,
-    CLASSES,
-    Annotator,
-    Recording,
-    Timeline,
-    simulate,
-    truth,
-)
+from pretrain.arena.plan import Recording
+from pretrain.arena.statistics import BOUT_FRAMES, SEQUENCE_FRAMES, TRANSITIONS
+from pretrain.arena.timeline import ACTIONS, Timeline, draw_timeline
+from pretrain.arena.write import simulate, truth
 from pretrain.data.schema import CALMS21
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
+from pretrain.readers.calms21.expected_counts import (
+    BEHAVIOR_FRAMES,
+    CLASS_FRAMES,
+    CLASSES,
+    CLASSIC,
+    NEW_BEHAVIORS,
+)
 
 ATTACK, INVESTIGATION, MOUNT, OTHER = range(4)
 
@@ -52,12 +45,12 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def pooled(scenes):
-    """Frames of all scenes together: class, act, and the tracked points as complex numbers."""
+    """Frames of all scenes together: class, action, and the tracked points as complex numbers."""
     position = np.concatenate([scene[2] for scene in scenes])
     point_TMK = position[..., 0] + 1j * position[..., 1]
     return (
         np.concatenate([scene[0].class_T for scene in scenes]),
-        np.concatenate([scene[0].act_T for scene in scenes]),
+        np.concatenate([scene[0].action_T for scene in scenes]),
         np.concatenate([scene[0].rears_T for scene in scenes]),
         point_TMK,
     )
@@ -70,7 +63,7 @@ def step_px(point_TMK, frames=5):
 
 class TestDeterminism:
     def test_a_recording_follows_from_its_fields_alone(self):
-        plan = write.recordings(20_000, seed=3)
+        plan = plans.recordings(20_000, seed=3)
         alone, labels = simulate(plan[-1])
         for other in plan[-3:]:
             again, labels_again = simulate(other)
@@ -79,12 +72,12 @@ class TestDeterminism:
         np.testing.assert_array_equal(labels[0].frames, labels_again[0].frames)
 
     def test_another_seed_gives_other_animals(self):
-        first, second = (simulate(write.recordings(20_000, seed=seed)[0])[0] for seed in (0, 1))
+        first, second = (simulate(plans.recordings(20_000, seed=seed)[0])[0] for seed in (0, 1))
         size = min(len(first.position_TMKX), len(second.position_TMKX))
         assert np.nanmean(np.abs(first.position_TMKX[:size] - second.position_TMKX[:size])) > 50
 
     def test_no_two_recordings_of_an_arena_are_alike(self):
-        for plan in (write.recordings(), write.official_recordings()):
+        for plan in (plans.recordings(), plans.official_recordings()):
             assert (
                 len({held.seed for held in plan}) == len({held.name for held in plan}) == len(plan)
             )
@@ -110,7 +103,7 @@ class TestDeterminism:
 @pytest.fixture(scope="module")
 def official_truth():
     """Truth and labels of Task 1 with the real frame counts, by split."""
-    plan = [held for held in write.official_recordings(0) if held.task == "classic_classification"]
+    plan = [held for held in plans.official_recordings(0) if held.task == "classic_classification"]
     return {
         split: [truth(held) for held in plan if held.split == split] for split in ("train", "test")
     }
@@ -139,7 +132,7 @@ class TestTimeline:
         counts = np.bincount(
             np.concatenate([timeline.class_T for timeline in official_truth[split]]), minlength=4
         )
-        real = np.array(CLASS_FRAMES["", split])
+        real = np.array(CLASS_FRAMES[CLASSIC, "0", split])
         share, wanted = counts / counts.sum(), real / real.sum()
         np.testing.assert_allclose(share, wanted, rtol=0.3)
         np.testing.assert_allclose(
@@ -168,21 +161,21 @@ class TestTimeline:
         assert 33 <= courts.sum() <= 43
         assert (fights & courts).sum() <= 6
 
-    def test_acts_stand_where_they_belong(self, scenes):
+    def test_actions_stand_where_they_belong(self, scenes):
         before = {name: [] for name in ("approach", "chase", "mount_attempt", "disengaged")}
         for timeline, *_ in scenes:
             assert (timeline.class_T[timeline.shows("intromission")] == MOUNT).all()
             assert (timeline.class_T[timeline.shows("groom")] == OTHER).all()
             assert (timeline.class_T[timeline.shows("sniff_face")] == INVESTIGATION).all()
             assert not (timeline.rears_T & np.isin(timeline.class_T, [ATTACK, MOUNT])).any()
-            starts, ends, acts = runs(timeline.act_T)
+            starts, ends, actions = runs(timeline.action_T)
             for name in ("approach", "chase"):
                 before[name] += [
                     timeline.class_T[end]
-                    for end in ends[acts == ACTS.index(name)]
-                    if end < len(timeline.act_T)
+                    for end in ends[actions == ACTIONS.index(name)]
+                    if end < len(timeline.action_T)
                 ]
-            for start in starts[acts == ACTS.index("disengaged")]:
+            for start in starts[actions == ACTIONS.index("disengaged")]:
                 assert start == 0 or timeline.class_T[start - 1] != OTHER
         assert set(before["approach"]) == {INVESTIGATION}
         assert (
@@ -190,8 +183,8 @@ class TestTimeline:
         )  # a chase foretells an attack, mostly
 
     def test_rare_behaviours_are_as_rare_as_in_the_real_data(self):
-        plan = write.official_recordings(0)
-        for (behaviour, split), (shown, frames) in BEHAVIOUR_FRAMES.items():
+        plan = plans.official_recordings(0)
+        for (behaviour, split), (shown, frames) in BEHAVIOR_FRAMES.items():
             mine = [
                 truth(held) for held in plan if held.behaviour == behaviour and held.split == split
             ]
@@ -279,41 +272,44 @@ class TestPoses:
 
 class TestActsCanBeSeen:
     def test_grooming_is_done_on_the_spot(self, pooled):
-        _, act_T, _, point_TMK = pooled
+        _, action_T, _, point_TMK = pooled
         step_T = step_px(point_TMK)[:, 0]
-        assert np.median(step_T[act_T == ACTS.index("groom")]) < 0.6 * np.median(
-            step_T[act_T == ACTS.index("explore")]
+        assert np.median(step_T[action_T == ACTIONS.index("groom")]) < 0.6 * np.median(
+            step_T[action_T == ACTIONS.index("explore")]
         )
 
     def test_an_approach_ends_nearer_than_it_began(self, scenes):
         nearer = []
         for timeline, scene, *_ in scenes:
             apart_T = np.abs(scene.keypoint_TMK[:, 0].mean(1) - scene.keypoint_TMK[:, 1].mean(1))
-            starts, ends, acts = runs(timeline.act_T)
-            shown = acts == ACTS.index("approach")
+            starts, ends, actions = runs(timeline.action_T)
+            shown = actions == ACTIONS.index("approach")
             nearer += list(apart_T[starts[shown]] - apart_T[ends[shown] - 1])
         assert np.median(nearer) > 100
         assert np.mean(np.array(nearer) > 0) > 0.9
 
     def test_the_disengaged_resident_turns_away(self, pooled):
-        _, act_T, _, point_TMK = pooled
+        _, action_T, _, point_TMK = pooled
         axis_T = point_TMK[:, 0, 3] - point_TMK[:, 0, 6]
         to_other_T = np.nanmean(point_TMK[:, 1], 1) - np.nanmean(point_TMK[:, 0], 1)
         angle_T = np.abs(np.angle(axis_T / to_other_T))
-        assert np.nanmedian(angle_T[act_T == ACTS.index("disengaged")]) > 1.4
-        assert np.nanmedian(angle_T[act_T == ACTS.index("sniff_face")]) < 0.9
+        assert np.nanmedian(angle_T[action_T == ACTIONS.index("disengaged")]) > 1.4
+        assert np.nanmedian(angle_T[action_T == ACTIONS.index("sniff_face")]) < 0.9
 
     def test_each_kind_of_sniffing_is_at_its_place(self, pooled):
-        _, act_T, _, point_TMK = pooled
+        _, action_T, _, point_TMK = pooled
         to_nose_T, to_tail_T = (np.abs(point_TMK[:, 0, 0] - point_TMK[:, 1, k]) for k in (0, 6))
-        face, rear = act_T == ACTS.index("sniff_face"), act_T == ACTS.index("sniff_rear")
+        face, rear = (
+            action_T == ACTIONS.index("sniff_face"),
+            action_T == ACTIONS.index("sniff_rear"),
+        )
         assert np.nanmedian(to_nose_T[face]) < 60 < 120 < np.nanmedian(to_nose_T[rear])
         assert np.nanmedian(to_tail_T[rear]) < 60 < 120 < np.nanmedian(to_tail_T[face])
 
     def test_a_rearing_intruder_is_short(self, pooled):
-        _, act_T, rears_T, point_TMK = pooled
+        _, action_T, rears_T, point_TMK = pooled
         length_T = np.abs(point_TMK[:, 1, 3] - point_TMK[:, 1, 6])
-        free = act_T == ACTS.index("explore")
+        free = action_T == ACTIONS.index("explore")
         assert np.nanmedian(length_T[rears_T & free]) < 0.75 * np.nanmedian(
             length_T[~rears_T & free]
         )
@@ -327,9 +323,9 @@ class TestActsCanBeSeen:
                 axis_T = scene.keypoint_TMK[:, 0, 3] - scene.keypoint_TMK[:, 0, 6]
                 way_T = np.append(np.diff(scene.keypoint_TMK[:, 0, 3]), 0)
                 along_T = (way_T * np.conj(axis_T / np.abs(axis_T))).real
-                starts, ends, _ = runs(timeline.act_T)
+                starts, ends, _ = runs(timeline.action_T)
                 for start, end in zip(starts, ends, strict=True):
-                    if timeline.act_T[start] == ACTS.index(name) and end - start >= 60:
+                    if timeline.action_T[start] == ACTIONS.index(name) and end - start >= 60:
                         spectrum = (
                             np.abs(
                                 np.fft.rfft(
@@ -404,18 +400,18 @@ class TestTracker:
         assert np.quantile(confidence, 0.5) > 0.7
 
 
-def spaced(place=INVESTIGATION, bout=60, gap=140, act=None, count=40):
+def spaced(place=INVESTIGATION, bout=60, gap=140, action=None, count=40):
     """A world of equal bouts of one class between stretches of other, the resident's nose near in
     each bout."""
     class_T = np.tile(np.r_[np.full(gap, OTHER), np.full(bout, place)], count).astype(np.int8)
     class_T = np.append(class_T, np.full(gap, OTHER, np.int8))
-    act_T = np.where(
+    action_T = np.where(
         class_T == place,
-        ACTS.index(act) if act else {ATTACK: 8, INVESTIGATION: 5, MOUNT: 10}[place],
+        ACTIONS.index(action) if action else {ATTACK: 8, INVESTIGATION: 5, MOUNT: 10}[place],
         0,
     ).astype(np.int8)
     reach_T = np.where(class_T == place, 20, 300).astype(np.float32)
-    return Timeline(class_T, act_T, np.zeros(len(class_T), np.bool_)), reach_T
+    return Timeline(class_T, action_T, np.zeros(len(class_T), np.bool_)), reach_T
 
 
 class TestAnnotators:
@@ -477,14 +473,14 @@ class TestAnnotators:
             assert (share > 0.95) == (habits.greet_px > 30), name
 
     def test_chase_and_attempt_are_named_by_those_who_name_them(self):
-        for act, place, habit in (
+        for action, place, habit in (
             ("chase", ATTACK, "chase_is_attack"),
             ("mount_attempt", MOUNT, "attempt_is_mount"),
         ):
-            timeline, reach_T = spaced(act=act)
+            timeline, reach_T = spaced(action=action)
             for name, habits in ANNOTATORS.items():
                 noted_T = annotate(np.random.default_rng(0), habits, timeline, reach_T)
-                assert (noted_T == place).any() == getattr(habits, habit), (name, act)
+                assert (noted_T == place).any() == getattr(habits, habit), (name, action)
 
     def test_annotator_0_keeps_the_real_bout_lengths(self, scenes):
         lengths = {place: [] for place in range(4)}
@@ -514,10 +510,18 @@ class TestAnnotators:
         assert np.mean(noted["3"] == INVESTIGATION) < 0.8 * np.mean(noted["0"] == INVESTIGATION)
 
 
+def by_task(plan):
+    """A plan grouped by (task, annotator, behaviour, split)."""
+    groups = {}
+    for each in plan:
+        groups.setdefault((each.task, each.annotator, each.behaviour, each.split), []).append(each)
+    return groups.items()
+
+
 class TestPlan:
     @pytest.mark.parametrize("frames", [15_000, 60_000, 61_234, 700_000])
     def test_frames_add_up_and_over_half_is_unlabelled(self, frames):
-        plan = write.recordings(frames)
+        plan = plans.recordings(frames)
         assert sum(held.frames for held in plan) == frames
         assert (
             sum(held.frames for held in plan if not held.task)
@@ -529,7 +533,7 @@ class TestPlan:
     )
     def test_every_class_is_in_train_and_test_of_every_task(self, frames, seed):
         seen = set()
-        for (task, annotator, behaviour, split), held in by_task(write.recordings(frames, seed)):
+        for (task, annotator, behaviour, split), held in by_task(plans.recordings(frames, seed)):
             if not task:
                 continue
             labels = [simulate(recording)[1][0] for recording in held]
@@ -545,14 +549,14 @@ class TestPlan:
             if behaviour:
                 assert labels[0].classes == ("other", behaviour)
                 assert counts[1] <= max(
-                    2.5 * counts.sum() * np.divide(*BEHAVIOUR_FRAMES[behaviour, split]), 80
+                    2.5 * counts.sum() * np.divide(*BEHAVIOR_FRAMES[behaviour, split]), 80
                 )
             else:
                 assert labels[0].classes == CLASSES
         assert len(seen) == 2 * (1 + 5 + 7)
 
     def test_the_official_plan_has_the_true_frame_counts(self):
-        plan = write.official_recordings()
+        plan = plans.official_recordings()
         frames = {
             key: (len(held), sum(recording.frames for recording in held))
             for key, held in by_task(plan)
@@ -565,34 +569,30 @@ class TestPlan:
         }
         assert task2["train"] == [139_122, 135_623, 107_420, 108_325, 92_383]
         assert task2["test"] == [286_810, 150_919, 77_079, 76_174, 364_007]
-        for behaviour in BEHAVIOURS:
+        for behaviour in NEW_BEHAVIORS:
             for split in ("train", "test"):
                 assert (
                     frames["new_behaviors", "", behaviour, split][1]
-                    == BEHAVIOUR_FRAMES[behaviour, split][1]
+                    == BEHAVIOR_FRAMES[behaviour, split][1]
                 )
         unlabelled = [held for held in plan if not held.task]
         assert (len(unlabelled), sum(held.frames for held in unlabelled)) == (282, 6_000_000)
-        assert sorted({held.part for held in unlabelled}) == [1, 2, 3, 4]
 
-    def test_names_and_groups_are_the_official_ones(self):
-        plan = write.official_recordings()
+    def test_names_are_the_official_ones(self):
+        plan = plans.official_recordings()
         held = {recording.name: recording for recording in plan}
-        assert held["task1/train/mouse001_task1_annotator1"].group == "annotator-id_0"
+        assert held["task1/train/mouse001_task1_annotator1"].annotator == "0"
         assert held["task1/test/mouse071_task1_annotator1"].split == "test"
         assert "task1/test/mouse089_task1_annotator1" in held
-        assert {recording.group for recording in plan} == {
-            "unlabeled_videos",
-            *BEHAVIOURS,
-            *(f"annotator-id_{a}" for a in range(6)),
-        }
+        assert {recording.behaviour for recording in plan} == {"", *NEW_BEHAVIORS}
+        assert {recording.annotator for recording in plan} == {"", *"012345"}
         assert any(name.startswith("task2/annotator5/test/") for name in held)
         assert any(name.startswith("task3/whiterearing/train/") for name in held)
 
     def test_sequences_are_as_long_as_real_ones(self):
         lengths = [
             held.frames
-            for held in write.official_recordings(0)
+            for held in plans.official_recordings(0)
             if held.name.startswith("task1/train")
         ]
         np.testing.assert_allclose(
@@ -601,32 +601,31 @@ class TestPlan:
 
     def test_what_cannot_be_made_is_refused(self):
         with pytest.raises(BadInput, match="15,000 or more"):
-            write.recordings(500)
+            plans.recordings(500)
         with pytest.raises(BadInput, match=r"missing points is 1\.5"):
-            write.recordings(missing=1.5)
+            plans.recordings(missing=1.5)
         with pytest.raises(BadInput, match="282 videos"):
-            write.official_recordings(10)
+            plans.official_recordings(10)
         with pytest.raises(BadInput, match=r"too few(.|\n)*seed is -1(.|\n)*missing points is 2"):
-            write.recordings(10, -1, missing=2)
+            plans.recordings(10, -1, missing=2)
 
 
 class TestStore:
     def test_the_whole_arena_goes_into_a_store(self, tmp_path):
-        told = []
+        counts = []
         write.write_arena(
             tmp_path / "store",
             frames=15_000,
             seed=4,
-            progress=lambda done, of: told.append((done, of)),
+            on_progress=counts.append,
         )
-        store, plan = Store(tmp_path / "store"), write.recordings(15_000, seed=4)
+        store, plan = Store(tmp_path / "store"), plans.recordings(15_000, seed=4)
         assert store.frames == 15_000
         assert store.schema == CALMS21
         assert "simulated" in store.origin
         assert "not CalMS21" in store.origin
         assert store.verify() == []
-        assert told[-1] == (15_000, 15_000)
-        assert [frames for frames, _ in told] == sorted(frames for frames, _ in told)
+        assert counts == [recording.frames for recording in plan]
         video, labels = simulate(plan[-1])
         np.testing.assert_array_equal(
             store.read_video(plan[-1].name).position_TMKX, video.position_TMKX
@@ -649,11 +648,11 @@ class TestStore:
         assert json.loads((tmp_path / "store" / "store.json").read_text())["frames"] == 300
 
     def test_nothing_is_left_of_an_arena_that_was_broken_off(self, tmp_path):
-        def stop(done, of):
+        def stop(frames):
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            write.write_arena(tmp_path / "store", frames=15_000, progress=stop)
+            write.write_arena(tmp_path / "store", frames=15_000, on_progress=stop)
         assert list(tmp_path.iterdir()) == []
         (tmp_path / "store").mkdir()
         (tmp_path / "store" / "mine.txt").write_text("keep")

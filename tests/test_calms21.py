@@ -25,9 +25,9 @@ from pretrain.data.schema import Video
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import Labels
 from pretrain.readers.calms21 import download as calms21_download
-from pretrain.readers.calms21 import json_stream as calms21_text
-from pretrain.readers.calms21 import sequences as calms21_json
-from pretrain.readers.calms21.download import Archive
+from pretrain.readers.calms21 import json_stream
+from pretrain.readers.calms21 import sequences as calms21_sequences
+from pretrain.readers.calms21.download import Archive, download
 from pretrain.readers.calms21.expected_counts import (
     BEHAVIORS,
     CLASSES,
@@ -35,17 +35,12 @@ from pretrain.readers.calms21.expected_counts import (
     EXPECTED_FRAMES,
     NEW_BEHAVIORS,
     STYLES,
-)
-from pretrain.readers.calms21.read import (
-    FEATURES,
     count_differences,
-    download,
-    find_sources,
-    read,
-    total_bytes,
-    write_official,
 )
-from pretrain.readers.calms21.sources import opened
+from pretrain.readers.calms21.features import FEATURES
+from pretrain.readers.calms21.read import read
+from pretrain.readers.calms21.sources import find_sources, opened, total_bytes
+from pretrain.readers.calms21.write import write_official
 
 VOCAB = {"attack": 0, "investigation": 1, "mount": 2, "other": 3}
 NAME = "task1/train/mouse001_task1_annotator1"
@@ -212,7 +207,7 @@ def test_spacing_key_order_and_block_size_do_not_matter(
         | {"more": [{"a": "]}"}, 1.5e3, None], "note": "two ]} words", "n": 12}
     }
     wanted = read_all(written(tmp_path, content).parent)
-    monkeypatch.setattr(calms21_text, "BLOCK_BYTES", block)
+    monkeypatch.setattr(json_stream, "BLOCK_BYTES", block)
     written(tmp_path, content, **how)
     found = read_all(tmp_path)
     assert len(found) == 2
@@ -383,14 +378,15 @@ def test_a_sequence_longer_than_memory_allows_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written(tmp_path, release())
-    monkeypatch.setattr(calms21_json, "MAX_FRAMES", 11)
+    monkeypatch.setattr(calms21_sequences, "MAX_FRAMES", 11)
     with pytest.raises(BadInput, match="more than 11 frames"):
         read_all(tmp_path)
 
 
 MEMORY = """
 import resource, sys
-from pretrain.readers.calms21.read import find_sources, read
+from pretrain.readers.calms21.read import read
+from pretrain.readers.calms21.sources import find_sources
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 frames = sum(len(video.position_TMKX) for video, _ in read(find_sources(sys.argv[1])))
 print(frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -433,10 +429,10 @@ def test_what_is_written_is_read_back_to_the_last_bit(tmp_path: Path, zipped: bo
         tmp_path / "out",
         world(),
         zipped=zipped,
-        progress=lambda n: counted.__setitem__(0, counted[0] + n),
+        on_progress=lambda n: counted.__setitem__(0, counted[0] + n),
     )
     sources = find_sources(tmp_path / "out")
-    found = list(read(sources, progress=lambda n: done.__setitem__(0, done[0] + n)))
+    found = list(read(sources, on_progress=lambda n: done.__setitem__(0, done[0] + n)))
     assert len(found) == len(wanted) == 6 + 2 * (1 + 2 * (5 + 7))
     for video, labels in found:
         same((video, labels), wanted[video.name])
@@ -934,14 +930,18 @@ def deposit(tmp_path: Path) -> Iterator[tuple[str, dict[str, Archive], dict[str,
 def test_download_then_read(tmp_path: Path, deposit: Any) -> None:
     url, archives, files = deposit
     paths = download(
-        tmp_path / "got", base_url=url, archives=archives, tasks=archives, progress=False
+        tmp_path / "got", base_url=url, archives=archives, tasks=archives, show_progress=False
     )
     assert {path.name: path.read_bytes() for path in paths} == files
     assert {path.name for path in (tmp_path / "got").iterdir()} == set(files)
     assert len(read_all(tmp_path / "got")) == 6 + 2 * 25
     Deposit.asked.clear()
     download(
-        tmp_path / "got", base_url=url, archives=archives, tasks=["task1", "task2"], progress=False
+        tmp_path / "got",
+        base_url=url,
+        archives=archives,
+        tasks=["task1", "task2"],
+        show_progress=False,
     )
     assert Deposit.asked == []  # they were there
 
@@ -958,7 +958,7 @@ def test_download_goes_on_where_it_broke_off(
         base_url=url,
         archives=archives,
         tasks=["task2"],
-        progress=False,
+        show_progress=False,
         pause_s=0.001,
     )
     assert path.read_bytes() == files[name]
@@ -977,7 +977,12 @@ def test_download_takes_up_what_an_earlier_run_left(
         folder.mkdir()
         (folder / f"{name}.part").write_bytes(left)
         (path,) = download(
-            folder, base_url=url, archives=archives, tasks=["task1"], progress=False, pause_s=0.001
+            folder,
+            base_url=url,
+            archives=archives,
+            tasks=["task1"],
+            show_progress=False,
+            pause_s=0.001,
         )
         assert path.read_bytes() == files[name]
         assert [p.name for p in folder.iterdir()] == [name]
@@ -988,7 +993,9 @@ def test_a_wrong_archive_is_refused_and_removed(tmp_path: Path, deposit: Any) ->
     url, archives, _ = deposit
     Deposit.files[archives["task1"].name] = b"something else"
     with pytest.raises(BadInput, match="not the published archive"):
-        download(tmp_path / "got", base_url=url, archives=archives, tasks=["task1"], progress=False)
+        download(
+            tmp_path / "got", base_url=url, archives=archives, tasks=["task1"], show_progress=False
+        )
     assert list((tmp_path / "got").iterdir()) == []
 
 
@@ -1002,7 +1009,7 @@ def test_an_archive_that_would_leave_its_folder_is_refused(tmp_path: Path, depos
             base_url=url,
             archives={"evil": Archive("evil.zip", hashlib.md5(data).hexdigest())},
             tasks=["evil"],
-            progress=False,
+            show_progress=False,
         )
 
 
@@ -1015,7 +1022,7 @@ def test_without_a_connection_the_message_says_what_to_fetch_by_hand(
             tmp_path / "got",
             base_url="http://127.0.0.1:1",
             archives=archives,
-            progress=False,
+            show_progress=False,
             tasks=archives,
             pause_s=0.001,
         )
@@ -1026,6 +1033,8 @@ def test_without_a_connection_the_message_says_what_to_fetch_by_hand(
     assert str(tmp_path / "got") in str(caught.value)
     del Deposit.files[archives["task3"].name]
     with pytest.raises(BadInput, match="answered 404"):
-        download(tmp_path / "got", base_url=url, archives=archives, tasks=["task3"], progress=False)
+        download(
+            tmp_path / "got", base_url=url, archives=archives, tasks=["task3"], show_progress=False
+        )
     with pytest.raises(BadInput, match="no archive 'task9'; there are"):
         download(tmp_path / "got", tasks=["task9"])

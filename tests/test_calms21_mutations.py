@@ -21,8 +21,10 @@ import pytest
 from pretrain.data.schema import Video
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import Labels
-from pretrain.readers.calms21 import json_stream as calms21_text
-from pretrain.readers.calms21.read import FEATURES, find_sources, read
+from pretrain.readers.calms21 import json_stream
+from pretrain.readers.calms21.features import FEATURES
+from pretrain.readers.calms21.read import read
+from pretrain.readers.calms21.sources import find_sources
 
 COUNT = int(os.environ.get("ETHORAY_MUTATIONS", "400"))
 FRAMES = 6
@@ -564,9 +566,9 @@ def test_every_damaged_file_is_read_right_or_refused_by_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if batch % 2:  # damage at every distance from a cut
-        monkeypatch.setattr(calms21_text, "BLOCK_BYTES", 97 + batch)
-        monkeypatch.setattr(calms21_text, "_MAX_ROW_BYTES", 5_000)
-        monkeypatch.setattr(calms21_text, "_MAX_SPACE_BYTES", 5_000)
+        monkeypatch.setattr(json_stream, "BLOCK_BYTES", 97 + batch)
+        monkeypatch.setattr(json_stream, "_MAX_ROW_BYTES", 5_000)
+        monkeypatch.setattr(json_stream, "_MAX_SPACE_BYTES", 5_000)
     done = {True: 0, False: 0}
     for number in range(batch * BATCH, min(COUNT, (batch + 1) * BATCH)):
         folder = tmp_path / str(number)

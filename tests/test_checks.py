@@ -143,7 +143,7 @@ def test_swaps_of_the_arena_are_found(tmp_path: Path, monkeypatch: pytest.Monkey
             named.extend((int(video[1:]), first_frame + int(t)) for t in np.flatnonzero(odd_T))
 
     store = store_of(tmp_path / "s", *made)
-    monkeypatch.setattr(jumps_and_swaps.Oddities, "_name", name)
+    monkeypatch.setattr(jumps_and_swaps.JumpsAndSwaps, "_add_examples", name)
     describe(store)
     happened, found = set().union(*truth), set(named)
     assert len(happened) >= 60, "the world has too few swaps"

@@ -1,5 +1,5 @@
-"""The command that makes stores of a lab's recordings: unlike ones made alike, videos added,
-features beside."""
+"""The command that makes stores of a lab's recordings: names, order, scale and rate, videos added,
+external features."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pretrain import prepare
 from pretrain.data.schema import Float
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
-from pretrain.readers.export import read_labels
-from pretrain.readers.harmonise import Naming
+from pretrain.readers.annotations import labels_by_video
+from pretrain.readers.harmonise import NameMapping
 
 POINTS = ("nose", "neck", "tail")
 _ = -1
@@ -56,7 +56,7 @@ def tracks(folder: Path, *words: object, out: str = "store", fps: float = 30) ->
     return Store(folder / out)
 
 
-# -- unlike recordings -----------------------------------------------------------------------------
+# -- recordings that differ ------------------------------------------------------------------------
 
 
 def test_names_and_order_follow_the_options(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_another_rate_takes_poses_labels_and_features_along(tmp_path: Path) -> N
     video = store.read_video("one")
     np.testing.assert_allclose(video.position_TMKX, position[::2])
     np.testing.assert_allclose(video.features["clock"][:, 0], at[::2])
-    (labels,) = read_labels(store)["one"]
+    (labels,) = labels_by_video(store)["one"]
     shown = labels.frames == labels.classes.index("run")
     np.testing.assert_array_equal(shown, at[::2] >= 20)
 
@@ -187,7 +187,7 @@ def test_features_of_another_length_are_told(
 
 
 def test_a_names_option_is_read() -> None:
-    assert Naming.parsed("a=b, c ,d=b", option="--keypoints").olds == (
+    assert NameMapping.parse("a=b, c ,d=b", option="--keypoints").old_names == (
         ("b", ("a", "d")),
         ("c", ("c",)),
     )
@@ -210,7 +210,7 @@ def test_videos_and_labels_are_added_in_the_form_of_the_store(
         )
     before = tracks(tmp_path, "--labels", tmp_path / "labels", "--image", "640x480")
     kept = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.parquet")}
-    known = read_labels(before)["one"][0]
+    known = labels_by_video(before)["one"][0]
     # New ones: other order of points and animals, half the pixels, half the rate, classes in
     # another order.
     for name in ("one", "two"):
@@ -244,7 +244,7 @@ def test_videos_and_labels_are_added_in_the_form_of_the_store(
     ]
     assert (store.schema, store.frames) == (before.schema, 80 + 39)
     np.testing.assert_allclose(store.read_video("three").position_TMKX, lines(39))
-    found = read_labels(store)
+    found = labels_by_video(store)
     assert "labels of 2 videos that the store held before passed over" in caplog.text
     assert [len(found[name]) for name in ("one", "two", "three")] == [1, 1, 1]
     (new,) = found["three"]

@@ -20,17 +20,22 @@ import numpy as np
 import pytest
 from reader_files import (
     ANIMALS,
+    CALTECH,
     KEYPOINTS,
     LABELS,
-    TRACKERS,
+    TRACKS,
     deeplabcut_rows,
+    each_label_format,
+    each_track_format,
+    example,
     text_of,
     world,
     write_npz,
 )
 
 from pretrain.errors import BadInput
-from pretrain.readers.find_labels import read_label_files, recognise_labels
+from pretrain.readers.detect import label_format
+from pretrain.readers.find_labels import read_label_files
 from pretrain.readers.find_tracks import find_tracks, read_tracks, unpacked
 from pretrain.readers.tracks import Tracks, conform
 
@@ -290,26 +295,6 @@ def spoil_npz(raw: bytes, rng: np.random.Generator) -> bytes:
     return out.getvalue()
 
 
-def _npz_labels(path: Path) -> Path:
-    np.savez(
-        path,
-        labels=[0, 1, -1, 1, 0, 0],
-        classes=["rest", "run"],
-        annotator="ann",
-        task="t",
-        split="test",
-    )
-    return path
-
-
-def _text(name: str) -> Callable[[Path], Path]:
-    def write(path: Path) -> Path:
-        path.write_bytes(LABELS[name].encode())
-        return path
-
-    return write
-
-
 def spoiler_of(name: str) -> Callable[[bytes, np.random.Generator], bytes]:
     if name.endswith(BINARY[:3]):
         return spoil_hdf5
@@ -357,17 +342,14 @@ def watched(read: Callable[[], object], path: Path) -> object:
     return found
 
 
-@pytest.mark.parametrize("name", TRACKERS)
+@each_track_format
 def test_spoilt_tracks_are_read_right_or_refused(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    whole = TRACKERS[name](tmp_path / f"whole {name}", world()).read_bytes()
-    path, rng, spoil = (
-        tmp_path / f"spoilt {name}",
-        np.random.default_rng(list(name.encode())),
-        spoiler_of(name),
-    )
+    whole = example(TRACKS, form, file)(tmp_path / f"whole {file}", world()).read_bytes()
+    path = tmp_path / f"spoilt {file}"
+    rng, spoil = np.random.default_rng(list(form.encode())), spoiler_of(file)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused = 0
     for _ in range(MUTATIONS):
@@ -385,23 +367,21 @@ def test_spoilt_tracks_are_read_right_or_refused(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2 * 2**20, (
         "more than 2 GiB for a file of a few KiB"
     )
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, f"whole {name}"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, f"whole {file}"))
 
 
-@pytest.mark.parametrize("name", [*LABELS, "m1.npz"])
+@each_label_format
 def test_spoilt_labels_are_read_right_or_refused(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    whole = (_npz_labels if name.endswith("npz") else _text(name))(
-        tmp_path / "whole.npz"
-    ).read_bytes()
-    path, rng, spoil = tmp_path / name, np.random.default_rng(list(name.encode())), spoiler_of(name)
+    whole, path = example(LABELS, form, file), tmp_path / file
+    rng, spoil = np.random.default_rng(list(form.encode())), spoiler_of(file)
     refused = 0
     for _ in range(MUTATIONS):
         path.write_bytes(spoil(whole, rng))
         found = watched(lambda: read_label_files(path, {"m1": 10, "m2": 12}, 10.0), path)
-        watched(lambda: recognise_labels(path), path)
+        watched(lambda: label_format(path), path)
         if found is None:
             refused += 1
             continue
@@ -417,14 +397,14 @@ def test_spoilt_labels_are_read_right_or_refused(
             assert held.task
             assert held.split in ("", "train", "test")
     assert refused > MUTATIONS / 5
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted((path.name, "whole.npz"))
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_spoilt_zips_of_recordings_are_unpacked_or_refused(tmp_path: Path) -> None:
     held, rng, path = io.BytesIO(), np.random.default_rng(8), tmp_path / "all.zip"
     with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("tracks/m1.csv", text_of(deeplabcut_rows(world())))
-        packed.writestr("labels/m1_annot.txt", LABELS["m1_annot.txt"])
+        packed.writestr("labels/m1_annot.txt", CALTECH)
 
     def count() -> int:
         with unpacked(str(path)) as folder:

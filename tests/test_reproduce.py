@@ -20,7 +20,8 @@ from finetune.metrics.frame_metrics import over_seeds
 from finetune.paper.baselines import build_baseline, published_network
 from finetune.paper.fit import label_videos, read_inputs
 from finetune.paper.row_folder import RowFolder
-from pretrain.arena.write import ORIGIN, arena, recordings
+from pretrain.arena.plan import recordings
+from pretrain.arena.write import ORIGIN, arena
 from pretrain.data.schema import CALMS21
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter

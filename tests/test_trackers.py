@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import os
 import pickle
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from reader_files import (
     ANIMALS,
     KEYPOINTS,
     SCORER,
-    TRACKERS,
+    TRACKS,
     World,
     deeplabcut_rows,
+    each_track_format,
+    example,
     text_of,
     world,
     write_deeplabcut,
@@ -30,13 +33,8 @@ from reader_files import (
 from pretrain.data.schema import Schema
 from pretrain.errors import BadInput
 from pretrain.readers import safe_npz
-from pretrain.readers.find_tracks import (
-    find_tracks,
-    read_all_names,
-    read_tracks,
-    recognise,
-    unpacked,
-)
+from pretrain.readers.detect import label_format, suffixes, track_format, track_formats
+from pretrain.readers.find_tracks import find_tracks, read_all_names, read_tracks, unpacked
 from pretrain.readers.recording_names import candidates, common_ending, recording_stem
 from pretrain.readers.tracks import (
     Tracks,
@@ -59,13 +57,13 @@ def assert_is_world(tracks: Tracks, w: World) -> None:
     np.testing.assert_allclose(tracks.confidence_TMK[:, :, :k], w.confidence, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", TRACKERS)
-def test_every_format_gives_back_the_world(name: str, tmp_path: Path) -> None:
+@each_track_format
+def test_every_format_gives_back_the_world(form: str, file: str, tmp_path: Path) -> None:
     w = world()
-    path = TRACKERS[name](tmp_path / name, w)
+    path = example(TRACKS, form, file)(tmp_path / file, w)
     tracks = read_tracks(path)
-    assert len(tracks.source_sha256) == 64
-    if "pose_est" in name:
+    assert (tracks.name, tracks.path, len(tracks.source_sha256)) == ("m1", path, 64)
+    if form == "jabs":
         assert_is_world(tracks, w)
         assert tracks.animals == ("animal1", "animal2")
         assert tracks.keypoints[:3] == ("nose", "left_ear", "right_ear")
@@ -73,7 +71,7 @@ def test_every_format_gives_back_the_world(name: str, tmp_path: Path) -> None:
     else:
         # NWB, being HDF5 groups, keeps no order of animals.
         assert (tracks.animals, tracks.keypoints) == (
-            ANIMALS[::-1] if name.endswith("nwb") else ANIMALS,
+            ANIMALS[::-1] if form == "nwb" else ANIMALS,
             KEYPOINTS,
         )
         assert_is_world(conform(tracks, animals=ANIMALS, keypoints=KEYPOINTS), w)
@@ -87,12 +85,25 @@ def test_every_format_gives_back_the_world(name: str, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", TRACKERS)
-def test_formats_are_found_by_content(name: str, tmp_path: Path) -> None:
-    path = TRACKERS[name](tmp_path / name, world())
+@each_track_format
+def test_formats_are_recognised_by_content(form: str, file: str, tmp_path: Path) -> None:
+    path = example(TRACKS, form, file)(tmp_path / file, world())
+    recognised = track_format(path)
+    assert type(recognised).__module__ == f"pretrain.readers.track_formats.{form}"
+    assert path.suffix in recognised.suffixes
+    assert label_format(path) is None
+    assert find_tracks(str(tmp_path)) == [path]
     other = path.rename(tmp_path / "no_extension")
-    assert recognise(other) is not None
+    assert type(track_format(other)) is type(recognised)
     assert read_tracks(other).frames == 7
+
+
+def test_formats_describe_themselves() -> None:
+    for form in track_formats():
+        assert re.fullmatch(r"\S.{3,60}", form.description)
+        assert form.suffixes
+        assert all(re.fullmatch(r"\.[a-z0-9]+", suffix) for suffix in form.suffixes)
+    assert suffixes(track_formats()) >= {".csv", ".h5", ".hdf5", ".nwb", ".npz", ".slp"}
 
 
 def test_what_files_say_beside_the_points(tmp_path: Path) -> None:
@@ -306,6 +317,18 @@ def test_files_that_lead_elsewhere_or_state_too_much_are_refused(
     monkeypatch.setattr(safe_npz, "_ROOM_BYTES", 2**20)
     with pytest.raises(BadInput, match="zip bomb"):
         read_tracks(bomb)
+
+
+def test_hdf5_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    jabs = write_jabs(tmp_path / "m_pose_est_v4.h5", world())
+    with h5py.File(jabs, "a") as file:
+        file["poseest"].attrs["version"] = np.array([], "u2")
+    deeplabcut = write_deeplabcut_h5(tmp_path / "m.h5", world())
+    with h5py.File(deeplabcut, "a") as file:
+        file["df_with_missing/table"].attrs["values_block_0_kind"] = np.bytes_(pickle.dumps([], 0))
+    for path in (jabs, deeplabcut):
+        with pytest.raises(BadInput, match=path.name):
+            read_tracks(path)
 
 
 def test_animals_without_identities_are_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pretrain.data.schema import Schema
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
 from pretrain.readers import find_tracks, tracks
-from pretrain.readers.harmonise import Conversion, Naming, parsed_size
+from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
 from pretrain.readers.tracks import Tracks
 from pretrain.runs import paths
 
@@ -37,7 +37,7 @@ class Recording:
     schema: Schema
     """The model's."""
     external: Mapping[str, int]
-    convert: Conversion
+    convert: TrackConversion
     path: Path | None = None
     store: Store | None = None
 
@@ -96,8 +96,8 @@ def recordings(
     common: dict[str, Any] = {
         "store_fps": schema.fps,
         "scale": args.scale,
-        "image_px": parsed_size(args.image, option="--image") if args.image else None,
-        "scale_to": parsed_size(args.scale_to, option="--scale-to") if args.scale_to else None,
+        "image_px": parse_size(args.image, option="--image") if args.image else None,
+        "scale_to": parse_size(args.scale_to, option="--scale-to") if args.scale_to else None,
     }
     opened: list[Recording] = []
     with ExitStack() as stack:
@@ -113,12 +113,12 @@ def recordings(
         if headers and external:
             raise BadInput(
                 f"the model reads external features ({', '.join(external)}), which track files do "
-                "not hold: prepare a store with prepare.py tracks --features and give that as "
+                "not hold: prepare a store with ethoray prepare tracks --features and give that as "
                 "--poses"
             )
         naming = _naming(args, headers, schema)
         _refuse_unlike(
-            Conversion(fps=schema.fps, store_fps=schema.fps, **naming).named(headers), schema
+            TrackConversion(fps=schema.fps, store_fps=schema.fps, **naming).renamed(headers), schema
         )
         for header in headers:
             rate = args.fps or header.fps or schema.fps
@@ -129,7 +129,7 @@ def recordings(
                     schema=schema,
                     external=external,
                     path=header.path,
-                    convert=Conversion(fps=rate, **common, **naming),
+                    convert=TrackConversion(fps=rate, **common, **naming),
                 )
             )
         if headers and not args.fps and not all(header.fps for header in headers):
@@ -159,8 +159,8 @@ def _of_store(
             "leave --fps out"
         )
     header = _without_frames(store.schema, store.uri)
-    convert = Conversion(fps=store.schema.fps, **options, **_naming(args, [header], schema))
-    _refuse_unlike(convert.named([header]), schema)
+    convert = TrackConversion(fps=store.schema.fps, **options, **_naming(args, [header], schema))
+    _refuse_unlike(convert.renamed([header]), schema)
     refuse(
         [
             f"{name} has dimension {store.feature(name)['dim']} in the store, {dim} in the model"
@@ -190,13 +190,13 @@ def _naming(args: argparse.Namespace, headers: Sequence[Tracks], schema: Schema)
         if not (text := getattr(args, kind)):
             naming[kind] = None
             continue
-        stated = Naming.parsed(text, option=f"--{kind}")
+        stated = NameMapping.parse(text, option=f"--{kind}")
         same = [
             name
             for name in getattr(schema, kind)
             if name not in stated.names and all(name in getattr(one, kind) for one in headers)
         ]
-        naming[kind] = Naming((*stated.olds, *((name, (name,)) for name in same)))
+        naming[kind] = NameMapping((*stated.old_names, *((name, (name,)) for name in same)))
     return naming
 
 

@@ -1,8 +1,8 @@
 """Six people who watch the same mice and write down different things.
 
 Annotator 0 labelled Task 1; 1 to 5 are those of Task 2. They share the hidden truth and differ only
-in the habits below, which are made up (what separates the real annotators was not published) but of
-a size that moves frames as much as theirs do.
+in the habits below, which are invented (what separates the real annotators was not published) but
+of a size that moves frames as much as theirs do.
 
 | | begins | ends | min bout | joins gaps | reach | greets | chase=attack | attempt=mount | late |
 |---|---|---|---|---|---|---|---|---|---|
@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.arena.paths import Series, smooth
-from pretrain.arena.statistics import CLASSES
 from pretrain.arena.timeline import CHASE, MOUNT_ATTEMPT, Random, Timeline
+from pretrain.readers.calms21.expected_counts import CLASSES
 
 _ATTACK, _INVESTIGATION, _MOUNT, _OTHER = range(4)
 
@@ -89,20 +89,20 @@ def annotate(
         reach_T: From the resident's nose to the nearest point of the intruder (px).
 
     Returns:
-        (T,) places in ``CLASSES``.
+        (T,) indices into ``CLASSES``.
     """
     seen_T = truth.class_T.copy()
     if habits.chase_is_attack:
-        seen_T[truth.act_T == CHASE] = _ATTACK
+        seen_T[truth.action_T == CHASE] = _ATTACK
     if habits.attempt_is_mount:
-        seen_T[truth.act_T == MOUNT_ATTEMPT] = _MOUNT
+        seen_T[truth.action_T == MOUNT_ATTEMPT] = _MOUNT
     near_T = smooth(reach_T, 9)
     seen_T[(seen_T == _INVESTIGATION) & (near_T > habits.reach_px)] = _OTHER
     seen_T[(seen_T == _OTHER) & (near_T < habits.greet_px)] = _INVESTIGATION
     if habits.late_frames:
         starts, ends, classes = runs(seen_T)
-        for start, end, place in zip(starts, ends, classes, strict=True):
-            if place in (_ATTACK, _MOUNT):
+        for start, end, seen in zip(starts, ends, classes, strict=True):
+            if seen in (_ATTACK, _MOUNT):
                 seen_T[start : min(end, start + habits.late_frames)] = _INVESTIGATION
     return _tidied(_noted(rng, habits, seen_T), habits)
 
@@ -135,10 +135,10 @@ def _noted(rng: Random, habits: Annotator, seen_T: npt.NDArray[np.int8]) -> npt.
     end[:-1] = np.where(handed[:-1], begin[1:], end[:-1])
     begin[starts == 0], end[ends == frames] = 0, frames
     noted_T = np.full(frames, _OTHER, np.int8)
-    for first, last, place in zip(
+    for first, last, seen in zip(
         np.rint(begin[social]), np.rint(end[social]), classes[social], strict=True
     ):
-        noted_T[max(int(first), 0) : max(int(last), 0)] = place
+        noted_T[max(int(first), 0) : max(int(last), 0)] = seen
     return noted_T
 
 
@@ -146,17 +146,17 @@ def _tidied(noted_T: npt.NDArray[np.int8], habits: Annotator) -> npt.NDArray[np.
     """Closes short gaps, then passes over bouts that are still too short."""
     if habits.merge_gap:
         starts, ends, classes = runs(noted_T)
-        for place in range(1, len(starts) - 1):
+        for run in range(1, len(starts) - 1):
             if (
-                classes[place] == _OTHER
-                and ends[place] - starts[place] <= habits.merge_gap
-                and classes[place - 1] == classes[place + 1]
+                classes[run] == _OTHER
+                and ends[run] - starts[run] <= habits.merge_gap
+                and classes[run - 1] == classes[run + 1]
             ):
-                noted_T[starts[place] : ends[place]] = classes[place - 1]
+                noted_T[starts[run] : ends[run]] = classes[run - 1]
     if habits.min_bout > 1:
         starts, ends, classes = runs(noted_T)
-        for first, last, place in zip(starts, ends, classes, strict=True):
-            if place != _OTHER and last - first < habits.min_bout:
+        for first, last, label in zip(starts, ends, classes, strict=True):
+            if label != _OTHER and last - first < habits.min_bout:
                 # Within a longer interaction the bout before goes on; else nothing happened.
                 noted_T[first:last] = (
                     noted_T[first - 1] if first and noted_T[first - 1] != _OTHER else _OTHER

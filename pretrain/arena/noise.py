@@ -11,9 +11,9 @@ from pretrain.arena.timeline import Random
 from pretrain.data.schema import CALMS21, Float
 
 JITTER_PX = 0.95
-"""Standard deviation a coordinate in clear view; about 2 px from the true place."""
+"""Standard deviation a coordinate in clear view; about 2 px from the true position."""
 KEYPOINT_JITTER = (1.25, 0.9, 0.9, 1.0, 1.25, 1.25, 1.1)
-"""By keypoint: nose and hips are found less surely than ears and neck."""
+"""By keypoint: nose and hips are tracked less surely than ears and neck."""
 INTRUDER_JITTER = 1.3
 """The white mouse on light bedding, against the black one."""
 JUMPS_PER_POINT = 0.0008
@@ -34,7 +34,7 @@ def watch(
 
     Args:
         rng: Source of all chance in it.
-        keypoint_TMK: True places (px).
+        keypoint_TMK: True positions (px).
         missing: Share of points that are lost.
 
     Returns:
@@ -66,9 +66,9 @@ def watch(
     error.real, error.imag = noise[:channels].T, noise[channels:].T
 
     _jump(rng, error, seen, close_T)
-    found = seen + error
+    tracked = seen + error
     doubt = np.abs(error)
-    swapped_T = _swap(rng, found, close_T)
+    swapped_T = _swap(rng, tracked, close_T)
     confidence = (
         1 / (1 + (doubt / 11) ** 2) * (1 - 0.12 * close_T[:, None]) * rng.uniform(0.94, 0.99)
     )
@@ -77,8 +77,8 @@ def watch(
     np.clip(confidence, 0.02, 1.0, out=confidence)
 
     position = np.empty((frames, channels, 2), np.float32)
-    np.clip(found.real, 0, width - 1, out=position[..., 0])
-    np.clip(found.imag, 0, height - 1, out=position[..., 1])
+    np.clip(tracked.real, 0, width - 1, out=position[..., 0])
+    np.clip(tracked.imag, 0, height - 1, out=position[..., 1])
     lost = _lost(rng, confidence, missing)
     position[lost] = np.nan
     confidence[lost] = 0
@@ -108,15 +108,15 @@ def _jump(rng: Random, error: Points, seen: Points, close_T: Series) -> None:
     )
 
 
-def _swap(rng: Random, found: Points, close_T: Series) -> npt.NDArray[np.bool_]:
-    frames, channels = found.shape
+def _swap(rng: Random, tracked: Points, close_T: Series) -> npt.NDArray[np.bool_]:
+    frames, channels = tracked.shape
     near = np.flatnonzero(close_T > 0.3)
     count = rng.poisson(SWAPS_PER_CLOSE_FRAME * len(near))
     swapped_T = np.zeros(frames, np.bool_)
     if count:
         row, _ = _spans(rng.choice(near, count), 2 + rng.geometric(0.12, count), frames)
         swapped_T[row] = True
-        found[swapped_T] = np.roll(found[swapped_T], channels // 2, axis=1)
+        tracked[swapped_T] = np.roll(tracked[swapped_T], channels // 2, axis=1)
     return swapped_T
 
 
@@ -131,9 +131,9 @@ def _lost(rng: Random, confidence: Float, missing: float) -> npt.NDArray[np.bool
         if lacking < 0.01 * missing * lost.size or missing <= 0:
             break
         count = rng.poisson(lacking / MISSING_FRAMES)
-        place = np.minimum(np.searchsorted(doubt, rng.random(count) * doubt[-1]), lost.size - 1)
-        row, event = _spans(place // channels, rng.geometric(1 / MISSING_FRAMES, count), frames)
-        lost[row, (place % channels)[event]] = True
+        point = np.minimum(np.searchsorted(doubt, rng.random(count) * doubt[-1]), lost.size - 1)
+        row, event = _spans(point // channels, rng.geometric(1 / MISSING_FRAMES, count), frames)
+        lost[row, (point % channels)[event]] = True
     return lost
 
 

@@ -21,7 +21,7 @@ CAGE_PX = (80.0, 944.0, 85.0, 485.0)
 
 
 def smooth(values: npt.NDArray[A], frames: int) -> npt.NDArray[A]:
-    """Running mean over time (first axis), the ends held."""
+    """Running mean over time (first axis), beyond the ends their values."""
     if np.iscomplexobj(values):
         pairs = np.ascontiguousarray(values).view(np.float32).reshape(len(values), 2)
         return np.asarray(
@@ -53,10 +53,10 @@ def shake(rng: Random, frames: int) -> Points:
 
 def turned(angle: Series) -> Points:
     """Turns by these angles (rad): multiply a heading by them."""
-    made = np.empty(angle.shape, np.complex64)
-    np.cos(angle, out=made.real)
-    np.sin(angle, out=made.imag)
-    return made
+    turns = np.empty(angle.shape, np.complex64)
+    np.cos(angle, out=turns.real)
+    np.sin(angle, out=turns.imag)
+    return turns
 
 
 def unit(values: Points) -> Points:
@@ -112,12 +112,12 @@ def heading(path_T: Points) -> Points:
     moved = np.abs(way) > 5.0
     last = np.maximum.accumulate(np.where(moved, np.arange(len(way)), -1))
     first = int(np.argmax(moved)) if moved.any() else 0
-    held = unit(way[np.where(last < 0, first, last)] + np.complex64(1e-3))
-    return unit(smooth(smooth(held, 9), 7) + np.complex64(1e-4))
+    facing = unit(way[np.where(last < 0, first, last)] + np.complex64(1e-3))
+    return unit(smooth(smooth(facing, 9), 7) + np.complex64(1e-4))
 
 
-def kept_apart(away_T: Points, least: Series | np.float32) -> Points:
-    """Two bodies cannot be in one place: pushes the nearer of the distances out to at least the
-    given one."""
+def push_apart(away_T: Points, least: Series | np.float32) -> Points:
+    """Two bodies cannot be in one position: lengthens the vectors between them to at least a
+    distance, smoothly."""
     far_T = np.abs(away_T) + np.float32(1e-3)
     return np.asarray(away_T * (np.hypot(far_T, least) / far_T), np.complex64)

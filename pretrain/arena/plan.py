@@ -1,35 +1,34 @@
-"""Which recordings an arena holds: names, lengths, seeds and what each is for. No frame is made
+"""Which recordings an arena has: names, lengths, seeds and what each is for. No frame is simulated
 here."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pretrain.arena.noise import MISSING
 from pretrain.arena.statistics import (
-    BEHAVIOUR_FRAMES,
-    BEHAVIOURS,
-    CLASS_FRAMES,
     SEQUENCE_FRAMES,
     SEQUENCES,
     SEQUENCES_WITH,
-    UNLABELLED_PARTS,
     UNLABELLED_VIDEOS,
 )
 from pretrain.arena.timeline import draw_lengths
 from pretrain.errors import refuse
+from pretrain.readers.calms21.expected_counts import (
+    BEHAVIOR_FRAMES,
+    BEHAVIORS,
+    CLASS_FRAMES,
+    CLASSIC,
+    NEW_BEHAVIORS,
+    STYLES,
+)
 
 SMALLEST_ARENA = 15_000
 """Below this the labelled recordings are too short to hold every class."""
-TASK_SHARES = {
-    "classic_classification": 0.18,
-    "annotation_style_transfer": 0.12,
-    "new_behaviors": 0.13,
-}
+TASK_SHARES = {CLASSIC: 0.18, STYLES: 0.12, BEHAVIORS: 0.13}
 """Of the frames of :func:`recordings`; the rest is unlabelled."""
 SHORT_FRAMES = 3_000
 """A shorter recording shows both attack and mount; in longer ones a resident does one, both or
@@ -39,7 +38,7 @@ MOST_OF_A_CLASS = 0.6
 
 @dataclass(frozen=True, kw_only=True)
 class Recording:
-    """One recording, not yet made: everything about it follows from these fields."""
+    """One recording before it is simulated: everything about it follows from these fields."""
 
     name: str
     """Official style: task1/train/mouse001_task1_annotator1."""
@@ -60,15 +59,6 @@ class Recording:
     """The same for mount."""
     missing: float = MISSING
     """Share of points the tracker loses."""
-    part: int = 0
-    """Official file an unlabelled recording belongs to, 1 to 4."""
-
-    @property
-    def group(self) -> str:
-        """Its group in the official JSON files."""
-        if not self.task:
-            return "unlabeled_videos"
-        return self.behaviour or f"annotator-id_{self.annotator}"
 
 
 def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING) -> list[Recording]:
@@ -76,8 +66,8 @@ def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING)
     with train and test.
 
     Every class is in train and test of every task, at least two bouts of it where they fit. In a
-    small arena that makes rare acts more frequent than they are in CalMS21, and Tasks 2 and 3 have
-    only one or two recordings for each part.
+    small arena that makes rare actions more frequent than they are in CalMS21, and Tasks 2 and 3
+    have only one or two recordings for each part.
 
     Args:
         frames: Frames of all recordings together.
@@ -104,21 +94,21 @@ def recordings(frames: int = 60_000, seed: int = 0, *, missing: float = MISSING)
         task1 - task1 // 3, seed, "train", _count(task1 * 2 // 3, "train", most=8, shortest=400)
     )
     plan += _task1(task1 // 3, seed, "test", _count(task1 // 3, "test", most=4, shortest=400))
-    for place, mine in enumerate(_apportioned(np.ones(5), task2), start=1):
-        for split, size in (("train", mine - mine // 2), ("test", mine // 2)):
+    for annotator, length in enumerate(_apportioned(np.ones(5), task2), start=1):
+        for split, size in (("train", length - length // 2), ("test", length // 2)):
             plan += _task2(
                 size,
                 seed,
-                str(place),
+                str(annotator),
                 split,
                 _count(size, split, most=2 if split == "train" else 1, shortest=350),
             )
-    # The rarer an act, the longer one must watch to see it twice.
+    # The rarer an action, the longer one must watch to see it twice.
     rarity = np.array(
-        [(1 / min(_share(name, "train"), _share(name, "test"))) ** 0.5 for name in BEHAVIOURS]
+        [(1 / min(_share(name, "train"), _share(name, "test"))) ** 0.5 for name in NEW_BEHAVIORS]
     )
-    for name, mine in zip(BEHAVIOURS, _apportioned(rarity, task3), strict=True):
-        for split, size in (("train", mine - mine // 2), ("test", mine // 2)):
+    for name, length in zip(NEW_BEHAVIORS, _apportioned(rarity, task3), strict=True):
+        for split, size in (("train", length - length // 2), ("test", length // 2)):
             plan += _task3(
                 size,
                 seed,
@@ -156,73 +146,51 @@ def official_recordings(
         seed=seed,
         missing=missing,
     )
-    plan = [
-        made
-        for split in ("train", "test")
-        for made in _task1(sum(CLASS_FRAMES["", split]), seed, split, SEQUENCES["1", split])
-    ]
-    for (annotator, split), counts in CLASS_FRAMES.items():
-        if annotator:
-            plan += _task2(
-                sum(counts), seed, annotator, split, round(sum(counts) / _usual_length(split))
-            )
-    for (behaviour, split), (_, total) in BEHAVIOUR_FRAMES.items():
-        plan += _task3(total, seed, behaviour, split, max(1, round(total / _usual_length(split))))
+    plan: list[Recording] = []
+    for (task, annotator, split), counts in CLASS_FRAMES.items():
+        if task == CLASSIC:
+            plan += _task1(sum(counts), seed, split, SEQUENCES["1", split])
+        else:
+            count = round(sum(counts) / _usual_length(split))
+            plan += _task2(sum(counts), seed, annotator, split, count)
+    for behaviour in NEW_BEHAVIORS:
+        for split in ("train", "test"):
+            total = BEHAVIOR_FRAMES[behaviour, split][1]
+            count = max(1, round(total / _usual_length(split)))
+            plan += _task3(total, seed, behaviour, split, count)
     if unlabelled_frames:
         plan += _unlabelled(unlabelled_frames, seed, UNLABELLED_VIDEOS)
     return _with_missing(plan, missing)
 
 
 def _unlabelled(frames: int, seed: int, count: int) -> list[Recording]:
-    names = [f"unlabeled_videos/mouse{place + 1:03d}_unlabeled" for place in range(count)]
-    made = _recordings(names, frames, seed, annotator="", split="train", of=("", "train"))
-    return [
-        _changed(held, part=1 + place * UNLABELLED_PARTS // count)
-        for place, held in enumerate(made)
-    ]
+    names = [f"unlabeled_videos/mouse{number + 1:03d}_unlabeled" for number in range(count)]
+    return _recordings(names, frames, seed, split="train")
 
 
 def _task1(frames: int, seed: int, split: str, count: int) -> list[Recording]:
     first = 1 if split == "train" else SEQUENCES["1", "train"] + 1
-    names = [f"task1/{split}/mouse{first + place:03d}_task1_annotator1" for place in range(count)]
-    return _recordings(
-        names,
-        frames,
-        seed,
-        task="classic_classification",
-        annotator="0",
-        split=split,
-        of=("", split),
-    )
+    names = [f"task1/{split}/mouse{first + number:03d}_task1_annotator1" for number in range(count)]
+    return _recordings(names, frames, seed, task=CLASSIC, annotator="0", split=split)
 
 
 def _task2(frames: int, seed: int, annotator: str, split: str, count: int) -> list[Recording]:
     names = [
-        f"task2/annotator{annotator}/{split}/mouse{place + 1:03d}_task2_annotator{annotator}"
-        for place in range(count)
+        f"task2/annotator{annotator}/{split}/mouse{number + 1:03d}_task2_annotator{annotator}"
+        for number in range(count)
     ]
-    return _recordings(
-        names,
-        frames,
-        seed,
-        task="annotation_style_transfer",
-        annotator=annotator,
-        split=split,
-        of=(annotator, split),
-    )
+    return _recordings(names, frames, seed, task=STYLES, annotator=annotator, split=split)
 
 
 def _task3(frames: int, seed: int, behaviour: str, split: str, count: int) -> list[Recording]:
     names = [
-        f"task3/{behaviour}/{split}/mouse{place + 1:03d}_task3_{behaviour}"
-        for place in range(count)
+        f"task3/{behaviour}/{split}/mouse{number + 1:03d}_task3_{behaviour}"
+        for number in range(count)
     ]
-    made = _recordings(
-        names, frames, seed, task="new_behaviors", split=split, behaviour=behaviour, of=("", split)
-    )
+    plan = _recordings(names, frames, seed, task=BEHAVIORS, split=split, behaviour=behaviour)
     if behaviour == "intromission":  # it is part of a mount, so there must be enough of those
-        made = [_changed(held, mount=_share(behaviour, split) / 0.6) for held in made]
-    return made
+        plan = [replace(each, mount=_share(behaviour, split) / 0.6) for each in plan]
+    return plan
 
 
 def _recordings(
@@ -230,7 +198,6 @@ def _recordings(
     frames: int,
     seed: int,
     *,
-    of: tuple[str, str],
     task: str = "",
     annotator: str = "",
     split: str,
@@ -238,14 +205,14 @@ def _recordings(
 ) -> list[Recording]:
     rng = np.random.default_rng([seed, zlib.crc32(names[0].encode()), len(names), frames])
     lengths = _lengths(rng, frames, len(names), split)
-    counts = CLASS_FRAMES[of]
+    counts = CLASS_FRAMES.get((task, annotator, split), CLASS_FRAMES[CLASSIC, "0", split])
     # Which temper a real resident has decides what its recording shows; the class shares of all
-    # together are kept. Short recordings show both attack and mount if there are few of them, and
+    # together stay. Short recordings show both attack and mount if there are few of them, and
     # at least one bout.
     short = max(lengths) < SHORT_FRAMES
     order = rng.permutation(len(names))
     shares = {}
-    for name, place in (("attack", 0), ("mount", 2)):
+    for name, index in (("attack", 0), ("mount", 2)):
         having = max(1, round(SEQUENCES_WITH[split][name] * len(names)))
         if behaviour or (short and len(names) <= 2):
             having = len(names)
@@ -254,16 +221,16 @@ def _recordings(
         chosen = order[:having] if name == "attack" else order[len(names) - having :]
         weight = np.zeros(len(names))
         weight[chosen] = rng.lognormal(0.0, 0.5, having)
-        wanted = (
+        share = (
             weight
-            * counts[place]
+            * counts[index]
             / sum(counts)
             * frames
             / max(float(weight @ np.array(lengths)), 1e-9)
         )
         if short and not behaviour:
-            wanted = np.where(weight > 0, np.maximum(wanted, 60 / np.array(lengths)), 0)
-        shares[name] = np.clip(wanted, 0, MOST_OF_A_CLASS / 2 if short else MOST_OF_A_CLASS)
+            share = np.where(weight > 0, np.maximum(share, 60 / np.array(lengths)), 0)
+        shares[name] = np.clip(share, 0, MOST_OF_A_CLASS / 2 if short else MOST_OF_A_CLASS)
     return [
         Recording(
             name=name,
@@ -303,11 +270,11 @@ def _count(frames: int, split: str, *, most: int, shortest: int) -> int:
 
 
 def _usual_length(split: str) -> float:
-    return sum(CLASS_FRAMES["", split]) / SEQUENCES["1", split]
+    return sum(CLASS_FRAMES[CLASSIC, "0", split]) / SEQUENCES["1", split]
 
 
 def _share(behaviour: str, split: str) -> float:
-    shown, frames = BEHAVIOUR_FRAMES[behaviour, split]
+    shown, frames = BEHAVIOR_FRAMES[behaviour, split]
     return shown / frames
 
 
@@ -315,28 +282,15 @@ def _seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
 
-def _changed(recording: Recording, **values: object) -> Recording:
-    return Recording(**{**vars(recording), **values})
-
-
-def _refuse(problems: list[str], *, seed: int, missing: float) -> None:
+def _refuse(errors: list[str], *, seed: int, missing: float) -> None:
     if seed < 0:
-        problems.append(f"the seed is {seed}; it must be 0 or more")
+        errors.append(f"the seed is {seed}; it must be 0 or more")
     if not 0 <= missing < 1:
-        problems.append(
+        errors.append(
             f"the share of missing points is {missing}; it must be at least 0 and below 1"
         )
-    refuse(problems, about="the arena cannot be made")
+    refuse(errors, about="the arena cannot be made")
 
 
 def _with_missing(plan: list[Recording], missing: float) -> list[Recording]:
-    return [_changed(recording, missing=missing) for recording in plan]
-
-
-def by_task(plan: list[Recording]) -> Iterator[tuple[tuple[str, str, str, str], list[Recording]]]:
-    """Groups a plan: (task, annotator, behaviour, split) and its recordings, in order of
-    appearance."""
-    groups: dict[tuple[str, str, str, str], list[Recording]] = {}
-    for held in plan:
-        groups.setdefault((held.task, held.annotator, held.behaviour, held.split), []).append(held)
-    yield from groups.items()
+    return [replace(recording, missing=missing) for recording in plan]

@@ -3,22 +3,14 @@ fitted at run time.
 
 Where they come from: bout lengths, transitions and sequence lengths were counted on the complete
 Task 1 frame labels (70 train and 19 test sequences); shapes, distances and steps on some 1,980
-windows of real poses; frame counts are those of the published test results, from which they can be
-derived exactly. Lengths are frames at 30 frames/s, distances pixels of the 1024 x 570 image.
+windows of real poses. Frame counts are in ``readers/calms21/expected_counts.py``. Lengths are
+frames at 30 frames/s, distances pixels of the 1024 x 570 image.
 """
 
 from __future__ import annotations
 
-from pretrain.readers.calms21 import expected_counts
-from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSIC, EXPECTED_FRAMES
-
-CLASSES = expected_counts.CLASSES
-"""Task 1 and 2, in the order of the official vocabulary."""
-BEHAVIOURS = expected_counts.NEW_BEHAVIORS
-"""Task 3: seven binary problems, one after the other."""
-
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Probabilities at which lengths are given below."""
+"""Probabilities of the lengths below."""
 
 BOUT_FRAMES = {
     "train": {
@@ -41,7 +33,7 @@ TRANSITIONS = {
     "test": ((0, 87, 0, 171), (240, 0, 193, 630), (1, 107, 0, 85), (17, 874, 2, 0)),
 }
 """How often a bout of the row's class was followed by one of the column's, both in the order of
-``CLASSES``."""
+``expected_counts.CLASSES``."""
 
 SEQUENCE_FRAMES = {
     "train": (96.0, 1130.0, 3032.0, 5568.0, 9826.5, 18208.3, 21364.0),
@@ -55,25 +47,10 @@ SEQUENCES_WITH = {
 }
 """Share of sequences in which a class occurs at all: a resident fights or courts, seldom both."""
 
-CLASS_FRAMES = {
-    ("" if task == CLASSIC else annotator, split): tuple(frames.values())
-    for (task, annotator, split), frames in EXPECTED_FRAMES.items()
-    if task != BEHAVIORS
-}
-"""Frames of each class, by Task 2's annotator ("" stands for Task 1) and split."""
-
-BEHAVIOUR_FRAMES = {
-    (name, split): (frames[name], sum(frames.values()))
-    for name in BEHAVIOURS
-    for split in ("train", "test")
-    if (frames := EXPECTED_FRAMES[BEHAVIORS, name, split])
-}
-"""Task 3: (frames of the behaviour, all frames)."""
-
 SEQUENCES = {("1", "train"): 70, ("1", "test"): 19}
 """Sequences of Task 1; those of Tasks 2 and 3 were not published."""
 
-UNLABELLED_VIDEOS, UNLABELLED_PARTS = 282, 4
+UNLABELLED_VIDEOS = 282
 
 SHAPE_PX = {
     "resident": (
@@ -95,5 +72,5 @@ SHAPE_PX = {
         -106.6 + 0j,
     ),
 }
-"""Mean place of each keypoint in the frame of the body, x + iy: the neck is 0 and x runs from tail
-base to neck."""
+"""Mean position of each keypoint in the frame of the body, x + iy: the neck is 0 and x runs from
+tail base to neck."""

@@ -1,11 +1,11 @@
 """Who does what when in the arena: the hidden behaviour of every frame.
 
 A semi-Markov process draws bouts of Task 1's four classes with the real lengths and transitions.
-Finer acts are then laid into the bouts where they belong, each until its share of the recording is
-reached: an approach ends at an investigation, a chase ends in an attack, a mount attempt follows
-    sniffing at the rear, intromission is the later part of a mount. The intruder's
-rearing runs beside all this. So the acts of Task 3 are seen in every recording, whether or not it
-is labelled for them.
+Finer actions are then put into the bouts where they belong, each until its share of the recording
+is reached: an approach ends at an investigation, a chase ends in an attack, a mount attempt follows
+sniffing at the rear, intromission is the later part of a mount. The intruder's rearing is
+independent of all this. So the actions of Task 3 are seen in every recording, whether or not it is
+labelled for them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.arena.statistics import BEHAVIOURS, BOUT_FRAMES, CLASSES, QUANTILES, TRANSITIONS
+from pretrain.arena.statistics import BOUT_FRAMES, QUANTILES, TRANSITIONS
+from pretrain.readers.calms21.expected_counts import CLASSES, NEW_BEHAVIORS
 
-ACTS = (
+ACTIONS = (
     "explore",
     "groom",
     "approach",
@@ -33,7 +34,7 @@ ACTS = (
     "mount",
     "intromission",
 )
-"""What the resident may be doing; the intruder's rearing is told apart."""
+"""What the resident may be doing; the intruder's rearing is apart from it."""
 
 (
     EXPLORE,
@@ -58,17 +59,16 @@ USUAL_SHARE = {
     "sniff_face": 0.055,
     "whiterearing": 0.09,
 }
-"""Share of frames of an act where a recording was not chosen for it; intromission takes
+"""Share of frames of an action where a recording was not chosen for it; intromission takes
 ``INTROMISSION_OF_MOUNT`` of mounting."""
 
 INTROMISSION_OF_MOUNT = 0.55
 CUT_FROM_FRAMES = 9_000
-"""A shorter recording is cut from a session of this length, at a place where it holds what it is
-for."""
-LACKING = 50.0
-"""Cost of a place that lacks an act: more than all else together."""
-MOST_SESSIONS = 12
-"""So many sessions are searched for such a place."""
+"""A shorter recording is cut out of a session of this length, where it shows what it is for."""
+LACKING_COST = 50.0
+"""Of a cut that lacks an action: more than all else together."""
+MAX_SESSIONS = 12
+"""Searched for such a cut."""
 
 Frames = npt.NDArray[np.int64]
 Random = np.random.Generator
@@ -79,15 +79,19 @@ class Timeline:
     """The truth about a recording, frame by frame."""
 
     class_T: npt.NDArray[np.int8]
-    """Task 1's class, a place in ``CLASSES``, before any annotator's habits."""
-    act_T: npt.NDArray[np.int8]
-    """The resident's act, a place in ``ACTS``."""
+    """Task 1's class, an index into ``CLASSES``, before any annotator's habits."""
+    action_T: npt.NDArray[np.int8]
+    """The resident's action, an index into ``ACTIONS``."""
     rears_T: npt.NDArray[np.bool_]
     """Whether the intruder rears."""
 
     def shows(self, behaviour: str) -> npt.NDArray[np.bool_]:
-        """Frames of one of Task 3's behaviours (or any other act), (T,)."""
-        return self.rears_T if behaviour == "whiterearing" else self.act_T == ACTS.index(behaviour)
+        """Frames of one of Task 3's behaviours (or any other action), (T,)."""
+        return (
+            self.rears_T
+            if behaviour == "whiterearing"
+            else self.action_T == ACTIONS.index(behaviour)
+        )
 
 
 def draw_timeline(
@@ -106,48 +110,48 @@ def draw_timeline(
         rng: Source of all chance in it.
         frames: Length.
         split: Whose bout lengths and transitions to use, train or test.
-        attack: Share of frames of attack wanted; 0 where these animals never fight.
-        mount: Share of frames of mount wanted; 0 where they never mount.
+        attack: Share of frames with attack; 0 where these animals never fight.
+        mount: Share of frames with mount; 0 where they never mount.
         behaviour: The Task 3 behaviour this recording was chosen for, if any.
-        behaviour_share: Its share of frames wanted.
+        behaviour_share: Its share of frames.
     """
     shares = USUAL_SHARE | {"intromission": INTROMISSION_OF_MOUNT * mount}
-    shares = {act: share * float(rng.lognormal(-0.03, 0.25)) for act, share in shares.items()}
+    shares = {action: share * float(rng.lognormal(-0.03, 0.25)) for action, share in shares.items()}
     if behaviour:
         shares[behaviour] = behaviour_share
     session = max(frames, CUT_FROM_FRAMES)
-    for _ in range(MOST_SESSIONS):
+    for _ in range(MAX_SESSIONS):
         bout_class, starts = _bouts(rng, session, split=split, attack=attack, mount=mount)
-        whole = _lay_acts(rng, bout_class, starts, session, shares)
+        whole = _assign_actions(rng, bout_class, starts, session, shares)
         if session == frames:
             return whole
         if behaviour:
-            wanted = [(whole.shows(behaviour), behaviour_share, 14)]
+            needed = [(whole.shows(behaviour), behaviour_share, 14)]
         else:
             # Every annotator must see it, also one who is late and passes over short bouts.
             usual = ((0, attack, 45), (1, 0.25, 70), (2, mount, 45), (3, 0.55, 60))
-            wanted = [
-                (whole.class_T == place, share, least) for place, share, least in usual if share > 0
+            needed = [
+                (whole.class_T == index, share, least) for index, share, least in usual if share > 0
             ]
-        cut, holds_all = _best_cut(rng, wanted, session, frames)
-        if holds_all:
+        cut, shows_all = _best_cut(rng, needed, session, frames)
+        if shows_all:
             break
-    return Timeline(whole.class_T[cut], whole.act_T[cut], whole.rears_T[cut])
+    return Timeline(whole.class_T[cut], whole.action_T[cut], whole.rears_T[cut])
 
 
 def draw_lengths(rng: Random, quantiles: tuple[float, ...], count: int) -> npt.NDArray[np.float64]:
-    """Lengths whose quantiles are those given: straight lines between them on a logarithmic
+    """Lengths with these quantiles: straight lines between them on a logarithmic
     scale."""
     return np.exp(np.interp(rng.random(count), QUANTILES, np.log(quantiles)))
 
 
 @lru_cache(maxsize=4096)
 def transition_rows(split: str, attack: float, mount: float) -> tuple[tuple[float, ...], ...]:
-    """Cumulated transition probabilities with which attack and mount take the given shares of time.
+    """Cumulated transition probabilities with which attack and mount take these shares of time.
 
     The real counts hold for all recordings together; a single recording has its own temper. The
     columns of attack and mount are scaled until the stationary shares of the semi-Markov process
-    are those wanted.
+    are right.
     """
     grid = np.linspace(0.0005, 0.9995, 2000)
     mean = np.array(
@@ -157,16 +161,16 @@ def transition_rows(split: str, attack: float, mount: float) -> tuple[tuple[floa
         ]
     )
     counts = np.array(TRANSITIONS[split], np.float64)
-    scale, wanted = np.ones(4), np.array([attack, 0.0, mount, 0.0])
+    scale, target = np.ones(4), np.array([attack, 0.0, mount, 0.0])
     for _ in range(60):
-        rows = counts * np.where(wanted > 0, scale, [0, 1, 0, 1])
+        rows = counts * np.where(target > 0, scale, [0, 1, 0, 1])
         rows /= rows.sum(1, keepdims=True)
         visits = np.linalg.lstsq(
             np.vstack([rows.T - np.eye(4), np.ones(4)]), np.array([0, 0, 0, 0, 1.0]), rcond=None
         )[0]
         share = visits * mean / (visits @ mean)
         scale = np.where(
-            wanted > 0, np.clip(scale * (wanted / np.maximum(share, 1e-9)) ** 0.7, 1e-6, 1e6), scale
+            target > 0, np.clip(scale * (target / np.maximum(share, 1e-9)) ** 0.7, 1e-6, 1e6), scale
         )
     return tuple(tuple(row) for row in rows.cumsum(1).tolist())
 
@@ -178,40 +182,40 @@ def _bouts(
     rows = transition_rows(split, round(attack, 4), round(mount, 4))
     count = frames // 25 + 50
     lengths = {
-        place: iter(draw_lengths(rng, BOUT_FRAMES[split][name], count).tolist())
-        for place, name in enumerate(CLASSES)
+        index: iter(draw_lengths(rng, BOUT_FRAMES[split][name], count).tolist())
+        for index, name in enumerate(CLASSES)
     }
     chance = iter(rng.random(4 * count).tolist())
-    place, at = CLASSES.index("other"), 0
+    current, frame = CLASSES.index("other"), 0
     classes, starts = [], []
-    while at < frames:
-        classes.append(place)
-        starts.append(at)
-        at += max(1, round(next(lengths[place], 30.0)))
-        place = min(bisect(rows[place], next(chance)), 3)
+    while frame < frames:
+        classes.append(current)
+        starts.append(frame)
+        frame += max(1, round(next(lengths[current], 30.0)))
+        current = min(bisect(rows[current], next(chance)), 3)
     return np.array(classes), np.array(starts)
 
 
-def _lay_acts(
+def _assign_actions(
     rng: Random, bout_class: Frames, starts: Frames, frames: int, shares: dict[str, float]
 ) -> Timeline:
     ends = np.append(starts[1:], frames)
     length = ends - starts
     class_T = np.repeat(bout_class, length).astype(np.int8)
-    act_T = np.array([ATTACK, SNIFF_BODY, MOUNT, EXPLORE], np.int8)[class_T]
-    investigation, mount, other = (bout_class == place for place in (1, 2, 3))
+    action_T = np.array([ATTACK, SNIFF_BODY, MOUNT, EXPLORE], np.int8)[class_T]
+    investigation, mount, other = (bout_class == index for index in (1, 2, 3))
     before = np.append(-1, bout_class[:-1])
     after = np.append(bout_class[1:], -1)
     to_attack, to_mount = after == 0, after == 2
 
-    def lay(act: int, start: Frames, size: Frames, share: float) -> None:
-        """Lays an act at places in random order until it has its share of all frames."""
+    def assign(action: int, start: Frames, size: Frames, share: float) -> None:
+        """Gives an action to stretches in random order until it has its share of all frames."""
         fits = np.flatnonzero(size >= 4)
         fits = rng.permutation(fits)
         # The last one is taken whole with the chance that makes the expected share right.
         before_it = np.cumsum(size[fits]) - size[fits]
-        for place in fits[before_it + size[fits] * rng.random() < share * frames]:
-            act_T[start[place] : start[place] + size[place]] = act
+        for index in fits[before_it + size[fits] * rng.random() < share * frames]:
+            action_T[start[index] : start[index] + size[index]] = action
 
     def uniform(low: float, high: float) -> Frames:
         return np.rint(rng.uniform(low, high, len(starts))).astype(np.int64)
@@ -219,22 +223,22 @@ def _lay_acts(
     piece_start, piece_size = _pieces(rng, class_T == 1, starts[investigation], frames)
     at_rear = rng.random(len(piece_start)) < 0.42
     for first, size in zip(piece_start[at_rear], piece_size[at_rear], strict=True):
-        act_T[first : first + size] = SNIFF_REAR
-    lay(SNIFF_FACE, piece_start[~at_rear], piece_size[~at_rear], shares["sniff_face"])
+        action_T[first : first + size] = SNIFF_REAR
+    assign(SNIFF_FACE, piece_start[~at_rear], piece_size[~at_rear], shares["sniff_face"])
     # Courting goes along the rear; a fight is led up to by a run after the other.
     courting = np.where(investigation & to_mount, np.minimum(length, uniform(20, 90)), 0)
-    lay(SNIFF_REAR, ends - courting, courting, 1.0)
+    assign(SNIFF_REAR, ends - courting, courting, 1.0)
     attempt = np.where(investigation & (length >= 28), uniform(10, 26), 0)
-    lay(MOUNT_ATTEMPT, ends - attempt, attempt, shares["mount_attempt"])
+    assign(MOUNT_ATTEMPT, ends - attempt, attempt, shares["mount_attempt"])
     chance = rng.random(len(starts))
     chase = np.where(
         (to_attack & (chance < 0.65)) | (investigation & (chance < 0.04)),
         np.minimum(uniform(8, 40), length // 2),
         0,
     )
-    lay(CHASE, ends - chase, chase, 1.0)
+    assign(CHASE, ends - chase, chase, 1.0)
     inside = np.where(mount, np.maximum(length - uniform(10, 40), 0), 0)
-    lay(INTROMISSION, ends - inside, inside, shares["intromission"])
+    assign(INTROMISSION, ends - inside, inside, shares["intromission"])
 
     approach = np.where(
         other & (after == 1) & (length >= 30), np.minimum(uniform(15, 45), length - 12), 0
@@ -248,15 +252,15 @@ def _lay_acts(
         np.minimum(rng.lognormal(4.5, 0.6, len(starts)).astype(np.int64), middle - 10),
         0,
     )
-    lay(
+    assign(
         GROOM,
         starts + leaving + ((middle - groom) * rng.random(len(starts))).astype(np.int64),
         groom,
         shares["groom"],
     )
-    lay(APPROACH, ends - approach, approach, shares["approach"])
-    lay(DISENGAGED, starts, leaving, shares["disengaged"])
-    return Timeline(class_T, act_T, _rearing(rng, act_T, shares["whiterearing"]))
+    assign(APPROACH, ends - approach, approach, shares["approach"])
+    assign(DISENGAGED, starts, leaving, shares["disengaged"])
+    return Timeline(class_T, action_T, _rearing(rng, action_T, shares["whiterearing"]))
 
 
 def _pieces(
@@ -272,59 +276,61 @@ def _pieces(
     return first[inside], size[inside]
 
 
-def _rearing(rng: Random, act_T: npt.NDArray[np.int8], share: float) -> npt.NDArray[np.bool_]:
+def _rearing(rng: Random, action_T: npt.NDArray[np.int8], share: float) -> npt.NDArray[np.bool_]:
     """Rearing takes turns with standing on all fours; nobody rears while mounted, chased or
     bitten."""
-    free = act_T < CHASE
-    inside = min(share * len(act_T) / max(int(free.sum()), 1), 0.6)
-    up = np.maximum(rng.lognormal(3.4, 0.5, len(act_T) // 20 + 20), 6)
+    free = action_T < CHASE
+    inside = min(share * len(action_T) / max(int(free.sum()), 1), 0.6)
+    up = np.maximum(rng.lognormal(3.4, 0.5, len(action_T) // 20 + 20), 6)
     down = rng.exponential(up.mean() * (1 - inside) / max(inside, 1e-3), len(up))
     turns = np.rint(np.stack([down, up], 1)).astype(np.int64).ravel()
     turns[0] = int(turns[0] * rng.random())
     until = np.cumsum(turns)
-    needed = int(np.searchsorted(until, len(act_T))) + 1
+    needed = int(np.searchsorted(until, len(action_T))) + 1
     rears = np.repeat(np.arange(needed) % 2 == 1, turns[:needed])
     return (
-        np.resize(rears, len(act_T)) & free
-        if len(rears) < len(act_T)
-        else rears[: len(act_T)] & free
+        np.resize(rears, len(action_T)) & free
+        if len(rears) < len(action_T)
+        else rears[: len(action_T)] & free
     )
 
 
 def _best_cut(
-    rng: Random, wanted: list[tuple[npt.NDArray[np.bool_], float, int]], session: int, frames: int
+    rng: Random, needed: list[tuple[npt.NDArray[np.bool_], float, int]], session: int, frames: int
 ) -> tuple[slice, bool]:
-    """Where to cut a short recording so that each wanted act is in it, once and better twice, at
+    """Where to cut a short recording so that each needed action is in it, once and better twice, at
     about its share.
 
     Args:
-        rng: Source of chance among places that are about as good.
-        wanted: For each act the frames (T,) that show it, the share of frames wanted, and how many
+        rng: Source of chance among cuts that are about as good.
+        needed: For each action the frames (T,) that show it, its share of frames, and how many
             frames one bout of it must have within the cut.
         session: Frames to cut from.
-        frames: Frames wanted.
+        frames: Length of the cut.
 
     Returns:
-        The cut, and whether it holds every act long enough.
+        The cut, and whether it holds every action long enough.
     """
     first = np.arange(0, session - frames + 1, 5)
     cost = 0.3 * np.abs(rng.standard_normal(len(first)))
-    for shown_T, share, least in wanted:
-        held = np.concatenate([[0], np.cumsum(shown_T)])
-        shown = held[first + frames] - held[first]
+    for shown_T, share, least in needed:
+        count = np.concatenate([[0], np.cumsum(shown_T)])
+        shown = count[first + frames] - count[first]
         cost += np.abs(np.log((shown + 1) / (share * frames + 1)))
-        # A stretch of the act that is long enough ends where its last frames all show it.
-        whole = np.concatenate([np.zeros(least), held[least:] - held[:-least] == least]).astype(
+        # A stretch of the action that is long enough ends where its last frames all show it.
+        whole = np.concatenate([np.zeros(least), count[least:] - count[:-least] == least]).astype(
             np.int64
         )
         last = np.cumsum(whole)
         cost += np.where(
-            last[first + frames] - last[np.minimum(first + least - 1, session)] < 1, LACKING, 0.0
+            last[first + frames] - last[np.minimum(first + least - 1, session)] < 1,
+            LACKING_COST,
+            0.0,
         )
         begins = np.cumsum(shown_T & ~np.concatenate([[False], shown_T[:-1]]))
         cost += np.where(begins[first + frames - 1] - begins[first] + shown_T[first] < 2, 0.7, 0.0)
     best = int(np.argmin(cost))
-    return slice(int(first[best]), int(first[best]) + frames), bool(cost[best] < LACKING)
+    return slice(int(first[best]), int(first[best]) + frames), bool(cost[best] < LACKING_COST)
 
 
-assert set(USUAL_SHARE) | {"intromission"} == set(BEHAVIOURS)
+assert set(USUAL_SHARE) | {"intromission"} == set(NEW_BEHAVIORS)

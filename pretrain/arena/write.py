@@ -3,16 +3,15 @@
 **These are not recordings, and scores on them are not CalMS21 scores.** A resident and an intruder
 are drawn by chance in CalMS21's skeleton, image (1024 x 570 px), frame rate (30 frames/s) and class
 names, after figures of the real data set: bout lengths, transitions, class shares, body shapes,
-distances and steps. The tracks are as hard to label as real ones in kind (fuzzy boundaries, acts
+distances and steps. The tracks are as hard to label as real ones in kind (fuzzy boundaries, actions
 that overlap in pose and are told apart by what came before, individual animals, a fallible
 tracker), but a method that does well here has shown that it works, not how well it works on
 animals.
 
-Made in layers, each in a file of its own: ``arena_timeline`` (who does what when), ``arena_motion``
-(how it looks), ``arena_noise`` (what the tracker sees), ``arena_annotators`` (what six people write
-down), ``arena_plan`` (which recordings there are), ``arena_statistics`` (the figures of the real
-data). A recording depends on its own fields alone: it can be made in any order, on any machine, one
-at a time.
+Built in layers, each in a file of its own: ``plan`` (which recordings there are), ``timeline`` (who
+does what when), ``motion`` (how it looks), ``noise`` (what the tracker sees), ``annotators`` (what
+six people write down), ``statistics`` (the figures of the real data). A recording depends on its
+own fields alone: it can be simulated in any order, on any machine, one at a time.
 """
 
 from __future__ import annotations
@@ -22,51 +21,35 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.arena.annotators import ANNOTATORS, Annotator, annotate, annotate_behaviour
+from pretrain.arena.annotators import ANNOTATORS, annotate, annotate_behaviour
 from pretrain.arena.motion import draw_scene
 from pretrain.arena.noise import watch
-from pretrain.arena.plan import Recording, official_recordings, recordings
-from pretrain.arena.statistics import BEHAVIOUR_FRAMES, BEHAVIOURS, CLASSES
+from pretrain.arena.plan import Recording, recordings
 from pretrain.arena.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
 from pretrain.data.schema import CALMS21, Float, Video
 from pretrain.data.store_writer import StoreWriter
 from pretrain.readers.annotations import Labels, write_labels
+from pretrain.readers.calms21.expected_counts import BEHAVIOR_FRAMES, CLASSES
 
-__all__ = [
-    "ANNOTATORS",
-    "BEHAVIOURS",
-    "CLASSES",
-    "ORIGIN",
-    "Annotator",
-    "Recording",
-    "Timeline",
-    "arena",
-    "official_recordings",
-    "recordings",
-    "simulate",
-    "truth",
-    "write_arena",
-]
-
-MOST_TAKES = 8
-"""So often a short scene is played until its annotator sees every class in it."""
+MAX_TAKES = 8
+"""How often a short scene is played until its annotator sees every class in it."""
 ORIGIN = "simulated mice (arena): not recordings, scores on them are not CalMS21 scores"
 
 
 def simulate(recording: Recording) -> tuple[Video, list[Labels]]:
-    """Makes one recording.
+    """Simulates one recording.
 
     Returns:
         The tracks, and the labels of the recording's task; none where it has no task.
     """
-    _, motion, tracker, annotator = _chances(recording)
-    happens = truth(recording)
-    for _ in range(MOST_TAKES):
-        scene = draw_scene(motion, happens)
-        labels = _labels(recording, happens, scene.reach_T, annotator)
+    _, motion, tracker, annotator = _random_sources(recording)
+    timeline = truth(recording)
+    for _ in range(MAX_TAKES):
+        scene = draw_scene(motion, timeline)
+        labels = _labels(recording, timeline, scene.reach_T, annotator)
         # In a short recording an annotator may miss the only bout of a class; then the mice do it
         # again.
-        if all(_nothing_missed(recording, happens, held) for held in labels):
+        if all(_nothing_missed(recording, timeline, each) for each in labels):
             break
     position, confidence, _ = watch(tracker, scene.keypoint_TMK, missing=recording.missing)
     return Video(
@@ -75,16 +58,16 @@ def simulate(recording: Recording) -> tuple[Video, list[Labels]]:
 
 
 def _labels(
-    recording: Recording, happens: Timeline, reach_T: Float, rng: np.random.Generator
+    recording: Recording, timeline: Timeline, reach_T: Float, rng: np.random.Generator
 ) -> list[Labels]:
     if not recording.task:
         return []
     if recording.behaviour:
         classes: tuple[str, ...] = ("other", recording.behaviour)
-        frames = annotate_behaviour(rng, happens.shows(recording.behaviour))
+        frames = annotate_behaviour(rng, timeline.shows(recording.behaviour))
     else:
         classes = CLASSES
-        frames = annotate(rng, ANNOTATORS[recording.annotator], happens, reach_T)
+        frames = annotate(rng, ANNOTATORS[recording.annotator], timeline, reach_T)
     return [
         Labels(
             video=recording.name,
@@ -97,23 +80,23 @@ def _labels(
     ]
 
 
-def _nothing_missed(recording: Recording, happens: Timeline, labels: Labels) -> bool:
+def _nothing_missed(recording: Recording, timeline: Timeline, labels: Labels) -> bool:
     if recording.frames >= CUT_FROM_FRAMES:
         return True
-    there = (
-        happens.shows(recording.behaviour).astype(np.int8)
+    shown = (
+        timeline.shows(recording.behaviour).astype(np.int8)
         if recording.behaviour
-        else happens.class_T
+        else timeline.class_T
     )
-    return len(np.setdiff1d(there, labels.frames)) == 0
+    return len(np.setdiff1d(shown, labels.frames)) == 0
 
 
 def truth(recording: Recording) -> Timeline:
     """What happens in a recording, before any tracker or annotator; for tests and diagnosis, never
     for training."""
-    shown, frames = BEHAVIOUR_FRAMES.get((recording.behaviour, recording.split), (0, 1))
+    shown, frames = BEHAVIOR_FRAMES.get((recording.behaviour, recording.split), (0, 1))
     return draw_timeline(
-        _chances(recording)[0],
+        _random_sources(recording)[0],
         recording.frames,
         split=recording.split,
         attack=recording.attack,
@@ -124,7 +107,7 @@ def truth(recording: Recording) -> Timeline:
 
 
 def arena(plan: Iterable[Recording]) -> Iterator[tuple[Video, list[Labels]]]:
-    """Makes the recordings of a plan one after the other, holding one at a time."""
+    """Simulates the recordings of a plan, one in memory at a time."""
     for recording in plan:
         yield simulate(recording)
 
@@ -135,35 +118,33 @@ def write_arena(
     frames: int = 60_000,
     seed: int = 0,
     plan: Iterable[Recording] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> None:
     """Writes an arena as a pose store with labels.
 
     Args:
         uri: Folder or address of the store.
         frames: Frames of all recordings.
-        seed: Another seed gives other animals.
-        plan: Recordings to make instead of those of :func:`recordings`; ``frames`` and ``seed`` are
-            then not used.
-        progress: Told (frames done, frames of all) after each recording.
+        seed: Another one gives other animals.
+        plan: Recordings to simulate instead of those of :func:`recordings`; ``frames`` and ``seed``
+            are then not used.
+        on_progress: Called with the frames of each recording after it.
 
     Raises:
         BadInput: If the arena would be too small, or something is at ``uri`` already.
     """
     chosen = list(recordings(frames, seed) if plan is None else plan)
-    total, done = sum(recording.frames for recording in chosen), 0
     labels: list[Labels] = []
     with StoreWriter(uri, CALMS21, origin=ORIGIN) as writer:
-        for video, noted in arena(chosen):
+        for video, scored in arena(chosen):
             writer.add(video)
-            labels += noted
-            done += len(video.position_TMKX)
-            if progress is not None:
-                progress(done, total)
+            labels += scored
+            if on_progress is not None:
+                on_progress(len(video.position_TMKX))
         write_labels(writer, labels)
 
 
-def _chances(recording: Recording) -> list[np.random.Generator]:
+def _random_sources(recording: Recording) -> list[np.random.Generator]:
     """Four sources of chance, so that what one layer draws does not shift the next."""
     return [
         np.random.Generator(np.random.SFC64(seed))

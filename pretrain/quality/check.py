@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.data.store import Store
-from pretrain.quality.jumps_and_swaps import Oddities, body_lengths_px, pieces
-from pretrain.readers.annotations import UNLABELLED, read_label_file
+from pretrain.quality.jumps_and_swaps import JumpsAndSwaps, body_lengths_px, store_chunks
+from pretrain.readers.annotations import UNLABELLED, read_labels
 
 
 def describe(store: Store) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def describe(store: Store) -> dict[str, Any]:
     """
     damage = store.verify()
     schema = store.schema
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "store": store.uri,
         "origin": store.origin,
         "fingerprint": store.fingerprint,
@@ -38,10 +38,10 @@ def describe(store: Store) -> dict[str, Any]:
         "keypoints": list(schema.keypoints),
         "fps": schema.fps,
         "image_px": list(schema.image_px),
-        "features": {name: held["dim"] for name, held in store.features.items()},
+        "features": {name: record["dim"] for name, record in store.features.items()},
     }
     return (
-        found
+        facts
         | ({"labels": {}} if damage else _of_frames(store) | {"labels": _labels(store)})
         | {"damage": damage}
     )
@@ -50,11 +50,13 @@ def describe(store: Store) -> dict[str, Any]:
 def _of_frames(store: Store) -> dict[str, Any]:
     schema = store.schema
     missing = np.zeros(schema.shape[:2])
-    odd = Oddities(store, body_lengths_px(store))
-    for video, first_frame, position, confidence in pieces(store):
+    jumps_and_swaps = JumpsAndSwaps(store, body_lengths_px(store))
+    for video, first_frame, position, confidence in store_chunks(store):
         gone = np.isnan(position).any(-1) | (confidence == 0)
         missing += gone.sum(0)
-        odd.add(video, first_frame, np.where(gone[..., None], np.float32(np.nan), position))
+        jumps_and_swaps.add(
+            video, first_frame, np.where(gone[..., None], np.float32(np.nan), position)
+        )
     share = missing / max(store.frames, 1)
     by_keypoint = {
         animal: {point: round(float(share[m, k]), 4) for k, point in enumerate(schema.keypoints)}
@@ -63,40 +65,33 @@ def _of_frames(store: Store) -> dict[str, Any]:
     return {
         "missing_share": round(float(share.mean()), 6),
         "missing_by_keypoint": by_keypoint,
-        **odd.found(),
+        **jumps_and_swaps.summary(),
     }
 
 
 def _labels(store: Store) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    tasks: dict[str, Any] = {}
     bouts: dict[tuple[str, str], list[npt.NDArray[np.int64]]] = {}
-    for held in store.labels:
-        task = found.setdefault(
-            held["task"],
+    for labels in read_labels(store):
+        task = tasks.setdefault(
+            labels.task,
             {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []},
         )
-        for record in read_label_file(store, held["file"]):
-            labels = record.frames
-            if record.overlapping:
-                marks = labels == 1
-                task["unlabelled"] += int((labels == UNLABELLED).all(1).sum())
-            else:
-                marks = labels[:, None] == np.arange(len(record.classes))
-                task["unlabelled"] += int((labels == UNLABELLED).sum())
-            task["videos"][record.split] += 1
-            if record.annotator and record.annotator not in task["annotators"]:
-                task["annotators"].append(record.annotator)
-            for place, name in enumerate(record.classes):
-                task["frames"].setdefault(name, {"train": 0, "test": 0})[record.split] += int(
-                    marks[:, place].sum()
-                )
-                bouts.setdefault((held["task"], name), []).append(_bout_frames(marks[:, place]))
-    for name, task in found.items():
+        marks = labels.marks
+        task["unlabelled"] += int((marks == UNLABELLED).all(1).sum())
+        task["videos"][labels.split] += 1
+        if labels.annotator and labels.annotator not in task["annotators"]:
+            task["annotators"].append(labels.annotator)
+        for name, shown_T in zip(labels.classes, (marks == 1).T, strict=True):
+            sides = task["frames"].setdefault(name, {"train": 0, "test": 0})
+            sides[labels.split] += int(shown_T.sum())
+            bouts.setdefault((labels.task, name), []).append(_bout_frames(shown_T))
+    for name, task in tasks.items():
         task["bouts"] = {
             label: _bouts(np.concatenate(bouts[name, label]), store.schema.fps)
             for label in task["frames"]
         }
-    return found
+    return tasks
 
 
 def _bout_frames(shown_T: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -120,43 +115,43 @@ def _quartiles(values: npt.NDArray[np.float64]) -> dict[str, float] | None:
     }
 
 
-def report(found: dict[str, Any]) -> str:
+def report(facts: dict[str, Any]) -> str:
     """The same for people."""
-    minutes = found["video_minutes"]
+    minutes = facts["video_minutes"]
     lines = [
-        f"{found['store']}  ({found['origin']})",
-        f"{found['frames']:,} frames, {found['hours']:.2f} hours at {found['fps']:g} frames/s, "
-        f"{found['videos']} videos "
+        f"{facts['store']}  ({facts['origin']})",
+        f"{facts['frames']:,} frames, {facts['hours']:.2f} hours at {facts['fps']:g} frames/s, "
+        f"{facts['videos']} videos "
         f"of {minutes['shortest']:.1f} to {minutes['longest']:.1f} minutes, image "
-        f"{'x'.join(f'{v:g}' for v in found['image_px'])} px",
-        f"fingerprint {found['fingerprint']}",
-        f"{', '.join(found['animals'])}: {', '.join(found['keypoints'])}",
+        f"{'x'.join(f'{v:g}' for v in facts['image_px'])} px",
+        f"fingerprint {facts['fingerprint']}",
+        f"{', '.join(facts['animals'])}: {', '.join(facts['keypoints'])}",
     ]
-    if found["features"]:
+    if facts["features"]:
         lines.append(
-            "features from elsewhere: "
-            + ", ".join(f"{name} ({dim} a frame)" for name, dim in found["features"].items())
+            "external features: "
+            + ", ".join(f"{name} ({dim} a frame)" for name, dim in facts["features"].items())
         )
-    if not found["damage"]:
+    if not facts["damage"]:
         lines += [
-            *_report_frames(found),
-            *(line for name, task in found["labels"].items() for line in _report_task(name, task)),
+            *_report_frames(facts),
+            *(line for name, task in facts["labels"].items() for line in _report_task(name, task)),
         ]
     lines.append(
         "whole: every checksum is right"
-        if not found["damage"]
-        else "DAMAGED: " + "; ".join(found["damage"])
+        if not facts["damage"]
+        else "DAMAGED: " + "; ".join(facts["damage"])
     )
     return "\n".join(lines)
 
 
-def _report_frames(found: dict[str, Any]) -> list[str]:
-    lines = [f"missing points: {found['missing_share']:.1%}"]
-    for animal, points in found["missing_by_keypoint"].items():
+def _report_frames(facts: dict[str, Any]) -> list[str]:
+    lines = [f"missing points: {facts['missing_share']:.1%}"]
+    for animal, points in facts["missing_by_keypoint"].items():
         lines.append(
             f"  {animal}: " + ", ".join(f"{point} {share:.1%}" for point, share in points.items())
         )
-    jumps, swaps = found["jumps"], found["swaps"]
+    jumps, swaps = facts["jumps"], facts["swaps"]
     limits = ", ".join(
         f"{animal} {px:g} px a frame"
         for animal, px in jumps["limit_px_per_frame"].items()
@@ -170,15 +165,15 @@ def _report_frames(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {animal}: " + ", ".join(f"{point} {share:.2%}" for point, share in points.items())
         )
-    if len(found["animals"]) > 1:
+    if len(facts["animals"]) > 1:
         lines.append(
             f"suspected swaps of animals: {swaps['frames']:,} frames "
             f"({swaps['share_of_frames']:.3%}); {swaps['rule']}"
         )
     lines += [
-        f"  first {kind}: {'; '.join(places)}"
-        for kind, places in (("jumps", jumps["first"]), ("swaps", swaps["first"]))
-        if places
+        f"  first {kind}: {'; '.join(frames)}"
+        for kind, frames in (("jumps", jumps["first"]), ("swaps", swaps["first"]))
+        if frames
     ]
     return lines
 
@@ -199,7 +194,7 @@ def _report_task(name: str, task: dict[str, Any]) -> list[str]:
     for label, sides in task["frames"].items():
         bouts = task["bouts"][label]
         seconds = bouts["seconds"]
-        told = (
+        lengths = (
             f"{seconds['median']:.2f} ({seconds['lower_quartile']:.2f} to "
             f"{seconds['upper_quartile']:.2f})"
             if seconds
@@ -208,5 +203,5 @@ def _report_task(name: str, task: dict[str, Any]) -> list[str]:
         shares = [
             f"{sides[side]:>14,} {sides[side] / totals[side]:>6.1%}" for side in ("train", "test")
         ]
-        lines.append(f"  {label:24} {shares[0]} {shares[1]} {bouts['count']:>7,}   {told}")
+        lines.append(f"  {label:24} {shares[0]} {shares[1]} {bouts['count']:>7,}   {lengths}")
     return lines

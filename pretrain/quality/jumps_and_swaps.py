@@ -1,14 +1,14 @@
-"""Where a tracker went wrong: points that jump, and animals that were taken for each other. One
-pass, in memory that stays.
+"""Where a tracker went wrong: points that jump, and animals that were mistaken for each other. One
+pass, in memory that does not grow.
 
 A **jump**: a point that was seen in two neighbouring frames is further apart in them than
 ``JUMP_BODIES_PER_S`` body lengths a second. A mouse at full run makes about ten; fifteen no mammal
 makes.
 
 A **suspected swap**: from one frame to the next, exchanging two animals would at least halve the
-way that their points went (``SWAP_SHARE``) and spare each point ``SWAP_BODIES`` body lengths on
-average. A swap for a while is seen twice, when it begins and when it ends. An honest scuffle can
-look like one, and one that hides in a gap of the track is not seen: look at the frames that are
+distance that their points move (``SWAP_SHARE``) and shorten it by ``SWAP_BODIES`` body lengths a
+point on average. A swap for a while is seen twice, when it begins and when it ends. A real scuffle
+can look like one, and one that hides in a gap of the track is not seen: look at the frames that are
 named.
 
 The body length of an animal is the median over frames of the largest distance between two of its
@@ -32,7 +32,7 @@ SWAP_SHARE = 0.5
 SWAP_BODIES = 0.2
 _SAMPLED_GROUPS = 24
 _BLOCK_FRAMES = 16_384
-_NAMED = 5
+_MAX_EXAMPLES = 5
 
 Bools = npt.NDArray[np.bool_]
 
@@ -46,8 +46,7 @@ def body_lengths_px(store: Store) -> npt.NDArray[np.float64]:
         np.linspace(0, len(groups) - 1, min(len(groups), _SAMPLED_GROUPS)).round().astype(int)
     )
     lengths = []
-    for place in chosen:
-        row = first[place]
+    for row in first[chosen]:
         position, _ = store.decode(
             store.read_groups(int(chunks.part[row]), [int(chunks.group[row])])
         )
@@ -55,8 +54,8 @@ def body_lengths_px(store: Store) -> npt.NDArray[np.float64]:
     joined = np.concatenate(lengths)
     return np.array(
         [
-            np.median(held[~np.isnan(held)]) if (~np.isnan(held)).any() else np.nan
-            for held in joined.T
+            np.median(values[~np.isnan(values)]) if (~np.isnan(values)).any() else np.nan
+            for values in joined.T
         ]
     )
 
@@ -73,8 +72,8 @@ def _extent(position_TMKX: Float) -> npt.NDArray[np.float64]:
     return longest
 
 
-class Oddities:
-    """Counts jumps and suspected swaps; give it all frames of a store in order.
+class JumpsAndSwaps:
+    """Counts jumps and suspected swaps; it takes all frames of a store in order.
 
     Args:
         store: Whose frames they are.
@@ -93,7 +92,7 @@ class Oddities:
         self._jump_frames = 0
         self._pairs = 0
         self._swaps = 0
-        self._named: dict[str, list[str]] = {"jumps": [], "swaps": []}
+        self._examples: dict[str, list[str]] = {"jumps": [], "swaps": []}
 
     def add(self, video: int, first_frame: int, position_TMKX: Float) -> None:
         """Takes the next frames, all of one video."""
@@ -106,54 +105,56 @@ class Oddities:
         self._last, self._video = before, video
 
     def _count(self, from_TMKX: Float, to_TMKX: Float, name: str, first_frame: int) -> None:
-        way_TMK = np.linalg.norm(to_TMKX - from_TMKX, axis=-1)
-        known = ~np.isnan(way_TMK)
-        jumps = way_TMK > self._jump_px[:, None]  # false for NaN
+        moved_TMK = np.linalg.norm(to_TMKX - from_TMKX, axis=-1)
+        known = ~np.isnan(moved_TMK)
+        jumps = moved_TMK > self._jump_px[:, None]  # false for NaN
         jump_T = jumps.any((1, 2))
         self._steps += int(known.any((1, 2)).sum())
         self._seen += known.sum(0)
         self._jumps += jumps.sum(0)
         self._jump_frames += int(jump_T.sum())
-        self._name("jumps", jump_T, name, first_frame)
-        both_T, swap_T = np.zeros(len(way_TMK), np.bool_), np.zeros(len(way_TMK), np.bool_)
-        for a, b in combinations(range(way_TMK.shape[1]), 2):
-            both, swapped = self._exchanged(from_TMKX, to_TMKX, way_TMK, a, b)
-            both_T |= both
+        self._add_examples("jumps", jump_T, name, first_frame)
+        seen_T, swap_T = np.zeros(len(moved_TMK), np.bool_), np.zeros(len(moved_TMK), np.bool_)
+        for a, b in combinations(range(moved_TMK.shape[1]), 2):
+            both, swapped = self._exchanged(from_TMKX, to_TMKX, moved_TMK, a, b)
+            seen_T |= both
             swap_T |= swapped
-        self._pairs += int(both_T.sum())
+        self._pairs += int(seen_T.sum())
         self._swaps += int(swap_T.sum())
-        self._name("swaps", swap_T, name, first_frame)
+        self._add_examples("swaps", swap_T, name, first_frame)
 
     def _exchanged(
-        self, from_TMKX: Float, to_TMKX: Float, way_TMK: Float, a: int, b: int
+        self, from_TMKX: Float, to_TMKX: Float, moved_TMK: Float, a: int, b: int
     ) -> tuple[Bools, Bools]:
         """Frames in which both were seen before and after, and those in which exchanging them would
-        spare much."""
+        shorten their moves much."""
         crossed_TK = np.linalg.norm(to_TMKX[:, a] - from_TMKX[:, b], axis=-1) + np.linalg.norm(
             to_TMKX[:, b] - from_TMKX[:, a], axis=-1
         )
-        kept_TK = way_TMK[:, a] + way_TMK[:, b]
-        usable = ~np.isnan(crossed_TK + kept_TK)
+        moved_TK = moved_TMK[:, a] + moved_TMK[:, b]
+        usable = ~np.isnan(crossed_TK + moved_TK)
         count_T = usable.sum(1)
-        kept_T, crossed_T = (np.where(usable, values, 0).sum(1) for values in (kept_TK, crossed_TK))
-        both = count_T >= min(2, kept_TK.shape[1])
-        spared_px = (kept_T - crossed_T) / (2 * np.maximum(count_T, 1))
+        moved_T, crossed_T = (
+            np.where(usable, values, 0).sum(1) for values in (moved_TK, crossed_TK)
+        )
+        both = count_T >= min(2, moved_TK.shape[1])
+        shortened_px = (moved_T - crossed_T) / (2 * np.maximum(count_T, 1))
         known = self._body[[a, b]][~np.isnan(self._body[[a, b]])]
         swapped = (
             both
-            & (crossed_T < SWAP_SHARE * kept_T)
-            & (spared_px > SWAP_BODIES * (known.mean() if len(known) else np.inf))
+            & (crossed_T < SWAP_SHARE * moved_T)
+            & (shortened_px > SWAP_BODIES * (known.mean() if len(known) else np.inf))
         )
         return both, swapped
 
-    def _name(self, kind: str, odd_T: Bools, name: str, first_frame: int) -> None:
-        room = _NAMED - len(self._named[kind])
-        self._named[kind] += [
-            f"{name}, frame {first_frame + int(at)}" for at in np.flatnonzero(odd_T)[:room]
+    def _add_examples(self, kind: str, found_T: Bools, video: str, first_frame: int) -> None:
+        room = _MAX_EXAMPLES - len(self._examples[kind])
+        self._examples[kind] += [
+            f"{video}, frame {first_frame + int(t)}" for t in np.flatnonzero(found_T)[:room]
         ]
 
-    def found(self) -> dict[str, Any]:
-        """Shares of what could be compared, with the rule and the first places."""
+    def summary(self) -> dict[str, Any]:
+        """Shares of what could be compared, with the rule and the first frames."""
         schema = self._store.schema
         share_MK = self._jumps / np.maximum(self._seen, 1)
         body = {
@@ -178,19 +179,19 @@ class Oddities:
                     }
                     for m, animal in enumerate(schema.animals)
                 },
-                "first": self._named["jumps"],
+                "first": self._examples["jumps"],
             },
             "swaps": {
                 "rule": "exchanging two animals would shorten the way to less than "
                 f"{SWAP_SHARE:g} of it, and by more than {SWAP_BODIES:g} body lengths a point",
                 "frames": self._swaps,
                 "share_of_frames": round(self._swaps / max(self._pairs, 1), 6),
-                "first": self._named["swaps"],
+                "first": self._examples["swaps"],
             },
         }
 
 
-def pieces(store: Store) -> Iterator[tuple[int, int, Float, npt.NDArray[np.uint8]]]:
+def store_chunks(store: Store) -> Iterator[tuple[int, int, Float, npt.NDArray[np.uint8]]]:
     """Every chunk of a store in order, one part in memory at a time: video, first frame, positions
     and confidence."""
     chunks = store.chunks

@@ -1,4 +1,4 @@
-"""The picture of ``prepare.py check``: missing points, jumps, class balance and bout lengths on one
+"""The picture of ``ethoray prepare check``: missing points, jumps, class balance and bout lengths on one
 page."""
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-_MOST_TASKS = 6
+_MAX_TASKS = 6
 _SIDES = (("train", "#33658a"), ("test", "#f6ae2d"))
-_ANIMALS = ("#33658a", "#c8553d", "#758e4f", "#8e6c8a", "#55828b", "#d4a373")
+_COLOURS = ("#33658a", "#c8553d", "#758e4f", "#8e6c8a", "#55828b", "#d4a373")
 
 
-def draw(found: dict[str, Any], file: Path) -> None:
-    """Draws what ``checks.describe`` found of a whole store.
+def draw(facts: dict[str, Any], file: Path) -> None:
+    """Draws what ``check.describe`` says of an undamaged store.
 
     Raises:
         OSError: If the file cannot be written.
@@ -24,24 +24,24 @@ def draw(found: dict[str, Any], file: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    tasks = list(found["labels"].items())[:_MOST_TASKS]
+    tasks = list(facts["labels"].items())[:_MAX_TASKS]
     figure = Figure(figsize=(11, 3.4 + 3.0 * len(tasks)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1 + len(tasks), 2, squeeze=False)
-    _by_keypoint(axes[0, 0], found["missing_by_keypoint"], "missing points (%)")
-    _by_keypoint(axes[0, 1], found["jumps"]["by_keypoint"], f"jumps (%): {found['jumps']['rule']}")
+    _by_keypoint(axes[0, 0], facts["missing_by_keypoint"], "missing points (%)")
+    _by_keypoint(axes[0, 1], facts["jumps"]["by_keypoint"], f"jumps (%): {facts['jumps']['rule']}")
     for row, (name, task) in enumerate(tasks, start=1):
         _balance(axes[row, 0], name, task)
         _bouts(axes[row, 1], task)
     swaps = (
-        f", suspected swaps in {found['swaps']['frames']:,} frames"
-        if len(found["animals"]) > 1
+        f", suspected swaps in {facts['swaps']['frames']:,} frames"
+        if len(facts["animals"]) > 1
         else ""
     )
     figure.suptitle(
-        f"{found['origin'][:110]}\n{found['frames']:,} frames, {found['hours']:.2f} hours, "
-        f"{found['videos']} videos, "
-        f"fingerprint {found['fingerprint']}{swaps}",
+        f"{facts['origin'][:110]}\n{facts['frames']:,} frames, {facts['hours']:.2f} hours, "
+        f"{facts['videos']} videos, "
+        f"fingerprint {facts['fingerprint']}{swaps}",
         fontsize=10,
     )
     figure.savefig(file, dpi=110)
@@ -49,14 +49,14 @@ def draw(found: dict[str, Any], file: Path) -> None:
 
 def _by_keypoint(axis: Any, shares: dict[str, dict[str, float]], title: str) -> None:
     width = 0.8 / len(shares)
-    for place, (animal, points) in enumerate(shares.items()):
-        at = np.arange(len(points)) + (place - (len(shares) - 1) / 2) * width
+    for m, (animal, points) in enumerate(shares.items()):
+        at = np.arange(len(points)) + (m - (len(shares) - 1) / 2) * width
         axis.bar(
             at,
             [100 * share for share in points.values()],
             width,
             label=animal,
-            color=_ANIMALS[place % len(_ANIMALS)],
+            color=_COLOURS[m % len(_COLOURS)],
         )
     names = list(next(iter(shares.values())))
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
@@ -67,11 +67,11 @@ def _by_keypoint(axis: Any, shares: dict[str, dict[str, float]], title: str) -> 
 
 def _balance(axis: Any, name: str, task: dict[str, Any]) -> None:
     classes = list(task["frames"])
-    for place, (side, colour) in enumerate(_SIDES):
+    for row, (side, colour) in enumerate(_SIDES):
         total = max(1, sum(task["frames"][label][side] for label in classes))
         shares = [100 * task["frames"][label][side] / total for label in classes]
         axis.barh(
-            np.arange(len(classes)) + (place - 0.5) * 0.4,
+            np.arange(len(classes)) + (row - 0.5) * 0.4,
             shares,
             0.4,
             label=f"{side}: {task['videos'][side]} videos",
@@ -87,18 +87,18 @@ def _bouts(axis: Any, task: dict[str, Any]) -> None:
     """Quartiles as a bar, the median as a line, the ends as whiskers, on a logarithmic scale of
     seconds."""
     classes = list(task["bouts"])
-    for place, label in enumerate(classes):
+    for row, label in enumerate(classes):
         seconds = task["bouts"][label]["seconds"]
         if seconds:
             axis.plot(
                 [seconds["shortest"], seconds["longest"]],
-                [place, place],
+                [row, row],
                 color="0.6",
                 linewidth=1,
                 zorder=1,
             )
             axis.barh(
-                place,
+                row,
                 seconds["upper_quartile"] - seconds["lower_quartile"],
                 0.5,
                 left=seconds["lower_quartile"],
@@ -107,7 +107,7 @@ def _bouts(axis: Any, task: dict[str, Any]) -> None:
             )
             axis.plot(
                 [seconds["median"]] * 2,
-                [place - 0.25, place + 0.25],
+                [row - 0.25, row + 0.25],
                 color="#1d3a4f",
                 linewidth=2,
                 zorder=3,

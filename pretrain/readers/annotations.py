@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -21,23 +22,32 @@ UNLABELLED = -1  # a frame that nobody looked at; it is not a class
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What one annotator said of one video under one task."""
+    """What one annotator scored in one video under one task."""
 
     video: str
     task: str
     """A label set: classic_classification, new_behaviors, S1…"""
     classes: tuple[str, ...]
     frames: npt.NDArray[np.int8]
-    """Exclusive classes: (T,), a place in ``classes`` or UNLABELLED. Overlapping behaviours: (T, C)
-    of 0, 1 or UNLABELLED."""
+    """Exclusive classes: (T,), an index into ``classes`` or UNLABELLED. Overlapping behaviours:
+    (T, C) of 0, 1 or UNLABELLED."""
     annotator: str = ""
     split: str = "train"
-    """train or test; empty while nobody said it."""
+    """train or test; empty while it is not decided."""
 
     @property
     def overlapping(self) -> bool:
         """Whether several behaviours may be true of one frame."""
         return self.frames.ndim == 2
+
+    @property
+    def marks(self) -> npt.NDArray[np.int8]:
+        """(T, C) of 0, 1 or UNLABELLED, whether classes overlap or not."""
+        if self.overlapping:
+            return self.frames
+        marks = np.asarray(self.frames[:, None] == np.arange(len(self.classes)), np.int8)
+        marks[self.frames == UNLABELLED] = UNLABELLED
+        return marks
 
 
 COLUMNS = pa.schema(
@@ -64,38 +74,37 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
             split.
     """
     frames = {video["name"]: video["frames"] for video in writer.videos}
-    problems, by_task = [], dict[str, list[Labels]]()
-    for held in labels:
-        where = f"labels of {held.video!r} under {held.task!r}"
-        if held.video not in frames:
-            problems.append(f"{where}: the store has no such video")
-        elif len(held.frames) != frames[held.video]:
-            problems.append(
-                f"{where}: {len(held.frames)} labelled frames for {frames[held.video]} frames of "
+    errors, by_task = [], defaultdict[str, list[Labels]](list)
+    for each in labels:
+        where = f"labels of {each.video!r} under {each.task!r}"
+        if each.video not in frames:
+            errors.append(f"{where}: the store has no such video")
+        elif len(each.frames) != frames[each.video]:
+            errors.append(
+                f"{where}: {len(each.frames)} labelled frames for {frames[each.video]} frames of "
                 "track"
             )
-        if held.split not in ("train", "test"):
-            problems.append(f"{where}: split is {held.split!r}; allowed: train, test")
-        upper = 1 if held.overlapping else len(held.classes) - 1
-        if held.frames.size and not UNLABELLED <= held.frames.min() <= held.frames.max() <= upper:
-            problems.append(f"{where}: a label lies outside {UNLABELLED}…{upper}")
-        by_task.setdefault(held.task, []).append(held)
-    refuse(problems, about=f"labels do not fit the store {writer.uri}")
+        if each.split not in ("train", "test"):
+            errors.append(f"{where}: split is {each.split!r}; allowed: train, test")
+        upper = 1 if each.overlapping else len(each.classes) - 1
+        if each.frames.size and not UNLABELLED <= each.frames.min() <= each.frames.max() <= upper:
+            errors.append(f"{where}: a label lies outside {UNLABELLED}…{upper}")
+        by_task[each.task].append(each)
+    refuse(errors, about=f"labels do not fit the store {writer.uri}")
     for task, rows in by_task.items():
-        columns = [
-            [row.video for row in rows],
-            [row.task for row in rows],
-            [row.annotator for row in rows],
-            [row.split for row in rows],
-            [list(row.classes) for row in rows],
-            [row.overlapping for row in rows],
-            [len(row.frames) for row in rows],
-            [np.ascontiguousarray(row.frames, np.int8).tobytes() for row in rows],
-        ]
-        table = pa.table(
+        table = pa.Table.from_pylist(
             [
-                pa.array(values, column.type)
-                for values, column in zip(columns, COLUMNS, strict=True)
+                {
+                    "video": row.video,
+                    "task": row.task,
+                    "annotator": row.annotator,
+                    "split": row.split,
+                    "classes": row.classes,
+                    "overlapping": row.overlapping,
+                    "frames": len(row.frames),
+                    "labels": np.ascontiguousarray(row.frames, np.int8).tobytes(),
+                }
+                for row in rows
             ],
             schema=COLUMNS,
         )
@@ -121,6 +130,24 @@ def read_label_file(store: Store, file: str) -> list[Labels]:
         raise BadInput(
             f"{store.uri}: {file} is damaged: {error}. Prepare the store again or restore that file"
         ) from error
+
+
+def read_labels(store: Store) -> Iterator[Labels]:
+    """All labels of a store, one of its files in memory at a time.
+
+    Raises:
+        BadInput: If a file is missing or damaged.
+    """
+    for record in store.labels:
+        yield from read_label_file(store, record["file"])
+
+
+def labels_by_video(store: Store) -> dict[str, list[Labels]]:
+    """The same by the name of the video."""
+    labels: dict[str, list[Labels]] = {}
+    for each in read_labels(store):
+        labels.setdefault(each.video, []).append(each)
+    return labels
 
 
 def _decoded(

@@ -1,13 +1,14 @@
 """Per-frame features that another tool computed: .npy or .npz arrays (frames, D), one file a
 recording.
 
-found = find_features("NAME=FOLDER", videos)         which file belongs to which recording; no array
-is read yet values, note = found.read("m1", frames=1800)         its features, as long as its track
+files = find_features("NAME=FOLDER", videos)         # which file belongs to which recording
+values, note = files.read("m1", frames=1800)         # its features, as long as its track
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,12 @@ import numpy.typing as npt
 
 from pretrain.data.schema import Float
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.recording_names import candidates, common_ending, natural_order, nearest
+from pretrain.readers.recording_names import (
+    assignment_error,
+    candidates,
+    common_ending,
+    natural_order,
+)
 from pretrain.readers.safe_npz import HEADER_ERRORS, read_arrays
 
 _SUFFIXES = (".npy", ".npz")
@@ -47,46 +53,48 @@ class FeatureFiles:
             return None, ""
         values = read_array(path, self.name)
         count = len(values)
-        held = np.full((frames, values.shape[1]), np.nan, np.float32)
+        fitted = np.full((frames, values.shape[1]), np.nan, np.float32)
         with np.errstate(over="ignore"):  # what becomes infinite is refused below
-            held[: min(count, frames)] = values[:frames]
-        wild = np.argwhere(np.isinf(held))
-        if len(wild):
+            fitted[: min(count, frames)] = values[:frames]
+        infinite = np.argwhere(np.isinf(fitted))
+        if len(infinite):
+            frame, column = infinite[0].tolist()
             raise BadInput(
-                f"{path}: frame {int(wild[0, 0])}, column {int(wild[0, 1])}: infinite or too large "
-                "for float32; NaN = unknown"
+                f"{path}: frame {frame}, column {column}: infinite or too large for float32; NaN = "
+                "unknown"
             )
         if count == frames:
-            return held, ""
-        told = (
+            return fitted, ""
+        difference = (
             f"end {frames - count:,} frames before it; those are unknown"
             if count < frames
             else f"end {count - frames:,} frames after it"
         )
-        return held, f"video {video} ({frames:,} frames): features {self.name} ({path.name}) {told}"
+        note = f"video {video} ({frames:,} frames): features {self.name} ({path.name}) {difference}"
+        return fitted, note
 
 
-def find_features(given: str, videos: Iterable[str]) -> FeatureFiles:
+def find_features(option: str, videos: Iterable[str]) -> FeatureFiles:
     """Finds the file of each recording.
 
     Args:
-        given: ``NAME=FOLDER``, or a folder whose name is taken.
+        option: ``NAME=FOLDER``, or a folder whose name is taken.
         videos: Names of the recordings.
 
     Raises:
         BadInput: If there are no files, or one belongs to no recording or to several, or two to
             one.
     """
-    name, told, where = given.partition("=")
-    folder = Path(where if told else given).expanduser()
-    name = name if told else folder.resolve().name
+    name, equals, address = option.partition("=")
+    folder = Path(address if equals else option).expanduser()
+    name = name if equals else folder.resolve().name
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise BadInput(
-            f"--features {given}: {name!r} is no name for features; write NAME=FOLDER, the name of "
-            "letters, digits, - _ ."
+            f"--features {option}: {name!r} is no name for features; write NAME=FOLDER, the name "
+            "of letters, digits, - _ ."
         )
     if not folder.is_dir():
-        raise BadInput(f"--features {given}: there is no folder {folder} to read features from")
+        raise BadInput(f"--features {option}: there is no folder {folder} to read features from")
     inside = [
         path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")
     ]
@@ -100,37 +108,28 @@ def find_features(given: str, videos: Iterable[str]) -> FeatureFiles:
             f"found 0 feature files in {folder}: looked for {', '.join(_SUFFIXES)}; found "
             f"{len(inside)} other files ({kinds})"
         )
-    names, ending = list(videos), common_ending(paths)
+    return FeatureFiles(name=name, files=_assigned(paths, folder, list(videos), name))
+
+
+def _assigned(paths: list[Path], folder: Path, videos: list[str], name: str) -> dict[str, Path]:
+    ending = common_ending(paths)
     files: dict[str, Path] = {}
-    problems = []
+    errors = []
     for path in paths:
         whole = unquote(path.relative_to(folder).with_suffix("").as_posix())
         found = (
             [whole]
-            if whole in names
-            else candidates(path.name, names, folder=path.parent.name, ending=ending)
+            if whole in videos
+            else candidates(path.name, videos, folder=path.parent.name, ending=ending)
         )
         if len(found) != 1:
-            problems.append(_unplaced(path, found, names))
+            errors.append(assignment_error(path, found, videos))
         elif found[0] in files:
-            problems.append(f"video {found[0]!r} has two files: {files[found[0]]} and {path}")
+            errors.append(f"video {found[0]!r} has two files: {files[found[0]]} and {path}")
         else:
             files[found[0]] = path
-    refuse(
-        problems[:20] + ([f"and {len(problems) - 20} more"] if len(problems) > 20 else []),
-        about=f"features {name} in {folder}",
-    )
-    return FeatureFiles(name=name, files=files)
-
-
-def _unplaced(path: Path, found: list[str], names: list[str]) -> str:
-    if found:
-        return f"{path} could belong to several recordings: {', '.join(found)}. Name it after one"
-    listed = ", ".join(names[:8]) + (f"… ({len(names)} in all)" if len(names) > 8 else "")
-    near = nearest(path.name, names)
-    return f"{path} belongs to no known recording; recordings: {listed}" + (
-        f". If it is {near}, name it so" if near else ""
-    )
+    refuse(errors, about=f"features {name} in {folder}")
+    return files
 
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:
@@ -156,9 +155,8 @@ def read_array(path: Path, name: str) -> npt.NDArray[Any]:
         values = arrays.get(name, arrays.get("features", next(iter(arrays.values()), np.empty(0))))
     else:
         try:
-            values = np.lib.format.open_memmap(
-                path, mode="r"
-            )  # mapped: a header that states too much takes no memory
+            # Mapped: a header that states too much takes no memory.
+            values = np.lib.format.open_memmap(path, mode="r")
         except (OSError, *HEADER_ERRORS) as error:
             hint = (
                 "; arrays of objects are pickles, which could run code: save numbers"
@@ -174,3 +172,9 @@ def read_array(path: Path, name: str) -> npt.NDArray[Any]:
             f"{path} holds {values.dtype} of shape {values.shape}; wanted numbers (frames, D)"
         )
     return np.asarray(values.reshape(len(values), -1))
+
+
+def named_twice(features: Iterable[FeatureFiles]) -> list[str]:
+    """A sentence for each name that several have."""
+    counts = Counter(files.name for files in features)
+    return [f"{name!r} is given twice" for name, count in counts.items() if count > 1]

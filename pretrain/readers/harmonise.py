@@ -1,5 +1,5 @@
-"""What makes unlike recordings alike: names, order, scale and frame rate, as the options of a
-command say them. Pure functions."""
+"""Brings recordings of different trackers to one form: names, order, scale and frame rate, as the
+options of a command say them. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from pretrain.readers.tracks import Tracks
 
 
 @dataclass(frozen=True)
-class Naming:
-    """Which names are kept, in which order, and what they are called in the recordings.
+class NameMapping:
+    """Which names a store has, in which order, and what recordings call them.
 
-    A name may have been called differently in different recordings: ``snout=nose,nose`` takes
-    either.
+    Recordings may differ in that: ``snout=nose,nose`` takes either.
     """
 
-    olds: tuple[tuple[str, tuple[str, ...]], ...]
+    old_names: tuple[tuple[str, tuple[str, ...]], ...]
     """(name in the store, names in the recordings)."""
 
     @classmethod
-    def parsed(cls, text: str, *, option: str) -> Naming:
+    def parse(cls, text: str, *, option: str) -> NameMapping:
         """Reads ``old=new,old=new,keep``.
 
         Raises:
             BadInput: If a name is empty, or listed twice.
         """
-        found: dict[str, tuple[str, ...]] = {}
+        old_names: dict[str, tuple[str, ...]] = {}
         for word in text.split(","):
             old, equals, new = (part.strip() for part in word.partition("="))
             new = new if equals else old
@@ -40,44 +39,48 @@ class Naming:
                     f"{option} {text}: {word!r} names nothing; write old=new,old=new,keep with "
                     "commas between"
                 )
-            if old in found.get(new, ()):
+            if old in old_names.get(new, ()):
                 raise BadInput(f"{option} {text}: {word!r} is there twice")
-            found[new] = (*found.get(new, ()), old)
-        return cls(tuple(found.items()))
+            old_names[new] = (*old_names.get(new, ()), old)
+        return cls(tuple(old_names.items()))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names in the store, in order."""
-        return tuple(new for new, _ in self.olds)
+        return tuple(new for new, _ in self.old_names)
 
-    def problems(self, have: Sequence[str], *, kind: str) -> list[str]:
-        """Sentences on what these names lack; empty where every wanted name is there once."""
-        said = []
-        for new, olds in self.olds:
-            there = [old for old in olds if old in have]
-            called = " or ".join(repr(old) for old in olds)
-            if not there:
-                said.append(f"there is no {kind} {called}; there are {', '.join(have)}")
-            elif len(there) > 1:
-                said.append(
-                    f"{' and '.join(map(repr, there))} are both there, and both are to be {new!r}"
+    def errors(self, names: Sequence[str], *, kind: str) -> list[str]:
+        """Sentences on what the names of a recording lack; none where each is there once."""
+        errors = []
+        for new, old_names in self.old_names:
+            present = [old for old in old_names if old in names]
+            if not present:
+                called = " or ".join(map(repr, old_names))
+                errors.append(f"there is no {kind} {called}; there are {', '.join(names)}")
+            elif len(present) > 1:
+                errors.append(
+                    f"{' and '.join(map(repr, present))} are both there, and both are to be {new!r}"
                 )
-        return said
+        return errors
 
-    def old_to_new(self, have: Sequence[str]) -> dict[str, str]:
-        """Of those names that are there."""
-        return {old: new for new, olds in self.olds for old in olds if old in have}
+    def old_order(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Those names of a recording that the store takes, in the store's order."""
+        return tuple(old for _, olds in self.old_names for old in olds if old in names)
+
+    def old_to_new(self, names: Sequence[str]) -> dict[str, str]:
+        """Old name to new name, of a recording with these names."""
+        return {old: new for new, olds in self.old_names for old in olds if old in names}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
-    """From a recording as its file has it to one that fits the store."""
+class TrackConversion:
+    """From a recording as its file has it to one that fits a store."""
 
     fps: float
     """Frames per second of the recordings."""
     store_fps: float
-    keypoints: Naming | None = None
-    animals: Naming | None = None
+    keypoints: NameMapping | None = None
+    animals: NameMapping | None = None
     image_px: tuple[float, ...] | None = None
     """Extent of the recordings' image, where their files do not say it (or say it wrong)."""
     scale: float | None = None
@@ -86,44 +89,39 @@ class Conversion:
     """Extent of the store's image, instead of ``scale``."""
 
     def __post_init__(self) -> None:
-        problems = [
+        errors = [
             f"{option} is {rate}; it must be a positive number of frames per second"
             for option, rate in (("--fps", self.fps), ("--store-fps", self.store_fps))
             if not _positive(rate)
         ]
         if self.scale is not None and self.scale_to is not None:
-            problems.append("--scale and --scale-to say the same thing: give one")
+            errors.append("--scale and --scale-to say the same thing: give one")
         if self.scale is not None and not _positive(self.scale):
-            problems.append(
+            errors.append(
                 f"--scale is {self.scale}; it must be a positive number (pixels of the store in a "
                 "pixel of the recording)"
             )
-        refuse(problems, about="the recordings cannot be converted")
+        refuse(errors, about="the recordings cannot be converted")
 
-    def named(self, recordings: Iterable[Tracks]) -> list[Tracks]:
+    def renamed(self, recordings: Iterable[Tracks]) -> list[Tracks]:
         """Applies the names to recordings of which only the names were read.
 
         Raises:
             BadInput: Listing every recording that lacks a name, with the names that it has.
         """
-        held, problems = [], []
-        for one in recordings:
-            said = [
-                sentence
-                for naming, have, kind in (
-                    (self.keypoints, one.keypoints, "keypoint"),
-                    (self.animals, one.animals, "animal"),
-                )
-                if naming
-                for sentence in naming.problems(have, kind=kind)
-            ]
-            problems += [f"{one.path}: {sentence}" for sentence in said]
-            if not said:
-                held.append(self._names(one))
-        if len(problems) > 20:
-            problems = [*problems[:20], f"and {len(problems) - 20} more"]
-        refuse(problems, about="--keypoints and --animals do not fit the recordings")
-        return held
+        recordings = list(recordings)
+        errors = [
+            f"{recording.path}: {error}"
+            for recording in recordings
+            for mapping, names, kind in (
+                (self.keypoints, recording.keypoints, "keypoint"),
+                (self.animals, recording.animals, "animal"),
+            )
+            if mapping
+            for error in mapping.errors(names, kind=kind)
+        ]
+        refuse(errors, about="--keypoints and --animals do not fit the recordings")
+        return [self._renamed(recording) for recording in recordings]
 
     def apply(self, recording: Tracks, *, like: Tracks) -> Tracks:
         """The recording with names, order, scale and rate of the store.
@@ -135,32 +133,29 @@ class Conversion:
         Raises:
             BadInput: If it cannot be scaled as asked for.
         """
-        found = tracks.conform(
-            self._names(recording), animals=like.animals, keypoints=like.keypoints
+        converted = tracks.conform(
+            self._renamed(recording), animals=like.animals, keypoints=like.keypoints
         )
         if self.image_px is not None:
-            if len(self.image_px) != len(found.coordinates):
+            if len(self.image_px) != len(converted.coordinates):
                 raise BadInput(
-                    f"--image gives {len(self.image_px)} extents; {found.path} has coordinates "
-                    f"{', '.join(found.coordinates)}"
+                    f"--image gives {len(self.image_px)} extents; {converted.path} has coordinates "
+                    f"{', '.join(converted.coordinates)}"
                 )
-            found = replace(found, image_px=self.image_px)
-        found = tracks.scale(found, self._factor(found))
+            converted = replace(converted, image_px=self.image_px)
+        converted = tracks.scale(converted, self._factor(converted))
         if self.scale_to is not None:
-            found = replace(found, image_px=self.scale_to)
-        return tracks.resample(replace(found, fps=self.fps), self.store_fps)
+            converted = replace(converted, image_px=self.scale_to)
+        return tracks.resample(replace(converted, fps=self.fps), self.store_fps)
 
-    def _names(self, recording: Tracks) -> Tracks:
-        for kind, naming in (("keypoints", self.keypoints), ("animals", self.animals)):
-            if naming:
-                have = getattr(recording, kind)
-                kept = [next(old for old in olds if old in have) for _, olds in naming.olds]
-                order = {"animals": recording.animals, "keypoints": recording.keypoints} | {
-                    kind: tuple(kept)
-                }
-                recording = tracks.rename(
-                    tracks.conform(recording, **order), naming.old_to_new(have), of=kind
-                )
+    def _renamed(self, recording: Tracks) -> Tracks:
+        for kind, mapping in (("keypoints", self.keypoints), ("animals", self.animals)):
+            if mapping:
+                names = getattr(recording, kind)
+                order = {"animals": recording.animals, "keypoints": recording.keypoints}
+                order[kind] = mapping.old_order(names)
+                recording = tracks.conform(recording, **order)
+                recording = tracks.rename(recording, mapping.old_to_new(names), of=kind)
         return recording
 
     def _factor(self, recording: Tracks) -> float:
@@ -186,7 +181,7 @@ class Conversion:
         return sum(factors) / len(factors)
 
 
-def parsed_size(text: str, *, option: str) -> tuple[float, ...]:
+def parse_size(text: str, *, option: str) -> tuple[float, ...]:
     """Reads ``WIDTHxHEIGHT``.
 
     Raises:

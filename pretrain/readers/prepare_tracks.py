@@ -1,5 +1,5 @@
-"""A lab's own recordings into a store: new or added to one, with labels and features from elsewhere
-or without."""
+"""A lab's own recordings into a store, a new one or one that grows, with labels and external
+features or without."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -19,15 +18,15 @@ from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, refuse
 from pretrain.readers import find_tracks, tracks
 from pretrain.readers.add_labels import add_labels
-from pretrain.readers.feature_files import FeatureFiles, find_features
-from pretrain.readers.harmonise import Conversion, Naming, parsed_size
+from pretrain.readers.feature_files import FeatureFiles, find_features, named_twice
+from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
 from pretrain.readers.tracks import Tracks
 from pretrain.runs import paths
 
 log = logging.getLogger(__name__)
 
-APART = 1.01
-"""Extents and rates that differ less are taken for equal."""
+_EQUAL_WITHIN = 1.01
+"""Rates that differ less count as equal."""
 
 
 def prepare_tracks(args: argparse.Namespace) -> None:
@@ -37,47 +36,49 @@ def prepare_tracks(args: argparse.Namespace) -> None:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
     out = paths.absolute_address(args.out)
-    there = Store(out) if args.append else None
-    convert = _conversion(args, there)
+    existing = Store(out) if args.append else None
+    conversion = _conversion(args, existing)
     with find_tracks.unpacked(args.poses) as poses:
-        held = convert.named(find_tracks.read_all_names(find_tracks.find_tracks(poses)))
-        like = _agreed(held, there)
-        _warn_of_other_rates(held, args.fps)
-        features = [find_features(given, [one.name for one in held]) for given in args.features]
-        refuse(_named_twice(features), about="--features")
+        recordings = conversion.renamed(find_tracks.read_all_names(find_tracks.find_tracks(poses)))
+        like = _agreed_names(recordings, existing)
+        _warn_of_other_rates(recordings, args.fps)
+        features = [
+            find_features(option, [recording.name for recording in recordings])
+            for option in args.features
+        ]
+        refuse(named_twice(features), about="--features")
         schema = (
-            there.schema
-            if there
+            existing.schema
+            if existing
             else tracks.schema_of(
-                like, fps=convert.store_fps, extents=[(10.0,) * len(like.coordinates)]
+                like, fps=conversion.store_fps, extents=[(10.0,) * len(like.coordinates)]
             )
         )
         with StoreWriter(
             out, schema, origin=f"tracks from {args.poses}", append=args.append
         ) as writer:
-            read = _add_recordings(held, writer, convert, like, features)
-            if there is None:
-                writer.schema = tracks.schema_of(
-                    like, fps=convert.store_fps, extents=[one.extent_px for one in read]
-                )
+            added = _add_recordings(recordings, writer, conversion, like, features)
+            extents = [each.extent_px for each in added]
+            if existing is None:
+                writer.schema = tracks.schema_of(like, fps=conversion.store_fps, extents=extents)
             else:
-                _warn_of_other_extents(read, there)
+                _warn_of_other_extents(extents, existing)
             if args.labels:
                 with find_tracks.unpacked(args.labels) as folder:
                     add_labels(
                         writer,
                         folder,
-                        {one.name: one.frames for one in read},
+                        {each.name: each.frames for each in added},
                         fps=args.fps,
-                        there=there,
+                        existing=existing,
                         test_share=args.test_share,
                         seed=args.seed,
                     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
-    """What must be remembered of a recording whose frames were written."""
+class _Added:
+    """What is needed later of a recording whose frames are in the store."""
 
     name: str
     frames: int
@@ -85,114 +86,120 @@ class _Read:
     extent_px: tuple[float, ...]
 
 
-def _conversion(args: argparse.Namespace, there: Store | None) -> Conversion:
-    rate = there.schema.fps if there else args.store_fps or args.fps
-    if there and args.store_fps not in (None, rate):
+def _conversion(args: argparse.Namespace, existing: Store | None) -> TrackConversion:
+    fps = existing.schema.fps if existing else args.store_fps or args.fps
+    if existing and args.store_fps not in (None, fps):
         raise BadInput(
-            f"--store-fps is {args.store_fps:g}; the store {there.uri} has {rate:g} frames/s, and "
-            "that stays"
+            f"--store-fps is {args.store_fps:g}; the store {existing.uri} has {fps:g} frames/s, "
+            "and that stays"
         )
-    return Conversion(
+
+    def mapping(option: str, value: str | None) -> NameMapping | None:
+        return NameMapping.parse(value, option=option) if value else None
+
+    def size(option: str, value: str | None) -> tuple[float, ...] | None:
+        return parse_size(value, option=option) if value else None
+
+    return TrackConversion(
         fps=args.fps,
-        store_fps=rate,
+        store_fps=fps,
         scale=args.scale,
-        keypoints=Naming.parsed(args.keypoints, option="--keypoints") if args.keypoints else None,
-        animals=Naming.parsed(args.animals, option="--animals") if args.animals else None,
-        image_px=parsed_size(args.image, option="--image") if args.image else None,
-        scale_to=parsed_size(args.scale_to, option="--scale-to") if args.scale_to else None,
+        keypoints=mapping("--keypoints", args.keypoints),
+        animals=mapping("--animals", args.animals),
+        image_px=size("--image", args.image),
+        scale_to=size("--scale-to", args.scale_to),
     )
 
 
-def _agreed(held: Sequence[Tracks], there: Store | None) -> Tracks:
+def _agreed_names(recordings: Sequence[Tracks], existing: Store | None) -> Tracks:
     """The names that all recordings have, in the order of the store."""
-    tracks.check_agreement(held)
-    if there is None:
-        return held[0]
-    taken = {video["name"] for video in there.videos}
-    again = [f"{one.name!r} ({one.path}) is in it already" for one in held if one.name in taken]
+    if existing is None:
+        tracks.check_agreement(recordings)
+        return recordings[0]
+    videos = {video["name"] for video in existing.videos}
     refuse(
-        again[:20] + ([f"and {len(again) - 20} more"] if len(again) > 20 else []),
-        about=f"the store {there.uri} has such videos: pass a pattern that leaves them out",
+        [
+            f"{recording.name!r} ({recording.path}) is in it already"
+            for recording in recordings
+            if recording.name in videos
+        ],
+        about=f"the store {existing.uri} has such videos: pass a pattern that leaves them out",
     )
-    position, confidence = tracks.no_frames(*there.schema.shape)
+    position, confidence = tracks.no_frames(*existing.schema.shape)
     store = Tracks(
         name="",
-        animals=there.schema.animals,
-        keypoints=there.schema.keypoints,
-        coordinates=there.schema.coordinates,
+        animals=existing.schema.animals,
+        keypoints=existing.schema.keypoints,
+        coordinates=existing.schema.coordinates,
         position_TMKX=position,
         confidence_TMK=confidence,
-        path=Path(there.uri),
+        path=Path(existing.uri),
     )
-    tracks.check_agreement([store, *held])
+    tracks.check_agreement([store, *recordings])
     return store
 
 
-def _named_twice(features: Sequence[FeatureFiles]) -> list[str]:
-    names = [held.name for held in features]
-    return [f"{name!r} is given twice" for name in dict.fromkeys(names) if names.count(name) > 1]
-
-
 def _add_recordings(
-    held: Sequence[Tracks],
+    recordings: Sequence[Tracks],
     writer: StoreWriter,
-    convert: Conversion,
+    conversion: TrackConversion,
     like: Tracks,
     features: Sequence[FeatureFiles],
-) -> list[_Read]:
-    read, notes = [], []
-    for one in tqdm(held, desc="reading tracks", unit="video"):
-        raw = find_tracks.read_tracks(one.path, name=one.name)
-        beside: dict[str, Float] = {}
+) -> list[_Added]:
+    added, notes = [], []
+    for recording in tqdm(recordings, desc="reading tracks", unit="video"):
+        raw = find_tracks.read_tracks(recording.path, name=recording.name)
+        external: dict[str, Float] = {}
         for files in features:
-            values, note = files.read(one.name, frames=raw.frames)
+            values, note = files.read(recording.name, frames=raw.frames)
             notes += [note] if note else []
             if values is not None:
-                beside[files.name] = tracks.resample_values(
-                    values, old_fps=convert.fps, fps=convert.store_fps
+                external[files.name] = tracks.resample_values(
+                    values, old_fps=conversion.fps, fps=conversion.store_fps
                 )
-        made = convert.apply(raw, like=like)
-        writer.add(replace(made.video(), features=beside))
-        read.append(_Read(name=one.name, frames=raw.frames, extent_px=tracks.extent_px(made)))
+        converted = conversion.apply(raw, like=like)
+        writer.add(replace(converted.video(), features=external))
+        added.append(
+            _Added(name=recording.name, frames=raw.frames, extent_px=tracks.extent_px(converted))
+        )
     for files in features:
-        without = [one.name for one in held if one.name not in files.files]
+        without = [each.name for each in recordings if each.name not in files.files]
         if without:
             some = ", ".join(without[:5]) + ("…" if len(without) > 5 else "")
             notes.append(
-                f"features {files.name}: {len(without)} of {len(held)} recordings have no file, "
-                f"theirs are unknown: {some}"
+                f"features {files.name}: {len(without)} of {len(recordings)} recordings have no "
+                f"file, theirs are unknown: {some}"
             )
     for note in notes:
         log.warning("%s", note)
-    return read
+    return added
 
 
-def _warn_of_other_rates(held: Sequence[Tracks], fps: float) -> None:
-    said = [one for one in held if one.fps is not None and _ratio(one.fps, fps) > APART]
-    if said:
+def _warn_of_other_rates(recordings: Sequence[Tracks], fps: float) -> None:
+    others = [
+        each
+        for each in recordings
+        if each.fps is not None and max(each.fps, fps) / min(each.fps, fps) > _EQUAL_WITHIN
+    ]
+    if others:
         log.warning(
             "%s says %g frames/s (%d such files); --fps %g is taken",
-            said[0].path,
-            said[0].fps,
-            len(said),
+            others[0].path,
+            others[0].fps,
+            len(others),
             fps,
         )
 
 
-def _warn_of_other_extents(read: Sequence[_Read], there: Store) -> None:
+def _warn_of_other_extents(extents: Sequence[tuple[float, ...]], existing: Store) -> None:
     """Tells of positions that lie far outside the store's image, for which the rest of the store
     has no scale."""
-    reach = np.max([one.extent_px for one in read], axis=0)
-    image: Any = there.schema.image_px
-    if (reach > np.array(image) * 1.1).any():
-        size, have = ("x".join(f"{value:g}" for value in extent) for extent in (reach, image))
+    reach, image = np.max(extents, axis=0), np.array(existing.schema.image_px)
+    if (reach > image * 1.1).any():
+        size, store_size = ("x".join(f"{px:g}" for px in extent) for extent in (reach, image))
         log.warning(
             "the new recordings reach %s px, the store's image has %s px: if their scale differs, "
             "pass --scale or --scale-to",
             size,
-            have,
+            store_size,
         )
-
-
-def _ratio(a: float, b: float) -> float:
-    return max(a, b) / min(a, b)

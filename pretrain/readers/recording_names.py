@@ -1,5 +1,5 @@
-"""Which recording a file belongs to, told from its name: trackers and annotation tools add endings
-of their own."""
+"""Which recording a file belongs to, by its name; trackers and annotation tools add endings to
+it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pretrain.errors import refuse
+from pretrain.readers.detect import label_formats, suffixes, track_formats
 
-_EXTENSION = re.compile(
-    r"\.(csv|tsv|txt|annot|npy|npz|h5|hdf5|slp|nwb|analysis|predictions|mp4|avi|mov|mkv|mpg|mpeg|wmv|webm|seq|mts)$",
-    re.IGNORECASE,
+_OTHER_EXTENSIONS = (
+    *(".npy", ".analysis", ".predictions"),
+    *(".mp4", ".avi", ".mov", ".mkv", ".mpg", ".mpeg", ".wmv", ".webm", ".seq", ".mts"),
 )
-_TOOL = re.compile(
-    r"(?<=.)[_\-. "
-    r"](annot|annotations?|boris|bento|labels?|behaviou?rs?|events|dlc|deeplabcut|sleap|jabs|poses?|tracks?|tracking|keypoints"
-    r"|analysis|predictions?|filtered|pose_est(_v\d+)?|features?|embeddings?)$",
-    re.IGNORECASE,
+"""Beside those of the formats: of features, of videos, and within names that trackers make."""
+_NAME_ENDINGS = (
+    *("annot", "annotations?", "labels?", "behaviou?rs?", "events"),
+    *("poses?", "tracks?", "tracking", "keypoints", "predictions?", "analysis", "filtered"),
+    *("features?", "embeddings?"),
 )
+"""Beside those that formats state."""
 _DEEPLABCUT = re.compile(r"(?<=.)[_\-]?DLC_.*shuffle\d.*$")
 
 
@@ -35,10 +37,12 @@ def natural_order(text: str) -> list[tuple[int, int, str]]:
 def recording_stem(path: Path | str) -> str:
     """A file's name without extensions and without what the usual tools add:
     ``1DLC_resnet50_…shuffle1_…`` and ``1_annot`` are ``1``."""
+    formats = (*track_formats(), *label_formats())
+    endings = "|".join((*_NAME_ENDINGS, *(e for fmt in formats for e in fmt.name_endings)))
     stem = file_stem(path)
     stem = _DEEPLABCUT.sub("", stem) or stem
-    while (shorter := strip_extensions(_TOOL.sub("", stem))) != stem:
-        stem = shorter
+    while (shorter := _without_end(stem, rf"(?<=.)[_\-. ]({endings})")) != stem:
+        stem = strip_extensions(shorter)
     return stem
 
 
@@ -50,41 +54,47 @@ def file_stem(path: Path | str) -> str:
 
 def strip_extensions(name: str) -> str:
     """``m1.mp4.predictions.slp`` is ``m1``."""
-    while (shorter := _EXTENSION.sub("", name)) and shorter != name:
+    extensions = suffixes((*track_formats(), *label_formats())).union(_OTHER_EXTENSIONS)
+    pattern = "|".join(map(re.escape, sorted(extensions)))
+    while (shorter := _without_end(name, pattern)) and shorter != name:
         name = shorter
     return name
 
 
-def unique_names(found: Sequence[tuple[Path, str]]) -> list[str]:
+def _without_end(text: str, pattern: str) -> str:
+    return re.sub(f"({pattern})$", "", text, flags=re.IGNORECASE)
+
+
+def unique_names(recordings: Sequence[tuple[Path, str]]) -> list[str]:
     """One name for each recording.
 
-    Recordings of one name in different folders are told apart by their folders (``monday/1``,
+    Recordings of one name in different folders are distinguished by their folders (``monday/1``,
     ``tuesday/1``).
 
     Args:
-        found: (file, name) of each.
+        recordings: (file, name) of each.
 
     Raises:
         BadInput: If two files in one folder are of one recording.
     """
     by_name: dict[str, list[Path]] = defaultdict(list)
-    for path, name in found:
+    for path, name in recordings:
         by_name[name].append(path)
-    problems = []
+    errors = []
     for name, paths in by_name.items():
         folders: dict[Path, list[Path]] = defaultdict(list)
         for path in paths:
             folders[path.parent].append(path)
-        problems += [
-            f"{' and '.join(p.name for p in held)} in {folder} are both tracks of {name!r}: "
-            f"choose with a pattern, such as {str(folder / _pattern(held))!r}, or move one away"
-            for folder, held in folders.items()
-            if len(held) > 1
+        errors += [
+            f"{' and '.join(p.name for p in rivals)} in {folder} are both tracks of {name!r}: "
+            f"choose with a pattern, such as {str(folder / _pattern(rivals))!r}, or move one away"
+            for folder, rivals in folders.items()
+            if len(rivals) > 1
         ]
-    refuse(problems[:20], about="more than one file for a recording")
+    refuse(errors, about="more than one file for a recording")
     return [
         name if len(by_name[name]) == 1 else _qualified(path, name, by_name[name])
-        for path, name in found
+        for path, name in recordings
     ]
 
 
@@ -104,32 +114,32 @@ def _qualified(path: Path, name: str, rivals: Sequence[Path]) -> str:
 
 
 def candidates(
-    label_name: str, videos: Iterable[str], *, folder: str = "", ending: str = ""
+    file_name: str, videos: Iterable[str], *, folder: str = "", ending: str = ""
 ) -> list[str]:
-    """The recordings that a label file of this name could belong to; more than one is for a person
-    to configure_torch.
+    """The recordings that a file of this name could belong to; of several, a person must choose.
 
     The name must be the recording's, as it is, or without what the usual tools add, or without the
-    ending that all label files of the set share. That it begins with a recording's name is not
-    enough: ``m1_day2`` is not ``m1``. Among recordings told apart by their folders, the one of the
-        label's own folder wins.
+    ending that all files of the set share. That it begins with a recording's name is not enough:
+    ``m1_day2`` is not ``m1``. Among recordings that differ by their folders, the one of the file's
+    own folder wins.
 
     Args:
-        label_name: The label file's name, extension or not.
+        file_name: Of the label (or feature) file, extension or not.
         videos: Names of the recordings.
-        folder: Name of the folder that holds the label file.
-        ending: Of all label files of the set (:func:`common_ending`).
+        folder: Name of the folder that holds the file.
+        ending: Of all files of the set (:func:`common_ending`).
     """
-    last = {video: video.rsplit("/", 1)[-1] for video in videos}
-    if label_name in last:
-        return [label_name]
-    full = file_stem(label_name)
-    for key in dict.fromkeys((full, recording_stem(label_name), full.removesuffix(ending))):
-        found = [video for video in last if video == key] or [
-            video for video in last if last[video] == key
+    last_part = {video: video.rsplit("/", 1)[-1] for video in videos}
+    if file_name in last_part:
+        return [file_name]
+    full = file_stem(file_name)
+    for name in dict.fromkeys((full, recording_stem(file_name), full.removesuffix(ending))):
+        matches = [video for video in last_part if video == name] or [
+            video for video in last_part if last_part[video] == name
         ]
-        if found:
-            return _in_folder(found, folder)
+        if matches:
+            nearby = [v for v in matches if folder and folder in v.split("/")[:-1]]
+            return nearby or matches
     return []
 
 
@@ -140,27 +150,43 @@ def common_ending(paths: Sequence[Path]) -> str:
     if len(set(stems)) < 2:
         return ""
     shared = _shared_beginning([stem[::-1] for stem in stems])[::-1]
-    found = re.search(r"[_\-. ].*$", shared)
-    return found[0] if found else ""
+    ending = re.search(r"[_\-. ].*$", shared)
+    return ending[0] if ending else ""
 
 
 def _shared_beginning(names: Sequence[str]) -> str:
     """Character by character."""
     first, last = min(names), max(names)
-    same = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    same = (index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     return first[: next(same, min(len(first), len(last)))]
 
 
-def nearest(name: str, videos: Iterable[str]) -> str:
-    """The recording whose name begins this one, to suggest it; empty where there is none."""
+def assignment_error(
+    path: Path, found: Sequence[str], videos: Iterable[str], *, called: Sequence[str] = ()
+) -> str:
+    """A sentence on a file that belongs to no recording, or to several.
+
+    Args:
+        path: The file.
+        found: The recordings it could belong to.
+        videos: All recordings.
+        called: What the file itself calls its recording.
+    """
+    file = f"{path} (recording {', '.join(called)})" if called else str(path)
+    if found:
+        return f"{file} could belong to several recordings: {', '.join(found)}. Name it after one"
+    names = list(videos)
+    listed = ", ".join(names[:8]) + (f"… ({len(names)} in all)" if len(names) > 8 else "")
+    similar = next(filter(None, (_beginning_of(name, names) for name in (*called, path.name))), "")
+    hint = f". If it is {similar}, name it so" if similar else ""
+    return f"{file} belongs to no known recording; recordings: {listed}{hint}"
+
+
+def _beginning_of(name: str, videos: Iterable[str]) -> str:
+    """The recording whose name begins this one; empty where there is none."""
     stem = file_stem(name)
     return max(
         (video for video in videos if stem.startswith(video.rsplit("/", 1)[-1])),
         key=len,
         default="",
     )
-
-
-def _in_folder(videos: list[str], folder: str) -> list[str]:
-    near = [video for video in videos if folder and folder in video.split("/")[:-1]]
-    return near or videos

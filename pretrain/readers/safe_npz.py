@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 import zipfile
-import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.errors import BadInput
+from pretrain.errors import BadInput, refuse
+from pretrain.readers.safe_zip import ZIP_ERRORS, refuse_bomb
 
 HEADER_ERRORS = (
     ValueError,
@@ -26,8 +26,7 @@ HEADER_ERRORS = (
     TokenError,
 )
 """What numpy raises where the header of an array is damaged; it reads the header as Python text."""
-_ROOM_BYTES = 2**28  # members up to this size in all are read whatever the size of the file
-_EXPANSION = 200
+_ROOM_BYTES = 2**28  # what fits into any memory
 
 
 def members(path: Path) -> tuple[str, ...]:
@@ -35,7 +34,7 @@ def members(path: Path) -> tuple[str, ...]:
     try:
         with zipfile.ZipFile(path) as packed:
             names = packed.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, IndexError, RuntimeError, struct.error):
+    except ZIP_ERRORS:
         return ()
     return tuple(name.removesuffix(".npy") for name in names if name.endswith(".npy"))
 
@@ -49,12 +48,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as packed:
             infos = packed.infolist()
-            size = sum(info.file_size for info in infos)
-            if size > _ROOM_BYTES and size > _EXPANSION * path.stat().st_size:
-                raise BadInput(
-                    f"{path}: {size / 2**30:,.1f} GiB packed into "
-                    f"{path.stat().st_size / 2**20:,.2f} MiB: refused as a zip bomb"
-                )
+            refuse_bomb(packed, path, room_bytes=_ROOM_BYTES)
             names = [info.filename for info in infos]
             if len(set(names)) < len(names):
                 raise BadInput(
@@ -66,25 +60,14 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             }
     except BadInput:
         raise
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        IndexError,
-        struct.error,
-        MemoryError,
-        OverflowError,
-    ) as error:
+    except ZIP_ERRORS as error:
         raise BadInput(
             f"{path}: the npz file is truncated or damaged ({error or type(error).__name__})"
         ) from error
 
 
 def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.NDArray[Any]:
-    place = info.filename
+    name = info.filename
     with packed.open(info) as file:
         try:
             version = np.lib.format.read_magic(file)
@@ -95,24 +78,40 @@ def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.ND
             shape, _, dtype = read_header(file)
         except HEADER_ERRORS as error:
             raise BadInput(
-                f"{path}: {place} is not an array of numbers or text ({error})"
+                f"{path}: {name} is not an array of numbers or text ({error})"
             ) from error
         if dtype.hasobject:
             raise BadInput(
-                f"{path}: {place} holds pickled objects, which could run code; save arrays of "
+                f"{path}: {name} holds pickled objects, which could run code; save arrays of "
                 "numbers and text only"
             )
         stated = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if min(shape, default=0) < 0 or stated > info.file_size:
             raise BadInput(
-                f"{path}: {place} states shape {shape}, more than its {info.file_size:,} bytes hold"
+                f"{path}: {name} states shape {shape}, more than its {info.file_size:,} bytes hold"
             )
     with packed.open(info) as file:
         try:
-            found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
         except (SyntaxError, TypeError, KeyError, TokenError) as error:
-            raise BadInput(f"{path}: {place} is damaged ({error})") from error
-    return found
+            raise BadInput(f"{path}: {name} is damaged ({error})") from error
+    return array
+
+
+def refuse_unknown(arrays: Iterable[str], allowed: Iterable[str], path: Path) -> None:
+    """Refuses arrays of other names.
+
+    Raises:
+        BadInput: Naming each of them.
+    """
+    known = list(allowed)
+    refuse(
+        [
+            f"{name!r} is not known; allowed: {', '.join(known)}"
+            for name in sorted(set(arrays) - set(known))
+        ],
+        about=str(path),
+    )
 
 
 def names_in(arrays: dict[str, npt.NDArray[Any]], key: str, path: Path) -> tuple[str, ...]:
@@ -121,14 +120,14 @@ def names_in(arrays: dict[str, npt.NDArray[Any]], key: str, path: Path) -> tuple
     Raises:
         BadInput: If it is absent or not text, or a name is empty or repeated.
     """
-    held = arrays.get(key)
-    if held is None or held.dtype.kind not in "US" or held.ndim > 1:
-        told = "is absent" if held is None else f"holds {held.dtype} of shape {held.shape}"
-        raise BadInput(f"{path}: {key} {told}; wanted a list of names")
+    array = arrays.get(key)
+    if array is None or array.dtype.kind not in "US" or array.ndim > 1:
+        problem = "is absent" if array is None else f"holds {array.dtype} of shape {array.shape}"
+        raise BadInput(f"{path}: {key} {problem}; wanted a list of names")
     try:
         names = tuple(
             str(value.decode("utf-8") if isinstance(value, bytes) else value)
-            for value in np.atleast_1d(held).tolist()
+            for value in np.atleast_1d(array).tolist()
         )
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: {key} is not UTF-8 text ({error})") from error
@@ -146,16 +145,16 @@ def number_in(arrays: dict[str, npt.NDArray[Any]], key: str, path: Path) -> floa
     Raises:
         BadInput: If it is something else.
     """
-    held = arrays.get(key)
-    if held is None:
+    array = arrays.get(key)
+    if array is None:
         return None
     if (
-        held.size != 1
-        or held.dtype.kind not in "iuf"
-        or not (np.isfinite(held).all() and (held > 0).all())
+        array.size != 1
+        or array.dtype.kind not in "iuf"
+        or not (np.isfinite(array).all() and (array > 0).all())
     ):
         raise BadInput(
-            f"{path}: {key} is {held.reshape(-1)[:3]} of shape {held.shape}; wanted one positive "
+            f"{path}: {key} is {array.reshape(-1)[:3]} of shape {array.shape}; wanted one positive "
             "number"
         )
-    return float(held.reshape(()))
+    return float(array.reshape(()))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput
-from pretrain.readers.annotations import UNLABELLED, Labels
+from pretrain.readers.annotations import Labels
 from pretrain.readers.tracks import resampled_times
 
 
@@ -41,16 +41,15 @@ def assign_split(
 ) -> list[Labels]:
     """Splits by recording, never by frame: a recording is on one side, in all of its tasks.
 
-    Recordings go to the side that lacks their classes most: rare classes are dealt first, so that
-    each class that occurs in two recordings or more occurs on both sides where that is possible.
+    Each class that occurs in two recordings or more occurs on both sides where that is possible.
     With one labelled recording all is ``train``. The outcome depends on the labels, the share and
     the seed alone, not on the order of the labels.
 
     Args:
         labels: All tasks and annotators.
-        test_share: Wished share of recordings for test, above 0 and below 1; at least one recording
-            is on either side.
-        seed: Another deal of equal worth.
+        test_share: Share of recordings for test, above 0 and below 1; at least one recording is on
+            either side.
+        seed: Another one gives another choice, as good.
 
     Returns:
         The labels in their order, each with its split.
@@ -60,71 +59,64 @@ def assign_split(
     """
     if not 0 < test_share < 1:
         raise BadInput(f"the share of test recordings is {test_share}; it must lie between 0 and 1")
-    holds: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for held in labels:
-        holds[held.video] |= {(held.task, name) for name in _occurring(held)}
-    if len(holds) < 2:
-        return [replace(held, split="train") for held in labels]
-    test = _test_videos(
-        holds, count=min(max(1, round(test_share * len(holds))), len(holds) - 1), seed=seed
-    )
-    return [replace(held, split="test" if held.video in test else "train") for held in labels]
+    classes: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for each in labels:
+        classes[each.video] |= {
+            (each.task, name)
+            for name, marks in zip(each.classes, each.marks.T, strict=True)
+            if (marks == 1).any()
+        }
+    if len(classes) < 2:
+        return [replace(each, split="train") for each in labels]
+    count = min(max(1, round(test_share * len(classes))), len(classes) - 1)
+    test = _test_videos(classes, count=count, seed=seed)
+    return [replace(each, split="test" if each.video in test else "train") for each in labels]
 
 
 def assign_missing_splits(
     labels: Sequence[Labels], *, test_share: float = 0.3, seed: int = 0
 ) -> list[Labels]:
-    """Keeps the split that a label file stated and deals the rest (:func:`assign_split`).
+    """Keeps the split that a label file states and chooses for the rest (:func:`assign_split`).
 
     A recording for which some labels state a side is on that side in all of its tasks, unless they
     state both.
     """
     stated: dict[str, set[str]] = defaultdict(set)
-    for held in labels:
-        if held.split:
-            stated[held.video].add(held.split)
+    for each in labels:
+        if each.split:
+            stated[each.video].add(each.split)
     known = [
-        held
-        if held.split or held.video not in stated
-        else replace(held, split=min(stated[held.video]))
-        for held in labels
+        each
+        if each.split or each.video not in stated
+        else replace(each, split=min(stated[each.video]))
+        for each in labels
     ]
-    dealt = iter(
-        assign_split([held for held in known if not held.split], test_share=test_share, seed=seed)
+    chosen = iter(
+        assign_split([each for each in known if not each.split], test_share=test_share, seed=seed)
     )
-    return [held if held.split else next(dealt) for held in known]
+    return [each if each.split else next(chosen) for each in known]
 
 
-def _occurring(labels: Labels) -> set[str]:
-    if labels.overlapping:
-        return {
-            name
-            for place, name in enumerate(labels.classes)
-            if (labels.frames[:, place] == 1).any()
-        }
-    return {labels.classes[place] for place in np.unique(labels.frames) if place != UNLABELLED}
-
-
-def _test_videos(holds: dict[str, set[tuple[str, str]]], *, count: int, seed: int) -> set[str]:
-    """A deal of ``count`` recordings for test, then exchanges of two for as long as they bring more
-    classes to both sides."""
-    dealt = sorted(holds, key=lambda video: hashlib.sha256(f"{seed}/{video}".encode()).digest())
-    names = sorted(set().union(*holds.values()))
-    has = np.array(
-        [[name in holds[video] for name in names] for video in dealt], dtype=np.int64
-    ).reshape(len(dealt), len(names))
+def _test_videos(classes: dict[str, set[tuple[str, str]]], *, count: int, seed: int) -> set[str]:
+    """A random choice of ``count`` recordings for test, then exchanges of two for as long as they
+    bring more classes to both sides."""
+    videos = sorted(classes, key=lambda video: hashlib.sha256(f"{seed}/{video}".encode()).digest())
+    names = sorted(set().union(*classes.values()))
+    has = np.array([[name in classes[video] for name in names] for video in videos], np.int64)
+    has = has.reshape(len(videos), len(names))
     has = has[:, has.sum(0) > 1]  # a class of one recording cannot be on both sides
     total = has.sum(0)
 
-    def lacking(in_test: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def missing(in_test: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """How many classes are on one side only."""
         return np.asarray(((in_test == 0) | (in_test == total)).sum(-1))
 
-    test = np.arange(len(dealt)) < count
+    test = np.arange(len(videos)) < count
     while True:
-        held = has[test].sum(0)
-        outs, intos = np.flatnonzero(test), np.flatnonzero(~test)
-        after = np.array([lacking(held - has[out] + has[intos]) for out in outs])
-        out, into = np.unravel_index(int(after.argmin()), after.shape)
-        if after[out, into] >= lacking(held):
-            return {dealt[place] for place in np.flatnonzero(test)}
-        test[outs[out]], test[intos[into]] = False, True
+        in_test = has[test].sum(0)
+        leaving, entering = np.flatnonzero(test), np.flatnonzero(~test)
+        after = np.array([missing(in_test - has[old] + has[entering]) for old in leaving])
+        old, new = np.unravel_index(int(after.argmin()), after.shape)
+        if after[old, new] >= missing(in_test):
+            return {videos[index] for index in np.flatnonzero(test)}
+        test[leaving[old]], test[entering[new]] = False, True

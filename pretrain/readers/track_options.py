@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from pretrain.components import descriptions
+
+TRACK_FORMATS, LABEL_FORMATS = "pretrain.readers.track_formats", "pretrain.readers.label_formats"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``ethoray prepare tracks``."""
@@ -11,10 +15,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--poses",
         required=True,
         metavar="FOLDER",
-        help="folder, pattern, file or zip of track files",
+        help=f"folder, pattern, file or zip of track files: {descriptions(TRACK_FORMATS)}",
     )
     parser.add_argument(
-        "--labels", metavar="FOLDER", help="folder, file or zip of label files; may be the same"
+        "--labels",
+        metavar="FOLDER",
+        help=f"folder, file or zip of label files, may be the same: {descriptions(LABEL_FORMATS)}",
     )
     parser.add_argument(
         "--features",

@@ -1,4 +1,4 @@
-"""The tracks of one recording as a tracker left them, and what makes unlike recordings alike. Pure
+"""The tracks of one recording as a tracker wrote them, and what brings recordings to one form. Pure
 functions."""
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from pretrain.data.schema import Float, Schema, Video
 from pretrain.errors import BadInput, refuse
 
 MAX_PX = 1e6  # no camera is this wide; beyond it a number is not a position
-CONFIDENCE_RANGE = (
-    -0.5,
-    2.0,
-)  # peaks of a heat map may leave 0…1 a little; beyond this it is another column
+# Peaks of a heat map may leave 0…1 a little; beyond this it is another column.
+CONFIDENCE_RANGE = (-0.5, 2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracks:
-    """What a reader found in one file. Read with names alone, it has no frames."""
+    """What one file says. Where only its names were read, it has no frames."""
 
     name: str
     """Of the recording, without what the tracker added to the file's name."""
@@ -85,43 +83,43 @@ def clean_points(
     Args:
         position: (T, M, K, X) px.
         confidence: (T, M, K).
-        where: Names a place in the file from (frame, animal, keypoint, coordinate); coordinate -1
-            is the confidence.
+        where: Says where in the file a number is, from (frame, animal, keypoint, coordinate);
+            coordinate -1 is the confidence.
         about: The file.
 
     Returns:
         Positions and confidence, float32; a missing point is NaN with confidence 0.
 
     Raises:
-        BadInput: If a number is infinite or cannot be a position or a confidence; with the first
-            place of each kind.
+        BadInput: If a number is infinite or cannot be a position or a confidence; with the first of
+            each kind.
     """
-    problems = []
+    errors = []
     with np.errstate(invalid="ignore"):
         low, high = CONFIDENCE_RANGE
-        wild = np.abs(position) > MAX_PX
-        odd = (confidence < low) | (confidence > high)
-    if wild.any():
-        t, m, k, x = (int(i) for i in np.argwhere(wild)[0])
-        problems.append(
+        impossible = np.abs(position) > MAX_PX
+        doubtful = (confidence < low) | (confidence > high)
+    if impossible.any():
+        t, m, k, x = (int(i) for i in np.argwhere(impossible)[0])
+        errors.append(
             f"{where(t, m, k, x)}: {position[t, m, k, x]:g} is not a position in pixels "
-            f"({int(wild.sum())} such numbers)"
+            f"({int(impossible.sum())} such numbers)"
         )
-    if odd.any():
-        t, m, k = (int(i) for i in np.argwhere(odd)[0])
-        problems.append(
+    if doubtful.any():
+        t, m, k = (int(i) for i in np.argwhere(doubtful)[0])
+        errors.append(
             f"{where(t, m, k, -1)}: {confidence[t, m, k]:g} is not a confidence between 0 and 1 "
-            f"({int(odd.sum())} such numbers)"
+            f"({int(doubtful.sum())} such numbers)"
         )
-    refuse(problems, about=about)
+    refuse(errors, about=about)
     seen = ~np.isnan(position).any(-1) & ~(confidence <= 0)
     clean = np.where(seen[..., None], position, np.nan).astype(np.float32)
-    sure = np.clip(np.where(np.isnan(confidence), 1, confidence), np.finfo(np.float32).tiny, 1)
-    return clean, np.where(seen, sure, 0).astype(np.float32)
+    clipped = np.clip(np.where(np.isnan(confidence), 1, confidence), np.finfo(np.float32).tiny, 1)
+    return clean, np.where(seen, clipped, 0).astype(np.float32)
 
 
 def no_frames(animals: int, keypoints: int, coordinates: int) -> tuple[Float, Float]:
-    """Positions and confidence of nothing, for a file of which only the names are wanted."""
+    """Positions and confidence without frames, for a file of which only the names are read."""
     return np.empty((0, animals, keypoints, coordinates), np.float32), np.empty(
         (0, animals, keypoints), np.float32
     )
@@ -135,7 +133,7 @@ def check_agreement(tracks: Sequence[Tracks]) -> None:
     Raises:
         BadInput: Naming each recording that differs from the first, with both lists.
     """
-    problems = []
+    errors = []
     for other in tracks[1:]:
         first = tracks[0]
         for axis, option in (
@@ -144,42 +142,40 @@ def check_agreement(tracks: Sequence[Tracks]) -> None:
         ):
             mine, theirs = getattr(first, axis), getattr(other, axis)
             if set(mine) != set(theirs):
-                problems.append(
+                errors.append(
                     f"{axis} differ: {first.path} has {', '.join(mine)}; {other.path} has "
                     f"{', '.join(theirs)}. "
                     f"Either {option}, or prepare the two groups into two stores"
                 )
         if first.coordinates != other.coordinates:
-            problems.append(
+            errors.append(
                 f"coordinates differ: {first.path} has {', '.join(first.coordinates)}; "
                 f"{other.path} {', '.join(other.coordinates)}"
             )
-    if len(problems) > 20:
-        problems = [*problems[:20], f"and {len(problems) - 20} more"]
-    refuse(problems, about=f"{len(tracks)} recordings do not have one skeleton")
+    refuse(errors, about=f"{len(tracks)} recordings do not have one skeleton")
 
 
 def conform(tracks: Tracks, *, animals: Sequence[str], keypoints: Sequence[str]) -> Tracks:
-    """Puts animals and keypoints into the given order, dropping those not named.
+    """Puts animals and keypoints into this order, dropping those not named.
 
     Raises:
         BadInput: If one of the names is not there.
     """
-    problems = [
+    errors = [
         f"there is no {kind} {name!r}; there are {', '.join(have)}"
-        for kind, wanted, have in (
+        for kind, names, have in (
             ("animal", animals, tracks.animals),
             ("keypoint", keypoints, tracks.keypoints),
         )
-        for name in wanted
+        for name in names
         if name not in have
     ]
-    problems += [
+    errors += [
         f"{kind} are named twice: {', '.join(names)}"
         for kind, names in (("animals", animals), ("keypoints", keypoints))
         if len(set(names)) < len(names)
     ]
-    refuse(problems, about=f"{tracks.path}")
+    refuse(errors, about=f"{tracks.path}")
     if tuple(animals) == tracks.animals and tuple(keypoints) == tracks.keypoints:
         return tracks
     m = [tracks.animals.index(name) for name in animals]
@@ -210,7 +206,7 @@ def rename(tracks: Tracks, names: Mapping[str, str], *, of: str = "keypoints") -
     Args:
         tracks: The recording.
         names: Old name to new name. An old name that this recording lacks is passed over, since
-            recordings are unlike; :func:`check_agreement` sees whether the outcome fits.
+            recordings differ; :func:`check_agreement` sees whether the outcome fits.
         of: ``keypoints`` or ``animals``.
 
     Raises:

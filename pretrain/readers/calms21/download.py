@@ -48,17 +48,17 @@ def download(
     base_url: str = BASE_URL,
     tasks: Iterable[str] = tuple(ARCHIVES),
     archives: Mapping[str, Archive] = ARCHIVES,
-    progress: bool = True,
+    show_progress: bool = True,
     pause_s: float = 2.0,
 ) -> list[Path]:
     """Fetches archives into a folder; those that are there and whole are not fetched again.
 
     Args:
-        folder: Where they go; made if absent. They stay packed.
+        folder: Where they go; new or not. They stay packed.
         base_url: An archive is at ``base_url/NAME/content``.
         tasks: Which: task1, task2, task3, unlabeled.
         archives: What there is.
-        progress: Show a bar.
+        show_progress: Show a bar.
         pause_s: Before the first new attempt after a broken connection; doubled each time.
 
     Returns:
@@ -69,11 +69,11 @@ def download(
             has come stays, for the next attempt), or an archive is not the one that was published
             or has members that would leave its folder.
     """
-    wanted, folder = list(dict.fromkeys(tasks)), Path(folder).expanduser()
+    names, folder = list(dict.fromkeys(tasks)), Path(folder).expanduser()
     refuse(
         [
             f"there is no archive {name!r}; there are {', '.join(archives)}"
-            for name in wanted
+            for name in names
             if name not in archives
         ],
         about="--download",
@@ -84,11 +84,11 @@ def download(
         raise BadInput(f"cannot make the folder {folder}: {error}") from error
     pooch.get_logger().setLevel(logging.WARNING)  # the bar says the same
     paths = []
-    for task in wanted:
+    for task in names:
         archive = archives[task]
         url = f"{base_url}/{archive.name}/content"
         fetch = _ResumingDownloader(
-            folder / f"{archive.name}.part", progress=progress, pause_s=pause_s
+            folder / f"{archive.name}.part", show_progress=show_progress, pause_s=pause_s
         )
         try:
             paths.append(
@@ -106,7 +106,7 @@ def download(
                     f"cannot fetch {url}: {_reason(error)}",
                     folder,
                     base_url,
-                    [archives[name] for name in wanted],
+                    [archives[name] for name in names],
                 )
             ) from error
         except ValueError as error:  # pooch's word for a wrong checksum; it has removed the file
@@ -119,14 +119,14 @@ def download(
 
 
 class _ResumingDownloader:
-    """A downloader for pooch that keeps what has come in a file beside the target and asks only for
-    the rest."""
+    """A downloader for pooch that stores what has come next to the target and asks only for the
+    rest."""
 
-    def __init__(self, part: Path, *, progress: bool, pause_s: float) -> None:
-        self._part, self._progress, self._pause_s = part, progress, pause_s
+    def __init__(self, part: Path, *, show_progress: bool, pause_s: float) -> None:
+        self._part, self._show_progress, self._pause_s = part, show_progress, pause_s
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        failures, before = 0, self._held()
+        failures, before = 0, self._received()
         while True:
             try:
                 self._fetch_rest(url)
@@ -136,8 +136,8 @@ class _ResumingDownloader:
                 requests.Timeout,
                 requests.exceptions.ChunkedEncodingError,
             ) as error:
-                failures = 1 if self._held() > before else failures + 1
-                before = self._held()
+                failures = 1 if self._received() > before else failures + 1
+                before = self._received()
                 if failures >= _ATTEMPTS:
                     raise
                 logger.warning(
@@ -149,15 +149,17 @@ class _ResumingDownloader:
                 time.sleep(self._pause_s * 2 ** (failures - 1))
         self._part.replace(output_file)
 
-    def _held(self) -> int:
+    def _received(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0
 
     def _fetch_rest(self, url: str) -> None:
-        held = self._held()
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={held}-"} if held else {})
+        received = self._received()
+        headers = {"Accept-Encoding": "identity"} | (
+            {"Range": f"bytes={received}-"} if received else {}
+        )
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
             if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                if answer.headers.get("Content-Range", "").strip() == f"bytes */{held}":
+                if answer.headers.get("Content-Range", "").strip() == f"bytes */{received}":
                     return  # it was whole already
                 self._part.unlink()
                 raise requests.ConnectionError(
@@ -168,35 +170,35 @@ class _ResumingDownloader:
                     f"the server answered {answer.status_code} {answer.reason}"
                 )
             answer.raise_for_status()
-            if not answer.headers.get("Content-Range", "").startswith(f"bytes {held}-"):
-                held = 0  # the server sends all of it
-            self._write(answer, held)
+            if not answer.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
+                received = 0  # the server sends all of it
+            self._write(answer, received)
 
-    def _write(self, answer: requests.Response, held: int) -> None:
+    def _write(self, answer: requests.Response, received: int) -> None:
         rest = int(answer.headers["Content-Length"]) if "Content-Length" in answer.headers else None
-        free = shutil.disk_usage(self._part.parent).free + (self._held() if not held else 0)
+        free = shutil.disk_usage(self._part.parent).free + (self._received() if not received else 0)
         if rest is not None and rest > free:
             raise BadInput(
                 f"{self._part.parent}: {rest:,} bytes are to come for {self._part.stem}, {free:,} "
                 "are free on that disk"
             )
-        total = None if rest is None else held + rest
+        total = None if rest is None else received + rest
         with (
-            self._part.open("ab" if held else "wb") as file,
+            self._part.open("ab" if received else "wb") as file,
             tqdm(
                 total=total,
-                initial=held,
+                initial=received,
                 unit="B",
                 unit_scale=True,
                 desc=self._part.stem,
-                disable=not self._progress,
+                disable=not self._show_progress,
             ) as bar,
         ):
             for piece in answer.iter_content(_PIECE_BYTES):
                 file.write(piece)
                 bar.update(len(piece))
-        if total is not None and self._held() != total:
-            raise requests.ConnectionError(f"{self._held():,} of {total:,} bytes came")
+        if total is not None and self._received() != total:
+            raise requests.ConnectionError(f"{self._received():,} of {total:,} bytes came")
 
 
 def _reason(error: Exception) -> str:
@@ -212,13 +214,13 @@ def _reason(error: Exception) -> str:
     )
 
 
-def _by_hand(problem: str, folder: Path, base_url: str, archives: Iterable[Archive]) -> str:
+def _by_hand(error: str, folder: Path, base_url: str, archives: Iterable[Archive]) -> str:
     lines = "\n".join(
         f"  {base_url}/{archive.name}/content  as {archive.name} (MD5 {archive.md5})"
         for archive in archives
     )
     return (
-        f"{problem}\nRun the same command again to go on where it stopped. Or download by "
+        f"{error}\nRun the same command again to go on where it stopped. Or download by "
         f"hand, put the archives into {folder.absolute()} "
         f"(packed or unpacked) and leave --download out:\n{lines}"
     )

@@ -1,4 +1,4 @@
-"""How many frames of each class the released CalMS21 holds, and in what a reading differs."""
+"""How many frames of each class the released CalMS21 holds, and how a copy of it differs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEW_BEHAVIORS = (
     "whiterearing",
 )
 
-_FOUR = {  # (task, annotator, split): frames of attack, investigation, mount, other
+CLASS_FRAMES = {
     (CLASSIC, "0", "train"): (14_043, 146_623, 28_622, 318_450),
     (CLASSIC, "0", "test"): (12_630, 61_280, 31_850, 156_347),
     (STYLES, "1", "train"): (4_517, 28_628, 22_537, 83_440),
@@ -36,7 +36,8 @@ _FOUR = {  # (task, annotator, split): frames of attack, investigation, mount, o
     (STYLES, "4", "test"): (8_809, 18_337, 11_506, 37_522),
     (STYLES, "5", "test"): (11_486, 81_834, 530, 270_157),
 }
-_TWO = {  # (behaviour, split): frames of the behaviour, all frames
+"""Of Tasks 1 and 2, by task, annotator and split: frames of attack, investigation, mount, other."""
+BEHAVIOR_FRAMES = {
     ("approach", "train"): (670, 20_624),
     ("disengaged", "train"): (524, 35_751),
     ("groom", "train"): (6_319, 45_174),
@@ -52,12 +53,13 @@ _TWO = {  # (behaviour, split): frames of the behaviour, all frames
     ("sniff_face", "test"): (15_057, 251_793),
     ("whiterearing", "test"): (2_638, 17_939),
 }
+"""Of Task 3, by behaviour and split: frames of the behaviour, all frames."""
 
 EXPECTED_FRAMES: dict[tuple[str, str, str], dict[str, int]] = {
-    key: dict(zip(CLASSES, frames, strict=True)) for key, frames in _FOUR.items()
+    key: dict(zip(CLASSES, frames, strict=True)) for key, frames in CLASS_FRAMES.items()
 } | {
-    (BEHAVIORS, behavior, split): {"other": all_ - held, behavior: held}
-    for (behavior, split), (held, all_) in _TWO.items()
+    (BEHAVIORS, behavior, split): {"other": total - count, behavior: count}
+    for (behavior, split), (count, total) in BEHAVIOR_FRAMES.items()
 }
 """(task, annotator or behaviour, split) to class to frames.
 
@@ -78,24 +80,24 @@ def count_differences(labels: Iterable[Labels]) -> list[str]:
     """Compares frames per class with the release.
 
     Args:
-        labels: All that were read; label sets of which nothing was read are not spoken of.
+        labels: All that were read; label sets of which nothing was read are not mentioned.
 
     Returns:
         A sentence for each label set that differs; empty where all agree.
     """
-    found: dict[tuple[str, str, str], dict[str, int]] = {}
-    for held in labels:
-        counts = found.setdefault(label_set(held), {})
-        for place, name in enumerate(held.classes):
-            counts[name] = counts.get(name, 0) + int(np.count_nonzero(held.frames == place))
+    counts_of: dict[tuple[str, str, str], dict[str, int]] = {}
+    for each in labels:
+        counts = counts_of.setdefault(label_set(each), {})
+        for index, name in enumerate(each.classes):
+            counts[name] = counts.get(name, 0) + int(np.count_nonzero(each.frames == index))
     sentences = []
-    for key, counts in found.items():
-        named = (
+    for key, counts in counts_of.items():
+        title = (
             f"{key[0]}, {'behaviour' if key[0] == BEHAVIORS else 'annotator'} {key[1]}, {key[2]}"
         )
         expected = EXPECTED_FRAMES.get(key)
         if expected is None:
-            sentences.append(f"{named}: the release has no such label set")
+            sentences.append(f"{title}: the release has no such label set")
             continue
         differing = [
             f"{name} {counts.get(name, 0):,} instead of {n:,}"
@@ -103,5 +105,5 @@ def count_differences(labels: Iterable[Labels]) -> list[str]:
             if counts.get(name, 0) != n
         ]
         if differing:
-            sentences.append(f"{named}: frames differ from the release: {'; '.join(differing)}")
+            sentences.append(f"{title}: frames differ from the release: {'; '.join(differing)}")
     return sentences

@@ -1,4 +1,4 @@
-"""Per-frame features of a CalMS21 file (``taskprog_features_*.json``), read beside the poses they
+"""Per-frame features of CalMS21 (``taskprog_features_*.json``), read in step with the poses they
 belong to."""
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pretrain.readers.calms21.json_stream import Rows
 from pretrain.readers.calms21.sequences import Sequence, read_sequences
 from pretrain.readers.calms21.sources import Source, opened
 
+FEATURES = "task_programming"
+"""What they are called in a store."""
 FEATURE_DIMENSIONS = 32
 _ROWS = {"features": Rows((FEATURE_DIMENSIONS,), np.float32, f"{FEATURE_DIMENSIONS} numbers")}
 _MAX_WAITING_BYTES = 400 * 2**20
@@ -24,14 +26,14 @@ class FeaturesInStep:
 
     Args:
         source: The file of features; none where the release has none for these poses.
-        progress: Called with the bytes read since the last call.
+        on_progress: Called with the bytes read since the last call.
     """
 
     def __init__(
-        self, source: Source | None, progress: Callable[[int], None] | None = None
+        self, source: Source | None, on_progress: Callable[[int], None] | None = None
     ) -> None:
-        self._place = source.place if source else ""
-        self._rest = _read(source, progress)
+        self._where = source.where if source else ""
+        self._rest = _read(source, on_progress)
         self._waiting: dict[tuple[str, str], Float] = {}
         self._bytes = 0
         self._without: list[str] = []
@@ -42,20 +44,20 @@ class FeaturesInStep:
     def __exit__(self, *_: object) -> None:
         self._rest.close()
 
-    def take(self, wanted: Sequence, frames: int) -> Float | None:
-        """The features (T, 32) of a sequence, or None; those of others met on the way wait for
-        their turn.
+    def take(self, pose: Sequence, frames: int) -> Float | None:
+        """The features (T, 32) of a sequence of poses, or None; those of others met on the way wait
+        for their turn.
 
         Raises:
             BadInput: If they do not have that many frames, or the file is damaged.
         """
-        key = wanted.group, wanted.name
+        key = pose.group, pose.name
         while key not in self._waiting:
-            found = next(self._rest, None)
-            if found is None:
-                self._without.append(wanted.name)
+            following = next(self._rest, None)
+            if following is None:
+                self._without.append(pose.name)
                 return None
-            self._keep(found)
+            self._keep(following)
         values = self._waiting.pop(key)
         self._bytes -= values.nbytes
         if len(values) != frames:
@@ -67,41 +69,41 @@ class FeaturesInStep:
 
     def notes(self, poses: Source) -> list[str]:
         """What did not find its counterpart, in sentences; reads the file to its end."""
-        for found in self._rest:
-            self._keep(found)
-        said = []
-        if self._place and self._without:
-            said.append(f"{self._place}: no features for {_some(self._without)} of {poses.place}")
+        for following in self._rest:
+            self._keep(following)
+        notes = []
+        if self._where and self._without:
+            notes.append(f"{self._where}: no features for {_some(self._without)} of {poses.where}")
         if self._waiting:
-            said.append(
-                f"{self._place}: features without poses for "
+            notes.append(
+                f"{self._where}: features without poses for "
                 f"{_some([name for _, name in self._waiting])}"
             )
-        return said
+        return notes
 
-    def _keep(self, found: Sequence) -> None:
-        values = found.arrays.get("features")
+    def _keep(self, features: Sequence) -> None:
+        values = features.arrays.get("features")
         if values is None or not np.isfinite(values).all():
             raise BadInput(
-                f"{self._named(found.group, found.name)}: it has no 'features', or they are not "
-                "finite"
+                f"{self._named(features.group, features.name)}: it has no 'features', or they are "
+                "not finite"
             )
-        self._waiting[found.group, found.name] = values
+        self._waiting[features.group, features.name] = values
         self._bytes += values.nbytes
         if self._bytes > _MAX_WAITING_BYTES:
             raise BadInput(
-                f"{self._named(found.group, found.name)}: the order of sequences is too unlike "
-                "that of the poses to read both at once"
+                f"{self._named(features.group, features.name)}: the order of sequences is too "
+                "unlike that of the poses to read both at once"
             )
 
     def _named(self, group: str, name: str) -> str:
-        return f"{self._place}: sequence {name!r} in group {group!r}"
+        return f"{self._where}: sequence {name!r} in group {group!r}"
 
 
-def _read(source: Source | None, progress: Callable[[int], None] | None) -> Generator[Sequence]:
+def _read(source: Source | None, on_progress: Callable[[int], None] | None) -> Generator[Sequence]:
     if source:
         with opened(source) as stream:
-            yield from read_sequences(stream, _ROWS, where=source.place, progress=progress)
+            yield from read_sequences(stream, _ROWS, where=source.where, on_progress=on_progress)
 
 
 def _some(names: list[str]) -> str:

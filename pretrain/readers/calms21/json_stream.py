@@ -1,12 +1,10 @@
-"""A forward-only place in a large JSON text: names, small values, and long arrays of numbers cut
-between frames."""
+"""Reads a large JSON text forwards, block by block: names, small values, and long arrays of numbers
+cut between frames."""
 
 from __future__ import annotations
 
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +15,7 @@ import numpy.typing as npt
 import simdjson
 
 from pretrain.errors import BadInput
+from pretrain.readers.safe_zip import ZIP_ERRORS
 
 BLOCK_BYTES = 2**20
 _MAX_ROW_BYTES = 2**20
@@ -51,32 +50,31 @@ class Rows:
     """What a frame holds, in words."""
 
 
-class JsonText:
-    """A place in a JSON text that is read block by block.
+class JsonStream:
+    """A position in a JSON text that is read block by block.
 
     Args:
         stream: The text.
         where: Name of the file, for messages.
-        progress: Called with the number of bytes read since the last call.
+        on_progress: Called with the number of bytes read since the last call.
     """
 
     def __init__(
-        self, stream: Bytes, *, where: str, progress: Callable[[int], None] | None = None
+        self, stream: Bytes, *, where: str, on_progress: Callable[[int], None] | None = None
     ) -> None:
-        self.place = ""
+        self.section = ""
         """Where in the file, in words, for messages."""
-        self._stream, self._where, self._progress = stream, where, progress
-        self._text, self._at, self._before = (
-            b"",
-            0,
-            0,
-        )  # the buffer, the place in it, the bytes dropped before it
+        self._stream, self._where, self._on_progress = stream, where, on_progress
+        self._text, self._at = b"", 0
+        """The buffer and the position in it."""
+        self._dropped = 0
+        """Bytes before the buffer."""
         self._parser: Any = simdjson.Parser()
 
-    def fail(self, problem: str, *, at: int | None = None) -> NoReturn:
+    def fail(self, error: str, *, at: int | None = None) -> NoReturn:
         """Raises BadInput with file, sequence and byte."""
-        byte = self._before + (self._at if at is None else at)
-        raise BadInput(f"{self._where}{self.place}, byte {byte:,}: {problem}") from None
+        byte = self._dropped + (self._at if at is None else at)
+        raise BadInput(f"{self._where}{self.section}, byte {byte:,}: {error}") from None
 
     def skip_byte_order_mark(self) -> None:
         """Passes over UTF-8's mark and refuses the encodings of two or four bytes a letter."""
@@ -122,7 +120,7 @@ class JsonText:
             self._unexpected(f"the value of {key!r}")
         end = self._value_end(key, nested=opening in (b"{", b"["))
         try:
-            found = json.loads(
+            value = json.loads(
                 self._text[self._at : end].decode("utf-8"),
                 parse_constant=_no_constant,
                 object_pairs_hook=_no_repeats,
@@ -130,14 +128,14 @@ class JsonText:
         except (ValueError, RecursionError) as error:
             self.fail(f"the value of {key!r} cannot be read: {_short(error)}")
         self._at = end
-        return found
+        return value
 
     def rows(self, key: str, rows: Rows) -> Iterator[npt.NDArray[np.float64]]:
         """The array of frames that begins here, in pieces (n, *shape)."""
         if self._peek() != b"[":
             self._unexpected(f"the array {key}")
         self._at += 1
-        done = 0
+        frames_read = 0
         if self._peek() == b"]":
             self._at += 1
             return
@@ -145,70 +143,74 @@ class JsonText:
             close = self._array_close(key)
             cut = close if close >= 0 else self._last_row_end(len(rows.shape))
             if cut >= 0:
-                piece = self._parse(self._text[self._at : cut], key, rows, done)
+                piece = self._parse(self._text[self._at : cut], key, rows, frames_read)
                 self._at = cut + 1
-                done += len(piece)
+                frames_read += len(piece)
                 yield piece
                 if close >= 0:
                     return
             elif len(self._text) - self._at > BLOCK_BYTES + _MAX_ROW_BYTES:
                 self.fail(
-                    f"{key}, frame {done:,}: a frame takes more than {_MAX_ROW_BYTES:,} bytes"
+                    f"{key}, frame {frames_read:,}: a frame takes more than {_MAX_ROW_BYTES:,} "
+                    "bytes"
                 )
             if not self._more():
                 self.fail(
-                    f"the file ends inside {key}, after {done:,} frames; is it complete?",
+                    f"the file ends inside {key}, after {frames_read:,} frames; is it complete?",
                     at=len(self._text),
                 )
 
-    def _parse(self, block: bytes, key: str, rows: Rows, done: int) -> npt.NDArray[np.float64]:
+    def _parse(
+        self, block: bytes, key: str, rows: Rows, frames_read: int
+    ) -> npt.NDArray[np.float64]:
         size = prod(rows.shape)
         try:
             values = np.frombuffer(self._parser.parse(b"[" + block + b"]").as_buffer(of_type="d"))
         except (ValueError, TypeError, RuntimeError) as error:
-            self._bad_number(block, key, size, done, error)
+            self._bad_number(block, key, size, frames_read, error)
         # simdjson flattens arrays of any form; the form is in the brackets and commas.
-        structure, wanted = block.translate(None, _NOT_STRUCTURE), _structure(rows.shape) + b","
+        structure, frame = block.translate(None, _NOT_STRUCTURE), _structure(rows.shape) + b","
         count = max(1, len(values) // size)
-        if structure != (wanted * count)[:-1] or len(values) != count * size:
+        if structure != (frame * count)[:-1] or len(values) != count * size:
             bad = next(
                 (
                     i
-                    for i, (a, b) in enumerate(zip(structure, wanted * (count + 1), strict=False))
+                    for i, (a, b) in enumerate(zip(structure, frame * (count + 1), strict=False))
                     if a != b
                 ),
                 len(structure),
             )
-            frame = done + bad // len(wanted)
-            self.fail(f"{key}, frame {frame:,}: does not hold {rows.axes}")
+            self.fail(
+                f"{key}, frame {frames_read + bad // len(frame):,}: does not hold {rows.axes}"
+            )
         return values.reshape(-1, *rows.shape)
 
     def _bad_number(
-        self, block: bytes, key: str, size: int, done: int, error: Exception
+        self, block: bytes, key: str, size: int, frames_read: int, error: Exception
     ) -> NoReturn:
         word = _WORD.search(block)
         if word:
-            at, problem = (
+            at, sentence = (
                 word.start(),
                 f"{word.group().decode()!r} is not a number; every value must be finite",
             )
         else:
             try:
                 json.loads(b"[" + block + b"]")
-                at, problem = (
+                at, sentence = (
                     0,
                     f"a number cannot be read or is too large ({_short(error)}) in this frame or a "
                     "later one",
                 )
             except json.JSONDecodeError as detail:
-                at, problem = max(0, detail.pos - 1), f"not an array of numbers: {detail.msg}"
+                at, sentence = max(0, detail.pos - 1), f"not an array of numbers: {detail.msg}"
             except (ValueError, RecursionError):
-                at, problem = 0, f"not an array of numbers ({_short(error)})"
-        frame = done + block.count(b",", 0, at) // size
-        self.fail(f"{key}, frame {frame:,}: {problem}", at=self._at + at)
+                at, sentence = 0, f"not an array of numbers ({_short(error)})"
+        frame = frames_read + block.count(b",", 0, at) // size
+        self.fail(f"{key}, frame {frame:,}: {sentence}", at=self._at + at)
 
     def _array_close(self, key: str) -> int:
-        """Place of the bracket that closes the array of numbers we are in; -1 if the end is not in
+        """Index of the bracket that closes the array of numbers we are in; -1 if the end is not in
         the buffer yet."""
         quote = self._text.find(b'"', self._at)
         brace = self._text.find(b"}", self._at, quote if quote >= 0 else len(self._text))
@@ -221,7 +223,7 @@ class JsonText:
         return close
 
     def _last_row_end(self, depth: int) -> int:
-        """Place of the last comma in the buffer that surely parts two frames; -1 if there is
+        """Index of the last comma in the buffer that surely separates two frames; -1 if there is
         none."""
         # What follows is looked at because a comma at the end may already stand behind the whole
         # array.
@@ -229,7 +231,7 @@ class JsonText:
         window = 2**11
         while True:
             start = max(self._at, len(self._text) - window)
-            ends = [found.end(1) for found in row_end.finditer(self._text, start)]
+            ends = [match.end(1) for match in row_end.finditer(self._text, start)]
             if ends or start == self._at:
                 return ends[-1] if ends else -1
             window *= 8
@@ -239,7 +241,7 @@ class JsonText:
         file."""
         try:
             data = self._stream.read(BLOCK_BYTES)
-        except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        except ZIP_ERRORS as error:
             self.fail(
                 f"the file cannot be read on, it is damaged or incomplete ({_short(error)})",
                 at=len(self._text),
@@ -247,10 +249,10 @@ class JsonText:
         if not data:
             return False
         self._text = self._text[self._at :] + data
-        self._before += self._at
+        self._dropped += self._at
         self._at = 0
-        if self._progress:
-            self._progress(len(data))
+        if self._on_progress:
+            self._on_progress(len(data))
         return True
 
     def _peek(self) -> bytes:
@@ -258,10 +260,10 @@ class JsonText:
         file."""
         skipped = 0
         while True:
-            found = _NOT_SPACE.search(self._text, self._at)
-            if found:
-                self._at = found.start()
-                return found.group()
+            match = _NOT_SPACE.search(self._text, self._at)
+            if match:
+                self._at = match.start()
+                return match.group()
             skipped += len(self._text) - self._at
             self._at = len(self._text)
             if skipped > _MAX_SPACE_BYTES:
@@ -274,37 +276,36 @@ class JsonText:
             self._unexpected(repr(byte.decode()))
         self._at += 1
 
-    def _unexpected(self, wanted: str) -> NoReturn:
-        found = self._peek()
-        if not found:
-            self.fail(f"the file ends where {wanted} should be; is it complete?")
+    def _unexpected(self, expected: str) -> NoReturn:
+        if not self._peek():
+            self.fail(f"the file ends where {expected} should be; is it complete?")
         self.fail(
             f"found {self._text[self._at : self._at + 20].decode('utf-8', 'replace')!r} where "
-            f"{wanted} should be"
+            f"{expected} should be"
         )
 
     def _string(self) -> str:
-        while not (found := _STRING.match(self._text, self._at)):
+        while not (match := _STRING.match(self._text, self._at)):
             if len(self._text) - self._at > _MAX_VALUE_BYTES or not self._more():
                 self.fail("a name in quotes does not end")
         try:
-            text = json.loads(found.group().decode("utf-8"))
+            text = json.loads(match.group().decode("utf-8"))
             text.encode("utf-8")
         except ValueError as error:
             self.fail(f"a name cannot be read: {_short(error)}")
         assert isinstance(text, str)
-        self._at = found.end()
+        self._at = match.end()
         return text
 
     def _value_end(self, key: str, *, nested: bool) -> int:
         while True:
             depth = 0
-            for found in _NESTING.finditer(self._text, self._at) if nested else ():
-                if found.group() == b'"':
+            for match in _NESTING.finditer(self._text, self._at) if nested else ():
+                if match.group() == b'"':
                     break
-                depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found.group(), 0)
+                depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(match.group(), 0)
                 if not depth:
-                    return found.end()
+                    return match.end()
             single = (
                 None
                 if nested
@@ -337,10 +338,10 @@ def _no_constant(token: str) -> NoReturn:
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         raise ValueError("a key appears twice")
-    return found
+    return members
 
 
 def _short(error: BaseException) -> str:

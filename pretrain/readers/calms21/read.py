@@ -1,9 +1,8 @@
 """CalMS21 in, whole: recordings of a resident and an intruder mouse, with the labels of Tasks 1 to
 3.
 
-    sources = find_sources("calms21")               archives, unpacked JSON or npy
-    for video, labels in read(sources): ...         one recording at a time; no file is ever held
-    whole
+    sources = find_sources("calms21")               # archives, unpacked JSON or npy
+    for video, labels in read(sources): ...         # one recording at a time, never a whole file
 
 A position array of the release is (T, mouse, coordinate, part); here it becomes (T, M, K, X). Names
 of videos are the release's sequence ids. The release writes a finite position for every point; one
@@ -21,33 +20,19 @@ import numpy.typing as npt
 from pretrain.data.schema import Float, Video
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.annotations import Labels
-from pretrain.readers.calms21.download import download
 from pretrain.readers.calms21.expected_counts import (
     BEHAVIORS,
     CLASSES,
     CLASSIC,
     NEW_BEHAVIORS,
     STYLES,
-    count_differences,
 )
-from pretrain.readers.calms21.features import FEATURE_DIMENSIONS, FeaturesInStep
+from pretrain.readers.calms21.features import FEATURE_DIMENSIONS, FEATURES, FeaturesInStep
 from pretrain.readers.calms21.json_stream import Rows
 from pretrain.readers.calms21.npy import read_npy
 from pretrain.readers.calms21.sequences import Sequence, read_sequences
-from pretrain.readers.calms21.sources import Source, find_sources, opened, sha256, total_bytes
-from pretrain.readers.calms21.write import write_official
+from pretrain.readers.calms21.sources import Source, opened, sha256
 
-__all__ = [
-    "Source",
-    "count_differences",
-    "download",
-    "find_sources",
-    "read",
-    "total_bytes",
-    "write_official",
-]
-
-FEATURES = "task_programming"
 _POSE_DIMENSIONS = 2 * 2 * 7
 _ROWS = {
     "keypoints": Rows((2, 2, 7), np.float32, "2 mice x 2 coordinates x 7 parts"),
@@ -57,26 +42,30 @@ _ROWS = {
 _LARGEST_PX = 100_000.0  # far outside of any image: the file does not hold pixels
 _LARGEST_SCORE = 2.0  # heat maps overshoot 1 a little
 
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 def read(
-    sources: Iterable[Source], *, progress: Progress | None = None, notes: list[str] | None = None
+    sources: Iterable[Source],
+    *,
+    on_progress: OnProgress | None = None,
+    notes: list[str] | None = None,
 ) -> Iterator[tuple[Video, list[Labels]]]:
     """Yields every recording with its labels (none for the unlabelled ones).
 
     Tasks 1 and 2 have the classes attack, investigation, mount, other and the annotator's number;
     Task 3 has (other, behaviour) for each of seven behaviours and no annotator. Two recordings of
-    one name in different groups or files are kept apart: the later one is named "name (group,
+    one name in different groups or files stay apart: the later one is named "name (group,
     file)".
 
     Args:
         sources: From :func:`find_sources`.
-        progress: Called with the bytes read since the last call; all together :func:`total_bytes`.
+        on_progress: Called with the bytes read since the last call; together
+            :func:`total_bytes`.
         notes: Receives a sentence for everything a person should know although it is no error.
 
     Raises:
-        BadInput: Naming file, sequence and place.
+        BadInput: Naming file, sequence and frame or byte.
     """
     notes = [] if notes is None else notes
     names: set[str] = set()
@@ -84,17 +73,17 @@ def read(
     for source in sources:
         if source.path not in checksums:
             checksums[source.path] = _checksum(source)
-        with FeaturesInStep(source.features, progress) as features:
-            for sequence in _sequences(source, progress):
+        with FeaturesInStep(source.features, on_progress) as features:
+            for sequence in _sequences(source, on_progress):
                 name = sequence.name
                 if name in names:
                     name = f"{name} ({sequence.group}, {source.part})"
                     refuse(
                         [f"two recordings are named {name!r}"] if name in names else [],
-                        about=source.place,
+                        about=source.where,
                     )
                     notes.append(
-                        f"{source.place}: a recording named {sequence.name!r} came before; this "
+                        f"{source.where}: a recording named {sequence.name!r} came before; this "
                         f"one is named {name!r}"
                     )
                 names.add(name)
@@ -109,25 +98,25 @@ def _checksum(source: Source) -> str:
         raise BadInput(f"{source.path} cannot be read: {error}") from error
 
 
-def _sequences(source: Source, progress: Progress | None) -> Iterator[Sequence]:
+def _sequences(source: Source, on_progress: OnProgress | None) -> Iterator[Sequence]:
     if source.kind == "npy":
-        yield from read_npy(source.path, progress=progress)
+        yield from read_npy(source.path, on_progress=on_progress)
         return
     with opened(source) as stream:
-        yield from read_sequences(stream, _ROWS, where=source.place, progress=progress)
+        yield from read_sequences(stream, _ROWS, where=source.where, on_progress=on_progress)
 
 
 def _recording(
-    source: Source, sequence: Sequence, name: str, features: FeaturesInStep, checksum: str
+    source: Source, sequence: Sequence, name: str, in_step: FeaturesInStep, checksum: str
 ) -> tuple[Video, list[Labels]]:
-    where = f"{source.place}: sequence {sequence.name!r} in group {sequence.group!r}"
-    arrays, held = dict(sequence.arrays), dict[str, Float]()
+    where = f"{source.where}: sequence {sequence.name!r} in group {sequence.group!r}"
+    arrays, features = dict(sequence.arrays), dict[str, Float]()
     if source.kind == "npy" and "keypoints" not in arrays:
-        held = _split_features(arrays)
-    refuse(_array_problems(arrays, labelled=source.task > 0), about=where)
-    found = features.take(sequence, len(arrays["keypoints"]))
-    if found is not None:
-        held[FEATURES] = found
+        features = _split_features(arrays)
+    refuse(_array_errors(arrays, labelled=source.task > 0), about=where)
+    task_programming = in_step.take(sequence, len(arrays["keypoints"]))
+    if task_programming is not None:
+        features[FEATURES] = task_programming
     position = np.ascontiguousarray(arrays["keypoints"].transpose(0, 1, 3, 2), np.float32)
     confidence = np.clip(np.asarray(arrays["scores"], np.float32), 0, 1)
     position[confidence == 0] = np.nan
@@ -136,15 +125,14 @@ def _recording(
         name=name,
         position_TMKX=position,
         confidence_TMK=confidence,
-        source=source.place,
+        source=source.where,
         source_sha256=checksum,
-        features=held,
+        features=features,
     ), labels
 
 
 def _split_features(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Float]:
-    """Parts what the release's converter to npy lays side by side: 28 numbers of pose, 32
-    features."""
+    """Splits what the release's converter to npy joins: 28 numbers of pose, 32 features."""
     joined = arrays.pop("features", None)
     if (
         joined is None
@@ -156,11 +144,11 @@ def _split_features(arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Float]:
     return {FEATURES: np.ascontiguousarray(joined[:, _POSE_DIMENSIONS:], np.float32)}
 
 
-def _array_problems(arrays: Mapping[str, npt.NDArray[Any]], *, labelled: bool) -> Iterator[str]:
-    wanted = [key for key in _ROWS if labelled or key != "annotations"]
-    yield from (f"it has no {key!r}" for key in wanted if key not in arrays)
-    there = [key for key in wanted if key in arrays]
-    for key in there:
+def _array_errors(arrays: Mapping[str, npt.NDArray[Any]], *, labelled: bool) -> Iterator[str]:
+    required = [key for key in _ROWS if labelled or key != "annotations"]
+    yield from (f"it has no {key!r}" for key in required if key not in arrays)
+    present = [key for key in required if key in arrays]
+    for key in present:
         array = arrays[key]
         if array.dtype.kind not in "fiu" or array.shape[1:] != _ROWS[key].shape or not array.ndim:
             yield f"{key} has shape {array.shape}; a frame holds {_ROWS[key].axes}"
@@ -177,7 +165,7 @@ def _array_problems(arrays: Mapping[str, npt.NDArray[Any]], *, labelled: bool) -
                     f"{key}, frame {bad[0]:,}: {array[tuple(bad)]} at "
                     f"{tuple(map(int, bad[1:]))}; allowed: up to {largest:,.0f} {unit}"
                 )
-    lengths = {key: len(arrays[key]) for key in there if arrays[key].ndim}
+    lengths = {key: len(arrays[key]) for key in present if arrays[key].ndim}
     if len(set(lengths.values())) > 1:
         yield "its arrays differ in frames: " + ", ".join(
             f"{key} {n:,}" for key, n in lengths.items()
@@ -216,8 +204,8 @@ def _labels(source: Source, sequence: Sequence, name: str, where: str) -> Labels
         )
     annotations = sequence.arrays["annotations"]
     frames = np.full(len(annotations), -1, np.int8)
-    for place, label in enumerate(classes):
-        frames[annotations == vocabulary[label]] = place
+    for index, label in enumerate(classes):
+        frames[annotations == vocabulary[label]] = index
     if (frames < 0).any():
         bad = int(np.argmax(frames < 0))
         raise BadInput(
@@ -237,9 +225,13 @@ def _labels(source: Source, sequence: Sequence, name: str, where: str) -> Labels
 def _vocabulary(sequence: Sequence, where: str) -> dict[str, int]:
     metadata = sequence.values.get("metadata")
     vocabulary = metadata.get("vocab") if isinstance(metadata, dict) else None
-    if not isinstance(vocabulary, dict) or not vocabulary or len(vocabulary) > 100:
+    if (
+        not isinstance(vocabulary, dict)
+        or not 0 < len(vocabulary) <= 100
+        or not all(isinstance(label, str) for label in vocabulary)
+    ):
         raise BadInput(f"{where}: it has no metadata with a 'vocab' that names its classes")
     numbers = list(vocabulary.values())
     if not all(type(n) is int for n in numbers) or len(set(numbers)) != len(numbers):
         raise BadInput(f"{where}: its vocabulary must give each class a whole number of its own")
-    return {str(label): int(n) for label, n in vocabulary.items()}
+    return {label: int(n) for label, n in vocabulary.items()}

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pretrain.readers.calms21.json_stream import Bytes, JsonText, Rows
+from pretrain.readers.calms21.json_stream import Bytes, JsonStream, Rows
 
 MAX_FRAMES = (
-    1_000_000  # of one sequence, nine hours at 30 frames/s: its arrays must fit the memory promised
+    1_000_000  # of one sequence, nine hours at 30 frames/s: its arrays must fit into memory
 )
 MAX_SEQUENCES = 1_000_000
 
@@ -40,7 +40,7 @@ def read_sequences(
     rows: Mapping[str, Rows],
     *,
     where: str,
-    progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Sequence]:
     """Yields the sequences of one file in its order.
 
@@ -48,13 +48,13 @@ def read_sequences(
         stream: The file.
         rows: The arrays that a sequence may hold, by key.
         where: Name of the file, for messages.
-        progress: Called with the number of bytes read since the last call.
+        on_progress: Called with the number of bytes read since the last call.
 
     Raises:
-        BadInput: Naming the file, the sequence and the place, if it is not of that form or ends too
+        BadInput: Naming file, sequence and byte, if it is not of that form or ends too
             early.
     """
-    text = JsonText(stream, where=where, progress=progress)
+    text = JsonStream(stream, where=where, on_progress=on_progress)
     text.skip_byte_order_mark()
     total, groups = 0, set[str]()
     for group in text.members():
@@ -63,7 +63,7 @@ def read_sequences(
         groups.add(group)
         names = set[str]()
         for name in text.members():
-            text.place = f", sequence {name!r} in group {group!r}"
+            text.section = f", sequence {name!r} in group {group!r}"
             if name in names:
                 text.fail("a sequence of this name came before in the same group")
             names.add(name)
@@ -71,33 +71,31 @@ def read_sequences(
             if total > MAX_SEQUENCES:
                 text.fail(f"more than {MAX_SEQUENCES:,} sequences")
             yield _read_sequence(text, Sequence(group, name), rows)
-            text.place = f", group {group!r}"
-        text.place = ""
+            text.section = f", group {group!r}"
+        text.section = ""
     text.finish()
     if not total:
         text.fail("it holds no sequence")
 
 
-def _read_sequence(text: JsonText, sequence: Sequence, rows: Mapping[str, Rows]) -> Sequence:
+def _read_sequence(text: JsonStream, sequence: Sequence, rows: Mapping[str, Rows]) -> Sequence:
     for key in text.members():
         if key in sequence.arrays or key in sequence.values:
             text.fail(f"the key {key!r} appears twice")
         if key not in rows:
             sequence.values[key] = text.value(key)
             continue
-        wanted, pieces, frames = rows[key], [], 0
-        for piece in text.rows(key, wanted):
+        form, pieces, frames = rows[key], [], 0
+        for piece in text.rows(key, form):
             frames += len(piece)
             if frames > MAX_FRAMES:
                 text.fail(
                     f"{key} holds more than {MAX_FRAMES:,} frames: split this recording into "
                     "several sequences"
                 )
-            with np.errstate(
-                over="ignore"
-            ):  # a number too large becomes infinite, and is refused as such by the reader
-                pieces.append(piece.astype(wanted.dtype))
-        empty = np.empty((0, *wanted.shape), wanted.dtype)
+            with np.errstate(over="ignore"):  # what becomes infinite is refused by the reader
+                pieces.append(piece.astype(form.dtype))
+        empty = np.empty((0, *form.shape), form.dtype)
         sequence.arrays[key] = (
             pieces[0] if len(pieces) == 1 else np.concatenate(pieces) if pieces else empty
         )

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import re
 import stat
-import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +15,12 @@ from typing import Literal
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.calms21.json_stream import Bytes
+from pretrain.readers.safe_zip import ZIP_ERRORS, leaves_folder
 
 logger = logging.getLogger(__name__)
+
+ORIGIN_FILE = "ORIGIN.txt"
+"""Beside files in the release's form that are not the release."""
 
 _POSES = re.compile(
     r"calms21_(task[123]_(?:train|test)|unlabeled_videos(?:_part\d+)?)(_features)?\.(json|npy)"
@@ -58,7 +61,7 @@ class Source:
         return "test" if self.part.endswith("_test") else "train"
 
     @property
-    def place(self) -> str:
+    def where(self) -> str:
         """The file in words, for messages."""
         return f"{self.path}: {self.member}" if self.member else str(self.path)
 
@@ -88,21 +91,19 @@ def find_sources(folder: str | Path) -> list[Source]:
             "to fetch them into it"
         )
     files = sorted(path for path in top.rglob("*") if path.is_file()) if top.is_dir() else [top]
-    found = [
+    every = [
         *_unpacked(files),
         *(source for path in files if path.suffix == ".zip" for source in _packed(path)),
     ]
     poses: dict[str, Source] = {}
-    for source in sorted((s for s in found if _POSES.fullmatch(_base(s))), key=_preference):
+    for source in sorted((s for s in every if _POSES.fullmatch(_base(s))), key=_preference):
         if source.part in poses:
-            logger.info(
-                "%s: left aside, %s is the same part", source.place, poses[source.part].place
-            )
+            logger.info("%s: not read, %s is the same part", source.where, poses[source.part].where)
         poses.setdefault(source.part, source)
     if not poses:
         raise BadInput(_nothing_found(top, files))
     features = {
-        source.part: source for source in reversed(found) if _FEATURES.fullmatch(_base(source))
+        source.part: source for source in reversed(every) if _FEATURES.fullmatch(_base(source))
     }
     joined = [
         replace(s, features=features.get(s.part)) if "_features." not in _base(s) else s
@@ -121,7 +122,7 @@ def _preference(source: Source) -> tuple[bool, bool, bool, str]:
         source.kind == "npy",
         bool(source.member),
         "_features." not in _base(source),
-        source.place,
+        source.where,
     )
 
 
@@ -141,21 +142,20 @@ def _packed(path: Path) -> Iterator[Source]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise BadInput(
             f"{path} is not a whole zip archive ({error}): download it again or take it out of the "
             "folder"
         ) from error
-    wanted = [m for m in members if _is_poses(m.filename)]
-    if wanted:
+    chosen = [m for m in members if _is_poses(m.filename)]
+    if chosen:
         refuse(_unsafe_members(members), about=f"the archive {path} cannot be used")
-    for member in wanted:
+    for member in chosen:
         base = PurePosixPath(member.filename).name
         match = _POSES.fullmatch(base) or _FEATURES.fullmatch(base)
         assert match
-        if not base.endswith(
-            ".npy"
-        ):  # nobody releases those in archives, and they would have to be unpacked
+        # Nobody releases npy in archives, and it would have to be unpacked.
+        if not base.endswith(".npy"):
             yield Source(path=path, member=member.filename, part=match[1], bytes=member.file_size)
 
 
@@ -169,8 +169,7 @@ def _is_poses(member: str) -> bool:
 def _unsafe_members(members: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
     """A sentence for each member that no honest archive of this data set has."""
     for member in members:
-        name = member.orig_filename.replace("\\", "/")
-        if name.startswith("/") or ".." in name.split("/") or re.match(r"[A-Za-z]:", name):
+        if leaves_folder(member.orig_filename):
             yield f"its member {member.filename!r} would leave the folder"
         elif stat.S_ISLNK(member.external_attr >> 16):
             yield f"its member {member.filename!r} is a link"
@@ -200,7 +199,7 @@ def unsafe_members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return list(_unsafe_members(archive.infolist()))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise BadInput(f"{path} is not a whole zip archive: {error}") from error
 
 
@@ -211,23 +210,16 @@ def opened(source: Source) -> Iterator[Bytes]:
     Raises:
         BadInput: If it cannot be opened.
     """
-    with ExitStack() as held:
+    with ExitStack() as stack:
         stream: Bytes
         try:
             if source.member:
-                archive = held.enter_context(zipfile.ZipFile(source.path))
-                stream = held.enter_context(archive.open(source.member))
+                archive = stack.enter_context(zipfile.ZipFile(source.path))
+                stream = stack.enter_context(archive.open(source.member))
             else:
-                stream = held.enter_context(source.path.open("rb", buffering=0))
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            struct.error,
-            zipfile.BadZipFile,
-            KeyError,
-        ) as error:
-            raise BadInput(f"{source.place} cannot be opened: {error}") from error
+                stream = stack.enter_context(source.path.open("rb", buffering=0))
+        except ZIP_ERRORS as error:
+            raise BadInput(f"{source.where} cannot be opened: {error}") from error
         yield stream
 
 
@@ -235,6 +227,14 @@ def sha256(path: Path) -> str:
     """Checksum of a file (of an archive: as it is, packed)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def origin_of(folder: str | Path) -> str:
+    """What a folder of official files holds: the release, unless it says otherwise."""
+    note = Path(folder).expanduser() / ORIGIN_FILE
+    if note.is_file():
+        return note.read_text(encoding="utf-8").strip()
+    return "CalMS21, doi 10.22002/D1.1991"
 
 
 def _nothing_found(top: Path, files: list[Path]) -> str:

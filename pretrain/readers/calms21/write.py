@@ -1,5 +1,5 @@
-"""Writes recordings as the official CalMS21 files, so that the whole road can be walked without the
-archives."""
+"""Writes recordings as the official CalMS21 files, so that everything can be tried end to end
+without the archives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from pretrain.data.schema import CALMS21, Float, Video
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.annotations import Labels
 from pretrain.readers.calms21.expected_counts import BEHAVIORS, CLASSIC, STYLES, label_set
-from pretrain.readers.calms21.features import FEATURE_DIMENSIONS
+from pretrain.readers.calms21.features import FEATURE_DIMENSIONS, FEATURES
+from pretrain.readers.calms21.sources import ORIGIN_FILE
 
 UNLABELED_PARTS = 4
 _FOLDERS = (
@@ -30,28 +31,29 @@ _FOLDERS = (
 )
 TASKS = (CLASSIC, STYLES, BEHAVIORS)
 _BLOCK_FRAMES = 8192
-_FEATURES = "task_programming"
 
 
 def write_official(
     folder: str | Path,
     recordings: Iterable[tuple[Video, Sequence[Labels]]],
     *,
+    origin: str = "",
     zipped: bool = False,
-    progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
     """Writes the folders and files that the official archives unpack to, whole or not at all.
 
     A recording goes into the file of each of its label sets; one without labels into the shortest
-    so far of four parts. A missing point is written as the release writes it: at its last place (at
-    the image's centre before it was first seen), with a score of 0. Numbers are written so that
+    so far of four parts. A missing point is written as the release writes it: at its last position
+    (at the image's centre before it was first seen), with a score of 0. Numbers are written so that
     float32 comes back exactly.
 
     Args:
         folder: Where; must not hold such files yet.
         recordings: Two mice of seven keypoints; taken one at a time.
+        origin: Where the recordings come from; in a note beside the files, which is read with them.
         zipped: Pack each folder into an archive of the official name instead.
-        progress: Called with the number of frames written since the last call.
+        on_progress: Called with the number of frames written since the last call.
 
     Returns:
         The files.
@@ -65,23 +67,25 @@ def write_official(
         [f"{top / name} is there already" for name in taken],
         about="choose another folder, or remove these first",
     )
-    aside = top / ".being-written"
-    made = not top.exists()
+    scratch = top / ".being-written"
+    is_new = not top.exists()
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        _write_files(aside, recordings, progress)
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        _write_files(scratch, recordings, on_progress)
         if zipped:
-            _pack(aside)
-        moved = sorted(aside.iterdir())
+            _pack(scratch)
+        moved = sorted(scratch.iterdir())
         for path in moved:
             path.rename(top / path.name)
+        scratch.rmdir()
+        if origin:
+            (top / ORIGIN_FILE).write_text(origin + "\n", encoding="utf-8")
     except BaseException as error:
-        shutil.rmtree(top if made else aside, ignore_errors=True)
+        shutil.rmtree(top if is_new else scratch, ignore_errors=True)
         if isinstance(error, OSError):
             raise BadInput(f"cannot write to {top}: {error}") from error
         raise
-    aside.rmdir()
     return [
         file
         for path in moved
@@ -91,7 +95,7 @@ def write_official(
 
 @dataclass
 class _File:
-    """One JSON file; its first group is written into it at once, the others aside until the end."""
+    """One JSON file; its first group is written into it, the others beside it until the end."""
 
     path: Path
     frames: int = 0
@@ -131,7 +135,7 @@ class _File:
 
 
 class _Files:
-    """The files being written, by place; use it in a ``with`` block."""
+    """The files being written, by path; use it in a ``with`` block."""
 
     def __init__(self, top: Path) -> None:
         self._top = top
@@ -169,61 +173,61 @@ class _Files:
 def _write_files(
     top: Path,
     recordings: Iterable[tuple[Video, Sequence[Labels]]],
-    progress: Callable[[int], None] | None,
+    on_progress: Callable[[int], None] | None,
 ) -> None:
     with _Files(top) as files:
         for video, labels in recordings:
             refuse(
-                _problems(video, labels),
+                _errors(video, labels),
                 about=f"recording {video.name!r} cannot be written as CalMS21",
             )
             if not labels:
                 _write_recording(files, 0, files.shortest_part(), "unlabeled_videos", video, None)
-            for held in labels:
-                task = TASKS.index(held.task) + 1
-                _, named, split = label_set(held)
-                group = named if task == 3 else f"annotator-id_{named}"
-                _write_recording(files, task, f"task{task}_{split}", group, video, held)
-            if progress:
-                progress(len(video.position_TMKX))
+            for each in labels:
+                task = TASKS.index(each.task) + 1
+                _, name, split = label_set(each)
+                group = name if task == 3 else f"annotator-id_{name}"
+                _write_recording(files, task, f"task{task}_{split}", group, video, each)
+            if on_progress:
+                on_progress(len(video.position_TMKX))
         files.finish()
 
 
-def _problems(video: Video, labels: Sequence[Labels]) -> list[str]:
-    problems = []
+def _errors(video: Video, labels: Sequence[Labels]) -> list[str]:
+    errors = []
     if video.position_TMKX.shape[1:] != CALMS21.shape:
-        problems.append(
+        errors.append(
             f"it has (animals, keypoints, coordinates) {video.position_TMKX.shape[1:]}, CalMS21 "
             f"{CALMS21.shape}"
         )
-    for held in labels:
-        where = f"its labels under {held.task!r}"
-        if held.task not in TASKS:
-            problems.append(f"{where}: allowed: {', '.join(TASKS)}")
-        elif held.task == BEHAVIORS and not (len(held.classes) == 2 and "other" in held.classes):
-            problems.append(
-                f"{where} have the classes {held.classes}; allowed: other and one behaviour"
+    for each in labels:
+        where = f"its labels under {each.task!r}"
+        if each.task not in TASKS:
+            errors.append(f"{where}: allowed: {', '.join(TASKS)}")
+        elif each.task == BEHAVIORS and not (len(each.classes) == 2 and "other" in each.classes):
+            errors.append(
+                f"{where} have the classes {each.classes}; allowed: other and one behaviour"
             )
-        elif held.task != BEHAVIORS and not held.annotator.isdigit():
-            problems.append(f"{where} are by annotator {held.annotator!r}; allowed: a number")
+        elif each.task != BEHAVIORS and not each.annotator.isdigit():
+            errors.append(f"{where} are by annotator {each.annotator!r}; allowed: a number")
         if (
-            held.overlapping
-            or (held.frames < 0).any()
-            or len(held.frames) != len(video.position_TMKX)
+            each.overlapping
+            or (each.frames < 0).any()
+            or len(each.frames) != len(video.position_TMKX)
         ):
-            problems.append(
-                f"{where} must give every frame one class; {np.shape(held.frames)} for "
+            errors.append(
+                f"{where} must give every frame one class; {np.shape(each.frames)} for "
                 f"{len(video.position_TMKX):,} frames"
             )
-    features = video.features.get(_FEATURES)
+    features = video.features.get(FEATURES)
     if features is not None and (
         features.shape[1] != FEATURE_DIMENSIONS or not np.isfinite(features).all()
     ):
-        problems.append(
-            f"its features {_FEATURES} must give every frame {FEATURE_DIMENSIONS} numbers, none of "
+        errors.append(
+            f"its features {FEATURES} must give every frame {FEATURE_DIMENSIONS} numbers, none of "
             "them unknown"
         )
-    return problems
+    return errors
 
 
 def _write_recording(
@@ -242,7 +246,7 @@ def _write_recording(
         annotator = int(labels.annotator) if labels.annotator.isdigit() else 0
         metadata = {
             "annotator-id": annotator,
-            "vocab": {name: place for place, name in enumerate(labels.classes)},
+            "vocab": {name: index for index, name in enumerate(labels.classes)},
         }
         items += [
             b', "annotations": ',
@@ -251,9 +255,9 @@ def _write_recording(
             json.dumps(metadata).encode(),
         ]
     file.add(group, video.name, items)
-    if _FEATURES in video.features:
+    if FEATURES in video.features:
         file = files.file(task, part, features=True)
-        file.add(group, video.name, [b'"features": ', *_numbers(video.features[_FEATURES])])
+        file.add(group, video.name, [b'"features": ', *_numbers(video.features[FEATURES])])
 
 
 def _filled(video: Video) -> tuple[Float, Float]:

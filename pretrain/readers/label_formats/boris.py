@@ -9,7 +9,7 @@ Where it states none, the whole track counts as observed.
 
 One behaviour in the whole set gives a task of its name (``interact``: other, interact); several
 give one task, ``behaviors``, and overlapping ones stay so. Subjects, if several were scored, give a
-task each. Modifiers and comments are left aside.
+task each. Modifiers and comments are ignored.
 """
 
 from __future__ import annotations
@@ -20,30 +20,44 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.label_formats.sheets import Bout, Sheet
-from pretrain.readers.label_formats.text import cells_of, delimiter_of, read_lines, seconds
+from pretrain.readers.detect import UnknownFile
+from pretrain.readers.label_formats import AbstractLabelFormat
+from pretrain.readers.label_formats._text import cells_of, delimiter_of, read_lines, seconds
 from pretrain.readers.recording_names import file_stem
+from pretrain.readers.score_sheets import Bout, ScoreSheet
 
-NAME = "BORIS events (tabular or aggregated)"
 _LENGTH = ("total length", "media duration (s)")
 _RATE = ("fps", "fps (frame/s)")
 _MEDIA = ("media file path", "media file name")
 _HEADING_WITHIN = 200  # lines
 
 
-def recognises(lines: Sequence[str]) -> bool:
-    """Whether a text that begins with these lines is a BORIS export."""
-    return lines[0].lstrip('"').startswith("Observation id") or _heading(lines) is not None
+class Boris(AbstractLabelFormat):
+    """Times are seconds."""
 
+    description = "BORIS events (tabular or aggregated)"
+    suffixes = (".csv", ".tsv")
+    name_endings = ("boris",)
 
-def _heading(lines: Sequence[str]) -> int | None:
-    """Place of the line that heads the table of events."""
-    for place, line in enumerate(lines[:_HEADING_WITHIN]):
-        names = {cell.strip().strip('"').lower() for cell in line.split(delimiter_of(line))}
-        events = "time" in names and bool(names & {"status", "behavior type"})
-        if "behavior" in names and (events or {"start (s)", "stop (s)"} <= names):
-            return place
-    return None
+    def recognise(self, file: UnknownFile) -> bool:
+        """By its first cell, or by a heading in its first lines."""
+        first = "".join(file.lines[:1]).lstrip('"')
+        return first.startswith("Observation id") or _heading(file.lines) is not None
+
+    def read(self, path: Path) -> list[ScoreSheet]:
+        """A sheet for each observation and subject."""
+        rows, block = _table(path)
+        observations: dict[str, _Observation] = defaultdict(_Observation)
+        if not rows:
+            name = block.get("observation id", "")
+            observations[name].names.append(name)
+        aggregated = any("start (s)" in row for _, row in rows)
+        (_add_bouts if aggregated else _add_events)(rows, block, observations, path)
+        return [
+            sheet
+            for observation in observations.values()
+            for sheet in _sheets(observation, path, only=len(observations) == 1)
+        ]
 
 
 @dataclass
@@ -56,45 +70,45 @@ class _Observation:
     fps: float | None = None
 
 
-def read(path: Path) -> list[Sheet]:
-    """A sheet for each observation and subject.
+_Rows = Sequence[tuple[int, Mapping[str, str]]]
+"""Line, and cells by heading."""
 
-    Raises:
-        BadInput: If the table is damaged or an event has no partner; with its line.
-    """
+
+def _heading(lines: Sequence[str]) -> int | None:
+    """Index of the line that heads the table of events."""
+    for index, line in enumerate(lines[:_HEADING_WITHIN]):
+        names = {cell.strip().strip('"').lower() for cell in line.split(delimiter_of(line))}
+        events = "time" in names and bool(names & {"status", "behavior type"})
+        if "behavior" in names and (events or {"start (s)", "stop (s)"} <= names):
+            return index
+    return None
+
+
+def _table(path: Path) -> tuple[_Rows, dict[str, str]]:
+    """The rows of the table, and what the lines above it say of the observation."""
     lines = read_lines(path)
-    place = _heading(lines)
-    if place is None:
+    index = _heading(lines)
+    if index is None:
         raise BadInput(
             f"{path}: no heading with Behavior, and either Time and Status or Start (s) and Stop "
             "(s); export events from BORIS as CSV"
         )
-    delimiter = delimiter_of(lines[place])
-    block = _block(lines[:place], path)
-    rows = list(cells_of(lines[place:], delimiter, path, first_line=place + 1))
-    heading = [cell.lower() for cell in rows[0][1]]
-    if len({name for name in heading if name}) < len([name for name in heading if name]):
-        raise BadInput(
-            f"{path}, line {place + 1}: a column comes twice: "
-            f"{', '.join(sorted(n for n in set(heading) if n and heading.count(n) > 1))}"
-        )
-    problems, events = [], []
-    for line, cells in rows[1:]:
-        if not any(cells):
-            continue
-        if len(cells) != len(heading):
-            problems.append(f"line {line}: {len(cells)} cells under {len(heading)} headings")
-        events.append((line, dict(zip(heading, cells, strict=False))))
-    refuse(problems[:20], about=str(path))
-    observations: dict[str, _Observation] = defaultdict(_Observation)
-    if not events:
-        observations[block.get("observation id", "")].names.append(block.get("observation id", ""))
-    (_aggregated if "start (s)" in heading else _events)(events, block, observations, path)
-    return [
-        sheet
-        for seen in observations.values()
-        for sheet in _sheets(seen, path, alone=len(observations) == 1)
-    ]
+    table = list(cells_of(lines[index:], delimiter_of(lines[index]), path, first_line=index + 1))
+    heading = [cell.lower() for cell in table[0][1]]
+    twice = sorted({name for name in heading if name and heading.count(name) > 1})
+    if twice:
+        raise BadInput(f"{path}, line {index + 1}: a column comes twice: {', '.join(twice)}")
+    body = [(line, cells) for line, cells in table[1:] if any(cells)]
+    refuse(
+        [
+            f"line {line}: {len(cells)} cells under {len(heading)} headings"
+            for line, cells in body
+            if len(cells) != len(heading)
+        ],
+        about=str(path),
+    )
+    rows = [(line, dict(zip(heading, cells, strict=True))) for line, cells in body]
+    return rows, _block(lines[:index], path)
 
 
 def _block(lines: Sequence[str], path: Path) -> dict[str, str]:
@@ -107,30 +121,28 @@ def _block(lines: Sequence[str], path: Path) -> dict[str, str]:
     return values
 
 
-def _note(
-    seen: _Observation, row: Mapping[str, str], block: Mapping[str, str], where: str
+def _take_common(
+    observation: _Observation, row: Mapping[str, str], block: Mapping[str, str], where: str
 ) -> tuple[str, str, float]:
     """Takes down what every row repeats; returns subject, behaviour and time offset."""
     behaviour = row["behavior"]
     if not behaviour:
         raise BadInput(f"{where}: no behavior")
-    if behaviour not in seen.behaviours:
-        seen.behaviours.append(behaviour)
+    if behaviour not in observation.behaviours:
+        observation.behaviours.append(behaviour)
     length = next((row[name] for name in _LENGTH if row.get(name)), "")
     if length and length.upper() != "NA":
         # Several players show one observation at a time; the first one counts.
-        seen.length_s = seconds(length.split(";")[0].split("|")[0], f"{where}, observed length")
+        first = length.split(";")[0].split("|")[0]
+        observation.length_s = seconds(first, f"{where}, observed length")
     rate = next((row[name] for name in _RATE if row.get(name)), "")
     if rate.replace(".", "", 1).isdecimal():
-        seen.fps = float(rate)
-    for name in (
-        *(row.get(key, "") for key in _MEDIA),
-        row.get("observation id", ""),
-        block.get("observation id", ""),
-    ):
+        observation.fps = float(rate)
+    media = [row.get(key, "") for key in _MEDIA]
+    for name in (*media, row.get("observation id", ""), block.get("observation id", "")):
         recording = file_stem(name.split(";")[0])
-        if recording and recording not in seen.names:
-            seen.names.append(recording)
+        if recording and recording not in observation.names:
+            observation.names.append(recording)
     offset = row.get("time offset (s)") or block.get("time offset (s)") or "0"
     return row.get("subject", ""), behaviour, _offset(offset, where)
 
@@ -140,31 +152,29 @@ def _offset(cell: str, where: str) -> float:
     return sign * seconds(cell, f"{where}, time offset")
 
 
-Events = Sequence[tuple[int, Mapping[str, str]]]
-
-
 def _observation_of(row: Mapping[str, str], block: Mapping[str, str]) -> str:
     return row.get("observation id") or block.get("observation id") or ""
 
 
-def _events(
-    events: Events, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
+def _add_events(
+    rows: _Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
 ) -> None:
+    """Pairs each START with its STOP."""
     open_since: dict[tuple[str, str, str], tuple[int, float]] = {}
-    problems = []
-    for line, row in events:
+    errors = []
+    for line, row in rows:
         where = f"{path}, line {line}"
-        observation = _observation_of(row, block)
-        seen = observations[observation]
-        subject, behaviour, offset = _note(seen, row, block, where)
+        name = _observation_of(row, block)
+        observation = observations[name]
+        subject, behaviour, offset = _take_common(observation, row, block, where)
         time = max(0.0, seconds(row["time"], where) - offset)
         status = (row.get("status") or row.get("behavior type") or "").upper()
-        key = (observation, subject, behaviour)
+        key = (name, subject, behaviour)
         if status == "POINT":
-            seen.bouts[subject].append(Bout(time, time, behaviour, where))
+            observation.bouts[subject].append(Bout(time, time, behaviour))
         elif status == "START":
             if key in open_since:
-                problems.append(
+                errors.append(
                     f"line {line}: {behaviour} starts again at {time:g} s; it has not stopped "
                     f"since line {open_since[key][0]}"
                 )
@@ -172,27 +182,28 @@ def _events(
         elif status == "STOP":
             begun = open_since.pop(key, None)
             if begun is None or begun[1] > time:
-                problems.append(
+                errors.append(
                     f"line {line}: {behaviour} stops at {time:g} s without having started before"
                 )
             else:
-                seen.bouts[subject].append(Bout(begun[1], time, behaviour, where))
+                observation.bouts[subject].append(Bout(begun[1], time, behaviour))
         else:
-            problems.append(f"line {line}: status {status[:20]!r}; wanted START, STOP or POINT")
-    problems += [
+            errors.append(f"line {line}: status {status[:20]!r}; wanted START, STOP or POINT")
+    errors += [
         f"line {line}: {key[2]} starts at {time:g} s and never stops"
         for key, (line, time) in open_since.items()
     ]
-    refuse(problems[:20], about=str(path))
+    refuse(errors, about=str(path))
 
 
-def _aggregated(
-    events: Events, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
+def _add_bouts(
+    rows: _Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
 ) -> None:
-    for line, row in events:
+    """Takes aggregated events, a row a bout."""
+    for line, row in rows:
         where = f"{path}, line {line}"
-        seen = observations[_observation_of(row, block)]
-        subject, behaviour, offset = _note(seen, row, block, where)
+        observation = observations[_observation_of(row, block)]
+        subject, behaviour, offset = _take_common(observation, row, block, where)
         kind = row.get("behavior type", "STATE").upper() or "STATE"
         if kind not in ("STATE", "POINT"):
             raise BadInput(f"{where}: behavior type {kind[:20]!r}; wanted STATE or POINT")
@@ -202,25 +213,29 @@ def _aggregated(
             raise BadInput(
                 f"{where}: {behaviour} stops at {stop:g} s, before it starts at {start:g} s"
             )
-        seen.bouts[subject].append(Bout(start, stop, behaviour, where))
+        observation.bouts[subject].append(Bout(start, stop, behaviour))
 
 
-def _sheets(seen: _Observation, path: Path, *, alone: bool) -> list[Sheet]:
+def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreSheet]:
+    """A sheet for each subject; ``only`` where the file has one observation."""
     own = file_stem(path)
-    names = [name for name in seen.names if name]
+    names = [name for name in observation.names if name]
     # A file of one observation is named by its user; the media path may be another computer's or a
     # re-encoded copy's.
-    recording = tuple(dict.fromkeys([own, *names] if alone else names or [own]))
+    recording = tuple(dict.fromkeys([own, *names] if only else names or [own]))
+    length = observation.length_s
     return [
-        Sheet(
+        ScoreSheet(
             path=path,
             recording=recording,
             stream=subject,
             bouts=tuple(bouts),
             in_seconds=True,
-            behaviours=tuple(b for b in seen.behaviours if b in {bout.behaviour for bout in bouts}),
-            seen=None if seen.length_s is None else (0.0, seen.length_s),
-            fps=seen.fps,
+            behaviours=tuple(
+                b for b in observation.behaviours if b in {bout.behaviour for bout in bouts}
+            ),
+            observed=None if length is None else (0.0, length),
+            fps=observation.fps,
         )
-        for subject, bouts in (seen.bouts or {"": []}).items()
+        for subject, bouts in (observation.bouts or {"": []}).items()
     ]

@@ -1,69 +1,82 @@
 """DeepLabCut's h5: a pandas table, read with h5py alone.
 
-PyTables keeps the column names as pickles. They are admitted only as lists, tuples and text, opcode
-by opcode, so that a file can run nothing. Both of pandas' layouts are read: ``table`` (what
-DeepLabCut writes) and ``fixed``.
+PyTables keeps the column names as pickles, which are read without running anything. Both of pandas'
+layouts are read: ``table`` (what DeepLabCut writes) and ``fixed``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pretrain.errors import BadInput
-from pretrain.readers.track_formats.deeplabcut import Cells, Layout
-from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, text, texts
+from pretrain.readers.detect import UnknownFile
+from pretrain.readers.safe_hdf5 import array, node, open_hdf5, text, texts
+from pretrain.readers.safe_pickle import PickleRefused, load
+from pretrain.readers.track_formats import AbstractTrackFormat
+from pretrain.readers.track_formats._deeplabcut import Layout
 from pretrain.readers.tracks import Tracks
 
-NAME = "DeepLabCut h5"
-_PLAIN_OPCODES = frozenset(
-    [
-        "MARK",
-        "STOP",
-        "LIST",
-        "TUPLE",
-        "TUPLE1",
-        "TUPLE2",
-        "TUPLE3",
-        "EMPTY_LIST",
-        "EMPTY_TUPLE",
-        "APPEND",
-        "APPENDS",
-        "UNICODE",
-        "STRING",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "INT",
-        "LONG",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "NONE",
-        "PUT",
-        "BINPUT",
-        "LONG_BINPUT",
-        "MEMOIZE",
-        "GET",
-        "BINGET",
-        "LONG_BINGET",
-        "PROTO",
-        "FRAME",
-    ]
-)
 
+class DeepLabCutH5(AbstractTrackFormat):
+    """Columns as in the CSV."""
 
-def recognises(file: Any) -> bool:
-    """Whether an open HDF5 file is a pandas table or frame."""
-    return _key(file) is not None
+    description = "DeepLabCut h5"
+    suffixes = (".h5", ".hdf5")
+    priority = -1  # any table of pandas
+
+    def recognise(self, file: UnknownFile) -> bool:
+        """By what pandas notes beside a table."""
+        return _key(file.hdf5) is not None
+
+    def read(self, path: Path, *, names_only: bool = False) -> Tracks:
+        """Errors name frame and column."""
+        with open_hdf5(path) as file:
+            key = _key(file)
+            if key is None:
+                raise BadInput(f"{path}: there is no pandas table in it")
+            group = node(file, key, path)
+            levels, columns, cells, index = (
+                _fixed if node(group, "axis1", path) is not None else _table
+            )(group, path, names_only)
+        if len(levels) not in (3, 4) or any(len(column) != len(levels) for column in columns):
+            raise BadInput(
+                f"{path}: its columns have {len(levels)} levels ({', '.join(levels)}); DeepLabCut "
+                "has scorer, individuals, bodyparts, coords"
+            )
+        four = [
+            (c[0], c[1], c[2], c[3]) if len(levels) == 4 else (c[0], "", c[1], c[2])
+            for c in columns
+        ]
+        layout = Layout(
+            [(c[1], c[2], c[3]) for c in four], path=path, scorer=four[0][0] if four else ""
+        )
+        if names_only:
+            return layout.no_tracks()
+        if cells.shape != (len(index), len(columns)) or not len(index):
+            raise BadInput(
+                f"{path}: {len(columns)} columns and {len(index)} frames are named, but its "
+                f"numbers have shape {cells.shape}"
+            )
+        wrong = np.flatnonzero(index != np.arange(len(index)))
+        if len(wrong):
+            frame = int(wrong[0])
+            raise BadInput(
+                f"{path}, row {frame + 1}: frame index is {index[frame]}, wanted {frame}; frames "
+                "must be counted from 0 without a gap"
+            )
+        points = layout.points(
+            cells,
+            lambda column, frame: (
+                f"frame {frame}, column {column + 1} "
+                f"({', '.join(filter(None, columns[column][1:]))})"
+            ),
+        )
+        return layout.tracks(*points)
 
 
 def _key(file: Any) -> str | None:
@@ -74,59 +87,11 @@ def _key(file: Any) -> str | None:
     return None
 
 
-def read(path: Path, *, names_only: bool = False) -> Tracks:
-    """Reads one file.
-
-    Raises:
-        BadInput: If it is damaged, holds something else than tracks, or its frames are not counted
-            from 0 without a gap.
-    """
-    with open_hdf5(path) as file:
-        key = _key(file)
-        if key is None:
-            raise BadInput(f"{path}: there is no pandas table in it")
-        group = node(file, key, path)
-        levels, columns, cells, index = (
-            _fixed if node(group, "axis1", path) is not None else _table
-        )(group, path, names_only)
-    if len(levels) not in (3, 4) or any(len(column) != len(levels) for column in columns):
-        raise BadInput(
-            f"{path}: its columns have {len(levels)} levels ({', '.join(levels)}); DeepLabCut has "
-            "scorer, individuals, bodyparts, coords"
-        )
-    four = [
-        (c[0], c[1], c[2], c[3]) if len(levels) == 4 else (c[0], "", c[1], c[2]) for c in columns
-    ]
-    layout = Layout(
-        [(c[1], c[2], c[3]) for c in four], path=path, scorer=four[0][0] if four else ""
-    )
-    if names_only:
-        return layout.no_tracks()
-    if cells.shape != (len(index), len(columns)) or not len(index):
-        raise BadInput(
-            f"{path}: {len(columns)} columns and {len(index)} frames are named, but its numbers "
-            f"have shape {cells.shape}"
-        )
-    wrong = np.flatnonzero(index != np.arange(len(index)))
-    if len(wrong):
-        frame = int(wrong[0])
-        raise BadInput(
-            f"{path}, row {frame + 1}: frame index is {index[frame]}, wanted {frame}; frames must "
-            "be counted from 0 without a gap"
-        )
-    points = layout.points(
-        cells,
-        lambda place, frame: (
-            f"frame {frame}, column {place + 1} ({', '.join(filter(None, columns[place][1:]))})"
-        ),
-    )
-    return layout.tracks(*points, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+_Frame = tuple[tuple[str, ...], list[tuple[str, ...]], npt.NDArray[np.float64], npt.NDArray[Any]]
+"""Names of the levels, columns, cells (T, columns), index (T,)."""
 
 
-Found = tuple[tuple[str, ...], list[tuple[str, ...]], Cells, Any]
-
-
-def _table(group: Any, path: Path, names_only: bool) -> Found:
+def _table(group: Any, path: Path, names_only: bool) -> _Frame:
     table = node(group, "table", path)
     if table is None or getattr(table, "dtype", None) is None or table.dtype.names is None:
         raise BadInput(f"{path}: there is no table in {group.name}")
@@ -160,27 +125,26 @@ def _table(group: Any, path: Path, names_only: bool) -> Found:
     return levels, columns, cells, rows["index"]
 
 
-def _fixed(group: Any, path: Path, names_only: bool) -> Found:
+def _fixed(group: Any, path: Path, names_only: bool) -> _Frame:
     levels: tuple[str, ...] = ()
     columns: list[tuple[str, ...]] = []
     cells = []
     for block in range(_whole(group.attrs.get("nblocks", 1), path)):
         depth = _whole(group.attrs.get(f"block{block}_items_nlevels", 0), path)
-        names, places = [], []
+        names, codes = [], []
         for level in range(depth):
             names.append(texts(group, f"block{block}_items_level{level}", path))
-            places.append(array(group, f"block{block}_items_label{level}", path, ndim=1))
+            codes.append(array(group, f"block{block}_items_label{level}", path, ndim=1))
         if (
             any(
-                len(p) and not 0 <= p.min() <= p.max() < len(n)
-                for p, n in zip(places, names, strict=True)
+                len(c) and not 0 <= c.min() <= c.max() < len(n)
+                for c, n in zip(codes, names, strict=True)
             )
-            or len({len(p) for p in places}) > 1
+            or len({len(c) for c in codes}) > 1
         ):
             raise BadInput(f"{path}: the column names of block {block} are damaged")
         columns += [
-            tuple(n[i] for n, i in zip(names, row, strict=True))
-            for row in zip(*places, strict=True)
+            tuple(n[i] for n, i in zip(names, row, strict=True)) for row in zip(*codes, strict=True)
         ]
         levels = tuple(
             text(
@@ -204,36 +168,19 @@ def _whole(value: Any, path: Path) -> int:
     return number
 
 
-def _unpickled(value: Any, place: str, path: Path) -> list[Any]:
-    """A pickled list of text, tuples and whole numbers; anything else is refused before it is
-    loaded."""
-    raw = (
-        value
-        if isinstance(value, bytes)
-        else value.encode("utf-8")
-        if isinstance(value, str)
-        else bytes(getattr(value, "tobytes", bytes)())
-    )
+def _unpickled(value: Any, attribute: str, path: Path) -> list[Any]:
+    """The pickled list of column names in an attribute."""
+    if isinstance(value, str):
+        value = value.encode("utf-8")
+    elif isinstance(value, np.void | np.ndarray):
+        value = value.tobytes()
     try:
-        for opcode, argument, _ in pickletools.genops(raw):
-            if opcode.name not in _PLAIN_OPCODES:
-                raise BadInput(
-                    f"{path}: {place} holds a pickle that would run code ({opcode.name}); refused"
-                )
-            if "PUT" in opcode.name and not 0 <= int(argument or 0) <= len(raw):
-                raise BadInput(f"{path}: {place} holds a damaged pickle")
-        found = _NothingUnpickler(io.BytesIO(raw), encoding="utf-8").load()
-    except BadInput:
-        raise
-    except Exception as error:  # a damaged pickle may raise anything
-        raise BadInput(f"{path}: {place} is damaged ({error!r})") from error
-    if not isinstance(found, list):
-        raise BadInput(f"{path}: {place} is {type(found).__name__}, wanted a list of columns")
-    return found
-
-
-class _NothingUnpickler(pickle.Unpickler):
-    """Knows no classes and no functions."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} is not text")
+        columns = load(io.BytesIO(value if isinstance(value, bytes) else b""))
+    except PickleRefused as error:
+        raise BadInput(
+            f"{path}: {attribute} is no list of column names ({error}); anything else in a pickle "
+            "could run code and is refused"
+        ) from error
+    if not isinstance(columns, list):
+        raise BadInput(f"{path}: {attribute} is {type(columns).__name__}, wanted a list of columns")
+    return columns

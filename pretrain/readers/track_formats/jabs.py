@@ -9,8 +9,8 @@ lasts. The log says so.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput
+from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.track_formats.hdf5 import array, node, open_hdf5, refuse_too_large
+from pretrain.readers.safe_hdf5 import array, node, open_hdf5, refuse_too_large
+from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
-NAME = "JABS pose h5"
 KEYPOINTS = (
     "nose",
     "left_ear",
@@ -56,81 +57,79 @@ _log = logging.getLogger(__name__)
 Numbers = npt.NDArray[Any]
 
 
-def recognises(file: Any) -> bool:
-    """Whether an open HDF5 file is one of JABS'."""
-    return "poseest" in file
+class Jabs(AbstractTrackFormat):
+    """All versions give (x, y) and an animal for each identity."""
 
+    description = "JABS pose h5"
+    suffixes = (".h5", ".hdf5")
+    name_endings = (r"pose_est(_v\d+)?", "jabs")
 
-def read(path: Path, *, names_only: bool = False) -> Tracks:
-    """Reads one file.
+    def recognise(self, file: UnknownFile) -> bool:
+        """By its group."""
+        return "poseest" in file.hdf5
 
-    Raises:
-        BadInput: If it is damaged or of a version not known.
-    """
-    with open_hdf5(path) as file:
-        version = int(np.atleast_1d(node(file, "poseest", path).attrs["version"])[0])
-        if not _OLDEST <= version <= _NEWEST:
-            raise BadInput(
-                f"{path}: JABS pose version {version}; versions {_OLDEST} to {_NEWEST} are read"
+    def read(self, path: Path, *, names_only: bool = False) -> Tracks:
+        """Errors name frame, animal and keypoint."""
+        with open_hdf5(path) as file:
+            points, instance_confidence, animal_of = _instances(file, path)
+        animals = max(1, int(animal_of.max(initial=-1)) + 1)
+        names = tuple(f"animal{number + 1}" for number in range(animals))
+        position, confidence = no_frames(animals, len(KEYPOINTS), 2)
+        if not names_only:
+            shape = (len(points), animals, len(KEYPOINTS))
+            refuse_too_large(prod(shape) * 24, name="identities", path=path)
+            frame, slot = np.nonzero(animal_of >= 0)
+            animal = animal_of[frame, slot]
+            _refuse_twice_in_a_frame(frame, animal, path)
+            raw_position, raw_confidence = np.full((*shape, 2), np.nan), np.zeros(shape)
+            raw_position[frame, animal] = points[frame, slot][..., ::-1]
+            raw_confidence[frame, animal] = instance_confidence[frame, slot]
+            position, confidence = clean_points(
+                raw_position,
+                raw_confidence,
+                about=str(path),
+                where=lambda t, m, k, x: f"poseest/points, frame {t}, {names[m]}, {KEYPOINTS[k]}",
             )
-        points = array(file, "poseest/points", path, ndim=3 if version == _OLDEST else 4)
-        confidence = array(file, "poseest/confidence", path, ndim=points.ndim - 1)
-        if (
-            points.shape[-2:] != (len(KEYPOINTS), 2)
-            or points.shape[:-1] != confidence.shape
-            or not len(points)
-        ):
-            raise BadInput(
-                f"{path}: points have shape {points.shape}, confidence {confidence.shape}; wanted "
-                f"(frames, instances, {len(KEYPOINTS)}, 2)"
-            )
-        if version == _OLDEST:
-            points, confidence, animal = (
-                points[:, None],
-                confidence[:, None],
-                np.zeros((len(points), 1), np.int64),
-            )
-        else:
-            animal = (_tracklets if version == 3 else _identities)(file, path, confidence)
-    animals = max(1, int(animal.max(initial=-1)) + 1)
-    names = tuple(f"animal{place + 1}" for place in range(animals))
-    if names_only:
-        return _tracks(path, names, *no_frames(animals, len(KEYPOINTS), 2))
-    refuse_too_large(len(points) * animals * len(KEYPOINTS) * 24, place="identities", path=path)
-    position, sure = (
-        np.full((len(points), animals, len(KEYPOINTS), 2), np.nan),
-        np.zeros((len(points), animals, len(KEYPOINTS))),
-    )
-    frame, slot = np.nonzero(animal >= 0)
-    who = animal[frame, slot]
-    place = frame * animals + who
-    if len(np.unique(place)) < len(place):
-        repeated = frame[np.flatnonzero(np.bincount(place)[place] > 1)[0]]
-        raise BadInput(f"{path}: frame {int(repeated)} has two instances of one identity")
-    position[frame, who] = points[frame, slot][..., ::-1]
-    sure[frame, who] = confidence[frame, slot]
-    cleaned = clean_points(
-        position,
-        sure,
-        about=str(path),
-        where=lambda t, m, k, x: f"poseest/points, frame {t}, {names[m]}, {KEYPOINTS[k]}",
-    )
-    return _tracks(path, names, *cleaned, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        return Tracks(
+            name=recording_stem(path),
+            animals=names,
+            keypoints=KEYPOINTS,
+            edges=EDGES,
+            position_TMKX=position,
+            confidence_TMK=confidence,
+        )
 
 
-def _tracks(
-    path: Path, names: tuple[str, ...], position: Numbers, confidence: Numbers, sha256: str = ""
-) -> Tracks:
-    return Tracks(
-        name=recording_stem(path),
-        animals=names,
-        keypoints=KEYPOINTS,
-        edges=EDGES,
-        position_TMKX=position,
-        confidence_TMK=confidence,
-        path=path,
-        source_sha256=sha256,
-    )
+def _instances(file: Any, path: Path) -> tuple[Numbers, Numbers, npt.NDArray[np.int64]]:
+    """Points (T, slots, K, 2), confidence (T, slots, K), and the animal in each slot (T, slots), -1
+    where there is none."""
+    version = int(np.atleast_1d(node(file, "poseest", path).attrs["version"])[0])
+    if not _OLDEST <= version <= _NEWEST:
+        raise BadInput(
+            f"{path}: JABS pose version {version}; versions {_OLDEST} to {_NEWEST} are read"
+        )
+    points = array(file, "poseest/points", path, ndim=3 if version == _OLDEST else 4)
+    confidence = array(file, "poseest/confidence", path, ndim=points.ndim - 1)
+    if (
+        points.shape[-2:] != (len(KEYPOINTS), 2)
+        or points.shape[:-1] != confidence.shape
+        or not len(points)
+    ):
+        raise BadInput(
+            f"{path}: points have shape {points.shape}, confidence {confidence.shape}; wanted "
+            f"(frames, instances, {len(KEYPOINTS)}, 2)"
+        )
+    if version == _OLDEST:
+        return points[:, None], confidence[:, None], np.zeros((len(points), 1), np.int64)
+    animal_of = (_tracklets if version == 3 else _identities)(file, path, confidence)
+    return points, confidence, animal_of
+
+
+def _refuse_twice_in_a_frame(frame: Numbers, animal: Numbers, path: Path) -> None:
+    pairs, counts = np.unique(np.stack([frame, animal]), axis=1, return_counts=True)
+    if (counts > 1).any():
+        first = int(pairs[0, np.argmax(counts > 1)])
+        raise BadInput(f"{path}: frame {first} has two instances of one identity")
 
 
 def _identities(file: Any, path: Path, confidence: Numbers) -> npt.NDArray[np.int64]:
@@ -164,19 +163,19 @@ def _tracklets(file: Any, path: Path, confidence: Numbers) -> npt.NDArray[np.int
             f"confidence {confidence.shape}"
         )
     there = np.arange(tracklet.shape[1]) < count[:, None]
-    ids, where = np.unique(tracklet[there], return_inverse=True)
+    ids, number_of = np.unique(tracklet[there], return_inverse=True)
     frame = np.nonzero(there)[0]
     first, last = np.full(len(ids), len(tracklet)), np.full(len(ids), -1)
-    np.minimum.at(first, where, frame)
-    np.maximum.at(last, where, frame)
+    np.minimum.at(first, number_of, frame)
+    np.maximum.at(last, number_of, frame)
     free_since: list[int] = []
     animal_of = np.zeros(len(ids), np.int64)
-    for place in np.argsort(first, kind="stable"):
-        free = [m for m, since in enumerate(free_since) if since < first[place]]
+    for number in np.argsort(first, kind="stable"):
+        free = [m for m, since in enumerate(free_since) if since < first[number]]
         chosen = min(free, key=lambda m: free_since[m]) if free else len(free_since)
         if not free:
             free_since.append(-1)
-        animal_of[place], free_since[chosen] = chosen, int(last[place])
+        animal_of[number], free_since[chosen] = chosen, int(last[number])
     if len(ids) > len(free_since):
         _log.warning(
             "%s: %d tracklets were joined into %d animals; version 3 knows no longer identities",
@@ -185,5 +184,5 @@ def _tracklets(file: Any, path: Path, confidence: Numbers) -> npt.NDArray[np.int
             len(free_since),
         )
     animal = np.full(tracklet.shape, -1, np.int64)
-    animal[there] = animal_of[where]
+    animal[there] = animal_of[number_of]
     return animal

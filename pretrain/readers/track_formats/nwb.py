@@ -8,7 +8,6 @@ frames out, those are missing.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
+from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.track_formats.hdf5 import (
+from pretrain.readers.safe_hdf5 import (
     array,
     node,
     open_hdf5,
@@ -25,95 +25,100 @@ from pretrain.readers.track_formats.hdf5 import (
     refuse_too_large,
     texts,
 )
+from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
-NAME = "NWB (ndx-pose)"
 Numbers = npt.NDArray[Any]
 
 
-def recognises(file: Any) -> bool:
-    """Whether an open HDF5 file is NWB."""
-    return "nwb_version" in file.attrs or ("processing" in file and "specifications" in file)
+class Nwb(AbstractTrackFormat):
+    """The only format that states rate, image and skeleton."""
 
+    description = "NWB (ndx-pose)"
+    suffixes = (".nwb", ".h5", ".hdf5")
 
-def read(path: Path, *, names_only: bool = False) -> Tracks:
-    """Reads one file.
+    def recognise(self, file: UnknownFile) -> bool:
+        """By the version it states, with poses or without."""
+        attributes = getattr(file.hdf5, "attrs", {})
+        return "nwb_version" in attributes or {"processing", "specifications"} <= set(file.hdf5)
 
-    Raises:
-        BadInput: If it holds no poses, or they are damaged or do not fit each other.
-    """
-    with open_hdf5(path) as file:
-        animals = _animals(file, path)
-        names = tuple(animals)
-        have = {name: _keypoints(group, path) for name, group in animals.items()}
-        keypoints, edges = have[names[0]]
-        refuse(
-            [
-                f"animal {name} has keypoints {', '.join(theirs)}, animal {names[0]} has "
-                f"{', '.join(keypoints)}"
-                for name, (theirs, _) in have.items()
-                if set(theirs) != set(keypoints)
-            ],
-            about=str(path),
-        )
-        refuse_bad_names(path, animals=names, keypoints=keypoints)
-        first = _times(node(animals[names[0]], keypoints[0], path), path)
-        coordinates = ("x", "y", "z")[: _width(node(animals[names[0]], keypoints[0], path), path)]
-        if names_only:
-            position, confidence = no_frames(len(names), len(keypoints), len(coordinates))
-        else:
-            series = [
+    def read(self, path: Path, *, names_only: bool = False) -> Tracks:
+        """Errors name frame, animal and keypoint."""
+        with open_hdf5(path) as file:
+            animals = _animals(file, path)
+            names = tuple(animals)
+            have = {name: _keypoints(group, path) for name, group in animals.items()}
+            keypoints, edges = have[names[0]]
+            refuse(
                 [
-                    _series(node(animals[a], k, path), first, len(coordinates), path)
-                    for k in keypoints
-                ]
-                for a in names
-            ]
-            raw = np.stack([np.stack([s[0] for s in row], axis=1) for row in series], axis=1)
-            sure = np.stack([np.stack([s[1] for s in row], axis=1) for row in series], axis=1)
-            position, confidence = clean_points(
-                raw,
-                sure,
+                    f"animal {name} has keypoints {', '.join(theirs)}, animal {names[0]} has "
+                    f"{', '.join(keypoints)}"
+                    for name, (theirs, _) in have.items()
+                    if set(theirs) != set(keypoints)
+                ],
                 about=str(path),
-                where=lambda t, m, k, x: f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}",
             )
-        image = _image(animals[names[0]], path)
-    digest = "" if names_only else hashlib.sha256(path.read_bytes()).hexdigest()
-    return Tracks(
-        name=recording_stem(path),
-        animals=names,
-        keypoints=keypoints,
-        coordinates=coordinates,
-        fps=first[0],
-        image_px=image,
-        edges=edges,
-        position_TMKX=position,
-        confidence_TMK=confidence,
-        path=path,
-        source_sha256=digest,
-    )
+            refuse_bad_names(path, animals=names, keypoints=keypoints)
+            first = _times(node(animals[names[0]], keypoints[0], path), path)
+            coordinates = ("x", "y", "z")[
+                : _width(node(animals[names[0]], keypoints[0], path), path)
+            ]
+            if names_only:
+                position, confidence = no_frames(len(names), len(keypoints), len(coordinates))
+            else:
+                series = [
+                    [
+                        _series(node(animals[a], k, path), first, len(coordinates), path)
+                        for k in keypoints
+                    ]
+                    for a in names
+                ]
+                raw_position, raw_confidence = (
+                    np.stack([np.stack([s[i] for s in row], axis=1) for row in series], axis=1)
+                    for i in (0, 1)
+                )
+                position, confidence = clean_points(
+                    raw_position,
+                    raw_confidence,
+                    about=str(path),
+                    where=lambda t, m, k, x: (
+                        f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}"
+                    ),
+                )
+            image = _image(animals[names[0]], path)
+        return Tracks(
+            name=recording_stem(path),
+            animals=names,
+            keypoints=keypoints,
+            coordinates=coordinates,
+            fps=first[0],
+            image_px=image,
+            edges=edges,
+            position_TMKX=position,
+            confidence_TMK=confidence,
+        )
 
 
-def _kind(held: Any) -> str:
-    value = getattr(held, "attrs", {}).get("neurodata_type", "")
+def _kind(thing: Any) -> str:
+    value = getattr(thing, "attrs", {}).get("neurodata_type", "")
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _animals(file: Any, path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    animals: dict[str, Any] = {}
     for module in node(file, "processing", path) or ():
         group = node(file, f"processing/{module}", path)
         for name in group if hasattr(group, "keys") else ():
-            held = node(group, name, path)
-            if _kind(held) == "PoseEstimation":
-                if name in found:
+            pose = node(group, name, path)
+            if _kind(pose) == "PoseEstimation":
+                if name in animals:
                     raise BadInput(f"{path}: two PoseEstimation are named {name!r}")
-                found[name] = held
-    if not found:
+                animals[name] = pose
+    if not animals:
         raise BadInput(
             f"{path}: no PoseEstimation (ndx-pose) under processing; it is NWB without poses"
         )
-    return found
+    return animals
 
 
 def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -121,10 +126,14 @@ def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str
     series = [name for name in group if _kind(node(group, name, path)) == "PoseEstimationSeries"]
     if not series:
         raise BadInput(f"{path}: {group.name} holds no PoseEstimationSeries")
-    # The link to the skeleton bears the skeleton's own name; older files list the nodes beside the
-    # series.
+    # The link to the skeleton bears the skeleton's own name; older files list the nodes next to
+    # the series.
     holder = next(
-        (held for held in (node(group, name, path) for name in group) if _kind(held) == "Skeleton"),
+        (
+            thing
+            for thing in (node(group, name, path) for name in group)
+            if _kind(thing) == "Skeleton"
+        ),
         group,
     )
     ordered = texts(holder, "nodes", path) if node(holder, "nodes", path) is not None else ()
@@ -137,7 +146,7 @@ def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str
     if (
         not ordered
         or len(ordered) != len(series)
-        or any(len(found) != 1 for found in match.values())
+        or any(len(names) != 1 for names in match.values())
     ):
         return tuple(series), ()
     edges: tuple[tuple[str, str], ...] = ()
@@ -173,11 +182,11 @@ def _times(series: Any, path: Path) -> tuple[float, int]:
         if not (np.isfinite(rate) and rate > 0) or not frames:
             raise BadInput(f"{path}: {series.name} has rate {rate} and {frames} frames")
         return rate, frames
-    places, rate = _places(array(series, "timestamps", path, ndim=1), series.name, path)
-    return rate, int(places[-1]) + 1
+    frame_of, rate = _frames_of(array(series, "timestamps", path, ndim=1), series.name, path)
+    return rate, int(frame_of[-1]) + 1
 
 
-def _places(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int64], float]:
+def _frames_of(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int64], float]:
     """The frame of each timestamp, and the rate."""
     steps = np.diff(stamps.astype(np.float64))
     if not len(steps) or not np.isfinite(steps).all() or not (steps > 0).all():
@@ -191,7 +200,7 @@ def _places(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int6
             f"{path}: {name}/timestamps keep no steady rate (about {1 / step:.3g} frames/s); "
             "resample the recording first"
         )
-    refuse_too_large(int(count[-1]) * 24, place=f"{name}/timestamps", path=path)
+    refuse_too_large(int(count[-1]) * 24, name=f"{name}/timestamps", path=path)
     return count.astype(np.int64), 1 / step
 
 
@@ -212,31 +221,31 @@ def _series(
         )
     data = array(series, "data", path, ndim=2).astype(np.float64)
     factor = float(node(series, "data", path).attrs.get("conversion", 1.0))
-    sure = (
+    seen = (
         array(series, "confidence", path, ndim=1).astype(np.float64)
         if node(series, "confidence", path) is not None
         else np.ones(len(data))
     )
-    if len(sure) != len(data):
+    if len(seen) != len(data):
         raise BadInput(
-            f"{path}: {series.name} has {len(data)} positions and {len(sure)} confidences"
+            f"{path}: {series.name} has {len(data)} positions and {len(seen)} confidences"
         )
     if node(series, "starting_time", path) is not None:
-        return data * factor, sure
-    places, _ = _places(array(series, "timestamps", path, ndim=1), series.name, path)
-    if len(places) != len(data):
+        return data * factor, seen
+    frame_of, _ = _frames_of(array(series, "timestamps", path, ndim=1), series.name, path)
+    if len(frame_of) != len(data):
         raise BadInput(
-            f"{path}: {series.name} has {len(data)} positions and {len(places)} timestamps"
+            f"{path}: {series.name} has {len(data)} positions and {len(frame_of)} timestamps"
         )
     position, confidence = np.full((length, width), np.nan), np.zeros(length)
-    position[places], confidence[places] = data * factor, sure
+    position[frame_of], confidence[frame_of] = data * factor, seen
     return position, confidence
 
 
 def _image(group: Any, path: Path) -> tuple[float, ...] | None:
     if node(group, "dimensions", path) is None:
         return None
-    found = array(group, "dimensions", path)
-    if found.ndim != 2 or found.shape[1:] != (2,) or not len(found) or not (found[0] > 0).all():
+    sizes = array(group, "dimensions", path)
+    if sizes.ndim != 2 or sizes.shape[1:] != (2,) or not len(sizes) or not (sizes[0] > 0).all():
         return None
-    return float(found[0, 0]), float(found[0, 1])
+    return float(sizes[0, 0]), float(sizes[0, 1])

@@ -7,7 +7,6 @@ that could be read two ways is refused rather than guessed.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput
+from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.track_formats.hdf5 import (
+from pretrain.readers.safe_hdf5 import (
     array,
     node,
     open_hdf5,
@@ -27,39 +27,41 @@ from pretrain.readers.track_formats.hdf5 import (
     text,
     texts,
 )
+from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
-NAME = "SLEAP analysis h5"
 Numbers = npt.NDArray[Any]
 Names = tuple[str, ...]
 Edges = tuple[tuple[str, str], ...]
-Found = tuple[Numbers, Numbers, Names, Names, Edges]
+Content = tuple[Numbers, Numbers, Names, Names, Edges]
 """Positions (T, M, K, X), confidence (T, M, K), animals, keypoints, bones."""
 _AXES = ("frame", "track", "node", "xy")
 
 
-def recognises(file: Any) -> bool:
-    """Whether an open HDF5 file is SLEAP's analysis h5."""
-    return "tracks" in file and "node_names" in file
+class SleapAnalysis(AbstractTrackFormat):
+    """Arrays of all tracks."""
 
+    description = "SLEAP analysis h5"
+    suffixes = (".h5", ".hdf5")
+    name_endings = ("sleap",)
 
-def read(path: Path, *, names_only: bool = False) -> Tracks:
-    """Reads one file.
+    def recognise(self, file: UnknownFile) -> bool:
+        """By its datasets."""
+        return "tracks" in file.hdf5 and "node_names" in file.hdf5
 
-    Raises:
-        BadInput: If it is damaged, or its animals have no identities.
-    """
-    with open_hdf5(path) as file:
-        position, confidence, animals, keypoints, edges = _analysis(file, path, names_only)
-    return sleap_tracks(
-        path,
-        position,
-        confidence,
-        animals=animals,
-        keypoints=keypoints,
-        edges=edges,
-        names_only=names_only,
-    )
+    def read(self, path: Path, *, names_only: bool = False) -> Tracks:
+        """Errors name frame, track and node."""
+        with open_hdf5(path) as file:
+            position, confidence, animals, keypoints, edges = _analysis(file, path, names_only)
+        return sleap_tracks(
+            path,
+            position,
+            confidence,
+            animals=animals,
+            keypoints=keypoints,
+            edges=edges,
+            names_only=names_only,
+        )
 
 
 def sleap_tracks(
@@ -75,7 +77,7 @@ def sleap_tracks(
     """What both of SLEAP's formats end in: numbers checked and named.
 
     Raises:
-        BadInput: If there are no frames, or a number cannot be believed.
+        BadInput: If there are no frames, or a number is impossible.
     """
     if names_only:
         position, confidence = no_frames(len(animals), len(keypoints), 2)
@@ -88,7 +90,6 @@ def sleap_tracks(
             about=str(path),
             where=lambda t, m, k, x: f"frame {t}, track {animals[m]}, node {keypoints[k]}",
         )
-    digest = "" if names_only else hashlib.sha256(path.read_bytes()).hexdigest()
     return Tracks(
         name=recording_stem(path),
         animals=animals,
@@ -96,12 +97,10 @@ def sleap_tracks(
         position_TMKX=position,
         confidence_TMK=confidence,
         edges=edges,
-        path=path,
-        source_sha256=digest,
     )
 
 
-def _analysis(file: Any, path: Path, names_only: bool) -> Found:
+def _analysis(file: Any, path: Path, names_only: bool) -> Content:
     keypoints = texts(file, "node_names", path)
     tracks = node(file, "tracks", path)
     if getattr(tracks, "ndim", 0) != 4:
@@ -172,15 +171,14 @@ def _order(
 
     def fits(order: Sequence[str]) -> bool:
         return all(
-            shape[place] == lengths.get(axis, shape[place]) for place, axis in enumerate(order)
+            length == lengths.get(axis, length) for length, axis in zip(shape, order, strict=True)
         )
 
     if dims:
         if not fits(dims):
-            told = f"{lengths['track']} tracks and {lengths['node']} nodes"
             raise BadInput(
                 f"{path}: tracks has shape {tuple(shape)} along {', '.join(dims)}, but the file "
-                f"names {told}"
+                f"names {lengths['track']} tracks and {lengths['node']} nodes"
             )
         return dims
     usual = ("track", "xy", "node", "frame")
@@ -188,9 +186,9 @@ def _order(
         return usual
     possible = [order for order in itertools.permutations(_AXES) if fits(order)]
     if len(possible) != 1:
-        told = "fits several orders of axes" if possible else "fits no order of axes"
+        verdict = "fits several orders of axes" if possible else "fits no order of axes"
         raise BadInput(
-            f"{path}: tracks has shape {tuple(shape)}, which {told}: {lengths['track']} tracks, "
+            f"{path}: tracks has shape {tuple(shape)}, which {verdict}: {lengths['track']} tracks, "
             f"{lengths['node']} nodes, 2 coordinates"
         )
     return possible[0]

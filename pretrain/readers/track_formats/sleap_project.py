@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.track_formats.hdf5 import (
+from pretrain.readers.detect import UnknownFile
+from pretrain.readers.safe_hdf5 import (
     array,
     node,
     open_hdf5,
@@ -24,39 +25,40 @@ from pretrain.readers.track_formats.hdf5 import (
     text,
     texts,
 )
-from pretrain.readers.track_formats.sleap import Edges, Found, Names, Numbers, sleap_tracks
+from pretrain.readers.track_formats import AbstractTrackFormat
+from pretrain.readers.track_formats.sleap import Content, Edges, Names, Numbers, sleap_tracks
 from pretrain.readers.tracks import Tracks
 
-NAME = "SLEAP .slp"
 NEWEST_FORMAT = 3.0
 _USER, _PREDICTED = 0, 1
 
 
-def recognises(file: Any) -> bool:
-    """Whether an open HDF5 file is a SLEAP project."""
-    return "instances" in file and "metadata" in file
+class SleapProject(AbstractTrackFormat):
+    """Instances, predicted or placed by a person."""
+
+    description = "SLEAP .slp"
+    suffixes = (".slp", ".h5", ".hdf5")
+
+    def recognise(self, file: UnknownFile) -> bool:
+        """By its groups."""
+        return "instances" in file.hdf5 and "metadata" in file.hdf5
+
+    def read(self, path: Path, *, names_only: bool = False) -> Tracks:
+        """Errors name frame, track and node."""
+        with open_hdf5(path) as file:
+            position, confidence, animals, keypoints, edges = _project(file, path, names_only)
+        return sleap_tracks(
+            path,
+            position,
+            confidence,
+            animals=animals,
+            keypoints=keypoints,
+            edges=edges,
+            names_only=names_only,
+        )
 
 
-def read(path: Path, *, names_only: bool = False) -> Tracks:
-    """Reads one file.
-
-    Raises:
-        BadInput: If it is damaged, holds several videos, or its animals have no identities.
-    """
-    with open_hdf5(path) as file:
-        position, confidence, animals, keypoints, edges = _project(file, path, names_only)
-    return sleap_tracks(
-        path,
-        position,
-        confidence,
-        animals=animals,
-        keypoints=keypoints,
-        edges=edges,
-        names_only=names_only,
-    )
-
-
-def _project(file: Any, path: Path, names_only: bool) -> Found:
+def _project(file: Any, path: Path, names_only: bool) -> Content:
     metadata = node(file, "metadata", path)
     version = float(metadata.attrs.get("format_id", 1.0))
     if not version < NEWEST_FORMAT:
@@ -80,7 +82,7 @@ def _project(file: Any, path: Path, names_only: bool) -> Found:
     if not len(frames):
         raise BadInput(f"{path} has no frames")
     length = _length(file, frames, path)
-    refuse_too_large(length * len(animals) * len(keypoints) * 24, place="frame_idx", path=path)
+    refuse_too_large(length * len(animals) * len(keypoints) * 24, name="frame_idx", path=path)
     return (
         *_filled(tables, instances, length, len(animals), len(keypoints), version, path),
         animals,
@@ -100,59 +102,50 @@ def _filled(
 ) -> tuple[Numbers, Numbers]:
     position = np.full((length, animals, keypoints, 2), np.nan)
     confidence = np.zeros((length, animals, keypoints))
+    # Old files count from a pixel's corner, newer ones from its centre.
+    shift = 0.5 if version < 1.1 else 0.0
     frames = tables["frames"]
     frame_of = dict(zip(frames["frame_id"].tolist(), frames["frame_idx"].tolist(), strict=True))
-    taken: dict[tuple[int, int], int] = {}
-    problems = []
+    kind_at: dict[tuple[int, int], int] = {}
+    errors = []
     for number, row in enumerate(instances):
-        kind, frame, track = (
-            int(row["instance_type"]),
-            frame_of.get(int(row["frame_id"])),
-            int(row["track"]),
-        )
+        kind, track = int(row["instance_type"]), int(row["track"])
+        frame = frame_of.get(int(row["frame_id"]))
         begin, end = int(row["point_id_start"]), int(row["point_id_end"])
-        points = (
-            tables["points" if kind == _USER else "pred_points"][begin:end]
-            if 0 <= begin <= end
-            else None
-        )
+        points = tables["points" if kind == _USER else "pred_points"][begin:end]
         if (
             kind not in (_USER, _PREDICTED)
             or frame is None
-            or points is None
+            or not 0 <= begin <= end
             or len(points) != keypoints
             or not -1 <= track < animals
         ):
-            problems.append(
+            errors.append(
                 f"instances, row {number}: damaged (frame {frame}, track {track}, points "
                 f"{begin}-{end})"
             )
-        elif track < 0 and animals > 1:
-            problems.append(
+            continue
+        animal = max(track, 0)
+        if track < 0 and animals > 1:
+            errors.append(
                 f"frame {frame}: an instance without a track; track the animals in SLEAP first"
             )
-        elif (frame, max(track, 0)) in taken and taken[frame, max(track, 0)] == kind:
-            told = (
-                "two animals and no tracks: track them in SLEAP first"
+        elif kind_at.get((frame, animal)) == kind:
+            errors.append(
+                f"frame {frame}: two animals and no tracks: track them in SLEAP first"
                 if track < 0
-                else f"two instances of track {track}"
+                else f"frame {frame}: two instances of track {track}"
             )
-            problems.append(f"frame {frame}: {told}")
-        elif taken.get((frame, max(track, 0))) != _USER:
-            taken[frame, max(track, 0)] = kind
+        elif kind_at.get((frame, animal)) != _USER:
+            kind_at[frame, animal] = kind
             seen = points["visible"] & ~np.isnan(points["x"])
-            shift = (
-                0.5 if version < 1.1 else 0.0
-            )  # old files count from a pixel's corner, newer ones from its centre
-            position[frame, max(track, 0)] = np.where(
-                seen[:, None], np.stack([points["x"], points["y"]], axis=1) - shift, np.nan
-            )
-            confidence[frame, max(track, 0)] = np.where(
-                seen, points["score"] if kind == _PREDICTED else 1.0, 0.0
-            )
-        if len(problems) >= 20:
+            xy = np.stack([points["x"], points["y"]], axis=1) - shift
+            position[frame, animal] = np.where(seen[:, None], xy, np.nan)
+            score = points["score"] if kind == _PREDICTED else 1.0
+            confidence[frame, animal] = np.where(seen, score, 0.0)
+        if len(errors) >= 20:
             break
-    refuse(problems, about=str(path))
+    refuse(errors, about=str(path))
     return position, confidence
 
 
@@ -205,24 +198,24 @@ def _track_name(row: str, path: Path) -> str:
 
 def _skeleton(metadata: Any, path: Path) -> tuple[Names, Edges]:
     try:
-        names = [str(held["name"]) for held in metadata["nodes"]]
+        names = [str(node["name"]) for node in metadata["nodes"]]
         skeletons = metadata["skeletons"]
         if len(skeletons) != 1:
             raise BadInput(f"{path} has {len(skeletons)} skeletons; wanted one")
         graph = skeletons[0].get("nx_graph", skeletons[0])
-        places = [int(held["id"]) for held in graph["nodes"]]
-        if not all(0 <= place < len(names) for place in places):
+        indices = [int(node["id"]) for node in graph["nodes"]]
+        if not all(0 <= index < len(names) for index in indices):
             raise IndexError("a node that is not named")
         edges = [
             (names[int(link["source"])], names[int(link["target"])])
             for link in graph.get("links", [])
-            if _edge_kind(link) == 1 and {int(link["source"]), int(link["target"])} <= set(places)
+            if _edge_kind(link) == 1 and {int(link["source"]), int(link["target"])} <= set(indices)
         ]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{path}: the skeleton in its metadata is damaged ({error!r})") from error
-    return tuple(names[place] for place in places), tuple(edges)
+    return tuple(names[index] for index in indices), tuple(edges)
 
 
 def _edge_kind(link: Any) -> int:
@@ -232,9 +225,9 @@ def _edge_kind(link: Any) -> int:
     if "py/reduce" in kind:
         return int(
             next(
-                held["py/tuple"][0]
-                for held in kind["py/reduce"]
-                if isinstance(held, dict) and "py/tuple" in held
+                part["py/tuple"][0]
+                for part in kind["py/reduce"]
+                if isinstance(part, dict) and "py/tuple" in part
             )
         )
     return int(kind.get("py/id", 1))

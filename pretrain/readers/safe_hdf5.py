@@ -46,6 +46,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
     except (
         OSError,
         KeyError,
+        IndexError,
         RuntimeError,
         ValueError,
         TypeError,
@@ -60,16 +61,16 @@ def open_hdf5(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def node(file: Any, place: str, path: Path) -> Any:
-    """The group or dataset at a place; None where there is none.
+def node(file: Any, name: str, path: Path) -> Any:
+    """The group or dataset of a name, ``/`` between its parts; None where there is none.
 
     Raises:
-        BadInput: If the way there leads out of the file.
+        BadInput: If a link on the way leads out of the file.
     """
     import h5py
 
     here = file
-    for step in place.strip("/").split("/"):
+    for step in name.strip("/").split("/"):
         if not isinstance(here, h5py.Group):
             return None
         link = here.get(step, getlink=True)
@@ -77,8 +78,7 @@ def node(file: Any, place: str, path: Path) -> Any:
             return None
         if isinstance(link, h5py.ExternalLink):
             raise BadInput(
-                f"{path}: {place} links to another file ({link.filename}); only whole files are "
-                "read"
+                f"{path}: {name} links to another file ({link.filename}); only whole files are read"
             )
         here = here.get(step)
         if (
@@ -87,18 +87,18 @@ def node(file: Any, place: str, path: Path) -> Any:
             and here.file.filename != file.file.filename
         ):
             raise BadInput(
-                f"{path}: {place} lies in another file ({here.file.filename}); only whole files "
+                f"{path}: {name} lies in another file ({here.file.filename}); only whole files "
                 "are read"
             )
     return here
 
 
-def array(file: Any, place: str, path: Path, *, ndim: int | None = None) -> npt.NDArray[Any]:
-    """The numbers at a place.
+def array(file: Any, name: str, path: Path, *, ndim: int | None = None) -> npt.NDArray[Any]:
+    """The numbers in a dataset.
 
     Args:
         file: An open file or group.
-        place: Path of the dataset.
+        name: Of the dataset.
         path: Of the file, for messages.
         ndim: How many axes it must have.
 
@@ -108,23 +108,23 @@ def array(file: Any, place: str, path: Path, *, ndim: int | None = None) -> npt.
     """
     import h5py
 
-    found = node(file, place, path)
-    if not isinstance(found, h5py.Dataset):
-        raise BadInput(f"{path}: there is no dataset {place}")
-    if found.external or found.is_virtual:
-        raise BadInput(f"{path}: {place} is kept in another file; only whole files are read")
-    if ndim is not None and found.ndim != ndim:
-        raise BadInput(f"{path}: {place} has shape {found.shape}; wanted {ndim} axes")
-    if found.dtype.kind not in "biuf" and found.dtype.names is None:
-        raise BadInput(f"{path}: {place} holds {found.dtype}, not numbers")
+    dataset = node(file, name, path)
+    if not isinstance(dataset, h5py.Dataset):
+        raise BadInput(f"{path}: there is no dataset {name}")
+    if dataset.external or dataset.is_virtual:
+        raise BadInput(f"{path}: {name} is kept in another file; only whole files are read")
+    if ndim is not None and dataset.ndim != ndim:
+        raise BadInput(f"{path}: {name} has shape {dataset.shape}; wanted {ndim} axes")
+    if dataset.dtype.kind not in "biuf" and dataset.dtype.names is None:
+        raise BadInput(f"{path}: {name} holds {dataset.dtype}, not numbers")
     refuse_too_large(
-        int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize, place=place, path=path
+        int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize, name=name, path=path
     )
-    values: npt.NDArray[Any] = found[()]
+    values: npt.NDArray[Any] = dataset[()]
     return np.asarray(values)
 
 
-def refuse_too_large(size: int, *, place: str, path: Path) -> None:
+def refuse_too_large(size: int, *, name: str, path: Path) -> None:
     """Refuses an array whose stated size its file cannot hold (a bomb, or damage).
 
     Raises:
@@ -132,33 +132,33 @@ def refuse_too_large(size: int, *, place: str, path: Path) -> None:
     """
     if size > _ROOM_BYTES and size > _EXPANSION * path.stat().st_size:
         raise BadInput(
-            f"{path}: {place} states {size / 2**30:,.0f} GiB in a file of "
+            f"{path}: {name} states {size / 2**30:,.0f} GiB in a file of "
             f"{path.stat().st_size / 2**20:,.1f} MiB: damaged"
         )
 
 
-def texts(file: Any, place: str, path: Path) -> tuple[str, ...]:
-    """The names at a place, stripped of padding.
+def texts(file: Any, name: str, path: Path) -> tuple[str, ...]:
+    """The list of names in a dataset, stripped of padding.
 
     Raises:
         BadInput: If they are absent, not text or not UTF-8.
     """
     import h5py
 
-    found = node(file, place, path)
-    if not isinstance(found, h5py.Dataset) or found.ndim > 1:
-        raise BadInput(f"{path}: there is no list of names {place}")
-    if h5py.check_string_dtype(found.dtype) is None and found.dtype.kind not in "SUO":
-        raise BadInput(f"{path}: {place} holds {found.dtype}, not text")
+    dataset = node(file, name, path)
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim > 1:
+        raise BadInput(f"{path}: there is no list of names {name}")
+    if h5py.check_string_dtype(dataset.dtype) is None and dataset.dtype.kind not in "SUO":
+        raise BadInput(f"{path}: {name} holds {dataset.dtype}, not text")
     refuse_too_large(
-        int(np.prod(found.shape, dtype=object)) * found.dtype.itemsize, place=place, path=path
+        int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize, name=name, path=path
     )
-    if found.size > 100_000:
-        raise BadInput(f"{path}: {place} holds {found.size:,} names; damaged")
-    return tuple(text(value, place, path) for value in np.atleast_1d(found[()]).tolist())
+    if dataset.size > 100_000:
+        raise BadInput(f"{path}: {name} holds {dataset.size:,} names; damaged")
+    return tuple(text(value, name, path) for value in np.atleast_1d(dataset[()]).tolist())
 
 
-def text(value: Any, place: str, path: Path) -> str:
+def text(value: Any, name: str, path: Path) -> str:
     """One attribute or cell as text.
 
     Raises:
@@ -170,14 +170,14 @@ def text(value: Any, place: str, path: Path) -> str:
         try:
             value = value.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise BadInput(f"{path}: {place} is not UTF-8 text: {error}") from error
+            raise BadInput(f"{path}: {name} is not UTF-8 text: {error}") from error
     if not isinstance(value, str):
-        raise BadInput(f"{path}: {place} holds {type(value).__name__}, not text")
+        raise BadInput(f"{path}: {name} holds {type(value).__name__}, not text")
     return value.strip("\0 \t\r\n")
 
 
-def parsed_json(value: str, place: str, path: Path) -> Any:
-    """JSON at a place.
+def parsed_json(value: str, name: str, path: Path) -> Any:
+    """JSON in a text.
 
     Raises:
         BadInput: If it is damaged.
@@ -185,7 +185,7 @@ def parsed_json(value: str, place: str, path: Path) -> Any:
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: {place} is damaged JSON ({error})") from error
+        raise BadInput(f"{path}: {name} is damaged JSON ({error})") from error
 
 
 def refuse_bad_names(path: Path, **lists: tuple[str, ...]) -> None:

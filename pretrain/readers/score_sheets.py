@@ -1,6 +1,6 @@
-"""Score sheets: what one file says of one recording, and how the sheets of a set become labels.
+"""Score sheets: what one file says of one recording, and how all sheets together become labels.
 
-Every reader ends here, so that one rule holds for all formats. A frame that nobody looked at is
+Every format of labels ends here, so that one rule holds for all. A frame that nobody looked at is
 UNLABELLED. A frame that was looked at and in which nothing was marked is "other", in formats that
 mark only what they name. Behaviours that overlap anywhere in the set make all of the task's labels
 (T, C) of 0 and 1, without a class for "other"; else labels are (T,), one class a frame.
@@ -36,22 +36,21 @@ class Bout:
     start: float
     stop: float
     behaviour: str
-    where: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sheet:
+class ScoreSheet:
     """What one file says of one recording in one stream (channel, subject)."""
 
     path: Path
     recording: tuple[str, ...]
-    """What the file calls its recording, the surest first; empty where only the file's name
-    tells."""
+    """What the file calls its recording, the surest name first; empty where only the file's name
+    says it."""
     behaviours: tuple[str, ...]
     """Scored in it, in the order of the file."""
     stream: str = ""
-    names_task: bool = False
-    """Whether the stream is a task of its own (S1, Ch1) or tells subjects apart (adult)."""
+    stream_is_task: bool = False
+    """Whether the stream is a task of its own (S1, Ch1) or a subject (adult)."""
     annotator: str = ""
     split: str = ""
     """train or test, where the file says it."""
@@ -62,11 +61,11 @@ class Sheet:
     """Of exact marks."""
     bouts: tuple[Bout, ...] = ()
     in_seconds: bool = False
-    seen: tuple[float, float] | None = None
+    observed: tuple[float, float] | None = None
     """From, until (in the unit of the bouts): the part that was looked at; None: all of the
     recording."""
     rest_is_other: bool = True
-    """Whether a frame that was looked at and has no bout is "other" (else it is unlabelled)."""
+    """Whether an observed frame without a bout is "other" (else it is unlabelled)."""
     marks: Marks | None = None
     """In place of bouts: (frames, behaviours) of 0, 1 or UNLABELLED."""
     fps: float | None = None
@@ -74,8 +73,8 @@ class Sheet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mismatch:
-    """Labels and track of a recording do not fit in length; what overlaps was kept."""
+class LengthMismatch:
+    """Labels and track of a recording differ in length; what overlaps is used."""
 
     video: str
     task: str
@@ -88,26 +87,25 @@ class Mismatch:
     """Of the track."""
 
     def __str__(self) -> str:
-        told = []
+        parts = []
         if self.first > 0:
-            told.append(f"begin {self.first:,} frames after it; those are unlabelled")
+            parts.append(f"begin {self.first:,} frames after it; those are unlabelled")
         if self.stop > self.frames:
-            told.append(f"end {self.stop - self.frames:,} frames after it; those are dropped")
+            parts.append(f"end {self.stop - self.frames:,} frames after it; those are dropped")
         if self.stop < self.frames:
-            told.append(f"end {self.frames - self.stop:,} frames before it; those are unlabelled")
+            parts.append(f"end {self.frames - self.stop:,} frames before it; those are unlabelled")
         return (
             f"video {self.video} ({self.frames:,} frames): labels under {self.task} "
-            f"({self.path.name}) {'; they '.join(told)}"
+            f"({self.path.name}) {'; they '.join(parts)}"
         )
 
 
 def frame_at(time_s: float, fps: float) -> int:
-    """The first frame that a bout from this time on holds: a frame belongs to it if the frame's
-    middle does."""
+    """The first frame of a bout that begins at this time: the first whose middle lies in it."""
     return max(0, math.ceil(time_s * fps - 0.5 - 1e-6))
 
 
-def marks_of(sheet: Sheet, *, frames: int, fps: float) -> tuple[Marks, int, int]:
+def marks_of(sheet: ScoreSheet, *, frames: int, fps: float) -> tuple[Marks, int, int]:
     """A sheet as marks on the frames of its track.
 
     A bout takes at least one frame, however short it is (a point event, too).
@@ -120,106 +118,106 @@ def marks_of(sheet: Sheet, *, frames: int, fps: float) -> tuple[Marks, int, int]
         marks = np.full((frames, len(sheet.behaviours)), UNLABELLED, np.int8)
         marks[: len(sheet.marks)] = sheet.marks[:frames]
         return marks, 0, len(sheet.marks)
-    unit = (lambda at: frame_at(at, fps)) if sheet.in_seconds else round
+
+    def as_frame(time: float) -> int:
+        return frame_at(time, fps) if sheet.in_seconds else round(time)
+
     spans = []
     for bout in sheet.bouts:
-        start = unit(bout.start)
+        start = as_frame(bout.start)
         if sheet.in_seconds and bout.stop <= bout.start:
             start = math.floor(bout.start * fps + 1e-6)
-        spans.append((start, max(start + 1, unit(bout.stop))))
-    first, stop = (unit(sheet.seen[0]), unit(sheet.seen[1])) if sheet.seen else (0, frames)
-    if sheet.seen is None and spans:
+        spans.append((start, max(start + 1, as_frame(bout.stop))))
+    first, stop = 0, frames
+    if sheet.observed:
+        first, stop = as_frame(sheet.observed[0]), as_frame(sheet.observed[1])
+    elif spans:
         stop = max(stop, max(end for _, end in spans))
         if not sheet.rest_is_other:
             first, stop = min(start for start, _ in spans), max(end for _, end in spans)
     marks = np.full((frames, len(sheet.behaviours)), UNLABELLED, np.int8)
     if sheet.rest_is_other:
         marks[first:stop] = 0
-    place = {name: c for c, name in enumerate(sheet.behaviours)}
     for bout, (start, end) in zip(sheet.bouts, spans, strict=True):
         rows = marks[start:end]
         rows[rows == UNLABELLED] = 0  # somebody marked these frames, so somebody looked at them
-        rows[:, place[bout.behaviour]] = 1
+        rows[:, sheet.behaviours.index(bout.behaviour)] = 1
     return marks, first, stop
 
 
 @dataclass(frozen=True)
-class Placed:
+class AssignedSheet:
     """A sheet whose recording is known."""
 
-    sheet: Sheet
+    sheet: ScoreSheet
     video: str
 
 
 def labels_of(
-    placed: Sequence[Placed], *, frames: Mapping[str, int], fps: Mapping[str, float]
-) -> tuple[list[Labels], list[Mismatch]]:
-    """Sheets of a set to labels.
+    assigned: Sequence[AssignedSheet], *, frames: Mapping[str, int], fps: Mapping[str, float]
+) -> tuple[list[Labels], list[LengthMismatch]]:
+    """All sheets of a set to labels.
 
     Args:
-        placed: All sheets.
+        assigned: All sheets.
         frames: Of each video's track.
         fps: Of each video's track.
 
     Raises:
-        BadInput: If two sheets say the same of one video.
+        BadInput: If two sheets are of one video under one task.
     """
-    labels, mismatches, problems = [], [], []
-    for task, sheets in _tasks(placed).items():
-        by_key: dict[tuple[str, ...], Path] = {}
-        ready = []
-        for held in sheets:
-            key = (
-                held.video,
-                held.sheet.annotator,
-                *(held.sheet.behaviours if held.sheet.exact else ()),
-            )
-            if key in by_key:
-                problems.append(
-                    f"video {held.video!r} has labels under {task!r} twice: {by_key[key]} and "
-                    f"{held.sheet.path}"
+    labels, mismatches, errors = [], [], []
+    for task, sheets in _by_task(assigned).items():
+        path_of: dict[tuple[str, ...], Path] = {}
+        marked = []
+        for each in sheets:
+            sheet, video = each.sheet, each.video
+            key = (video, sheet.annotator, *(sheet.behaviours if sheet.exact else ()))
+            if key in path_of:
+                errors.append(
+                    f"video {video!r} has labels under {task!r} twice: {path_of[key]} and "
+                    f"{sheet.path}"
                 )
                 continue
-            by_key[key] = held.sheet.path
-            _warn_of_another_rate(held, fps[held.video])
-            marks, first, stop = marks_of(
-                held.sheet, frames=frames[held.video], fps=fps[held.video]
-            )
-            if first > 0 or stop != frames[held.video]:
+            path_of[key] = sheet.path
+            _warn_of_another_rate(each, fps[video])
+            marks, first, stop = marks_of(sheet, frames=frames[video], fps=fps[video])
+            if first > 0 or stop != frames[video]:
                 mismatches.append(
-                    Mismatch(
-                        video=held.video,
+                    LengthMismatch(
+                        video=video,
                         task=task,
-                        path=held.sheet.path,
+                        path=sheet.path,
                         first=first,
                         stop=stop,
-                        frames=frames[held.video],
+                        frames=frames[video],
                     )
                 )
-            ready.append((held, marks))
-        labels += [_as_it_is(task, one, marks) for one, marks in ready if one.sheet.exact]
-        labels += _joined(task, [(one, marks) for one, marks in ready if not one.sheet.exact])
-    refuse(problems[:20], about="more than one label file for a recording")
+            marked.append((each, marks))
+        labels += [_exact(task, each, marks) for each, marks in marked if each.sheet.exact]
+        labels += _joined(task, [(each, marks) for each, marks in marked if not each.sheet.exact])
+    refuse(errors[:20], about="more than one label file for a recording")
     return labels, mismatches
 
 
-def _warn_of_another_rate(held: Placed, fps: float) -> None:
-    if held.sheet.fps and abs(held.sheet.fps - fps) > 0.01 * fps:
+def _warn_of_another_rate(assigned: AssignedSheet, fps: float) -> None:
+    stated = assigned.sheet.fps
+    if stated and abs(stated - fps) > 0.01 * fps:
         _log.warning(
             "%s was scored at %g frames/s; the track of %s is taken to have %g",
-            held.sheet.path,
-            held.sheet.fps,
-            held.video,
+            assigned.sheet.path,
+            stated,
+            assigned.video,
             fps,
         )
 
 
-def _tasks(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
+def _by_task(assigned: Sequence[AssignedSheet]) -> dict[str, list[AssignedSheet]]:
     """Sheets by the name of their task."""
-    named: dict[str, list[Placed]] = defaultdict(list)
-    subjects: dict[str, list[Placed]] = defaultdict(list)
-    for held in placed:
-        (named if held.sheet.names_task else subjects)[held.sheet.stream].append(held)
+    tasks: dict[str, list[AssignedSheet]] = defaultdict(list)
+    subjects: dict[str, list[AssignedSheet]] = defaultdict(list)
+    for each in assigned:
+        (tasks if each.sheet.stream_is_task else subjects)[each.sheet.stream].append(each)
     # A subject of whom nothing was ever scored tells nothing, unless it is the only one.
     acting = {
         name: sheets
@@ -227,10 +225,10 @@ def _tasks(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
         if any(set(s.sheet.behaviours) - {OTHER} for s in sheets)
     } or subjects
     idle = [
-        held
+        each
         for name, sheets in subjects.items()
         if name not in acting and not name
-        for held in sheets
+        for each in sheets
     ]
     for subject, sheets in acting.items():
         behaviours = list(
@@ -245,21 +243,21 @@ def _tasks(placed: Sequence[Placed]) -> dict[str, list[Placed]]:
             continue
         task = behaviours[0] if len(behaviours) == 1 else SEVERAL
         name = task if len(acting) == 1 else f"{task}_{subject}" if subject else task
-        named[name] += sheets + (idle if len(acting) == 1 else [])
-    return dict(named)
+        tasks[name] += sheets + (idle if len(acting) == 1 else [])
+    return dict(tasks)
 
 
-def _as_it_is(task: str, held: Placed, marks: Marks) -> Labels:
+def _exact(task: str, assigned: AssignedSheet, marks: Marks) -> Labels:
     """Marks under the classes of their own file."""
-    sheet = held.sheet
-    unseen = (marks == UNLABELLED).all(1)
+    sheet = assigned.sheet
+    unlabelled = (marks == UNLABELLED).all(1)
     frames = (
         marks
         if sheet.overlapping
-        else np.where(unseen, UNLABELLED, marks.argmax(1)).astype(np.int8)
+        else np.where(unlabelled, UNLABELLED, marks.argmax(1)).astype(np.int8)
     )
     return Labels(
-        video=held.video,
+        video=assigned.video,
         task=task,
         classes=sheet.behaviours,
         annotator=sheet.annotator,
@@ -268,47 +266,48 @@ def _as_it_is(task: str, held: Placed, marks: Marks) -> Labels:
     )
 
 
-def _joined(task: str, ready: Sequence[tuple[Placed, Marks]]) -> list[Labels]:
+def _joined(task: str, marked: Sequence[tuple[AssignedSheet, Marks]]) -> list[Labels]:
     """Marks of all videos under one list of classes."""
-    if not ready:
+    if not marked:
         return []
     behaviours = tuple(
-        dict.fromkeys(b for held, _ in ready for b in held.sheet.behaviours if b != OTHER)
+        dict.fromkeys(b for each, _ in marked for b in each.sheet.behaviours if b != OTHER)
     )
-    spread = []
-    for held, marks in ready:
+    widened = []
+    for each, marks in marked:
         wide = np.zeros((len(marks), len(behaviours)), np.int8)
-        for column, name in enumerate(held.sheet.behaviours):
+        for column, name in enumerate(each.sheet.behaviours):
             if name != OTHER:
                 wide[:, behaviours.index(name)] = marks[:, column]
-        seen = (
+        labelled = (
             (marks != UNLABELLED).any(1)
             if marks.shape[1]
-            else np.full(len(marks), held.sheet.rest_is_other)
+            else np.full(len(marks), each.sheet.rest_is_other)
         )
-        wide[~seen] = UNLABELLED
-        spread.append((held, wide, seen))
-    overlapping = any(((wide == 1).sum(1) > 1).any() for _, wide, _ in spread)
+        wide[~labelled] = UNLABELLED
+        widened.append((each, wide, labelled))
+    overlapping = any(((wide == 1).sum(1) > 1).any() for _, wide, _ in widened)
     rest = (
-        any((seen & ~(wide == 1).any(1)).any() for _, wide, seen in spread) or len(behaviours) < 2
+        any((labelled & ~(wide == 1).any(1)).any() for _, wide, labelled in widened)
+        or len(behaviours) < 2
     )
     classes = behaviours if overlapping else (OTHER, *behaviours) if rest else behaviours
     if len(classes) > 127:
         raise BadInput(f"{task}: {len(classes)} classes; at most 127 fit")
     return [
         Labels(
-            video=held.video,
+            video=each.video,
             task=task,
             classes=classes,
-            annotator=held.sheet.annotator,
-            split=held.sheet.split,
-            frames=wide if overlapping else _exclusive(wide, seen, classes),
+            annotator=each.sheet.annotator,
+            split=each.sheet.split,
+            frames=wide if overlapping else _exclusive(wide, labelled, classes),
         )
-        for held, wide, seen in spread
+        for each, wide, labelled in widened
     ]
 
 
-def _exclusive(wide: Marks, seen: npt.NDArray[np.bool_], classes: tuple[str, ...]) -> Marks:
+def _exclusive(wide: Marks, labelled: npt.NDArray[np.bool_], classes: tuple[str, ...]) -> Marks:
     offset = len(classes) - wide.shape[1]
     frames = np.where((wide == 1).any(1), wide.argmax(1) + offset if wide.shape[1] else 0, 0)
-    return np.where(seen, frames, UNLABELLED).astype(np.int8)
+    return np.where(labelled, frames, UNLABELLED).astype(np.int8)

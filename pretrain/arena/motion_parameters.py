@@ -1,4 +1,4 @@
-"""What each act of the simulated mice looks like, as figures that ``arena_motion`` turns into
+"""What each action of the simulated mice looks like: the parameters that ``motion.py`` turns into
 movement."""
 
 from __future__ import annotations
@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretrain.arena.timeline import ACTS
+from pretrain.arena.timeline import ACTIONS
 
 
-class Act(NamedTuple):
-    """Motion that belongs to an act. Where the resident's nose goes is given in body lengths of the
-    intruder, from its middle."""
+class MotionParameters(NamedTuple):
+    """Of one action. The resident's nose is in body lengths of the intruder, from its middle."""
 
     pace: float = 1.0
     """Resident's pace on its own path, in its usual one."""
@@ -30,7 +29,7 @@ class Act(NamedTuple):
     reversed_share: float = 0.0
     """How often it stands the other way round."""
     hold: float = 30.0
-    """Frames until a new place is taken."""
+    """Frames until a new position is taken."""
     jerk: float = 0.5
     """Irregular movement of the resident (px)."""
     other_jerk: float = 0.4
@@ -50,15 +49,15 @@ class Act(NamedTuple):
     apart: float = 40.0
     """Least distance between the middles of the two (px)."""
     quick: float = 0.0
-    """1 where new places are taken at once."""
+    """1 where new positions are taken at once."""
 
 
-MOTION: dict[str, Act] = {
-    "explore": Act(),
-    "groom": Act(pace=0.03, head=0.5, stretch=0.8, bob=4.0),
-    "approach": Act(pace=1.2, other_pace=0.5, head=0.15, stretch=1.07),
-    "disengaged": Act(other_pace=0.4, turned_sd=0.4, hold=90, head=0.5, stretch=0.95),
-    "sniff_face": Act(
+PARAMETERS: dict[str, MotionParameters] = {
+    "explore": MotionParameters(),
+    "groom": MotionParameters(pace=0.03, head=0.5, stretch=0.8, bob=4.0),
+    "approach": MotionParameters(pace=1.2, other_pace=0.5, head=0.15, stretch=1.07),
+    "disengaged": MotionParameters(other_pace=0.4, turned_sd=0.4, hold=90, head=0.5, stretch=0.95),
+    "sniff_face": MotionParameters(
         other_pace=0.4,
         along=0.78,
         along_sd=0.12,
@@ -70,7 +69,7 @@ MOTION: dict[str, Act] = {
         head=0.3,
         apart=50,
     ),
-    "sniff_body": Act(
+    "sniff_body": MotionParameters(
         other_pace=0.7,
         along=0.4,
         along_sd=0.5,
@@ -84,7 +83,7 @@ MOTION: dict[str, Act] = {
         head=0.4,
         apart=60,
     ),
-    "sniff_rear": Act(
+    "sniff_rear": MotionParameters(
         other_pace=0.9,
         along=-0.85,
         along_sd=0.16,
@@ -97,7 +96,7 @@ MOTION: dict[str, Act] = {
         stretch=1.03,
         apart=50,
     ),
-    "chase": Act(
+    "chase": MotionParameters(
         other_pace=3.2,
         along=-1.15,
         along_sd=0.25,
@@ -112,7 +111,7 @@ MOTION: dict[str, Act] = {
         apart=50,
         quick=1,
     ),
-    "attack": Act(
+    "attack": MotionParameters(
         other_pace=2.0,
         along=-0.1,
         along_sd=0.5,
@@ -129,7 +128,7 @@ MOTION: dict[str, Act] = {
         apart=32,
         quick=1,
     ),
-    "mount_attempt": Act(
+    "mount_attempt": MotionParameters(
         other_pace=0.9,
         along_sd=0.3,
         aside_sd=0.4,
@@ -143,7 +142,7 @@ MOTION: dict[str, Act] = {
         apart=20,
         quick=1,
     ),
-    "mount": Act(
+    "mount": MotionParameters(
         other_pace=0.6,
         along=0.3,
         along_sd=0.25,
@@ -160,7 +159,7 @@ MOTION: dict[str, Act] = {
         thrust_hz=4.5,
         apart=10,
     ),
-    "intromission": Act(
+    "intromission": MotionParameters(
         other_pace=0.15,
         along=0.25,
         along_sd=0.2,
@@ -178,13 +177,14 @@ MOTION: dict[str, Act] = {
         apart=10,
     ),
 }
-"""Acts by name. Their ranges overlap on purpose, and each turn at an act has a vigour of its own on
+"""By action. Their ranges overlap on purpose, and each turn at an action has a vigour of its own on
 top."""
 
 TABLE = {
-    name: np.array([getattr(MOTION[act], name) for act in ACTS], np.float32) for name in Act._fields
+    name: np.array([getattr(PARAMETERS[action], name) for action in ACTIONS], np.float32)
+    for name in MotionParameters._fields
 }
-"""Each figure for all acts, in the order of ``ACTS``."""
-IN_CONTACT = np.array([act not in ("explore", "groom", "approach") for act in ACTS])
-"""Whether the resident's place belongs to the intruder."""
-assert set(MOTION) == set(ACTS)
+"""Each parameter for all actions, in the order of ``ACTIONS``."""
+IN_CONTACT = np.array([action not in ("explore", "groom", "approach") for action in ACTIONS])
+"""Whether the resident's position follows from the intruder's."""
+assert set(PARAMETERS) == set(ACTIONS)

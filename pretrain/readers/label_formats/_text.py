@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pretrain.errors import BadInput
+from pretrain.errors import BadInput, refuse
 
 MAX_BYTES = 2**30
 MAX_FRAME = 10**8  # a month at 30 frames/s; a larger number is no frame
@@ -79,6 +79,25 @@ def cells_of(
         raise BadInput(
             f"{path}, line {first_line + max(reader.line_num, 1) - 1}: {error}"
         ) from error
+
+
+def heading_of(line: str) -> list[str]:
+    """The names of the columns in a line that heads a table."""
+    return [cell.strip().strip('"').strip() for cell in line.split(delimiter_of(line))]
+
+
+def headed_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """A table whose first line names its columns: the names, and (line, cells) of each row.
+
+    Raises:
+        BadInput: If the file is no text, or two columns have one name.
+    """
+    lines = read_lines(path)
+    rows = cells_of(lines, delimiter_of(lines[0]), path)
+    _, heading = next(rows)
+    twice = [name for name in dict.fromkeys(heading) if heading.count(name) > 1]
+    refuse([f"line 1: column {name!r} comes twice" for name in twice], about=str(path))
+    return heading, rows
 
 
 def frame_number(cell: str, where: str, *, lowest: int) -> int:
