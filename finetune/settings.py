@@ -33,8 +33,8 @@ class Tuning:
     """Folder that ethoray meta-learn left: initial weights of the head, learned on other
     behaviours."""
     extra_features: Sequence[str] = ()
-    """External features (`ethoray prepare check` lists those of the store) that the head reads next to
-    the embedding."""
+    """External features (`ethoray prepare check` lists those of the store) that the head reads next
+    to the embedding."""
     frozen: bool = True
     """Whether the encoder stays as it is (its embeddings are then computed once for a search)."""
     optimiser: Literal["adamw", "sgd"] = "adamw"

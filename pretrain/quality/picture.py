@@ -1,5 +1,5 @@
-"""The picture of ``ethoray prepare check``: missing points, jumps, class balance and bout lengths on one
-page."""
+"""The picture of ``ethoray prepare check``: missing points, jumps, class balance and bout lengths
+on one page."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Forms in which a store leaves, so that nobody's data is locked in: a file each, found by being in
-this folder. The file's name, with ``-`` for ``_``, is its name in ``ethoray prepare export --as``."""
+this folder. The file's name, with ``-`` for ``_``, is its name in
+``ethoray prepare export --as``."""
 
 from __future__ import annotations
 

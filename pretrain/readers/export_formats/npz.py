@@ -1,6 +1,6 @@
-"""npz and npy files, from which everything comes back with ``ethoray prepare tracks``: positions to the
-last bit of float32, confidence in the store's steps, skeleton, every label frame with its annotator
-and split, features."""
+"""npz and npy files, from which everything comes back with ``ethoray prepare tracks``: positions to
+the last bit of float32, confidence in the store's steps, skeleton, every label frame with its
+annotator and split, features."""
 
 from __future__ import annotations
 

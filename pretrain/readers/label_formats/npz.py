@@ -6,8 +6,8 @@ classes     their names, in order
 task        a name (default: the one behaviour's, or ``behaviors``)
 annotator   a name
 video       the recording's name (default: the file's)
-split       train or test (default: chosen by ``ethoray prepare``). With it and a task, classes are taken
-            as they are, in their order: so exported labels of a store come back
+split       train or test (default: chosen by ``ethoray prepare``). With it and a task, classes
+            are taken as they are, in their order: so exported labels of a store come back
 """
 
 from __future__ import annotations
