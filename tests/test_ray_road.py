@@ -321,12 +321,13 @@ def test_two_workers_learn_the_same_as_one(lab: Path, whole: str) -> None:
     assert loss[0] == pytest.approx(loss[1], rel=1e-4)
 
 
-def test_a_channel_that_breaks_down_stops_nobody(lab: Path) -> None:
+def test_a_queue_that_breaks_down_stops_nobody(lab: Path, caplog: pytest.LogCaptureFixture) -> None:
     messages = Messages()
     with messages.received(None, lab / "broken.log"):
         ray.kill(messages._queue.actor)
         for step in range(3):
             messages.send_metrics({"loss": 1.0}, step)
+    assert "is lost" in caplog.text
 
 
 def test_a_flipped_byte_is_named_and_is_the_users_matter(

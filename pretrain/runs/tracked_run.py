@@ -118,7 +118,7 @@ class Tracking:
         with contextlib.suppress(OSError):  # the first record meets the error too, and reports it
             sender.file.path.parent.mkdir(parents=True, exist_ok=True)
             earlier = sender.file.read() if resume else []
-        named = [r for r in earlier if (r["experiment"], r.get("name")) == (experiment, name)]
+        named = [r for r in earlier if (r.get("experiment"), r.get("name")) == (experiment, name)]
         started = [r["run"] for r in named if r["kind"] == "start"]
         if parent is None:  # the server may have missed some of it, and keeps one copy of the rest
             sender.send_again(earlier)

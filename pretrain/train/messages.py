@@ -18,9 +18,11 @@ from ray.util.queue import Queue
 
 from pretrain.runs.tracked_run import TrackedRun
 
+log = logging.getLogger(__name__)
+
 
 class Messages:
-    """A queue from rank 0 to the driver; made by the driver, handed to the workers.
+    """A queue from rank 0 to the driver, which makes it and hands it to the workers.
 
     A queue that broke down costs log lines and metrics, not the run.
     """
@@ -61,10 +63,12 @@ class Messages:
             self._queue.shutdown(force=True)
 
     def _receive(self, run: TrackedRun | None, file: logging.Handler) -> None:
-        with contextlib.suppress(ray.exceptions.RayError):
+        try:
             while (message := self._queue.get()) is not None:
                 if isinstance(message, logging.LogRecord):
                     file.handle(message)
                     logging.getLogger(message.name).handle(message)
                 elif run is not None:
                     run.log_metrics(message[0], step=message[1])
+        except ray.exceptions.RayError as error:
+            log.warning("what the workers log from now on is lost: %s", error)
