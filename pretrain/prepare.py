@@ -141,17 +141,19 @@ def _picture(facts: dict[str, Any], file: Path, *, required: bool) -> None:
 def export(args: argparse.Namespace) -> None:
     """A store into files that others read."""
     store, folder = Store(paths.open_address(args.store)), _local(args.out)
-    formats = export_formats()
-    fmt = formats[args.format]
+    fmt = export_formats()[args.format]
     if args.zipped and not fmt.can_zip:
-        zipping = [name for name, each in formats.items() if each.can_zip]
-        raise BadInput(f"--zipped goes with --as {' or '.join(zipping)}")
+        raise BadInput(f"--zipped goes with --as {_zippable()}")
     with tqdm(total=store.frames, desc="exporting", unit="frame", unit_scale=True) as bar:
         words = fmt.write(store, folder, zipped=args.zipped, on_progress=_adding_to(bar))
     print(
         f"{folder}: {store.frames:,} frames of {len(store.videos)} videos; back into a store: "
         f"python pretrain/prepare.py {shlex.join(words)} --out STORE"
     )
+
+
+def _zippable() -> str:
+    return " or ".join(name for name, fmt in export_formats().items() if fmt.can_zip)
 
 
 def _adding_to(bar: tqdm[Any]) -> Callable[[int], None]:
@@ -286,7 +288,7 @@ def main(words: Sequence[str] | None = None) -> None:
         help="; ".join(f"{name}: {fmt.description}" for name, fmt in formats.items()),
     )
     one.add_argument(
-        "--zipped", action="store_true", help=f"with {OFFICIAL}: archives instead of folders"
+        "--zipped", action="store_true", help=f"with {_zippable()}: archives instead of folders"
     )
     one.set_defaults(run=export)
 
