@@ -49,7 +49,7 @@ def put(folder: Path, **files: str | bytes) -> Path:
 
 
 def read(folder: Path, frames: dict[str, int], fps: float = 10.0) -> dict[tuple[str, str], Labels]:
-    return {(held.video, held.task): held for held in read_label_files(folder, frames, fps)[0]}
+    return {(each.video, each.task): each for each in read_label_files(folder, frames, fps)[0]}
 
 
 def test_caltech_streams_are_tasks(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_annotators_are_kept_apart(tmp_path: Path) -> None:
         all__csv="video,annotator,start,stop,label\nm1,ann,0,1,attack\nm1,bob,1,2,attack\n",
     )
     labels, _mismatches = read_label_files(tmp_path, {"m1": 3}, 30.0)
-    assert {(held.annotator, tuple(held.frames.tolist())) for held in labels} == {
+    assert {(each.annotator, tuple(each.frames.tolist())) for each in labels} == {
         ("ann", (1, 1, 0)),
         ("bob", (0, 1, 1)),
     }
@@ -388,11 +388,11 @@ BROKEN = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken_labels_are_refused_with_their_place(what: str, tmp_path: Path) -> None:
-    text, said = BROKEN[what]
+    text, message = BROKEN[what]
     put(tmp_path, m1__csv=text)
-    with pytest.raises(BadInput, match=said) as told:
+    with pytest.raises(BadInput, match=message) as caught:
         read_label_files(tmp_path, {"m1": 10, "m2": 10}, 10.0)
-    assert "m1.csv" in str(told.value)
+    assert "m1.csv" in str(caught.value)
 
 
 def test_whose_labels(tmp_path: Path) -> None:
@@ -463,17 +463,17 @@ def test_other_files_in_the_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fps", [10.0, 20.0, 7.0, 30.0])
 def test_labels_are_resampled_to_the_nearest_frame(fps: float) -> None:
-    held = Labels(
+    each = Labels(
         video="v",
         task="t",
         classes=("a", "b"),
         frames=np.array([0, 0, 1, 1, 1, -1, -1, 0, 0, 1], np.int8),
     )
-    made = resample_labels(held, old_fps=10.0, fps=fps)
+    made = resample_labels(each, old_fps=10.0, fps=fps)
     times = resampled_times(10, old_fps=10.0, fps=fps)
     assert len(made.frames) == len(times)
     for at, label in zip(times, made.frames, strict=True):
-        near = {held.frames[int(f)] for f in (np.floor(at + 0.5), np.ceil(at - 0.5)) if f < 10}
+        near = {each.frames[int(f)] for f in (np.floor(at + 0.5), np.ceil(at - 0.5)) if f < 10}
         assert label in near
 
 
@@ -503,27 +503,27 @@ def test_split_puts_each_class_on_both_sides_where_it_can(seed: int) -> None:
     labels += [labelled("rare1", "a", task="u")]
     made = assign_split(labels, test_share=0.25, seed=seed)
     sides = {
-        side: {held.video for held in made if held.split == side} for side in ("train", "test")
+        side: {each.video for each in made if each.split == side} for side in ("train", "test")
     }
     assert not sides["train"] & sides["test"]
     assert len(sides["test"]) == 3
     for name in "abc":
         for side in sides:
             assert any(
-                held.split == side and held.classes.index(name) in held.frames for held in made
+                each.split == side and each.classes.index(name) in each.frames for each in made
             ), (name, side)
     again = {
-        held.video: held.split for held in assign_split(labels[::-1], test_share=0.25, seed=seed)
+        each.video: each.split for each in assign_split(labels[::-1], test_share=0.25, seed=seed)
     }
-    assert again == {held.video: held.split for held in made}
+    assert again == {each.video: each.split for each in made}
 
 
 def test_split_of_few_recordings() -> None:
     assert [
-        held.split for held in assign_split([labelled("v", "a"), labelled("v", "b", task="u")])
+        each.split for each in assign_split([labelled("v", "a"), labelled("v", "b", task="u")])
     ] == ["train", "train"]
     assert sorted(
-        held.split for held in assign_split([labelled("v", "a"), labelled("w", "b")])
+        each.split for each in assign_split([labelled("v", "a"), labelled("w", "b")])
     ) == ["test", "train"]
     assert assign_split([]) == []
     with pytest.raises(BadInput, match="between 0 and 1"):
@@ -531,14 +531,14 @@ def test_split_of_few_recordings() -> None:
 
 
 def test_a_stated_split_is_kept_and_the_rest_is_dealt() -> None:
-    told = (("u", "test"), ("v", ""), ("w", ""), ("x", "train"), ("v", ""), ("u", ""))
+    stated = (("u", "test"), ("v", ""), ("w", ""), ("x", "train"), ("v", ""), ("u", ""))
     labels = [
-        replace(labelled(name, "a", "b", task=f"task {place}"), split=split)
-        for place, (name, split) in enumerate(told)
+        replace(labelled(name, "a", "b", task=f"task {number}"), split=split)
+        for number, (name, split) in enumerate(stated)
     ]
     made = assign_missing_splits(labels, seed=3)
-    assert [held.video for held in made] == [held.video for held in labels]
-    split = {held.video: held.split for held in made}
+    assert [each.video for each in made] == [each.video for each in labels]
+    split = {each.video: each.split for each in made}
     assert (split["u"], split["x"], made[-1].split) == ("test", "train", "test")
     assert {split["v"], split["w"]} == {"train", "test"}
     assert made[1].split == made[4].split
@@ -602,8 +602,8 @@ def test_added_labels_take_the_form_of_those_in_the_store(
         ):
             conformed([new], Store(tmp_path / "store"))
         return
-    (held,) = conformed([new], Store(tmp_path / "store"))
-    assert (held.classes, held.frames.tolist()) == (there, made)
+    (each,) = conformed([new], Store(tmp_path / "store"))
+    assert (each.classes, each.frames.tolist()) == (there, made)
     other = Labels(video="new", task="another", classes=("x", "y"), frames=np.zeros(3, np.int8))
     assert conformed([other], Store(tmp_path / "store")) == [other]
 
@@ -651,11 +651,11 @@ def test_real_rats_annotations(tmp_path: Path) -> None:
         )
     labels, mismatches = read_label_files(tmp_path, frames, 30.0)
     counts: Counter[tuple[str, str]] = Counter()
-    for held in labels:
-        assert len(held.frames) == frames[held.video]
-        for place, count in zip(*np.unique(held.frames, return_counts=True), strict=True):
-            counts[held.task, held.classes[place] if place >= 0 else ""] += int(count)
-    assert Counter(held.task for held in labels) == {"S1": 42, "S2": 35}
+    for each in labels:
+        assert len(each.frames) == frames[each.video]
+        for index, count in zip(*np.unique(each.frames, return_counts=True), strict=True):
+            counts[each.task, each.classes[index] if index >= 0 else ""] += int(count)
+    assert Counter(each.task for each in labels) == {"S1": 42, "S2": 35}
     # Labels of six videos run on after their tracks; they are dropped there, and all of them are
     # "base" (96,305 before).
     assert counts["S1", "social"], counts["S1", "nonsocial"] == (236_635, 218_522)
@@ -679,26 +679,26 @@ def test_real_rats_annotations(tmp_path: Path) -> None:
     assert len(mismatches) == 12
     made = assign_split(labels)
     for task in ("S1", "S2"):
-        held = [one for one in made if one.task == task]
+        each = [one for one in made if one.task == task]
         for side in ("train", "test"):
             seen = {
                 one.classes[c]
-                for one in held
+                for one in each
                 if one.split == side
                 for c in np.unique(one.frames)
                 if c >= 0
             }
-            assert seen == set(held[0].classes), (task, side)
+            assert seen == set(each[0].classes), (task, side)
 
 
 def test_real_mice_and_calms21_timelines() -> None:
     if not (REAL / "mice").exists():
         pytest.skip(f"real recordings are not at {REAL} (ETHORAY_REAL_DATA)")
-    (held,), mismatches = read_label_files(
+    (each,), mismatches = read_label_files(
         REAL / "mice", {"e3v813a-20210610T122332-122642": 5_700}, 30.0
     )
-    assert (held.task, held.classes) == ("interact", ("other", "interact"))
-    assert (held.frames == 1).sum() == 663
+    assert (each.task, each.classes) == ("interact", ("other", "interact"))
+    assert (each.frames == 1).sum() == 663
     assert not mismatches
     wanted = {
         "train": (318_469, 146_615, 28_615, 14_039),

@@ -93,7 +93,7 @@ def test_swaps_are_those_that_were_made(tmp_path: Path) -> None:
 
 
 def test_honest_motion_is_no_swap(tmp_path: Path) -> None:
-    """Two that run through each other, one that turns on the spot beside the other, and two that
+    """Two that run through each other, one that turns on the spot next to the other, and two that
     leap past each other."""
     passing = np.stack(
         [line((100, 200), (15, 0), frames=60), line((985, 205), (-15, 0), frames=60)], 1
@@ -203,12 +203,12 @@ def test_classes_and_bouts(tmp_path: Path) -> None:
     assert seconds["median"] == pytest.approx(18 / 30)
     assert [both["bouts"][name]["seconds"]["median"] for name in ("sniff", "groom")] == [0.5, 1.0]
     text = report(found)
-    for said in (
+    for expected in (
         "acts: 1 videos to train, 1 to test, annotators a, b; 100 frames unlabelled",
         "0.01 hours",
         "0.60 (",
     ):
-        assert said in text
+        assert expected in text
 
 
 def test_a_picture_beside_the_store_or_where_one_wants_it(

@@ -43,20 +43,22 @@ def rich_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         )
     )
     with StoreWriter(folder, schema, origin="rich") as writer:
-        for place, (name, frames) in enumerate(
+        for number, (name, frames) in enumerate(
             (("day1/rat.1", 150), ("day2/rat.1", 70), ("rat 3", 1))
         ):
-            position, confidence = wander(RATS, frames, seed=place, missing=0.3)
-            beside = {"a": rng.normal(size=(frames, 4)).astype(np.float32)} if place != 1 else {}
-            beside |= (
+            position, confidence = wander(RATS, frames, seed=number, missing=0.3)
+            features = {"a": rng.normal(size=(frames, 4)).astype(np.float32)} if number != 1 else {}
+            features |= (
                 {"b.c": np.where(rng.random((frames, 1)) < 0.5, np.nan, 1).astype(np.float32)}
-                if place == 0
+                if number == 0
                 else {}
             )
             writer.add(
-                Video(name=name, position_TMKX=position, confidence_TMK=confidence, features=beside)
+                Video(
+                    name=name, position_TMKX=position, confidence_TMK=confidence, features=features
+                )
             )
-            split = "test" if place == 1 else "train"
+            split = "test" if number == 1 else "train"
             for who in ("ann", "bob"):
                 acts = rng.integers(-1, 3, frames).astype(np.int8)
                 labels.append(
@@ -82,11 +84,11 @@ def rich_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store(folder)
 
 
-def said_of(store: Store) -> dict[tuple[object, ...], list[object]]:
+def scored(store: Store) -> dict[tuple[object, ...], list[object]]:
     return {
         (name, h.task, h.annotator, h.classes, h.split, h.overlapping): h.frames.tolist()
-        for name, held in labels_by_video(store).items()
-        for h in held
+        for name, labels in labels_by_video(store).items()
+        for h in labels
     }
 
 
@@ -95,10 +97,10 @@ def test_store_to_npz_to_store_keeps_everything(
 ) -> None:
     before = rich_store(tmp_path / "before", monkeypatch)
     prepare.main(["export", str(before.uri), "--out", str(tmp_path / "my files")])
-    told = capsys.readouterr().out.split("ethoray prepare ")[
+    printed = capsys.readouterr().out.split("ethoray prepare ")[
         1
-    ]  # the command that it tells is the one that works
-    words = shlex.split(told)
+    ]  # the command that it prints is the one that works
+    words = shlex.split(printed)
     assert words[-2:] == ["--out", "STORE"]
     prepare.main([*words[:-1], str(tmp_path / "after")])
     after = Store(tmp_path / "after")
@@ -115,8 +117,8 @@ def test_store_to_npz_to_store_keeps_everything(
         assert old.features.keys() == new.features.keys()
         for key, values in old.features.items():
             np.testing.assert_array_equal(new.features[key], values)
-    assert said_of(after) == said_of(before)
-    assert len(said_of(before)) == 15
+    assert scored(after) == scored(before)
+    assert len(scored(before)) == 15
     with pytest.raises(BadInput, match="already holds something"):
         prepare.main(["export", str(before.uri), "--out", str(tmp_path / "my files")])
 
@@ -195,11 +197,11 @@ def mice_store(folder: Path) -> Store:
     four = ("attack", "investigation", "mount", "other")
     labels = []
     with StoreWriter(folder, MICE, origin="mice") as writer:
-        for place, name in enumerate(("m1", "m2", "m3")):
-            position, confidence = wander(MICE, 90 + place, seed=place)
+        for number, name in enumerate(("m1", "m2", "m3")):
+            position, confidence = wander(MICE, 90 + number, seed=number)
             features = (
-                {"task_programming": rng.normal(size=(90 + place, 32)).astype(np.float32)}
-                if place < 2
+                {"task_programming": rng.normal(size=(90 + number, 32)).astype(np.float32)}
+                if number < 2
                 else {}
             )
             writer.add(
@@ -207,8 +209,8 @@ def mice_store(folder: Path) -> Store:
                     name=name, position_TMKX=position, confidence_TMK=confidence, features=features
                 )
             )
-            split = ("train", "test", "")[place]
-            frames = rng.integers(0, 4, (3, 90 + place)).astype(np.int8)
+            split = ("train", "test", "")[number]
+            frames = rng.integers(0, 4, (3, 90 + number)).astype(np.int8)
             if split:
                 labels += [
                     Labels(
@@ -267,7 +269,7 @@ def test_store_to_official_json_to_store(tmp_path: Path, zipped: bool) -> None:
     def plain(store: Store) -> dict[tuple[object, ...], list[object]]:
         # A recording under several label sets is in the file of each, and told apart by what
         # follows its name.
-        return {(key[0].split(" ")[0], *key[1:]): frames for key, frames in said_of(store).items()}  # type: ignore[attr-defined]
+        return {(key[0].split(" ")[0], *key[1:]): frames for key, frames in scored(store).items()}  # type: ignore[attr-defined]
 
     assert plain(after) == plain(before)
     for name in (video["name"] for video in after.videos):
@@ -348,9 +350,9 @@ def test_the_arena_as_official_files(tmp_path: Path, zipped: bool) -> None:
     read, made = Store(tmp_path / "read"), Store(tmp_path / "made")
     assert read.origin == made.origin
     assert "simulated" in read.origin
-    assert said_of(read) == said_of(made)
-    for held in made.videos[::7]:
-        old, new = made.read_video(held["name"]), read.read_video(held["name"])
+    assert scored(read) == scored(made)
+    for record in made.videos[::7]:
+        old, new = made.read_video(record["name"]), read.read_video(record["name"])
         np.testing.assert_array_equal(new.confidence_TMK, old.confidence_TMK)
         np.testing.assert_array_equal(
             new.position_TMKX[old.confidence_TMK > 0], old.position_TMKX[old.confidence_TMK > 0]

@@ -22,7 +22,7 @@ _ = -1
 
 
 def lines(frames: int, animals: int = 2, keypoints: int = 3) -> Float:
-    """Points on straight lines, each at its own pace, told apart by where they are (px)."""
+    """Points on straight lines, each at its own pace, known by where they are (px)."""
     t, m, k, x = np.ogrid[:frames, :animals, :keypoints, :2]
     return (10 + 2 * t + 100 * m + 20 * k + 8 * x).astype(np.float32)
 
@@ -79,7 +79,7 @@ def test_names_and_order_follow_the_options(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             ("--keypoints", "nose,ear"),
@@ -103,10 +103,10 @@ def test_names_and_order_follow_the_options(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_fit_say_what_is_there(
-    tmp_path: Path, words: tuple[str, ...], said: str
+    tmp_path: Path, words: tuple[str, ...], message: str
 ) -> None:
     recording(tmp_path / "poses/one.npz", lines(9))
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(BadInput, match=message):
         tracks(tmp_path, *words)
     assert not (tmp_path / "store").exists()
 
@@ -154,7 +154,7 @@ def test_another_rate_takes_poses_labels_and_features_along(tmp_path: Path) -> N
     np.testing.assert_array_equal(shown, at[::2] >= 20)
 
 
-def test_features_of_another_length_are_told(
+def test_features_of_another_length_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("one", "two", "three"):
@@ -166,13 +166,13 @@ def test_features_of_another_length_are_told(
         )
     with caplog.at_level(logging.WARNING):
         store = tracks(tmp_path, "--features", tmp_path / "emb")
-    for said in (
+    for message in (
         "one.npy) end 2 frames before it",
         "two.npy) end 3 frames after it",
         "1 of 3 recordings have no file",
         "three",
     ):
-        assert said in caplog.text
+        assert message in caplog.text
     np.testing.assert_array_equal(
         store.read_video("two").features["emb"], np.arange(18).reshape(9, 2)
     )
@@ -245,11 +245,11 @@ def test_videos_and_labels_are_added_in_the_form_of_the_store(
     assert (store.schema, store.frames) == (before.schema, 80 + 39)
     np.testing.assert_allclose(store.read_video("three").position_TMKX, lines(39))
     found = labels_by_video(store)
-    assert "labels of 2 videos that the store held before passed over" in caplog.text
+    assert "labels of 2 videos that the store had before passed over" in caplog.text
     assert [len(found[name]) for name in ("one", "two", "three")] == [1, 1, 1]
     (new,) = found["three"]
     assert new.classes == known.classes
-    assert [new.classes[place] for place in new.frames[[0, 2, 4]]] == ["sit", "run", "sit"]
+    assert [new.classes[index] for index in new.frames[[0, 2, 4]]] == ["sit", "run", "sit"]
 
 
 def test_what_does_not_fit_the_store_changes_nothing(tmp_path: Path) -> None:

@@ -252,12 +252,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_broken_deeplabcut_csv_is_refused_with_its_place(what: str, tmp_path: Path) -> None:
-    spoil, said = BROKEN[what]
+    spoil, message = BROKEN[what]
     path = tmp_path / "m1.csv"
     path.write_text(spoil(deeplabcut_rows(world())))
-    with pytest.raises(BadInput, match=said) as told:
+    with pytest.raises(BadInput, match=message) as caught:
         read_tracks(path)
-    assert "m1.csv" in str(told.value)
+    assert "m1.csv" in str(caught.value)
 
 
 def test_foreign_encodings_and_empty_files_are_refused(tmp_path: Path) -> None:
@@ -561,20 +561,20 @@ def test_schema_from_names() -> None:
 
 
 def test_a_skeleton_in_the_file_goes_before_the_names(tmp_path: Path) -> None:
-    told = read_tracks(write_npz(tmp_path / "m1.npz", world(), name="day 1/m1"))
-    assert (told.name, told.edges, told.mirror_pairs, told.axis) == (
+    stated = read_tracks(write_npz(tmp_path / "m1.npz", world(), name="day 1/m1"))
+    assert (stated.name, stated.edges, stated.mirror_pairs, stated.axis) == (
         "day 1/m1",
         (("nose", "tail"),),
         (),
         ("tail", "nose"),
     )
-    schema = schema_of(rename(told, {"nose": "snout"}), fps=25, extents=[(9.0, 9.0)])
+    schema = schema_of(rename(stated, {"nose": "snout"}), fps=25, extents=[(9.0, 9.0)])
     assert (schema.edges, schema.mirror_pairs, schema.axis) == (
         (("snout", "tail"),),
         (),
         ("tail", "snout"),
     )
-    fewer = conform(told, animals=ANIMALS, keypoints=("left_ear", "tail"))
+    fewer = conform(stated, animals=ANIMALS, keypoints=("left_ear", "tail"))
     assert (fewer.edges, fewer.axis) == ((), None)
     assert schema_of(fewer, fps=25, extents=[(9.0, 9.0)]).edges == (("left_ear", "tail"),)
     for what, wrong in (

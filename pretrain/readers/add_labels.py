@@ -55,7 +55,7 @@ def add_labels(
     ]
     if len(new) < len(labels):
         log.info(
-            "labels of %d videos that the store held before passed over",
+            "labels of %d videos that the store had before passed over",
             len({each.video for each in labels} - set(frames)),
         )
     if existing is not None:

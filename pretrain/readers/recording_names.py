@@ -42,17 +42,17 @@ def recording_stem(path: Path | str) -> str:
     stem = file_stem(path)
     stem = _DEEPLABCUT.sub("", stem) or stem
     while (shorter := _without_end(stem, rf"(?<=.)[_\-. ]({endings})")) != stem:
-        stem = strip_extensions(shorter)
+        stem = _strip_extensions(shorter)
     return stem
 
 
 def file_stem(path: Path | str) -> str:
     """A file's name without folders (of whatever system) and extensions: ``videos/m1.mp4`` is
     ``m1``."""
-    return strip_extensions(str(path).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
+    return _strip_extensions(str(path).replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
 
 
-def strip_extensions(name: str) -> str:
+def _strip_extensions(name: str) -> str:
     """``m1.mp4.predictions.slp`` is ``m1``."""
     extensions = suffixes((*track_formats(), *label_formats())).union(_OTHER_EXTENSIONS)
     pattern = "|".join(map(re.escape, sorted(extensions)))
