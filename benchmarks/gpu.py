@@ -61,11 +61,11 @@ class Way:
         compiled: bool,
         width: int | None = None,
     ) -> None:
-        self.batch, self._frames, self._device = frames.lanes.batch, frames, args.device
+        self.batch, self._frames, self._device = frames.plan.batch, frames, args.device
         changes: dict[str, Any] = {
             "precision": precision,
             "batch": self.batch,
-            "window": frames.lanes.window,
+            "window": frames.plan.window,
         }
         recipe = recipe_of(
             args.recipe, changes | ({} if width is None else {"encoder.width": width})
@@ -93,7 +93,7 @@ class Way:
     @property
     def frames_a_step(self) -> int:
         """Recorded frames; two views of each are embedded."""
-        return self.batch * self._frames.lanes.window
+        return self.batch * self._frames.plan.window
 
 
 def wait(device: str) -> None:
@@ -178,7 +178,7 @@ def epoch(report: measure.Report, args: argparse.Namespace, frames: Resident, fa
     way.run(2)
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    spent = measure.seconds(lambda: way.run(frames.lanes.steps))
+    spent = measure.seconds(lambda: way.run(frames.plan.steps))
     goal = {"at_most": 3.0} if args.device == "cuda" and args.frames >= 6_000_000 else {}
     report.add(
         f"{fastest}: an epoch over {args.frames / 1e6:g} million resident frames",

@@ -87,7 +87,7 @@ class Resident:
         self, frames: int, *, window: int, batch: int, device: str = "cpu", schema: Schema = CALMS21
     ) -> None:
         chunks = chunks_of(frames)
-        self.lanes = BatchPlan.from_chunks(chunks, window=window, batch=batch, seed=0)
+        self.plan = BatchPlan.from_chunks(chunks, window=window, batch=batch, seed=0)
         self.buffer = FrameBuffer(frames, schema.shape, window=window, device=device)
         position, confidence = walk(min(frames, VIDEO_FRAMES))
         steps = torch.from_numpy(
@@ -98,15 +98,15 @@ class Resident:
             self.buffer.put(torch.from_numpy(position[:count]), steps[:count])
         begin = np.cumsum(chunks.frames, dtype=np.int64) - chunks.frames
         assert not chunk_offset(chunks).any(), "row groups here are of one chunk"
-        self._begin, self._grid = begin[self.lanes.chunk] + self.lanes.start, self.lanes.epoch(0)
+        self._begin, self._grid = begin[self.plan.chunk] + self.plan.start, self.plan.epoch(0)
 
     def windows(self, step: int) -> Windows:
         """The batch of a step; steps beyond the last whole one begin again."""
-        row = self._grid[step % max(1, self.lanes.steps - 1)]
+        row = self._grid[step % max(1, self.plan.steps - 1)]
         held = np.maximum(row, 0)
-        frames = np.where(row < 0, 0, self.lanes.frames[held])
+        frames = np.where(row < 0, 0, self.plan.frames[held])
         return self.buffer.cut(
-            np.where(row < 0, 0, self._begin[held]), frames, self.lanes.key(held, 0)
+            np.where(row < 0, 0, self._begin[held]), frames, self.plan.key(held, 0)
         )
 
 

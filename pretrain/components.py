@@ -7,7 +7,6 @@ import ast
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,13 +24,17 @@ _TYPE_NAMES = {
 
 def names(package: str) -> list[str]:
     """Components of a folder, ``pretrain.encoders`` say: its files, of which none is imported."""
+    return sorted(_files(package))
+
+
+def _files(package: str) -> dict[str, Path]:
+    """Component to its file; not even the folder's own ``__init__`` is imported."""
     spec = importlib.util.find_spec(package)
     assert spec is not None, package
     folders = spec.submodule_search_locations
     assert folders is not None, f"{package} is not a folder"
-    return sorted(
-        module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_")
-    )
+    files = [path for folder in folders for path in Path(folder).glob("*.py")]
+    return {path.stem: path for path in files if not path.name.startswith("_")}
 
 
 def find(package: str, name: object, base: type) -> type:
@@ -62,28 +65,27 @@ def find(package: str, name: object, base: type) -> type:
 
 def summaries(package: str) -> dict[str, str]:
     """Component to the first line of its file's docstring; none is imported."""
-    lines = {}
-    for name in names(package):
-        spec = importlib.util.find_spec(f"{package}.{name}")
-        assert spec is not None
-        tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
-        lines[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return lines
+    return {
+        name: (ast.get_docstring(tree) or "").partition("\n")[0]
+        for name, tree in _trees(package).items()
+    }
 
 
 def descriptions(package: str) -> str:
     """What the components of a folder call themselves (``description = "…"``); none is imported."""
-    found = []
-    for name in names(package):
-        spec = importlib.util.find_spec(f"{package}.{name}")
-        assert spec is not None
-        tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
-        found += [
-            ast.literal_eval(node.value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "description"
-        ]
-    return ", ".join(found)
+    return ", ".join(
+        ast.literal_eval(node.value)
+        for tree in _trees(package).values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "description"
+    )
+
+
+def _trees(package: str) -> dict[str, ast.Module]:
+    return {
+        name: ast.parse(path.read_text(encoding="utf-8"))
+        for name, path in sorted(_files(package).items())
+    }
 
 
 def settings_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:

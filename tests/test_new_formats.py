@@ -57,7 +57,9 @@ def add_to_folder(
     folder.mkdir()
     (folder / f"{name}.py").write_text(source)
     module = importlib.import_module(package)
-    monkeypatch.setattr(module, "__path__", [*module.__path__, str(folder)])
+    folders = [*module.__path__, str(folder)]
+    monkeypatch.setattr(module, "__path__", folders)
+    monkeypatch.setattr(module.__spec__, "submodule_search_locations", folders)
     detect._formats.cache_clear()
 
 
