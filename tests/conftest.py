@@ -67,12 +67,9 @@ def ray_here(own_places: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real recordings; tests that need it are skipped where it is absent."""
-    folder = Path(
-        os.environ.get("ETHORAY_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data"
-    )
-    if not folder.is_dir():
-        pytest.skip(f"the real recordings are not at {folder}; set ETHORAY_REAL_DATA")
-    return folder
+    if not os.environ.get("ETHORAY_REAL_DATA"):
+        pytest.skip("ETHORAY_REAL_DATA does not name a folder of real recordings")
+    return Path(os.environ["ETHORAY_REAL_DATA"])
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from dataclasses import replace
@@ -36,7 +35,6 @@ from pretrain.readers.score_sheets import frame_at
 from pretrain.readers.split import assign_missing_splits, assign_split, resample_labels
 from pretrain.readers.tracks import resampled_times
 
-REAL = Path(os.environ.get("ETHORAY_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 _ = -1
 
 
@@ -634,10 +632,8 @@ def lines_of(path: Path) -> int:
     return path.read_bytes().count(b"\n") - 4
 
 
-def test_real_rats_annotations(tmp_path: Path) -> None:
-    zipped = REAL / "rats" / "rats_dlc.zip"
-    if not zipped.exists():
-        pytest.skip(f"real recordings are not at {REAL} (ETHORAY_REAL_DATA)")
+def test_real_rats_annotations(tmp_path: Path, real_data: Path) -> None:
+    zipped = real_data / "rats" / "rats_dlc.zip"
     import zipfile
 
     with zipfile.ZipFile(zipped) as packed:
@@ -691,11 +687,9 @@ def test_real_rats_annotations(tmp_path: Path) -> None:
             assert seen == set(each[0].classes), (task, side)
 
 
-def test_real_mice_and_calms21_timelines() -> None:
-    if not (REAL / "mice").exists():
-        pytest.skip(f"real recordings are not at {REAL} (ETHORAY_REAL_DATA)")
+def test_real_mice_and_calms21_timelines(real_data: Path) -> None:
     (each,), mismatches = read_label_files(
-        REAL / "mice", {"e3v813a-20210610T122332-122642": 5_700}, 30.0
+        real_data / "mice", {"e3v813a-20210610T122332-122642": 5_700}, 30.0
     )
     assert (each.task, each.classes) == ("interact", ("other", "interact"))
     assert (each.frames == 1).sum() == 663
@@ -705,7 +699,7 @@ def test_real_mice_and_calms21_timelines() -> None:
         "test": (156_354, 61_275, 31_848, 12_630),
     }
     for part, counts in wanted.items():
-        path = REAL / "calms21_labels" / f"mice_{part}_annotations.csv"
+        path = real_data / "calms21_labels" / f"mice_{part}_annotations.csv"
         frames = {
             sheet.recording[0]: int(max(bout.stop for bout in sheet.bouts))
             for sheet in read_sheets(path)

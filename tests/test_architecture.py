@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -212,6 +213,27 @@ def test_names_say_what_is_inside() -> None:
     assert not [module for module in files() if set(module.split(".")[-1].split("_")) & empty]
 
 
+def test_no_module_imports_itself_in_a_circle() -> None:
+    ours = {module: imports(module, lazy=False) & set(files()) - {module} for module in files()}
+    while leaves := {module for module, others in ours.items() if not others & set(ours)}:
+        ours = {module: others for module, others in ours.items() if module not in leaves}
+    assert not ours, f"a circle runs through {sorted(ours)}"
+
+
+def test_dependencies_are_met_by_their_public_names() -> None:
+    private = []
+    for module in files():
+        for name in imports(module):
+            if top(name) not in (*PACKAGES, "__future__") and "._" in name:
+                private.append(f"{module} imports {name}")
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+                owner = ast.unparse(node.value).split(".")[0]
+                if owner in ("torch", "ray", "mlflow", "optuna", "pa", "pq", "np", "sklearn"):
+                    private.append(f"{module}: {ast.unparse(node)}")
+    assert not private
+
+
 # -- size, print -----------------------------------------------------------------------------------
 
 
@@ -221,6 +243,21 @@ def test_a_file_is_read_in_one_sitting(module: str) -> None:
     assert lines <= MAX_LINES, (
         f"{files()[module].relative_to(ROOT)} has {lines} lines: ask what second thing moved in"
     )
+
+
+def test_a_room_holds_what_one_looks_through_at_once() -> None:
+    families = {"pretrain/encoders", "pretrain/objectives"}  # one kind of thing, a file each
+    rooms = Counter(str(path.parent.relative_to(ROOT)) for path in files().values())
+    assert not {room: n for room, n in rooms.items() if n > 14 and room not in families}
+
+
+def test_the_formatter_has_the_last_word() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    paths = [ROOT / name for name in listed] or list(files().values())  # no git: the packages
+    mark = "# fmt: " + "skip"
+    assert sum(path.read_text(encoding="utf-8").count(mark) for path in paths) <= 10
 
 
 def test_the_loop_is_one_screen() -> None:

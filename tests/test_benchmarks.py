@@ -152,10 +152,10 @@ def test_the_mapped_loop_delivers_what_the_stream_cuts(store: Store, tmp_path: P
 def test_resident_frames_are_each_cut_once_an_epoch() -> None:
     walks = bench("walks")
     held = walks.Resident(3_000, window=64, batch=4)
-    batches = [held.windows(step) for step in range(held.lanes.steps - 1)]
+    batches = [held.windows(step) for step in range(held.plan.steps - 1)]
     rows = sum(int(windows.valid_BT.sum()) for windows in batches)
-    last = held._grid[held.lanes.steps - 1]
-    assert rows + int(held.lanes.frames[last[last >= 0]].sum()) == 3_000
+    last = held._grid[held.plan.steps - 1]
+    assert rows + int(held.plan.frames[last[last >= 0]].sum()) == 3_000
     truth = torch.from_numpy(walks.walk(3_000)[0])
     first = batches[0].pose.position_BTMKX[0]
     begin = int(held._begin[held._grid[0, 0]])

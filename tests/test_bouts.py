@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,6 @@ from finetune.metrics.bouts import bouts, match, score_bouts
 from pretrain.errors import BadInput
 
 MICE = ("attack", "investigation", "mount", "other")
-REAL = Path(
-    os.environ.get("ETHORAY_REAL_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
 
 
 def frames(*runs: tuple[int, int]) -> np.ndarray:
@@ -244,11 +240,9 @@ def test_what_cannot_be_scored_is_refused_in_words(change: dict[str, object], me
     ("split", "frames_in_all", "expected"), [("train", 507_738, 2_287), ("test", 262_107, 1_521)]
 )
 def test_calms21_has_the_bouts_that_others_counted(
-    split: str, frames_in_all: int, expected: int
+    split: str, frames_in_all: int, expected: int, real_data: Path
 ) -> None:
-    file = REAL / "calms21_labels" / f"mice_{split}_annotations.csv"
-    if not file.is_file():
-        pytest.skip(f"no real labels at {file}")
+    file = real_data / "calms21_labels" / f"mice_{split}_annotations.csv"
     rows = [
         row for row in csv.DictReader(file.read_text().splitlines()) if row["actor"] == "resident"
     ]

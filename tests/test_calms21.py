@@ -4,7 +4,6 @@ project's own exporter."""
 import csv
 import hashlib
 import json
-import os
 import pickle
 import resource
 import subprocess
@@ -848,13 +847,8 @@ def test_counts_of_the_release_are_found_equal_and_one_frame_is_missed() -> None
     )
 
 
-def test_counts_are_those_of_the_real_timelines_of_task_1() -> None:
-    folder = (
-        Path(os.environ.get("ETHORAY_REAL_DATA", Path(__file__).parents[2] / "shared/data"))
-        / "calms21_labels"
-    )
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder} (set ETHORAY_REAL_DATA)")
+def test_counts_are_those_of_the_real_timelines_of_task_1(real_data: Path) -> None:
+    folder = real_data / "calms21_labels"
     for split in ("train", "test"):
         frames: list[int] = []
         with (folder / f"mice_{split}_annotations.csv").open() as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pretrain.runs import paths
@@ -82,7 +84,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[s
             pytest.fail("the job server did not answer within three minutes")
         yield address, environment
     finally:
+        # Ray waits half a minute for its own processes to end; they hold nothing that is wanted.
+        started = psutil.Process(server.pid).children(recursive=True)
         server.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs([psutil.Process(server.pid), *started], timeout=3)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         server.wait(60)
         subprocess.run(["rm", "-rf", str(scratch)], check=True)
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pretrain.readers import safe_pickle
-from pretrain.readers.safe_pickle import PickledArray, PickleRefused, load
+from pretrain.readers.safe_files import pickle as safe_pickle
+from pretrain.readers.safe_files.pickle import PickledArray, PickleRefused, load
 
 PLAIN = {
     "text": "nose",

@@ -100,7 +100,7 @@ def folder(own_places: None, ray_here: None, tmp_path_factory: pytest.TempPathFa
     runs = tmp_path_factory.mktemp("searches")
     paths.default_store()
     killed = start_search(runs / "killed")
-    moment = random.randint(1, 4 * TRIALS)
+    moment = random.Random(5).randint(1, 4 * TRIALS)
     killer = threading.Thread(
         target=kill_at, args=(killed, runs / "killed" / "search.journal", moment)
     )

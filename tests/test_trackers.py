@@ -32,10 +32,10 @@ from reader_files import (
 
 from pretrain.data.schema import Schema
 from pretrain.errors import BadInput
-from pretrain.readers import safe_npz
 from pretrain.readers.detect import label_format, suffixes, track_format, track_formats
 from pretrain.readers.find_tracks import find_tracks, read_all_names, read_tracks, unpacked
 from pretrain.readers.recording_names import candidates, common_ending, recording_stem
+from pretrain.readers.safe_files import npz as safe_npz
 from pretrain.readers.tracks import (
     Tracks,
     check_agreement,
@@ -48,7 +48,6 @@ from pretrain.readers.tracks import (
 )
 
 h5py = pytest.importorskip("h5py", reason="needs the extra: pip install 'ethoray[trackers]'")
-REAL = Path(os.environ.get("ETHORAY_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def assert_is_world(tracks: Tracks, w: World) -> None:
@@ -678,10 +677,8 @@ def test_files_that_pynwb_wrote(tmp_path: Path) -> None:
 # Real recordings.
 
 
-def test_the_real_rats_and_mice_go_in() -> None:
-    zipped = REAL / "rats" / "rats_dlc.zip"
-    if not zipped.exists():
-        pytest.skip(f"real recordings are not at {REAL} (ETHORAY_REAL_DATA)")
+def test_the_real_rats_and_mice_go_in(real_data: Path) -> None:
+    zipped = real_data / "rats" / "rats_dlc.zip"
     with unpacked(str(zipped)) as folder:
         names = read_all_names(find_tracks(folder))
         check_agreement(names)
@@ -700,7 +697,7 @@ def test_the_real_rats_and_mice_go_in() -> None:
         ("individual1", "individual2"),
         ("top", "body", "tail", "tail-m", "tail-e"),
     )
-    (mouse,) = read_all_names(find_tracks(str(REAL / "mice")))
+    (mouse,) = read_all_names(find_tracks(str(real_data / "mice")))
     assert (mouse.name, read_tracks(mouse.path).frames) == ("e3v813a-20210610T122332-122642", 5_700)
     first = (mouse.path.read_text().splitlines()[4]).split(",")
     row = read_tracks(mouse.path)

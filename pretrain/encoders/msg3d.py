@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from pretrain.components import at_least
@@ -113,15 +114,13 @@ class MSG3D(AbstractEncoder):
             -1,
         )
         # Points first: a graph is then one matrix against everything else, and channels stay last.
-        h = self.enter(points.permute(2, 0, 1, 3))
+        h = self.enter(rearrange(points, "b t n c -> n b t c"))
         if self.enter_rest is not None:
             h = h + self.enter_rest(torch.cat([x_BTF[..., columns] for columns in self.rest], -1))
         for block in self.blocks:
             h = block(h, valid_BT)
-        animals_BTMC = (
-            h.view(self.animals, self.keypoints, *h.shape[1:]).mean(1).permute(1, 2, 0, 3)
-        )
-        z_BTD: Tensor = self.leave(animals_BTMC.flatten(2))
+        animals = reduce(h, "(m k) b t c -> b t (m c)", "mean", m=self.animals, k=self.keypoints)
+        z_BTD: Tensor = self.leave(animals)
         return z_BTD
 
 

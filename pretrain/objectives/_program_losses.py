@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from pretrain import distributed
@@ -98,9 +99,9 @@ def supervised_contrastive(
         anchors of their group, and how many those are: (P,) each.
     """
     rows, groups, count, _ = g_NRPE.shape
-    mine_GNE = g_NRPE.permute(1, 2, 0, 3).flatten(0, 1)
-    theirs_GAE = distributed.gather(g_NRPE).permute(1, 2, 0, 3).flatten(0, 1)
-    class_GA = distributed.gather(class_NRP).permute(1, 2, 0).flatten(0, 1)
+    mine_GNE = rearrange(g_NRPE, "n r p e -> (r p) n e")
+    theirs_GAE = rearrange(distributed.gather(g_NRPE), "a r p e -> (r p) a e")
+    class_GA = rearrange(distributed.gather(class_NRP), "a r p -> (r p) a")
     own = distributed.rank() * rows
     with torch.autocast(g_NRPE.device.type, enabled=False):
         is_GAC = (class_GA.unsqueeze(2) == torch.arange(classes, device=class_GA.device)).to(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pretrain.components import find, names
 from pretrain.errors import BadInput
-from pretrain.readers import safe_hdf5, safe_npz
+from pretrain.readers.safe_files import hdf5, npz
 
 if TYPE_CHECKING:
     from pretrain.readers.label_formats import AbstractLabelFormat
@@ -65,14 +65,14 @@ class UnknownFile:
     @cached_property
     def hdf5(self) -> Any:
         """The file opened by h5py; an empty dictionary where it is no HDF5."""
-        if not self.head.startswith(safe_hdf5.SIGNATURE):
+        if not self.head.startswith(hdf5.SIGNATURE):
             return {}
-        return self._closing.enter_context(safe_hdf5.open_hdf5(self.path))
+        return self._closing.enter_context(hdf5.open_hdf5(self.path))
 
     @cached_property
     def npz(self) -> tuple[str, ...]:
         """Names of the arrays in an npz; none where it is no npz."""
-        return safe_npz.members(self.path) if self.head.startswith(b"PK") else ()
+        return npz.members(self.path) if self.head.startswith(b"PK") else ()
 
 
 class AbstractFormat(ABC):
@@ -149,7 +149,7 @@ def describe_start(path: Path) -> str:
     with UnknownFile(path) as file:
         if not file.head:
             return "it is empty"
-        if file.head.startswith(safe_hdf5.SIGNATURE):
+        if file.head.startswith(hdf5.SIGNATURE):
             return "HDF5 of a layout not known"
         if file.head.startswith(b"PK"):
             return f"a zip with {', '.join(file.npz[:5]) or 'no arrays that can be listed'}"

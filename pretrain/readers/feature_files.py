@@ -26,7 +26,7 @@ from pretrain.readers.recording_names import (
     common_ending,
     natural_order,
 )
-from pretrain.readers.safe_npz import HEADER_ERRORS, read_arrays
+from pretrain.readers.safe_files.npz import HEADER_ERRORS, read_arrays
 
 _SUFFIXES = (".npy", ".npz")
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pretrain.errors import BadInput, refuse
-from pretrain.readers import safe_npz
 from pretrain.readers.detect import (
     describe_start,
     descriptions,
@@ -30,7 +29,8 @@ from pretrain.readers.detect import (
     track_formats,
 )
 from pretrain.readers.recording_names import natural_order, unique_names
-from pretrain.readers.safe_zip import ZIP_ERRORS, leaves_folder, refuse_bomb
+from pretrain.readers.safe_files import npz
+from pretrain.readers.safe_files.zip import ZIP_ERRORS, leaves_folder, refuse_bomb
 from pretrain.readers.tracks import Tracks
 
 _log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ def unpacked(address: str) -> Iterator[str]:
         BadInput: If the zip is damaged, a bomb, or holds a file that would leave the folder.
     """
     path = Path(address).expanduser()
-    if not (path.is_file() and zipfile.is_zipfile(path)) or safe_npz.members(path):
+    if not (path.is_file() and zipfile.is_zipfile(path)) or npz.members(path):
         yield address
         return
     with TemporaryDirectory() as scratch:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import simdjson
 
 from pretrain.errors import BadInput
-from pretrain.readers.safe_zip import ZIP_ERRORS
+from pretrain.readers.safe_files.zip import ZIP_ERRORS
 
 BLOCK_BYTES = 2**20
 _MAX_ROW_BYTES = 2**20

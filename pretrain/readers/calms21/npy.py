@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from pretrain.errors import BadInput
 from pretrain.readers.calms21.sequences import Sequence
-from pretrain.readers.safe_pickle import PickledArray, PickleRefused, load
+from pretrain.readers.safe_files.pickle import PickledArray, PickleRefused, load
 
 MAX_BYTES = 768 * 2**20  # a pickle is read as a whole
 _HEADER = re.compile(rb"\{'descr': '\|O', 'fortran_order': (?:True|False), 'shape': \(\), \} *\n")

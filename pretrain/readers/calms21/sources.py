@@ -15,7 +15,7 @@ from typing import Literal
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.calms21.json_stream import Bytes
-from pretrain.readers.safe_zip import ZIP_ERRORS, leaves_folder
+from pretrain.readers.safe_files.zip import ZIP_ERRORS, leaves_folder
 
 logger = logging.getLogger(__name__)
 

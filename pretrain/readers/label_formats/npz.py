@@ -20,7 +20,7 @@ from pretrain.errors import BadInput
 from pretrain.readers.annotations import UNLABELLED
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.label_formats import AbstractLabelFormat
-from pretrain.readers.safe_npz import names_in, read_arrays, refuse_unknown
+from pretrain.readers.safe_files.npz import names_in, read_arrays, refuse_unknown
 from pretrain.readers.score_sheets import ScoreSheet
 
 _KEYS = ("labels", "classes", "task", "annotator", "video", "split")

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from pretrain.errors import BadInput
 from pretrain.readers.detect import UnknownFile
-from pretrain.readers.safe_hdf5 import array, node, open_hdf5, text, texts
-from pretrain.readers.safe_pickle import PickleRefused, load
+from pretrain.readers.safe_files.hdf5 import array, node, open_hdf5, text, texts
+from pretrain.readers.safe_files.pickle import PickleRefused, load
 from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.track_formats._deeplabcut import Layout
 from pretrain.readers.tracks import Tracks

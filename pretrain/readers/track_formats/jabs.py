@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pretrain.errors import BadInput
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.safe_hdf5 import array, node, open_hdf5, refuse_too_large
+from pretrain.readers.safe_files.hdf5 import array, node, open_hdf5, refuse_too_large
 from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.safe_npz import names_in, number_in, read_arrays
+from pretrain.readers.safe_files.npz import names_in, number_in, read_arrays
 from pretrain.readers.track_formats import AbstractTrackFormat
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 

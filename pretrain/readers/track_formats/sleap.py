@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pretrain.errors import BadInput
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
-from pretrain.readers.safe_hdf5 import (
+from pretrain.readers.safe_files.hdf5 import (
     array,
     node,
     open_hdf5,

@@ -15,7 +15,7 @@ import numpy as np
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.detect import UnknownFile
-from pretrain.readers.safe_hdf5 import (
+from pretrain.readers.safe_files.hdf5 import (
     array,
     node,
     open_hdf5,

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.safe_zip import ZIP_ERRORS, refuse_bomb
+from pretrain.readers.safe_files.zip import ZIP_ERRORS, refuse_bomb
 
 HEADER_ERRORS = (
     ValueError,
