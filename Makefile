@@ -26,7 +26,7 @@ quickstart: setup
 	$(RUN) finetune/quickstart.py
 
 test: setup
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup
 	$(RUN) -m ruff check .
