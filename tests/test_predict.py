@@ -144,8 +144,8 @@ def test_a_format_writes_one_file_with_every_behaviour(
     name: str, problem: Problem, tmp_path: Path
 ) -> None:
     form = find("finetune.inference.prediction_formats", name, AbstractPredictionFormat)
-    if form.library:
-        pytest.importorskip(form.library)
+    if form.requires:
+        pytest.importorskip(form.requires)
     path = written(name, ethogram(problem), tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.suffix == form.ending

@@ -28,7 +28,7 @@ class AbstractPredictionFormat(ABC):
 
     ending: ClassVar[str]
     """Of the file's name, ``.csv``."""
-    library: ClassVar[str | None] = None
+    requires: ClassVar[str | None] = None
     """Of the extra ``trackers``, if it needs one."""
 
     @abstractmethod
@@ -40,16 +40,16 @@ def prediction_formats(chosen: Iterable[str]) -> dict[str, AbstractPredictionFor
     """Formats by the names of their files.
 
     Raises:
-        BadInput: If there is no such format (lists those there are), or a library is missing.
+        BadInput: If there is no such format (lists those there are), or a package that it needs is missing.
     """
     formats: dict[str, AbstractPredictionFormat] = {
         name: find(__name__, name, AbstractPredictionFormat)() for name in chosen
     }
     for name, one in formats.items():
         try:
-            importlib.import_module(one.library or __name__)
+            importlib.import_module(one.requires or __name__)
         except ImportError as error:
             raise BadInput(
-                f"--format {name} needs {one.library}: pip install 'ethoray[trackers]'"
+                f"--format {name} needs {one.requires}: pip install 'ethoray[trackers]'"
             ) from error
     return formats

@@ -19,11 +19,11 @@ class NeurodataWithoutBorders(AbstractPredictionFormat):
     """Intervals and series are in the behavior module."""
 
     ending = ".nwb"
-    library = "pynwb"
+    requires = "pynwb"
 
     def write(self, path: Path, ethogram: Ethogram) -> None:
         """The time of the recording is not known: it begins at the epoch."""
-        pynwb = importlib.import_module(self.library)
+        pynwb = importlib.import_module(self.requires)
         file = pynwb.NWBFile(
             session_description=(
                 f"behaviours predicted from tracks of {ethogram.video}; the time of the recording "
