@@ -246,7 +246,7 @@ class _Table:
     """The table so far, written anew whenever a row is finished."""
 
     out: Path
-    said: TableNotes
+    notes: TableNotes
     run: TrackedRun
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -255,7 +255,7 @@ class _Table:
         from finetune.paper.report import lines_of, write_table
 
         self.results[result["row"]] = result
-        write_table(self.out, self._lines(), self.said, picture=False)
+        write_table(self.out, self._lines(), self.notes, picture=False)
         for line in lines_of(result["row"], result, {}):
             if not line["part"]:
                 name = f"{result['row']}/{line['task']}/{line['score']}"
@@ -265,7 +265,7 @@ class _Table:
         """Draws the picture, when all rows are there."""
         from finetune.paper.report import write_table
 
-        write_table(self.out, self._lines(), self.said, picture=True)
+        write_table(self.out, self._lines(), self.notes, picture=True)
         for file in ("table.md", "table.csv", "table.png"):
             self.run.log_artifact(self.out / file)
 

@@ -22,7 +22,7 @@ def recording_names(frames: Frames) -> Callable[[str], str | None]:
     """A function from the name of a video to that of its recording; None for one that is not in
     ``frames``.
 
-    CalMS21 names a recording anew for each annotator, so recordings are told by their frames.
+    CalMS21 names a recording anew for each annotator, so recordings are recognised by their frames.
     """
     names: dict[str, str] = {}
 

@@ -19,7 +19,7 @@ def configure_torch(threads: int | None = None) -> None:
     """Sets up torch in a worker, trial or benchmark; not in a process of somebody else's.
 
     glibc hands memory that a step frees back to the system, which clears it and hands it out again
-    in the next one: a tenth of a step of a middling encoder. It is told to keep it. Other C
+    in the next one: a tenth of a step of a middling encoder. Here it is set to keep it. Other C
     libraries are left as they are.
 
     Args:
@@ -30,7 +30,7 @@ def configure_torch(threads: int | None = None) -> None:
     with contextlib.suppress(OSError, TypeError, AttributeError):
         c_library = ctypes.CDLL(None)
         c_library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        # the most it takes; told one of the two, it no longer finds out the other
+        # the most it takes; with one of the two set, it no longer adapts the other
         c_library.mallopt(_M_MMAP_THRESHOLD, 2**25)
 
 

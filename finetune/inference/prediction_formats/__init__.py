@@ -40,7 +40,8 @@ def prediction_formats(chosen: Iterable[str]) -> dict[str, AbstractPredictionFor
     """Formats by the names of their files.
 
     Raises:
-        BadInput: If there is no such format (lists those there are), or a package that it needs is missing.
+        BadInput: If there is no such format (lists those there are), or a package that it needs is
+            missing.
     """
     formats: dict[str, AbstractPredictionFormat] = {
         name: find(__name__, name, AbstractPredictionFormat)() for name in chosen
