@@ -15,6 +15,14 @@ class BadInput(ValueError):
     """
 
 
+class RunFailed(RuntimeError):
+    """The run cannot go on, and trying again would end the same way: the message says why and what
+    to change.
+
+    Entry files turn it into exit status 1 and the bare message, without a traceback.
+    """
+
+
 def refuse(errors: Iterable[str], *, about: str) -> None:
     """Raises one :class:`BadInput` that lists every error, or returns where there is none. Of more
     than twenty the rest is counted.
@@ -39,13 +47,16 @@ def exit_status(command: Callable[[], None]) -> int:
 
     Returns:
         0 done; 2 what the user gave is wrong (message on standard error, no traceback);
-        1 the run failed (traceback on standard error); 130 interrupted from the keyboard.
+        1 the run failed (message or traceback on standard error); 130 interrupted from the keyboard.
     """
     try:
         command()
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"the run failed: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `ethoray prepare check STORE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

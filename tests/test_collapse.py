@@ -73,6 +73,12 @@ def test_effective_rank_of_unequal_dimensions_and_of_nothing() -> None:
     assert effective_rank(torch.full((20, 4), 3.0)) == 0
 
 
+def test_effective_rank_of_what_is_not_finite_is_not_a_number() -> None:
+    z = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+    z[3, 2] = torch.nan
+    assert effective_rank(z).isnan()
+
+
 def test_a_dead_dimension_has_no_spread() -> None:
     z = cloud(500, 4) * torch.tensor([1.0, 2.0, 3.0, 0.0])
     mean, least = spread(z)

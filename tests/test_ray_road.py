@@ -355,3 +355,19 @@ def test_damage_that_a_worker_meets_is_the_users_matter_too(
     said = capsys.readouterr().err
     assert "part-00000.parquet is damaged" in said
     assert "Traceback" not in said
+
+
+def test_a_loss_that_explodes_ends_the_run_with_its_own_sentence_and_is_not_tried_again(
+    lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = RECIPE | {"optimiser": {"lr": 1e30, "clip": 0, "warmup": 0}}
+    (lab / "wild.yaml").write_text(yaml.safe_dump(recipe))
+    words = ["--recipe", str(lab / "wild.yaml"), "--set", "retries=3"]
+    assert pretrain(lab, "exploded", *words) == 1
+    said = capsys.readouterr().err
+    assert "the run failed: the " in said
+    assert "is not finite at step" in said
+    assert "Traceback" not in said
+    assert "LinAlgError" not in said
+    log = (lab / "exploded" / "train.log").read_text()
+    assert log.count("step 1 of ") == 1, "it was tried again"

@@ -39,12 +39,16 @@ def effective_rank(z_ND: Tensor) -> Tensor:
     """Exponential of the entropy of the covariance's eigenvalues, as shares of their sum (Roy &
     Vetterli 2007).
 
-    The number of dimensions in use: 1 on a line, D in a ball; 0 where nothing varies.
+    The number of dimensions in use: 1 on a line, D in a ball; 0 where nothing varies; NaN of
+    embeddings that are not finite (a diagnostic never ends a run).
     """
     centred = z_ND - z_ND.mean(0)
     # the smaller of the two, which have the same eigenvalues but for zeros
     product = centred.T @ centred if z_ND.shape[1] <= len(z_ND) else centred @ centred.T
-    eigen = torch.linalg.eigvalsh(product.double()).clamp(min=0)
+    try:
+        eigen = torch.linalg.eigvalsh(product.double()).clamp(min=0)
+    except torch.linalg.LinAlgError:
+        return z_ND.new_full((), torch.nan)
     total = eigen.sum()
     share = eigen / total.clamp(min=1e-300)
     rank = torch.special.entr(share).sum().exp()

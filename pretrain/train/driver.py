@@ -19,7 +19,7 @@ from pretrain.runs import paths
 from pretrain.runs.tracked_run import TrackedRun
 from pretrain.train.cluster import DATA_CPUS
 from pretrain.train.learner import Learner
-from pretrain.train.loop import train
+from pretrain.train.loop import train_unless_hopeless
 from pretrain.train.messages import Messages
 
 
@@ -79,7 +79,7 @@ def pretrain(
         "messages": messages,
     }
     trainer = ray.train.torch.TorchTrainer(
-        train,
+        train_unless_hopeless,
         train_loop_config=settings,
         torch_config=ray.train.torch.TorchConfig(timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
@@ -103,11 +103,10 @@ def pretrain(
     with messages.received(run, out / "train.log"):
         try:
             finished = trainer.fit()
-        except ray.train.WorkerGroupError as error:
-            for cause in error.worker_failures.values():
-                if isinstance(cause, BadInput):  # a part of the store that is damaged, say
-                    raise cause from error
+        except ray.train.WorkerGroupError:
+            messages.raise_final_error()
             raise
+        messages.raise_final_error()
     with finished.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder) / "encoder", out / "encoder", dirs_exist_ok=True)
     result: dict[str, Any] = dict(finished.return_value) | {

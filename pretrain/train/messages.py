@@ -1,4 +1,5 @@
-"""What rank 0 tells the process that started the command: lines of its log, and metrics.
+"""What workers tell the process that started the command: lines of the log and metrics, by rank 0,
+and an error that no retry would mend.
 
 ``ray.train.report`` could carry them, but a report is a barrier of all workers, of which Ray Train
 takes one every two seconds.
@@ -16,6 +17,7 @@ from pathlib import Path
 import ray
 from ray.util.queue import Queue
 
+from pretrain.errors import BadInput, RunFailed
 from pretrain.runs.tracked_run import TrackedRun
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class Messages:
 
     def __init__(self) -> None:
         self._queue = Queue(actor_options={"num_cpus": 0})
+        self._errors = Queue(actor_options={"num_cpus": 0})
 
     def send_log(self) -> None:
         """From now on, sends what this process logs; of other libraries, warnings alone."""
@@ -41,6 +44,19 @@ class Messages:
     def send_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Sends the values of a step."""
         self.put_nowait((metrics, step))
+
+    def send_final_error(self, error: BadInput | RunFailed) -> None:
+        """Sends an error that would come again in the next attempt."""
+        self._errors.put(error)
+
+    def has_final_error(self) -> bool:
+        """Whether an earlier attempt of this run met such an error."""
+        return not self._errors.empty()
+
+    def raise_final_error(self) -> None:
+        """Raises the first such error, if there was one."""
+        if self.has_final_error():
+            raise self._errors.get()
 
     def put_nowait(self, message: object) -> None:
         """Sends a message; for the handler of the log."""
@@ -61,6 +77,7 @@ class Messages:
             thread.join()
             file.close()
             self._queue.shutdown(force=True)
+            self._errors.shutdown(force=True)
 
     def _receive(self, run: TrackedRun | None, file: logging.Handler) -> None:
         try:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pretrain.config import Optimiser
 from pretrain.data.windows import Windows
+from pretrain.errors import RunFailed
 from pretrain.objectives import Loss
 
 
@@ -39,7 +40,7 @@ class OptimiserStep:
             clipping.
 
         Raises:
-            FloatingPointError: If the gradient is not finite; nothing was updated.
+            RunFailed: If the loss or the gradient is not finite; nothing was updated.
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self._settings.lr if lr is None else lr
@@ -49,9 +50,10 @@ class OptimiserStep:
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip or torch.inf)
         if not norm.isfinite():
             done = max((int(state["step"]) for state in self.optimiser.state.values()), default=0)
-            raise FloatingPointError(
-                f"the gradient is {norm.item()} at step {done + 1}, nothing was updated: lower "
-                "optimiser.lr or set precision=float32"
+            what = "gradient" if loss.total.isfinite() else "loss"
+            raise RunFailed(
+                f"the {what} is not finite at step {done + 1}, nothing was updated: lower "
+                "optimiser.lr, set optimiser.clip, or set precision=float32"
             )
         self.optimiser.step()
         return Loss(loss.total.detach(), loss.parts), norm
