@@ -47,7 +47,8 @@ def exit_status(command: Callable[[], None]) -> int:
 
     Returns:
         0 done; 2 what the user gave is wrong (message on standard error, no traceback);
-        1 the run failed (message or traceback on standard error); 130 interrupted from the keyboard.
+        1 the run failed (message or traceback on standard error); 130 interrupted from the
+        keyboard.
     """
     try:
         command()
