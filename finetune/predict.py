@@ -23,7 +23,6 @@ each; --labels-of chooses one.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shutil
 import sys
@@ -36,6 +35,7 @@ from tqdm import tqdm
 from finetune.inference.recording_options import add_options
 from pretrain.components import summaries
 from pretrain.errors import BadInput, exit_status
+from pretrain.redact import write_json
 from pretrain.runs import paths
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
                 for problem in model.problems
             },
         }
-        text = json.dumps(about, indent=1) + "\n"
-        (unfinished / "predict.json").write_text(text, encoding="utf-8")
+        write_json(unfinished / "predict.json", about)
         unfinished.replace(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
+
+from pretrain.redact import redact
 
 
 class BadInput(ValueError):
@@ -53,10 +56,10 @@ def exit_status(command: Callable[[], None]) -> int:
     try:
         command()
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         return 2
     except RunFailed as error:
-        print(f"the run failed: {error}", file=sys.stderr)
+        print(redact(f"the run failed: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:  # `ethoray prepare check STORE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -65,6 +68,7 @@ def exit_status(command: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception:
-        logging.getLogger(__name__).exception("the run failed")
+        text = redact(traceback.format_exc())  # of Ray's errors and others', addresses and all
+        logging.getLogger(__name__).error("the run failed\n%s", text)
         return 1
     return 0

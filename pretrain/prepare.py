@@ -126,7 +126,7 @@ def check(args: argparse.Namespace) -> None:
     if args.picture:
         _picture(description, Path(args.picture).expanduser(), required=True)
     elif not (args.json or "://" in store.uri):
-        _picture(description, Path(store.uri) / "check.png", required=False)
+        _picture(description, Path(store.address) / "check.png", required=False)
 
 
 def _picture(description: dict[str, Any], file: Path, *, required: bool) -> None:

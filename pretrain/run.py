@@ -63,6 +63,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     # Ray and torch take seconds to import, which --help need not wait for.
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
     from pretrain.data.store import Store
+    from pretrain.redact import redacted
     from pretrain.runs.folder import open_run_folder
     from pretrain.runs.tracked_run import open_tracking
     from pretrain.train.cluster import cluster
@@ -85,7 +86,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
             "out": str(out),
             "arithmetic": sizes,
         }
-        print(json.dumps(resolved, indent=1))
+        print(json.dumps(redacted(resolved), indent=1))
         return
 
     resources = {"cpus_wanted": sizes["cpus_wanted"], "gpus_wanted": sizes["gpus_wanted"]}

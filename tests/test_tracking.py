@@ -23,9 +23,10 @@ from typing import Any
 import pytest
 
 from pretrain.errors import BadInput, exit_status
+from pretrain.redact import redact
 from pretrain.runs import replay as replay_entry
 from pretrain.runs import tracked_run
-from pretrain.runs.addresses import redact, ui_command
+from pretrain.runs.addresses import ui_command
 from pretrain.runs.background_sender import batches
 from pretrain.runs.json_lines import JsonLines
 from pretrain.runs.mlflow_limits import plain_name

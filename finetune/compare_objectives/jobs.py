@@ -12,6 +12,7 @@ from finetune.fit.frames import Frames
 from finetune.search.ray_jobs import run_jobs
 from pretrain.config import Scale
 from pretrain.data.store import Store
+from pretrain.redact import write_json
 
 
 def run_cells(
@@ -55,6 +56,6 @@ def run_cells(
         name=lambda cell: f"{cell.column} x {cell.row}",
     ):
         partial = folder / f"{cell.name}.partial"
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(partial, result)
         partial.replace(folder / f"{cell.name}.json")
         on_result(result)

@@ -51,7 +51,7 @@ def run_rows(
         about = {
             "epochs_share": rows[name].epochs_share,
             "row_settings": plain(rows[name].row),
-            "data": store.uri,
+            "data": store.address,
             "fingerprint": store.fingerprint,
         }
         if row_result := folders[name].finish(rows[name], seeds, about):

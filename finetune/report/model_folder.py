@@ -15,6 +15,7 @@ from finetune.labels.problems import Problem
 from finetune.postprocess.postprocessing import Postprocessing
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput
+from pretrain.redact import write_json
 from pretrain.train.checkpoint import load_encoder, save_encoder
 
 
@@ -54,7 +55,7 @@ def save_model(
             for p in problems
         ],
     }
-    (folder / "head.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "head.json", about)
     safetensors.torch.save_file(
         {name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()},
         folder / "head.safetensors",

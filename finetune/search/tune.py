@@ -3,7 +3,6 @@ Ray that is up."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from finetune.settings import Tuning
 from pretrain.config import Scale, plain
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
+from pretrain.redact import write_json
 from pretrain.runs.tracked_run import TrackedRun
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ def tune(
         pictures["annotators.png"] = annotators_figure(models[first], frames, budgets[first])
     for name, figure in pictures.items():
         (out / name).write_bytes(png(figure))
-    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "result.json", result)
     (out / "scores.txt").write_text(scores_text(scores, result), encoding="utf-8")
     if run is not None:
         names = {

@@ -30,10 +30,10 @@ class GroupSource(Datasource):  # type: ignore[misc]
     """
 
     def __init__(
-        self, uri: str, fingerprint: str, features: tuple[str, ...], reads: list[Read], size: int
+        self, store: Store, features: tuple[str, ...], reads: list[Read], size: int
     ) -> None:
         super().__init__()
-        self.uri, self.fingerprint, self.features = uri, fingerprint, features
+        self.address, self.fingerprint, self.features = store.address, store.fingerprint, features
         self.reads, self.size = reads, size
 
     def get_name(self) -> str:
@@ -48,7 +48,7 @@ class GroupSource(Datasource):  # type: ignore[misc]
         """One task a read, in the order given."""
         return [
             ReadTask(
-                _reader(self.uri, self.fingerprint, self.features, read),
+                _reader(self.address, self.fingerprint, self.features, read),
                 BlockMetadata(
                     num_rows=None, size_bytes=self.size, input_files=None, exec_stats=None
                 ),
@@ -58,10 +58,10 @@ class GroupSource(Datasource):  # type: ignore[misc]
 
 
 def _reader(
-    uri: str, fingerprint: str, features: Sequence[str], read: Read
+    address: str, fingerprint: str, features: Sequence[str], read: Read
 ) -> Callable[[], list[pa.Table]]:
     def tables() -> list[pa.Table]:
-        store, pieces = _open(uri, fingerprint), []
+        store, pieces = _open(address, fingerprint), []
         for part, group, index in read:
             table = store.read_groups(part, [group], features=features)
             table = table.drop_columns(["video", "first_frame"])

@@ -128,7 +128,7 @@ class FrameStream:
         reads = _read_tasks(
             self._store, [group for _, group in groups], features=self._features, size=size
         )
-        source = GroupSource(self._store.uri, self._store.fingerprint, self._features, reads, size)
+        source = GroupSource(self._store, self._features, reads, size)
         dataset = ray.data.read_datasource(source, override_num_blocks=len(reads))
         keys = iter(key for key, _ in groups)
         for table in dataset.iter_batches(

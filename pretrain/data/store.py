@@ -33,6 +33,7 @@ from pyarrow import fs
 from pretrain.data.schema import Float, Schema, Video
 from pretrain.data.store_address import filesystem, read_meta
 from pretrain.errors import BadInput, refuse
+from pretrain.redact import redact
 
 CONFIDENCE_STEPS = 255
 
@@ -61,12 +62,16 @@ class Store:
     Args:
         uri: Folder or address.
 
+    Attributes:
+        address: The same, to open it again.
+        uri: As people may see it, without secrets.
+
     Raises:
         BadInput: If there is no store, or it is half-written, of another version, or damaged.
     """
 
     def __init__(self, uri: str | Path) -> None:
-        self.uri = str(uri)
+        self.address, self.uri = str(uri), redact(str(uri))
         self.fs, self.path = filesystem(uri)
         self._meta = read_meta(self.fs, self.path, self.uri)
         self.schema = Schema.from_dict(self._meta["schema"])

@@ -19,6 +19,7 @@ from pretrain.data.schema import Float, Schema, Video
 from pretrain.data.store import CONFIDENCE_STEPS
 from pretrain.data.store_address import VERSION, filesystem, read_meta, replace_file, write_file
 from pretrain.errors import BadInput, refuse
+from pretrain.redact import redact
 
 CHUNK_FRAMES = 1024
 PART_BYTES = 64 * 2**20
@@ -54,7 +55,7 @@ class StoreWriter:
     def __init__(
         self, uri: str | Path, schema: Schema, *, origin: str, append: bool = False
     ) -> None:
-        self.uri, self.schema, self.origin = str(uri), schema, origin
+        self.uri, self.schema, self.origin = redact(str(uri)), schema, origin
         self.fs, self.path = filesystem(uri)
         self._written: list[str] = []
         self._made_folder = False

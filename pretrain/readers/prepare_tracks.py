@@ -133,7 +133,7 @@ def _agreed_names(recordings: Sequence[Tracks], existing: Store | None) -> Track
         coordinates=existing.schema.coordinates,
         position_TMKX=position,
         confidence_TMK=confidence,
-        path=Path(existing.uri),
+        path=Path(existing.address),
     )
     tracks.check_agreement([store, *recordings])
     return store

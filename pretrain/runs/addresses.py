@@ -8,11 +8,7 @@ import shlex
 from pathlib import Path
 
 from pretrain.errors import BadInput
-
-
-def redact(text: str) -> str:
-    """The text without the ``user:password@`` of any address in it."""
-    return re.sub(r"://[^\s/'\"]*@", "://***@", text)
+from pretrain.redact import redact
 
 
 def ui_command(address: str | None, runs_folder: str | Path) -> str:

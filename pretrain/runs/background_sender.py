@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 
-from pretrain.runs.addresses import redact
+from pretrain.redact import redact
 from pretrain.runs.json_lines import JsonLines, Record
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import BadInput, refuse
+from pretrain.redact import redacted, write_json
 
 _SETTINGS_FILE = "run.json"
 
@@ -50,7 +51,7 @@ def _make(out: Path, settings: Mapping[str, Any]) -> None:
             )
         raise BadInput(f"{out} already holds something: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"settings": dict(settings)}, indent=1) + "\n", encoding="utf-8")
+    write_json(file, {"settings": settings})
 
 
 def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
@@ -61,7 +62,7 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
         raise BadInput(f"--resume: there is no run at {out}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"--resume: {file} is damaged: {error!r}") from error
-    now = json.loads(json.dumps(dict(settings)))
+    now = json.loads(json.dumps(redacted(settings)))
     refuse(
         [
             f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now"

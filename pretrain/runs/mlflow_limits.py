@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from pretrain.runs.addresses import redact
+from pretrain.redact import redact
 
 NAME_CHARACTERS = 250
 PARAM_CHARACTERS = 6000

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from pretrain.redact import redact
 from pretrain.runs import quiet_environment
-from pretrain.runs.addresses import artifacts_folder, database_file, redact
+from pretrain.runs.addresses import artifacts_folder, database_file
 from pretrain.runs.background_sender import RecordRejected, ServerUnavailable
 from pretrain.runs.json_lines import Record
 

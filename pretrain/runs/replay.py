@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from pretrain.errors import BadInput, exit_status
-from pretrain.runs.addresses import full_address, redact
+from pretrain.redact import redact
+from pretrain.runs.addresses import full_address
 from pretrain.runs.background_sender import RecordRejected, ServerUnavailable, batches
 from pretrain.runs.json_lines import JsonLines
 from pretrain.runs.mlflow_server import MLflowServer, reason

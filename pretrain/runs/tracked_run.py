@@ -25,7 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pretrain.runs.addresses import full_address, redact, ui_command
+from pretrain.redact import redact
+from pretrain.runs.addresses import full_address, ui_command
 from pretrain.runs.background_sender import BackgroundSender
 from pretrain.runs.json_lines import JsonLines, Record
 from pretrain.runs.mlflow_limits import (

@@ -47,7 +47,7 @@ def effective_rank(z_ND: Tensor) -> Tensor:
     product = centred.T @ centred if z_ND.shape[1] <= len(z_ND) else centred @ centred.T
     try:
         eigen = torch.linalg.eigvalsh(product.double()).clamp(min=0)
-    except torch.linalg.LinAlgError:
+    except RuntimeError:  # torch.linalg.LinAlgError
         return z_ND.new_full((), torch.nan)
     total = eigen.sum()
     share = eigen / total.clamp(min=1e-300)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -14,12 +13,13 @@ import ray.train.torch
 
 from pretrain.config import Recipe, Scale, plain
 from pretrain.data.store import Store
-from pretrain.errors import BadInput
+from pretrain.errors import BadInput, RunFailed
+from pretrain.redact import write_json
 from pretrain.runs import paths
 from pretrain.runs.tracked_run import TrackedRun
 from pretrain.train.cluster import DATA_CPUS
 from pretrain.train.learner import Learner
-from pretrain.train.loop import train_unless_hopeless
+from pretrain.train.loop import train
 from pretrain.train.messages import Messages
 
 
@@ -74,12 +74,12 @@ def pretrain(
     settings = {
         "recipe": plain(recipe),
         "scale": plain(scale),
-        "data": store.uri if "://" in store.uri else store.path,
+        "data": store.address if "://" in store.address else store.path,
         "learner": ray.put(learner),
         "messages": messages,
     }
     trainer = ray.train.torch.TorchTrainer(
-        train_unless_hopeless,
+        _train_unless_hopeless,
         train_loop_config=settings,
         torch_config=ray.train.torch.TorchConfig(timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
@@ -116,5 +116,18 @@ def pretrain(
         "fingerprint": store.fingerprint,
         "encoder": str(out / "encoder"),
     }
-    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "result.json", result)
     return result
+
+
+def _train_unless_hopeless(settings: dict[str, Any]) -> dict[str, Any]:
+    """:func:`train`, unless an earlier attempt of this run met an error that would only come again:
+    bad input, a loss that is not finite."""
+    messages: Messages = settings["messages"]
+    if messages.has_final_error():
+        return {}
+    try:
+        return train(settings)
+    except (BadInput, RunFailed) as error:
+        messages.send_final_error(error)
+        raise

@@ -18,7 +18,6 @@ from pretrain.config import Recipe, Scale, make
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
-from pretrain.errors import BadInput, RunFailed
 from pretrain.train.checkpoint import load_state, save_encoder, save_state
 from pretrain.train.learner import Learner
 from pretrain.train.messages import Messages
@@ -27,22 +26,8 @@ from pretrain.train.step import OptimiserStep
 from pretrain.train.torch_setup import configure_torch
 
 
-def train_unless_hopeless(settings: dict[str, Any]) -> dict[str, Any]:
-    """What ``TorchTrainer`` calls on each worker: :func:`train`, unless an earlier attempt of this
-    run met an error that would only come again (bad input, a loss that is not finite); arguments as
-    of :func:`train`."""
-    messages: Messages = settings["messages"]
-    if messages.has_final_error():
-        return {}
-    try:
-        return train(settings)
-    except (BadInput, RunFailed) as error:
-        messages.send_final_error(error)
-        raise
-
-
 def train(settings: dict[str, Any]) -> dict[str, Any]:
-    """Learns an encoder, as one of the workers.
+    """Learns an encoder; what ``TorchTrainer`` calls on each worker.
 
     Args:
         settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store),
