@@ -1,5 +1,6 @@
 # make quickstart   set up, then the main job on simulated mice, in a few minutes
 # make test         set up, then all tests
+# make faults       kills, outages, machines that come and go: minutes
 # make check        ruff and mypy
 # make wheel-test   the wheel, installed in a clean environment and used from elsewhere
 # make bench        benchmarks, each a table and JSON
@@ -9,7 +10,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test check wheel-test bench clean
+.PHONY: setup quickstart test faults check wheel-test bench clean
 
 setup: $(READY)
 
@@ -27,6 +28,9 @@ quickstart: setup
 
 test: setup
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+faults: setup
+	$(RUN) -m pytest -m faults tests/faults $(ARGS)
 
 check: setup
 	$(RUN) -m ruff check .

@@ -62,7 +62,7 @@ def main(
     # Ray and torch take seconds to import, which --help need not wait for.
     from pretrain.config import SCALES, Scale, read
     from pretrain.runs.addresses import ui_command
-    from pretrain.train.cluster import DATA_CPUS, cluster
+    from pretrain.train.cluster import cluster
 
     out = paths.run_folder(args.out, kind="quickstart")
     if out.exists():
@@ -70,7 +70,7 @@ def main(
     data = args.data or paths.default_store()
     scale = read(Scale, "laptop", SCALES, {})
     began = time.monotonic()
-    with cluster(scale, cpus_wanted=scale.workers * scale.cpus_per_worker + DATA_CPUS):
+    with cluster(scale):
         _say(f"1 of 4: pretraining on every frame of {data}, without labels")
         pretrain.run.main(
             ["--recipe", "quickstart", "--data", data, "--out", str(out / "pretrain")]

@@ -106,12 +106,13 @@ class Scale:
     machine."""
     cpus: int | None = None
     """CPUs a Ray of our own may use; null: all there are."""
-    workers: int = 1
-    """Ray Train workers; the global batch must divide by them."""
+    workers: int | list[int] = 1
+    """Ray Train workers; the global batch must divide by them. ``[least, most]``: as many as the
+    machines have room for, which may come and go."""
     gpu: bool = False
     """Whether each worker (and each tuning trial) gets a GPU."""
-    cpus_per_worker: float = 1.0
-    """CPUs reserved for each worker. Ray Data needs at least one more."""
+    cpus_per_worker: float | None = None
+    """CPUs reserved for each worker; null: as many as there is room for, up to 4."""
     gpus_per_trial: float = 1.0
     """Share of a GPU for a tuning trial, where ``gpu`` is true."""
     concurrent_trials: int = 2
@@ -130,21 +131,35 @@ class Scale:
     """MLflow server (http://…) or store (sqlite:///…); null: a sqlite store in the runs' folder."""
 
     def __post_init__(self) -> None:
-        errors = at_least(1, workers=self.workers, concurrent_trials=self.concurrent_trials)
+        errors = at_least(1, concurrent_trials=self.concurrent_trials)
+        if isinstance(self.workers, int):
+            errors += at_least(1, workers=self.workers)
+        elif len(self.workers) != 2 or not 1 <= self.workers[0] <= self.workers[1]:
+            errors.append(f"workers is {self.workers}; it must be a number or [least, most]")
         errors += at_least(
             0,
             retries=self.retries,
             checkpoint_steps=self.checkpoint_steps,
             resident_gb=self.resident_gb,
         )
-        errors += above_zero(
-            cpus_per_worker=self.cpus_per_worker, gpus_per_trial=self.gpus_per_trial
-        )
+        errors += above_zero(gpus_per_trial=self.gpus_per_trial)
+        if self.cpus_per_worker is not None:
+            errors += above_zero(cpus_per_worker=self.cpus_per_worker)
         if self.cpus is not None and self.cpus < 1:
             errors.append(f"cpus is {self.cpus}; it must be at least 1, or null")
         refuse(errors, about="the scale")
         if self.tracking is not None:
             full_address(self.tracking, runs_folder=".")
+
+    @property
+    def least_workers(self) -> int:
+        """Fewer than this do not train."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """As many as may train."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
 
 
 def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any]) -> T:

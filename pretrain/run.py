@@ -24,7 +24,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from pretrain.errors import exit_status
+from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
 
@@ -54,6 +54,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument(
+        "--from",
+        dest="checkpoint",
+        help="with --resume: the checkpoint to go on from, a folder in checkpoints/ (the last)",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print the resolved run and the batch arithmetic, start nothing",
@@ -70,6 +75,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     from pretrain.train.driver import arithmetic, pretrain
     from pretrain.train.learner import new_learner
 
+    if args.checkpoint and not args.resume:
+        raise BadInput("--from chooses a checkpoint of a run that goes on: pass --resume too")
     for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
     recipe = read(Recipe, args.recipe, RECIPES, for_recipe)
     scale = read(Scale, args.scale, SCALES, for_scale)
@@ -89,17 +96,18 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
         print(json.dumps(redacted(resolved), indent=1))
         return
 
-    resources = {"cpus_wanted": sizes["cpus_wanted"], "gpus_wanted": sizes["gpus_wanted"]}
     settings = {"recipe": plain(recipe), "fingerprint": store.fingerprint}
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     params = {"recipe": plain(recipe), "scale": plain(scale)}
     with (
         open_run_folder(out, settings, resume=args.resume),
-        cluster(scale, **resources, meanwhile=opened) as tracking,
+        cluster(scale, meanwhile=opened) as tracking,
         tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
-        result = pretrain(recipe, scale, learner, store=store, out=out, run=run)
+        result = pretrain(
+            recipe, scale, learner, store=store, out=out, run=run, resume_from=args.checkpoint
+        )
         summary = {key: result[key] for key in ("loss", "seconds", "frames_per_s")}
         run.log_metrics(summary, step=sizes["steps"])
     print(

@@ -17,6 +17,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("ethoray", "pretrain", "finetune")
 MAX_LINES = 400
 RAY_FILES = {
+    "pretrain.train.ray_checkpoints",
+    "pretrain.train.resources",
+    "pretrain.train.preflight",
     "pretrain.train.cluster",
     "pretrain.train.driver",
     "pretrain.train.loop",

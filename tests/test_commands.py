@@ -28,6 +28,7 @@ from pretrain.runs import paths
 from pretrain.train import cluster as clusters
 from pretrain.train import driver
 from pretrain.train.checkpoint import save_encoder
+from pretrain.train.resources import Machine
 
 ROOT = Path(__file__).parent.parent
 MAINS = {"prepare": prepare.main, "pretrain": pretraining.main, "finetune": tuning.main}
@@ -373,10 +374,10 @@ def pretrain(given: Path, *words: object) -> tuple[object, ...]:
             ("--set", "batch=6", "--set", "workers=4"),
             ("6 windows cannot be divided among 4 workers", "[1, 2, 3, 6]"),
         ),
-        (("--set", "workers=64"), ("it wants 65 CPUs", "Ray Data")),
+        (("--set", "workers=64"), ("64 workers want 0.5 CPUs each", "Lower scale key workers")),
         (
-            ("--set", "workers=2", "--set", "cpus=2"),
-            ("it wants 3 CPUs", "has 2", "lower scale key workers"),
+            ("--set", "workers=8", "--set", "cpus=2"),
+            ("there is room for 4", "has 2 CPUs", "Lower scale key workers"),
         ),
         (("--set", "tracking=carrier pigeon"), ("tracking", "carrier pigeon")),
         (("--recipes", "contrastive"), ("unrecognized arguments",)),
@@ -440,7 +441,7 @@ def test_a_dry_run_says_the_arithmetic_and_starts_nothing(
         sums["batch_per_worker"],
         sums["steps_per_epoch"],
     ) == (500, 5, 4, 1)
-    assert sums["cpus_wanted"] == 3
+    assert sums["cpus_wanted"] == 1, "half a CPU a worker at least"
     assert told["recipe"]["window"] == 100
     assert list(tmp_path.iterdir()) == []
 
@@ -468,7 +469,7 @@ def test_a_ray_of_our_own_starts_while_other_work_is_done(monkeypatch: pytest.Mo
         return "opened"
 
     monkeypatch.setattr(clusters.ray, "init", start)
-    monkeypatch.setattr(clusters.ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(clusters, "cluster_machines", lambda: [Machine("here", 2.0)])
     monkeypatch.setattr(clusters.ray, "shutdown", lambda: ended.append(True))
     with clusters.cluster(Scale(cpus=2), cpus_wanted=2, meanwhile=work) as found:
         assert (found, ended) == ("opened", [])

@@ -24,6 +24,9 @@ from pretrain.data.store import Chunks, Store
 from pretrain.data.windows import BatchPlan, FrameBuffer, Ints, Windows, chunk_offset, group_frames
 
 _ABSENT = -1
+_READERS = 2
+"""Read tasks of a worker at a time. They reserve no CPU: where the workers have reserved all there
+are, Ray Data would wait for one for ever, without a word."""
 _Group = tuple[int, list[npt.NDArray[Any]]]  # its key, and its frames
 
 
@@ -129,7 +132,9 @@ class FrameStream:
             self._store, [group for _, group in groups], features=self._features, size=size
         )
         source = GroupSource(self._store, self._features, reads, size)
-        dataset = ray.data.read_datasource(source, override_num_blocks=len(reads))
+        dataset = ray.data.read_datasource(
+            source, override_num_blocks=len(reads), num_cpus=0, concurrency=_READERS
+        )
         keys = iter(key for key, _ in groups)
         for table in dataset.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=2

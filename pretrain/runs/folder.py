@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pretrain.errors import BadInput, refuse
 from pretrain.redact import redacted, write_json
 
-_SETTINGS_FILE = "run.json"
+_SETTINGS_FILE, _LOCK_FILE = "run.json", ".lock"
 
 
 @contextmanager
 def open_run_folder(out: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
-    """A run's folder for as long as the run lasts; if the run leaves nothing in it, it is removed.
+    """A run's folder for as long as the run lasts, locked against a second process; if the run
+    leaves nothing in it, it is removed.
 
     Args:
         out: The run's folder.
@@ -25,20 +29,47 @@ def open_run_folder(out: Path, settings: Mapping[str, Any], *, resume: bool) -> 
 
     Raises:
         BadInput: If something is there and ``resume`` is false, or nothing is there and it is true,
-            or the settings differ.
+            or the settings differ, or a process that is alive works in it.
     """
     if resume:
         _check_settings(out, settings)
-        yield
-        return
-    _make(out, settings)
+    else:
+        _make(out, settings)
+    with _locked(out):
+        try:
+            yield
+        except BaseException:
+            if not resume and {path.name for path in out.iterdir()} <= {_SETTINGS_FILE, _LOCK_FILE}:
+                shutil.rmtree(out)
+            raise
+
+
+def is_locked(out: Path) -> bool:
+    """Whether a process that is alive works in a run's folder."""
+    if not (out / _LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(out / _LOCK_FILE, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """The system frees the lock when the process ends, however it ends."""
+    lock = FileLock(out / _LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput(
+            f"another process is at work in {out}: wait until it ends, or stop it, and then pass "
+            "--resume"
+        ) from None
     try:
         yield
-    except BaseException:
-        if out.is_dir() and {path.name for path in out.iterdir()} <= {_SETTINGS_FILE}:
-            (out / _SETTINGS_FILE).unlink(missing_ok=True)
-            out.rmdir()
-        raise
+    finally:
+        lock.release()
 
 
 def _make(out: Path, settings: Mapping[str, Any]) -> None:

@@ -4,12 +4,15 @@ or a person."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import joblib
 
 
 def _output(*command: str, seconds: float = 5.0) -> str | None:
@@ -40,6 +43,7 @@ def code_tags(root: Path | None = None) -> dict[str, str]:
     # not installed where it runs from a copied folder, as in a submitted job
     with contextlib.suppress(PackageNotFoundError):
         tags["ethoray.version"] = version("ethoray")
+    tags["ethoray.source_hash"] = source_hash(root)
     if not (root / ".git").exists():
         return tags
     commit = _output("git", "-C", str(root), "rev-parse", "--verify", "HEAD")
@@ -52,11 +56,20 @@ def code_tags(root: Path | None = None) -> dict[str, str]:
 
 
 @cache
+def source_hash(root: Path | None = None) -> str:
+    """Twelve characters that differ when the project's sources do; for where there is no git."""
+    root = root or Path(__file__).resolve().parents[2]
+    total = hashlib.sha256()
+    for package in ("pretrain", "finetune", "ethoray"):
+        for file in sorted((root / package).rglob("*.py")):
+            total.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    return total.hexdigest()[:12]
+
+
+@cache
 def machine_tags() -> dict[str, str]:
     """Cores, memory and accelerators of this machine."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = joblib.cpu_count()
     memory = f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
     gpus = (
         _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")

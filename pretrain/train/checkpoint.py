@@ -21,11 +21,31 @@ _STATE, _COMPLETE = "state.pt", "complete"
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Writes everything a run needs to go on (weights, optimiser, position in the data); a marker
-    file comes last."""
+    """Writes everything a run needs to go on (weights, optimiser, position in the data), and last a
+    marker that lists the bytes of every file in the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(dict(state), folder / _STATE)
-    (folder / _COMPLETE).touch()
+    (folder / _COMPLETE).write_text(json.dumps(_sizes(folder)), encoding="utf-8")
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file below a folder but the marker."""
+    return {
+        file.relative_to(folder).as_posix(): file.stat().st_size
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != _COMPLETE
+    }
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether all of a checkpoint is there, in whatever order its files were copied."""
+    marker = folder / _COMPLETE
+    if not marker.is_file():
+        return False
+    # empty where an earlier release wrote it
+    expected = json.loads(marker.read_text(encoding="utf-8") or "{}")
+    there = _sizes(folder)
+    return all(there.get(name) == size for name, size in expected.items())
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -34,9 +54,10 @@ def load_state(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: If the folder holds no complete state.
     """
-    if not (folder / _COMPLETE).is_file():
+    if not is_complete(folder):
         raise BadInput(
-            f"the checkpoint {folder} is not complete: resume from an earlier one, or start anew"
+            f"the checkpoint {folder} is not complete: choose an earlier one (--from), or start "
+            "anew"
         )
     try:
         state: dict[str, Any] = torch.load(folder / _STATE, weights_only=True, map_location="cpu")

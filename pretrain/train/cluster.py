@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -12,19 +12,23 @@ from typing import Any
 import ray
 
 from pretrain.config import Scale
-from pretrain.errors import BadInput, refuse
+from pretrain.errors import BadInput, RunFailed, refuse
 from pretrain.runs import quiet_environment
+from pretrain.train.resources import (
+    Machine,
+    cluster_machines,
+    this_machine,
+    with_cpus_per_worker,
+)
 
-DATA_CPUS = 1
-"""CPUs that Ray Data needs besides those of the workers; with none it waits for ever, without a
-word."""
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def cluster(
     scale: Scale,
     *,
-    cpus_wanted: float,
+    cpus_wanted: float | None = None,
     gpus_wanted: float = 0,
     meanwhile: Callable[[], Any] = lambda: None,
 ) -> Iterator[Any]:
@@ -32,7 +36,7 @@ def cluster(
 
     Args:
         scale: Where.
-        cpus_wanted: CPUs the work reserves, Ray Data's included.
+        cpus_wanted: CPUs the work reserves; None: those of the scale's workers.
         gpus_wanted: GPUs the work reserves.
         meanwhile: What is to be done while a Ray of our own starts, which takes seconds in other
             processes.
@@ -47,27 +51,34 @@ def cluster(
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     quiet_environment.set_defaults(quiet_environment.RAY)
     address = scale.address or os.environ.get("RAY_ADDRESS")
+
+    def refuse_small(machines: Sequence[Machine], where: str) -> None:
+        if cpus_wanted is None:
+            with_cpus_per_worker(scale, machines)
+        else:
+            _refuse_small(machines, cpus_wanted, gpus_wanted, where)
+
     if ray.is_initialized():
-        _refuse_small(scale, ray.cluster_resources(), cpus_wanted, gpus_wanted, "this cluster")
+        refuse_small(cluster_machines(), "this cluster")
         yield meanwhile()
         return
     if address is None:
-        cpus = int(scale.cpus or os.cpu_count() or 1)
+        machine = this_machine(scale)
         if not scale.gpu:
-            where = "this machine (scale key cpus)"
-            _refuse_small(scale, {"CPU": cpus}, cpus_wanted, gpus_wanted, where)
+            refuse_small([machine], "this machine (scale key cpus)")
         with ThreadPoolExecutor(1) as pool:
             result = pool.submit(meanwhile)
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            _start_here(machine)
     else:
         try:
-            ray.init(address=address, logging_level="ERROR")
+            # Each process asks this cluster, not the latest of those that run on its machine.
+            own = {} if "://" in address or address == "auto" else {"RAY_ADDRESS": address}
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": own},
+            )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInput(
                 f"no Ray answers at {address}: {error}. Start one with `ray start --head`, or "
@@ -75,27 +86,44 @@ def cluster(
             ) from error
     try:
         where = f"the cluster at {address}" if address else "this machine"
-        _refuse_small(scale, ray.cluster_resources(), cpus_wanted, gpus_wanted, where)
+        refuse_small(cluster_machines(), where)
         yield result.result() if address is None else meanwhile()
     finally:
         ray.shutdown()
 
 
-def _refuse_small(
-    scale: Scale, resources: Mapping[str, float], cpus: float, gpus: float, where: str
-) -> None:
-    has_cpus, has_gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+def _start_here(machine: Machine) -> None:
+    """A Ray of our own; tried twice, since a port may have been taken meanwhile.
+
+    Raises:
+        RunFailed: If it does not start.
+    """
+    for attempt in (1, 2):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(1, int(machine.cpus)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt == 2:
+                folder = os.environ.get("RAY_TMPDIR", "/tmp")
+                raise RunFailed(
+                    f"Ray does not start on this machine: {error}. See that {folder} (RAY_TMPDIR) "
+                    "can be written and has room, that memory is free, and try again"
+                ) from error
+            log.warning("Ray did not start (%s); trying once more", error)
+
+
+def _refuse_small(machines: Sequence[Machine], cpus: float, gpus: float, where: str) -> None:
+    has_cpus, has_gpus = sum(one.cpus for one in machines), sum(one.gpus for one in machines)
     errors = []
     if cpus > has_cpus + 1e-6:
-        reserved = scale.workers * scale.cpus_per_worker
-        errors.append(
-            f"it wants {cpus:g} CPUs ({scale.workers} workers x {scale.cpus_per_worker:g}, and "
-            f"{cpus - reserved:g} for Ray Data to read with), {where} has {has_cpus:g}: lower "
-            "scale key workers or cpus_per_worker"
-        )
+        errors.append(f"it wants {cpus:g} CPUs, {where} has {has_cpus:g}")
     if gpus > has_gpus + 1e-6:
-        errors.append(
-            f"it wants {gpus:g} GPUs, {where} has {has_gpus:g}: lower scale key workers, or set "
-            "gpu=false"
-        )
+        errors.append(f"it wants {gpus:g} GPUs, {where} has {has_gpus:g}: set gpu=false")
     refuse(errors, about="the scale does not fit")

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import signal
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +23,22 @@ from pretrain.errors import BadInput, RunFailed
 from pretrain.redact import write_json
 from pretrain.runs import paths
 from pretrain.runs.tracked_run import TrackedRun
-from pretrain.train.cluster import DATA_CPUS
 from pretrain.train.learner import Learner
 from pretrain.train.loop import train
 from pretrain.train.messages import Messages
+from pretrain.train.preflight import check_machines
+from pretrain.train.ray_checkpoints import find_checkpoint, remove_orphans
+from pretrain.train.resources import (
+    LEAST_CPUS,
+    cluster_machines,
+    with_cpus_per_worker,
+)
+
+log = logging.getLogger(__name__)
+
+RESIZE_SECONDS = 60.0
+"""How often an elastic run looks whether there is room for more workers; each change costs a start
+from the last checkpoint."""
 
 
 def arithmetic(recipe: Recipe, scale: Scale, store: Store) -> dict[str, Any]:
@@ -29,27 +47,28 @@ def arithmetic(recipe: Recipe, scale: Scale, store: Store) -> dict[str, Any]:
     Raises:
         BadInput: If the global batch cannot be divided among the workers.
     """
-    if recipe.batch % scale.workers:
+    numbers = range(scale.least_workers, scale.most_workers + 1)
+    if unfit := [number for number in numbers if recipe.batch % number]:
         divisors = [n for n in range(1, recipe.batch + 1) if recipe.batch % n == 0]
         raise BadInput(
-            f"a global batch of {recipe.batch} windows cannot be divided among {scale.workers} "
-            f"workers; it can among {divisors}"
+            f"a global batch of {recipe.batch} windows cannot be divided among "
+            f"{', '.join(map(str, unfit[:5]))} workers; it can among {divisors}"
         )
     windows = int((-(-store.chunks.frames.astype(int) // recipe.window)).sum())
     steps = -(-windows // recipe.batch)
     external = tuple(recipe.features.get("external") or ())
-    bytes_per_worker = store.frames * store.frame_bytes(external) / scale.workers
+    bytes_per_worker = store.frames * store.frame_bytes(external) / scale.least_workers
     return {
         "videos": len(store.videos),
         "frames": store.frames,
         "windows_per_epoch": windows,
         "global_batch": recipe.batch,
-        "batch_per_worker": recipe.batch // scale.workers,
+        "batch_per_worker": recipe.batch // scale.most_workers,
         "steps_per_epoch": steps,
         "steps": steps * recipe.epochs,
         "megabytes_per_worker": round(bytes_per_worker / 1e6, 1),
-        "cpus_wanted": scale.workers * scale.cpus_per_worker + DATA_CPUS,
-        "gpus_wanted": scale.workers if scale.gpu else 0,
+        "cpus_wanted": scale.least_workers * (scale.cpus_per_worker or LEAST_CPUS),
+        "gpus_wanted": scale.least_workers if scale.gpu else 0,
     }
 
 
@@ -61,15 +80,37 @@ def pretrain(
     store: Store,
     out: Path,
     run: TrackedRun | None,
+    resume_from: str | None = None,
 ) -> dict[str, Any]:
     """Trains on the cluster that is up; leaves ``encoder/`` and ``result.json`` in ``out``.
 
     A run that was interrupted goes on from its last checkpoint when it is called again with the
     same ``out``.
 
+    Args:
+        recipe: What is learned.
+        scale: Where.
+        learner: Untrained.
+        store: The frames.
+        out: The run's folder.
+        run: Where it is tracked.
+        resume_from: Checkpoint to go on from; None for the last, if there is any.
+
     Returns:
         What is in ``result.json``.
+
+    Raises:
+        RunFailed: If it was stopped (SIGTERM) after a last checkpoint, or cannot go on.
+        BadInput: If the workers find no room, or there is no such checkpoint.
     """
+    machines = cluster_machines()
+    scale = with_cpus_per_worker(scale, machines)
+    storage = paths.absolute_address(scale.storage or str(out))
+    name = "checkpoints" if scale.storage is None else out.name
+    if resume_from is not None:
+        resume_from = find_checkpoint(resume_from, f"{storage}/{name}")
+    if len(machines) > 1:
+        check_machines(machines, store, storage)
     messages = Messages()
     settings = {
         "recipe": plain(recipe),
@@ -77,36 +118,45 @@ def pretrain(
         "data": store.address if "://" in store.address else store.path,
         "learner": ray.put(learner),
         "messages": messages,
+        "resume_from": resume_from,
+        "command": uuid.uuid4().hex,
     }
+    workers = scale.workers
     trainer = ray.train.torch.TorchTrainer(
         _train_unless_hopeless,
         train_loop_config=settings,
         torch_config=ray.train.torch.TorchConfig(timeout_s=600),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=scale.workers,
+            num_workers=workers if isinstance(workers, int) else (workers[0], workers[1]),
             use_gpu=scale.gpu,
             resources_per_worker={"CPU": scale.cpus_per_worker, "GPU": int(scale.gpu)},
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
         ),
         run_config=ray.train.RunConfig(
-            name="checkpoints" if scale.storage is None else out.name,
-            storage_path=paths.absolute_address(scale.storage or str(out)),
+            name=name,
+            storage_path=storage,
             failure_config=ray.train.FailureConfig(max_failures=scale.retries),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
             worker_runtime_env={
-                "env_vars": {"GLOO_SOCKET_IFNAME": os.environ["GLOO_SOCKET_IFNAME"]}
-            }
-            if "GLOO_SOCKET_IFNAME" in os.environ
-            else None,
+                "env_vars": {
+                    key: value
+                    for key, value in os.environ.items()
+                    if key.startswith(("NCCL_", "GLOO_"))
+                }
+            },
         ),
     )
-    with messages.received(run, out / "train.log"):
+    with messages.received(run, out / "train.log"), _stopping_at_sigterm(messages):
         try:
             finished = trainer.fit()
         except ray.train.WorkerGroupError:
             messages.raise_final_error()
             raise
         messages.raise_final_error()
+    if not finished.return_value:
+        raise RunFailed("stopped (SIGTERM) after a last checkpoint: go on with --resume")
+    remove_orphans(finished)
     with finished.checkpoint.as_directory() as folder:
         shutil.copytree(Path(folder) / "encoder", out / "encoder", dirs_exist_ok=True)
     result: dict[str, Any] = dict(finished.return_value) | {
@@ -131,3 +181,21 @@ def _train_unless_hopeless(settings: dict[str, Any]) -> dict[str, Any]:
     except (BadInput, RunFailed) as error:
         messages.send_final_error(error)
         raise
+
+
+@contextmanager
+def _stopping_at_sigterm(messages: Messages) -> Iterator[None]:
+    """SIGTERM (of SLURM, Kubernetes, ``ray job stop``) writes a checkpoint before the run ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        log.warning("SIGTERM: a last checkpoint is written, then the run ends")
+        messages.stop()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
+import joblib
 import ray
 import ray.train
 import ray.train.torch
@@ -18,10 +16,10 @@ from pretrain.config import Recipe, Scale, make
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
-from pretrain.train.checkpoint import load_state, save_encoder, save_state
 from pretrain.train.learner import Learner
 from pretrain.train.messages import Messages
 from pretrain.train.progress import Progress
+from pretrain.train.ray_checkpoints import StopNotice, latest_state, report_checkpoint
 from pretrain.train.step import OptimiserStep
 from pretrain.train.torch_setup import configure_torch
 
@@ -31,10 +29,12 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store),
-            ``learner`` (untrained, in Ray's object store), ``messages`` (to the driver).
+            ``learner`` (untrained, in Ray's object store), ``messages`` (to the driver),
+            ``resume_from`` (a checkpoint, or None), ``command`` (differs in every start).
 
     Returns:
-        Last loss, frames, seconds, frames per second: for ``result.json``.
+        Last loss, frames, seconds, frames per second: for ``result.json``. Nothing if it was
+        stopped.
     """
     recipe = make(Recipe, settings["recipe"], about="recipe")
     scale = make(Scale, settings["scale"], about="scale")
@@ -44,7 +44,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     device = ray.train.torch.get_device()
     # Ray would hold torch to the CPUs it reserved, which on a laptop is one
     workers_here = ray.train.get_context().get_local_world_size()
-    configure_torch(max(1, (os.cpu_count() or 1) // workers_here))
+    configure_torch(max(1, joblib.cpu_count() // workers_here))
     torch.manual_seed(recipe.seed)
 
     store = Store(settings["data"])
@@ -64,9 +64,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
     optimiser_step = OptimiserStep(model, recipe.optimiser)
     at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}
-    if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as folder:
-            state = load_state(Path(folder))
+    if state := latest_state(settings):
         at = state["at"]
         learner.load_state_dict(state["learner"])
         optimiser_step.optimiser.load_state_dict(state["optimiser"])
@@ -79,7 +77,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         state=at["progress"],
         send_metrics=messages.send_metrics,
     )
-    while at["epoch"] < recipe.epochs:
+    stop = StopNotice(messages, device)
+    while at["epoch"] < recipe.epochs and not stop.must_end:
         for windows in stream.epoch(at["epoch"], at["step"]):
             step = at["epoch"] * plan.steps + at["step"]
             lr = recipe.optimiser.lr * recipe.optimiser.rate(step, steps)
@@ -91,8 +90,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             epoch_ended = at["step"] == plan.steps
             if epoch_ended:
                 at["epoch"], at["step"] = at["epoch"] + 1, 0
-            if epoch_ended or (scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0):
-                at["progress"] = progress.state()
+            due = scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0
+            if stop.is_new(step) or epoch_ended or due:
+                at |= {"progress": progress.state(), "command": settings["command"]}
                 state = {
                     "learner": learner.state_dict(),
                     "optimiser": optimiser_step.optimiser.state_dict(),
@@ -100,17 +100,6 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                 }
                 made_by = {"recipe": settings["recipe"], "data": store.fingerprint}
                 report_checkpoint(learner, state, made_by | {"step": step + 1, "steps": steps})
-    return progress.result()
-
-
-def report_checkpoint(learner: Learner, state: dict[str, Any], made_by: dict[str, Any]) -> None:
-    """Reports a checkpoint: the full state and, ready for use, the encoder folder. All workers call
-    it, rank 0 writes."""
-    if distributed.rank() > 0:
-        ray.train.report({})
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        save_encoder(Path(folder) / "encoder", learner.embedder, made_by=made_by)
-        save_state(Path(folder), state)
-        position = {"epoch": state["at"]["epoch"], "step": state["at"]["step"]}
-        ray.train.report(position, checkpoint=ray.train.Checkpoint.from_directory(folder))
+                if stop.must_end:
+                    break
+    return {} if at["epoch"] < recipe.epochs else progress.result()

@@ -1,5 +1,5 @@
 """What workers tell the process that started the command: lines of the log and metrics, by rank 0,
-and an error that no retry would mend.
+and an error that no retry would mend; and what it tells them: to stop.
 
 ``ray.train.report`` could carry them, but a report is a barrier of all workers, of which Ray Train
 takes one every two seconds.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ray
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pretrain.errors import BadInput, RunFailed
 from pretrain.runs.tracked_run import TrackedRun
@@ -24,14 +25,17 @@ log = logging.getLogger(__name__)
 
 
 class Messages:
-    """A queue from rank 0 to the driver, which makes it and hands it to the workers.
+    """Queues between the workers and the driver, which makes them and hands them to the workers.
 
     A queue that broke down costs log lines and metrics, not the run.
     """
 
     def __init__(self) -> None:
-        self._queue = Queue(actor_options={"num_cpus": 0})
-        self._errors = Queue(actor_options={"num_cpus": 0})
+        # where the driver is: another machine may go away
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._queue, self._errors, self._stop = (
+            Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here}) for _ in range(3)
+        )
 
     def send_log(self) -> None:
         """From now on, sends what this process logs; of other libraries, warnings alone."""
@@ -58,6 +62,17 @@ class Messages:
         if self.has_final_error():
             raise self._errors.get()
 
+    def stop(self) -> None:
+        """From the driver to the workers: write a checkpoint and end."""
+        self._stop.put(True)
+
+    def must_stop(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        try:
+            return not self._stop.empty()
+        except ray.exceptions.RayError:
+            return False
+
     def put_nowait(self, message: object) -> None:
         """Sends a message; for the handler of the log."""
         with contextlib.suppress(ray.exceptions.RayError):
@@ -76,8 +91,8 @@ class Messages:
             self.put_nowait(None)
             thread.join()
             file.close()
-            self._queue.shutdown(force=True)
-            self._errors.shutdown(force=True)
+            for queue in (self._queue, self._errors, self._stop):
+                queue.shutdown(force=True)
 
     def _receive(self, run: TrackedRun | None, file: logging.Handler) -> None:
         try:
