@@ -1,4 +1,5 @@
-"""Runs that are stopped, moved and disturbed in processes of their own end as the undisturbed one."""
+"""Runs that are stopped, moved and disturbed, in processes of their own, end as the undisturbed
+one."""
 
 from __future__ import annotations
 
