@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pretrain.cluster.join import cluster
 from pretrain.config import Scale
-from pretrain.train.cluster import cluster
 
 
 @contextmanager

@@ -37,12 +37,12 @@ from finetune.search.ray_tune import SuccessiveHalving, search
 from finetune.search.study import SearchStudy
 from finetune.search.trial import run_trial
 from finetune.settings import TASKS, Tuning, task_file
+from pretrain.cluster.join import cluster
 from pretrain.config import SCALES, Scale, parse_overrides, read
 from pretrain.data.store import Store
 from pretrain.errors import exit_status
 from pretrain.runs import paths
 from pretrain.runs.tracked_run import open_tracking
-from pretrain.train.cluster import cluster
 
 
 class _Stopped(Exception):

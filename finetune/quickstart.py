@@ -60,9 +60,9 @@ def main(
     args = parser.parse_args(words)
 
     # Ray and torch take seconds to import, which --help need not wait for.
+    from pretrain.cluster.join import cluster
     from pretrain.config import SCALES, Scale, read
     from pretrain.runs.addresses import ui_command
-    from pretrain.train.cluster import cluster
 
     out = paths.run_folder(args.out, kind="quickstart")
     if out.exists():

@@ -77,11 +77,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     from finetune.labels.problems import tasks
     from finetune.paper.jobs import run_rows
     from finetune.paper.report import TableNotes
+    from pretrain.cluster.join import cluster
     from pretrain.config import SCALES, Scale, read
     from pretrain.data.store import Store
     from pretrain.runs.folder import open_run_folder
     from pretrain.runs.tracked_run import open_tracking
-    from pretrain.train.cluster import cluster
 
     if not args.data:
         raise BadInput("--data is required: a store with labels of Tasks 1-3")

@@ -81,11 +81,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     from finetune.search.space import examples
     from finetune.search.tune import TuningJob, tune
     from finetune.settings import TASKS, Tuning, task_file
+    from pretrain.cluster.join import cluster
     from pretrain.config import SCALES, Scale, parse_overrides, plain, read
     from pretrain.data.store import Store
     from pretrain.runs.folder import open_run_folder
     from pretrain.runs.tracked_run import open_tracking
-    from pretrain.train.cluster import cluster
 
     for_tuning, for_scale = parse_overrides(args.set, Tuning, Scale)
     for_tuning |= {

@@ -66,12 +66,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     args = parser.parse_args(words)
 
     # Ray and torch take seconds to import, which --help need not wait for.
+    from pretrain.cluster.join import cluster
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
     from pretrain.data.store import Store
     from pretrain.redact import redacted
     from pretrain.runs.folder import open_run_folder
     from pretrain.runs.tracked_run import open_tracking
-    from pretrain.train.cluster import cluster
     from pretrain.train.driver import arithmetic, pretrain
     from pretrain.train.learner import new_learner
 

@@ -18,9 +18,9 @@ PACKAGES = ("ethoray", "pretrain", "finetune")
 MAX_LINES = 400
 RAY_FILES = {
     "pretrain.train.ray_checkpoints",
-    "pretrain.train.resources",
-    "pretrain.train.preflight",
-    "pretrain.train.cluster",
+    "pretrain.cluster.resources",
+    "pretrain.cluster.preflight",
+    "pretrain.cluster.join",
     "pretrain.train.driver",
     "pretrain.train.loop",
     "pretrain.train.messages",
@@ -36,7 +36,7 @@ MLFLOW_FILES = {"pretrain.runs.mlflow_server"}
 LABELS = "pretrain.readers.annotations"
 TRAINS = {
     "pretrain.train.in_memory",
-    "pretrain.train.cluster",
+    "pretrain.cluster.join",
     "pretrain.train.messages",
     "pretrain.train.step",
     "pretrain.run",

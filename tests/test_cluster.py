@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.cluster.resources import Machine, room, with_cpus_per_worker
 from pretrain.config import Scale
 from pretrain.errors import BadInput
 from pretrain.runs.folder import is_locked, open_run_folder
-from pretrain.train.resources import Machine, room, with_cpus_per_worker
 
 ROOT = Path(__file__).parent.parent
 SMALL = Machine("small", cpus=2)

@@ -19,16 +19,16 @@ from worlds import MICE, RATS, embedder_of, marked_store, wander_store, windows_
 from finetune import run as tuning
 from pretrain import prepare
 from pretrain import run as pretraining
+from pretrain.cluster import join as clusters
+from pretrain.cluster.resources import Machine
 from pretrain.config import Recipe, Scale
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import Labels, write_labels
 from pretrain.runs import paths
-from pretrain.train import cluster as clusters
 from pretrain.train import driver
 from pretrain.train.checkpoint import save_encoder
-from pretrain.train.resources import Machine
 
 ROOT = Path(__file__).parent.parent
 MAINS = {"prepare": prepare.main, "pretrain": pretraining.main, "finetune": tuning.main}

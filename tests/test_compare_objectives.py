@@ -23,7 +23,8 @@ from finetune.compare_objectives.cell import (
 from finetune.compare_objectives.pairs import pairs
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses
-from finetune.labels.problems import hold_out, problems
+from finetune.labels.hold_out import hold_out
+from finetune.labels.problems import problems
 from finetune.settings import Tuning
 from pretrain.config import RECIPES, Recipe, read
 from pretrain.data.store import Store
@@ -120,7 +121,7 @@ def test_a_cell_is_judged_on_labels_of_its_own_and_random_weights_are_tuned_at_t
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = problems(store, TASK)
-    parts = [hold_out(problem, share=0.25, seed=0) for problem in loaded]
+    parts = hold_out(loaded, share=0.25, seed=0)
     probe = Tuning(head={"name": "linear"}, steps=30, seeds=2)
     protocol = ProbeProtocol(
         problems=[part for part, _ in parts],

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import (
     ELSEWHERE,
     Problem,
     draw_budget,
-    hold_out,
     permuted,
     problems,
     refuse_unfit,
@@ -163,7 +163,7 @@ def test_budgets_are_drawn_with_the_seed_and_nested() -> None:
 
 def test_validation_takes_whole_videos_and_leaves_every_class_one_to_fit_on() -> None:
     for seed in range(8):
-        fitted, validation = hold_out(many(8, rare_in=(3, 5)), share=0.25, seed=seed)
+        ((fitted, validation),) = hold_out([many(8, rare_in=(3, 5))], share=0.25, seed=seed)
         assert len(validation) == 2
         assert not set(validation) & set(fitted.train)
         assert set(validation) | set(fitted.train) == {f"v{i:02d}" for i in range(8)}
@@ -184,7 +184,7 @@ def test_validation_of_a_single_video_is_its_last_labelled_part() -> None:
         train={"a": labels},
         test={},
     )
-    fitted, validation = hold_out(problem, share=0.25, seed=0)
+    ((fitted, validation),) = hold_out([problem], share=0.25, seed=0)
     assert np.flatnonzero(fitted.train["a"] != UNLABELLED).tolist() == list(range(45))
     assert np.flatnonzero(validation["a"] != UNLABELLED).tolist() == list(range(45, 60))
 
@@ -322,5 +322,5 @@ def test_validation_of_an_annotator_without_training_videos_is_empty() -> None:
         train={},
         test={"a": halves(0, 1)},
     )
-    fitted, validation = hold_out(problem, share=0.25, seed=0)
+    ((fitted, validation),) = hold_out([problem], share=0.25, seed=0)
     assert (fitted.train, validation) == ({}, {})

@@ -17,7 +17,7 @@ from test_labels import still
 
 import finetune.run
 from finetune.fit.fit import score_problems
-from finetune.fit.frames import Frames
+from finetune.fit.frames import Frames, recordings
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import over_seeds
@@ -28,7 +28,6 @@ from finetune.postprocess.smoothers.moving import Moving
 from finetune.report.annotator_agreement import (
     agreement,
     agreement_between_annotators,
-    recording_names,
 )
 from finetune.report.extended_scores import extended_metrics, extended_scores, mean_of
 from finetune.report.predictions import write_predictions
@@ -246,12 +245,11 @@ def test_one_recording_under_two_names_is_found_by_its_frames() -> None:
         train={"b2": truth},
         test={"a2": np.roll(truth, 3)},
     )
-    (pair,) = agreement_between_annotators([first, second], recording_names(material))
+    (pair,) = agreement_between_annotators([first, second], recordings(material))
     assert (pair["annotators"], pair["videos"], pair["frames"]) == (["1", "2"], 1, 30)
     assert pair["macro_f1"] == pytest.approx(2 * 12 / 30)
     assert (
-        agreement_between_annotators([first, replace(second, test={})], recording_names(material))
-        == []
+        agreement_between_annotators([first, replace(second, test={})], recordings(material)) == []
     )
 
 

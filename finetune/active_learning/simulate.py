@@ -20,7 +20,8 @@ from finetune.active_learning.segments import Segment, labelled_embeddings, spli
 from finetune.fit.fit import Model, fit, score_problems
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, Ints, decide, looked_at
-from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.labels.hold_out import hold_out
+from finetune.labels.problems import Labelled, Problem
 from finetune.report.tables import Cell, Score, plain_text
 from finetune.settings import Tuning
 from pretrain.errors import BadInput
@@ -73,7 +74,7 @@ def simulate(
         )
     rows = []
     for seed in seeds:
-        offered, scored = hold_out(problem, share=SCORED_SHARE, seed=seed)
+        ((offered, scored),) = hold_out([problem], share=SCORED_SHARE, seed=seed)
         first = _first_video(offered, seed=seed)
         known = {
             way: {

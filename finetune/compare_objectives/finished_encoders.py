@@ -16,10 +16,10 @@ from finetune.compare_objectives.cell import HAND_MADE, RANDOM_WEIGHTS
 from finetune.fit.open_encoder import HANDMADE, RANDOM
 from finetune.report.figures import png
 from finetune.report.tables import Cell, Point, Score, dot_plot, f1_and_map, markdown, write_csv
+from pretrain.cluster.join import cluster
 from pretrain.config import Scale
 from pretrain.errors import BadInput
 from pretrain.runs import paths
-from pretrain.train.cluster import cluster
 
 log = logging.getLogger(__name__)
 

@@ -15,10 +15,12 @@ import yaml
 from finetune.compare_objectives.cell import HAND_MADE, RANDOM_WEIGHTS, Cell, ProbeProtocol
 from finetune.compare_objectives.jobs import run_cells
 from finetune.compare_objectives.table import write_table
-from finetune.fit.frames import gather_poses
+from finetune.fit.frames import gather_poses, recordings
 from finetune.fit.open_encoder import HANDMADE
-from finetune.labels.problems import hold_out, problems, refuse_unfit, with_some_test
+from finetune.labels.hold_out import hold_out
+from finetune.labels.problems import problems, refuse_unfit, with_some_test
 from finetune.settings import TASKS, Tuning, task_file
+from pretrain.cluster.join import cluster
 from pretrain.components import find
 from pretrain.config import RECIPES, Recipe, Scale, plain, read
 from pretrain.data.store import Store
@@ -26,7 +28,6 @@ from pretrain.encoders import AbstractEncoder
 from pretrain.errors import BadInput, refuse
 from pretrain.runs.folder import open_run_folder
 from pretrain.runs.tracked_run import open_tracking
-from pretrain.train.cluster import cluster
 from pretrain.train.learner import build_unfitted
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,13 @@ def probe_protocol(
         "trials": 1,
     }
     probe = read(Tuning, task_file(task), TASKS, changes)
-    parts = [hold_out(problem, share=probe.validation, seed=0) for problem in loaded]
+    labelled = {video for problem in loaded for video in problem.train}
+    parts = hold_out(
+        loaded,
+        share=probe.validation,
+        seed=0,
+        recording=recordings(gather_poses(store, sorted(labelled))),
+    )
     protocol = ProbeProtocol(
         problems=[problem for problem, _ in parts],
         validation=[labels for _, labels in parts],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +15,8 @@ from torch import Tensor
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.train.embed_video import embed_video
+
+_FRAMES_COMPARED = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +61,31 @@ class Frames:
                 for key, array in self.arrays.items()
             },
         )
+
+
+def recordings(frames: Frames) -> Callable[[str], str]:
+    """Names the recording that each video is of.
+
+    CalMS21 names a recording anew for each annotator, so recordings are recognised by their frames:
+    videos of one length are one recording where evenly spaced frames of them are equal. A video
+    that is not in ``frames`` is a recording of its own.
+    """
+    lengths = Counter(end - first for first, end in frames.spans.values())
+    names: dict[str, str] = {}
+
+    def recording(video: str) -> str:
+        if video not in names:
+            first, end = frames.spans.get(video, (0, 0))
+            names[video] = video
+            if lengths[end - first] > 1:
+                chosen = np.linspace(first, end - 1, min(_FRAMES_COMPARED, end - first)).astype(int)
+                digest = hashlib.sha256(str(end - first).encode())
+                for array in frames.arrays.values():
+                    digest.update(np.nan_to_num(array[chosen]).tobytes())
+                names[video] = digest.hexdigest()
+        return names[video]
+
+    return recording
 
 
 def gather_poses(

@@ -171,7 +171,7 @@ def refuse_unfit(
                 "videos: all are used"
             )
         for side, labels in (("training", problem.train), ("test", problem.test)):
-            seen = _classes_seen(problem, labels)
+            seen = classes_seen(problem, labels)
             if not labels:
                 if side == "test":
                     errors.append(
@@ -190,7 +190,8 @@ def refuse_unfit(
     return notes
 
 
-def _classes_seen(problem: Problem, labels: Labelled) -> set[str]:
+def classes_seen(problem: Problem, labels: Labelled) -> set[str]:
+    """The classes that labels show anywhere."""
     if problem.overlapping:
         return {
             name
@@ -255,43 +256,6 @@ def permuted(problem: Problem, *, seed: int) -> Problem:
         rolled[name] = labels.copy()
         rolled[name][labelled] = np.roll(labels[labelled], round(share * len(labelled)), axis=0)
     return replace(problem, train=rolled)
-
-
-def hold_out(problem: Problem, *, share: float, seed: int) -> tuple[Problem, Labelled]:
-    """Holds part of the training labels out for validation: whole videos, or the last part of a
-    single one.
-
-    Returns:
-        The problem to fit on, and labels to validate on; both of training videos.
-    """
-    names = sorted(problem.train)
-    if len(names) == 1:
-        labels = problem.train[names[0]]
-        known = np.flatnonzero((labels if labels.ndim == 1 else labels[:, 0]) != UNLABELLED)
-        cut = int(known[min(round(len(known) * (1 - share)), len(known) - 1)]) if len(known) else 0
-        before, after = labels.copy(), labels.copy()
-        before[cut:], after[:cut] = UNLABELLED, UNLABELLED
-        return replace(problem, train={names[0]: before}), {names[0]: after}
-    order = np.random.default_rng([seed, 2]).permutation(len(names))
-    number = max(1, round(share * len(names)))
-    chosen = _most_classes(problem, [names[index] for index in order], number)
-    return problem.only([name for name in names if name not in chosen]), {
-        name: problem.train[name] for name in chosen
-    }
-
-
-def _most_classes(problem: Problem, names: list[str], number: int) -> list[str]:
-    """The first videos of a drawn order that leave no class without a video to fit on, as far as
-    that can be had."""
-    holders = {name: _classes_seen(problem, {name: problem.train[name]}) for name in names}
-    chosen: list[str] = []
-    for name in names:
-        left = [other for other in names if other not in chosen and other != name]
-        if len(chosen) < number and all(
-            any(c in holders[other] for other in left) for c in holders[name]
-        ):
-            chosen.append(name)
-    return chosen or names[:1]
 
 
 ELSEWHERE = " (test store)"  # behind the names of videos of another store

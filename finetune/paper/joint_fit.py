@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from finetune.fit.fit import Probabilities, score_problems
-from finetune.fit.frames import Frames
+from finetune.fit.frames import Frames, recordings
 from finetune.labels.frame_labels import UNLABELLED
-from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.labels.hold_out import hold_out
+from finetune.labels.problems import Labelled, Problem
 from finetune.paper.joint_model import (
     JointModel,
     JointSettings,
@@ -150,9 +151,12 @@ def fit_member(
     """
     torch.manual_seed(seed * 1000 + member)
     layers, annotators = output_layers(problems, settings), annotator_indices(problems)
-    parts: list[tuple[Problem, Labelled]] = [
-        hold_out(p, share=settings.validation, seed=seed * 1000 + member) for p in problems
-    ]
+    parts = hold_out(
+        problems,
+        share=settings.validation,
+        seed=seed * 1000 + member,
+        recording=recordings(frames),
+    )
     embedder = build_embedder(schema, features=settings.features, encoder=settings.encoder)
     sampler = _BatchSampler(
         frames,

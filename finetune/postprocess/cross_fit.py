@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from finetune.fit.fit import fit
-from finetune.fit.frames import Frames
+from finetune.fit.frames import Frames, recordings
 from finetune.labels.frame_labels import UNLABELLED
-from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.labels.hold_out import Recordings, hold_out
+from finetune.labels.problems import Labelled, Problem
 from finetune.postprocess.learn import HeldOutPredictions, LearnedPostprocessing, choose_steps
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
@@ -63,7 +64,11 @@ def cross_fit(
     labels: list[dict[str, np.ndarray]] = [{} for _ in problems]
     fold_of: list[dict[str, int]] = [{} for _ in problems]
     folds = split_folds(
-        problems, folds=tuning.postprocess_folds, share=tuning.validation, seed=seed
+        problems,
+        folds=tuning.postprocess_folds,
+        share=tuning.validation,
+        seed=seed,
+        recording=recordings(frames),
     )
     for fold, sides in enumerate(folds):
         inside, outside = [problem for problem, _ in sides], [labels for _, labels in sides]
@@ -79,43 +84,45 @@ def cross_fit(
 
 
 def split_folds(
-    problems: Sequence[Problem], *, folds: int, share: float, seed: int
+    problems: Sequence[Problem],
+    *,
+    folds: int,
+    share: float,
+    seed: int,
+    recording: Recordings = lambda video: video,
 ) -> list[list[tuple[Problem, Labelled]]]:
     """For each fold and problem: the problem to fit on, and the labels of the videos held out.
 
-    A video is held out of all problems at once, for two problems may share it. A problem whose
-    videos all fall to one fold (it has one video, say) keeps some of its labels for fitting, as
-    :func:`finetune.labels.problems.hold_out` divides them.
+    A recording is held out of all problems at once, for two problems may share it. A problem whose
+    recordings all fall to one fold (it has one, say) keeps some of its labels for fitting, as
+    :func:`finetune.labels.hold_out.hold_out` divides them.
     """
-
-    def divided(problem: Problem) -> tuple[Problem, Labelled]:
-        if not problem.train:
-            return problem, {}
-        return hold_out(problem, share=share, seed=seed)
-
+    divided = hold_out(problems, share=share, seed=seed, recording=recording)
     if folds == 1:
-        return [[divided(problem) for problem in problems]]
+        return [divided]
     most = max(len(problem.train) for problem in problems)
-    fold_of = _best_assignment(problems, folds=min(folds, most), seed=seed)
+    fold_of = _best_assignment(problems, folds=min(folds, most), seed=seed, recording=recording)
     split = []
     for fold in sorted(set(fold_of.values())):
         sides: list[tuple[Problem, Labelled]] = []
         for problem in problems:
-            inside = [name for name in problem.train if fold_of[name] != fold]
-            outside = {
-                name: labels for name, labels in problem.train.items() if fold_of[name] == fold
-            }
-            sides.append((problem.only(inside), outside) if inside else divided(problem))
+            inside = [name for name in problem.train if fold_of[recording(name)] != fold]
+            outside = {name: labels for name, labels in problem.train.items() if name not in inside}
+            alone = hold_out([problem], share=share, seed=seed, recording=recording)
+            sides.append((problem.only(inside), outside) if inside else alone[0])
         split.append(sides)
     return split
 
 
-def _best_assignment(problems: Sequence[Problem], *, folds: int, seed: int) -> Mapping[str, int]:
-    """Video to fold: of some random assignments the one in which the fewest classes are missing
+def _best_assignment(
+    problems: Sequence[Problem], *, folds: int, seed: int, recording: Recordings
+) -> Mapping[str, int]:
+    """Recording to fold: of some random assignments the one in which the fewest classes are missing
     where a network is fitted."""
-    shown = [
-        {name: _classes(labels) for name, labels in problem.train.items()} for problem in problems
-    ]
+    shown: list[dict[str, set[int]]] = [{} for _ in problems]
+    for classes_of, problem in zip(shown, problems, strict=True):
+        for name, labels in problem.train.items():
+            classes_of.setdefault(recording(name), set()).update(_classes(labels))
     names = sorted(set().union(*shown))
 
     def missing(fold_of: Mapping[str, int]) -> int:

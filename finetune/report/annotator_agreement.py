@@ -3,45 +3,22 @@ that scores should be read against."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, Ints
+from finetune.labels.hold_out import Recordings
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.report.predictions import Decisions
 
 
-def recording_names(frames: Frames) -> Callable[[str], str | None]:
-    """A function from the name of a video to that of its recording; None for one that is not in
-    ``frames``.
-
-    CalMS21 names a recording anew for each annotator, so recordings are recognised by their frames.
-    """
-    names: dict[str, str] = {}
-
-    def recording(video: str) -> str | None:
-        if video not in frames.spans:
-            return None
-        if video not in names:
-            first, end = frames.spans[video]
-            digest = hashlib.sha256(str(end - first).encode())
-            for array in frames.arrays.values():
-                digest.update(np.nan_to_num(array[first:end]).tobytes())
-            names[video] = digest.hexdigest()
-        return names[video]
-
-    return recording
-
-
 def agreement_between_annotators(
-    problems: Sequence[Problem], recording: Callable[[str], str | None]
+    problems: Sequence[Problem], recording: Recordings
 ) -> list[dict[str, Any]]:
     """For each pair of annotators who labelled the same recordings with the same classes: frames,
     macro F1 and Cohen's kappa.
@@ -51,7 +28,7 @@ def agreement_between_annotators(
 
     Args:
         problems: Those of one task; training and test labels both count.
-        recording: Names the recording that a video is of; None leaves the video out.
+        recording: Names the recording that a video is of.
     """
     pairs = []
     for a, b in combinations(problems, 2):
@@ -118,13 +95,11 @@ def _kappa(a: Ints, b: Ints) -> float:
     return float(cohen_kappa_score(a, b))
 
 
-def _shared(
-    one: Labelled, other: Labelled, recording: Callable[[str], str | None]
-) -> list[tuple[Ints, Ints]]:
+def _shared(one: Labelled, other: Labelled, recording: Recordings) -> list[tuple[Ints, Ints]]:
     """Both labels of each recording: under one name, or, of those left over, under two."""
     pairs = [(labels, other[name]) for name, labels in one.items() if name in other]
     unpaired = {recording(name): labels for name, labels in other.items() if name not in one}
     for name, labels in one.items():
-        if name not in other and (key := recording(name)) is not None and key in unpaired:
+        if name not in other and (key := recording(name)) in unpaired:
             pairs.append((labels, unpaired[key]))
     return [(a, b) for a, b in pairs if a.shape == b.shape]

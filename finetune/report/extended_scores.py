@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finetune.fit.fit import Probabilities
-from finetune.fit.frames import Frames
+from finetune.fit.frames import Frames, recordings
 from finetune.labels.frame_labels import decide, looked_at, plain
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.bouts import BoutScores, score_bouts
@@ -20,7 +20,6 @@ from finetune.postprocess.postprocessing import Postprocessing
 from finetune.report.annotator_agreement import (
     agreement_between_annotators,
     agreement_with_annotators,
-    recording_names,
 )
 from finetune.report.predictions import Decisions
 
@@ -70,7 +69,7 @@ def extended_scores(
             dict.fromkeys(note for each in learned.values() for one in each for note in one.notes)
         ),
     }
-    pairs = agreement_between_annotators(budgets[first], recording_names(frames))
+    pairs = agreement_between_annotators(budgets[first], recordings(frames))
     if pairs:
         ours = agreement_with_annotators(budgets[first], raw[first])
         scores["annotators"] = {

@@ -9,8 +9,9 @@ import ray.tune
 import torch
 
 from finetune.fit.fit import Model, Probabilities, fit, score_problems, validation_score
-from finetune.fit.frames import Frames, embed
-from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.fit.frames import Frames, embed, recordings
+from finetune.labels.hold_out import hold_out
+from finetune.labels.problems import Problem
 from finetune.postprocess.cross_fit import learn_postprocessing
 from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
@@ -52,9 +53,7 @@ def run_trial(
     """
     configure_torch()
     settings = tuning.with_choice(trial["choice"])
-    parts: list[tuple[Problem, Labelled]] = [
-        hold_out(problem, share=tuning.validation, seed=seed) for problem in problems
-    ]
+    parts = hold_out(problems, share=tuning.validation, seed=seed, recording=recordings(frames))
     truth = [labels for _, labels in parts]
     for step, loss, model in fit(
         frames,

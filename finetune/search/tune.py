@@ -12,7 +12,8 @@ import ray
 from tqdm import tqdm
 
 from finetune.fit.fit import score_problems
-from finetune.fit.frames import Frames, embed, gather_poses
+from finetune.fit.frames import Frames, embed, gather_poses, recordings
+from finetune.labels.hold_out import in_training_and_test
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
 from finetune.metrics.frame_metrics import SeedScores, over_seeds
 from finetune.report.annotator_styles import annotators_figure
@@ -120,7 +121,7 @@ def tune(
             for key, value in scores.to_dict().items()
             if key in ("per_class", "per_seed", "problems")
         },
-        "notes": [*job.notes, *scores.notes, *more.pop("notes")],
+        "notes": [*job.notes, *_leaks(job, frames), *scores.notes, *more.pop("notes")],
         "encoder": dict(job.encoder),
         "frozen": tuning.frozen,
         "videos": job.videos,
@@ -174,6 +175,17 @@ def tune(
         for name in (*pictures, "result.json", "scores.txt"):
             run.log_artifact(out / name)
     return result
+
+
+def _leaks(job: TuningJob, frames: Frames) -> list[str]:
+    shared = in_training_and_test(job.problems, recordings(frames))
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} test videos are recordings that are also in training, under the labels of "
+        f"another annotator or another name ({', '.join(shared[:3])}…): their scores say little "
+        "about other animals"
+    ]
 
 
 def _read_frames(

@@ -17,6 +17,12 @@ import ray
 import ray.train
 import ray.train.torch
 
+from pretrain.cluster.preflight import check_machines
+from pretrain.cluster.resources import (
+    LEAST_CPUS,
+    cluster_machines,
+    with_cpus_per_worker,
+)
 from pretrain.config import Recipe, Scale, plain
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, RunFailed
@@ -26,13 +32,7 @@ from pretrain.runs.tracked_run import TrackedRun
 from pretrain.train.learner import Learner
 from pretrain.train.loop import train
 from pretrain.train.messages import Messages
-from pretrain.train.preflight import check_machines
 from pretrain.train.ray_checkpoints import find_checkpoint, remove_orphans
-from pretrain.train.resources import (
-    LEAST_CPUS,
-    cluster_machines,
-    with_cpus_per_worker,
-)
 
 log = logging.getLogger(__name__)
 

@@ -14,12 +14,12 @@ import ray
 from pyarrow import fs
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pretrain.cluster.resources import Machine
 from pretrain.data.store import Store
 from pretrain.data.store_address import filesystem
 from pretrain.errors import BadInput, refuse
 from pretrain.redact import redact
 from pretrain.runs.provenance import source_hash
-from pretrain.train.resources import Machine
 
 log = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import ray
 
-from pretrain.config import Scale
-from pretrain.errors import BadInput, RunFailed, refuse
-from pretrain.runs import quiet_environment
-from pretrain.train.resources import (
+from pretrain.cluster.resources import (
     Machine,
     cluster_machines,
     this_machine,
     with_cpus_per_worker,
 )
+from pretrain.config import Scale
+from pretrain.errors import BadInput, RunFailed, refuse
+from pretrain.runs import quiet_environment
 
 log = logging.getLogger(__name__)
 
