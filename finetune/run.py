@@ -121,7 +121,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         extra_features=tuning.extra_features,
     )
     for one in possible:  # settings that cannot be are refused here
-        initial_head(asked, one, embedder.dim)
+        initial_head(asked, one, embedder.dim, fps=store.schema.fps)
     out = paths.run_folder(args.out, kind=f"finetune-{args.task}")
 
     settings = {

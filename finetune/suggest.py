@@ -223,7 +223,8 @@ def _segments(
     for recording in tqdm(opened, desc="predicting", unit="video"):
         arrays, length = recording.read()
         lengths[recording.name] = length
-        (prediction,), z_TD = model.predict(arrays)
+        (prediction,), z_SD = model.predict(arrays)
+        z_TD = z_SD.repeat_interleave(model.stride, 0)[: len(prediction.labels)]
         known = None
         if recording.name in labels:
             index_T = np.rint(np.arange(len(z_TD)) * (recording.fps / fps)).astype(np.int64)
@@ -283,7 +284,7 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, picture: 
         total=fits_of(rounds=args.rounds, seeds=args.seeds), desc="fitting", unit="fit"
     ) as bar:
         rows = simulate(
-            Frames(spans=spans, arrays={"z": np.concatenate(arrays)}),
+            Frames(spans=spans, arrays={"z": np.concatenate(arrays)}, fps=fps),
             problem,
             tuning,
             query_rule(args.rule),

@@ -16,7 +16,7 @@ from finetune.fit.frames import Frames
 from finetune.fit.initial_weights import load_initial_weights
 from finetune.fit.problem_loss import ProblemLoss, refuse_loss
 from finetune.fit.window_sampler import Batch, WindowSampler
-from finetune.heads import AbstractHead, build_head
+from finetune.heads import AbstractHead, LabelledVideo, build_head
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.frame_metrics import Scores, mean_over_problems, score
@@ -63,11 +63,25 @@ class Model:
         return embed_video(self.embedder.eval(), arrays, device=str(self.device))
 
     @torch.no_grad()
+    def read_embeddings(self, frames: Frames, video: str) -> Tensor:
+        """(T / stride, D): of the frames that the head reads, where the model is."""
+        if self.embedder is None:
+            z_TD = frames.video(video)["z"].to(self.device)
+            return z_TD if frames.stride > 1 else z_TD[:: self.head.stride]
+        arrays = frames.video(video)
+        device, stride = str(self.device), self.head.stride
+        return embed_video(self.embedder.eval(), arrays, device=device, stride=stride)
+
+    @torch.no_grad()
     def logits(self, frames: Frames, video: str) -> list[Tensor]:
         """(T, C) of a whole video for each problem, on the CPU."""
-        z_BTD = self.embeddings(frames, video).unsqueeze(0)
+        z_BTD = self.read_embeddings(frames, video).unsqueeze(0)
         valid_BT = torch.ones(z_BTD.shape[:2], dtype=torch.bool, device=self.device)
-        return [logits_BTC[0].cpu() for logits_BTC in self.head.eval()(z_BTD, valid_BT)]
+        length, stride = frames.length(video), self.head.stride
+        return [
+            between(logits_BTC[0].cpu(), stride, length)
+            for logits_BTC in self.head.eval()(z_BTD, valid_BT)
+        ]
 
     def predict(
         self, frames: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]
@@ -83,6 +97,16 @@ class Model:
                     p_TC = logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)
                     predicted[p][video] = p_TC.numpy()
         return predicted
+
+
+def between(scores_SC: Tensor, stride: int, frames: int) -> Tensor:
+    """Scores of every frame, in a straight line between those of every ``stride``-th: (T, C)."""
+    if stride == 1:
+        return scores_SC
+    at_T = torch.arange(frames) / stride
+    low_T = at_T.long().clamp(max=len(scores_SC) - 1)
+    high_T = (low_T + 1).clamp(max=len(scores_SC) - 1)
+    return torch.lerp(scores_SC[low_T], scores_SC[high_T], (at_T - low_T).unsqueeze(1).clamp(max=1))
 
 
 def score_problems(
@@ -109,20 +133,23 @@ def validation_score(scores: Scores) -> float:
     return sum(known) / len(known) if known else 0.0
 
 
-def initial_head(problems: Sequence[Problem], tuning: Tuning, dim: int) -> AbstractHead:
+def initial_head(
+    problems: Sequence[Problem], tuning: Tuning, dim: int, *, fps: float = 30.0
+) -> AbstractHead:
     """The head that the settings ask for, with its weights as a fit starts from them.
 
     Args:
         problems: What it is to answer.
         tuning: ``head``, ``start`` and the loss are looked at.
         dim: D.
+        fps: Frames a second of the recordings.
 
     Raises:
         BadInput: If the head, its initial weights or the loss do not fit the problems. Making one
             is enough to refuse a run before it begins.
     """
     refuse_loss(problems, tuning)
-    head = build_head(tuning.head, dim, [len(problem.classes) for problem in problems])
+    head = build_head(tuning.head, dim, [len(problem.classes) for problem in problems], fps=fps)
     if head.annotators is not None:
         if len({problem.classes for problem in problems}) > 1 or len(
             {problem.annotator for problem in problems}
@@ -159,13 +186,18 @@ def fit(
 
     Yields:
         Step, training loss since the last stop, the model as it is then. A head that is not fitted
-        by gradient steps is yielded at every stop.
+        by gradient steps is yielded at every stop, with the loss NaN.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
     dim = embedder.dim if embedder is not None else frames.arrays["z"].shape[1]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = Model(initial_head(problems, tuning, dim), copy.deepcopy(embedder)).to(device)
+    head = initial_head(problems, tuning, dim, fps=frames.fps)
+    model = Model(head, copy.deepcopy(embedder)).to(device)
+    if not head.by_gradient:
+        _fit_videos(model, frames, problems, seed=seed)
+        yield from ((step, math.nan, model) for step in stops)
+        return
     windows = WindowSampler(frames, problems, tuning.window, balance=tuning.balanced_sampling)
     losses = [ProblemLoss.of(problem, tuning).to(device) for problem in problems]
     if not tuning.start:
@@ -174,12 +206,6 @@ def fit(
     def next_loss() -> Tensor:
         return batch_loss(model, windows.draw(rng, tuning.batch).to(device), losses)
 
-    if not model.head.by_gradient:
-        _fit_without_gradient(model, frames, problems)
-        with torch.no_grad():
-            mean_loss = next_loss().item()
-        yield from ((step, mean_loss, model) for step in stops)
-        return
     optimiser = _optimiser(model, tuning)
     since_stop: list[float] = []
     for step in range(1, max(stops) + 1):
@@ -229,18 +255,18 @@ def batch_loss(model: Model, batch: Batch, losses: Sequence[ProblemLoss]) -> Ten
     return torch.stack(sums).sum() / torch.stack(numbers).sum().clamp(min=1)
 
 
-@torch.no_grad()
-def _fit_without_gradient(model: Model, frames: Frames, problems: Sequence[Problem]) -> None:
-    """Gives the head every training frame of every problem."""
+def _fit_videos(model: Model, frames: Frames, problems: Sequence[Problem], *, seed: int) -> None:
+    """Gives the head every training video of every problem, at the frames that it reads."""
     for p, problem in enumerate(problems):
-        names = sorted(problem.train)
-        z_ND = torch.cat([model.embeddings(frames, name) for name in names])
-        labels = np.concatenate([problem.train[name] for name in names])
-        if not problem.overlapping:
-            own = labels[:, None] == np.arange(len(problem.classes))
-            labels = np.where(labels[:, None] == UNLABELLED, UNLABELLED, own).astype(np.int8)
-        shown_NC = torch.from_numpy(labels).to(model.device)
-        model.head.fit_without_gradient(p, z_ND, shown_NC, overlapping=problem.overlapping)
+        videos = []
+        for name, labels in sorted(problem.train.items()):
+            shown = labels[:: model.head.stride]
+            if not problem.overlapping:
+                own = shown[:, None] == np.arange(len(problem.classes))
+                shown = np.where(shown[:, None] == UNLABELLED, UNLABELLED, own).astype(np.int8)
+            z_TD = model.read_embeddings(frames, name)
+            videos.append(LabelledVideo(z_TD, torch.from_numpy(np.ascontiguousarray(shown))))
+        model.head.fit_videos(p, videos, overlapping=problem.overlapping, seed=seed)
 
 
 @torch.no_grad()

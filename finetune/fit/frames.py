@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,17 @@ class Frames:
     arrays: Mapping[str, npt.NDArray[np.float32]]
     """``z`` (N, D), or ``position`` (N, M, K, X), ``confidence`` (N, M, K) and perhaps ``extra``
     (N, E)."""
+    fps: float = 30.0
+    """Frames a second of the recordings."""
+    stride: int = 1
+    """Embeddings alone: of every so many frames of a video there is one."""
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    """Video to its frames, where ``stride`` is above 1."""
+
+    def length(self, name: str) -> int:
+        """Frames of a video."""
+        first, end = self.spans[name]
+        return self.lengths.get(name, end - first)
 
     @property
     def embedded(self) -> bool:
@@ -55,6 +66,9 @@ class Frames:
         shift = max(end for _, end in self.spans.values())
         shifted = {name: (first + shift, end + shift) for name, (first, end) in other.spans.items()}
         return Frames(
+            fps=self.fps,
+            stride=self.stride,
+            lengths={**self.lengths, **other.lengths},
             spans={**self.spans, **shifted},
             arrays={
                 key: np.concatenate([array, other.arrays[key]])
@@ -119,7 +133,7 @@ def gather_poses(
     arrays = {"position": np.concatenate(positions), "confidence": np.concatenate(confidences)}
     if features:
         arrays["extra"] = np.concatenate([np.concatenate(extra, 1) for extra in extras])
-    return Frames(spans=spans, arrays=arrays)
+    return Frames(spans=spans, arrays=arrays, fps=store.schema.fps)
 
 
 def embed(
@@ -127,6 +141,7 @@ def embed(
     embedder: Embedder,
     *,
     device: str = "cpu",
+    stride: int = 1,
     on_progress: Callable[[int], object] = lambda frames: None,
 ) -> Frames:
     """Embeddings of the same frames, each computed once.
@@ -135,11 +150,18 @@ def embed(
         poses: As :func:`gather_poses` gives them.
         embedder: Is put into evaluation mode.
         device: Where to compute.
+        stride: Of every so many frames one is kept.
         on_progress: Called with the number of frames embedded.
     """
     embedder = embedder.to(device).eval()
-    z_ND = np.empty((len(poses.arrays["position"]), embedder.dim), np.float32)
+    spans: dict[str, tuple[int, int]] = {}
+    total = 0
     for name, (first, end) in poses.spans.items():
-        z_ND[first:end] = embed_video(embedder, poses.video(name), device=device).cpu().numpy()
-        on_progress(end - first)
-    return Frames(spans=poses.spans, arrays={"z": z_ND})
+        spans[name] = (total, total := total + -(-(end - first) // stride))
+    z_ND = np.empty((total, embedder.dim), np.float32)
+    for name, (begin, stop) in spans.items():
+        arrays = poses.video(name)
+        z_ND[begin:stop] = embed_video(embedder, arrays, device=device, stride=stride).cpu().numpy()
+        on_progress(len(arrays["position"]))
+    lengths = {name: end - first for name, (first, end) in poses.spans.items()}
+    return Frames(spans=spans, arrays={"z": z_ND}, fps=poses.fps, stride=stride, lengths=lengths)

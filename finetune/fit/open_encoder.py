@@ -44,9 +44,11 @@ def open_encoder(
         about = {"kind": "pretrained", "folder": source, "made_by": saved.get("made_by", {})}
     else:
         settings = read(Recipe, recipe, RECIPES, {})
-        network = settings.encoder if source == RANDOM else {"name": HANDMADE}
+        network, features = settings.encoder, settings.features
+        if source == HANDMADE:
+            network, features = {"name": HANDMADE}, {**features, "groups": ["interaction"]}
         torch.manual_seed(seed)
-        embedder = build_embedder(store.schema, features=settings.features, encoder=network).eval()
+        embedder = build_embedder(store.schema, features=features, encoder=network).eval()
         check_external_features(embedder.features.external, store)
         embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
         kind = "random weights" if source == RANDOM else "hand-made features"

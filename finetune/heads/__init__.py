@@ -5,17 +5,54 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from finetune.heads._annotators import Annotators
-from pretrain.components import build, names
+from pretrain.components import build, find, names
 from pretrain.errors import BadInput, refuse
 
 APART, EMBEDDING = "apart", "embedding"
 ANNOTATOR_SETTINGS = ("annotator", "annotator_width")
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """A training video, as heads that are not fitted by gradient steps take it."""
+
+    z_TD: Tensor
+    """Embeddings as the encoder gives them, of the frames that the head reads."""
+    shown_TC: Tensor
+    """int8: 1 where the frame shows the class, 0 where it does not, UNLABELLED."""
+
+    @property
+    def looked_at(self) -> Tensor:
+        """(T,) bool, on the CPU: frames labelled for at least one class."""
+        return (self.shown_TC >= 0).any(-1)
+
+
+def with_time(z_TD: Tensor, seconds: float) -> Tensor:
+    """Embeddings of a whole recording, and the seconds since its beginning and until its end.
+
+    Args:
+        z_TD: (T, D).
+        seconds: From one frame to the next.
+    """
+    since = torch.arange(len(z_TD), device=z_TD.device, dtype=z_TD.dtype) * seconds
+    return torch.cat([z_TD, since.unsqueeze(1), since.flip(0).unsqueeze(1)], 1)
+
+
+def frame_weights(label_N: npt.NDArray[Any], power: float) -> npt.NDArray[np.float64]:
+    """Weights of frames, (share of their class) to the power -``power``, with a mean of 1."""
+    counts = np.bincount(label_N)
+    raw = np.where(counts > 0, (counts.sum() / np.maximum(counts, 1)) ** power, 0.0)
+    weights: npt.NDArray[np.float64] = (raw * counts.sum() / (raw * counts).sum())[label_N]
+    return weights
 
 
 class AbstractHead(nn.Module, ABC):
@@ -28,7 +65,11 @@ class AbstractHead(nn.Module, ABC):
     context: int = 0
     """Frames to either side that a score depends on."""
     by_gradient: bool = True
-    """Whether gradient steps fit it; if not, :meth:`fit_without_gradient` does."""
+    """Whether gradient steps fit it; if not, :meth:`fit_videos` does."""
+    hz: float | None = None
+    """Frames a second that it reads; None: all. Scores of those between are interpolated."""
+    fps: float = 30.0
+    """Frames a second of the recordings."""
     annotators: Annotators | None
     """Where the problems are annotators that share one output: the style of each."""
     out: nn.ModuleList
@@ -49,16 +90,26 @@ class AbstractHead(nn.Module, ABC):
         self.mean_D.copy_(z_ND.mean(0))
         self.scale_D.copy_(torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0))
 
-    def fit_without_gradient(
-        self, problem: int, z_ND: Tensor, shown_NC: Tensor, *, overlapping: bool
+    @property
+    def stride(self) -> int:
+        """Frames from one that it reads to the next."""
+        return max(1, round(self.fps / self.hz)) if self.hz else 1
+
+    def reads(self, fps: float) -> None:
+        """Says at which frame rate the recordings are."""
+        self.fps = fps
+
+    def fit_videos(
+        self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int
     ) -> None:
-        """Fits the output of one problem to all its training frames at once.
+        """Fits the output of one problem to all its training videos at once; what problems share
+        is taken from the first.
 
         Args:
             problem: Its index.
-            z_ND: Embeddings as the encoder gives them.
-            shown_NC: 1 where the frame shows the class, 0 where it does not; UNLABELLED.
+            videos: With the frames that it reads (:attr:`stride`).
             overlapping: Whether a frame may show several classes.
+            seed: Of what is drawn.
         """
         raise NotImplementedError
 
@@ -99,7 +150,18 @@ def without_annotators(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in spec.items() if key not in ANNOTATOR_SETTINGS}
 
 
-def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> AbstractHead:
+def head_class(spec: Mapping[str, Any]) -> type[AbstractHead]:
+    """The class of a head.
+
+    Raises:
+        BadInput: If there is no such head.
+    """
+    return find(__name__, spec.get("name"), AbstractHead)
+
+
+def build_head(
+    spec: Mapping[str, Any], dim: int, classes: Sequence[int], *, fps: float = 30.0
+) -> AbstractHead:
     """A head from ``{"name": …, setting: value}``.
 
     With ``annotator: embedding`` the problems, annotators of the same classes, share one output and
@@ -110,6 +172,7 @@ def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> Abs
         spec: As a task file gives it.
         dim: D.
         classes: C of each problem.
+        fps: Frames a second of the recordings.
 
     Raises:
         BadInput: If the name or a setting is unknown, or problems of unlike classes were to share
@@ -145,4 +208,5 @@ def build_head(spec: Mapping[str, Any], dim: int, classes: Sequence[int]) -> Abs
         )
     if shared:
         head.annotators = Annotators(len(classes), dim, width=width)
+    head.reads(fps)
     return head

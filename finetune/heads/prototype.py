@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.heads import AbstractHead
+from finetune.heads import AbstractHead, LabelledVideo
 from pretrain.errors import BadInput
 
 _NEVER_SEEN = -1e4  # logit of a class that no training frame showed
@@ -46,11 +46,15 @@ class Prototype(AbstractHead):
         return z_BTD
 
     @torch.no_grad()
-    def fit_without_gradient(
-        self, problem: int, z_ND: Tensor, shown_NC: Tensor, *, overlapping: bool
+    def fit_videos(
+        self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int
     ) -> None:
         """Takes the mean of each class; where classes overlap, also that of the frames without
         it."""
+        z_ND = torch.cat([video.z_TD for video in videos])
+        shown_NC = torch.cat([video.shown_TC for video in videos]).to(z_ND.device)
+        if problem == 0:
+            self.standardise(z_ND)
         means = self.out[problem]
         assert isinstance(means, _Means)
         z_ND = (z_ND - self.mean_D) * self.scale_D

@@ -65,6 +65,11 @@ class LoadedModel:
             name: dim for model in self.models for name, dim in _embedder(model).external.items()
         }
 
+    @property
+    def stride(self) -> int:
+        """Frames from one that the first network's head reads to the next."""
+        return self.models[0].head.stride
+
     def embed(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """(T, D): embeddings by the first network's encoder."""
         return embed_video(_embedder(self.models[0]).eval(), arrays)
@@ -80,19 +85,28 @@ class LoadedModel:
                 the encoder reads it.
 
         Returns:
-            The prediction in each problem that is asked for, and the (T, D) embeddings of the first
-            network's encoder.
+            The prediction in each problem that is asked for, and the (T / stride, D) embeddings of
+            the first network's encoder, of the frames that its head reads.
         """
         videos = [[""] if p in self.selected else [] for p in range(len(self.all_problems))]
-        raw, embedded = [], list[tuple[Embedder, Tensor]]()
+        raw, embedded = [], list[tuple[Embedder, int, Tensor]]()
+        frames = len(arrays["position"])
         for model in self.models:
-            embedder = _embedder(model)
-            z_TD = next((z for other, z in embedded if _same_weights(other, embedder)), None)
-            if z_TD is None:
-                z_TD = embed_video(embedder.eval(), arrays)
-                embedded.append((embedder, z_TD))
-            frames = Frames(spans={"": (0, len(z_TD))}, arrays={"z": z_TD.numpy()})
-            raw.append(Model(model.head, None).predict(frames, self.all_problems, videos))
+            embedder, stride = _embedder(model), model.head.stride
+            z_SD = next(
+                (z for other, s, z in embedded if s == stride and _same_weights(other, embedder)),
+                None,
+            )
+            if z_SD is None:
+                z_SD = embed_video(embedder.eval(), arrays, stride=stride)
+                embedded.append((embedder, stride, z_SD))
+            read = Frames(
+                spans={"": (0, len(z_SD))},
+                arrays={"z": z_SD.numpy()},
+                stride=stride,
+                lengths={"": frames},
+            )
+            raw.append(Model(model.head, None).predict(read, self.all_problems, videos))
         predictions = []
         for p in self.selected:
             steps = [steps[p] for steps in self.postprocessing]
@@ -101,7 +115,7 @@ class LoadedModel:
             calibrated = np.mean([one.calibrated(p_TC) for one, p_TC in both], axis=0)
             thresholded = np.mean([one.thresholded(p_TC) for one, p_TC in both], axis=0)
             predictions.append(Prediction(calibrated, steps[0].smoothed(thresholded)))
-        return predictions, embedded[0][1]
+        return predictions, embedded[0][2]
 
 
 def open_model(

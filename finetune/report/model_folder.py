@@ -102,7 +102,10 @@ def load_model(folder: Path) -> tuple[Model, list[dict[str, Any]]]:
     try:
         about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
         head = build_head(
-            about["head"], embedder.dim, [len(problem["classes"]) for problem in about["problems"]]
+            about["head"],
+            embedder.dim,
+            [len(problem["classes"]) for problem in about["problems"]],
+            fps=embedder.features.schema.fps,
         )
         head.load_state_dict(safetensors.torch.load_file(folder / "head.safetensors"))
     except BadInput:

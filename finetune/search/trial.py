@@ -10,6 +10,7 @@ import torch
 
 from finetune.fit.fit import Model, Probabilities, fit, score_problems, validation_score
 from finetune.fit.frames import Frames, embed, recordings
+from finetune.heads import head_class
 from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import Problem
 from finetune.postprocess.cross_fit import learn_postprocessing
@@ -55,13 +56,16 @@ def run_trial(
     settings = tuning.with_choice(trial["choice"])
     parts = hold_out(problems, share=tuning.validation, seed=seed, recording=recordings(frames))
     truth = [labels for _, labels in parts]
+    steps = evaluation_steps(settings)
+    if not head_class(settings.head).by_gradient:
+        steps = steps[-1:]  # it is the same at every one
     for step, loss, model in fit(
         frames,
         [part for part, _ in parts],
         settings,
         embedder=embedder,
         seed=seed,
-        stops=evaluation_steps(settings),
+        stops=steps,
     ):
         scores = score_problems(problems, model.predict(frames, problems, truth), truth)
         ray.tune.report(
@@ -75,10 +79,11 @@ def run_trial(
         )
 
 
-def embed_on_gpu(poses: Frames, embedder: Embedder) -> Frames:
+def embed_on_gpu(poses: Frames, embedder: Embedder, stride: int) -> Frames:
     """Embeddings of the same frames, on the GPU that Ray gives this process."""
     configure_torch()
-    return embed(poses, embedder, device="cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return embed(poses, embedder, device=device, stride=stride)
 
 
 def fit_final(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import ray
 from tqdm import tqdm
 
-from finetune.fit.fit import score_problems
+from finetune.fit.fit import initial_head, score_problems
 from finetune.fit.frames import Frames, embed, gather_poses, recordings
 from finetune.labels.hold_out import in_training_and_test
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
@@ -24,6 +24,7 @@ from finetune.report.predictions import write_predictions
 from finetune.report.scores_text import scores_text
 from finetune.search.ray_jobs import run_jobs
 from finetune.search.ray_tune import search
+from finetune.search.space import examples
 from finetune.search.trial import embed_on_gpu, fit_final, fit_postprocessing
 from finetune.settings import Tuning
 from pretrain.config import Scale, plain
@@ -69,7 +70,7 @@ def tune(
         )
         for seed in tuning.seed_list
     }
-    shared_frames = ray.put(_read_frames(job, budgets, scale, frozen=tuning.frozen))
+    shared_frames = ray.put(_read_frames(job, budgets, scale, tuning))
     frames = ray.get(shared_frames)  # a view of Ray's copy; ours goes
     embedder = None if tuning.frozen else job.embedder
     best = search(
@@ -189,9 +190,10 @@ def _leaks(job: TuningJob, frames: Frames) -> list[str]:
 
 
 def _read_frames(
-    job: TuningJob, budgets: Mapping[int, Sequence[Problem]], scale: Scale, *, frozen: bool
+    job: TuningJob, budgets: Mapping[int, Sequence[Problem]], scale: Scale, tuning: Tuning
 ) -> Frames:
     """Poses of all labelled videos, or their embeddings where the encoder is frozen."""
+    frozen = tuning.frozen
     train = {video for budget in budgets.values() for problem in budget for video in problem.train}
     test = {video for problem in job.problems for video in problem.test}
     one_store = job.test_store is job.store
@@ -211,19 +213,35 @@ def _read_frames(
             )
         if not frozen:
             return poses
-        return embed_frames(poses, job.embedder, scale, on_progress=bar.update)
+        stride = _common_stride(tuning, job)
+        return embed_frames(poses, job.embedder, scale, stride=stride, on_progress=bar.update)
+
+
+def _common_stride(tuning: Tuning, job: TuningJob) -> int:
+    """Frames from one that the heads read to the next; 1 where they differ."""
+    choices = examples(tuning.search) if tuning.trials > 1 else ()
+    strides = {
+        initial_head(job.problems, one, job.embedder.dim, fps=job.store.schema.fps).stride
+        for one in (tuning, *map(tuning.with_choice, choices))
+    }
+    return strides.pop() if len(strides) == 1 else 1
 
 
 def embed_frames(
-    poses: Frames, embedder: Embedder, scale: Scale, *, on_progress: Callable[[int], object]
+    poses: Frames,
+    embedder: Embedder,
+    scale: Scale,
+    *,
+    stride: int = 1,
+    on_progress: Callable[[int], object],
 ) -> Frames:
     """Embeddings of all frames, each computed once for all trials and seeds: on a GPU where the
     scale has them, else here."""
     if not scale.gpu:
-        return embed(poses, embedder, on_progress=on_progress)
+        return embed(poses, embedder, stride=stride, on_progress=on_progress)
     remote = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial, max_retries=1)(embed_on_gpu)
-    embeddings: Frames = ray.get(remote.remote(poses, embedder))
-    on_progress(len(embeddings.arrays["z"]))
+    embeddings: Frames = ray.get(remote.remote(poses, embedder, stride))
+    on_progress(len(poses.arrays["position"]))
     return embeddings
 
 

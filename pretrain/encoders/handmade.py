@@ -1,5 +1,5 @@
-"""No network at all: the hand-made features and their means over time. The control that a learned
-encoder must beat."""
+"""No network at all: features, and what becomes of them in the seconds around a frame. What a
+learned encoder must beat, and the best there is to begin with."""
 
 from __future__ import annotations
 
@@ -15,27 +15,105 @@ from pretrain.transforms.features import Features
 
 
 class Handmade(AbstractEncoder):
-    """Features of a frame and their means over centred stretches of frames; nothing is learned.
+    """Features of a frame and their statistics over centred stretches of time; nothing is learned.
+
+    All stretches are in seconds to either side; frames that do not exist do not count. Each column
+    costs the same whatever the stretch: means and spreads are differences of running sums, extremes
+    are taken over stretches that double.
 
     Args:
-        features: What it passes on.
-        means: Frames to either side of each mean.
+        features: What it passes on; the visibility of points is left out where the features are
+            those of the group ``interaction``, which has its own.
+        means: Stretches of means.
+        spreads: Stretches of standard deviations.
+        extremes: Stretches of the greatest and the least.
+        shifts: How far the shortest mean is looked at before and after.
     """
 
-    def __init__(self, features: Features, *, means: Sequence[int] = (15, 60)) -> None:
+    def __init__(
+        self,
+        features: Features,
+        *,
+        means: Sequence[float] = (0.27, 1.0, 2.0, 8.0),
+        spreads: Sequence[float] = (1.0, 2.0, 8.0),
+        extremes: Sequence[float] = (0.5, 2.0),
+        shifts: Sequence[float] = (1.0, 2.0),
+    ) -> None:
         super().__init__()
-        self.means = tuple(means)
-        self.dim = features.width * (1 + len(self.means))
-        self.context = (max(self.means, default=0), max(self.means, default=0))
+        fps = features.schema.fps
+        self._means, self._spreads, self._extremes, self._shifts = (
+            [max(1, round(seconds * fps)) for seconds in stretches]
+            for stretches in (means, spreads, extremes, shifts)
+        )
+        own = features.columns.get("interaction")
+        symmetric = own is not None and set(features.groups) <= {"interaction"}
+        self._width = features.columns["visible"].start if symmetric else features.width
+        if not self._means:
+            self._shifts = []
+        pieces = 1 + len(self._means) + len(self._spreads)
+        self.dim = self._width * (pieces + 2 * len(self._extremes) + 2 * len(self._shifts))
+        shifted = max(self._shifts, default=0) + min(self._means, default=0)
+        reach = max([shifted, *self._means, *self._spreads, *self._extremes])
+        self.context = (reach, reach)
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
-        """(B, T, F) to (B, T, D); a mean is over the frames that exist."""
-        exists_B1T = valid_BT.unsqueeze(1).to(x_BTF.dtype)
-        x_BFT = zero_invalid(x_BTF, valid_BT).transpose(1, 2)
-        columns = [x_BTF]
-        for reach in self.means:
-            width = 2 * reach + 1
-            total = F.avg_pool1d(x_BFT, width, stride=1, padding=reach)
-            share = F.avg_pool1d(exists_B1T, width, stride=1, padding=reach)
-            columns.append((total / share.clamp(min=1e-6)).transpose(1, 2))
-        return torch.cat(columns, -1)
+        """(B, T, F) to (B, T, D)."""
+        x_BTF = x_BTF[..., : self._width]
+        x_BFT = zero_invalid(x_BTF, valid_BT).transpose(1, 2).contiguous()
+        exists_B1T = valid_BT.unsqueeze(1)
+        sums, squares = _running(x_BFT), None
+        numbers = _running(exists_B1T.to(x_BFT.dtype))
+        count = {reach: _within(numbers, reach).clamp(min=1) for reach in self._stretches}
+        mean = {reach: _within(sums, reach).div_(count[reach]) for reach in self._stretches}
+        columns = [x_BFT, *(mean[reach].to(x_BFT.dtype) for reach in self._means)]
+        if self._spreads:
+            squares = _running(x_BFT.double().square_())
+        for reach in self._spreads:
+            assert squares is not None
+            square = _within(squares, reach).div_(count[reach])
+            variance = square.sub_(mean[reach].square()).clamp_(min=0)
+            columns.append(variance.sqrt_().to(x_BFT.dtype))
+        for reach in self._extremes:
+            for sign in (1, -1):
+                filled = (sign * x_BFT).masked_fill_(~exists_B1T, -torch.inf)
+                greatest = _greatest(filled, reach).masked_fill_(~exists_B1T, 0.0)
+                columns.append(sign * greatest)
+        if self._shifts:
+            shortest = mean[min(self._means)].to(x_BFT.dtype).masked_fill(~exists_B1T, 0.0)
+            last_B1 = valid_BT.sum(1, keepdim=True).clamp(min=1) - 1
+            index_T = torch.arange(x_BFT.shape[2], device=x_BFT.device)
+            for frames in self._shifts:
+                for step in (-frames, frames):
+                    at_BT = torch.minimum(
+                        (index_T + step).clamp(min=0).expand_as(valid_BT), last_B1
+                    )
+                    columns.append(shortest.gather(2, at_BT.unsqueeze(1).expand_as(shortest)))
+        return torch.cat(columns, 1).transpose(1, 2)
+
+    @property
+    def _stretches(self) -> set[int]:
+        return {*self._means, *self._spreads}
+
+
+def _running(x_BFT: Tensor) -> Tensor:
+    """Sums of the first 0, 1, 2, … frames, (B, F, T + 1), exact enough to be subtracted."""
+    return F.pad(x_BFT.double().cumsum(-1), (1, 0))
+
+
+def _within(running_BFT: Tensor, reach: int) -> Tensor:
+    """Sums over centred stretches, from running sums."""
+    frames = running_BFT.shape[2] - 1
+    padded = F.pad(running_BFT, (reach, reach), mode="replicate")
+    return padded[:, :, 2 * reach + 1 :][:, :, :frames] - padded[:, :, :frames]
+
+
+def _greatest(x_BFT: Tensor, reach: int) -> Tensor:
+    """The greatest over centred stretches; frames outside do not count."""
+    frames, width = x_BFT.shape[2], 2 * reach + 1
+    x = F.pad(x_BFT, (reach, reach), value=-torch.inf)
+    span = 1
+    while 2 * span <= width:  # x[t] is the greatest of span frames from t on
+        x = torch.maximum(x[:, :, : x.shape[2] - span], x[:, :, span:])
+        span *= 2
+    rest = width - span
+    return torch.maximum(x[:, :, :frames], x[:, :, rest : rest + frames])

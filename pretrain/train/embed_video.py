@@ -14,7 +14,9 @@ EMBED_FRAMES = 1024
 
 
 @torch.no_grad()
-def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str = "cpu") -> Tensor:
+def embed_video(
+    embedder: Embedder, frames: Mapping[str, Tensor], *, device: str = "cpu", stride: int = 1
+) -> Tensor:
     """Every frame of a video embedded once, in one pass of overlapping windows.
 
     Args:
@@ -22,15 +24,20 @@ def embed_video(embedder: Embedder, frames: Mapping[str, Tensor], *, device: str
         frames: ``position`` (T, M, K, X) and ``confidence`` (T, M, K); ``extra`` (T, E) where the
             encoder reads it.
         device: Where to compute.
+        stride: Of every so many frames one is kept, from the first on.
 
     Returns:
-        (T, D).
+        (T / stride, D).
     """
-    z_TD = torch.empty((len(frames["position"]), embedder.dim), device=device)
+    total = len(frames["position"])
+    z_TD = torch.empty((-(-total // stride), embedder.dim), device=device)
     pose = as_pose({name: values.unsqueeze(0).to(device) for name, values in frames.items()})
-    window = EMBED_FRAMES + 2 * embedder.overlap
+    window = max(EMBED_FRAMES, 6 * embedder.overlap) + 2 * embedder.overlap
     for windows, part, inside in cover(pose, window=window, overlap=embedder.overlap):
-        z_TD[part] = embedder.embed(windows)[0, inside].float()
+        first = -part.start % stride  # of this part's frames, the first that is kept
+        kept = embedder.embed(windows)[0, inside][first::stride].float()
+        begin = (part.start + first) // stride
+        z_TD[begin : begin + len(kept)] = kept
     return z_TD
 
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pretrain.data.schema import Schema
 from pretrain.transforms.geometry import difference, rotate_back
+from pretrain.transforms.interaction import REACH_S, Interaction
 
 _PLANE = -3  # the axis of coordinates, before (B, T)
 
@@ -35,6 +37,9 @@ class Bodies:
     """Even numbers of frames over which motion is measured."""
     image_X: Tensor
     """Size of the image (px)."""
+    body_px: Tensor
+    """Length of a body (px)."""
+    schema: Schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +50,24 @@ class FeatureGroup:
     compute: Callable[[Bodies], list[Tensor]]
     uses_lags: bool
     """Whether it reads frames up to half of the greatest lag away."""
+    reach_s: float
+    """Seconds to either side that it reads besides."""
+
+    def reach(self, lags: Sequence[int], fps: float) -> int:
+        """Frames to either side that it reads."""
+        of_lags = max(lags, default=0) // 2 if self.uses_lags else 0
+        return max(of_lags, round(self.reach_s * fps) + (2 if self.reach_s else 0))
 
 
 def feature_group(
-    *, uses_lags: bool = False
+    *, uses_lags: bool = False, reach_s: float = 0.0
 ) -> Callable[[Callable[[Bodies], list[Tensor]]], FeatureGroup]:
     """Makes a function the feature group of its name."""
 
     def decorate(compute: Callable[[Bodies], list[Tensor]]) -> FeatureGroup:
-        return FeatureGroup(name=compute.__name__, compute=compute, uses_lags=uses_lags)
+        return FeatureGroup(
+            name=compute.__name__, compute=compute, uses_lags=uses_lags, reach_s=reach_s
+        )
 
     return decorate
 
@@ -124,6 +138,16 @@ def place(bodies: Bodies) -> list[Tensor]:
     """Distance to the four walls. It changes where the scene is moved or turned."""
     share = bodies.origin_MXBT / bodies.image_X[:, None, None]
     return [share, 1 - share]
+
+
+@feature_group(reach_s=REACH_S)
+def interaction(bodies: Bodies) -> list[Tensor]:
+    """What hand-made classifiers of behaviour live on, whoever is called the first animal:
+    pretrain/transforms/interaction.py."""
+    columns = Interaction(
+        bodies.position_MKXBT, bodies.confidence_MKBT, bodies.schema, bodies.body_px
+    ).compute()
+    return [torch.stack(list(columns.values()))]
 
 
 @feature_group()

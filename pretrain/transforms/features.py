@@ -123,8 +123,10 @@ class Features(nn.Module):
     @property
     def context(self) -> int:
         """Frames to each side that the features of a frame depend on."""
-        uses_lags = any(all_groups()[group].uses_lags for group in self.groups)
-        return max(self.lags, default=0) // 2 if uses_lags else 0
+        groups = all_groups()
+        return max(
+            (groups[name].reach(self.lags, self.schema.fps) for name in self.groups), default=0
+        )
 
     @torch.no_grad()
     def fit(self, pose: Pose) -> None:
@@ -226,6 +228,8 @@ class Features(nn.Module):
             heading_MXBT=heading,
             lags=self.lags,
             image_X=self.image_X,
+            body_px=norm(*(self.body_KX[self._axis[1]] - self.body_KX[self._axis[0]])),
+            schema=self.schema,
         )
         columns = {group: all_groups()[group].compute(bodies) for group in self.groups}
         if self.external:

@@ -1,0 +1,214 @@
+"""Gradient-boosted trees (LightGBM, Ke et al. 2017) on frames read a few times a second: on good
+hand-made features the strongest single head there is, at any number of labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
+from pretrain.errors import BadInput
+
+_MANY_FRAMES = 20_000  # labelled frames read, from which on larger trees pay
+_LEAST = 1e-6
+_Reals = npt.NDArray[np.float32]
+
+
+class Boosted(AbstractHead):
+    """Boosted trees: multiclass, or, where behaviours overlap, behaviour by behaviour.
+
+    Extremely randomised thresholds and few columns a tree, since most of the columns say nearly the
+    same and there are few videos to learn from. Kept as LightGBM's own text, nothing is pickled.
+
+    Args:
+        dim: D.
+        classes: C of each problem.
+        hz: Frames a second that are read; scores of the frames between are interpolated.
+        trees: Rounds of boosting.
+        learning_rate: Shrinkage of each.
+        leaves: Of a tree; 0: 6, and 31 from 20,000 labelled frames on.
+        columns: Share of the columns a tree may use.
+        class_weight: Power of the inverse class frequency that weighs a frame.
+        seeds: Models whose probabilities are averaged.
+        time: Whether seconds since the beginning and until the end of the recording are columns.
+        device: ``cpu``, or ``gpu`` for a LightGBM built for it.
+    """
+
+    by_gradient = False
+
+    def __init__(
+        self,
+        dim: int,
+        classes: list[int],
+        *,
+        hz: float = 5.0,
+        trees: int = 200,
+        learning_rate: float = 0.07,
+        leaves: int = 0,
+        columns: float = 0.05,
+        class_weight: float = 0.5,
+        seeds: int = 2,
+        time: bool = True,
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(dim)
+        if not hz > 0 or trees < 1 or seeds < 1 or not 0 < columns <= 1:
+            raise BadInput(
+                "head: boosted: hz, trees and seeds must be above 0, columns at most 1: they are "
+                f"{hz}, {trees}, {seeds}, {columns}"
+            )
+        self.hz, self._time, self._seeds, self._power = hz, time, seeds, class_weight
+        self._leaves = leaves
+        self._settings = {
+            "num_iterations": trees,
+            "learning_rate": learning_rate,
+            "extra_trees": True,
+            "feature_fraction": max(columns, min(1.0, 8 / (dim + 2 * time))),
+            "bagging_fraction": 0.7,
+            "bagging_freq": 1,
+            "lambda_l2": 5.0,
+            "max_bin": 63,
+            "deterministic": True,
+            "force_col_wise": True,
+            "device_type": device,
+            "verbose": -1,
+        }
+        self.out = nn.ModuleList(_Trees(number) for number in classes)
+
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """The embedding, and the time where it counts."""
+        if not self._time:
+            return z_BTD
+        return torch.stack([with_time(z_TD, self.stride / self.fps) for z_TD in z_BTD])
+
+    @torch.no_grad()
+    def fit_videos(
+        self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int
+    ) -> None:
+        """Grows the trees of one problem."""
+        trees = self.out[problem]
+        assert isinstance(trees, _Trees)
+        valid = [torch.ones(1, len(video.z_TD), dtype=torch.bool) for video in videos]
+        x = np.concatenate(
+            [
+                self.trunk(video.z_TD.cpu()[None], v)[0][video.looked_at].numpy()
+                for video, v in zip(videos, valid, strict=True)
+            ]
+        )
+        shown_NC = np.concatenate([video.shown_TC[video.looked_at].numpy() for video in videos])
+        many = len(x) >= _MANY_FRAMES
+        settings = self._settings | {
+            "num_leaves": self._leaves or (31 if many else 6),
+            "min_data_in_leaf": 20 if many else 5,
+            "num_threads": torch.get_num_threads(),
+        }
+        fits: list[dict[str, Any]] = []
+        for number in range(self._seeds):
+            settings["seed"] = 1000 * seed + number
+            if overlapping:
+                for c in range(shown_NC.shape[1]):
+                    known = shown_NC[:, c] >= 0
+                    fits += _grow(x[known], shown_NC[known, c], [c], settings, self._power)
+            else:
+                label_N = shown_NC.argmax(1)
+                present = np.unique(label_N)
+                fits += _grow(
+                    x, np.searchsorted(present, label_N), present.tolist(), settings, self._power
+                )
+        trees.keep(fits, overlapping=overlapping)
+
+
+def _grow(
+    x: _Reals,
+    label_N: npt.NDArray[Any],
+    classes: list[int],
+    settings: Mapping[str, Any],
+    power: float,
+) -> list[dict[str, Any]]:
+    """One model: its classes and its text; none of labels that are all the same."""
+    if len(np.unique(label_N)) < 2:
+        return [{"classes": classes, "always": int(label_N[0]) if len(label_N) else 0}]
+    several = {"objective": "multiclass", "num_class": len(classes)}
+    kind = several if len(classes) > 2 else {"objective": "binary"}
+    data = lightgbm.Dataset(
+        x, label_N, weight=frame_weights(label_N, power), free_raw_data=True, params={"verbose": -1}
+    )
+    booster = lightgbm.train({**settings, **kind}, data)
+    return [{"classes": classes, "text": booster.model_to_string()}]
+
+
+class _Trees(nn.Module):
+    """(…, D) to (…, C) logits, by models kept as the bytes of a JSON text."""
+
+    text: Tensor
+    overlapping: Tensor
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self._classes = classes
+        self.register_buffer("text", torch.zeros(0, dtype=torch.uint8))
+        self.register_buffer("overlapping", torch.zeros((), dtype=torch.bool))
+        self._open: list[tuple[list[int], Any]] | None = None
+
+    def keep(self, fits: list[dict[str, Any]], *, overlapping: bool) -> None:
+        """Takes fitted models in place of those there were."""
+        self.text = torch.frombuffer(
+            bytearray(json.dumps(fits).encode()), dtype=torch.uint8
+        ).clone()
+        self.overlapping = torch.tensor(overlapping)
+        self._open = None
+
+    def _models(self) -> list[tuple[list[int], Any]]:
+        if self._open is None:
+            fits = json.loads(self.text.cpu().numpy().tobytes() or b"[]")
+            self._open = [
+                (
+                    fit["classes"],
+                    lightgbm.Booster(model_str=fit["text"]) if "text" in fit else fit["always"],
+                )
+                for fit in fits
+            ]
+        return self._open
+
+    def forward(self, z_BTD: Tensor) -> Tensor:
+        x = z_BTD.flatten(0, -2).cpu().numpy()
+        p = np.zeros((len(x), self._classes))
+        number = np.zeros(self._classes)
+        for classes, model in self._models():
+            if self.overlapping:
+                p[:, classes[0]] += _predict(model, x)
+                number[classes] += 1
+            else:
+                q = np.ones(len(x)) if isinstance(model, int) else _predict(model, x)
+                if isinstance(model, int):
+                    p[:, classes[model]] += q
+                else:
+                    p[:, classes] += np.stack([1 - q, q], 1) if q.ndim == 1 else q
+                number += 1
+        p = np.clip(p / np.maximum(number, 1), _LEAST, 1 - _LEAST)
+        logits = np.log(p / (1 - p)) if self.overlapping else np.log(p)
+        return (
+            torch.from_numpy(logits.astype(np.float32)).to(z_BTD.device).view(*z_BTD.shape[:-1], -1)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_open": None}  # opened again where it arrives
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *more: Any) -> None:
+        if f"{prefix}text" in state_dict:
+            self.text = torch.empty_like(state_dict[f"{prefix}text"])
+        self._open = None
+        super()._load_from_state_dict(state_dict, prefix, *more)
+
+
+def _predict(model: Any, x: _Reals) -> npt.NDArray[np.float64]:
+    if isinstance(model, int):
+        return np.full(len(x), float(model))
+    return np.asarray(model.predict(x, num_threads=torch.get_num_threads()))

@@ -1,0 +1,123 @@
+"""Logistic regression on ranks: linear, strongly regularised, and hard to fool by outliers; beside
+trees the best second opinion where labels are few."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
+from pretrain.errors import BadInput
+
+_QUANTILES = 65
+_CLIP = 0.005
+_NEVER_SEEN = -6.0  # logit of a class that no training frame showed
+
+
+class Logistic(AbstractHead):
+    """Every column brought to a normal distribution by its ranks, then ridge regression of the
+    classes (multinomial; behaviour by behaviour where they overlap).
+
+    Args:
+        dim: D.
+        classes: C of each problem.
+        hz: Frames a second that are read; scores of the frames between are interpolated.
+        ridge: Weight of the squared coefficients, beside the mean loss.
+        class_weight: Power of the inverse class frequency that weighs a frame.
+        time: Whether seconds since the beginning and until the end of the recording are columns.
+    """
+
+    by_gradient = False
+
+    def __init__(
+        self,
+        dim: int,
+        classes: list[int],
+        *,
+        hz: float = 5.0,
+        ridge: float = 1.0,
+        class_weight: float = 0.5,
+        time: bool = True,
+    ) -> None:
+        super().__init__(dim)
+        if not hz > 0 or not ridge > 0:
+            raise BadInput(f"head: logistic: hz and ridge must be above 0: {hz}, {ridge}")
+        self.hz, self._ridge, self._power, self._time = hz, ridge, class_weight, time
+        width = dim + 2 * time
+        self.quantiles_QD: Tensor
+        self.register_buffer("quantiles_QD", torch.zeros(_QUANTILES, width))
+        self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
+
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """Normal scores of the ranks."""
+        if self._time:
+            z_BTD = torch.stack([with_time(z_TD, self.stride / self.fps) for z_TD in z_BTD])
+        return self._normal(z_BTD.flatten(0, 1)).view(z_BTD.shape)
+
+    def _normal(self, z_ND: Tensor) -> Tensor:
+        knots_DQ = self.quantiles_QD.T.contiguous()
+        z_DN = z_ND.T.contiguous()
+        low = torch.searchsorted(knots_DQ, z_DN)
+        high = torch.searchsorted(knots_DQ, z_DN, right=True)
+        rank = (low + high) / (2 * _QUANTILES)
+        normal: Tensor = torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
+        return normal
+
+    @torch.no_grad()
+    def fit_videos(
+        self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int
+    ) -> None:
+        """Takes the ranks of all its frames at the first problem, then the coefficients of this
+        one."""
+        with_times = [
+            with_time(v.z_TD, self.stride / self.fps) if self._time else v.z_TD for v in videos
+        ]
+        if problem == 0:
+            every = torch.cat(with_times)
+            every = every[:: max(1, len(every) // 20_000)].double()
+            probs = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
+            self.quantiles_QD.copy_(torch.quantile(every, probs, dim=0))
+        x_ND = self._normal(
+            torch.cat([z[video.looked_at] for z, video in zip(with_times, videos, strict=True)])
+        )
+        shown_NC = torch.cat([video.shown_TC[video.looked_at] for video in videos])
+        out = self.out[problem]
+        assert isinstance(out, nn.Linear)
+        if overlapping:
+            for c in range(shown_NC.shape[1]):
+                known = shown_NC[:, c] >= 0
+                self._solve(out, x_ND[known], shown_NC[known, c : c + 1].float(), slice(c, c + 1))
+        else:
+            self._solve(out, x_ND, shown_NC.float(), slice(None))
+            out.bias.add_(torch.where(shown_NC.sum(0) > 0, 0.0, _NEVER_SEEN))
+
+    def _solve(self, out: nn.Linear, x_ND: Tensor, target_NC: Tensor, columns: slice) -> None:
+        """Coefficients of some of an output's classes, by L-BFGS."""
+        label_N = target_NC.argmax(1) if target_NC.shape[1] > 1 else target_NC[:, 0].long()
+        weight_N = torch.from_numpy(frame_weights(label_N.numpy(), self._power)).float()
+        weight_N /= weight_N.sum()
+        start = torch.zeros(x_ND.shape[1] + 1, target_NC.shape[1])
+        coefficients = start.requires_grad_()
+        optimiser = torch.optim.LBFGS(
+            [coefficients], max_iter=60, history_size=10, line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            logits_NC = x_ND @ coefficients[:-1] + coefficients[-1]
+            each_N = (
+                F.cross_entropy(logits_NC, label_N, reduction="none")
+                if target_NC.shape[1] > 1
+                else F.binary_cross_entropy_with_logits(
+                    logits_NC[:, 0], target_NC[:, 0], reduction="none"
+                )
+            )
+            total = (each_N * weight_N).sum() + self._ridge * coefficients[:-1].square().sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        with torch.enable_grad():
+            optimiser.step(loss)  # type: ignore[no-untyped-call]
+        out.weight[columns] = coefficients.detach()[:-1].T
+        out.bias[columns] = coefficients.detach()[-1]

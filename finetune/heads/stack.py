@@ -1,0 +1,98 @@
+"""Several heads together: the weighted mean of their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.heads import AbstractHead, LabelledVideo, build_head
+from pretrain.errors import BadInput
+
+
+class Stack(AbstractHead):
+    """The weighted mean of the probabilities of heads that are not fitted by gradient steps.
+
+    Heads that are wrong in different ways are right together: trees and a linear model where labels
+    are few, trees and a temporal network where they are many.
+
+    Args:
+        dim: D.
+        classes: C of each problem.
+        members: ``name`` and settings of each head.
+        weights: Of each; none: all alike.
+        hz: Frames a second that they read; a member's own setting comes first.
+    """
+
+    by_gradient = False
+
+    def __init__(
+        self,
+        dim: int,
+        classes: list[int],
+        *,
+        members: Sequence[Mapping[str, Any]] = ({"name": "boosted"}, {"name": "logistic"}),
+        weights: Sequence[float] = (),
+        hz: float = 5.0,
+    ) -> None:
+        super().__init__(dim)
+        share = list(weights) or [1.0] * len(members)
+        if len(share) != len(members) or not members or min(share) < 0 or not sum(share) > 0:
+            raise BadInput(
+                f"head: stack: weights are {share} for {len(members)} members; give one for each, "
+                "not negative and not all 0"
+            )
+        self.hz, self._weights = hz, [one / sum(share) for one in share]
+        heads = [build_head({"hz": hz, **member}, dim, classes) for member in members]
+        for head, member in zip(heads, members, strict=True):
+            if head.by_gradient or head.hz != hz:
+                raise BadInput(
+                    f"head: stack: {member.get('name')} is fitted by gradient steps or reads "
+                    f"{head.hz} frames a second, not {hz:g}: it cannot be a member"
+                )
+        self.members = nn.ModuleList(heads)
+        self.out = nn.ModuleList()
+        self.overlapping_P: Tensor
+        self.register_buffer("overlapping_P", torch.zeros(len(classes), dtype=torch.bool))
+
+    @property
+    def heads(self) -> list[AbstractHead]:
+        """The members."""
+        return [head for head in self.members if isinstance(head, AbstractHead)]
+
+    def reads(self, fps: float) -> None:
+        """Says at which frame rate the recordings are."""
+        super().reads(fps)
+        for head in self.heads:
+            head.reads(fps)
+
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """The embedding: each member has a trunk of its own."""
+        return z_BTD
+
+    def forward(
+        self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """Logits of the mean probabilities, (B, T, C) for each problem."""
+        each = [head(z_BTD, valid_BT) for head in self.heads]
+        logits = []
+        for p, overlapping in enumerate(self.overlapping_P.tolist()):
+            probabilities = [
+                weight * (one[p].sigmoid() if overlapping else one[p].softmax(-1))
+                for weight, one in zip(self._weights, each, strict=True)
+            ]
+            mean = torch.stack(probabilities).sum(0)
+            logits.append(
+                torch.logit(mean, eps=1e-6) if overlapping else mean.clamp(min=1e-6).log()
+            )
+        return logits
+
+    def fit_videos(
+        self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int
+    ) -> None:
+        """Fits every member."""
+        self.overlapping_P[problem] = overlapping
+        for head in self.heads:
+            head.fit_videos(problem, videos, overlapping=overlapping, seed=seed)

@@ -1,0 +1,244 @@
+"""A dilated convolution over half a minute of frames read a few times a second (after Lea et al.
+2017), with a schedule of its own: a few seconds of one core a fit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from finetune.heads import AbstractHead, LabelledVideo
+from pretrain.errors import BadInput
+
+_CLIP = 5.0  # standard deviations
+_DECAY = 0.02  # of the running mean of the weights, a step
+
+
+class TemporalWide(AbstractHead):
+    """Residual blocks of dilation 1, 2, 4, …; the mean of several networks, each a running mean of
+    its weights over the last two thirds of its steps.
+
+    Args:
+        dim: D.
+        classes: C of each problem.
+        hz: Frames a second that are read; scores of the frames between are interpolated.
+        columns: At most so many leading columns of an embedding are read: the encoder ``handmade``
+            puts features before their long means, which a network that sees half a minute needs
+            not.
+        width: Channels.
+        blocks: With 7 at 5 Hz a score depends on 25 s to either side.
+        steps: Optimiser steps; 0: 200, and 400 from 20 labelled videos on.
+        crop: Frames (as read) of a window.
+        dropout: Share of the channels set to 0 while fitting.
+        noise: Standard deviation of the noise added to inputs of unit spread.
+        label_smoothing: Share of the target spread evenly.
+        class_weight: Power of the inverse class frequency that weighs a frame.
+        networks: Networks whose probabilities are averaged.
+    """
+
+    by_gradient = False
+
+    def __init__(
+        self,
+        dim: int,
+        classes: list[int],
+        *,
+        hz: float = 5.0,
+        columns: int = 160,
+        width: int = 64,
+        blocks: int = 7,
+        steps: int = 0,
+        crop: int = 400,
+        dropout: float = 0.3,
+        noise: float = 0.1,
+        label_smoothing: float = 0.05,
+        class_weight: float = 0.5,
+        networks: int = 2,
+    ) -> None:
+        super().__init__(dim)
+        if not hz > 0 or min(columns, width, blocks, crop, networks) < 1:
+            raise BadInput(
+                "head: temporal_wide: hz, columns, width, blocks, crop and networks must be above 0"
+            )
+        self.hz, self._steps, self._crop, self._noise = hz, steps, crop, noise
+        self._smoothing, self._power = label_smoothing, class_weight
+        self._columns = min(dim, columns)
+        self.out = nn.ModuleList(
+            nn.ModuleList(
+                _Network(self._columns, number, width, blocks, dropout) for _ in range(networks)
+            )
+            for number in classes
+        )
+        self.overlapping_P: Tensor
+        self.register_buffer("overlapping_P", torch.zeros(len(classes), dtype=torch.bool))
+
+    def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        """The leading columns."""
+        z: Tensor = z_BTD[..., : self._columns].clamp(-_CLIP, _CLIP)
+        return z * valid_BT.unsqueeze(-1)
+
+    def forward(
+        self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None
+    ) -> list[Tensor]:
+        """Logits of the mean probabilities, (B, T, C) for each problem."""
+        x_BTD = self.trunk((z_BTD - self.mean_D) * self.scale_D, valid_BT)
+        logits = []
+        for p, networks in enumerate(self.out):
+            assert isinstance(networks, nn.ModuleList)
+            each = torch.stack([network(x_BTD) for network in networks])
+            if self.overlapping_P[p]:
+                logits.append(torch.logit(each.sigmoid().mean(0), eps=1e-6))
+            else:
+                logits.append(each.softmax(-1).mean(0).clamp(min=1e-6).log())
+        return logits
+
+    def fit_videos(
+        self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int
+    ) -> None:
+        """Fits the networks of one problem."""
+        if problem == 0:
+            self.standardise(torch.cat([video.z_TD for video in videos]))
+        self.overlapping_P[problem] = overlapping
+        networks = self.out[problem]
+        assert isinstance(networks, nn.ModuleList)
+        with torch.no_grad():
+            inputs = [
+                self.trunk(
+                    ((video.z_TD - self.mean_D) * self.scale_D)[None],
+                    torch.ones(1, len(video.z_TD), dtype=torch.bool, device=video.z_TD.device),
+                )[0]
+                for video in videos
+            ]
+        steps = self._steps or (400 if len(videos) >= 20 else 200)
+        for number, network in enumerate(networks):
+            assert isinstance(network, _Network)
+            generator = torch.Generator().manual_seed(10_000 * seed + 100 * problem + number)
+            torch.manual_seed(10_000 * seed + 100 * problem + number)
+            network.reset()
+            self._fit(network, inputs, videos, overlapping, steps, generator)
+
+    def _fit(
+        self,
+        network: _Network,
+        inputs: list[Tensor],
+        videos: list[LabelledVideo],
+        overlapping: bool,
+        steps: int,
+        generator: torch.Generator,
+    ) -> None:
+        rng = np.random.default_rng(generator.initial_seed())
+        device = inputs[0].device
+        shown = [video.shown_TC.to(device) for video in videos]
+        weights = self._class_weights(videos, overlapping).to(device)
+        spans = [np.flatnonzero(video.looked_at.numpy()) for video in videos]
+        optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
+        mean: dict[str, Tensor] | None = None
+        network.train()
+        for step in range(steps):
+            rate = min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = 2e-3 * rate
+            rows = rng.integers(len(videos), size=8)
+            pairs = [self._cut(inputs[v], shown[v], spans[v], rng) for v in rows]
+            x_BTD = torch.stack([x for x, _ in pairs])
+            shown_BTC = torch.stack([y for _, y in pairs])
+            common = torch.randn(len(x_BTD), 1, x_BTD.shape[2], generator=generator)
+            own = torch.randn(x_BTD.shape, generator=generator)
+            x_BTD = x_BTD + self._noise * (common + own).to(device)
+            loss = self._loss(network(x_BTD), shown_BTC, weights, overlapping)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            if step >= steps // 3:
+                state = network.state_dict()
+                if mean is None:
+                    mean = {name: x.detach().clone() for name, x in state.items()}
+                for name, x in state.items():
+                    mean[name].lerp_(x, _DECAY)
+        assert mean is not None
+        network.load_state_dict(mean)
+        network.eval()
+
+    def _cut(
+        self, x_TD: Tensor, shown_TC: Tensor, labelled: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """A window around labelled frames; shorter recordings are padded with nothing."""
+        crop, frames = self._crop, len(x_TD)
+        if frames < crop:
+            lacking = crop - frames
+            return F.pad(x_TD, (0, 0, 0, lacking)), F.pad(shown_TC, (0, 0, 0, lacking), value=-1)
+        at = int(labelled[rng.integers(len(labelled))]) if len(labelled) else frames // 2
+        begin = int(np.clip(at - rng.integers(crop), 0, frames - crop))
+        return x_TD[begin : begin + crop], shown_TC[begin : begin + crop]
+
+    def _class_weights(self, videos: list[LabelledVideo], overlapping: bool) -> Tensor:
+        """(C,) of exclusive classes, (2, C) of overlapping ones: frames without, frames with."""
+        shown_NC = torch.cat([video.shown_TC[video.looked_at] for video in videos])
+        with_C, without_C = (shown_NC == 1).sum(0).double(), (shown_NC == 0).sum(0).double()
+        counts = torch.stack([without_C, with_C]) if overlapping else with_C
+        total = counts.sum(0, keepdim=overlapping)
+        raw = torch.where(counts > 0, (total / counts.clamp(min=1)) ** self._power, 0.0)
+        share = (raw * counts).sum(0, keepdim=overlapping).clamp(min=1e-9)
+        return (raw * total / share).float()
+
+    def _loss(
+        self, logits_BTC: Tensor, shown_BTC: Tensor, weights: Tensor, overlapping: bool
+    ) -> Tensor:
+        known_BTC = (shown_BTC >= 0).float()
+        target_BTC = shown_BTC.clamp(min=0).float()
+        smooth = self._smoothing
+        if overlapping:
+            weight_BTC = torch.where(target_BTC > 0, weights[1], weights[0]) * known_BTC
+            target_BTC = target_BTC * (1 - smooth) + smooth / 2
+            each = F.binary_cross_entropy_with_logits(logits_BTC, target_BTC, reduction="none")
+            return (each * weight_BTC).sum() / known_BTC.sum().clamp(min=1)
+        known_BT = known_BTC.amin(-1)
+        target_BTC = target_BTC * (1 - smooth) + smooth / target_BTC.shape[-1]
+        each_BT = -(target_BTC * weights * F.log_softmax(logits_BTC, -1)).sum(-1)
+        return (each_BT * known_BT).sum() / known_BT.sum().clamp(min=1)
+
+
+class _Network(nn.Module):
+    """(B, T, D) to (B, T, C)."""
+
+    def __init__(self, dim: int, classes: int, width: int, blocks: int, dropout: float) -> None:
+        super().__init__()
+        self.drop = nn.Dropout1d(2 * dropout / 3)
+        self.enter = nn.Linear(dim, width)
+        self.blocks = nn.ModuleList(_Block(width, 2**b, dropout) for b in range(blocks))
+        self.leave = nn.Linear(width, classes)
+
+    def reset(self) -> None:
+        """Draws the weights anew."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear | nn.LayerNorm):
+                part.reset_parameters()
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        h_BTW = self.enter(self.drop(x_BTD.transpose(1, 2)).transpose(1, 2))
+        for block in self.blocks:
+            h_BTW = block(h_BTW)
+        logits: Tensor = self.leave(F.gelu(h_BTW))
+        return logits
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = nn.LayerNorm(width)
+        self.around = nn.Linear(3 * width, width)
+        self.out = nn.Linear(width, width)
+        self.drop = nn.Dropout1d(dropout)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        step, frames = self.dilation, x_BTW.shape[1]
+        h = F.pad(self.norm(x_BTW), (0, 0, step, step))
+        h = torch.cat([h[:, :frames], h[:, step : step + frames], h[:, 2 * step :]], -1)
+        h = self.out(F.gelu(self.around(h)))
+        dropped: Tensor = self.drop(h.transpose(1, 2)).transpose(1, 2)
+        return x_BTW + dropped
