@@ -73,7 +73,7 @@ class LoadedModel:
         """Labels one whole video.
 
         Of several networks the probabilities are the mean of the calibrated ones; the decision is
-        that of the mean of the thresholded ones, smoothed as the first network's are.
+        that of the mean of the adjusted ones, smoothed as the first network's are.
 
         Args:
             arrays: ``position`` (T, M, K, X), ``confidence`` (T, M, K), and ``extra`` (T, E) where
@@ -99,8 +99,8 @@ class LoadedModel:
             scores = [scores[p][""] for scores in raw]
             both = list(zip(steps, scores, strict=True))
             calibrated = np.mean([one.calibrated(p_TC) for one, p_TC in both], axis=0)
-            thresholded = np.mean([one.thresholded(p_TC) for one, p_TC in both], axis=0)
-            predictions.append(Prediction(calibrated, steps[0].smoothed(thresholded)))
+            adjusted = np.mean([one.adjusted(p_TC) for one, p_TC in both], axis=0)
+            predictions.append(Prediction(calibrated, steps[0].smoothed(adjusted)))
         return predictions, embedded[0][1]
 
 

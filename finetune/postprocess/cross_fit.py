@@ -38,6 +38,9 @@ def learn_postprocessing(
         seed: Of the folds, the weights and the windows.
         stop: Steps to fit for.
     """
+    if all(len(problem.train) < 2 for problem in problems):  # a fit would serve nothing
+        nobody = HeldOutPredictions(probabilities={}, labels={}, fold={})
+        return [choose_steps(problem, nobody) for problem in problems]
     predictions = cross_fit(frames, problems, tuning, embedder, seed=seed, stop=stop)
     return [
         choose_steps(problem, held_out)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.labels.frame_labels import UNLABELLED, ByVideo, Reals, rest_class
+from finetune.labels.frame_labels import UNLABELLED, ByVideo, Reals, looked_at, rest_class
+from finetune.metrics.bouts import score_bouts
 
 BLOCK = 512
 """Frames resampled together: longer than most bouts, for neighbouring frames repeat each other."""
 SAMPLES = 200
+BOUT_OVERLAP = 0.25
+"""From which overlap (intersection over union) on a bout counts as recognised."""
 
 
 def within_one_standard_error(
@@ -20,6 +24,7 @@ def within_one_standard_error(
     decisions: Mapping[str, ByVideo],
     classes: Sequence[str],
     rest: str | None = None,
+    of: Literal["frames", "bouts"] = "frames",
 ) -> list[str]:
     """Names of the ways whose macro F1 is within one standard error of the best one's, in order.
 
@@ -31,10 +36,16 @@ def within_one_standard_error(
         decisions: For each way decisions of the same shapes.
         classes: Names, in the order of axis C.
         rest: See :func:`finetune.labels.frame_labels.rest_class`.
+        of: What F1 counts.
     """
     left_out = rest_class(classes=classes, rest=rest)
     scored_C = np.array([name != left_out for name in classes])
-    counts = {name: _counts(labels, chosen, len(classes)) for name, chosen in decisions.items()}
+    counts = {
+        name: _counts(labels, chosen, len(classes))
+        if of == "frames"
+        else _bout_counts(labels, chosen, classes, rest)
+        for name, chosen in decisions.items()
+    }
     blocks = len(next(iter(counts.values())))
     times_DK = (
         np.random.default_rng(0)
@@ -69,6 +80,31 @@ def _counts(labels: ByVideo, decisions: ByVideo, n_classes: int) -> npt.NDArray[
             np.add.reduceat(stacked, np.arange(0, len(truth), BLOCK), axis=0, dtype=np.float64)
         )
     return np.concatenate(counts)
+
+
+def _bout_counts(
+    labels: ByVideo, decisions: ByVideo, classes: Sequence[str], rest: str | None
+) -> npt.NDArray[np.float64]:
+    """(V, 3, C): recognised, true and decided bouts of each class in each video with labels."""
+    counts = []
+    for name, truth in labels.items():
+        if looked_at(truth).any():
+            scores = score_bouts(
+                labels={name: truth},
+                predicted={name: decisions[name]},
+                classes=classes,
+                fps=1.0,  # scales only rates, which are not used here
+                rest=rest,
+                overlaps=(BOUT_OVERLAP,),
+            )
+            each = [scores.per_class[name] for name in classes]
+            counts.append(
+                [
+                    [getattr(one, key) for one in each]
+                    for key in ("matched_bouts", "true_bouts", "predicted_bouts")
+                ]
+            )
+    return np.array(counts, np.float64)
 
 
 def _shown(values: Reals, truth: Reals, n_classes: int) -> npt.NDArray[np.bool_]:

@@ -102,7 +102,7 @@ class Moving(AbstractSmoother):
             overlapping=are_overlapping(labels),
         )
 
-    def smooth(self, probabilities_TC: Reals) -> Reals:
+    def scores(self, probabilities_TC: Reals) -> Reals:
         """Smoothed probabilities of one video."""
         examine_video(probabilities_TC=probabilities_TC)
         p = np.asarray(probabilities_TC, np.float64)
@@ -122,4 +122,4 @@ class Moving(AbstractSmoother):
 
     def apply(self, probabilities_TC: Reals) -> Ints:
         """Decides from the smoothed probabilities."""
-        return decide(probabilities_TC=self.smooth(probabilities_TC), overlapping=self.overlapping)
+        return decide(probabilities_TC=self.scores(probabilities_TC), overlapping=self.overlapping)
