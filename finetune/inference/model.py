@@ -188,10 +188,11 @@ def _problem(values: Mapping[str, Any], folder: Path) -> Problem:
             classes=tuple(map(str, values["classes"])),
             annotator=str(values["annotator"]),
             overlapping=bool(values["overlapping"]),
+            refines=None if (of := values.get("refines")) is None else (str(of[0]), str(of[1])),
             train={},
             test={},
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise BadInput(f"the model {folder} is damaged: head.json: {error!r}") from error
 
 

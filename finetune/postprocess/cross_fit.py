@@ -11,6 +11,7 @@ from finetune.fit.fit import fit
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.labels.refine import without_scored_frames
 from finetune.postprocess.learn import HeldOutPredictions, LearnedPostprocessing, choose_steps
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
@@ -69,7 +70,8 @@ def cross_fit(
         problems, folds=tuning.postprocess_folds, share=tuning.validation, seed=seed
     )
     for fold, sides in enumerate(folds):
-        inside, outside = [problem for problem, _ in sides], [labels for _, labels in sides]
+        outside = [labels for _, labels in sides]
+        inside = without_scored_frames([problem for problem, _ in sides], outside)
         ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[stop])
         for p, predicted in enumerate(model.predict(frames, problems, outside)):
             probabilities[p] |= predicted

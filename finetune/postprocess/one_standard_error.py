@@ -41,70 +41,79 @@ def within_one_standard_error(
     left_out = rest_class(classes=classes, rest=rest)
     scored_C = np.array([name != left_out for name in classes])
     counts = {
-        name: _counts(labels, chosen, len(classes))
-        if of == "frames"
-        else _bout_counts(labels, chosen, classes, rest)
+        name: {
+            video: _frame_counts(truth, chosen[video], len(classes))
+            if of == "frames"
+            else _bout_counts(video, truth, chosen[video], classes, rest)
+            for video, truth in labels.items()
+            if looked_at(truth).any()
+        }
         for name, chosen in decisions.items()
     }
-    blocks = len(next(iter(counts.values())))
-    times_DK = (
-        np.random.default_rng(0)
-        .multinomial(blocks, np.full(blocks, 1 / blocks), size=SAMPLES)
-        .astype(np.float64)
-    )
+    if not next(iter(counts.values())):
+        return list(decisions)
+    blocks_in = [len(each) for each in next(iter(counts.values())).values()]
+    draw = np.random.default_rng(0)
+    draws_DK = [
+        draw.multinomial(sum(blocks_in), np.full(sum(blocks_in), 1 / sum(blocks_in)), size=SAMPLES),
+        np.repeat(
+            draw.multinomial(
+                len(blocks_in), np.full(len(blocks_in), 1 / len(blocks_in)), size=SAMPLES
+            ),
+            blocks_in,
+            axis=1,
+        ),
+    ]
+    pooled = {name: np.concatenate(list(each.values())) for name, each in counts.items()}
     f1 = {
-        name: float(_macro_f1(np.ones((1, blocks)), counts_K3C, scored_C)[0])
-        for name, counts_K3C in counts.items()
+        name: float(_macro_f1(np.ones((1, sum(blocks_in))), counts_K3C, scored_C)[0])
+        for name, counts_K3C in pooled.items()
     }
     known = {name: value for name, value in f1.items() if not np.isnan(value)}
     if not known:
         return list(decisions)
     best = max(known, key=lambda name: known[name])
-    resampled = {name: _macro_f1(times_DK, counts[name], scored_C) for name in known}
+    resampled = {
+        name: [_macro_f1(times_DK, pooled[name], scored_C) for times_DK in draws_DK]
+        for name in known
+    }
     return [
         name
         for name in known
-        if known[best] - known[name] <= np.nanstd(resampled[best] - resampled[name])
+        if known[best] - known[name]
+        <= max(
+            np.nanstd(ours - theirs)
+            for ours, theirs in zip(resampled[best], resampled[name], strict=True)
+        )
     ]
 
 
-def _counts(labels: ByVideo, decisions: ByVideo, n_classes: int) -> npt.NDArray[np.float64]:
-    """(K, 3, C): right, true and chosen frames of each class in each block."""
-    counts = []
-    for name, truth in labels.items():
-        if not len(truth):
-            continue
-        true, chosen = _shown(truth, truth, n_classes), _shown(decisions[name], truth, n_classes)
-        stacked = np.stack([true & chosen, true, chosen], axis=1)
-        counts.append(
-            np.add.reduceat(stacked, np.arange(0, len(truth), BLOCK), axis=0, dtype=np.float64)
-        )
-    return np.concatenate(counts)
+def _frame_counts(truth: Reals, chosen: Reals, n_classes: int) -> npt.NDArray[np.float64]:
+    """(K, 3, C): right, true and chosen frames of each class in each block of a video."""
+    true, found = _shown(truth, truth, n_classes), _shown(chosen, truth, n_classes)
+    stacked = np.stack([true & found, true, found], axis=1)
+    return np.add.reduceat(stacked, np.arange(0, len(truth), BLOCK), axis=0, dtype=np.float64)
 
 
 def _bout_counts(
-    labels: ByVideo, decisions: ByVideo, classes: Sequence[str], rest: str | None
+    video: str, truth: Reals, chosen: Reals, classes: Sequence[str], rest: str | None
 ) -> npt.NDArray[np.float64]:
-    """(V, 3, C): recognised, true and decided bouts of each class in each video with labels."""
-    counts = []
-    for name, truth in labels.items():
-        if looked_at(truth).any():
-            scores = score_bouts(
-                labels={name: truth},
-                predicted={name: decisions[name]},
-                classes=classes,
-                fps=1.0,  # scales only rates, which are not used here
-                rest=rest,
-                overlaps=(BOUT_OVERLAP,),
-            )
-            each = [scores.per_class[name] for name in classes]
-            counts.append(
-                [
-                    [getattr(one, key) for one in each]
-                    for key in ("matched_bouts", "true_bouts", "predicted_bouts")
-                ]
-            )
-    return np.array(counts, np.float64)
+    """(1, 3, C): recognised, true and decided bouts of each class in a video."""
+    scores = score_bouts(
+        labels={video: truth},
+        predicted={video: chosen},
+        classes=classes,
+        fps=1.0,  # scales only rates, which are not used here
+        rest=rest,
+        overlaps=(BOUT_OVERLAP,),
+    )
+    each = [scores.per_class[name] for name in classes]
+    counts = [
+        [one.matched_bouts for one in each],
+        [one.true_bouts for one in each],
+        [one.predicted_bouts for one in each],
+    ]
+    return np.array([counts], np.float64)
 
 
 def _shown(values: Reals, truth: Reals, n_classes: int) -> npt.NDArray[np.bool_]:

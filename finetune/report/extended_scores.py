@@ -128,6 +128,7 @@ def _scores_after(
             seed: {
                 problem.name: one.to_dict()
                 for problem, one in zip(budgets[seed], learned[seed], strict=True)
+                if problem.test
             }
             for seed in budgets
         },

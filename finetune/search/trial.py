@@ -11,6 +11,7 @@ import torch
 from finetune.fit.fit import Model, Probabilities, fit, score_problems, validation_score
 from finetune.fit.frames import Frames, embed
 from finetune.labels.problems import Labelled, Problem, hold_out
+from finetune.labels.refine import is_parent, without_scored_frames
 from finetune.postprocess.cross_fit import learn_postprocessing
 from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
@@ -55,10 +56,14 @@ def run_trial(
     parts: list[tuple[Problem, Labelled]] = [
         hold_out(problem, share=tuning.validation, seed=seed) for problem in problems
     ]
-    truth = [labels for _, labels in parts]
+    fitted = without_scored_frames([part for part, _ in parts], [labels for _, labels in parts])
+    truth: list[Labelled] = [
+        {} if is_parent(problems, problem) else labels
+        for problem, (_, labels) in zip(problems, parts, strict=True)
+    ]
     for step, loss, model in fit(
         frames,
-        [part for part, _ in parts],
+        fitted,
         settings,
         embedder=embedder,
         seed=seed,
