@@ -43,9 +43,10 @@ def extended_lines(result: Mapping[str, Any]) -> list[str]:
     known."""
     lines = []
     after = result.get("after") or {}
+    raw, smoothed = result.get("bouts") or {}, after.get("bouts") or {}
     for title, bouts in (
-        ("bouts", result.get("bouts") or {}),
-        ("bouts after smoothing", after.get("bouts") or {}),
+        ("bouts", raw),
+        ("bouts after postprocessing", smoothed if smoothed != raw else {}),
     ):
         if f1 := bouts.get("macro_f1"):
             overlaps = ", ".join(
@@ -55,7 +56,7 @@ def extended_lines(result: Mapping[str, Any]) -> list[str]:
             lines.append(f"{title}: F1 {overlaps}; onset off by {onset} frames")
     if (error := result.get("calibration_error")) is not None:
         line = f"calibration error {_number(error)}"
-        if (calibrated := after.get("calibration_error")) is not None:
+        if (calibrated := after.get("calibration_error")) not in (None, error):
             line += f"; after calibration {_number(calibrated)}"
         lines.append(line)
     if after:

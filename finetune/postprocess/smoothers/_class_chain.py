@@ -38,14 +38,15 @@ class ClassChain(AbstractSmoother):
     title: ClassVar[str]
     """What candidates are called."""
     weights: ClassVar[tuple[float, ...]]
-    """Those that are tried."""
+    """Those that are tried, each with each of ``prior_powers``."""
+    prior_powers: ClassVar[tuple[float, ...]] = (1.0,)
 
     initial: tuple[tuple[float, ...], ...]
     """(N, S)."""
     transition: tuple[tuple[tuple[float, ...], ...], ...]
     """(N, S from, S to), for one frame at the rate of the labels."""
     prior: tuple[tuple[float, ...], ...]
-    """(N, S)."""
+    """(N, S), raised to the power that it counts with."""
     weight: float = 1.0
     """Below 1: neighbouring frames repeat each other, so each counts for less than a whole
     observation."""
@@ -55,19 +56,31 @@ class ClassChain(AbstractSmoother):
     def candidates(
         cls, *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], rest: str | None
     ) -> dict[str, Self]:
-        """Several weights of the frames against the transitions."""
+        """Several weights of the frames against the transitions, and powers of the prior."""
         if len(classes) < 2 and not are_overlapping(labels):
             return {}
         return {
-            f"{cls.title}, weight {weight:g}": cls.fit(
-                probabilities=probabilities, labels=labels, classes=classes, weight=weight
+            f"{cls.title}, weight {weight:g}"
+            + (f", prior {power:g}" if len(cls.prior_powers) > 1 else ""): cls.fit(
+                probabilities=probabilities,
+                labels=labels,
+                classes=classes,
+                weight=weight,
+                prior_power=power,
             )
             for weight in cls.weights
+            for power in cls.prior_powers
         }
 
     @classmethod
     def fit(
-        cls, *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], weight: float = 1.0
+        cls,
+        *,
+        probabilities: ByVideo,
+        labels: ByVideo,
+        classes: Sequence[str],
+        weight: float = 1.0,
+        prior_power: float = 1.0,
     ) -> Self:
         """Counts bouts and their successions in the labels.
 
@@ -81,6 +94,8 @@ class ClassChain(AbstractSmoother):
             labels: (T,) or (T, C) for each of them.
             classes: Names, in the order of axis C; at least two where they are exclusive.
             weight: Above 0.
+            prior_power: Below 1 rare classes are favoured less: a long stretch of frames that
+                repeat each other divides by the prior again and again.
 
         Raises:
             BadInput: If videos or shapes disagree, no frame is labelled or a setting is out of
@@ -107,7 +122,7 @@ class ClassChain(AbstractSmoother):
                 )
             initial.append(_tuple(initial_S))
             transition.append(tuple(map(_tuple, transition_SS)))
-            prior.append(_tuple(np.maximum(prior_S, 1e-6)))
+            prior.append(_tuple(np.maximum(prior_S, 1e-6) ** prior_power))
         return cls(
             initial=tuple(initial),
             transition=tuple(transition),
