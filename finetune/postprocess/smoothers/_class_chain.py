@@ -39,7 +39,7 @@ class ClassChain(AbstractSmoother):
     """What candidates are called."""
     weights: ClassVar[tuple[float, ...]]
     """Those that are tried, each with each of ``prior_powers``."""
-    prior_powers: ClassVar[tuple[float, ...]] = (1.0,)
+    prior_powers: ClassVar[tuple[float, ...]]
 
     initial: tuple[tuple[float, ...], ...]
     """(N, S)."""
@@ -60,8 +60,7 @@ class ClassChain(AbstractSmoother):
         if len(classes) < 2 and not are_overlapping(labels):
             return {}
         return {
-            f"{cls.title}, weight {weight:g}"
-            + (f", prior {power:g}" if len(cls.prior_powers) > 1 else ""): cls.fit(
+            f"{cls.title}, weight {weight:g}, prior {power:g}": cls.fit(
                 probabilities=probabilities,
                 labels=labels,
                 classes=classes,

@@ -19,7 +19,7 @@ class ForwardBackward(ClassChain):
 
     title: ClassVar[str] = "forward-backward"
     weights: ClassVar[tuple[float, ...]] = (0.3, 0.1, 0.03, 0.01)
-    prior_powers: ClassVar[tuple[float, ...]] = (0.0, 0.5, 1.0)
+    prior_powers: ClassVar[tuple[float, ...]] = (0.5, 1.0)
     """Evidence of a frame. Of frames 0.2 s apart 0.05 to 0.3 was best on real rats, which is 0.01
     to 0.05 at 30 frames/s."""
 

@@ -18,7 +18,8 @@ class Viterbi(ClassChain):
     """The best of all sequences of classes."""
 
     title: ClassVar[str] = "viterbi"
-    weights: ClassVar[tuple[float, ...]] = (1.0, 0.3, 0.1, 0.03)
+    weights: ClassVar[tuple[float, ...]] = (1.0, 0.3, 0.1)
+    prior_powers: ClassVar[tuple[float, ...]] = (0.5, 1.0)
 
     def apply(self, probabilities_TC: Reals) -> Ints:
         """Decodes one video."""
