@@ -19,13 +19,14 @@ from finetune.labels.frame_labels import (
     ByVideo,
     Ints,
     Reals,
+    decide,
     log_probability,
     looked_at,
     plain,
 )
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import score_bouts
-from finetune.metrics.frame_metrics import frame_f1
+from finetune.metrics.frame_metrics import frame_f1, score
 from finetune.postprocess import decision_rules, smoothers
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
 from finetune.postprocess.one_standard_error import BOUT_OVERLAP, within_one_standard_error
@@ -35,9 +36,10 @@ FEW_VIDEOS = 4
 FOLDS = 3
 """Of the steps, where one fold of networks predicted several videos."""
 RULE_FRAMES = 60_000
+SCORED_FRAMES = 60_000
 """Neighbouring frames repeat each other: more of them cost time and change nothing."""
 LEAST_GAIN = 0.005
-"""In F1: less, though certain, is no reason for a further step."""
+"""Of a score: less, though certain, is no reason for a further step."""
 NO_STEPS = "as it is"
 AND = " + "
 
@@ -89,7 +91,7 @@ class LearnedPostprocessing:
     name: str
     """Of the steps that were chosen; ``as it is`` where none did better."""
     scores: Mapping[str, Mapping[str, float]]
-    """``macro_f1`` and ``bout_f1`` of every candidate, of decisions on folds that it was not fitted
+    """``macro_f1``, ``bout_f1`` and ``map`` of every candidate, on folds that it was not fitted
     on."""
     videos: int
     frames: int
@@ -114,8 +116,9 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
 
     First the decision rules compete, then every smoother after none of them and after the best.
     Of the candidates whose macro F1 (frames) is within a standard error of the best one's and not
-    below that of no steps at all, the one with the best bout F1 is taken, of equals the simplest;
-    and none where it gains no more than a standard error, or than ``LEAST_GAIN``, in either F1.
+    below that of no steps at all, the one with the best mean of bout F1 and MAP is taken, of those
+    as good the simplest; and none where it gains no more than a standard error, or than
+    ``LEAST_GAIN``, in either F1.
     With one labelled video nothing could be judged on frames that it was not fitted on, so nothing
     is fitted.
     """
@@ -136,7 +139,8 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     kind = best_calibration(problem, held_out)
     parts = [held_out, *(others for others, _ in folds)]
     fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
-    decisions = _decide(folds, fitted, on_others)
+    stride = -(-frames // SCORED_FRAMES)
+    decisions, scored = _decide(folds, fitted, on_others, stride=stride)
     f1 = {name: _macro_f1(problem, held_out, decided) for name, decided in decisions.items()}
     best_rule = max((name for name in fitted if name != NO_STEPS), key=lambda name: f1[name])
     more, *more_on_others = [
@@ -146,10 +150,14 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     both = [
         {**rules, **smoothed} for rules, smoothed in zip(on_others, more_on_others, strict=True)
     ]
-    decisions |= _decide(folds, more, both)
-    fitted |= more
+    more_decisions, more_scored = _decide(folds, more, both, stride=stride)
+    fitted, decisions, scored = fitted | more, decisions | more_decisions, scored | more_scored
     # The simplest first: no step, rules, smoothers, both.
-    scores = {name: _scores(problem, held_out, decisions[name]) for name in fitted}
+    scores = {
+        name: _scores(problem, held_out, decisions[name])
+        | {"map": _mean_ap(problem, held_out, scored[name], stride=stride)}
+        for name in fitted
+    }
     best = _best(problem, held_out.labels, decisions, scores)
     return LearnedPostprocessing(
         postprocessing=fitted[best],
@@ -183,8 +191,9 @@ def _best(
     eligible = [
         name for name in as_good if not scores[name]["macro_f1"] < scores[NO_STEPS]["macro_f1"]
     ] or [NO_STEPS]
-    bout_f1 = {name: scores[name]["bout_f1"] for name in eligible}
-    best = max(eligible, key=lambda n: -math.inf if math.isnan(bout_f1[n]) else bout_f1[n])
+    means = {name: (scores[name]["bout_f1"] + scores[name]["map"]) / 2 for name in eligible}
+    merit = {name: -1.0 if math.isnan(mean) else mean for name, mean in means.items()}
+    best = next(name for name in eligible if merit[name] >= max(merit.values()) - LEAST_GAIN)
     both = {name: decisions[name] for name in (NO_STEPS, best)}
     kinds: tuple[tuple[Literal["frames", "bouts"], str], ...] = (
         ("frames", "macro_f1"),
@@ -278,13 +287,17 @@ def _decide(
     folds: Sequence[tuple[HeldOutPredictions, HeldOutPredictions]],
     fitted: Mapping[str, Postprocessing],
     on_others: Sequence[Mapping[str, Postprocessing]],
-) -> dict[str, dict[str, Ints]]:
-    """Decisions of every candidate on each fold, as it was fitted on the others.
+    *,
+    stride: int,
+) -> tuple[dict[str, dict[str, Ints]], dict[str, dict[str, Reals]]]:
+    """Decisions of every candidate on each fold, as it was fitted on the others, and its scores of
+    every so many frames.
 
     Where the others have no such candidate (their bouts are too short for that window), the same
     without a smoother stands in.
     """
     decisions: dict[str, dict[str, Ints]] = {name: {} for name in fitted}
+    scored: dict[str, dict[str, Reals]] = {name: {} for name in fitted}
     for (_, inside), by_name in zip(folds, on_others, strict=True):
         for video, p in inside.probabilities.items():
             adjusted: dict[Any, Reals] = {}
@@ -293,8 +306,18 @@ def _decide(
                 steps = by_name.get(name) or by_name[plainer]
                 if steps.decision_rule not in adjusted:
                     adjusted[steps.decision_rule] = steps.adjusted(p)
-                decisions[name][video] = steps.smoothed(adjusted[steps.decision_rule])
-    return decisions
+                given, smoothed = adjusted[steps.decision_rule], None
+                if steps.smoother is not None:
+                    smoothed = steps.smoother.scores(given)
+                if smoothed is None:
+                    decisions[name][video] = steps.smoothed(given)
+                    scored[name][video] = steps.calibrated(p[::stride])
+                else:
+                    decisions[name][video] = decide(
+                        probabilities_TC=smoothed, overlapping=steps.overlapping
+                    )
+                    scored[name][video] = smoothed[::stride].copy()
+    return decisions, scored
 
 
 def _scores(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> dict[str, float]:
@@ -318,6 +341,20 @@ def _macro_f1(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo
         classes=problem.classes,
         rest=problem.rest or "",
     )
+
+
+def _mean_ap(
+    problem: Problem, held_out: HeldOutPredictions, scored: ByVideo, *, stride: int
+) -> float:
+    labels = np.concatenate([values[::stride] for values in held_out.labels.values()])
+    if not looked_at(labels).any():
+        return math.nan
+    return score(
+        probabilities_TC=np.concatenate([scored[name] for name in held_out.labels]),
+        labels=labels,
+        classes=problem.classes,
+        rest=problem.rest or "",
+    ).map
 
 
 def _notes(problem: Problem, held_out: HeldOutPredictions) -> Iterator[str]:

@@ -50,7 +50,8 @@ class AbstractSmoother(ABC):
         """(T,) classes of one whole video, or (T, C) of 0 and 1."""
 
     def scores(self, probabilities_TC: Reals) -> Reals | None:
-        """(T, C) smoothed scores of one whole video; None where it only decides."""
+        """(T, C) smoothed scores of one whole video, whose plain decision is that of :meth:`apply`;
+        None where it only decides."""
         return None
 
     @property

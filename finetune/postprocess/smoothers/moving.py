@@ -111,7 +111,8 @@ class Moving(AbstractSmoother):
         if self.kind == "mean":
             ones = np.ones(self.frames)
             existing = convolve1d(np.ones(len(p)), ones, mode="constant")
-            return np.asarray(convolve1d(p, ones, axis=0, mode="constant") / existing[:, None])
+            mean = convolve1d(p, ones, axis=0, mode="constant") / existing[:, None]
+            return np.asarray(np.clip(mean, 0, 1))  # the filter's rounding may lead outside
         median = np.stack(
             [median_filter(column, self.frames, mode="nearest") for column in p.T], axis=1
         )
