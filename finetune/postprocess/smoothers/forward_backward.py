@@ -19,11 +19,7 @@ class ForwardBackward(ClassChain):
 
     title: ClassVar[str] = "forward-backward"
     weights: ClassVar[tuple[float, ...]] = (1.0, 0.3, 0.1, 0.03)
-    """Evidence of a frame. On real rats at 30 frames/s 0.1 to 0.3 with the prior's power 0.5 was
-    best, whether the network was trained with class weights or without."""
     prior_powers: ClassVar[tuple[float, ...]] = (0.5, 1.0)
-    """Evidence of a frame. Of frames 0.2 s apart 0.05 to 0.3 was best on real rats, which is 0.01
-    to 0.05 at 30 frames/s."""
 
     def scores(self, probabilities_TC: Reals) -> Reals:
         """Posteriors of one video."""
