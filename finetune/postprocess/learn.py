@@ -115,9 +115,9 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     help there.
 
     First the decision rules compete, then every smoother after none of them and after the best.
-    Of the candidates whose macro F1 (frames) is within a standard error of the best one's and not
-    below that of no steps at all, the one with the best mean of bout F1 and MAP is taken, of those
-    as good the simplest; and none where it gains no more than a standard error, or than
+    Of the candidates whose macro F1 (frames) is within a standard error of the best one's and on no
+    fold below that of no step, the one with the best mean of bout F1 and MAP is taken, of those as
+    good the simplest; and none where it gains no more than a standard error, or than
     ``LEAST_GAIN``, in either F1.
     With one labelled video nothing could be judged on frames that it was not fitted on, so nothing
     is fitted.
@@ -158,7 +158,7 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
         | {"map": _mean_ap(problem, held_out, scored[name], stride=stride)}
         for name in fitted
     }
-    best = _best(problem, held_out.labels, decisions, scores)
+    best = _best(problem, [inside.labels for _, inside in folds], decisions, scores)
     return LearnedPostprocessing(
         postprocessing=fitted[best],
         name=best,
@@ -180,16 +180,26 @@ def nothing_to_judge_on(problem: Problem) -> str:
 
 def _best(
     problem: Problem,
-    labels: ByVideo,
+    folds: Sequence[ByVideo],
     decisions: Mapping[str, ByVideo],
     scores: Mapping[str, Mapping[str, float]],
 ) -> str:
     classes, rest = problem.classes, problem.rest or ""
+    labels = {name: values for fold in folds for name, values in fold.items()}
     as_good = within_one_standard_error(
         labels=labels, decisions=decisions, classes=classes, rest=rest
     )
+    f1 = {
+        name: [
+            frame_f1(labels=fold, predicted=decisions[name], classes=classes, rest=rest)
+            for fold in folds
+        ]
+        for name in {NO_STEPS, *as_good}
+    }
     eligible = [
-        name for name in as_good if not scores[name]["macro_f1"] < scores[NO_STEPS]["macro_f1"]
+        name
+        for name in as_good
+        if not any(ours < plain for ours, plain in zip(f1[name], f1[NO_STEPS], strict=True))
     ] or [NO_STEPS]
     means = {name: (scores[name]["bout_f1"] + scores[name]["map"]) / 2 for name in eligible}
     merit = {name: -1.0 if math.isnan(mean) else mean for name, mean in means.items()}
