@@ -301,8 +301,17 @@ def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() ->
     )
 
 
+def test_a_handful_of_bouts_judges_no_step() -> None:
+    asked, held_out = unsure(noise=2.0, videos=3, frames=250, doubled=3.0)
+    found = choose_steps(asked, held_out)
+    assert found.name == NO_STEPS
+    assert "too few to judge" in found.notes[0]
+    assert found.postprocessing.smoother is None
+    assert isinstance(found.postprocessing.calibration, Temperature)
+
+
 def test_nothing_is_learned_from_test_labels() -> None:
-    frames, labels = world(videos=6, frames=200, noise=2.0)
+    frames, labels = world(videos=6, frames=600, noise=2.0)
     asked = problem(labels)
     lies = replace(
         asked, test={name: (shown + 1).astype(np.int8) % 3 for name, shown in asked.test.items()}

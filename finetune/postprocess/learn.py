@@ -31,6 +31,7 @@ from finetune.postprocess import decision_rules, smoothers
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
 from finetune.postprocess.one_standard_error import BOUT_OVERLAP, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers import bout_lengths
 
 FEW_VIDEOS = 4
 FOLDS = 3
@@ -40,6 +41,8 @@ SCORED_FRAMES = 60_000
 """Neighbouring frames repeat each other: more of them cost time and change nothing."""
 LEAST_GAIN = 0.005
 """Of a score: less, though certain, is no reason for a further step."""
+LEAST_BOUTS = 30
+"""Of the scored classes: with a handful any gain may be chance, in every fold alike."""
 NO_STEPS = "as it is"
 AND = " + "
 
@@ -120,7 +123,7 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     good the simplest; and none where it gains no more than a standard error, or than
     ``LEAST_GAIN``, in either F1.
     With one labelled video nothing could be judged on frames that it was not fitted on, so nothing
-    is fitted.
+    is fitted; with fewer than ``LEAST_BOUTS`` bouts no more than a calibration is.
     """
     labelled = [name for name, labels in held_out.labels.items() if looked_at(labels).any()]
     frames = sum(int(looked_at(labels).sum()) for labels in held_out.labels.values())
@@ -138,6 +141,24 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     folds = list(held_out.folds())
     kind = best_calibration(problem, held_out)
     parts = [held_out, *(others for others, _ in folds)]
+    bouts = sum(
+        len(lengths)
+        for name, lengths in bout_lengths(held_out.labels, problem.classes).items()
+        if name != problem.rest
+    )
+    if bouts < LEAST_BOUTS:
+        few = (
+            f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
+            f"decision rules and smoothing on ({LEAST_BOUTS} are needed): none is used"
+        )
+        return LearnedPostprocessing(
+            postprocessing=_decision_rules(problem, held_out, kind)[NO_STEPS],
+            name=NO_STEPS,
+            scores={},
+            videos=len(labelled),
+            frames=frames,
+            notes=(few,),
+        )
     fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
