@@ -19,7 +19,8 @@ from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.calibrations.temperature import Temperature
 from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing, split_folds
 from finetune.postprocess.decision_rules.thresholds import Thresholds
-from finetune.postprocess.learn import NO_STEPS, HeldOutPredictions, best_calibration, choose_steps
+from finetune.postprocess.held_out import HeldOutPredictions
+from finetune.postprocess.learn import NO_STEPS, best_calibration, choose_steps
 from finetune.postprocess.one_standard_error import BLOCK, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
 from finetune.postprocess.smoothers.moving import Moving

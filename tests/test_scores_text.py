@@ -14,7 +14,8 @@ from finetune.fit.fit import score_problems
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import decide
 from finetune.metrics.frame_metrics import frame_f1, over_seeds
-from finetune.postprocess.learn import HeldOutPredictions, choose_steps
+from finetune.postprocess.held_out import HeldOutPredictions
+from finetune.postprocess.learn import choose_steps
 from finetune.report.extended_scores import extended_scores
 from finetune.report.scores_text import scores_text
 

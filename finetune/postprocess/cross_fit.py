@@ -12,7 +12,8 @@ from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem, hold_out
 from finetune.labels.refine import without_scored_frames
-from finetune.postprocess.learn import HeldOutPredictions, LearnedPostprocessing, choose_steps
+from finetune.postprocess.held_out import HeldOutPredictions
+from finetune.postprocess.learn import LearnedPostprocessing, choose_steps
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 

@@ -29,13 +29,12 @@ from finetune.metrics.bouts import score_bouts
 from finetune.metrics.frame_metrics import frame_f1, score
 from finetune.postprocess import decision_rules, smoothers
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
+from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.one_standard_error import BOUT_OVERLAP, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
 from finetune.postprocess.smoothers import bout_lengths
 
 FEW_VIDEOS = 4
-FOLDS = 3
-"""Of the steps, where one fold of networks predicted several videos."""
 RULE_FRAMES = 60_000
 SCORED_FRAMES = 60_000
 """Neighbouring frames repeat each other: more of them cost time and change nothing."""
@@ -45,45 +44,6 @@ LEAST_BOUTS = 30
 """Of the scored classes: with a handful any gain may be chance, in every fold alike."""
 NO_STEPS = "as it is"
 AND = " + "
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutPredictions:
-    """Predictions for training videos by networks that were not fitted on them."""
-
-    probabilities: ByVideo
-    """Video to (T, C)."""
-    labels: ByVideo
-    """UNLABELLED in frames that a network was fitted on."""
-    fold: Mapping[str, int]
-    """Video to the fold it was held out with."""
-
-    def only(self, videos: list[str]) -> HeldOutPredictions:
-        """The same of some videos."""
-        return HeldOutPredictions(
-            probabilities={name: self.probabilities[name] for name in videos},
-            labels={name: self.labels[name] for name in videos},
-            fold={name: self.fold[name] for name in videos},
-        )
-
-    def folds(self) -> Iterator[tuple[HeldOutPredictions, HeldOutPredictions]]:
-        """All folds but one, and that one; of two or more videos."""
-        fold_of = dict(self.fold)
-        if len({fold_of[name] for name in self.labels}) == 1:
-            fold_of = {name: n % FOLDS for n, name in enumerate(sorted(self.labels))}
-        for fold in sorted({fold_of[name] for name in self.labels}):
-            inside = [name for name in self.labels if fold_of[name] == fold]
-            others = [name for name in self.labels if fold_of[name] != fold]
-            assert others, "one video"
-            yield self.only(others), self.only(inside)
-
-    def pooled(self) -> tuple[Reals, Ints]:
-        """Probabilities and labels of all frames."""
-        p, labels = (
-            np.concatenate([values[name] for name in self.labels])
-            for values in (self.probabilities, self.labels)
-        )
-        return p, labels
 
 
 @dataclass(frozen=True, kw_only=True)
