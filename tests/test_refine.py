@@ -34,9 +34,14 @@ from pretrain.readers.annotations import Labels, write_labels
 
 ACTS = ("base", "bite", "chase")
 PARENT = Problem(
-    name="S1", task="S1", classes=("social", "aggression"), annotator="", overlapping=False,
-    train={}, test={},
-)  # fmt: skip
+    name="S1",
+    task="S1",
+    classes=("social", "aggression"),
+    annotator="",
+    overlapping=False,
+    train={},
+    test={},
+)
 CHILD = replace(PARENT, name="S2", task="S2", classes=ACTS)
 
 
