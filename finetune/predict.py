@@ -8,8 +8,8 @@
     %(prog)s --model runs/task1 --poses STORE --ensemble
 
 The tracks are converted to the model's names, scale and frame rate; labels come at the recording's
-own rate, with the postprocessing that the model's run learned on held-out videos: calibration of
-the probabilities, thresholds and smoothing of the labels.
+own rate, with the postprocessing that helped the model's run on held-out videos: calibration of
+the probabilities, decision rule and smoothing of the labels.
 
 Leaves in --out, one file for each video:
     FORMAT/        for each --format

@@ -9,6 +9,8 @@ test videos.
     %(prog)s --encoder handmade --task S1 --data STORE --videos 3
     # train the encoder as well as the head
     %(prog)s --encoder runs/mine --task S1 --data STORE --set frozen=false
+    # kinds of a class of another label set
+    %(prog)s --encoder runs/mine --task S2 --refines S1:aggression --data STORE
     # on a Ray cluster, from a checkout
     ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run --task S1 \
         --data /absolute/STORE
@@ -47,6 +49,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         help="label set of the store, classic_classification say; settings: finetune/tasks/",
     )
     parser.add_argument(
+        "--refines",
+        metavar="LABELSET:CLASS",
+        help="the task tells the kinds of a class of another label set (S1:aggression): both are "
+        "fitted together, P(act) = P(aggression) x P(act | aggression)",
+    )
+    parser.add_argument(
         "--data", help="pose store, a folder or s3://…; left out: a small simulated arena"
     )
     parser.add_argument("--test-data", metavar="STORE", help="score on this store's videos instead")
@@ -78,6 +86,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     from finetune.fit.fit import initial_head
     from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
     from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
+    from finetune.labels.refine import with_parent
     from finetune.search.space import examples
     from finetune.search.tune import TuningJob, tune
     from finetune.settings import TASKS, Tuning, task_file
@@ -110,6 +119,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         )
     asked, notes = with_some_test(asked, fps=store.schema.fps)
     notes += refuse_unfit(asked, videos=args.videos, unknown_annotators=shared)
+    if args.refines:
+        asked = with_parent(asked, args.refines, partial(problems, store))
     for sentence in notes:
         log.warning("%s", sentence)
     trained = args.encoder not in (RANDOM, HANDMADE)
@@ -130,7 +141,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         "tuning": plain(tuning),
         "videos": args.videos,
         "fingerprint": store.fingerprint,
-    }
+    } | ({"refines": args.refines} if args.refines else {})
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
@@ -149,6 +160,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
             embedder=embedder,
             encoder=about,
             videos=args.videos,
+            refines=args.refines,
             notes=notes,
         )
         result = tune(job, tuning, scale, out=out, run=run)

@@ -76,10 +76,10 @@ class Tuning:
     evaluations: int = 6
     """Validation scores taken while a trial is fitted; at each a bad trial may be stopped."""
     postprocess_folds: int = 3
-    """Folds of the training videos for learning calibration, thresholds and smoothing on videos
+    """Folds of the training videos for learning calibration, decision rule and smoothing on videos
     that the network was not fitted on: as many more fits for each seed. 1: one fit, with the share
-    ``validation`` held out; 0: no postprocessing. Scores of the protocol are always those of the
-    network alone."""
+    ``validation`` held out; 0: no postprocessing. A step is used only where it helped there. Scores
+    of the protocol are always those of the network alone."""
     trials: int = 8
     search: Mapping[str, Any] = field(default_factory=dict)
     """Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold

@@ -6,6 +6,7 @@ exports them.
     %(prog)s calms21 --source FOLDER [--download] --out STORE
     %(prog)s tracks  --poses FOLDER [--labels FOLDER] --fps 30 --out STORE
     %(prog)s check   STORE [--json] [--picture FILE]
+    %(prog)s unscored STORE CLASS
     %(prog)s export  STORE --out FOLDER [--as npz|calms21-json]
 
 A store is a folder or an address (s3://bucket/store). It is written whole or not at all.
@@ -129,6 +130,16 @@ def check(args: argparse.Namespace) -> None:
         _picture(description, Path(store.address) / "check.png", required=False)
 
 
+def unscored(args: argparse.Namespace) -> None:
+    """Frames that nobody scored, in a store that is there."""
+    from pretrain.quality.unscored import make_unscored
+
+    for note in make_unscored(
+        paths.absolute_address(args.store), args.classes, margins_only=args.margins
+    ):
+        print(note)
+
+
 def _picture(description: dict[str, Any], file: Path, *, required: bool) -> None:
     from pretrain.quality.picture import draw
 
@@ -209,7 +220,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/pre
     parser = argparse.ArgumentParser(
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="arena|calms21|tracks|check|export")
+    commands = parser.add_subparsers(
+        required=True, metavar="arena|calms21|tracks|check|unscored|export"
+    )
 
     def command(name: str, does: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=does, description=does)
@@ -280,6 +293,25 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/pre
         help="where the picture goes (default: STORE/check.png of a local store)",
     )
     options.set_defaults(run=check)
+
+    options = command(
+        "unscored",
+        "a class that only fills what nobody scored: its frames become unlabelled, for fits, "
+        "scores and calibration; only the store's labels change",
+    )
+    options.add_argument("store", metavar="STORE", help="folder or address")
+    options.add_argument(
+        "classes",
+        nargs="+",
+        metavar="CLASS",
+        help="base, or S1:base where several label sets have one; `check` names such classes",
+    )
+    options.add_argument(
+        "--margins",
+        action="store_true",
+        help="only the frames before the first and after the last frame of another class",
+    )
+    options.set_defaults(run=unscored)
 
     options = command(
         "export", "a store into npz files, which come back with `tracks`, or into CalMS21's JSON"

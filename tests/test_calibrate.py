@@ -16,7 +16,7 @@ from finetune.metrics.frame_metrics import frame_f1, score
 from finetune.postprocess.as_json import from_json
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
 from finetune.postprocess.calibrations.temperature import Temperature
-from finetune.postprocess.thresholds import Thresholds
+from finetune.postprocess.decision_rules.thresholds import Thresholds
 from pretrain.components import names
 from pretrain.errors import BadInput
 

@@ -76,7 +76,8 @@ def help_of(file: str) -> str:
     if file.startswith("benchmarks/"):
         sources = [ROOT / file, ROOT / "benchmarks" / "measure.py"]
         return "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    parts = ("arena", "calms21", "tracks", "check", "export") if "prepare" in file else ("",)
+    prepare_parts = ("arena", "calms21", "tracks", "check", "unscored", "export")
+    parts = prepare_parts if "prepare" in file else ("",)
     asked = [[sys.executable, str(ROOT / file), *part.split(), "--help"] for part in parts]
     return "\n".join(
         subprocess.run(words, capture_output=True, text=True, check=True, timeout=120).stdout

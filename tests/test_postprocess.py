@@ -18,11 +18,12 @@ from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.calibrations.temperature import Temperature
 from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing, split_folds
-from finetune.postprocess.learn import NO_STEPS, HeldOutPredictions, best_calibration, choose_steps
+from finetune.postprocess.decision_rules.thresholds import Thresholds
+from finetune.postprocess.held_out import HeldOutPredictions
+from finetune.postprocess.learn import NO_STEPS, best_calibration, choose_steps
 from finetune.postprocess.one_standard_error import BLOCK, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
 from finetune.postprocess.smoothers.moving import Moving
-from finetune.postprocess.thresholds import Thresholds
 from finetune.settings import Tuning
 from pretrain.errors import BadInput
 
@@ -79,27 +80,64 @@ def test_where_nothing_helps_nothing_is_done() -> None:
     asked, held_out = unsure(noise=0.0)
     found = choose_steps(asked, held_out)
     assert found.name == NO_STEPS
-    assert found.postprocessing.thresholds is None
+    assert found.postprocessing.decision_rule is None
     assert found.postprocessing.smoother is None
 
 
-def test_one_fold_is_noted_and_nothing_labelled_leaves_the_network_alone() -> None:
-    asked, held_out = unsure(noise=1.0, videos=2)
+def test_what_gains_by_chance_alone_is_not_used() -> None:
+    """Exact posteriors of frames that tell nothing of their neighbours, all classes alike."""
+    for seed in (3, 6, 9):
+        asked, held_out = unsure(noise=2.0, videos=6, frames=50 * 25, seed=seed)
+        draw = np.random.default_rng(seed)
+        labels, probabilities = {}, {}
+        for name, shown in held_out.labels.items():
+            order = draw.permutation(len(shown))
+            labels[name] = shown[order]
+            probabilities[name] = held_out.probabilities[name][order]
+        asked = replace(asked, classes=("attack", "mount", "rear"))
+        found = choose_steps(asked, replace(held_out, labels=labels, probabilities=probabilities))
+        f1 = {name: one["macro_f1"] for name, one in found.scores.items()}
+        assert max(f1.values()) > f1[NO_STEPS]
+        assert found.name == NO_STEPS, found.name
+
+
+def test_steps_are_judged_on_videos_that_they_were_not_fitted_on() -> None:
+    asked, held_out = unsure(noise=2.0, videos=2)
     one = choose_steps(asked, replace(held_out, fold=dict.fromkeys(held_out.fold, 0)))
-    assert any("scored on the frames it was fitted on" in note for note in one.notes)
+    assert one.scores == choose_steps(asked, replace(held_out, fold={"v0": 0, "v1": 1})).scores
     assert any("learned on 2 videos" in note for note in one.notes)
-    blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held_out.labels.items()}
-    none = choose_steps(asked, replace(held_out, labels=blank))
-    assert none.postprocessing == Postprocessing()
+
+
+def test_with_one_video_nothing_is_fitted_on_what_it_is_judged_on() -> None:
+    asked, held_out = unsure(noise=2.0, videos=1)
+    one = choose_steps(asked, held_out)
+    assert (one.name, one.postprocessing) == (NO_STEPS, Postprocessing())
+    assert any("no two labelled training videos" in note for note in one.notes)
     p = held_out.probabilities["v0"]
-    assert np.array_equal(none.postprocessing.decide(p), p.argmax(1))
+    assert np.array_equal(one.postprocessing.decide(p), p.argmax(1))
+    frames, labels = world(videos=2, frames=200)
+    single = problem(labels, test=()).only(["v0"])
+    (learned,) = learn_postprocessing(frames, [single], TUNING, None, seed=0, stop=5)
+    assert learned.postprocessing == Postprocessing()
+    assert learned.notes == one.notes or "no two labelled" in learned.notes[0]
+    blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held_out.labels.items()}
+    assert choose_steps(asked, replace(held_out, labels=blank)).frames == 0
+
+
+def test_a_calibration_that_makes_probabilities_worse_on_other_videos_is_left_out() -> None:
+    """Two videos, on one of which the network is too sure and on the other not sure enough."""
+    asked, sure = unsure(noise=2.0, videos=2, doubled=6.0)
+    _, shy = unsure(noise=2.0, videos=2, doubled=0.5)
+    mixed = {"v0": sure.probabilities["v0"], "v1": shy.probabilities["v1"]}
+    assert best_calibration(asked, sure) is Temperature
+    assert best_calibration(asked, replace(sure, probabilities=mixed)) is None
 
 
 def test_steps_survive_json_and_damage_is_refused() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(3), 200)
     several = Postprocessing(
         calibration=Temperature(temperature=2.5),
-        thresholds=Thresholds(values=(1.0, 0.2, 0.7)),
+        decision_rule=Thresholds(values=(1.0, 0.2, 0.7)),
         smoother=Moving(frames=5),
     )
     for after in (Postprocessing(), Postprocessing(overlapping=True), several):
@@ -124,7 +162,7 @@ def test_models_saved_before_are_read() -> None:
     }
     steps = Postprocessing(
         calibration=Temperature(temperature=2.5),
-        thresholds=Thresholds(values=(1.0, 0.2, 0.7)),
+        decision_rule=Thresholds(values=(1.0, 0.2, 0.7)),
         smoother=Moving(frames=5),
     )
     assert Postprocessing.from_dict(saved) == steps
@@ -159,7 +197,9 @@ class Exchange(AbstractCalibration):
     asked, held_out = unsure(noise=1.0)
     exchanged = {name: p[:, [1, 0, 2]] for name, p in held_out.probabilities.items()}
     held_out = replace(held_out, probabilities=exchanged)
-    assert best_calibration(asked, held_out).__name__ == ("Exchange" if good else "Temperature")
+    kind = best_calibration(asked, held_out)
+    assert kind is not None
+    assert kind.__name__ == ("Exchange" if good else "Temperature")
     found = choose_steps(asked, held_out).postprocessing
     again = Postprocessing.from_dict(json.loads(json.dumps(found.to_dict())))
     assert again == found
@@ -262,8 +302,17 @@ def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() ->
     )
 
 
+def test_a_handful_of_bouts_judges_no_step() -> None:
+    asked, held_out = unsure(noise=2.0, videos=3, frames=250, doubled=3.0)
+    found = choose_steps(asked, held_out)
+    assert found.name == NO_STEPS
+    assert "too few to judge" in found.notes[0]
+    assert found.postprocessing.smoother is None
+    assert isinstance(found.postprocessing.calibration, Temperature)
+
+
 def test_nothing_is_learned_from_test_labels() -> None:
-    frames, labels = world(videos=6, frames=200, noise=2.0)
+    frames, labels = world(videos=6, frames=600, noise=2.0)
     asked = problem(labels)
     lies = replace(
         asked, test={name: (shown + 1).astype(np.int8) % 3 for name, shown in asked.test.items()}
@@ -297,7 +346,7 @@ def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
             probabilities=shy, labels=labels, fold={name: i for i, name in enumerate(labels)}
         ),
     )
-    assert found.postprocessing.thresholds is not None
+    assert found.postprocessing.decision_rule is not None
     decided = {name: found.postprocessing.decide(p) for name, p in shy.items()}
     assert frame_f1(labels=labels, predicted=decided, classes=asked.classes) > 0.95
     assert found.scores[NO_STEPS]["macro_f1"] < 0.7

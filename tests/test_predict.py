@@ -22,10 +22,10 @@ from finetune.inference.prediction_formats import AbstractPredictionFormat, pred
 from finetune.inference.prediction_formats.csv import FrameTable
 from finetune.labels.problems import Problem
 from finetune.postprocess.calibrations.temperature import Temperature
+from finetune.postprocess.decision_rules.thresholds import Thresholds
 from finetune.postprocess.postprocessing import Postprocessing
 from finetune.postprocess.smoothers.minimum_bout import MinimumBout
 from finetune.postprocess.smoothers.moving import Moving
-from finetune.postprocess.thresholds import Thresholds
 from finetune.predict import main
 from finetune.report.model_folder import load_model, load_postprocessing, save_model
 from pretrain.components import find, names
@@ -57,7 +57,7 @@ BOTH = Problem(
 )
 STEPS = Postprocessing(
     calibration=Temperature(temperature=2.0),
-    thresholds=Thresholds(values=(1.0, 0.8, 0.9)),
+    decision_rule=Thresholds(values=(1.0, 0.8, 0.9)),
     smoother=Moving(frames=3),
 )
 ACTS_STEPS = Postprocessing(smoother=MinimumBout(frames=(2, 2), overlapping=True), overlapping=True)

@@ -12,12 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.metrics import average_precision_score
 
 from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.metrics.bouts import bouts, score_bouts
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.as_json import from_json
 from finetune.postprocess.smoothers import AbstractSmoother, candidates, smoothers
+from finetune.postprocess.smoothers.forward_backward import ForwardBackward, posteriors
 from finetune.postprocess.smoothers.minimum_bout import MinimumBout
 from finetune.postprocess.smoothers.moving import Moving
 from finetune.postprocess.smoothers.viterbi import Viterbi, decode
@@ -225,21 +227,67 @@ def test_overlapping_behaviours_are_decoded_each_on_its_own() -> None:
     assert (decoded == labels["v"]).mean() > (raw == labels["v"]).mean() + 0.1
 
 
+@pytest.mark.parametrize("frames", [1, 2, 3, 4, 7])
+def test_posteriors_are_those_of_summing_over_all_sequences(frames: int) -> None:
+    draw = np.random.default_rng(frames)
+    emission, initial = draw.normal(0, 2, (frames, 2, 3)), draw.dirichlet(np.ones(3), 2)
+    transition = draw.dirichlet(np.ones(3), (2, 3))
+    found = posteriors(emission_TNS=emission, initial_NS=initial, transition_NSS=transition)
+    for n in range(2):
+        exact = np.zeros((frames, 3))
+        for path in itertools.product(range(3), repeat=frames):
+            chance = np.exp(
+                path_score(path, emission[:, n], np.log(initial[n]), np.log(transition[n]))
+            )
+            exact[np.arange(frames), path] += chance
+        np.testing.assert_allclose(found[:, n], exact / exact.sum(1, keepdims=True), atol=1e-12)
+
+
+def test_posteriors_of_a_long_video_do_not_depend_on_how_it_is_cut() -> None:
+    """Far from its end a video does not know where it ends; near it the frames behind count."""
+    draw = np.random.default_rng(0)
+    emission, initial = draw.normal(0, 3, (4000, 1, 4)), np.full((1, 4), 0.25)
+    transition = 0.6 * np.eye(4) + 0.1 * np.ones((1, 4, 4))
+    whole, part = (
+        posteriors(emission_TNS=e, initial_NS=initial, transition_NSS=transition)
+        for e in (emission, emission[:3000])
+    )
+    np.testing.assert_allclose(part[:2800], whole[:2800], atol=1e-9)
+    assert np.abs(part[2999] - whole[2999]).max() > 1e-3
+    sure = posteriors(emission_TNS=1e3 * emission, initial_NS=initial, transition_NSS=transition)
+    assert np.isfinite(sure).all()
+
+
+def test_posteriors_are_better_decisions_and_better_scores() -> None:
+    probabilities, labels = animal(1)
+    smoother = ForwardBackward.fit(probabilities=probabilities, labels=labels, classes=MICE)
+    new_p, new_labels = animal(2)
+    raw = {name: decide(probabilities_TC=p) for name, p in new_p.items()}
+    chosen = {name: smoother.apply(p) for name, p in new_p.items()}
+    assert macro_f1(new_labels, chosen) > macro_f1(new_labels, raw) + 0.2
+    truth = np.concatenate(list(new_labels.values()))[:, None] == np.arange(4)
+    before, after = (
+        average_precision_score(truth, np.concatenate(scores))
+        for scores in (list(new_p.values()), [smoother.scores(p) for p in new_p.values()])
+    )
+    assert after > before + 0.1
+
+
 @pytest.mark.parametrize("width", [1, 3, 7, 101])
 def test_moving_windows_agree_with_slow_ones(width: int) -> None:
     p = np.random.default_rng(width).dirichlet(np.ones(3), 60)
     half = width // 2
     mean = Moving(frames=width)
     slow = np.stack([p[max(0, t - half) : t + half + 1].mean(axis=0) for t in range(60)])
-    np.testing.assert_allclose(mean.smooth(p), slow, atol=1e-12)
+    np.testing.assert_allclose(mean.scores(p), slow, atol=1e-12)
     assert np.array_equal(mean.apply(p), slow.argmax(axis=1))
     padded = np.pad(p, ((half, half), (0, 0)), mode="edge")
     slow = np.stack([np.median(padded[t : t + width], axis=0) for t in range(60)])
     several = Moving(frames=width, kind="median", overlapping=True)
-    np.testing.assert_allclose(several.smooth(p), slow, atol=1e-12)
+    np.testing.assert_allclose(several.scores(p), slow, atol=1e-12)
     assert np.array_equal(several.apply(p), (slow > 0.5).astype(int))
     np.testing.assert_allclose(
-        Moving(frames=width, kind="median").smooth(p),
+        Moving(frames=width, kind="median").scores(p),
         slow / slow.sum(axis=1, keepdims=True),
         atol=1e-12,
     )
@@ -256,7 +304,7 @@ def test_the_window_follows_the_shortest_counted_bouts() -> None:
 
 def test_medians_of_all_classes_may_vanish() -> None:
     p = np.eye(3)[np.arange(9) % 3]
-    assert np.isfinite(Moving(frames=9, kind="median").smooth(p)).all()
+    assert np.isfinite(Moving(frames=9, kind="median").scores(p)).all()
 
 
 def test_short_bouts_dissolve_into_the_likelier_neighbour() -> None:
@@ -485,5 +533,7 @@ def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
             weight=0,
         )
     for values in ({}, {"smoother": "Magic"}, {"smoother": "Moving", "width": 3}):
-        with pytest.raises(BadInput, match="allowed: MinimumBout, Moving, Viterbi"):
+        with pytest.raises(
+            BadInput, match="allowed: ForwardBackward, MinimumBout, Moving, Viterbi"
+        ):
             from_json(values, "smoother", smoothers())

@@ -19,6 +19,7 @@ from finetune.fit.window_sampler import Batch, WindowSampler
 from finetune.heads import AbstractHead, LabelledVideo, build_head
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem
+from finetune.labels.refine import given_parent, times_parent
 from finetune.metrics.frame_metrics import Scores, mean_over_problems, score
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
@@ -92,10 +93,13 @@ class Model:
         predicted: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
         for video in sorted(set().union(*videos)):
             logits = self.logits(frames, video)
-            for p, problem in enumerate(problems):
+            each = {
+                p: (logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)).numpy()
+                for p, problem in enumerate(problems)
+            }
+            for p in range(len(problems)):
                 if video in videos[p]:
-                    p_TC = logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)
-                    predicted[p][video] = p_TC.numpy()
+                    predicted[p][video] = times_parent(problems, each, p)
         return predicted
 
 
@@ -188,6 +192,7 @@ def fit(
         Step, training loss since the last stop, the model as it is then. A head that is not fitted
         by gradient steps is yielded at every stop, with the loss NaN.
     """
+    problems = given_parent(problems)
     torch.manual_seed(seed)
     rng = np.random.default_rng([seed, 3])
     dim = embedder.dim if embedder is not None else frames.arrays["z"].shape[1]

@@ -78,7 +78,7 @@ class LoadedModel:
         """Labels one whole video.
 
         Of several networks the probabilities are the mean of the calibrated ones; the decision is
-        that of the mean of the thresholded ones, smoothed as the first network's are.
+        that of the mean of the adjusted ones, smoothed as the first network's are.
 
         Args:
             arrays: ``position`` (T, M, K, X), ``confidence`` (T, M, K), and ``extra`` (T, E) where
@@ -113,8 +113,8 @@ class LoadedModel:
             scores = [scores[p][""] for scores in raw]
             both = list(zip(steps, scores, strict=True))
             calibrated = np.mean([one.calibrated(p_TC) for one, p_TC in both], axis=0)
-            thresholded = np.mean([one.thresholded(p_TC) for one, p_TC in both], axis=0)
-            predictions.append(Prediction(calibrated, steps[0].smoothed(thresholded)))
+            adjusted = np.mean([one.adjusted(p_TC) for one, p_TC in both], axis=0)
+            predictions.append(Prediction(calibrated, steps[0].smoothed(adjusted)))
         return predictions, embedded[0][2]
 
 
@@ -202,10 +202,11 @@ def _problem(values: Mapping[str, Any], folder: Path) -> Problem:
             classes=tuple(map(str, values["classes"])),
             annotator=str(values["annotator"]),
             overlapping=bool(values["overlapping"]),
+            refines=None if (of := values.get("refines")) is None else (str(of[0]), str(of[1])),
             train={},
             test={},
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise BadInput(f"the model {folder} is damaged: head.json: {error!r}") from error
 
 

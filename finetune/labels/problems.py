@@ -35,6 +35,9 @@ class Problem:
     overlapping: bool
     train: Labelled
     test: Labelled
+    refines: tuple[str, str] | None = None
+    """Name of another problem, and the class of it that this one tells the kinds of; see
+    :mod:`finetune.labels.refine`."""
 
     @property
     def rest(self) -> str | None:
@@ -82,7 +85,8 @@ def problems(store: Store, task: str) -> list[Problem]:
                 classes=classes,
                 annotator=annotator,
                 overlapping=overlapping,
-                **sides,
+                train=sides["train"],
+                test=sides["test"],
             )
         )
     return loaded

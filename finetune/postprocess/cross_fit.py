@@ -12,7 +12,9 @@ from finetune.fit.frames import Frames, recordings
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.hold_out import Recordings, hold_out
 from finetune.labels.problems import Labelled, Problem
-from finetune.postprocess.learn import HeldOutPredictions, LearnedPostprocessing, choose_steps
+from finetune.labels.refine import without_scored_frames
+from finetune.postprocess.held_out import HeldOutPredictions
+from finetune.postprocess.learn import LearnedPostprocessing, choose_steps
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 
@@ -39,6 +41,9 @@ def learn_postprocessing(
         seed: Of the folds, the weights and the windows.
         stop: Steps to fit for.
     """
+    if all(len(problem.train) < 2 for problem in problems):  # a fit would serve nothing
+        nobody = HeldOutPredictions(probabilities={}, labels={}, fold={})
+        return [choose_steps(problem, nobody) for problem in problems]
     predictions = cross_fit(frames, problems, tuning, embedder, seed=seed, stop=stop)
     return [
         choose_steps(problem, held_out)
@@ -71,7 +76,8 @@ def cross_fit(
         recording=recordings(frames),
     )
     for fold, sides in enumerate(folds):
-        inside, outside = [problem for problem, _ in sides], [labels for _, labels in sides]
+        outside = [labels for _, labels in sides]
+        inside = without_scored_frames([problem for problem, _ in sides], outside)
         ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[stop])
         for p, predicted in enumerate(model.predict(frames, problems, outside)):
             probabilities[p] |= predicted

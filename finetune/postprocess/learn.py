@@ -1,15 +1,16 @@
-"""Learns calibration, thresholds and smoother of a problem, on predictions for held-out videos.
+"""Learns calibration, decision rule and smoother of a problem, on predictions for held-out videos.
 
-Which of them are used is chosen by cross-fitting: every candidate is fitted on the other folds of
-the held-out videos and decides on this one, so that no frame scores steps that were fitted on it.
+Which of them are used, if any, is chosen by cross-fitting: every candidate is fitted on the other
+folds of the held-out videos and decides on this one, so that no frame scores steps that were fitted
+on it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,65 +19,31 @@ from finetune.labels.frame_labels import (
     ByVideo,
     Ints,
     Reals,
+    decide,
     log_probability,
     looked_at,
     plain,
 )
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import score_bouts
-from finetune.metrics.frame_metrics import frame_f1
+from finetune.metrics.frame_metrics import frame_f1, score
+from finetune.postprocess import decision_rules, smoothers
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
-from finetune.postprocess.one_standard_error import within_one_standard_error
+from finetune.postprocess.held_out import HeldOutPredictions
+from finetune.postprocess.one_standard_error import BOUT_OVERLAP, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
-from finetune.postprocess.smoothers import candidates
-from finetune.postprocess.thresholds import Thresholds
+from finetune.postprocess.smoothers import bout_lengths
 
 FEW_VIDEOS = 4
-BOUT_OVERLAP = 0.25
-THRESHOLD_FRAMES = 60_000
+RULE_FRAMES = 60_000
+SCORED_FRAMES = 60_000
 """Neighbouring frames repeat each other: more of them cost time and change nothing."""
+LEAST_GAIN = 0.005
+"""Of a score: less, though certain, is no reason for a further step."""
+LEAST_BOUTS = 30
+"""Of the scored classes: with a handful any gain may be chance, in every fold alike."""
 NO_STEPS = "as it is"
-THRESHOLDS = "thresholds"
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutPredictions:
-    """Predictions for training videos by networks that were not fitted on them."""
-
-    probabilities: ByVideo
-    """Video to (T, C)."""
-    labels: ByVideo
-    """UNLABELLED in frames that a network was fitted on."""
-    fold: Mapping[str, int]
-    """Video to the fold it was held out with."""
-
-    def only(self, videos: list[str]) -> HeldOutPredictions:
-        """The same of some videos."""
-        return HeldOutPredictions(
-            probabilities={name: self.probabilities[name] for name in videos},
-            labels={name: self.labels[name] for name in videos},
-            fold={name: self.fold[name] for name in videos},
-        )
-
-    def folds(self) -> Iterator[tuple[HeldOutPredictions, HeldOutPredictions]]:
-        """All folds but one, and that one; of a single fold twice the whole."""
-        for fold in sorted({self.fold[name] for name in self.labels}):
-            inside = [name for name in self.labels if self.fold[name] == fold]
-            others = [name for name in self.labels if self.fold[name] != fold]
-            yield (self.only(others), self.only(inside)) if others else (self, self)
-
-    @property
-    def any_labelled(self) -> bool:
-        """Whether a frame of it is labelled."""
-        return any(looked_at(labels).any() for labels in self.labels.values())
-
-    def pooled(self) -> tuple[Reals, Ints]:
-        """Probabilities and labels of all frames."""
-        p, labels = (
-            np.concatenate([values[name] for name in self.labels])
-            for values in (self.probabilities, self.labels)
-        )
-        return p, labels
+AND = " + "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +54,8 @@ class LearnedPostprocessing:
     name: str
     """Of the steps that were chosen; ``as it is`` where none did better."""
     scores: Mapping[str, Mapping[str, float]]
-    """``macro_f1`` and ``bout_f1`` of every candidate; of decisions on folds that it was not fitted
-    on, unless a note says otherwise."""
+    """``macro_f1``, ``bout_f1`` and ``map`` of every candidate, on folds that it was not fitted
+    on."""
     videos: int
     frames: int
     """Held-out labelled frames."""
@@ -107,81 +74,151 @@ class LearnedPostprocessing:
 
 
 def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostprocessing:
-    """Fits every candidate, and scores it on folds it was not fitted on.
+    """Fits every candidate, scores it on folds it was not fitted on, and takes none that does not
+    help there.
 
-    Of those whose macro F1 (frames) is within a standard error of the best one's and not below that
-    of no steps at all, the one with the best bout F1 is taken; of equals the simplest. With a
-    single fold the candidates are scored on the frames they were fitted on, and a note says so.
+    First the decision rules compete, then every smoother after none of them and after the best.
+    Of the candidates whose macro F1 (frames) is within a standard error of the best one's and on no
+    fold below that of no step, the one with the best mean of bout F1 and MAP is taken, of those as
+    good the simplest; and none where it gains no more than a standard error, or than
+    ``LEAST_GAIN``, in either F1.
+    With one labelled video nothing could be judged on frames that it was not fitted on, so nothing
+    is fitted; with fewer than ``LEAST_BOUTS`` bouts no more than a calibration is.
     """
+    labelled = [name for name, labels in held_out.labels.items() if looked_at(labels).any()]
     frames = sum(int(looked_at(labels).sum()) for labels in held_out.labels.values())
     neutral = Postprocessing(overlapping=problem.overlapping)
-    if not frames:
-        note = f"{problem.name}: no held-out frame is labelled, so there is no postprocessing"
+    if len(labelled) < 2:
         return LearnedPostprocessing(
             postprocessing=neutral,
             name=NO_STEPS,
             scores={},
-            videos=len(held_out.labels),
-            frames=0,
-            notes=(note,),
+            videos=len(labelled),
+            frames=frames,
+            notes=(nothing_to_judge_on(problem),) if problem.train else (),
         )
-    calibration = best_calibration(problem, held_out)
-    fitted = _candidates(problem, held_out, calibration)
-    decisions: dict[str, dict[str, Ints]] = {name: {} for name in fitted}
-    for others, inside in held_out.folds():
-        on_others = fitted
-        if others is not held_out:
-            on_others = _candidates(problem, others, calibration) if others.any_labelled else {}
-        for video, p in inside.probabilities.items():
-            thresholded: dict[Thresholds | None, Reals] = {}
-            for name, on_all in fitted.items():
-                # Where the others have no such candidate (their bouts are too short for that
-                # window), the same without a smoother stands in.
-                plainer = THRESHOLDS if on_all.thresholds is not None else NO_STEPS
-                steps = on_others.get(name) or on_others.get(plainer) or neutral
-                if steps.thresholds not in thresholded:
-                    thresholded[steps.thresholds] = steps.thresholded(p)
-                decisions[name][video] = steps.smoothed(thresholded[steps.thresholds])
-    scores = {name: _scores(problem, held_out, decisions[name]) for name in fitted}
-    as_good = within_one_standard_error(
-        labels=held_out.labels,
-        decisions=decisions,
-        classes=problem.classes,
-        rest=problem.rest or "",
+    held_out = held_out.only(labelled)
+    folds = list(held_out.folds())
+    kind = best_calibration(problem, held_out)
+    parts = [held_out, *(others for others, _ in folds)]
+    bouts = sum(
+        len(lengths)
+        for name, lengths in bout_lengths(held_out.labels, problem.classes).items()
+        if name != problem.rest
     )
-    eligible = [
-        name for name in as_good if not scores[name]["macro_f1"] < scores[NO_STEPS]["macro_f1"]
-    ] or [NO_STEPS]
-    bout_f1 = {name: scores[name]["bout_f1"] for name in eligible}
-    best = max(eligible, key=lambda n: -math.inf if math.isnan(bout_f1[n]) else bout_f1[n])
+    if bouts < LEAST_BOUTS:
+        few = (
+            f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
+            f"decision rules and smoothing on ({LEAST_BOUTS} are needed): none is used"
+        )
+        return LearnedPostprocessing(
+            postprocessing=_decision_rules(problem, held_out, kind)[NO_STEPS],
+            name=NO_STEPS,
+            scores={},
+            videos=len(labelled),
+            frames=frames,
+            notes=(few,),
+        )
+    fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
+    stride = -(-frames // SCORED_FRAMES)
+    decisions, scored = _decide(folds, fitted, on_others, stride=stride)
+    f1 = {name: _macro_f1(problem, held_out, decided) for name, decided in decisions.items()}
+    best_rule = max((name for name in fitted if name != NO_STEPS), key=lambda name: f1[name])
+    more, *more_on_others = [
+        _smoothers(problem, part, {name: rules[name] for name in (NO_STEPS, best_rule)})
+        for part, rules in zip(parts, [fitted, *on_others], strict=True)
+    ]
+    both = [
+        {**rules, **smoothed} for rules, smoothed in zip(on_others, more_on_others, strict=True)
+    ]
+    more_decisions, more_scored = _decide(folds, more, both, stride=stride)
+    fitted, decisions, scored = fitted | more, decisions | more_decisions, scored | more_scored
+    # The simplest first: no step, rules, smoothers, both.
+    scores = {
+        name: _scores(problem, held_out, decisions[name])
+        | {"map": _mean_ap(problem, held_out, scored[name], stride=stride)}
+        for name in fitted
+    }
+    best = _best(problem, [inside.labels for _, inside in folds], decisions, scores)
     return LearnedPostprocessing(
         postprocessing=fitted[best],
         name=best,
         scores=scores,
-        videos=len(held_out.labels),
+        videos=len(labelled),
         frames=frames,
         notes=tuple(_notes(problem, held_out)),
     )
 
 
-def best_calibration(problem: Problem, held_out: HeldOutPredictions) -> type[AbstractCalibration]:
-    """The calibration with the least log loss on folds it was not fitted on; of equals the first by
-    name."""
-    kinds = calibrations()
-    if len(kinds) == 1:
-        return kinds[0]
+def nothing_to_judge_on(problem: Problem) -> str:
+    """What is said where there are no two videos to learn from and to judge on."""
+    return (
+        f"{problem.name}: no two labelled training videos were held out, one to learn calibration, "
+        "decision rule and smoothing on and one to judge them on: none is used, labels and "
+        "probabilities are the network's own"
+    )
 
-    def loss(kind: type[AbstractCalibration]) -> float:
+
+def _best(
+    problem: Problem,
+    folds: Sequence[ByVideo],
+    decisions: Mapping[str, ByVideo],
+    scores: Mapping[str, Mapping[str, float]],
+) -> str:
+    classes, rest = problem.classes, problem.rest or ""
+    labels = {name: values for fold in folds for name, values in fold.items()}
+    as_good = within_one_standard_error(
+        labels=labels, decisions=decisions, classes=classes, rest=rest
+    )
+    f1 = {
+        name: [
+            frame_f1(labels=fold, predicted=decisions[name], classes=classes, rest=rest)
+            for fold in folds
+        ]
+        for name in {NO_STEPS, *as_good}
+    }
+    eligible = [
+        name
+        for name in as_good
+        if not any(ours < plain for ours, plain in zip(f1[name], f1[NO_STEPS], strict=True))
+    ] or [NO_STEPS]
+    means = {name: (scores[name]["bout_f1"] + scores[name]["map"]) / 2 for name in eligible}
+    merit = {name: -1.0 if math.isnan(mean) else mean for name, mean in means.items()}
+    best = next(name for name in eligible if merit[name] >= max(merit.values()) - LEAST_GAIN)
+    both = {name: decisions[name] for name in (NO_STEPS, best)}
+    kinds: tuple[tuple[Literal["frames", "bouts"], str], ...] = (
+        ("frames", "macro_f1"),
+        ("bouts", "bout_f1"),
+    )
+    helps = any(
+        scores[best][key] >= scores[NO_STEPS][key] + LEAST_GAIN
+        and within_one_standard_error(
+            labels=labels, decisions=both, classes=classes, rest=rest, of=of
+        )
+        == [best]
+        for of, key in kinds
+    )
+    return best if helps else NO_STEPS
+
+
+def best_calibration(
+    problem: Problem, held_out: HeldOutPredictions
+) -> type[AbstractCalibration] | None:
+    """The calibration with the least log loss on folds it was not fitted on; None where that of the
+    network's own probabilities is no greater."""
+
+    def loss(kind: type[AbstractCalibration] | None) -> float:
         total = 0.0
         for others, inside in held_out.folds():
-            if others.any_labelled:
-                p, labels = others.pooled()
-                step = kind.fit(probabilities_TC=p, labels=labels, classes=problem.classes)
-                p, labels = inside.pooled()
-                total += _log_loss(step.apply(p), labels)
+            p, labels = inside.pooled()
+            if kind is not None:
+                seen, truth = others.pooled()
+                step = kind.fit(probabilities_TC=seen, labels=truth, classes=problem.classes)
+                p = step.apply(p)
+            total += _log_loss(p, labels)
         return total
 
-    return min(kinds, key=loss)
+    return min((None, *calibrations()), key=loss)
 
 
 def _log_loss(p_TC: Reals, labels: Ints) -> float:
@@ -194,37 +231,84 @@ def _log_loss(p_TC: Reals, labels: Ints) -> float:
     return -float(log_probability(right).sum())
 
 
-def _candidates(
-    problem: Problem, held_out: HeldOutPredictions, calibration: type[AbstractCalibration]
+def _decision_rules(
+    problem: Problem, held_out: HeldOutPredictions, kind: type[AbstractCalibration] | None
 ) -> dict[str, Postprocessing]:
-    """Every combination of thresholds (or none) and smoother (or none), simplest first; the
-    calibration is common to all."""
+    """No rule, and every rule; the calibration is common to all."""
     p, truth = held_out.pooled()
-    classes, rest = problem.classes, problem.rest or ""
-    calibrated = calibration.fit(probabilities_TC=p, labels=truth, classes=classes)
+    classes = problem.classes
+    calibration = None
+    if kind is not None:
+        calibration = kind.fit(probabilities_TC=p, labels=truth, classes=classes)
     known = np.flatnonzero(looked_at(truth))
-    some = known[:: -(-len(known) // THRESHOLD_FRAMES)]
-    tuned = Thresholds.fit(
-        probabilities_TC=calibrated.apply(p[some]), labels=truth[some], classes=classes, rest=rest
+    some = known[:: -(-len(known) // RULE_FRAMES)]
+    none = Postprocessing(calibration=calibration, overlapping=problem.overlapping)
+    offered = decision_rules.candidates(
+        probabilities_TC=none.calibrated(p[some]),
+        labels=truth[some],
+        classes=classes,
+        rest=problem.rest or "",
     )
+    return {NO_STEPS: none} | {
+        name: replace(none, decision_rule=rule) for name, rule in offered.items()
+    }
+
+
+def _smoothers(
+    problem: Problem, held_out: HeldOutPredictions, rules: Mapping[str, Postprocessing]
+) -> dict[str, Postprocessing]:
+    """Every smoother after each of the rules."""
     combined: dict[str, Postprocessing] = {}
-    for thresholds in (None, tuned):
-        unsmoothed = Postprocessing(
-            calibration=calibrated, thresholds=thresholds, overlapping=problem.overlapping
-        )
-        combined[NO_STEPS if thresholds is None else THRESHOLDS] = unsmoothed
-        offered = candidates(
+    for rule, unsmoothed in rules.items():
+        offered = smoothers.candidates(
             probabilities={
-                name: unsmoothed.thresholded(p) for name, p in held_out.probabilities.items()
+                name: unsmoothed.adjusted(p) for name, p in held_out.probabilities.items()
             },
             labels=held_out.labels,
-            classes=classes,
-            rest=rest,
+            classes=problem.classes,
+            rest=problem.rest or "",
         )
         for name, smoother in offered.items():
-            named = name if thresholds is None else f"{THRESHOLDS} + {name}"
+            named = name if rule == NO_STEPS else f"{rule}{AND}{name}"
             combined[named] = replace(unsmoothed, smoother=smoother)
     return combined
+
+
+def _decide(
+    folds: Sequence[tuple[HeldOutPredictions, HeldOutPredictions]],
+    fitted: Mapping[str, Postprocessing],
+    on_others: Sequence[Mapping[str, Postprocessing]],
+    *,
+    stride: int,
+) -> tuple[dict[str, dict[str, Ints]], dict[str, dict[str, Reals]]]:
+    """Decisions of every candidate on each fold, as it was fitted on the others, and its scores of
+    every so many frames.
+
+    Where the others have no such candidate (their bouts are too short for that window), the same
+    without a smoother stands in.
+    """
+    decisions: dict[str, dict[str, Ints]] = {name: {} for name in fitted}
+    scored: dict[str, dict[str, Reals]] = {name: {} for name in fitted}
+    for (_, inside), by_name in zip(folds, on_others, strict=True):
+        for video, p in inside.probabilities.items():
+            adjusted: dict[Any, Reals] = {}
+            for name in fitted:
+                plainer = name.rpartition(AND)[0] or NO_STEPS
+                steps = by_name.get(name) or by_name[plainer]
+                if steps.decision_rule not in adjusted:
+                    adjusted[steps.decision_rule] = steps.adjusted(p)
+                given, smoothed = adjusted[steps.decision_rule], None
+                if steps.smoother is not None:
+                    smoothed = steps.smoother.scores(given)
+                if smoothed is None:
+                    decisions[name][video] = steps.smoothed(given)
+                    scored[name][video] = steps.calibrated(p[::stride])
+                else:
+                    decisions[name][video] = decide(
+                        probabilities_TC=smoothed, overlapping=steps.overlapping
+                    )
+                    scored[name][video] = smoothed[::stride].copy()
+    return decisions, scored
 
 
 def _scores(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> dict[str, float]:
@@ -237,19 +321,35 @@ def _scores(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) 
         rest=rest,
         overlaps=(BOUT_OVERLAP,),
     )
-    macro_f1 = frame_f1(
-        labels=held_out.labels, predicted=decisions, classes=problem.classes, rest=rest
-    )
+    macro_f1 = _macro_f1(problem, held_out, decisions)
     return {"macro_f1": macro_f1, "bout_f1": bout_scores.macro_f1[f"{BOUT_OVERLAP:g}"]}
+
+
+def _macro_f1(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> float:
+    return frame_f1(
+        labels=held_out.labels,
+        predicted=decisions,
+        classes=problem.classes,
+        rest=problem.rest or "",
+    )
+
+
+def _mean_ap(
+    problem: Problem, held_out: HeldOutPredictions, scored: ByVideo, *, stride: int
+) -> float:
+    labels = np.concatenate([values[::stride] for values in held_out.labels.values()])
+    if not looked_at(labels).any():
+        return math.nan
+    return score(
+        probabilities_TC=np.concatenate([scored[name] for name in held_out.labels]),
+        labels=labels,
+        classes=problem.classes,
+        rest=problem.rest or "",
+    ).map
 
 
 def _notes(problem: Problem, held_out: HeldOutPredictions) -> Iterator[str]:
     """What a reader of the scores should know."""
-    if len({held_out.fold[name] for name in held_out.labels}) == 1:
-        yield (
-            f"{problem.name}: there is one fold, so the postprocessing is scored on the frames it "
-            "was fitted on"
-        )
     videos = len(held_out.labels)
     if videos < FEW_VIDEOS:
         yield (

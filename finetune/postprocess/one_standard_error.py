@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.labels.frame_labels import UNLABELLED, ByVideo, Reals, rest_class
+from finetune.labels.frame_labels import UNLABELLED, ByVideo, Reals, looked_at, rest_class
+from finetune.metrics.bouts import score_bouts
 
 BLOCK = 512
 """Frames resampled together: longer than most bouts, for neighbouring frames repeat each other."""
 SAMPLES = 200
+BOUT_OVERLAP = 0.25
+"""From which overlap (intersection over union) on a bout counts as recognised."""
 
 
 def within_one_standard_error(
@@ -20,6 +24,7 @@ def within_one_standard_error(
     decisions: Mapping[str, ByVideo],
     classes: Sequence[str],
     rest: str | None = None,
+    of: Literal["frames", "bouts"] = "frames",
 ) -> list[str]:
     """Names of the ways whose macro F1 is within one standard error of the best one's, in order.
 
@@ -31,44 +36,84 @@ def within_one_standard_error(
         decisions: For each way decisions of the same shapes.
         classes: Names, in the order of axis C.
         rest: See :func:`finetune.labels.frame_labels.rest_class`.
+        of: What F1 counts.
     """
     left_out = rest_class(classes=classes, rest=rest)
     scored_C = np.array([name != left_out for name in classes])
-    counts = {name: _counts(labels, chosen, len(classes)) for name, chosen in decisions.items()}
-    blocks = len(next(iter(counts.values())))
-    times_DK = (
-        np.random.default_rng(0)
-        .multinomial(blocks, np.full(blocks, 1 / blocks), size=SAMPLES)
-        .astype(np.float64)
-    )
+    counts = {
+        name: {
+            video: _frame_counts(truth, chosen[video], len(classes))
+            if of == "frames"
+            else _bout_counts(video, truth, chosen[video], classes, rest)
+            for video, truth in labels.items()
+            if looked_at(truth).any()
+        }
+        for name, chosen in decisions.items()
+    }
+    if not next(iter(counts.values())):
+        return list(decisions)
+    blocks_in = [len(each) for each in next(iter(counts.values())).values()]
+    draw = np.random.default_rng(0)
+    draws_DK = [
+        draw.multinomial(sum(blocks_in), np.full(sum(blocks_in), 1 / sum(blocks_in)), size=SAMPLES),
+        np.repeat(
+            draw.multinomial(
+                len(blocks_in), np.full(len(blocks_in), 1 / len(blocks_in)), size=SAMPLES
+            ),
+            blocks_in,
+            axis=1,
+        ),
+    ]
+    pooled = {name: np.concatenate(list(each.values())) for name, each in counts.items()}
     f1 = {
-        name: float(_macro_f1(np.ones((1, blocks)), counts_K3C, scored_C)[0])
-        for name, counts_K3C in counts.items()
+        name: float(_macro_f1(np.ones((1, sum(blocks_in))), counts_K3C, scored_C)[0])
+        for name, counts_K3C in pooled.items()
     }
     known = {name: value for name, value in f1.items() if not np.isnan(value)}
     if not known:
         return list(decisions)
     best = max(known, key=lambda name: known[name])
-    resampled = {name: _macro_f1(times_DK, counts[name], scored_C) for name in known}
+    resampled = {
+        name: [_macro_f1(times_DK, pooled[name], scored_C) for times_DK in draws_DK]
+        for name in known
+    }
     return [
         name
         for name in known
-        if known[best] - known[name] <= np.nanstd(resampled[best] - resampled[name])
+        if known[best] - known[name]
+        <= max(
+            np.nanstd(ours - theirs)
+            for ours, theirs in zip(resampled[best], resampled[name], strict=True)
+        )
     ]
 
 
-def _counts(labels: ByVideo, decisions: ByVideo, n_classes: int) -> npt.NDArray[np.float64]:
-    """(K, 3, C): right, true and chosen frames of each class in each block."""
-    counts = []
-    for name, truth in labels.items():
-        if not len(truth):
-            continue
-        true, chosen = _shown(truth, truth, n_classes), _shown(decisions[name], truth, n_classes)
-        stacked = np.stack([true & chosen, true, chosen], axis=1)
-        counts.append(
-            np.add.reduceat(stacked, np.arange(0, len(truth), BLOCK), axis=0, dtype=np.float64)
-        )
-    return np.concatenate(counts)
+def _frame_counts(truth: Reals, chosen: Reals, n_classes: int) -> npt.NDArray[np.float64]:
+    """(K, 3, C): right, true and chosen frames of each class in each block of a video."""
+    true, found = _shown(truth, truth, n_classes), _shown(chosen, truth, n_classes)
+    stacked = np.stack([true & found, true, found], axis=1)
+    return np.add.reduceat(stacked, np.arange(0, len(truth), BLOCK), axis=0, dtype=np.float64)
+
+
+def _bout_counts(
+    video: str, truth: Reals, chosen: Reals, classes: Sequence[str], rest: str | None
+) -> npt.NDArray[np.float64]:
+    """(1, 3, C): recognised, true and decided bouts of each class in a video."""
+    scores = score_bouts(
+        labels={video: truth},
+        predicted={video: chosen},
+        classes=classes,
+        fps=1.0,  # scales only rates, which are not used here
+        rest=rest,
+        overlaps=(BOUT_OVERLAP,),
+    )
+    each = [scores.per_class[name] for name in classes]
+    counts = [
+        [one.matched_bouts for one in each],
+        [one.true_bouts for one in each],
+        [one.predicted_bouts for one in each],
+    ]
+    return np.array([counts], np.float64)
 
 
 def _shown(values: Reals, truth: Reals, n_classes: int) -> npt.NDArray[np.bool_]:

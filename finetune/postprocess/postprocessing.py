@@ -1,9 +1,10 @@
 """The steps between the network's probabilities and the labels of a video.
 
-    probabilities ── calibration ──▶ calibrated ── thresholds ──▶ thresholded ── smoother ──▶ labels
+    probabilities ── calibration ──▶ calibrated ── decision rule ──▶ adjusted ── smoother ──▶ labels
 
-Calibrated probabilities are what a reader is shown; thresholds and smoother serve only the
-decision. Average precision is that of the raw scores.
+Calibrated probabilities are what a reader is shown; decision rule and smoother serve the decision.
+Average precision by the protocol is that of the network's own probabilities; after postprocessing
+it is that of the smoother's scores, where it gives any.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, Self, TypeVar
 from finetune.labels.frame_labels import Ints, Reals, decide
 from finetune.postprocess.as_json import from_json
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
+from finetune.postprocess.decision_rules import AbstractDecisionRule, decision_rules
 from finetune.postprocess.smoothers import AbstractSmoother, smoothers
-from finetune.postprocess.thresholds import Thresholds
 from pretrain.errors import BadInput
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Postprocessing:
     """The steps of one problem; those that are None are left out."""
 
     calibration: AbstractCalibration | None = None
-    thresholds: Thresholds | None = None
+    decision_rule: AbstractDecisionRule | None = None
     smoother: AbstractSmoother | None = None
     overlapping: bool = False
 
@@ -37,27 +38,36 @@ class Postprocessing:
             return probabilities_TC
         return self.calibration.apply(probabilities_TC)
 
-    def thresholded(self, probabilities_TC: Reals) -> Reals:
+    def adjusted(self, probabilities_TC: Reals) -> Reals:
         """Probabilities whose plain decision is the tuned one, before any smoothing."""
         calibrated = self.calibrated(probabilities_TC)
-        return calibrated if self.thresholds is None else self.thresholds.apply(calibrated)
+        return calibrated if self.decision_rule is None else self.decision_rule.apply(calibrated)
 
-    def smoothed(self, thresholded_TC: Reals) -> Ints:
-        """The last step, for probabilities that :meth:`thresholded` gave."""
+    def smoothed(self, adjusted_TC: Reals) -> Ints:
+        """The last step, for probabilities that :meth:`adjusted` gave."""
         if self.smoother is None:
-            return decide(probabilities_TC=thresholded_TC, overlapping=self.overlapping)
-        return self.smoother.apply(thresholded_TC)
+            return decide(probabilities_TC=adjusted_TC, overlapping=self.overlapping)
+        return self.smoother.apply(adjusted_TC)
+
+    def scores(self, probabilities_TC: Reals) -> Reals:
+        """Scores of one whole video, for average precision: the smoother's, else calibrated
+        probabilities."""
+        smoothed = None
+        if self.smoother is not None:
+            smoothed = self.smoother.scores(self.adjusted(probabilities_TC))
+        return self.calibrated(probabilities_TC) if smoothed is None else smoothed
 
     def decide(self, probabilities_TC: Reals) -> Ints:
         """(T,) classes of one whole video, or (T, C) of 0 and 1."""
-        return self.smoothed(self.thresholded(probabilities_TC))
+        return self.smoothed(self.adjusted(probabilities_TC))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values. A calibration of any kind is under ``temperature``, the name of the
-        first there was, so that old and new files are read alike."""
+        """Plain JSON values. A calibration of any kind is under ``temperature`` and a decision rule
+        under ``thresholds``, the names of the first there were, so that old and new files are read
+        alike."""
         steps = {
             "temperature": self.calibration,
-            "thresholds": self.thresholds,
+            "thresholds": self.decision_rule,
             "smoother": self.smoother,
         }
         return {name: None if step is None else step.to_dict() for name, step in steps.items()} | {
@@ -72,7 +82,7 @@ class Postprocessing:
             BadInput: If it is no such description.
         """
         try:
-            calibration, thresholds, smoother = (
+            calibration, decision_rule, smoother = (
                 values[name] for name in ("temperature", "thresholds", "smoother")
             )
             overlapping = bool(values["overlapping"])
@@ -80,7 +90,7 @@ class Postprocessing:
             raise BadInput(f"no description of a postprocessing: {error!r}") from error
         return cls(
             calibration=_step(calibration, "step", calibrations()),
-            thresholds=_step(thresholds, "step", [Thresholds]),
+            decision_rule=_step(decision_rule, "step", decision_rules()),
             smoother=_step(smoother, "smoother", smoothers()),
             overlapping=overlapping,
         )

@@ -97,20 +97,26 @@ def _scores_after(
         ]
         for seed in budgets
     }
+    scored = {
+        seed: [
+            {video: postprocessing.scores(p) for video, p in by_video.items()}
+            for postprocessing, by_video in zip(steps[seed], probabilities[seed], strict=True)
+        ]
+        for seed in budgets
+    }
     seed_scores = over_seeds(
-        {
-            seed: score_decisions(budgets[seed], probabilities[seed], decided[seed])
-            for seed in budgets
-        }
+        {seed: score_decisions(budgets[seed], scored[seed], decided[seed]) for seed in budgets}
     )
     values = seed_scores.to_dict()
     scores = {
         "macro_f1": seed_scores.macro_f1,
         "macro_f1_std": seed_scores.macro_f1_std,
+        "map": seed_scores.map,
+        "map_std": seed_scores.map_std,
         "per_class": values["per_class"],
         "per_seed": values["per_seed"],
         "problems": {
-            name: {key: part[key] for key in ("macro_f1", "macro_f1_std")}
+            name: {key: part[key] for key in ("macro_f1", "macro_f1_std", "map", "map_std")}
             for name, part in values["problems"].items()
         },
         "bouts": mean_of(bout_scores(budgets[seed], decided[seed], fps=fps) for seed in budgets),
@@ -121,6 +127,7 @@ def _scores_after(
             seed: {
                 problem.name: one.to_dict()
                 for problem, one in zip(budgets[seed], learned[seed], strict=True)
+                if problem.test
             }
             for seed in budgets
         },
@@ -139,7 +146,8 @@ def extended_metrics(result: Mapping[str, Any]) -> dict[str, float]:
         "calibration_error": result.get("calibration_error"),
     }
     values |= {
-        f"after/{key}": after.get(key) for key in ("macro_f1", "macro_f1_std", "calibration_error")
+        f"after/{key}": after.get(key)
+        for key in ("macro_f1", "macro_f1_std", "map", "map_std", "calibration_error")
     }
     values |= {
         f"after/bout_f1/{overlap}": value
@@ -169,7 +177,7 @@ def score_decisions(
     decided: Sequence[Decisions],
 ) -> Scores:
     """Frame scores of decisions on test, pooled over videos, then the mean over problems; average
-    precision is of the raw scores."""
+    precision is that of the probabilities."""
     each = {}
     for problem, p, decisions in zip(problems, probabilities, decided, strict=True):
         names = sorted(problem.test)

@@ -51,6 +51,7 @@ def save_model(
                 "classes": list(p.classes),
                 "annotator": p.annotator,
                 "overlapping": p.overlapping,
+                "refines": p.refines,
             }
             for p in problems
         ],

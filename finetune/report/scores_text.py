@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from finetune.metrics.frame_metrics import SeedScores
+from finetune.postprocess.learn import NO_STEPS
 from finetune.report.tables import Cell, Score, plain_text
 
 
 def scores_text(scores: SeedScores, result: Mapping[str, Any]) -> str:
-    """The table of classes, and below it what :func:`extended_lines` says."""
-    return "\n".join([class_table(scores), *extended_lines(result)]) + "\n"
+    """The table of classes, below it what :func:`extended_lines` says, and the notes that tell how
+    to read the numbers."""
+    notes = [f"note: {note}" for note in result.get("notes") or ()]
+    return "\n".join([class_table(scores), *extended_lines(result), *notes]) + "\n"
 
 
 def class_table(scores: SeedScores) -> str:
@@ -39,9 +43,10 @@ def extended_lines(result: Mapping[str, Any]) -> list[str]:
     known."""
     lines = []
     after = result.get("after") or {}
+    raw, smoothed = result.get("bouts") or {}, after.get("bouts") or {}
     for title, bouts in (
-        ("bouts", result.get("bouts") or {}),
-        ("bouts after smoothing", after.get("bouts") or {}),
+        ("bouts", raw),
+        ("bouts after postprocessing", smoothed if smoothed != raw else {}),
     ):
         if f1 := bouts.get("macro_f1"):
             overlaps = ", ".join(
@@ -51,14 +56,11 @@ def extended_lines(result: Mapping[str, Any]) -> list[str]:
             lines.append(f"{title}: F1 {overlaps}; onset off by {onset} frames")
     if (error := result.get("calibration_error")) is not None:
         line = f"calibration error {_number(error)}"
-        if (calibrated := after.get("calibration_error")) is not None:
-            line += f"; after temperature {_number(calibrated)}"
+        if (calibrated := after.get("calibration_error")) not in (None, error):
+            line += f"; after calibration {_number(calibrated)}"
         lines.append(line)
     if after:
-        lines.append(
-            "after postprocessing (learned on held-out training videos): macro F1 "
-            f"{Score.of(after, 'macro_f1')}"
-        )
+        lines.append(_postprocessing_line(after))
     annotators = result.get("annotators") or {}
     if annotators.get("pairs"):
         lines.append(
@@ -68,6 +70,27 @@ def extended_lines(result: Mapping[str, Any]) -> list[str]:
             f"{_number(annotators['ours_kappa'])}"
         )
     return lines
+
+
+def _postprocessing_line(after: Mapping[str, Any]) -> str:
+    """What is done after the network, and what it comes to."""
+    names = Counter(
+        one["name"] for problems in after["learned"].values() for one in problems.values()
+    )
+    if set(names) == {NO_STEPS}:
+        return (
+            "postprocessing: none, for none helped on held-out training videos, or there were too "
+            "few to judge"
+        )
+    total = names.total()
+    chosen = "; ".join(
+        name if number == total else f"{name} ({number} of {total})"
+        for name, number in names.most_common()
+    )
+    scores = f"macro F1 {Score.of(after, 'macro_f1')}"
+    if after.get("map") is not None:
+        scores += f", MAP {Score.of(after, 'map')}"
+    return f"after postprocessing (chosen on held-out training videos: {chosen}): {scores}"
 
 
 def _number(value: float | None, *, digits: int = 3) -> str:

@@ -12,7 +12,8 @@ from finetune.fit.fit import Model, Probabilities, fit, score_problems, validati
 from finetune.fit.frames import Frames, embed, recordings
 from finetune.heads import head_class
 from finetune.labels.hold_out import hold_out
-from finetune.labels.problems import Problem
+from finetune.labels.problems import Labelled, Problem
+from finetune.labels.refine import is_parent, without_scored_frames
 from finetune.postprocess.cross_fit import learn_postprocessing
 from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
@@ -55,13 +56,17 @@ def run_trial(
     configure_torch()
     settings = tuning.with_choice(trial["choice"])
     parts = hold_out(problems, share=tuning.validation, seed=seed, recording=recordings(frames))
-    truth = [labels for _, labels in parts]
+    fitted = without_scored_frames([part for part, _ in parts], [labels for _, labels in parts])
+    truth: list[Labelled] = [
+        {} if is_parent(problems, problem) else labels
+        for problem, (_, labels) in zip(problems, parts, strict=True)
+    ]
     steps = evaluation_steps(settings)
     if not head_class(settings.head).by_gradient:
         steps = steps[-1:]  # it is the same at every one
     for step, loss, model in fit(
         frames,
-        [part for part, _ in parts],
+        fitted,
         settings,
         embedder=embedder,
         seed=seed,

@@ -15,6 +15,7 @@ from finetune.fit.fit import initial_head, score_problems
 from finetune.fit.frames import Frames, embed, gather_poses, recordings
 from finetune.labels.hold_out import in_training_and_test
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
+from finetune.labels.refine import with_videos_of_children
 from finetune.metrics.frame_metrics import SeedScores, over_seeds
 from finetune.report.annotator_styles import annotators_figure
 from finetune.report.extended_scores import extended_metrics, extended_scores
@@ -49,6 +50,8 @@ class TuningJob:
     """What the result says of the encoder."""
     videos: int | None
     """Label budget."""
+    refines: str | None = None
+    """``LABELSET:CLASS`` that the task tells the kinds of; the problems then have the parent."""
     notes: Sequence[str] = ()
     """What a reader of the scores should know."""
 
@@ -70,6 +73,8 @@ def tune(
         )
         for seed in tuning.seed_list
     }
+    if job.videos is not None:
+        budgets = {seed: with_videos_of_children(budget) for seed, budget in budgets.items()}
     shared_frames = ray.put(_read_frames(job, budgets, scale, tuning))
     frames = ray.get(shared_frames)  # a view of Ray's copy; ours goes
     embedder = None if tuning.frozen else job.embedder
@@ -112,6 +117,7 @@ def tune(
     more, decided = extended_scores(budgets, predicted, learned, frames, fps=job.store.schema.fps)
     result = {
         "task": job.task,
+        "refines": job.refines,
         "macro_f1": scores.macro_f1,
         "macro_f1_std": scores.macro_f1_std,
         "map": scores.map,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy.typing as npt
 
 from pretrain.data.store import Store
 from pretrain.quality.jumps_and_swaps import JumpsAndSwaps, body_lengths_px, store_chunks
+from pretrain.quality.unscored import UnscoredMargins
 from pretrain.readers.annotations import UNLABELLED, read_labels
 
 
@@ -19,7 +22,8 @@ def describe(store: Store) -> dict[str, Any]:
     Returns:
         ``frames``, ``videos``, ``hours``, ``missing_share`` (of all points),
         ``missing_by_keypoint``, ``jumps``, ``swaps``, ``features`` (name to numbers a frame),
-        ``labels`` (task to frames per class and split, bouts, and videos), ``damage`` (a sentence
+        ``labels`` (task to frames per class and split, bouts, videos, and classes that are probably
+        unscored), ``damage`` (a sentence
         for each damaged file; what needs whole files is then left out).
     """
     damage = store.verify()
@@ -72,11 +76,13 @@ def _of_frames(store: Store) -> dict[str, Any]:
 def _labels(store: Store) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     bouts: dict[tuple[str, str], list[npt.NDArray[np.int64]]] = {}
+    margins = defaultdict[str, UnscoredMargins](UnscoredMargins)
     for labels in read_labels(store):
         task = tasks.setdefault(
             labels.task,
             {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []},
         )
+        margins[labels.task].add(labels)
         marks = labels.marks
         task["unlabelled"] += int((marks == UNLABELLED).all(1).sum())
         task["videos"][labels.split] += 1
@@ -87,6 +93,7 @@ def _labels(store: Store) -> dict[str, Any]:
             sides[labels.split] += int(shown_T.sum())
             bouts.setdefault((labels.task, name), []).append(_bout_frames(shown_T))
     for name, task in tasks.items():
+        task["unscored"] = margins[name].summary()
         task["bouts"] = {
             label: _bouts(np.concatenate(bouts[name, label]), store.schema.fps)
             for label in task["frames"]
@@ -135,7 +142,14 @@ def report(facts: dict[str, Any]) -> str:
     if not facts["damage"]:
         lines += [
             *_report_frames(facts),
-            *(line for name, task in facts["labels"].items() for line in _report_task(name, task)),
+            *(
+                line
+                for name, task in facts["labels"].items()
+                for line in [
+                    *_report_task(name, task),
+                    *_report_unscored(name, task, facts["store"], facts["fps"]),
+                ]
+            ),
         ]
     lines.append(
         "whole: every checksum is right"
@@ -204,4 +218,22 @@ def _report_task(name: str, task: dict[str, Any]) -> list[str]:
             f"{sides[side]:>14,} {sides[side] / totals[side]:>6.1%}" for side in ("train", "test")
         ]
         lines.append(f"  {label:24} {shares[0]} {shares[1]} {bouts['count']:>7,}   {lengths}")
+    return lines
+
+
+def _report_unscored(name: str, task: dict[str, Any], store: str, fps: float) -> list[str]:
+    lines = []
+    for label, margin in task["unscored"].items():
+        length = ""
+        if (frames := margin["stretch_frames"]) is not None:
+            length = (
+                f"; the stretch has {frames:,} frames ({frames / fps:g} s) in "
+                f"{margin['stretch_videos']} of {margin['videos']} videos"
+            )
+        lines.append(
+            f"  probably unscored: {label!r} lies only before and after one stretch in "
+            f"{margin['at_ends']} of {margin['videos']} videos ({margin['frames']:,} "
+            f"frames){length}. Nobody scored these frames: make them unlabelled with "
+            f"ethoray prepare unscored {shlex.quote(store)} {shlex.quote(f'{name}:{label}')}"
+        )
     return lines

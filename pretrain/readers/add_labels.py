@@ -4,7 +4,7 @@ already."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import refuse
+from pretrain.quality.unscored import parse_classes, without_unscored
 from pretrain.readers.annotations import UNLABELLED, Labels, read_labels, write_labels
 from pretrain.readers.find_labels import read_label_files
 from pretrain.readers.split import assign_missing_splits, resample_labels
@@ -28,6 +29,8 @@ def add_labels(
     existing: Store | None,
     test_share: float,
     seed: int,
+    unscored: Sequence[str] = (),
+    unscored_margins: Sequence[str] = (),
 ) -> None:
     """Reads label files and writes the labels of the videos that were added, at the store's rate.
 
@@ -39,6 +42,9 @@ def add_labels(
         existing: The store as it was before, if there was one.
         test_share: Of the recordings whose files state no split.
         seed: Another choice of those.
+        unscored: Classes whose frames become unlabelled: ``CLASS`` or ``TASK:CLASS``.
+        unscored_margins: Classes of which only those frames do that lie before the first and after
+            the last frame of another class.
 
     Raises:
         BadInput: If the files are damaged, or do not fit the videos or the labels in the store.
@@ -58,6 +64,12 @@ def add_labels(
             "labels of %d videos that the store had before passed over",
             len({each.video for each in labels} - set(frames)),
         )
+    for words, margins_only in ((unscored, False), (unscored_margins, True)):
+        if words:
+            pairs = parse_classes(words, new)
+            new, notes = without_unscored(new, pairs, margins_only=margins_only)
+            for note in notes:
+                log.info("%s", note)
     if existing is not None:
         new = conformed(new, existing)
     write_labels(writer, assign_missing_splits(new, test_share=test_share, seed=seed))

@@ -110,7 +110,9 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
         )
         sink = io.BytesIO()
         pq.write_table(table, sink, compression="zstd")
-        name = f"labels/{quote(task, safe='')}-{len(writer.labels):03d}.parquet"
+        numbers = (int(label_file["file"].rpartition("-")[2][:3]) for label_file in writer.labels)
+        number = max(numbers, default=-1) + 1  # no file that is there is written over
+        name = f"labels/{quote(task, safe='')}-{number:03d}.parquet"
         writer.labels.append(writer.write_file(name, sink.getvalue()) | {"task": task})
 
 

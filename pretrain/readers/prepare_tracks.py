@@ -35,6 +35,8 @@ def prepare_tracks(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
+    if (args.unscored or args.unscored_margins) and not args.labels:
+        raise BadInput("--unscored and --unscored-margins are about labels: pass --labels FOLDER")
     out = paths.absolute_address(args.out)
     existing = Store(out) if args.append else None
     conversion = _conversion(args, existing)
@@ -73,6 +75,8 @@ def prepare_tracks(args: argparse.Namespace) -> None:
                         existing=existing,
                         test_share=args.test_share,
                         seed=args.seed,
+                        unscored=args.unscored,
+                        unscored_margins=args.unscored_margins,
                     )
 
 

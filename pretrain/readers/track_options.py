@@ -23,6 +23,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"folder, file or zip of label files, may be the same: {descriptions(LABEL_FORMATS)}",
     )
     parser.add_argument(
+        "--unscored",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="class that only fills what nobody scored: its frames become unlabelled, and it is a "
+        "class no more; base, or S1:base where several label sets have one; `check` names such "
+        "classes; may be repeated",
+    )
+    parser.add_argument(
+        "--unscored-margins",
+        action="append",
+        default=[],
+        metavar="CLASS",
+        help="the same for a class that also means something: only its frames before the first and "
+        "after the last frame of another class become unlabelled",
+    )
+    parser.add_argument(
         "--features",
         action="append",
         default=[],

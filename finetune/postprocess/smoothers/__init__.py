@@ -1,6 +1,7 @@
 """Smoothers: decisions that look at neighbouring frames. One file each, found by being here.
 
-They serve decisions (F1, bouts); average precision stays that of the network's raw scores.
+They serve decisions (F1, bouts); some also give smoothed scores. Average precision by the protocol
+stays that of the network's raw scores.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class AbstractSmoother(ABC):
     @abstractmethod
     def apply(self, probabilities_TC: Reals) -> Ints:
         """(T,) classes of one whole video, or (T, C) of 0 and 1."""
+
+    def scores(self, probabilities_TC: Reals) -> Reals | None:
+        """(T, C) smoothed scores of one whole video, whose plain decision is that of :meth:`apply`;
+        None where it only decides."""
+        return None
 
     @property
     def numbers(self) -> int:

@@ -102,7 +102,7 @@ class Moving(AbstractSmoother):
             overlapping=are_overlapping(labels),
         )
 
-    def smooth(self, probabilities_TC: Reals) -> Reals:
+    def scores(self, probabilities_TC: Reals) -> Reals:
         """Smoothed probabilities of one video."""
         examine_video(probabilities_TC=probabilities_TC)
         p = np.asarray(probabilities_TC, np.float64)
@@ -111,7 +111,8 @@ class Moving(AbstractSmoother):
         if self.kind == "mean":
             ones = np.ones(self.frames)
             existing = convolve1d(np.ones(len(p)), ones, mode="constant")
-            return np.asarray(convolve1d(p, ones, axis=0, mode="constant") / existing[:, None])
+            mean = convolve1d(p, ones, axis=0, mode="constant") / existing[:, None]
+            return np.asarray(np.clip(mean, 0, 1))  # the filter's rounding may lead outside
         median = np.stack(
             [median_filter(column, self.frames, mode="nearest") for column in p.T], axis=1
         )
@@ -122,4 +123,4 @@ class Moving(AbstractSmoother):
 
     def apply(self, probabilities_TC: Reals) -> Ints:
         """Decides from the smoothed probabilities."""
-        return decide(probabilities_TC=self.smooth(probabilities_TC), overlapping=self.overlapping)
+        return decide(probabilities_TC=self.scores(probabilities_TC), overlapping=self.overlapping)

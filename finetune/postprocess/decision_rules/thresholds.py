@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +18,18 @@ from finetune.labels.frame_labels import (
     UNLABELLED,
     Ints,
     Reals,
-    decide,
     examine,
     log_odds,
     log_probability,
     rest_class,
 )
 from finetune.metrics.frame_metrics import frame_f1
-from finetune.postprocess.as_json import to_json
+from finetune.postprocess.decision_rules import AbstractDecisionRule
+from finetune.postprocess.decision_rules._coordinate_ascent import best_moves
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thresholds:
+class Thresholds(AbstractDecisionRule):
     """A weight for each exclusive class, or a threshold for each overlapping behaviour.
 
     Two exclusive classes with weights v, w decide for the second above the threshold v / (v + w).
@@ -39,6 +39,16 @@ class Thresholds:
     """Exclusive classes: weights that multiply probabilities before the argmax, 1 = as it is.
     Overlapping: thresholds."""
     overlapping: bool = False
+
+    @classmethod
+    def candidates(
+        cls, *, probabilities_TC: Reals, labels: Ints, classes: Sequence[str], rest: str | None
+    ) -> dict[str, Self]:
+        """The fitted one."""
+        fitted = cls.fit(
+            probabilities_TC=probabilities_TC, labels=labels, classes=classes, rest=rest
+        )
+        return {"thresholds": fitted}
 
     @classmethod
     def fit(
@@ -103,14 +113,6 @@ class Thresholds:
             return p
         return np.asarray(softmax(log_probability(p) + _log(values), axis=1))
 
-    def decide(self, probabilities_TC: Reals) -> Ints:
-        """(T,) classes, or (T, C) of 0 and 1."""
-        return decide(probabilities_TC=self.apply(probabilities_TC), overlapping=self.overlapping)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return to_json(self, "step")
-
 
 def _threshold(p: Reals, labels: Ints, *, sweeps: int) -> float:
     """As two exclusive classes, of which only the second is scored."""
@@ -126,58 +128,8 @@ def _threshold(p: Reals, labels: Ints, *, sweeps: int) -> float:
 
 
 def _weights(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], sweeps: int) -> Reals:
-    """Coordinate ascent on the mean F1 of the counted classes that occur.
-
-    Args:
-        raw_NC: Log-probabilities of N labelled frames.
-        truth: (N,) classes.
-        counted: (C,).
-        sweeps: Passes over the classes at most.
-    """
-    totals = np.bincount(truth.astype(np.int64), minlength=raw_NC.shape[1])
-    scored, moves = counted & (totals > 0), np.zeros(raw_NC.shape[1])
-    for _ in range(sweeps if scored.any() else 0):
-        before = moves.copy()
-        for c in np.flatnonzero(scored | ~counted):
-            moves[c] = _best_move(
-                raw_NC, truth, moves=moves, c=int(c), totals=totals, scored=scored
-            )
-        if (moves == before).all():
-            break
+    moves = best_moves(raw_NC, truth, counted=counted, sweeps=sweeps)
     return np.asarray(np.exp(moves - moves.max()))
-
-
-def _best_move(
-    raw_NC: Reals, truth: Ints, *, moves: Reals, c: int, totals: Ints, scored: npt.NDArray[np.bool_]
-) -> float:
-    """The log-weight of class c that is best while the others stay: every breakpoint is tried."""
-    others = raw_NC + moves
-    others[:, c] = -np.inf
-    rival = others.argmax(axis=1)
-    needed = others[np.arange(len(others)), rival] - raw_NC[:, c]
-    order = np.argsort(needed)  # frames change to c in this order
-    needed, rival, truth = needed[order], rival[order], truth[order]
-    f1 = np.zeros(len(needed) + 1)  # after the first 0, 1, … N frames changed
-    for j in np.flatnonzero(scored):
-        if j == c:
-            hit, chosen = _running(truth == c), np.arange(len(f1))
-        else:
-            own = rival == j
-            lost_hit, lost = _running(own & (truth == j)), _running(own)
-            hit, chosen = lost_hit[-1] - lost_hit, lost[-1] - lost
-        f1 += 2 * hit / (totals[j] + chosen) / scored.sum()
-    edges = np.concatenate([needed[:1] - 1, needed, needed[-1:] + 1])
-    f1[edges[1:] <= edges[:-1]] = -1  # frames of equal need change together
-    now = np.searchsorted(needed, moves[c])
-    if f1.max() <= f1[now] + 1e-12:
-        return float(moves[c])
-    cuts = (edges[1:] + edges[:-1]) / 2
-    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-    return float(cuts[best[np.abs(cuts[best] - moves[c]).argmin()]])
-
-
-def _running(flags: Ints) -> Ints:
-    return np.concatenate([[0], np.cumsum(flags)])
 
 
 def _log(values: Reals) -> Reals:
