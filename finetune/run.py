@@ -3,10 +3,11 @@ test videos.
 
     # simulated mice, this machine
     %(prog)s --encoder runs/mine --task classic_classification
-    # three labelled videos, and the controls: random weights, hand-made features
+    # a label set of your own, on hand-made features: no pretraining, every kind of head is tried
+    %(prog)s --task S1 --data STORE
+    # three labelled videos, pretrained encoder and the control with random weights
     %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3
     %(prog)s --encoder none --task S1 --data STORE --videos 3
-    %(prog)s --encoder handmade --task S1 --data STORE --videos 3
     # train the encoder as well as the head
     %(prog)s --encoder runs/mine --task S1 --data STORE --set frozen=false
     # kinds of a class of another label set
@@ -39,9 +40,10 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     )
     parser.add_argument(
         "--encoder",
-        required=True,
+        default="handmade",
         metavar="RUN|FOLDER|none|handmade",
-        help="pretraining run or encoder folder; none: random weights",
+        help="pretraining run or encoder folder; none: random weights; handmade "
+        "(default): hand-made features",
     )
     parser.add_argument(
         "--task",

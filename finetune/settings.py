@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,9 +86,13 @@ class Tuning:
     """Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold
     spaces again, which are searched where it is taken:
     ``head: [{name: linear}, {name: temporal, width: [32, 64]}]``."""
-    searcher: Literal["random", "optuna"] = "random"
-    """What chooses within the search space: chance, or Optuna, which learns from earlier trials.
-    ASHA stops bad trials of both."""
+    searcher: Literal["random", "optuna", "grid"] = "random"
+    """What chooses within the search space: chance; Optuna, which learns from earlier trials; or
+    grid: each combination of the lists of ``search`` in turn, the last key varying first. ASHA
+    stops bad trials of all three."""
+    search_from: int = 1
+    """Labelled training videos of a problem from which on the search is made; with fewer, the
+    settings stand as they are: what a video or two says of them is chance."""
     seeds: int = 3
     first_seed: int = 42
     recipe: str = "contrastive"
@@ -144,7 +149,16 @@ class Tuning:
             object.__setattr__(self, "start", paths.absolute_address(self.start))
         for key, space in self.search.items():
             errors += [f"search key {key!r}: {sentence}" for sentence in _check_space(space)]
+        if self.searcher == "grid":
+            errors += [
+                f"search key {key!r}: a grid takes lists of choices, not {space!r}"
+                for key, space in self.search.items()
+                if not isinstance(space, list)
+            ]
         refuse(errors, about="the tuning settings")
+        if self.searcher == "grid" and self.search:
+            combinations = math.prod(map(len, self.search.values()))
+            object.__setattr__(self, "trials", min(self.trials, combinations))
 
     @property
     def seed_list(self) -> Sequence[int]:

@@ -207,7 +207,8 @@ def test_context_is_what_gradients_say(encoder: str) -> None:
     z = model.encoder(x, torch.ones(1, frames, dtype=torch.bool))
     (z[0, at] * torch.randn(model.dim, generator=generator)).sum().backward()
     assert x.grad is not None
-    reached = x.grad[0].abs().sum(-1).nonzero().flatten().tolist()
+    # running sums leave the last digits of what cancels out
+    reached = (x.grad[0].abs().sum(-1) > 1e-9).nonzero().flatten().tolist()
     assert reached, "an embedding depends on nothing"
     assert at - reached[0] <= before, f"it looks {at - reached[0]} frames back, it says {before}"
     assert reached[-1] - at <= after, f"it looks {reached[-1] - at} frames ahead, it says {after}"
@@ -260,7 +261,7 @@ def test_a_group_is_finite_and_0_where_nothing_is_known(skeleton: str, group: st
     assert x.isfinite().all()
     assert x.std() > 0.1, "it says nothing"
     nothing = missing_everywhere(windows, slice(0, 6)).pose
-    if group != "confidence":  # a confidence of 0 is known
+    if group not in ("confidence", "interaction"):  # that nothing is seen is known
         assert (features(nothing)[..., features.columns[group]] == 0).all()
 
 
@@ -285,6 +286,9 @@ def test_a_group_looks_as_far_as_it_says(group: str) -> None:
     confidence[:, 20] *= 0.5
     changed = features(pose) != features(Pose(position, confidence))
     reached = changed[0, :, features.columns[group]].any(-1).nonzero().flatten().tolist()
+    if all_groups()[group].reach_s:  # farther only where points are missing
+        assert 20 - features.context <= reached[0] < 20 < reached[-1] <= 20 + features.context
+        return
     assert (reached[0], reached[-1]) == (20 - features.context, 20 + features.context)
     assert features.context == (4 if all_groups()[group].uses_lags else 0)
 

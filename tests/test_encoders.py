@@ -45,25 +45,45 @@ def test_the_tcn_has_the_width_asked_for() -> None:
     assert embedder("tcn", width=24, layers=2).embed(WINDOWS).shape == (4, 40, 24)
 
 
-@pytest.mark.parametrize("means", [(), (3,), (2, 7)])
-def test_handmade_is_the_features_and_their_means(means: tuple[int, ...]) -> None:
-    model = embedder("handmade", means=list(means))
+def by_hand(x_TF: torch.Tensor, frame: int, reach: int) -> torch.Tensor:
+    return x_TF[max(0, frame - reach) : frame + reach + 1]
+
+
+@pytest.mark.parametrize("kind", ["means", "spreads", "extremes", "shifts"])
+@pytest.mark.parametrize("reaches", [(3,), (2, 7)])
+def test_handmade_is_the_features_and_what_becomes_of_them(
+    kind: str, reaches: tuple[int, ...]
+) -> None:
+    none: dict[str, list[float]] = {"means": [], "spreads": [], "extremes": [], "shifts": []}
+    seconds = [reach / MICE.fps for reach in reaches]
+    settings = {**none, kind: seconds} | ({"means": [1 / MICE.fps]} if kind == "shifts" else {})
+    model = embedder("handmade", **settings)
     assert not list(model.parameters())
-    assert model.encoder.context == (max(means, default=0),) * 2
     x, z = model.features(WINDOWS.pose), model.embed(WINDOWS)
     width = model.features.width
-    assert z.shape[-1] == model.dim == width * (1 + len(means))
-    torch.testing.assert_close(z[..., :width], x)
-    for index, reach in enumerate(means, start=1):
-        for row, frame in ((0, 0), (0, 20), (3, 24), (1, 39)):
-            length = int(WINDOWS.valid_BT[row].sum())
-            around = x[row, max(0, frame - reach) : min(length, frame + reach + 1)]
-            torch.testing.assert_close(
-                z[row, frame, index * width : (index + 1) * width],
-                around.mean(0),
-                atol=1e-5,
-                rtol=1e-4,
-            )
+    assert z.shape[-1] == model.dim
+    valid = WINDOWS.valid_BT
+    torch.testing.assert_close(z[..., :width][valid], x[valid])
+    for row, frame in ((0, 0), (0, 20), (3, 24), (1, 39)):
+        known = x[row, : int(WINDOWS.valid_BT[row].sum())]
+        last = len(known) - 1
+        if frame > last:
+            continue
+        expected = []
+        for reach in reaches:
+            around = by_hand(known, frame, reach)
+            if kind == "means":
+                expected.append(around.mean(0))
+            elif kind == "spreads":
+                expected.append(around.std(0, correction=0))
+            elif kind == "extremes":
+                expected += [around.amax(0), around.amin(0)]
+            else:
+                places = (max(0, frame - reach), min(last, frame + reach))
+                expected += [by_hand(known, place, 1).mean(0) for place in places]
+        if kind == "shifts":
+            expected.insert(0, by_hand(known, frame, 1).mean(0))
+        torch.testing.assert_close(z[row, frame, width:], torch.cat(expected), atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("encoder", names("pretrain.encoders"))

@@ -3,6 +3,7 @@ changes nothing."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ SPACE = {
     "batch": {"low": 4, "high": 9},
     "class_weight": [0.0, 0.5],
 }
+
+
+LISTS = {"search": {"head": SPACE["head"], "lr": [0.003, 0.02, 0.1], "batch": [4, 9]}}
 
 
 def tuning(**settings: Any) -> Tuning:
@@ -106,11 +110,24 @@ def events(lines: list[bytes]) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("searcher", ["random", "optuna"])
+def test_a_grid_tries_each_combination_once(tmp_path: Path) -> None:
+    grid = {
+        "head": [{"name": "linear"}, {"name": "mlp", "width": [4, 8]}],
+        "batch": [4, 6, 8],
+        "lr": [0.02],
+    }
+    rows, _ = whole(tmp_path, tuning(searcher="grid", trials=50, search=grid, evaluations=1))
+    tried = [(row["choice"]["head"]["name"], row["choice"]["batch"]) for row in rows]
+    assert sorted(tried) == sorted(itertools.product(("linear", "mlp"), (4, 6, 8)))
+    with pytest.raises(BadInput, match="a grid takes lists of choices"):
+        tuning(searcher="grid")
+
+
+@pytest.mark.parametrize("searcher", ["random", "optuna", "grid"])
 def test_a_search_killed_after_any_line_of_its_journal_ends_as_if_it_had_not_been(
     tmp_path: Path, searcher: str
 ) -> None:
-    settings = tuning(searcher=searcher, trials=8)
+    settings = tuning(searcher=searcher, trials=8, **LISTS if searcher == "grid" else {})
     rows, lines = whole(tmp_path, settings)
     assert len(rows) == settings.trials
     assert len({row["fitted"] for row in rows}) > 1, (

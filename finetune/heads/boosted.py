@@ -17,6 +17,7 @@ from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
 from pretrain.errors import BadInput
 
 _MANY_FRAMES = 20_000  # labelled frames read, from which on larger trees pay
+_MOST_FRAMES = 35_000  # neighbours say the same: of more every second, third, … is fitted on
 _LEAST = 1e-6
 _Reals = npt.NDArray[np.float32]
 
@@ -103,7 +104,8 @@ class Boosted(AbstractHead):
             ]
         )
         shown_NC = np.concatenate([video.shown_TC[video.looked_at].numpy() for video in videos])
-        many = len(x) >= _MANY_FRAMES
+        many, every = len(x) >= _MANY_FRAMES, -(-len(x) // _MOST_FRAMES)
+        x, shown_NC = x[::every], shown_NC[::every]
         settings = self._settings | {
             "num_leaves": self._leaves or (31 if many else 6),
             "min_data_in_leaf": 20 if many else 5,

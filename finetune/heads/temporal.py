@@ -16,7 +16,7 @@ class Temporal(AbstractHead):
         width: Channels.
         dilation: Step of the second convolution; the reach is ``2 * (1 + dilation)`` frames to
             either side.
-        dropout: Share of the channels set to 0 while fitting.
+        dropout: Share of the channels set to 0, each in a whole window, while fitting.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Temporal(AbstractHead):
         super().__init__(dim)
         self.enter = nn.Conv1d(dim, width, 5, padding=2)
         self.wider = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout1d(dropout)  # whole channels
         self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
         self.context = 2 * (1 + dilation)
 

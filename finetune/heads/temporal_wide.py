@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo
 from pretrain.errors import BadInput
+from pretrain.train.torch_setup import matmul_precision
 
 _CLIP = 5.0  # standard deviations
 _DECAY = 0.02  # of the running mean of the weights, a step
@@ -148,7 +149,9 @@ class TemporalWide(AbstractHead):
             common = torch.randn(len(x_BTD), 1, x_BTD.shape[2], generator=generator)
             own = torch.randn(x_BTD.shape, generator=generator)
             x_BTD = x_BTD + self._noise * (common + own).to(device)
-            loss = self._loss(network(x_BTD), shown_BTC, weights, overlapping)
+            with matmul_precision("auto", device.type):
+                logits_BTC = network(x_BTD).float()
+            loss = self._loss(logits_BTC, shown_BTC, weights, overlapping)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -62,7 +62,8 @@ def search(
     Raises:
         BadInput: If an earlier version began the search.
     """
-    if tuning.trials == 1 or not tuning.search:
+    few = max((len(p.train) for p in problems), default=0) < tuning.search_from
+    if tuning.trials == 1 or not tuning.search or few:
         log.info("one trial: the settings of the task as they are, no search")
         return {"choice": {}, "steps": tuning.steps, "score": None, "trials": []}
     if (out / "search.jsonl").exists():

@@ -19,11 +19,21 @@ def sampler(tuning: Tuning, *, number: int) -> optuna.samplers.BaseSampler:
     lost when a search is interrupted.
     """
     seed = int(np.random.SeedSequence([tuning.first_seed, number]).generate_state(1)[0])
-    if tuning.searcher == "random":
+    if tuning.searcher != "optuna":
         return optuna.samplers.RandomSampler(seed=seed)
     # Optuna's own ten random trials are more than many a search has.
     startup = max(3, min(10, tuning.trials // 4))
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
+
+
+def grid_point(tuning: Tuning, *, number: int) -> dict[str, int]:
+    """The indices of a trial's choices, the last key varying first; of ``grid`` only. Spaces inside
+    a choice are drawn at random."""
+    indices: dict[str, int] = {}
+    rest = number
+    for key in reversed(list(tuning.search) if tuning.searcher == "grid" else []):
+        rest, indices[key] = divmod(rest, len(tuning.search[key]))
+    return indices
 
 
 def draw(space: Mapping[str, Any], trial: optuna.Trial) -> dict[str, Any]:

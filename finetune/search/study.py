@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
-from finetune.search.space import draw, sampler
+from finetune.search.space import draw, grid_point, sampler
 from finetune.settings import Tuning
 from pretrain.runs.tracked_run import TrackedRun
 
@@ -148,6 +148,8 @@ class SearchStudy:
             direction="maximize", sampler=sampler(self._tuning, number=len(before))
         )
         in_memory.add_trials(before)
+        if fixed := grid_point(self._tuning, number=len(before)):
+            in_memory.enqueue_trial(fixed)
         trial = in_memory.ask()
         trial.set_user_attr("choice", draw(self._tuning.search, trial))
         self._study.add_trial(in_memory.trials[-1])

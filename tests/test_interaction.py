@@ -1,0 +1,138 @@
+"""Features that do not ask who is called the first: exchanged, turned, mirrored, slowed down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from worlds import windows_of
+
+from pretrain.data.schema import Schema
+from pretrain.data.windows import Pose
+from pretrain.encoders import Embedder, build_embedder
+from pretrain.train.embed_video import embed_video
+from pretrain.transforms.interaction import Interaction, points_of
+
+RATS = Schema.from_names(
+    animals=("one", "two"),
+    keypoints=("top", "body", "tail", "tail-m", "tail-e"),
+    fps=30.0,
+    image_px=(600.0, 400.0),
+)
+
+
+def wander(schema: Schema, *, seconds: float, missing: float, seed: int = 0) -> Pose:
+    """The same motion at any frame rate: sums of slow waves."""
+    frames = round(seconds * schema.fps)
+    rng = np.random.default_rng(seed)
+    t = np.arange(frames)[:, None, None] / schema.fps
+    animals, keypoints, _ = schema.shape
+
+    def path(scale: float, shape: tuple[int, int]) -> np.ndarray:
+        speed, phase = rng.uniform(0.2, 1.5, (4, *shape)), rng.uniform(0, 6.3, (4, *shape))
+        return scale * sum(np.sin(w * t + p) for w, p in zip(speed, phase, strict=True))
+
+    centre = np.stack([300 + path(60, (animals, 1)), 200 + path(40, (animals, 1))], -1)
+    offset = np.stack([path(6, (animals, keypoints)), path(6, (animals, keypoints))], -1)
+    offset[..., 0] -= 25 * np.arange(keypoints)
+    position = torch.from_numpy((centre + offset).astype(np.float32))
+    lost = torch.rand(frames, animals, keypoints, generator=torch.Generator().manual_seed(seed))
+    position[lost < missing] = torch.nan
+    confidence = (~position[..., 0].isnan()).float() * 0.9
+    return Pose(position.unsqueeze(0), confidence.unsqueeze(0))
+
+
+def handmade(schema: Schema, pose: Pose) -> Embedder:
+    embedder = build_embedder(
+        schema, features={"groups": ["interaction"]}, encoder={"name": "handmade"}
+    ).eval()
+    embedder.features.fit(pose)
+    return embedder
+
+
+def embedded(model: Embedder, pose: Pose) -> torch.Tensor:
+    return embed_video(
+        model, {"position": pose.position_BTMKX[0], "confidence": pose.confidence_BTMK[0]}
+    )
+
+
+@pytest.mark.parametrize("animals", [2, 3])
+def test_exchanging_animals_changes_nothing(animals: int) -> None:
+    schema = replace(RATS, animals=tuple("abc"[:animals]))
+    pose = wander(schema, seconds=8, missing=0.2)
+    model = handmade(schema, pose)
+    other = Pose(pose.position_BTMKX.flip(2), pose.confidence_BTMK.flip(2))
+    torch.testing.assert_close(embedded(model, other), embedded(model, pose), atol=1e-5, rtol=1e-5)
+
+
+def test_exchanged_identities_of_a_tracker_change_no_speed() -> None:
+    pose = wander(RATS, seconds=8, missing=0.0)
+    swapped = pose.position_BTMKX.clone()
+    swapped[:, 100:] = swapped[:, 100:].flip(2)
+
+    def columns(position: torch.Tensor) -> dict[str, torch.Tensor]:
+        last = position.permute(2, 3, 4, 0, 1)
+        confidence = pose.confidence_BTMK.permute(2, 3, 0, 1)
+        return Interaction(last, confidence, RATS, torch.tensor(25.0)).compute()
+
+    before, after = columns(pose.position_BTMKX), columns(swapped)
+    for name in (name for name in before if name.startswith(("speed", "turn", "towards"))):
+        torch.testing.assert_close(after[name], before[name], equal_nan=True)
+    assert after["exchanged"].sum() == 1
+
+
+def test_moving_turning_and_mirroring_change_what_belongs_to_the_place_alone() -> None:
+    pose = wander(RATS, seconds=8, missing=0.1)
+    model = handmade(RATS, pose)
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]]) @ torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    turned = Pose(pose.position_BTMKX @ turn.T + 37, pose.confidence_BTMK)
+    change = (
+        (model.features.raw(turned) - model.features.raw(pose)).abs().nan_to_num(0).amax((0, 1))
+    )
+    places = 4  # wall and centre, the least and the greatest
+    assert int((change > 1e-3).sum()) == places
+
+
+def test_a_frame_rate_changes_little() -> None:
+    fast = replace(RATS, fps=60.0)
+    slow_pose = wander(RATS, seconds=20, missing=0.0)
+    fast_pose = wander(fast, seconds=20, missing=0.0)
+    model = handmade(RATS, slow_pose)
+    twice = build_embedder(
+        fast, features={"groups": ["interaction"]}, encoder={"name": "handmade"}
+    ).eval()
+    twice.features.load_state_dict(model.features.state_dict())
+    a, b = embedded(model, slow_pose)[60:-60], embedded(twice, fast_pose)[::2][60:-60]
+    assert (a - b).abs().median() < 0.02
+    assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.98
+
+
+def test_columns_do_not_grow_with_points_or_animals() -> None:
+    many = Schema.from_names(
+        animals=tuple("abcd"),
+        keypoints=tuple(f"p{n}" for n in range(30)),
+        fps=30.0,
+        image_px=(600.0, 400.0),
+    )
+    model = handmade(many, windows_of(many, batch=1, frames=60, missing=0.2).pose)
+    assert len(points_of(many)) == 5
+    assert model.dim < 2500
+    three = replace(RATS, animals=tuple("abc"))
+    four = replace(RATS, animals=tuple("abcd"))
+    dims = [
+        handmade(schema, wander(schema, seconds=3, missing=0.0)).dim for schema in (three, four)
+    ]
+    assert dims[0] == dims[1]
+
+
+def test_mirrored_points_of_a_mouse_are_looked_at_by_their_midpoints() -> None:
+    mouse = Schema.from_names(
+        animals=("a", "b"),
+        keypoints=("nose", "left_ear", "right_ear", "neck", "left_hip", "right_hip", "tail_base"),
+        fps=30.0,
+        image_px=(1024.0, 570.0),
+    )
+    assert list(points_of(mouse).values())[:3] == [(0,), (3,), (6,)]
+    assert set(list(points_of(mouse).values())[3:]) == {(1, 2), (4, 5)}
