@@ -125,7 +125,8 @@ class Model:
         Returns:
             Labels, (T,) indices into :attr:`classes`, or (T, C) of 0 and 1 where behaviours can
             overlap; and probabilities, (T, C). What the run learned on held-out videos is applied:
-            temperature (to probabilities), thresholds and smoothing (to labels).
+            temperature (to probabilities), thresholds and smoothing (to labels). In gaps of more
+            than a second in which no animal is seen, labels are -1 and probabilities NaN.
 
         Raises:
             BadInput: If the arrays do not fit :attr:`schema`, or external features are missing.

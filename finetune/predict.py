@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from finetune.inference.recording_options import add_options
 from pretrain.components import summaries
-from pretrain.errors import BadInput, exit_status
+from pretrain.errors import BadInput, RunFailed, exit_status
 from pretrain.redact import write_json
 from pretrain.runs import paths
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from finetune.inference.model import LoadedModel
     from finetune.inference.prediction_formats import AbstractPredictionFormat
     from finetune.inference.recordings import Recording
+
+log = logging.getLogger(__name__)
 
 
 def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/predict.py") -> None:
@@ -71,6 +73,19 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
         help="what to write (csv). "
         + " ".join(f"{name}: {line}" for name, line in formats.items()).replace("%", "%%"),
     )
+    parser.add_argument(
+        "--bridge",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="frames of longer gaps, in which no point of any animal is seen, get no label "
+        "(%(default)s)",
+    )
+    parser.add_argument(
+        "--every-animal",
+        action="store_true",
+        help="nor do frames of such gaps of one animal",
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, help="the network of this seed; left out: the first")
     which.add_argument(
@@ -97,7 +112,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with recordings(args, model.schema, model.external) as opened:
-            rows = _write(unfinished, model, opened, chosen)
+            rows, failed = _write(unfinished, model, opened, chosen, args)
+        if len(failed) == len(opened):
+            raise BadInput(f"no recording could be labelled: {next(iter(failed.values()))}")
         about = {
             "model": args.model,
             "seed": args.seed,
@@ -118,9 +135,14 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     print(
-        f"{summary_table(rows)}\n\n{len(opened)} recordings: {out / 'summary.csv'}, "
+        f"{summary_table(rows)}\n\n{len(opened) - len(failed)} recordings: {out / 'summary.csv'}, "
         f"{out / 'ethograms'}, " + ", ".join(str(out / name) for name in args.format)
     )
+    if failed:
+        raise RunFailed(
+            f"{len(failed)} of {len(opened)} recordings could not be labelled, the others are in "
+            f"{out}:\n" + "\n".join(f"  - {name}: {why}" for name, why in failed.items())
+        )
 
 
 def _write(
@@ -128,35 +150,65 @@ def _write(
     model: LoadedModel,
     opened: Sequence[Recording],
     formats: Mapping[str, AbstractPredictionFormat],
-) -> list[dict[str, Any]]:
-    """The files of every recording, and the rows of the summary."""
+    args: argparse.Namespace,
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Writes the files of every recording.
+
+    Returns:
+        The rows of the summary; and, of recordings that failed, why. Each costs itself alone.
+    """
     from finetune.inference.ethograms import Ethogram, picture, summary
     from finetune.report.figures import png
     from finetune.report.tables import write_csv
 
     rows: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
+    unseen: dict[str, float] = {}
     out.mkdir(parents=True)
     for recording in tqdm(opened, desc="labelling", unit="video"):
-        arrays, length = recording.read()
-        predictions, _ = model.predict(arrays)
-        for problem, prediction in zip(model.problems, predictions, strict=True):
-            ethogram = Ethogram(
-                video=recording.name,
-                problem=problem,
-                fps=recording.fps,
-                labels=recording.at_own_rate(prediction.labels, length),
-                probabilities_TC=recording.at_own_rate(prediction.probabilities_TC, length),
+        files: list[Path] = []
+        try:
+            arrays, length = recording.read()
+            predictions, _ = model.predict(
+                arrays, bridge_s=args.bridge, every_animal=args.every_animal
             )
-            rows += summary(ethogram)
-            inside = (problem.name,) if len(model.problems) > 1 else ()
-            for name, written in formats.items():
-                path = _path(out / name, *inside, video=recording.name, ending=written.ending)
-                written.write(path, ethogram)
-            _path(out / "ethograms", *inside, video=recording.name, ending=".png").write_bytes(
-                png(picture(ethogram))
-            )
-    write_csv(out / "summary.csv", rows)
-    return rows
+            of_recording = []
+            for problem, prediction in zip(model.problems, predictions, strict=True):
+                ethogram = Ethogram(
+                    video=recording.name,
+                    problem=problem,
+                    fps=recording.fps,
+                    labels=recording.at_own_rate(prediction.labels, length),
+                    probabilities_TC=recording.at_own_rate(prediction.probabilities_TC, length),
+                )
+                of_recording += summary(ethogram)
+                unseen[recording.name] = 1 - float(ethogram.labelled_T.mean())
+                inside = (problem.name,) if len(model.problems) > 1 else ()
+                for name, written in formats.items():
+                    ending = written.ending
+                    files.append(_path(out / name, *inside, video=recording.name, ending=ending))
+                    written.write(files[-1], ethogram)
+                image = _path(out / "ethograms", *inside, video=recording.name, ending=".png")
+                files.append(image)
+                image.write_bytes(png(picture(ethogram)))
+            rows += of_recording
+        except Exception as error:
+            failed[recording.name] = f"{type(error).__name__}: {error}"
+            if isinstance(error, BadInput):
+                failed[recording.name] = str(error)
+            for file in files:
+                file.unlink(missing_ok=True)
+    if rows:
+        write_csv(out / "summary.csv", rows)
+    if lacking := [f"{name} ({share:.0%})" for name, share in unseen.items() if share]:
+        what = "an animal is" if args.every_animal else "all animals are"
+        log.warning(
+            "no label where %s unseen for more than %g s (share of the frames): %s",
+            what,
+            args.bridge,
+            ", ".join(lacking[:20]) + (f" and {len(lacking) - 20} more" * (len(lacking) > 20)),
+        )
+    return rows, failed
 
 
 def _path(folder: Path, *inside: str, video: str, ending: str) -> Path:

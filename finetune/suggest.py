@@ -225,6 +225,7 @@ def _segments(
         lengths[recording.name] = length
         (prediction,), z_SD = model.predict(arrays)
         z_TD = z_SD.repeat_interleave(model.stride, 0)[: len(prediction.labels)]
+        supported = looked_at(prediction.labels)  # what no pose supports is not suggested
         known = None
         if recording.name in labels:
             index_T = np.rint(np.arange(len(z_TD)) * (recording.fps / fps)).astype(np.int64)
@@ -236,7 +237,7 @@ def _segments(
             prediction.labels,
             prediction.probabilities_TC,
             z_TD.numpy(),
-            unlabelled_T=None if known is None else ~looked_at(known),
+            unlabelled_T=supported if known is None else supported & ~looked_at(known),
             shortest=shortest,
             longest=longest,
         )

@@ -455,7 +455,7 @@ def test_bad_input_leaves_nothing(
     cut.parent.mkdir()
     cut.write_bytes(good.read_bytes()[:2000])
     out = tmp_path / "out"
-    for poses in ([str(tmp_path / "nowhere")], [str(cut)], [str(good), str(cut)]):
+    for poses in ([str(tmp_path / "nowhere")], [str(cut)]):
         assert (
             exit_status(
                 lambda p=poses: main(["--model", str(run), "--poses", *p, "--out", str(out)])
@@ -473,3 +473,93 @@ def test_bad_input_leaves_nothing(
         == 2
     )
     assert not list(tmp_path.glob("*out*")) + list(tmp_path.glob(".*out*"))
+
+
+def test_a_recording_that_fails_costs_itself_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("m1", "m2", "m3"):
+        tracks(tmp_path / "poses", name)
+    original = FrameTable.write
+
+    def of_m2(self: FrameTable, path: Path, shown: Ethogram) -> None:
+        original(self, path, shown)
+        if shown.video == "m2":
+            raise OSError("no space left")
+
+    monkeypatch.setattr(FrameTable, "write", of_m2)
+    out = tmp_path / "out"
+    words = ["--model", str(run), "--poses", str(tmp_path / "poses"), "--out", str(out)]
+    words += ["--labels-of", "task"]
+    assert exit_status(lambda: main(words)) == 1
+    said = capsys.readouterr().err
+    assert "1 of 3 recordings could not be labelled" in said
+    assert "m2: OSError: no space left" in said
+    assert sorted(path.name for path in (out / "csv").iterdir()) == ["m1.csv", "m3.csv"]
+    assert {row["video"] for row in csv.DictReader((out / "summary.csv").open())} == {"m1", "m3"}
+
+
+def with_gap(folder: Path, gap: slice, animals: slice) -> Path:
+    position, confidence = wander(MICE, 601, seed=0)
+    position, confidence = np.nan_to_num(position, nan=50.0), np.ones_like(confidence)
+    position[gap, animals], confidence[gap, animals] = np.nan, 0
+    folder.mkdir(parents=True, exist_ok=True)
+    head = {"keypoints": np.array(MICE.keypoints), "animals": np.array(MICE.animals), "fps": 30.0}
+    world = World(position.astype(float), confidence.astype(float))
+    return write_npz(folder / "m1.npz", world, **head, **PLAIN)
+
+
+EVERY = slice(None)
+
+
+@pytest.mark.parametrize(
+    ("gap", "animals", "options", "unlabelled"),
+    [
+        (slice(200, 400), EVERY, (), (200, 400)),
+        (slice(200, 220), EVERY, (), (0, 0)),
+        (slice(200, 220), EVERY, ("--bridge", "0.5"), (200, 220)),
+        (EVERY, EVERY, (), (0, 601)),
+        (EVERY, slice(1, 2), (), (0, 0)),
+        (slice(100, 400), slice(1, 2), ("--every-animal",), (100, 400)),
+    ],
+)
+def test_no_pose_no_behaviour(
+    run: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    gap: slice,
+    animals: slice,
+    options: tuple[str, ...],
+    unlabelled: tuple[int, int],
+) -> None:
+    """In every format."""
+    pynwb = pytest.importorskip("pynwb")
+    poses = with_gap(tmp_path / "poses", gap, animals)
+    out = tmp_path / "out"
+    words = ["--model", str(run), "--poses", str(poses), "--out", str(out), *options]
+    words += ["--labels-of", "task", "--format", *FORMATS]
+    main(words)
+    first, last = unlabelled
+    rows = list(csv.DictReader((out / "csv" / "m1.csv").open()))
+    empty = [int(row["frame"]) for row in rows if not row["label"]]
+    assert empty == list(range(first, last))
+    assert all(row["p_attack"] == "" for row in rows[first:last])
+    assert all(float(row["p_attack"]) >= 0 for row in [*rows[:first], *rows[last:]])
+    (summed,) = {row["unlabelled_s"] for row in csv.DictReader((out / "summary.csv").open())}
+    assert float(summed) == pytest.approx((last - first) / 30, abs=1e-3)
+    assert ("m1 (" in caplog.text) == (last > first)
+    times = [float(row["Time"]) for row in csv.DictReader((out / "boris" / "m1.csv").open())]
+    assert not [t for t in times if first / 30 < t < last / 30]
+    with pynwb.NWBHDF5IO(str(out / "nwb" / "m1.nwb"), "r") as file:
+        read = file.read()
+        p = read.processing["behavior"]["probabilities"].data[:]
+        assert np.isnan(p[first:last]).all()
+        assert np.isfinite(np.delete(p, np.s_[first:last], 0)).all()
+        invalid = read.invalid_times
+        assert (invalid is not None) == (last > first)
+        table = read.processing["behavior"]["ethogram"]
+        assert len(table) * 2 == len(times)
+        if last == 601 and first == 0:
+            assert len(table) == 0
+    assert (out / "ethograms" / "m1.png").stat().st_size > 1000
+    assert (out / "annot" / "m1.annot").is_file()

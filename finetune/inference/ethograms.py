@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from finetune.labels.frame_labels import Ints, Reals
+from finetune.labels.frame_labels import Ints, Reals, looked_at
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
 
@@ -22,16 +23,22 @@ class Ethogram:
     video: str
     problem: Problem
     labels: Ints
-    """(T,) classes, or (T, C) of 0 and 1."""
+    """(T,) classes, or (T, C) of 0 and 1; UNLABELLED where no pose supports a label."""
     probabilities_TC: Reals
+    """NaN there."""
     fps: float
 
     @property
     def shown_TC(self) -> Ints:
-        """0 and 1."""
+        """0 and 1; 0 in frames without a label."""
         if self.problem.overlapping:
-            return np.asarray(self.labels, np.int8)
+            return np.asarray(np.maximum(self.labels, 0), np.int8)
         return np.asarray(self.labels[:, None] == np.arange(len(self.problem.classes)), np.int8)
+
+    @property
+    def labelled_T(self) -> npt.NDArray[np.bool_]:
+        """Where there is a label."""
+        return looked_at(self.labels)
 
     def events(self) -> list[tuple[int, int, str]]:
         """(first frame, frame after the last, behaviour) of each bout but those of the rest class,
@@ -44,10 +51,14 @@ class Ethogram:
 
 
 def summary(ethogram: Ethogram) -> list[dict[str, Any]]:
-    """Time, bouts and their lengths for each class of one video; lengths are None without a
-    bout."""
+    """Time, bouts and their lengths for each class of one video; lengths are None without a bout.
+
+    Shares and rates are of the labelled time.
+    """
     runs, rows = bouts(ethogram.labels), []
-    seconds = len(ethogram.labels) / ethogram.fps
+    total = len(ethogram.labels) / ethogram.fps
+    labelled = int(ethogram.labelled_T.sum()) / ethogram.fps
+    seconds = max(labelled, 1 / ethogram.fps)
     for c, name in enumerate(ethogram.problem.classes):
         lengths = (runs[:, 1] - runs[:, 0])[runs[:, 2] == c] / ethogram.fps
         rows.append(
@@ -55,7 +66,8 @@ def summary(ethogram: Ethogram) -> list[dict[str, Any]]:
                 "video": ethogram.video,
                 "problem": ethogram.problem.name,
                 "behaviour": name,
-                "video_s": round(seconds, 3),
+                "video_s": round(total, 3),
+                "unlabelled_s": round(total - labelled, 3),
                 "seconds": round(float(lengths.sum()), 3),
                 "share": round(float(lengths.sum() / seconds), 5),
                 "bouts": len(lengths),
@@ -73,12 +85,17 @@ def summary_table(rows: list[dict[str, Any]]) -> str:
     for problem, name in dict.fromkeys((row["problem"], row["behaviour"]) for row in rows):
         videos = [row for row in rows if (row["problem"], row["behaviour"]) == (problem, name)]
         seconds, count = (sum(row[key] for row in videos) for key in ("seconds", "bouts"))
-        total = sum(row["video_s"] for row in videos)
+        total = sum(row["video_s"] - row["unlabelled_s"] for row in videos)
         several = len({row["problem"] for row in rows}) > 1
         title = f"{problem}: {name}" if several and name != problem else name
         share = seconds / total if total else 0.0
         mean = f"{seconds / count:>8.2f} s" if count else f"{'-':>10}"
         lines.append(f"{title:24} {seconds / 60:>9.1f} {share:>7.3f} {count:>7,} {mean}")
+    first = rows[:1] and (rows[0]["problem"], rows[0]["behaviour"])
+    once = [row for row in rows if (row["problem"], row["behaviour"]) == first]
+    if unlabelled := sum(row["unlabelled_s"] for row in once):
+        share = unlabelled / sum(row["video_s"] for row in once)
+        lines.append(f"{'no pose, no label':24} {unlabelled / 60:>9.1f} {share:>7.3f} of all")
     return "\n".join(lines)
 
 

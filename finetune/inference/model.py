@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from finetune.fit.fit import Model
 from finetune.fit.frames import Frames
-from finetune.labels.frame_labels import Ints, Reals
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals
 from finetune.labels.problems import Problem
+from finetune.metrics.bouts import bouts
 from finetune.postprocess.postprocessing import Postprocessing
 from finetune.report.model_folder import load_model, load_postprocessing
 from pretrain.data.schema import Schema
@@ -27,15 +29,18 @@ from pretrain.train.embed_video import embed_video
 
 log = logging.getLogger(__name__)
 
+BRIDGE_S = 1.0
+"""Seconds of the longest gap without any pose that is labelled by what lies around it."""
+
 
 @dataclass(frozen=True)
 class Prediction:
     """What is predicted of one video in one problem."""
 
     probabilities_TC: Reals
-    """Calibrated where a calibration was learned."""
+    """Calibrated where a calibration was learned; NaN in frames that no pose supports."""
     labels: Ints
-    """(T,) classes, or (T, C) of 0 and 1."""
+    """(T,) classes, or (T, C) of 0 and 1; UNLABELLED in frames that no pose supports."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +79,14 @@ class LoadedModel:
         """(T, D): embeddings by the first network's encoder."""
         return embed_video(_embedder(self.models[0]).eval(), arrays)
 
-    def predict(self, arrays: Mapping[str, Tensor]) -> tuple[list[Prediction], Tensor]:
-        """Labels one whole video.
+    def predict(
+        self,
+        arrays: Mapping[str, Tensor],
+        *,
+        bridge_s: float = BRIDGE_S,
+        every_animal: bool = False,
+    ) -> tuple[list[Prediction], Tensor]:
+        """Labels one whole video, but for the frames that no pose supports.
 
         Of several networks the probabilities are the mean of the calibrated ones; the decision is
         that of the mean of the adjusted ones, smoothed as the first network's are.
@@ -83,6 +94,8 @@ class LoadedModel:
         Args:
             arrays: ``position`` (T, M, K, X), ``confidence`` (T, M, K), and ``extra`` (T, E) where
                 the encoder reads it.
+            bridge_s: As of :func:`without_pose`.
+            every_animal: As of :func:`without_pose`.
 
         Returns:
             The prediction in each problem that is asked for, and the (T / stride, D) embeddings of
@@ -107,6 +120,11 @@ class LoadedModel:
                 lengths={"": frames},
             )
             raw.append(Model(model.head, None).predict(read, self.all_problems, videos))
+        unseen_T = without_pose(
+            arrays["position"].numpy(),
+            bridge=round(bridge_s * self.schema.fps),
+            every_animal=every_animal,
+        )
         predictions = []
         for p in self.selected:
             steps = [steps[p] for steps in self.postprocessing]
@@ -114,8 +132,35 @@ class LoadedModel:
             both = list(zip(steps, scores, strict=True))
             calibrated = np.mean([one.calibrated(p_TC) for one, p_TC in both], axis=0)
             adjusted = np.mean([one.adjusted(p_TC) for one, p_TC in both], axis=0)
-            predictions.append(Prediction(calibrated, steps[0].smoothed(adjusted)))
+            labels = steps[0].smoothed(adjusted)
+            if unseen_T.any():  # smoothing must not reach across what nobody saw
+                for start, stop, seen in bouts(np.asarray(~unseen_T, np.int8)):
+                    labels[start:stop] = (
+                        steps[0].smoothed(adjusted[start:stop]) if seen else UNLABELLED
+                    )
+                calibrated = np.where(unseen_T[:, None], np.float32(np.nan), calibrated)
+            predictions.append(Prediction(calibrated, labels))
         return predictions, embedded[0][2]
+
+
+def without_pose(
+    position_TMKX: Reals, *, bridge: int, every_animal: bool = False
+) -> npt.NDArray[np.bool_]:
+    """(T,), true where no pose supports a label: in gaps longer than ``bridge`` frames in which no
+    point of any animal is seen.
+
+    Args:
+        position_TMKX: NaN where a point is missing.
+        bridge: Frames of the longest gap that is labelled by what lies around it.
+        every_animal: A gap of one animal is enough.
+    """
+    point_TMK = np.all(np.isfinite(position_TMKX), axis=-1)
+    animal_TM = np.any(point_TMK, axis=-1)
+    seen_T = np.all(animal_TM, axis=1) if every_animal else np.any(animal_TM, axis=1)
+    unseen_T = np.zeros(len(seen_T), np.bool_)
+    for start, stop, missing in bouts(np.asarray(~seen_T, np.int8)):
+        unseen_T[start:stop] = bool(missing) and stop - start > bridge
+    return unseen_T
 
 
 def open_model(

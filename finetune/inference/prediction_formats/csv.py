@@ -20,7 +20,8 @@ class FrameTable(AbstractPredictionFormat):
     ending = ".csv"
 
     def write(self, path: Path, ethogram: Ethogram) -> None:
-        """A row for each frame; several labels are joined by ``+``, without one it is ``none``."""
+        """A row for each frame; several labels are joined by ``+``, without one it is ``none``;
+        in frames that no pose supports the cells are empty."""
         classes = ethogram.problem.classes
         p = np.char.mod("%.6f", ethogram.probabilities_TC)
         shown_TC = ethogram.shown_TC
@@ -35,5 +36,7 @@ class FrameTable(AbstractPredictionFormat):
             rows.writerow(
                 ["frame", "time_s", "label", *(f"p_{name}" for name in classes), *classes]
             )
+            empty, labelled_T = [""] * (1 + 2 * len(classes)), ethogram.labelled_T
             for t, k in enumerate(which.reshape(-1)):
-                rows.writerow([t, f"{t / ethogram.fps:.4f}", texts[k], *p[t], *shown_TC[t]])
+                cells = [texts[k], *p[t], *shown_TC[t]] if labelled_T[t] else empty
+                rows.writerow([t, f"{t / ethogram.fps:.4f}", *cells])

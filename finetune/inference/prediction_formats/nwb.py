@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.inference.prediction_formats import AbstractPredictionFormat
+from finetune.metrics.bouts import bouts
 
 if TYPE_CHECKING:
     from finetune.inference.ethograms import Ethogram
 
 
 class NeurodataWithoutBorders(AbstractPredictionFormat):
-    """Intervals and series are in the behavior module."""
+    """Intervals and series are in the behavior module; what no pose supports is invalid time."""
 
     ending = ".nwb"
     requires = "pynwb"
@@ -34,17 +35,30 @@ class NeurodataWithoutBorders(AbstractPredictionFormat):
         )
         problem, p_TC, fps = ethogram.problem, ethogram.probabilities_TC, ethogram.fps
         module = file.create_processing_module(name="behavior", description="predicted behaviours")
-        table = pynwb.epoch.TimeIntervals(name="ethogram", description=f"bouts of {problem.name}")
-        table.add_column(name="behavior", description="what is shown")
-        table.add_column(name="mean_probability", description="mean over the frames of the bout")
-        for start, stop, name in ethogram.events():
-            table.add_row(
-                start_time=start / fps,
-                stop_time=stop / fps,
-                behavior=name,
-                mean_probability=float(p_TC[start:stop, problem.classes.index(name)].mean()),
-            )
+        events = ethogram.events()
+        columns = {  # typed, so that a recording without a bout has a table too
+            "start_time": np.array([start / fps for start, _, _ in events], float),
+            "stop_time": np.array([stop / fps for _, stop, _ in events], float),
+            "behavior": np.array([name for _, _, name in events], "U"),
+            "mean_probability": np.array(
+                [p_TC[a:b, problem.classes.index(name)].mean() for a, b, name in events], float
+            ),
+        }
+        table = pynwb.epoch.TimeIntervals(
+            name="ethogram",
+            description=f"bouts of {problem.name}",
+            columns=[
+                pynwb.core.VectorData(name=name, description=name.replace("_", " "), data=values)
+                for name, values in columns.items()
+            ],
+            colnames=list(columns),
+        )
         module.add(table)
+        for start, stop, labelled in bouts(ethogram.labelled_T.astype(np.int8)):
+            if not labelled:
+                file.add_invalid_time_interval(
+                    start_time=start / fps, stop_time=stop / fps, tags=["no pose"]
+                )
         module.add(
             pynwb.TimeSeries(
                 name="probabilities",
