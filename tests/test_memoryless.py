@@ -67,7 +67,7 @@ def after_training(
     learner: Learner,
     *,
     world: Callable[[int], Windows] = still,
-    steps: int = 200,
+    steps: int = 150,
     scored: int = 60,
 ) -> dict[str, float]:
     """The parts of the loss, averaged over steps of their own after training."""
@@ -180,11 +180,11 @@ def task_programming() -> None:
     settings = {"name": "task_programming", "trajectories": 4, "width": 32, "quantiles": [0.5]}
     learner = learner_of({**settings, "decoding": 1.0}, world=wandering)
     learner.augment = Unrelated()
-    part = after_training(learner, world=wandering, steps=120, scored=40)
+    part = after_training(learner, world=wandering, steps=80, scored=30)
     objective = learner.objective
     assert isinstance(objective, TaskProgramming)
     label_NP = torch.cat(
-        [objective.labels(wandering(120 + i).pose.position_BTMKX)[:, 10:-10] for i in range(40)]
+        [objective.labels(wandering(80 + i).pose.position_BTMKX)[:, 10:-10] for i in range(30)]
     ).flatten(0, 1)
     share_PC = torch.stack([(label_NP == c).double().mean(0) for c in range(2)], 1)
     entropy = float(-(share_PC * share_PC.log()).sum())

@@ -102,7 +102,9 @@ def facing_released(me: Animal, other: Animal) -> Tensor:
     """
     way = torch.remainder(_bearing(me.centre - other.centre) + 2 * math.pi, 2.0) * math.pi
     apart = torch.remainder(way + _bearing(me.axis), 2 * math.pi)
-    return torch.minimum(apart, 2 * math.pi - apart)
+    nearest = torch.minimum(apart, 2 * math.pi - apart)
+    # Where one of the two angles is unknown, the other must not get a gradient that is NaN.
+    return nearest.masked_fill(nearest.isnan(), torch.nan)
 
 
 def _bearing(v: Tensor) -> Tensor:
