@@ -200,9 +200,10 @@ def test_operations_are_counted_as_a_closed_form_says() -> None:
         2 * rows * inputs * width * 2
     )  # forward, and backward to the weights: nothing asks for the gradient of the features
     blocks = 2 * rows * (3 * width**2 + width**2) * 3 * 2
-    anchors = 2 * batch * 2
-    head = 2 * anchors * (width**2 + width * projection) * 3
-    similarity = 2 * anchors**2 * projection * 3
+    anchors, views = 2, 2 * batch
+    # Both the anchors and the frames where their positives lie; each anchor is a group of its own.
+    head = 2 * (2 * anchors * views) * (width**2 + width * projection) * 3
+    similarity = 2 * anchors * views**2 * projection * 3
     # The middle tap of a dilated convolution always meets a frame, the others not at the ends;
     # torch counts them there as well.
     assert step.operations() == enter + blocks + head + similarity

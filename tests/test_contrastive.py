@@ -3,6 +3,7 @@ term."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -14,7 +15,7 @@ from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
 from pretrain.objectives import Loss, View
-from pretrain.objectives.contrastive import Contrastive, _Anchors
+from pretrain.objectives.contrastive import Contrastive
 
 
 def windows_with(lengths: list[int], frames: int) -> Windows:
@@ -47,7 +48,7 @@ def of_single_frames(
     positive."""
     windows = windows_with(lengths or [1] * len(one), 1)
     return loss_of(
-        bare(one.shape[1], anchors=1, slack=0, near=0, temperature=temperature),
+        bare(one.shape[1], anchors=1, slack=0, temperature=temperature),
         one[:, None],
         other[:, None],
         windows,
@@ -65,7 +66,7 @@ def test_views_that_agree_and_windows_that_do_not(batch: int, temperature: float
     assert loss.total.item() == pytest.approx(
         math.log1p((2 * batch - 2) * math.exp(-1 / temperature)), rel=1e-5, abs=1e-6
     )
-    assert loss.parts["contrastive_found"] == 1
+    assert loss.parts["contrastive_found"] == (batch > 1), "one window has nothing to be told from"
 
 
 @pytest.mark.parametrize("batch", [2, 5])
@@ -89,104 +90,77 @@ def test_empty_rows_do_not_count() -> None:
     assert of_single_frames(z, z, lengths=[0] * 4).total == 0
 
 
-def test_one_window_whose_anchors_are_all_neighbours_has_no_negatives() -> None:
-    windows = windows_with([10], 10)
-    z = torch.randn(1, 10, 6, generator=torch.Generator().manual_seed(0))
-    assert loss_of(
-        bare(6, anchors=4, near=10), z, z.flip(1), windows
-    ).total.item() == pytest.approx(0, abs=1e-6)
+def test_windows_of_a_length_of_their_own_do_not_count() -> None:
+    windows = windows_with([10, 10, 9, 7], 10)
+    z = torch.randn(4, 10, 6, generator=torch.Generator().manual_seed(0))
+    loss = loss_of(bare(6, anchors=4), z, z.flip(1), windows)
+    pair = Windows(
+        Pose(*(x[:2] for x in windows.pose[:2])), windows.valid_BT[:2], windows.key_B[:2]
+    )
+    torch.testing.assert_close(
+        loss.total, loss_of(bare(6, anchors=4), z[:2], z[:2].flip(1), pair).total
+    )
+    assert loss_of(bare(6), z[1:], z[1:], windows_with([10, 9, 7], 10)).total == 0
 
 
 # -- slow reference --------------------------------------------------------------------------------
 
 
 def reference(
-    g: Tensor,
-    window: list[int],
-    frame: list[int],
-    exists: list[bool],
-    *,
-    temperature: float,
-    near: int,
+    views: list[Tensor], lengths: list[int], frames: Tensor, moved: Tensor, *, temperature: float
 ) -> float:
-    """Equation 1 of SimCLR in loops. The first half are anchors, the second half their positives,
-    in the same order."""
-    half, terms = len(g) // 2, []
-    for i in range(len(g)):
-        if not exists[i]:
+    """Equation 1 of SimCLR in loops: an anchor in a view, and both views of the moment its positive
+    lies at, in its own window and in those that are as long."""
+    terms = []
+    for i, a, v in itertools.product(range(len(lengths)), range(frames.shape[1]), range(2)):
+        others = [j for j in range(len(lengths)) if lengths[j] == lengths[i] > 0]
+        if len(others) < 2:
             continue
-        partner = (i + half) % len(g)
-        below = 0.0
-        for k in range(len(g)):
-            neighbour = window[i] == window[k] and abs(frame[i] - frame[k]) <= near
-            if k != i and exists[k] and (k == partner or not neighbour):
-                below += math.exp(torch.cosine_similarity(g[i], g[k], dim=0).item() / temperature)
-        above = math.exp(torch.cosine_similarity(g[i], g[partner], dim=0).item() / temperature)
-        terms.append(-math.log(above / below))
+        anchor = views[v][i, frames[i, a]]
+        exponential = {
+            (j, w): math.exp(
+                torch.cosine_similarity(anchor, views[w][j, moved[j, a]], dim=0).item()
+                / temperature
+            )
+            for j, w in itertools.product(others, range(2))
+            if (j, w) != (i, v)
+        }
+        terms.append(-math.log(exponential[i, 1 - v] / sum(exponential.values())))
     return sum(terms) / len(terms)
 
 
-def recorded(objective: Contrastive, monkeypatch: pytest.MonkeyPatch) -> list[_Anchors]:
-    """The anchors of each loss that is computed from now on."""
-    calls: list[_Anchors] = []
-    compute = objective.sum_of_terms
-
-    def spy(mine: _Anchors, all_anchors: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
-        calls.append(mine)
-        return compute(mine, all_anchors)
-
-    monkeypatch.setattr(objective, "sum_of_terms", spy)
-    return calls
-
-
-@pytest.mark.parametrize(("near", "slack"), [(0, 0), (5, 3), (40, 0)])
-def test_it_is_the_sum_of_the_paper(near: int, slack: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    windows = windows_with([30, 30, 12, 1, 0], 30)
-    generator = torch.Generator().manual_seed(near)
-    one, other = (
-        torch.randn(5, 30, 6, generator=generator),
-        torch.randn(5, 30, 6, generator=generator),
-    )
-    objective = bare(6, anchors=3, near=near, slack=slack, temperature=0.3)
-    calls = recorded(objective, monkeypatch)
-    loss = loss_of(objective, one, other, windows).total
-    (mine,) = calls
-    truth = reference(
-        mine.g,
-        mine.window.tolist(),
-        mine.frame.tolist(),
-        mine.exists.tolist(),
-        temperature=0.3,
-        near=near,
-    )
-    assert loss.item() == pytest.approx(truth, rel=1e-5)
-    # And the anchors are the frames they say they are, of the views they say.
-    picked = torch.where(
-        torch.arange(len(mine.g))[:, None] < 15,
-        one[mine.window, mine.frame],
-        other[mine.window, mine.frame],
-    )
-    torch.testing.assert_close(mine.g, nn.functional.normalize(picked, dim=-1))
+@pytest.mark.parametrize("slack", [0, 3])
+def test_it_is_the_sum_of_the_paper(slack: int) -> None:
+    lengths = [30, 30, 30, 12, 12, 1, 0]
+    windows = windows_with(lengths, 30)
+    generator = torch.Generator().manual_seed(slack)
+    views = [torch.randn(7, 30, 6, generator=generator) for _ in range(2)]
+    objective = bare(6, anchors=3, slack=slack, temperature=0.3)
+    frames, moved = objective.frames(windows)
+    assert (slack > 0) == bool((frames != moved).any())
+    truth = reference(views, lengths, frames, moved, temperature=0.3)
+    assert loss_of(objective, *views, windows).total.item() == pytest.approx(truth, rel=1e-5)
 
 
-def test_anchors_lie_in_their_window_and_positives_within_the_slack(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lengths = [40] * 300 + [7] * 300
-    windows, objective = windows_with(lengths, 40), bare(2, anchors=4, slack=3)
-    calls = recorded(objective, monkeypatch)
-    z = torch.ones(600, 40, 2)
-    loss_of(objective, z, z, windows)
-    frame, moved = calls[0].frame.view(2, 600, 4)
-    length = torch.tensor(lengths)[:, None]
-    for drawn in (frame, moved):
-        assert drawn.min() == 0
-        assert (drawn < length).all()
-    assert (moved - frame).abs().max() == 3
-    assert set((moved - frame)[:300].unique().tolist()) == set(range(-3, 4))
-    counts = torch.bincount(frame[:300].flatten(), minlength=40)
-    assert counts.min() > 5, "anchors lie anywhere in the window"
-    assert counts.max() < 70
+def test_anchors_lie_anywhere_in_their_window_and_at_one_index_in_windows_of_one_length() -> None:
+    lengths, drawn = [40] * 3 + [7] * 3, []
+    objective = bare(2, anchors=4, slack=3)
+    for batch in range(400):
+        windows = windows_with(lengths, 40)
+        windows = windows._replace(batch_key_B=torch.full_like(windows.key_B, batch))
+        frame, moved = objective.frames(windows)
+        for index in (frame, moved):
+            assert torch.equal(index[:3], index[:1].expand(3, -1))
+            assert torch.equal(index[3:], index[3:4].expand(3, -1))
+        drawn.append((frame[[0, 3]], moved[[0, 3]]))
+    frame, moved = (torch.stack(x) for x in zip(*drawn, strict=True))
+    for index in (frame, moved):
+        assert index.min() == 0
+        assert (index.amax((0, 2)) == torch.tensor([39, 6])).all()
+    assert set((moved - frame)[:, 0].unique().tolist()) == set(range(-3, 4))
+    counts = torch.bincount(frame[:, 0].flatten(), minlength=40)
+    assert counts.min() > 15, "anchors lie anywhere in the window"
+    assert counts.max() < 75
 
 
 def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
@@ -194,7 +168,7 @@ def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
     z = torch.randn(2, 6, 1, 4, generator=generator).requires_grad_()
     windows, objective = (
         windows_with([1] * 6, 1),
-        bare(4, anchors=1, slack=0, near=0, temperature=0.5),
+        bare(4, anchors=1, slack=0, temperature=0.5),
     )
     optimiser = torch.optim.SGD([z], lr=1.0)
     for _ in range(200):
@@ -209,7 +183,7 @@ def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("temperature", 0.0), ("anchors", 0), ("slack", -1), ("near", -1), ("projection", 0)],
+    [("temperature", 0.0), ("anchors", 0), ("slack", -1), ("projection", 0)],
 )
 def test_settings_that_cannot_be(setting: str, value: float) -> None:
     with pytest.raises(BadInput, match=setting):

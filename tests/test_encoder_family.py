@@ -11,7 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -25,7 +27,12 @@ from pretrain.components import names
 from pretrain.data.schema import CALMS21, Schema
 from pretrain.encoders import AbstractEncoder, build_embedder
 from pretrain.encoders._batch_norm import BatchNorm
-from pretrain.encoders._graph import edges, hop_distances, scale_adjacency
+from pretrain.encoders._graph import (
+    edges,
+    hop_distances,
+    scale_adjacency,
+    space_time_hops,
+)
 from pretrain.encoders._over_time import each_channel_over_time, over_time
 from pretrain.encoders.conv1d import Conv1d
 from pretrain.encoders.fully_connected import FullyConnected
@@ -33,6 +40,7 @@ from pretrain.encoders.lstm import LSTM
 from pretrain.encoders.msg3d import MSG3D
 from pretrain.encoders.self_attention import SelfAttention, attend_nearby
 from pretrain.errors import BadInput
+from pretrain.train.checkpoint import load_encoder, save_encoder
 from pretrain.transforms.features import Features
 
 RATS = Schema.from_names(
@@ -500,27 +508,54 @@ def test_points_that_bones_do_not_reach_have_no_distance() -> None:
     assert torch.equal(scale_adjacency(apart, 2)[1][:2, 2:], torch.zeros(2, 2))
 
 
+def released_scales(joined: np.ndarray, number: int) -> np.ndarray:
+    """The scales that the released MS-G3D makes of a graph's matrix, which may hold the points
+    themselves: by powers of the matrix, who is reached in k steps and not in fewer, and oneself;
+    of no steps the identity."""
+    itself = np.eye(len(joined))
+    reached = [np.linalg.matrix_power(joined + itself, k) > 0 for k in range(number)]
+    member = [itself] + [(reached[k] & ~reached[k - 1]) | (itself > 0) for k in range(1, number)]
+    degrees = [np.diag(m.sum(1) ** -0.5) for m in member]
+    return np.stack([d @ m @ d for d, m in zip(degrees, member, strict=True)])
+
+
+def matrix_of(schema: Schema) -> np.ndarray:
+    points = len(schema.animals) * len(schema.keypoints)
+    joined = np.zeros((points, points))
+    for a, b in edges(schema):
+        joined[a, b] = joined[b, a] = 1
+    return joined
+
+
+@pytest.mark.parametrize(
+    "schema", [CALMS21, RATS, ALONE, THREE], ids=["mice", "rats", "alone", "three"]
+)
+@pytest.mark.parametrize("window", [1, 3, 5])
+def test_the_graphs_are_those_of_the_release(schema: Schema, window: int) -> None:
+    """In space, and in space and time, where it tiles A + I over the frames and then takes hops."""
+    joined = matrix_of(schema)
+    apart = hop_distances(len(joined), edges(schema))
+    near = {"rtol": 0, "atol": 1e-7, "check_dtype": False}
+    torch.testing.assert_close(
+        scale_adjacency(apart, 5), torch.from_numpy(released_scales(joined, 5)), **near
+    )
+    tiled = np.tile(joined + np.eye(len(joined)), (window, window))
+    result = scale_adjacency(space_time_hops(apart, window), 5)
+    torch.testing.assert_close(result, torch.from_numpy(released_scales(tiled, 5)), **near)
+    assert torch.equal(result[0], torch.eye(len(tiled)))
+
+
 def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
     torch.manual_seed(0)
-    width, window, step, frames = 6, 3, 2, 9
-    joined = edges(ALONE)
-    points = 2
-    apart = hop_distances(points, joined)
-    layer = (
-        MSG3D(
-            Features(ALONE, groups=("scene", "confidence")),
-            width=width,
-            dilations=(step,),
-            hops=1,
-            window=window,
-        )
-        .blocks[0]
-        .space_time
-    )
-    layer.also_WSL.data.normal_()
+    width, window, step, frames, points = 6, 3, 2, 9, 2
+    features = Features(ALONE, groups=("scene", "confidence"))
+    model = MSG3D(features, width=width, dilations=(step,), hops=1, window=window)
+    layer = model.blocks[0].space_time
+    layer.residual_WSL.data.normal_()
     h = torch.randn(points, 1, frames, width)
     result = layer(h, torch.ones(1, frames, dtype=torch.bool))
     total = window * points
+    scales = released_scales(np.tile(matrix_of(ALONE) + np.eye(points), (window, window)), 2)
     for t in range(frames):
         at = [t + (index - 1) * step for index in range(window)]
         x = torch.stack(
@@ -532,27 +567,39 @@ def test_g3d_is_a_graph_convolution_over_the_points_of_several_frames() -> None:
         )
         y = torch.zeros(total, width)
         for k in range(2):
-            # Every frame's points are joined to those of every frame, as within one frame (tiled),
-            # and normalised as one graph.
-            member = torch.tensor(
-                [
-                    [
-                        float(apart[i % points, j % points] == k or i % points == j % points)
-                        for j in range(total)
-                    ]
-                    for i in range(total)
-                ]
-            )
-            root = member.sum(1).rsqrt()
-            also = (
-                layer.also_WSL.view(window, total, 2, points)[:, :, k]
+            residual = (
+                layer.residual_WSL.view(window, total, 2, points)[:, :, k]
                 .transpose(0, 1)
                 .reshape(total, total)
             )
-            y = y + (root[:, None] * member * root + also) @ x @ layer.weight[k]
+            y = y + (torch.from_numpy(scales[k]).float() + residual) @ x @ layer.weight[k]
         y = torch.relu(layer.norm(y)).view(window, points, width)
         together = layer.leave(layer.join(y.transpose(0, 1).flatten(1)))
         torch.testing.assert_close(result[:, 0, t], together, rtol=1e-4, atol=1e-5)
+
+
+def test_the_frame_itself_passes_the_temporal_convolution_without_activation() -> None:
+    torch.manual_seed(0)
+    layer = MSG3D(Features(ALONE, groups=("scene", "confidence")), width=6).blocks[0].after
+    layer.leave = torch.nn.Identity()
+    h = torch.randn(2, 3, 20, 6)
+    branches = (layer(h, torch.ones(3, 20, dtype=torch.bool)) - h).detach()
+    before = layer.norm(layer.enter(h)).detach()
+    torch.testing.assert_close(branches[..., 5], before[..., 5], rtol=1e-4, atol=1e-5)
+    assert before[..., 5].min() < 0
+    assert branches[..., 4].min() >= 0, "the greatest of three frames is taken after activation"
+
+
+def test_an_msg3d_of_the_earlier_graph_is_refused(tmp_path: Path) -> None:
+    features = {"groups": ["scene", "confidence"]}
+    model = build_embedder(RATS, features=features, encoder={"name": "msg3d", "width": 6})
+    save_encoder(tmp_path, model, made_by={})
+    load_encoder(tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "encoder.safetensors")
+    earlier = {name.replace("time.residual_", "time.also_"): x for name, x in weights.items()}
+    safetensors.torch.save_file(earlier, tmp_path / "encoder.safetensors")
+    with pytest.raises(BadInput, match=r"(?s)do not fit msg3d.*pretrain it anew"):
+        load_encoder(tmp_path)
 
 
 def test_msg3d_brings_the_features_along_that_it_reads() -> None:

@@ -18,9 +18,11 @@ from worlds import MICE, RATS, embedder_of, line, pose_of, rows_of, wander, wind
 
 from pretrain import distributed
 from pretrain.components import build
+from pretrain.config import RECIPES, Recipe, read
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
+from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._actions import Actions, shares_below
@@ -65,19 +67,22 @@ def loss_of(
 
 
 def test_cpc_is_the_formula_term_by_term() -> None:
-    windows = windows_of(MICE, batch=6, frames=40, cut=(23, 9, 1, 0))
+    windows = windows_of(MICE, batch=8, frames=40, cut=(23, 23, 9, 1, 0))
     objective = CPC(D, MICE, horizons=(3, 8, 15, 90), past_only=False, projection=5)
     views = views_of(objective, windows)
     z, anchors, lengths = (
         views[0].z_BTD,
-        objective.anchors(windows, WindowRNG(windows.key_B)),
+        objective.anchors(windows),
         windows.valid_BT.sum(1),
     )
     maps = objective.predict.weight.view(4, 5, D)
     terms = []
     for n, horizon in enumerate(objective.horizons):
-        fits = [i for i in range(6) if anchors[i] + horizon < lengths[i]]
-        for i in fits:
+        fits_any = [i for i in range(8) if anchors[i] + horizon < lengths[i]]
+        for i in fits_any:
+            fits = [j for j in fits_any if lengths[j] == lengths[i]]
+            if len(fits) == 1:
+                continue  # nothing to be told from
             cosines = [
                 F.cosine_similarity(
                     maps[n] @ z[i, anchors[i]],
@@ -104,8 +109,13 @@ def test_cpc_where_all_is_alike_guesses() -> None:
 @pytest.mark.parametrize("frames", [64, 128, 512])
 def test_cpc_anchors_leave_room_for_every_horizon_of_half_a_window(frames: int) -> None:
     horizons = tuple(range(32, 225, 32))
-    windows = windows_of(RATS, batch=200, frames=frames)
-    anchors = CPC(D, RATS, horizons=horizons).anchors(windows, WindowRNG(windows.key_B))
+    objective, windows = CPC(D, RATS, horizons=horizons), windows_of(RATS, batch=3, frames=frames)
+    batches = [
+        windows._replace(batch_key_B=torch.full_like(windows.key_B, batch)) for batch in range(200)
+    ]
+    each = torch.stack([objective.anchors(batch) for batch in batches])
+    assert torch.equal(each, each[:, :1].expand(-1, 3)), "one index for all windows of a batch"
+    anchors = each[:, 0]
     reach = max(h for h in horizons if h <= frames // 2)
     assert anchors.min() >= 0
     assert anchors.max() + reach < frames
@@ -120,7 +130,7 @@ def test_cpc_shows_no_frame_to_both_past_and_future() -> None:
         for v in (0, 1)
     )
     assert torch.equal(past ^ future, windows.valid_BT)
-    anchors = objective.anchors(windows, rng)
+    anchors = objective.anchors(windows)
     for row in range(7):
         assert past[row, : anchors[row] + 1].all()
         assert not past[row, anchors[row] + 1 :].any()
@@ -136,7 +146,7 @@ def test_cpc_cannot_be_solved_by_an_encoder_that_looks_both_ways() -> None:
     moved = Pose(
         windows.pose.position_BTMKX + 50 * noise(4, 48, 1, 1, 2), windows.pose.confidence_BTMK
     )
-    after = torch.arange(48) > objective.anchors(windows, rng)[:, None]
+    after = torch.arange(48) > objective.anchors(windows)[:, None]
     other = Pose(
         torch.where(
             after[:, :, None, None, None], moved.position_BTMKX, windows.pose.position_BTMKX
@@ -150,6 +160,15 @@ def test_cpc_cannot_be_solved_by_an_encoder_that_looks_both_ways() -> None:
         embedder(other, windows.valid_BT)[~after],
         atol=1e-3,
     )
+
+
+def test_the_entrys_recipe_shares_frames_at_its_shortest_horizon_only() -> None:
+    """As its comment and docs/objectives.md say: 15 frames, and none at the others."""
+    recipe = read(Recipe, "paper_embedder_contexter", RECIPES, {})
+    narrow = {**recipe.encoder, "width": 8, "context_width": 8}
+    past, future = build_embedder(MICE, features=recipe.features, encoder=narrow).encoder.context
+    shared = [max(0, past + future + 1 - n) for n in recipe.objective["horizons"]]
+    assert shared == [15, 0, 0, 0, 0, 0, 0]
 
 
 def test_cpc_refuses_windows_that_are_too_short() -> None:
@@ -645,6 +664,39 @@ def test_approximators_of_programs_with_fewer_classes() -> None:
     assert predicted.shape == (5, 2, 3)
     torch.testing.assert_close(predicted.exp().sum(-1), torch.ones(5, 2))
     assert (predicted[:, 1, 2] == -math.inf).all()
+
+
+def test_programs_label_each_view_before_noise_and_dropped_points() -> None:
+    windows = windows_of(MICE, batch=4, frames=40, missing=0.0)
+    embedder = embedder_of(MICE, "tcn", windows.pose)
+    objective = TaskProgramming(embedder.dim, MICE, trajectories=2, width=8)
+    read_by_programs: list[Tensor] = []
+    labels = objective.labels
+    objective.labels = lambda x: (read_by_programs.append(x), labels(x))[1]  # type: ignore[method-assign,func-returns-value]
+    noisy = Augment(mirror=0.5, scale=0.2, jitter_px=5.0, drop_points=0.5, drop_frames=0.5)
+    Learner(embedder, objective, noisy, precision="float32")(windows)
+    rng, moved = WindowRNG(windows.key_B), Augment(mirror=0.5, scale=0.2)
+    for view, position in enumerate(read_by_programs):
+        exact = moved(windows.pose, MICE, rng, view=str(view)).position_BTMKX
+        torch.testing.assert_close(position, exact, atol=0, rtol=0)
+        assert not torch.equal(exact, windows.pose.position_BTMKX)
+    assert len(read_by_programs) == 2
+
+
+def test_task_programming_on_programs_that_are_named() -> None:
+    windows = windows_of(MICE, batch=2, frames=24)
+    for which, columns in (
+        ([], programs.names(MICE)),
+        (["facing_released"], ["facing_released_resident_intruder"] * 2),
+    ):
+        objective = TaskProgramming(D, MICE, programs=which, decoding=1.0)
+        assert len(objective.threshold_PH) == len(columns)
+        loss_of(objective, windows).total.backward()
+        gradients = [x.grad for x in objective.parameters() if x.grad is not None]
+        assert all(gradient.isfinite().all() for gradient in gradients)
+        assert gradients
+    with pytest.raises(BadInput, match="'running' is none of the programs"):
+        TaskProgramming(D, MICE, programs=["running"])
 
 
 def test_thresholds_from_quantiles_balance_the_labels() -> None:

@@ -64,7 +64,9 @@ def joined(
             torch.cat([windows.valid_BT for windows in step]),
             torch.cat([windows.key_B for windows in step]),
         )
-        found.append(Windows(Pose(position, confidence), valid, key))
+        batch_key = torch.cat([w.batch_key_B for w in step if w.batch_key_B is not None])
+        assert len(batch_key.unique()) == 1, "a batch has one seed, on every worker"
+        found.append(Windows(Pose(position, confidence), valid, key, batch_key))
     return found
 
 

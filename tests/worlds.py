@@ -128,13 +128,17 @@ def windows_of(
         pose.confidence_BTMK.masked_fill(~valid[:, :, None, None], 0.0),
     )
     key = torch.from_numpy(np.random.default_rng([seed, 1]).integers(-(2**63), 2**63 - 1, batch))
-    return Windows(pose, valid, key)
+    return Windows(pose, valid, key, torch.full_like(key, seed))
 
 
 def rows_of(windows: Windows, rows: slice | Tensor) -> Windows:
     """Some rows of a batch."""
+    assert windows.batch_key_B is not None
     return Windows(
-        Pose(*(x[rows] for x in windows.pose[:2])), windows.valid_BT[rows], windows.key_B[rows]
+        Pose(*(x[rows] for x in windows.pose[:2])),
+        windows.valid_BT[rows],
+        windows.key_B[rows],
+        windows.batch_key_B[rows],
     )
 
 

@@ -101,7 +101,12 @@ class FrameStream:
                 self._begin[group_key] = self._buffer.put(*values)
             arrived = int(arrived_by[step])
             begin = np.where(empty[step], 0, self._begin[key[step]] + offset[step])
-            yield self._buffer.cut(begin, frames[step], seeds[step])
+            yield self._buffer.cut(
+                begin,
+                frames[step],
+                seeds[step],
+                batch_key=self._plan.batch_key(epoch, first_step + step),
+            )
             if step == 0 and needed[for_first_step:]:
                 # Ray Data's processes take seconds to come up, in which a step is trained on what
                 # is here.

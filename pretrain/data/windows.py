@@ -20,7 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pretrain import distributed
 from pretrain.data.store import CONFIDENCE_STEPS, Chunks
+from pretrain.data.window_rng import WindowRNG
 
 Ints = npt.NDArray[np.int64]
 
@@ -67,6 +69,16 @@ class Windows(NamedTuple):
     key_B: Tensor
     """int64; the seed of every random number of that window, made of (seed, epoch, chunk,
     start)."""
+    batch_key_B: Tensor | None = None
+    """int64; the seed that all windows of the global batch share, made of (seed, epoch, step). None
+    where one process has the whole batch: its first window's seed then serves."""
+
+    def batch_rng(self) -> WindowRNG:
+        """Random draws that are the same for every window of the global batch, on every worker."""
+        if self.batch_key_B is not None:
+            return WindowRNG(self.batch_key_B)
+        assert distributed.count() == 1, "several workers, and no seed that they share"
+        return WindowRNG(self.key_B[:1].expand_as(self.key_B))
 
 
 def hash_integers(*parts: Ints | int) -> npt.NDArray[np.uint64]:
@@ -162,6 +174,10 @@ class BatchPlan:
         keys = hash_integers(self.seed, 4, epoch, self.chunk[windows], self.start[windows])
         return keys.view(np.int64)
 
+    def batch_key(self, epoch: int, step: int) -> int:
+        """Seed of the random numbers that all windows of a global batch share."""
+        return int(hash_integers(self.seed, 5, epoch, step).view(np.int64))
+
     def lanes_of(self, rank: int, workers: int) -> slice:
         """The lanes of one worker.
 
@@ -242,7 +258,7 @@ class FrameBuffer:
         """Frees the slot that begins there."""
         self._free.append(begin)
 
-    def cut(self, begin: Ints, frames: Ints, key: Ints) -> Windows:
+    def cut(self, begin: Ints, frames: Ints, key: Ints, *, batch_key: int | None = None) -> Windows:
         """Cuts windows.
 
         Args:
@@ -250,6 +266,7 @@ class FrameBuffer:
                 is 0.
             frames: (B,) frames of each window.
             key: (B,) seeds of their random numbers.
+            batch_key: Seed of those that the whole global batch shares.
         """
         animals, keypoints, coordinates = self._shape
         device = self._position.device
@@ -281,6 +298,9 @@ class FrameBuffer:
             Pose(position, confidence, extra),
             valid,
             torch.from_numpy(key).to(device, non_blocking=True),
+            None
+            if batch_key is None
+            else torch.full((len(key),), batch_key, dtype=torch.int64, device=device),
         )
 
 

@@ -38,9 +38,20 @@ def hop_distances(points: int, pairs: list[tuple[int, int]]) -> Tensor:
     return hops
 
 
+def space_time_hops(hops: Tensor, window: int) -> Tensor:
+    """The same over the points of ``window`` frames, (window N, window N), frame after frame.
+
+    Each point is joined to itself in every other frame and to its neighbours in all: the released
+    MS-G3D tiles A + I over the frames and counts hops afterwards. So two points lie as far apart in
+    two frames as in one, and a point one hop from itself.
+    """
+    tiled = hops.repeat(window, window)
+    return torch.where((tiled == 0) & ~torch.eye(len(tiled), dtype=torch.bool), 1.0, tiled)
+
+
 def scale_adjacency(hops: Tensor, number: int) -> Tensor:
     r"""Disentangled adjacency (Liu et al. 2020, eq. 4): who is exactly k hops away, and oneself;
-    normalised symmetrically.
+    normalised symmetrically. Scale 0 is the identity.
 
     .. math:: \tilde A_k[i, j] = [d(i, j) = k \lor i = j], \quad \hat A_k = D_k^{-1/2} \tilde A_k
     D_k^{-1/2}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pretrain.components import at_least
 from pretrain.encoders import AbstractEncoder
-from pretrain.encoders._graph import edges, hop_distances, scale_adjacency
+from pretrain.encoders._graph import edges, hop_distances, scale_adjacency, space_time_hops
 from pretrain.encoders._over_time import over_time, zero_invalid
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
@@ -88,11 +88,15 @@ class MSG3D(AbstractEncoder):
             columns for name, columns in features.columns.items() if name not in _OF_POINTS
         ]
         points = self.animals * self.keypoints
-        adjacency = scale_adjacency(hop_distances(points, edges(schema)), hops + 1)
+        apart = hop_distances(points, edges(schema))
+        in_space = scale_adjacency(apart, hops + 1)
+        in_space_time = scale_adjacency(space_time_hops(apart, window), hops + 1)
         self.enter = nn.Linear(self.coordinates + 2, width)
         rest = sum(columns.stop - columns.start for columns in self.rest)
         self.enter_rest = nn.Linear(rest, width, bias=False) if rest else None
-        self.blocks = nn.ModuleList(_Block(width, adjacency, window, step) for step in dilations)
+        self.blocks = nn.ModuleList(
+            _Block(width, in_space, in_space_time, window, step) for step in dilations
+        )
         self.leave = nn.Linear(self.animals * width, dim)
 
     def forward(self, x_BTF: Tensor, valid_BT: Tensor) -> Tensor:
@@ -127,11 +131,13 @@ class MSG3D(AbstractEncoder):
 class _Block(nn.Module):
     """(N, B, T, C) to the same."""
 
-    def __init__(self, width: int, adjacency: Tensor, window: int, step: int) -> None:
+    def __init__(
+        self, width: int, in_space: Tensor, in_space_time: Tensor, window: int, step: int
+    ) -> None:
         super().__init__()
-        self.space = _OverGraph(width, adjacency)
+        self.space = _OverGraph(width, in_space)
         self.spread, self.spread_on, self.after = (_OverTime(width, step) for _ in range(3))
-        self.space_time = _OverGraphAndTime(width, adjacency, window, step)
+        self.space_time = _OverGraphAndTime(width, in_space_time, window, step)
 
     def forward(self, h: Tensor, valid_BT: Tensor) -> Tensor:
         factorised = self.spread_on(F.relu(self.spread(F.relu(self.space(h)), valid_BT)), valid_BT)
@@ -162,22 +168,19 @@ class _OverGraph(nn.Module):
 
 
 class _OverGraphAndTime(nn.Module):
-    """G3D (there, section 3.3): the points of ``window`` frames as one graph, in which a point's
-    neighbours are those in every frame."""
+    """G3D (there, section 3.3): the points of ``window`` frames as one graph
+    (:func:`pretrain.encoders._graph.space_time_hops`)."""
 
     def __init__(self, width: int, adjacency: Tensor, window: int, step: int) -> None:
         super().__init__()
         self.adjacency_WSL: Tensor
         self.window, self.step = window, step
-        number, points, _ = adjacency.shape
-        # Rows: points of each frame; columns: scales and points of one other frame. Degrees grow by
-        # the number of frames.
-        tiled = adjacency.transpose(0, 1).reshape(points, -1).repeat(window, 1) / window
-        self.register_buffer("adjacency_WSL", tiled, persistent=False)
-        self.also_WSL = nn.Parameter(
-            torch.empty(window, window * points, number * points).uniform_(-1e-6, 1e-6)
-        )
-        self.weight = _weights(number, width)
+        # For each frame that is looked at: rows are the points of all frames, columns the scales
+        # and points of that one.
+        by_frame = rearrange(adjacency, "k s (w n) -> w s (k n)", w=window)
+        self.register_buffer("adjacency_WSL", by_frame.contiguous(), persistent=False)
+        self.residual_WSL = nn.Parameter(torch.empty_like(by_frame).uniform_(-1e-6, 1e-6))
+        self.weight = _weights(len(adjacency), width)
         self.norm = nn.LayerNorm(width)
         self.join = nn.Linear(window * width, width)
         self.leave = nn.LayerNorm(width)
@@ -190,9 +193,9 @@ class _OverGraphAndTime(nn.Module):
             -1, batch, frames + 2 * reach, width
         )
         joined = torch.zeros((), device=h.device)
-        for index, also in enumerate(self.also_WSL):
+        for index, among in enumerate(self.adjacency_WSL + self.residual_WSL):
             frame = by_scale[:, :, index * self.step :][:, :, :frames]
-            joined = joined + (self.adjacency_WSL + also) @ frame.reshape(len(frame), -1)
+            joined = joined + among @ frame.reshape(len(frame), -1)
         each = F.relu(self.norm(joined.view(self.window, -1, width)))
         together: Tensor = self.leave(self.join(each.transpose(0, 1).flatten(1)))
         return together.view(points, batch, frames, width)
@@ -200,7 +203,7 @@ class _OverGraphAndTime(nn.Module):
 
 class _OverTime(nn.Module):
     """Six branches of a sixth of the channels: kernels of 3 frames, 1 to 4 steps apart, the
-    greatest of 3 frames, the frame itself."""
+    greatest of 3 frames, the frame itself, which alone has no activation."""
 
     def __init__(self, width: int, step: int) -> None:
         super().__init__()
@@ -214,8 +217,9 @@ class _OverTime(nn.Module):
         self.leave = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, valid_BT: Tensor) -> Tensor:
-        x = zero_invalid(F.relu(self.norm(self.enter(h))), valid_BT).flatten(0, 1)
-        *parts, greatest, itself = x.chunk(_BRANCHES, -1)
+        x = zero_invalid(self.norm(self.enter(h)), valid_BT).flatten(0, 1)
+        width = x.shape[-1] // _BRANCHES
+        *parts, greatest = F.relu(x[..., :-width]).chunk(_BRANCHES - 1, -1)
         convolved = [over_time(conv, part) for conv, part in zip(self.convs, parts, strict=True)]
         # Nothing is below zero, so that zeros beyond the ends never win.
         around = (
@@ -223,7 +227,9 @@ class _OverTime(nn.Module):
             .unfold(1, 2 * self.step + 1, 1)[..., :: self.step]
             .amax(-1)
         )
-        out: Tensor = h + self.leave(torch.cat([*convolved, around, itself], -1)).view(h.shape)
+        out: Tensor = h + self.leave(torch.cat([*convolved, around, x[..., -width:]], -1)).view(
+            h.shape
+        )
         return out
 
 

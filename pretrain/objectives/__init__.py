@@ -19,6 +19,8 @@ class View(NamedTuple):
     """The view as augmented, with the points that the objective masked for the encoder."""
     z_BTD: Tensor
     """float32."""
+    exact: Pose | None = None
+    """The view before noise and dropped points; None: ``pose`` is without either."""
 
 
 class Loss(NamedTuple):

@@ -1,9 +1,7 @@
-"""NT-Xent: a moment should be recognised in another view of it, among all other moments of all
-workers."""
+"""NT-Xent: a moment should be recognised in another view of it, among moments of all other windows
+of all workers."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,17 +22,18 @@ class Contrastive(AbstractObjective):
     .. math:: \ell_{i} = -\log \frac{\exp(s_{i,i'} / \tau)}{\sum_{k \ne i} \exp(s_{i,k} / \tau)},
               \quad s_{i,k} = \cos(g(z_i), g(z_k))
 
-    Anchors are frames drawn in each window; ``i'`` is the same moment in the other view, moved by
-    up to ``slack`` frames. The sum runs over both views of the anchors of all workers. Neighbours
-    of the anchor in time (same window, within ``near`` frames) are neither positive nor negative.
+    Anchors are frames of each window; ``i'`` is the same moment in the other view, moved by up to
+    ``slack`` frames. The sum runs over both views of that frame in all windows of all workers.
+    Where anchors lie and how far positives are moved is drawn once for the whole batch, and windows
+    are compared with windows of the same length: so all that an anchor is compared with lies as far
+    from the ends of its window, and an encoder that sees these ends learns nothing from them.
 
     Args:
         dim: D of the encoder.
         schema: Not used.
         temperature: tau.
-        anchors: Frames drawn in each window.
+        anchors: Frames of each window.
         slack: Frames by which the positive may lie earlier or later.
-        near: Frames within which a neighbour is no negative.
         projection: Width of the projection head g, a perceptron with one hidden layer.
     """
 
@@ -48,78 +47,87 @@ class Contrastive(AbstractObjective):
         temperature: float = 0.1,
         anchors: int = 4,
         slack: int = 4,
-        near: int = 16,
         projection: int = 64,
     ) -> None:
         super().__init__()
         refuse(
             above_zero(temperature=temperature)
             + at_least(1, anchors=anchors, projection=projection)
-            + at_least(0, slack=slack, near=near),
+            + at_least(0, slack=slack),
             about="objective contrastive",
         )
-        self.temperature, self.anchors, self.slack, self.near = temperature, anchors, slack, near
+        self.temperature, self.anchors, self.slack = temperature, anchors, slack
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, projection))
 
-    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
-        """NT-Xent of this worker's anchors against everyone's."""
-        batch = len(windows.key_B)
+    def frames(self, windows: Windows) -> tuple[Tensor, Tensor]:
+        """The anchors of every window and where their positives lie, (B, A) each: the same in
+        windows of the same length."""
         length_B1 = windows.valid_BT.sum(1, keepdim=True)
+        rng = windows.batch_rng()
         frame_BA = (rng.uniform("anchor", self.anchors) * length_B1).long()
         moved_BA = (
             frame_BA
             + (rng.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
             - self.slack
         )
-        moved_BA = moved_BA.clamp(min=0).minimum((length_B1 - 1).clamp(min=0))
-        row = torch.arange(batch, device=frame_BA.device).unsqueeze(1)
-        anchors = torch.stack(
-            [
-                view.z_BTD[row, frame]
-                for view, frame in zip(views, (frame_BA, moved_BA), strict=True)
-            ]
-        )
-        g_VND = F.normalize(self.head(anchors).float(), dim=-1).flatten(1, 2)
-        exists_N = (length_B1 > 0).expand_as(frame_BA).flatten()
-        window_N = (row + distributed.rank() * batch).expand_as(frame_BA).flatten()
+        return frame_BA, moved_BA.clamp(min=0).minimum((length_B1 - 1).clamp(min=0))
 
-        mine = _Anchors(
-            torch.cat([g_VND[0], g_VND[1]]),
-            window_N.repeat(2),
-            torch.cat([frame_BA.flatten(), moved_BA.flatten()]),
-            exists_N.repeat(2),
+    def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
+        """NT-Xent of this worker's anchors against everyone's."""
+        length_B = windows.valid_BT.sum(1)
+        row_B1 = torch.arange(len(length_B), device=length_B.device).unsqueeze(1)
+        query_BAVE, key_BAVE = (
+            F.normalize(
+                self.head(torch.stack([view.z_BTD[row_B1, frame_BA] for view in views], 2)).float(),
+                dim=-1,
+            )
+            for frame_BA in self.frames(windows)
         )
-        all_anchors = _Anchors(*(distributed.gather(x) for x in mine))
-        total, number, hits = self.sum_of_terms(mine, all_anchors)
+        length_K = distributed.gather(length_B)
+        total, number, hits = self.sum_of_terms(
+            query_BAVE,
+            distributed.gather(key_BAVE),
+            (length_B[:, None] == length_K) & (length_K > 0),
+        )
         loss = distributed.mean_over_workers(total, number)
         hit_rate = distributed.mean_over_workers(hits, number)
         return Loss(loss, {"contrastive": loss.detach(), "contrastive_found": hit_rate.detach()})
 
-    def sum_of_terms(self, mine: _Anchors, all_anchors: _Anchors) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of this worker's terms, how many, and how often the positive was the nearest of
-        all."""
-        count = len(mine.g) // 2
-        first = distributed.rank() * len(mine.g)
-        row = torch.arange(len(mine.g), device=mine.g.device)
-        itself, positive = first + row, first + (row + count) % len(mine.g)
-        similarity = mine.g @ all_anchors.g.T / self.temperature
-        close = (mine.window[:, None] == all_anchors.window) & (
-            (mine.frame[:, None] - all_anchors.frame).abs() <= self.near
+    def sum_of_terms(
+        self, query_BAVE: Tensor, key_KAVE: Tensor, comparable_BK: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of this worker's terms, how many, and how often the positive was the nearest of all.
+
+        Args:
+            query_BAVE: Anchors of this worker's B windows in V = 2 views, of length 1.
+            key_KAVE: What they are compared with, of the K windows of all workers.
+            comparable_BK: Which windows are; one that none but itself is comparable with has no
+                term.
+        """
+        own_B = distributed.rank() * len(query_BAVE) + torch.arange(
+            len(query_BAVE), device=query_BAVE.device
         )
-        close[row, positive] = False
-        close[row, itself] = True
-        similarity = similarity.masked_fill(close | ~all_anchors.exists, -torch.inf)
-        similarity = torch.where(mine.exists[:, None], similarity, 0.0)
-        term = F.cross_entropy(similarity, positive, reduction="none")
-        term = torch.where(mine.exists, term, 0.0)
-        hit = (similarity.detach().argmax(1) == positive) & mine.exists
-        return term.sum(), mine.exists.sum(), hit.sum().to(term.dtype)
-
-
-class _Anchors(NamedTuple):
-    """N anchors of the first view, then N of the second."""
-
-    g: Tensor
-    window: Tensor
-    frame: Tensor
-    exists: Tensor
+        similarity_AVBWK = (
+            torch.einsum("bave,kawe->avbwk", query_BAVE, key_KAVE) / self.temperature
+        ).masked_fill(~comparable_BK.unsqueeze(1), -torch.inf)
+        # The anchor's own view of that moment is neither positive nor negative.
+        itself_VBWK = torch.zeros_like(similarity_AVBWK[0], dtype=torch.bool)
+        view = torch.arange(2, device=own_B.device)
+        row = torch.arange(len(own_B), device=own_B.device)
+        itself_VBWK[view[:, None], row, view[:, None], own_B] = True
+        similarity_AVBQ = similarity_AVBWK.masked_fill(itself_VBWK, -torch.inf).flatten(3)
+        counts_B = comparable_BK.sum(1) > 1
+        similarity_AVBQ = torch.where(counts_B[:, None], similarity_AVBQ, 0.0)
+        positive_AVB = ((1 - view[:, None]) * len(key_KAVE) + own_B).expand(
+            similarity_AVBQ.shape[:3]
+        )
+        term_AVB = F.cross_entropy(
+            similarity_AVBQ.flatten(0, 2), positive_AVB.flatten(), reduction="none"
+        ).view(positive_AVB.shape)
+        hit_AVB = (similarity_AVBQ.detach().argmax(-1) == positive_AVB) & counts_B
+        number = counts_B.sum() * term_AVB[..., 0].numel()
+        return (
+            torch.where(counts_B, term_AVB, 0.0).sum(),
+            number,
+            hit_AVB.sum().to(term_AVB.dtype),
+        )

@@ -24,9 +24,11 @@ class CPC(AbstractObjective):
     .. math:: \ell_{i,n} = -\log \frac{\exp(\cos(W_n z_i(t_i), V z_i(t_i + n)) / \tau)}
               {\sum_j \exp(\cos(W_n z_i(t_i), V z_j(t_j + n)) / \tau)}
 
-    Every window ``i`` has one anchor frame ``t_i``, drawn at random; the negatives of horizon ``n``
-    are the frames ``t_j + n`` of all other windows of all workers. The maps W (one a horizon) and V
-    have no bias.
+    Every window ``i`` has one anchor frame ``t_i``, at an index that is drawn once for the whole
+    batch; the negatives of horizon ``n`` are the frames ``t_j + n`` of all other windows of all
+    workers that are as long. So anchors lie as far from both ends of their windows as all they are
+    compared with, and an encoder that sees where its window ends learns nothing from it. The maps W
+    (one a horizon) and V have no bias.
 
     An encoder that looks both ways would be given the answer. With ``past_only`` the anchor's view
     ends with the anchor and the view its future is read from begins after it: they share no frame,
@@ -39,8 +41,9 @@ class CPC(AbstractObjective):
             it.
         temperature: tau.
         projection: Width in which past and future are compared.
-        past_only: Mask the future in the past's view; needs two views. Of no use to causal
-            encoders, nor for horizons beyond the encoder's context.
+        past_only: Mask the future in the past's view; needs two views. Of no use where the contexts
+            of anchor and future share no frame: where every horizon is longer than the encoder's
+            context to both sides together.
     """
 
     def __init__(
@@ -69,9 +72,9 @@ class CPC(AbstractObjective):
         self.predict = nn.Linear(dim, len(horizons) * projection, bias=False)
         self.target = nn.Linear(dim, projection, bias=False)
 
-    def anchors(self, windows: Windows, rng: WindowRNG) -> Tensor:
+    def anchors(self, windows: Windows) -> Tensor:
         """The anchor frame of every window, (B,): early enough for every horizon of at most half a
-        window.
+        window, the same in windows of the same length.
 
         Raises:
             BadInput: If not even the shortest horizon fits a window.
@@ -87,7 +90,7 @@ class CPC(AbstractObjective):
             [horizon for horizon in self.horizons if horizon <= frames // 2] or [self.horizons[0]]
         )
         room_B1 = (windows.valid_BT.sum(1, keepdim=True) - reach).clamp(min=1)
-        return (rng.uniform("cpc/anchor", 1) * room_B1).long().squeeze(1)
+        return (windows.batch_rng().uniform("cpc/anchor", 1) * room_B1).long().squeeze(1)
 
     def mask(self, pose: Pose, windows: Windows, rng: WindowRNG, *, view: int) -> Pose:
         """The first view without what comes after the anchor, the second without the rest."""
@@ -95,7 +98,7 @@ class CPC(AbstractObjective):
             return pose
         after_BT = (
             torch.arange(windows.valid_BT.shape[1], device=windows.valid_BT.device)
-            > self.anchors(windows, rng)[:, None]
+            > self.anchors(windows)[:, None]
         )
         masked_BT = after_BT if view == 0 else ~after_BT
         return pose.hidden(masked_BT[:, :, None, None])
@@ -104,40 +107,41 @@ class CPC(AbstractObjective):
         """InfoNCE of this worker's windows against everyone's."""
         batch, frames = windows.valid_BT.shape
         row_B = torch.arange(batch, device=windows.valid_BT.device)
-        anchor_B = self.anchors(windows, rng)
+        anchor_B, length_B = self.anchors(windows), windows.valid_BT.sum(1)
         ahead_BN = anchor_B[:, None] + torch.tensor(self.horizons, device=row_B.device)
-        fits_BN = ahead_BN < windows.valid_BT.sum(1, keepdim=True)
+        fits_BN = ahead_BN < length_B[:, None]
         past_BD = views[0].z_BTD[row_B, anchor_B]
         future_BND = views[-1].z_BTD[row_B[:, None], ahead_BN.clamp(max=frames - 1)]
         guess_BNP = F.normalize(
             self.predict(past_BD).float().unflatten(1, (len(self.horizons), -1)), dim=-1
         )
         truth_BNP = F.normalize(self.target(future_BND).float(), dim=-1)
+        comparable_BA = length_B[:, None] == distributed.gather(length_B)
         total, number, hits = self.sum_of_terms(
-            guess_BNP, fits_BN, distributed.gather(truth_BNP), distributed.gather(fits_BN)
+            guess_BNP, fits_BN, distributed.gather(truth_BNP), comparable_BA
         )
         loss = distributed.mean_over_workers(total, number)
         hit_rate = distributed.mean_over_workers(hits, number)
         return Loss(loss, {"cpc": loss.detach(), "cpc_found": hit_rate.detach()})
 
     def sum_of_terms(
-        self, guess_BNP: Tensor, fits_BN: Tensor, truth_ANP: Tensor, fits_AN: Tensor
+        self, guess_BNP: Tensor, fits_BN: Tensor, truth_ANP: Tensor, comparable_BA: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of this worker's terms, how many, and how often its own future was the nearest.
-        ``A``: windows of all workers."""
+        ``A``: windows of all workers. A window that none is comparable with has no term."""
         own_B = distributed.rank() * len(guess_BNP) + torch.arange(
             len(guess_BNP), device=guess_BNP.device
         )
+        counts_NB = (fits_BN & (comparable_BA.sum(1, keepdim=True) > 1)).T
         similarity_NBA = torch.einsum("bnp,anp->nba", guess_BNP, truth_ANP) / self.temperature
-        similarity_NBA = similarity_NBA.masked_fill(~fits_AN.T[:, None], -torch.inf)
-        similarity_NBA = torch.where(fits_BN.T[:, :, None], similarity_NBA, 0.0)
+        # Where a horizon fits a window it fits all that are as long.
+        similarity_NBA = similarity_NBA.masked_fill(~comparable_BA, -torch.inf)
         term_NB = F.cross_entropy(
             similarity_NBA.flatten(0, 1), own_B.repeat(len(self.horizons)), reduction="none"
-        )
-        counts_NB = fits_BN.T.flatten()
-        hit = (similarity_NBA.detach().argmax(-1) == own_B).flatten() & counts_NB
+        ).view(counts_NB.shape)
+        hit_NB = (similarity_NBA.detach().argmax(-1) == own_B) & counts_NB
         return (
             torch.where(counts_NB, term_NB, 0.0).sum(),
             counts_NB.sum(),
-            hit.sum().to(term_NB.dtype),
+            hit_NB.sum().to(term_NB.dtype),
         )

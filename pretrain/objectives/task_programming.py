@@ -20,8 +20,15 @@ from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._program_losses import Heads, class_surprise, supervised_contrastive
 from pretrain.objectives._trajectory_state import TrajectoryState
 from pretrain.objectives._trajectory_vae import Approximators, Encode, Policy, Posterior
-from pretrain.transforms import programs
 from pretrain.transforms.animal import SPAN
+from pretrain.transforms.programs import (
+    classes,
+    log_soft_classes,
+    measure,
+    programs_named,
+    quantile_thresholds,
+    thresholds,
+)
 
 
 class TaskProgramming(AbstractObjective):
@@ -30,27 +37,30 @@ class TaskProgramming(AbstractObjective):
     .. math:: L = \mathrm{NLL} + \mathrm{KL} + \lambda_c L_{consistency} + \lambda_s \sum_p
     L^p_{contrastive} + \lambda_d L_{decoding}
 
-    Trajectories of ``frames`` frames are drawn in each window, the same ones in both views. The
-    embedding at a trajectory's centre gives the posterior of its code. From a sample of it a
-    recurrent policy predicts every action (NLL, with teacher forcing); on its own states it has to
-    move so that the programs label its rollout as they labelled the recording (consistency).
-    Codes whose programmed labels agree should lie together (contrastive). NLL and KL are nats a
-    trajectory.
+    Trajectories of ``frames`` frames lie in each window, the same ones in both views, at indices
+    that are drawn once for the whole batch. The embedding at a trajectory's centre gives the
+    posterior of its code. From a sample of it a recurrent policy predicts every action (NLL, with
+    teacher forcing); on its own states it has to move so that the programs label its rollout as
+    they labelled the recording (consistency). Codes whose programmed labels agree should lie
+    together (contrastive). NLL and KL are nats a trajectory.
 
     The programs are differentiable here, with soft thresholds, so consistency is the cross-entropy
     of their labels of the rollout. ``mode: published`` learns an approximator of each program
     instead, at every step, on recorded trajectories; for the policy the approximators are fixed.
-    Programs read each view's own poses: a mirrored animal bends its head the other way.
+    Programs read each view's own poses, for a mirrored animal bends its head the other way, but
+    before noise and dropped points, which would move labels that lie near a threshold.
 
     Args:
         dim: D of the encoder.
         schema: The skeleton.
         mode: ``differentiable`` (ours) or ``published`` (learned approximators).
         frames: Of a trajectory, odd.
-        trajectories: Drawn in each window.
+        trajectories: Of each window.
         code: Z, numbers of a code.
         width: Of the posterior's layers, the policy and the approximators.
         components: Principal components of a posture.
+        programs: Names of the programs (pretrain/transforms/programs.py); where there are none, all
+            but those that only repeat a release.
         quantiles: Cut programs at these quantiles of the data rather than at the published
             thresholds; (0.5, 0.9) say.
         softness: Width of a soft threshold, in distances between a program's thresholds.
@@ -78,6 +88,7 @@ class TaskProgramming(AbstractObjective):
         code: int = 32,
         width: int = 64,
         components: int = 5,
+        programs: Sequence[str] = (),
         quantiles: Sequence[float] = (),
         softness: float = 0.25,
         consistency: float = 1.0,
@@ -114,6 +125,7 @@ class TaskProgramming(AbstractObjective):
             about="objective task_programming",
         )
         self.schema, self.frames, self.trajectories, self.code = schema, frames, trajectories, code
+        self.programs = programs_named(programs)
         self.quantiles, self.softness, self.temperature, self.noise = (
             tuple(quantiles),
             softness,
@@ -126,7 +138,7 @@ class TaskProgramming(AbstractObjective):
             "decoding": decoding,
         }
         self.free_bits, self.first_stage = free_bits, first_stage
-        self.register_buffer("threshold_PH", programs.thresholds(schema))
+        self.register_buffer("threshold_PH", thresholds(schema, self.programs))
         if quantiles:
             self.threshold_PH = self.threshold_PH.new_full(
                 (len(self.threshold_PH), len(quantiles)), torch.inf
@@ -157,8 +169,8 @@ class TaskProgramming(AbstractObjective):
         self.state.fit(pose)
         if self.quantiles:
             self.threshold_PH.copy_(
-                programs.quantile_thresholds(
-                    programs.measure(pose.position_BTMKX, self.schema), self.quantiles
+                quantile_thresholds(
+                    measure(pose.position_BTMKX, self.schema, self.programs), self.quantiles
                 )
             )
 
@@ -176,9 +188,10 @@ class TaskProgramming(AbstractObjective):
                 "raise window or lower objective.frames"
             )
         room_B1 = windows.valid_BT.sum(1, keepdim=True) - self.frames + 1
-        centre_BR = (
-            half + (rng.uniform("task/centre", self.trajectories) * room_B1.clamp(min=0)).long()
-        )
+        # The same in windows of the same length: whether two codes belong to one moment is not to
+        # be read off how far they lie from the ends of their windows.
+        drawn_BR = windows.batch_rng().uniform("task/centre", self.trajectories)
+        centre_BR = half + (drawn_BR * room_B1.clamp(min=0)).long()
         usable_N = (room_B1 > 0).expand_as(centre_BR).flatten()
         row_B1 = torch.arange(len(centre_BR), device=centre_BR.device)[:, None]
         frame_BRT = centre_BR.unsqueeze(-1) + torch.arange(-half, half + 1, device=centre_BR.device)
@@ -195,7 +208,8 @@ class TaskProgramming(AbstractObjective):
                     x[row_B1.unsqueeze(-1), frame_BRT].flatten(0, 1) for x in self.state(view.pose)
                 )
                 action_NAS, acted_NAS = self.state.actions(state_NTS, known_NTS)
-                class_NP = self.labels(view.pose.position_BTMKX)[row_B1, centre_BR].flatten(0, 1)
+                exact = view.pose if view.exact is None else view.exact
+                class_NP = self.labels(exact.position_BTMKX)[row_B1, centre_BR].flatten(0, 1)
             code_NZ = posterior.sample(
                 rng.normal(f"task/code/{index}", self.trajectories, self.code).flatten(0, 1)
             )
@@ -226,7 +240,7 @@ class TaskProgramming(AbstractObjective):
 
     def labels(self, position_BTMKX: Tensor) -> Tensor:
         """The programs' labels of every frame: classes (B, T, P), -1 where unknown."""
-        return programs.classes(programs.measure(position_BTMKX, self.schema), self.threshold_PH)
+        return classes(measure(position_BTMKX, self.schema, self.programs), self.threshold_PH)
 
     def _steps(self) -> int:
         """Steps of a rollout: as far as the programs read, or all that an approximator reads."""
@@ -253,8 +267,8 @@ class TaskProgramming(AbstractObjective):
                 position = self.state.positions(
                     rolled_NTS[:, middle - span : middle + span + 1].float()
                 )
-                value_NTP = programs.measure(position, self.schema)[:, span : span + 1]
-                log_share_NPC = programs.log_soft_classes(
+                value_NTP = measure(position, self.schema, self.programs)[:, span : span + 1]
+                log_share_NPC = log_soft_classes(
                     value_NTP, self.threshold_PH, softness=self.softness
                 )[:, 0]
             else:

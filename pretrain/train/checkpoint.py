@@ -156,6 +156,12 @@ def load_encoder(path: str | Path, schema: Schema | None = None) -> tuple[Embedd
         weights = safetensors.torch.load_file(folder / "encoder.safetensors")
         # Folders written before extra features had this name call them "beside".
         embedder.load_state_dict({re.sub("^beside_", "extra_", k): w for k, w in weights.items()})
-    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+    except RuntimeError as error:
+        raise BadInput(
+            f"the encoder {folder} has weights that do not fit {about['encoder'].get('name')} as "
+            "it is in this release: it is damaged, or of an earlier release in which that was "
+            f"another network (then pretrain it anew): encoder.safetensors: {error}"
+        ) from error
+    except (OSError, safetensors.SafetensorError) as error:
         raise BadInput(f"the encoder {folder} is damaged: encoder.safetensors: {error}") from error
     return embedder.eval(), about

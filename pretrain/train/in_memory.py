@@ -50,11 +50,16 @@ class InMemory:
     def batches(self) -> Iterator[Windows]:
         """Global batch after global batch, epoch after epoch, without end."""
         for epoch in itertools.count():
-            for row in self.plan.epoch(epoch):
+            for step, row in enumerate(self.plan.epoch(epoch)):
                 window, empty = np.maximum(row, 0), row < 0
                 begin = np.where(empty, 0, self._begin[window])
                 frames = np.where(empty, 0, self.plan.frames[window])
-                yield self._buffer.cut(begin, frames, self.plan.key(window, epoch))
+                yield self._buffer.cut(
+                    begin,
+                    frames,
+                    self.plan.key(window, epoch),
+                    batch_key=self.plan.batch_key(epoch, step),
+                )
 
 
 def learn_in_memory(

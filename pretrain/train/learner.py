@@ -52,9 +52,11 @@ class Learner(nn.Module):
         """The loss of this worker's rows."""
         rng = WindowRNG(windows.key_B)
         schema = self.embedder.features.schema
+        names = [str(view) for view in range(self.objective.views)]
+        exact = [self.augment.exact(windows.pose, schema, rng, view=name) for name in names]
         poses = [
-            self.augment(windows.pose, schema, rng, view=str(view))
-            for view in range(self.objective.views)
+            self.augment.with_tracker_errors(pose, schema, rng, view=name)
+            for name, pose in zip(names, exact, strict=True)
         ]
         inputs = [
             self.objective.mask(pose, windows, rng, view=view) for view, pose in enumerate(poses)
@@ -62,8 +64,8 @@ class Learner(nn.Module):
         with matmul_precision(self.precision, windows.valid_BT.device.type):
             z = self.embedder(concatenate(inputs), windows.valid_BT.repeat(len(poses), 1))
             views = tuple(
-                View(pose, z_BTD.float())
-                for pose, z_BTD in zip(poses, z.chunk(len(poses)), strict=True)
+                View(pose, z_BTD.float(), before)
+                for pose, z_BTD, before in zip(poses, z.chunk(len(poses)), exact, strict=True)
             )
             loss: Loss = self.objective(views, windows, rng)
         if self.watch:

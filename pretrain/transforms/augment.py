@@ -3,7 +3,8 @@
 An augmentation is a function of this file. To add one, write it and mark it with
 :func:`augmentation`: it is found by being here, and its keyword arguments are keys of a recipe's
 ``augment``. With their defaults it changes nothing, and is not called. Views pass through the
-functions in the order in which they stand here. Every random draw belongs to its window.
+functions in the order in which they stand here, those that stand for a tracker's errors last. Every
+random draw belongs to its window.
 """
 
 from __future__ import annotations
@@ -60,20 +61,27 @@ class Augmentation:
     """Its keyword arguments."""
     ranges: Mapping[str, tuple[float, float]]
     """Setting to the least and the greatest value it may have."""
+    tracker_error: bool
+    """Whether it leaves the animals where they are and spoils what is seen of them."""
 
 
 def augmentation(
-    **ranges: tuple[float, float],
+    *, tracker_error: bool = False, **ranges: tuple[float, float]
 ) -> Callable[[Callable[..., Pose]], Augmentation]:
     """Makes a function an augmentation.
 
     Args:
+        tracker_error: Whether it spoils what is seen of the animals rather than moving them.
         ranges: For settings that are numbers: the least and the greatest value.
     """
 
     def decorate(apply: Callable[..., Pose]) -> Augmentation:
         return Augmentation(
-            name=apply.__name__, apply=apply, settings=settings_of(apply), ranges=ranges
+            name=apply.__name__,
+            apply=apply,
+            settings=settings_of(apply),
+            ranges=ranges,
+            tracker_error=tracker_error,
         )
 
     return decorate
@@ -127,14 +135,14 @@ def rotate_and_scale(
     )
 
 
-@augmentation(jitter_px=(0, math.inf))
+@augmentation(tracker_error=True, jitter_px=(0, math.inf))
 def jitter(pose: Pose, schema: Schema, rng: ViewRNG, *, jitter_px: float = 0.0) -> Pose:
     """Noise on every point, of standard deviation ``jitter_px``."""
     noise = rng.normal("jitter", *pose.position_BTMKX.shape[1:]) * jitter_px
     return pose._replace(position_BTMKX=pose.position_BTMKX + noise)
 
 
-@augmentation(drop_points=(0, 1), drop_frames=(0, 1), drop_block=(1, math.inf))
+@augmentation(tracker_error=True, drop_points=(0, 1), drop_frames=(0, 1), drop_block=(1, math.inf))
 def drop(
     pose: Pose,
     schema: Schema,
@@ -178,11 +186,26 @@ class Augment:
             rng: Draws of these windows.
             view: Name of the view; views of other names are drawn independently.
         """
-        view_rng = ViewRNG(rng, view)
+        return self.with_tracker_errors(
+            self.exact(pose, schema, rng, view=view), schema, rng, view=view
+        )
+
+    def exact(self, pose: Pose, schema: Schema, rng: WindowRNG, *, view: str) -> Pose:
+        """The view before noise and dropped points."""
+        return self._apply(pose, schema, ViewRNG(rng, view), tracker_error=False)
+
+    def with_tracker_errors(
+        self, exact: Pose, schema: Schema, rng: WindowRNG, *, view: str
+    ) -> Pose:
+        """The view, from what :meth:`exact` returned: the same object where nothing is spoiled."""
+        return self._apply(exact, schema, ViewRNG(rng, view), tracker_error=True)
+
+    def _apply(self, pose: Pose, schema: Schema, rng: ViewRNG, *, tracker_error: bool) -> Pose:
         for one in all_augmentations():
             settings = {name: self.settings[name] for name in one.settings}
-            if any(value != one.settings[name].default for name, value in settings.items()):
-                pose = one.apply(pose, schema, view_rng, **settings)
+            changes = any(value != one.settings[name].default for name, value in settings.items())
+            if changes and one.tracker_error == tracker_error:
+                pose = one.apply(pose, schema, rng, **settings)
         return pose
 
 

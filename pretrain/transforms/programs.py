@@ -5,6 +5,8 @@ A program reads an animal's keypoints by name and returns a number a frame; thre
 number into classes. To add one, write a function here and decorate it: it is found by being here,
 for every animal or pair of animals of any skeleton.
 
+Programs that only repeat a release, ``of_release``, are not used unless a recipe names them.
+
 A program is given :class:`pretrain.transforms.animal.Animal`: its nose, neck, tail base, axis,
 centre, and how the centre moved. What needs a missing point is NaN.
 """
@@ -12,6 +14,7 @@ centre, and how the centre moved. What needs a missing point is NaN.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain.data.schema import Schema
+from pretrain.errors import refuse
 from pretrain.transforms.animal import Animal, angle, displacement, length
 from pretrain.transforms.geometry import frames_last
 from pretrain.transforms.landmarks import Landmarks
@@ -40,6 +44,8 @@ class Program:
     unit: str
     thresholds: tuple[float, ...]
     """Published cuts, rising; a frame's class is the number of thresholds below its value."""
+    of_release: bool
+    """Whether it is here only to repeat published features."""
 
     def applies_to(self, animals: int) -> list[tuple[int, ...]]:
         """The animals, or pairs of animals, it is measured on."""
@@ -56,14 +62,19 @@ class Program:
 
 
 def program(
-    *, of: Of, unit: str, thresholds: tuple[float, ...]
+    *, of: Of, unit: str, thresholds: tuple[float, ...], of_release: bool = False
 ) -> Callable[[Callable[..., Tensor]], Program]:
     """Makes a function of one animal, or of one and another, a program of that function's name."""
     assert list(thresholds) == sorted(thresholds), "thresholds must rise"
 
     def decorate(measure: Callable[..., Tensor]) -> Program:
         return Program(
-            name=measure.__name__, measure=measure, of=of, unit=unit, thresholds=thresholds
+            name=measure.__name__,
+            measure=measure,
+            of=of,
+            unit=unit,
+            thresholds=thresholds,
+            of_release=of_release,
         )
 
     return decorate
@@ -79,6 +90,26 @@ def speed(me: Animal) -> Tensor:
 def facing(me: Animal, other: Animal) -> Tensor:
     """Angle between the body axis and the way to the other's centre, 0 (facing it) to pi."""
     return angle(me.axis, other.centre - me.centre).abs()
+
+
+@program(of="towards", unit="rad", thresholds=(0.5, 1.5), of_release=True)
+def facing_released(me: Animal, other: Animal) -> Tensor:
+    """What the released task programming computes as the facing angle, 0 to pi.
+
+    There the way leads from the other to oneself, the body axis is mirrored (its y is turned
+    round), and the way's angle is first taken modulo 2 and then multiplied by pi, as ``(x + 2 pi) %
+    2 * pi`` reads. Kept to repeat features that were published.
+    """
+    way = torch.remainder(_bearing(me.centre - other.centre) + 2 * math.pi, 2.0) * math.pi
+    apart = torch.remainder(way + _bearing(me.axis), 2 * math.pi)
+    nearest = torch.minimum(apart, 2 * math.pi - apart)
+    # Where one of the two angles is unknown, the other must not get a gradient that is NaN.
+    return nearest.masked_fill(nearest.isnan(), torch.nan)
+
+
+def _bearing(v: Tensor) -> Tensor:
+    """Angle of a vector from +x towards +y."""
+    return angle(v.new_tensor([1.0, 0.0])[:, None, None].expand_as(v), v)
 
 
 @program(of="animal", unit="px in 4 frames", thresholds=(5.0, 8.0))
@@ -101,9 +132,9 @@ def nose_to_tail(me: Animal, other: Animal) -> Tensor:
 
 @program(of="animal", unit="rad", thresholds=(-0.5, 0.5))
 def head_to_body(me: Animal) -> Tensor:
-    """Signed angle at the neck from the body axis to the head; positive where the head points to
-    the animal's right."""
-    return angle(me.axis, me.nose - me.neck)
+    """Signed angle at the neck from the head to the body axis; positive where the head points to
+    the animal's left, as the released task programming has it."""
+    return angle(me.nose - me.neck, me.axis)
 
 
 def all_programs() -> tuple[Program, ...]:
@@ -111,18 +142,38 @@ def all_programs() -> tuple[Program, ...]:
     return tuple(value for value in globals().values() if isinstance(value, Program))
 
 
-def names(schema: Schema) -> list[str]:
+def programs_named(which: Sequence[str] = ()) -> tuple[Program, ...]:
+    """The programs of these names, in the order of the file; without names all but those that are
+    here only to repeat a release.
+
+    Raises:
+        BadInput: If there is no such program, or one is named twice.
+    """
+    if isinstance(which, str):
+        which = [which]
+    valid = [one.name for one in all_programs()]
+    refuse(
+        [f"{name!r} is none of the programs {valid}" for name in which if name not in valid]
+        + [f"{name!r} is named twice" for name in valid if list(which).count(name) > 1],
+        about="programs",
+    )
+    return tuple(
+        one for one in all_programs() if (one.name in which if which else not one.of_release)
+    )
+
+
+def names(schema: Schema, programs: Sequence[Program] = ()) -> list[str]:
     """Name of each column that :func:`measure` returns: program and animals."""
     return [
         "_".join([one.name, *(schema.animals[index] for index in animals)])
-        for one, animals in _columns(schema)
+        for one, animals in _columns(schema, programs)
     ]
 
 
-def thresholds(schema: Schema) -> Tensor:
+def thresholds(schema: Schema, programs: Sequence[Program] = ()) -> Tensor:
     """Published thresholds of each column, (P, H); infinite where a program has fewer than
     others."""
-    rows = [one.thresholds for one, _ in _columns(schema)]
+    rows = [one.thresholds for one, _ in _columns(schema, programs)]
     longest = max(map(len, rows), default=0)
     return torch.tensor([[*row, *[torch.inf] * (longest - len(row))] for row in rows])
 
@@ -142,33 +193,38 @@ def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor
     )
 
 
-def measure(position_BTMKX: Tensor, schema: Schema) -> Tensor:
-    """All programs at every frame, differentiable with respect to the positions.
+def measure(position_BTMKX: Tensor, schema: Schema, programs: Sequence[Program] = ()) -> Tensor:
+    """Programs at every frame, differentiable with respect to the positions.
 
     Args:
         position_BTMKX: px; NaN where missing.
         schema: The skeleton; its animals decide how many columns there are (10 for two).
+        programs: Which; without any those of :func:`programs_named` without names.
 
     Returns:
         (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of
         a window, where movement cannot be measured.
     """
-    return torch.cat(list(measure_each(frames_last(position_BTMKX), schema))).movedim(0, -1)
+    columns = measure_each(frames_last(position_BTMKX), schema, programs)
+    return torch.cat(list(columns)).movedim(0, -1)
 
 
-def measure_each(position_MKXBT: Tensor, schema: Schema) -> Iterator[Tensor]:
+def measure_each(
+    position_MKXBT: Tensor, schema: Schema, programs: Sequence[Program] = ()
+) -> Iterator[Tensor]:
     """The columns of one program after the other, (A, B, T).
 
     Args:
         position_MKXBT: px, as :func:`frames_last` lays them out.
         schema: The skeleton.
+        programs: As for :func:`measure`.
     """
     animals = len(position_MKXBT)
     assert position_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
     landmarks = Landmarks.of(schema)
     everyone = Animal(position_MKXBT, landmarks)
     sides: dict[tuple[int, ...], Animal] = {}
-    for one in all_programs():
+    for one in programs or programs_named():
         columns = one.applies_to(animals)
         if columns:
             roles = list(zip(*columns, strict=True))
@@ -222,7 +278,10 @@ def log_soft_classes(value_BTP: Tensor, threshold_PH: Tensor, *, softness: float
     )
 
 
-def _columns(schema: Schema) -> list[tuple[Program, tuple[int, ...]]]:
+def _columns(schema: Schema, programs: Sequence[Program]) -> list[tuple[Program, tuple[int, ...]]]:
+    animals = len(schema.animals)
     return [
-        (one, animals) for one in all_programs() for animals in one.applies_to(len(schema.animals))
+        (one, columns)
+        for one in programs or programs_named()
+        for columns in one.applies_to(animals)
     ]
