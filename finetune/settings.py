@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from pretrain.components import seed_errors
 from pretrain.config import make, override, plain
 from pretrain.errors import BadInput, refuse
 from pretrain.runs import paths
@@ -155,6 +156,7 @@ class Tuning:
                 for key, space in self.search.items()
                 if not isinstance(space, list)
             ]
+        errors += seed_errors(first_seed=self.first_seed)
         refuse(errors, about="the tuning settings")
         if self.searcher == "grid" and self.search:
             combinations = math.prod(map(len, self.search.values()))

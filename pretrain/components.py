@@ -168,12 +168,24 @@ def type_name(annotation: Any) -> str:
     )
 
 
+MAX_SEED = 2**32 - 1
+
+
 def at_least(least: float, **values: float) -> list[str]:
     """A sentence for each value that is less."""
     return [
         f"{name} is {value}; it must be at least {least}"
         for name, value in values.items()
         if not value >= least
+    ]
+
+
+def seed_errors(**seeds: int) -> list[str]:
+    """A sentence for each seed that a random number generator does not take."""
+    return [
+        f"{name} is {seed}; it must lie in 0…{MAX_SEED}"
+        for name, seed in seeds.items()
+        if not 0 <= seed <= MAX_SEED
     ]
 
 

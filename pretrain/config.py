@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from pretrain.components import above_zero, at_least, fits, type_name, zero_to_one
+from pretrain.components import above_zero, at_least, fits, seed_errors, type_name, zero_to_one
 from pretrain.encoders import with_needed_groups
 from pretrain.errors import BadInput, refuse
 from pretrain.runs.addresses import full_address
@@ -92,6 +92,7 @@ class Recipe:
             if not isinstance(getattr(self, name).get("name"), str)
         ]
         errors += [f"augment: {error}" for error in augment_errors(self.augment)]
+        errors += seed_errors(seed=self.seed)
         refuse(errors, about="the recipe")
         object.__setattr__(self, "augment", Augment(**self.augment).settings)
         object.__setattr__(self, "features", with_needed_groups(self.features, self.encoder))

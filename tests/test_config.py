@@ -205,6 +205,8 @@ def test_a_directory_is_no_settings_file(tmp_path: Path) -> None:
     [
         {"workers": 0},
         {"workers": 1.5},
+        {"workers": [2]},
+        {"workers": [3, 2]},
         {"gpu": "yes"},
         {"cpus": 0},
         {"cpus_per_worker": 0},
@@ -220,6 +222,14 @@ def test_a_scale_that_cannot_be_is_refused(wrong: Mapping[str, Any]) -> None:
     (key,) = wrong
     with pytest.raises(BadInput, match=key):
         make(Scale, wrong, about="a scale")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(BadInput, match=rf"seed is {seed}; it must lie in"):
+        read(Recipe, "contrastive", RECIPES, {"seed": seed})
+    with pytest.raises(BadInput, match=rf"first_seed is {seed}; it must lie in"):
+        Tuning(first_seed=seed)
 
 
 # -- --set -----------------------------------------------------------------------------------------

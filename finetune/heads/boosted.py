@@ -113,7 +113,7 @@ class Boosted(AbstractHead):
         }
         fits: list[dict[str, Any]] = []
         for number in range(self._seeds):
-            settings["seed"] = 1000 * seed + number
+            settings["seed"] = (1000 * seed + number) % 2**31
             if overlapping:
                 for c in range(shown_NC.shape[1]):
                     known = shown_NC[:, c] >= 0
