@@ -17,6 +17,7 @@ from worlds import SKELETONS, wander_store
 
 import pretrain.run
 from finetune.heads import build_head
+from finetune.search.space import examples
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.components import build
 from pretrain.config import (
@@ -94,11 +95,8 @@ def test_every_cluster_file_is_yaml_with_keys(file: Path) -> None:
 def test_every_task_is_read_and_every_choice_of_its_search_builds(file: Path) -> None:
     tuning = read(Tuning, str(file), TASKS, {})
     read(Recipe, tuning.recipe, RECIPES, {})
-    for key, space in tuning.search.items():
-        values = space if isinstance(space, list) else [space["low"], space["high"]]
-        for value in values:
-            chosen = tuning.with_choice({key: value})
-            build_head(chosen.head, 8, [4])
+    for choice in examples(tuning.search):
+        build_head(tuning.with_choice(choice).head, 8, [4])
     build_head(tuning.head, 8, [4])
 
 
