@@ -49,8 +49,10 @@ def cluster(
             started then.
     """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
-    quiet_environment.set_defaults(quiet_environment.RAY)
     address = scale.address or os.environ.get("RAY_ADDRESS")
+    if address is not None:  # nodes that are taken away give notice; this machine does not
+        quiet_environment.set_defaults({"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "1"})
+    quiet_environment.set_defaults(quiet_environment.RAY)
 
     def refuse_small(machines: Sequence[Machine], where: str) -> None:
         if cpus_wanted is None:
@@ -72,7 +74,9 @@ def cluster(
     else:
         try:
             # Each process asks this cluster, not the latest of those that run on its machine.
-            own = {} if "://" in address or address == "auto" else {"RAY_ADDRESS": address}
+            own = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+            if "://" not in address and address != "auto":
+                own["RAY_ADDRESS"] = address
             ray.init(
                 address=address,
                 log_to_driver=False,
