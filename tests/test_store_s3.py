@@ -19,7 +19,9 @@ from pretrain.data import store_writer as stores
 from pretrain.data.schema import Video
 from pretrain.data.store import Store, filesystem
 from pretrain.data.store_writer import StoreWriter
-from pretrain.errors import BadInput
+from pretrain.errors import BadInput, exit_status
+from pretrain.redact import write_json
+from pretrain.runs.folder import open_run_folder
 
 pytest.importorskip("moto.server", reason="moto is not installed: pip install -e '.[dev]'")
 
@@ -164,3 +166,33 @@ def test_what_is_wrong_is_said(bucket: str, server: str) -> None:
 def test_an_address_at_google_is_understood(address: str) -> None:
     system, path = filesystem(address)
     assert (system.type_name, path) == ("gcs", "bucket/folder/store")
+
+
+def test_a_secret_in_an_address_is_told_to_nobody(
+    bucket: str, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in what is printed, not in errors, not in a file."""
+    secret = "hush-hush"
+    tail = f"?endpoint_override={server}&scheme=http&region=us-east-1"
+    address = f"s3://nobody:{secret}@lab/store{tail}"
+    wander_store(address, [300])
+    store = Store(address)
+    assert secret not in store.uri
+    assert Store(store.address).frames == 300
+    tracking = f"http://me:{secret}@127.0.0.1:9"
+    words = ["--data", address, "--set", f"tracking={tracking}", "--out", str(tmp_path / "run")]
+    assert exit_status(lambda: pretraining.main([*words, "--dry-run"])) == 0
+    said = capsys.readouterr()
+    assert "s3://***@lab/store" in said.out
+    assert secret not in said.out + said.err
+    wrong = address.replace("/store", "/nowhere")
+    assert exit_status(lambda: pretraining.main(["--data", wrong, "--dry-run"])) == 2
+    said = capsys.readouterr()
+    assert "nowhere" in said.err
+    assert secret not in said.out + said.err
+    with open_run_folder(
+        tmp_path / "run", {"data": address, "deep": [{"a": tracking}]}, resume=False
+    ):
+        write_json(tmp_path / "run" / "result.json", {"data": address, "scale": {"t": tracking}})
+    for file in (tmp_path / "run").rglob("*"):
+        assert secret not in file.read_text()
