@@ -86,8 +86,14 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
 
     # Ray and torch take seconds to import, which --help need not wait for.
     from finetune.fit.fit import initial_head
-    from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
-    from finetune.labels.problems import problems, refuse_unfit, with_some_test, with_test_of
+    from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder, seen_in_words
+    from finetune.labels.problems import (
+        ELSEWHERE,
+        problems,
+        refuse_unfit,
+        with_some_test,
+        with_test_of,
+    )
     from finetune.labels.refine import with_parent
     from finetune.search.space import examples
     from finetune.search.tune import TuningJob, tune
@@ -132,7 +138,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         recipe=tuning.recipe,
         seed=tuning.first_seed,
         extra_features=tuning.extra_features,
+        test={name.removesuffix(ELSEWHERE) for problem in asked for name in problem.test},
+        test_store=None if test_store is store else test_store,
     )
+    if sentence := seen_in_words(about["saw_test"]):
+        log.warning("%s", sentence)
+        notes.append(sentence)
     for one in possible:  # settings that cannot be are refused here
         initial_head(asked, one, embedder.dim, fps=store.schema.fps)
     out = paths.run_folder(args.out, kind=f"finetune-{args.task}")

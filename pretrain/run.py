@@ -23,6 +23,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
@@ -43,6 +44,13 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     )
     parser.add_argument(
         "--data", help="pose store, a folder or s3://…; left out: a small simulated arena"
+    )
+    parser.add_argument(
+        "--leave-out",
+        metavar="test|FILE",
+        help="learn nothing from these videos: the test videos of the store's label sets, or the "
+        "names in a file, one a line; without it their poses are learned from too, and scores on "
+        "them are transductive",
     )
     parser.add_argument("--out", help="folder of this run; left out: runs/pretrain-…")
     parser.add_argument(
@@ -68,6 +76,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     # Ray and torch take seconds to import, which --help need not wait for.
     from pretrain.cluster.join import cluster
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
+    from pretrain.data.leave_out import videos_to_leave_out
     from pretrain.data.store import Store
     from pretrain.redact import redacted
     from pretrain.runs.folder import open_run_folder
@@ -81,6 +90,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     recipe = read(Recipe, args.recipe, RECIPES, for_recipe)
     scale = read(Scale, args.scale, SCALES, for_scale)
     store = Store(paths.absolute_address(args.data) if args.data else paths.default_store())
+    if args.leave_out:
+        store = Store(store.address, leave_out=videos_to_leave_out(args.leave_out, store))
     sizes = arithmetic(recipe, scale, store)
     # what cannot be built or read is refused before anything starts
     learner = new_learner(recipe, store)
@@ -96,7 +107,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
         print(json.dumps(redacted(resolved), indent=1))
         return
 
-    settings = {"recipe": plain(recipe), "fingerprint": store.fingerprint}
+    settings: dict[str, Any] = {"recipe": plain(recipe), "fingerprint": store.fingerprint}
+    if store.leave_out:
+        settings["leave_out"] = sorted(store.leave_out)
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     params = {"recipe": plain(recipe), "scale": plain(scale)}
     with (

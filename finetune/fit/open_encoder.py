@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from pretrain.config import RECIPES, Recipe, read
+from pretrain.data.leave_out import digests
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
@@ -18,7 +19,14 @@ RANDOM, HANDMADE = "none", "handmade"
 
 
 def open_encoder(
-    source: str, store: Store, *, recipe: str, seed: int, extra_features: Sequence[str] = ()
+    source: str,
+    store: Store,
+    *,
+    recipe: str,
+    seed: int,
+    extra_features: Sequence[str] = (),
+    test: Iterable[str] = (),
+    test_store: Store | None = None,
 ) -> tuple[Embedder, dict[str, Any]]:
     """The encoder of a run.
 
@@ -30,6 +38,9 @@ def open_encoder(
         seed: Of the random weights.
         extra_features: External features, by their names in the store, that heads read next to what
             the encoder makes.
+        test: Videos that scores are to be made on; what is not pretrained is not fitted to their
+            spread either.
+        test_store: Where they are, if not in ``store``.
 
     Returns:
         The embedder, and its description for ``result.json``.
@@ -38,10 +49,16 @@ def open_encoder(
         BadInput: If there is no such encoder or it does not fit the store's skeleton.
     """
     about: dict[str, Any]
+    test = set(test)
+    apart = store
+    if test_store is None and 0 < len(test) < len(store.videos):
+        apart = Store(store.address, leave_out=test)
     if source not in (RANDOM, HANDMADE):
         embedder, saved = load_encoder(source, store.schema)
         check_external_features(embedder.external, store)
         about = {"kind": "pretrained", "folder": source, "made_by": saved.get("made_by", {})}
+        about["made_by"] = {k: v for k, v in about["made_by"].items() if k != "videos"}
+        about["saw_test"] = _share_seen(saved.get("made_by", {}), test_store or store, test)
     else:
         settings = read(Recipe, recipe, RECIPES, {})
         network, features = settings.encoder, settings.features
@@ -50,12 +67,35 @@ def open_encoder(
         torch.manual_seed(seed)
         embedder = build_embedder(store.schema, features=features, encoder=network).eval()
         check_external_features(embedder.features.external, store)
-        embedder.features.fit(sample(store, seed=seed, features=tuple(embedder.features.external)))
+        embedder.features.fit(sample(apart, seed=seed, features=tuple(embedder.features.external)))
         kind = "random weights" if source == RANDOM else "hand-made features"
-        about = {"kind": kind, "encoder": dict(network)}
+        about = {"kind": kind, "encoder": dict(network), "saw_test": 0.0}
     if extra_features:
-        embedder = _with_extra(extra_features, embedder, store, seed=seed)
+        embedder = _with_extra(extra_features, embedder, apart, seed=seed)
     return embedder, about
+
+
+def _share_seen(made_by: Mapping[str, Any], store: Store, test: set[str]) -> float | None:
+    """Share of the test videos whose poses an encoder was pretrained on; None where an earlier
+    version made it and nobody can tell."""
+    if "videos" in made_by:
+        seen = set(made_by["videos"])
+        return len(seen & set(digests(store, test))) / len(test) if test else 0.0
+    return 1.0 if made_by.get("data") == store.fingerprint and test else None
+
+
+def seen_in_words(share: float | None) -> str:
+    """What a reader of scores should know of the poses that an encoder has seen."""
+    if share is None:
+        return (
+            "the encoder does not say which videos it was pretrained on: scores may be transductive"
+        )
+    if not share:
+        return ""
+    return (
+        f"transductive: the encoder was pretrained on the poses (not the labels) of {share:.0%} of "
+        "the test videos; pretrain with --leave-out test for scores on animals that it never saw"
+    )
 
 
 def _with_extra(names: Sequence[str], embedder: Embedder, store: Store, *, seed: int) -> Embedder:

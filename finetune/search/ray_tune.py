@@ -62,8 +62,8 @@ def search(
     Raises:
         BadInput: If an earlier version began the search.
     """
-    few = max((len(p.train) for p in problems), default=0) < tuning.search_from
-    if tuning.trials == 1 or not tuning.search or few:
+    labelled = max((len(problem.train) for problem in problems), default=tuning.search_from)
+    if tuning.trials == 1 or not tuning.search or labelled < tuning.search_from:
         log.info("one trial: the settings of the task as they are, no search")
         return {"choice": {}, "steps": tuning.steps, "score": None, "trials": []}
     if (out / "search.jsonl").exists():

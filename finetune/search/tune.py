@@ -130,6 +130,7 @@ def tune(
         },
         "notes": [*job.notes, *_leaks(job, frames), *scores.notes, *more.pop("notes")],
         "encoder": dict(job.encoder),
+        "encoder_saw_test": job.encoder.get("saw_test"),
         "frozen": tuning.frozen,
         "videos": job.videos,
         "videos_drawn": {

@@ -28,6 +28,8 @@ def sample(
     """
     chunks = store.chunks
     order = np.argsort(hash_integers(seed, 5, np.arange(len(chunks))), kind="stable")
+    if chunks.left_out is not None:
+        order = order[~chunks.left_out[order]]
     picked = np.sort(order[:windows])
     offset = chunk_offset(chunks)
     extra = sum(store.feature(name)["dim"] for name in features)

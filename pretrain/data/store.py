@@ -51,6 +51,8 @@ class Chunks:
     video: npt.NDArray[np.int32]
     first_frame: npt.NDArray[np.int32]
     frames: npt.NDArray[np.int32]
+    left_out: npt.NDArray[np.bool_] | None = None
+    """Chunks that nothing is learned from; None: there are none."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -61,6 +63,8 @@ class Store:
 
     Args:
         uri: Folder or address.
+        leave_out: Videos that nothing is learned from: no window and no sample holds a frame of
+            them.
 
     Attributes:
         address: The same, to open it again.
@@ -70,7 +74,7 @@ class Store:
         BadInput: If there is no store, or it is half-written, of another version, or damaged.
     """
 
-    def __init__(self, uri: str | Path) -> None:
+    def __init__(self, uri: str | Path, *, leave_out: Iterable[str] = ()) -> None:
         self.address, self.uri = str(uri), redact(str(uri))
         self.fs, self.path = filesystem(uri)
         self._meta = read_meta(self.fs, self.path, self.uri)
@@ -81,6 +85,18 @@ class Store:
         self.features: dict[str, dict[str, Any]] = self._meta.get("features", {})
         self._footers: dict[str, pq.FileMetaData] = {}
         self._refuse_missing_parts()
+        self.leave_out = frozenset(leave_out)
+        unknown = sorted(self.leave_out - {video["name"] for video in self.videos})
+        refuse(
+            [f"no video {name!r}" for name in unknown], about=f"--leave-out: the store {self.uri}"
+        )
+        if len(self.leave_out) == len(self.videos):
+            raise BadInput(f"--leave-out: no video of the store {self.uri} would remain")
+
+    @property
+    def learned_videos(self) -> list[str]:
+        """Videos that something is learned from."""
+        return [v["name"] for v in self.videos if v["name"] not in self.leave_out]
 
     @property
     def frames(self) -> int:
@@ -138,6 +154,9 @@ class Store:
             video=video,
             first_frame=first,
             frames=frames,
+            left_out=np.array([v["name"] in self.leave_out for v in self.videos])[video]
+            if self.leave_out
+            else None,
         )
 
     def read_groups(

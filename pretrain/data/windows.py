@@ -136,6 +136,8 @@ class BatchPlan:
         )
         by_order = np.argsort(order[chunks.group_id], kind="stable")
         tiles = -(-chunks.frames[by_order].astype(np.int64) // window)
+        if chunks.left_out is not None:
+            tiles[chunks.left_out[by_order]] = 0
         chunk = np.repeat(by_order, tiles)
         start = (np.arange(tiles.sum()) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * window
         frames = np.minimum(chunks.frames[chunk] - start, window)

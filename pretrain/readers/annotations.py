@@ -113,7 +113,8 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
         numbers = (int(label_file["file"].rpartition("-")[2][:3]) for label_file in writer.labels)
         number = max(numbers, default=-1) + 1  # no file that is there is written over
         name = f"labels/{quote(task, safe='')}-{number:03d}.parquet"
-        writer.labels.append(writer.write_file(name, sink.getvalue()) | {"task": task})
+        about = {"task": task, "test": sorted({r.video for r in rows if r.split == "test"})}
+        writer.labels.append(writer.write_file(name, sink.getvalue()) | about)
 
 
 def read_label_file(store: Store, file: str) -> list[Labels]:

@@ -54,13 +54,16 @@ def arithmetic(recipe: Recipe, scale: Scale, store: Store) -> dict[str, Any]:
             f"a global batch of {recipe.batch} windows cannot be divided among "
             f"{', '.join(map(str, unfit[:5]))} workers; it can among {divisors}"
         )
-    windows = int((-(-store.chunks.frames.astype(int) // recipe.window)).sum())
+    chunk_frames = store.chunks.frames.astype(int)
+    if store.chunks.left_out is not None:
+        chunk_frames = chunk_frames[~store.chunks.left_out]
+    windows = int((-(-chunk_frames // recipe.window)).sum())
     steps = -(-windows // recipe.batch)
     external = tuple(recipe.features.get("external") or ())
-    bytes_per_worker = store.frames * store.frame_bytes(external) / scale.least_workers
+    bytes_per_worker = int(chunk_frames.sum()) * store.frame_bytes(external) / scale.least_workers
     return {
-        "videos": len(store.videos),
-        "frames": store.frames,
+        "videos": len(store.learned_videos),
+        "frames": int(chunk_frames.sum()),
         "windows_per_epoch": windows,
         "global_batch": recipe.batch,
         "batch_per_worker": recipe.batch // scale.most_workers,
@@ -116,6 +119,7 @@ def pretrain(
         "recipe": plain(recipe),
         "scale": plain(scale),
         "data": store.address if "://" in store.address else store.path,
+        "leave_out": sorted(store.leave_out),
         "learner": ray.put(learner),
         "messages": messages,
         "resume_from": resume_from,
@@ -163,6 +167,7 @@ def pretrain(
         "recipe": settings["recipe"],
         "scale": settings["scale"],
         "data": settings["data"],
+        "leave_out": settings["leave_out"],
         "fingerprint": store.fingerprint,
         "encoder": str(out / "encoder"),
     }

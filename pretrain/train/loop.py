@@ -13,6 +13,7 @@ from torch import nn
 
 from pretrain import distributed
 from pretrain.config import Recipe, Scale, make
+from pretrain.data.leave_out import digests
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
@@ -29,6 +30,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store),
+            ``leave_out`` (videos of it that nothing is learned from),
             ``learner`` (untrained, in Ray's object store), ``messages`` (to the driver),
             ``resume_from`` (a checkpoint, or None), ``command`` (differs in every start).
 
@@ -47,7 +49,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     configure_torch(max(1, joblib.cpu_count() // workers_here))
     torch.manual_seed(recipe.seed)
 
-    store = Store(settings["data"])
+    store = Store(settings["data"], leave_out=settings["leave_out"])
     plan = BatchPlan.from_chunks(
         store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed
     )
@@ -72,7 +74,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     steps = plan.steps * recipe.epochs
     progress = Progress(
         steps=steps,
-        frames=store.frames * recipe.epochs,
+        frames=int(plan.frames.sum()) * recipe.epochs,
         epochs=recipe.epochs,
         state=at["progress"],
         send_metrics=messages.send_metrics,
@@ -99,6 +101,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                     "at": at,
                 }
                 made_by = {"recipe": settings["recipe"], "data": store.fingerprint}
+                made_by["videos"] = digests(store, store.learned_videos)
                 report_checkpoint(learner, state, made_by | {"step": step + 1, "steps": steps})
                 if stop.must_end:
                     break

@@ -59,7 +59,7 @@ class StopNotice:
     """Whether this run is about to be stopped, so that a checkpoint should be written now.
 
     The notice comes from Ray (a node that is to be taken away: a spot instance, ``ray drain-node``)
-    or from the driver (SIGTERM: SLURM, Kubernetes, ``ray job stop``). Every worker asks, and all
+    or from the driver (SIGTERM: SLURM, Kubernetes, a stopped job). Every worker asks, and all
     get the same answer.
     """
 
