@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import logging
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ from pretrain.readers.safe_files.zip import ZIP_ERRORS, leaves_folder, refuse_bo
 from pretrain.readers.tracks import Tracks
 
 _log = logging.getLogger(__name__)
+_SIDE_FILE = re.compile(r"_(temporal_norm|pca_\w+_error|pixel_error)\.csv$", re.IGNORECASE)
+"""Lightning Pose's measures of its own tracks, which it writes next to them."""
 
 
 def find_tracks(poses: str) -> list[Path]:
@@ -66,6 +69,14 @@ def find_tracks(poses: str) -> list[Path]:
         ]
         files += [folder] if not files and folder.is_file() else []
         candidates = files
+    aside = [path for path in candidates if _SIDE_FILE.search(path.name)]
+    if aside and len(aside) < len(candidates):
+        _log.info(
+            "%d files of a tracker's own diagnostics are passed over (%s)",
+            len(aside),
+            aside[0].name,
+        )
+        candidates = [path for path in candidates if path not in aside]
     tracks, labels, errors = [], [], []
     for path in sorted(candidates, key=lambda p: natural_order(str(p))):
         try:

@@ -148,6 +148,8 @@ def texts(file: Any, name: str, path: Path) -> tuple[str, ...]:
     dataset = node(file, name, path)
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim > 1:
         raise BadInput(f"{path}: there is no list of names {name}")
+    if not dataset.size:
+        return ()  # an empty list is stored as an array of numbers
     if h5py.check_string_dtype(dataset.dtype) is None and dataset.dtype.kind not in "SUO":
         raise BadInput(f"{path}: {name} holds {dataset.dtype}, not text")
     refuse_too_large(

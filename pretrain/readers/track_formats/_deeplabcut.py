@@ -121,13 +121,25 @@ def _indices(
 ) -> dict[tuple[str, str, str], int]:
     """The index of each column by what it holds."""
     errors = [] if columns else ["it has no columns"]
+    known = {column for column in columns if column[2] in ("x", "y", "z", "likelihood")}
+    # An ensemble Kalman smoother writes medians and variances next to the coordinates.
+    aside = {
+        column
+        for column in set(columns) - known
+        if {(*column[:2], axis) for axis in ("x", "y")} <= known
+    }
+    if aside:
+        names = ", ".join(sorted({axis for _, _, axis in aside}))
+        _log.info("%s: columns that are no coordinates are left aside: %s", path, names)
     errors += [
-        f"column {i + 2}: {axis!r} is not a coordinate; allowed: x, y, z, likelihood"
-        for i, (_, _, axis) in enumerate(columns)
-        if axis not in ("x", "y", "z", "likelihood")
+        f"column {i + 2}: {column[2]!r} is not a coordinate; allowed: x, y, z, likelihood"
+        for i, column in enumerate(columns)
+        if column not in known | aside
     ]
     index_of: dict[tuple[str, str, str], int] = {}
     for index, column in enumerate(columns):
+        if column in aside:
+            continue
         if column in index_of:
             errors.append(
                 f"column {index + 2} repeats column {index_of[column] + 2} "

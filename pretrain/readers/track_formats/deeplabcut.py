@@ -10,6 +10,7 @@ the log says so.
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from pretrain.readers.tracks import Tracks
 
 _LEVELS = ("scorer", "individuals", "bodyparts", "coords")
 _HEADER_BYTES = 1 << 20
+_log = logging.getLogger(__name__)
 
 
 class DeepLabCutCsv(AbstractTrackFormat):
@@ -50,11 +52,16 @@ class DeepLabCutCsv(AbstractTrackFormat):
         layout = Layout([column[1:] for column in columns], path=path, scorer=columns[0][0])
         if names_only:
             return layout.no_tracks()
-        if not raw.endswith((b"\n", b"\r")):
+        last = raw[raw.rfind(b"\n") + 1 :]
+        if last.strip() and last.count(b",") != len(columns):
             line = raw.count(b"\n") + 1
             raise BadInput(
-                f"{path}, line {line}: the last line has no line break, so the file looks cut off. "
-                "If it is whole, add one at its end"
+                f"{path}, line {line}: the last line has {last.count(b',') + 1} cells under "
+                f"{len(columns) + 1} headings and no line break, so the file looks cut off"
+            )
+        if last.strip():
+            _log.warning(
+                "%s: the last line has no line break; it has all its cells and is read", path
             )
         table = _table(raw, path, columns=len(columns) + 1, header_rows=header_rows)
         _refuse_broken_index(table.column(0).to_numpy(), path, header_rows)
@@ -142,7 +149,7 @@ def _table(raw: bytes, path: Path, *, columns: int, header_rows: int) -> pa.Tabl
             ),
             parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
             convert_options=pacsv.ConvertOptions(
-                column_types={name: pa.int64() if name == "0" else pa.float64() for name in names},
+                column_types=dict.fromkeys(names, pa.float64()),
                 null_values=["", "nan", "NaN", "NA", "null"],
             ),
         )

@@ -103,7 +103,9 @@ class Jabs(AbstractTrackFormat):
 def _instances(file: Any, path: Path) -> tuple[Numbers, Numbers, npt.NDArray[np.int64]]:
     """Points (T, slots, K, 2), confidence (T, slots, K), and the animal in each slot (T, slots), -1
     where there is none."""
-    version = int(np.atleast_1d(node(file, "poseest", path).attrs["version"])[0])
+    # files of version 2, of one animal, do not name it
+    attributes = node(file, "poseest", path).attrs
+    version = int(np.atleast_1d(attributes.get("version", _OLDEST))[0])
     if not _OLDEST <= version <= _NEWEST:
         raise BadInput(
             f"{path}: JABS pose version {version}; versions {_OLDEST} to {_NEWEST} are read"
@@ -119,6 +121,8 @@ def _instances(file: Any, path: Path) -> tuple[Numbers, Numbers, npt.NDArray[np.
             f"{path}: points have shape {points.shape}, confidence {confidence.shape}; wanted "
             f"(frames, instances, {len(KEYPOINTS)}, 2)"
         )
+    # heights of heat maps, which reach 6 in real files
+    confidence = np.clip(confidence, 0, 1)
     if version == _OLDEST:
         return points[:, None], confidence[:, None], np.zeros((len(points), 1), np.int64)
     animal_of = (_tracklets if version == 3 else _identities)(file, path, confidence)

@@ -85,7 +85,8 @@ class Nwb(AbstractTrackFormat):
                         f"frame {t}, animal {names[m]}, keypoint {keypoints[k]}"
                     ),
                 )
-            image = _image(animals[names[0]], path)
+            # of 3-D poses the image says nothing: their extent is taken from the points
+            image = _image(animals[names[0]], path) if len(coordinates) == 2 else None
         return Tracks(
             name=recording_stem(path),
             animals=names,
@@ -171,8 +172,8 @@ def _width(series: Any, path: Path) -> int:
     return int(data.shape[1])
 
 
-def _times(series: Any, path: Path) -> tuple[float, int]:
-    """(frames per second, frames)."""
+def _times(series: Any, path: Path) -> tuple[float | None, int]:
+    """(frames per second, or None where the file counts frames; frames)."""
     frames = (
         int(node(series, "data", path).shape[0]) if node(series, "data", path) is not None else 0
     )
@@ -183,29 +184,39 @@ def _times(series: Any, path: Path) -> tuple[float, int]:
             raise BadInput(f"{path}: {series.name} has rate {rate} and {frames} frames")
         return rate, frames
     frame_of, rate = _frames_of(array(series, "timestamps", path, ndim=1), series.name, path)
-    return rate, int(frame_of[-1]) + 1
+    return (None if rate == 1.0 else rate), int(frame_of[-1]) + 1
 
 
 def _frames_of(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int64], float]:
-    """The frame of each timestamp, and the rate."""
+    """The frame of each timestamp, and the rate: 1 where the stamps are frame numbers.
+
+    A row is the next frame unless about two steps or more lie before it. The step is that of all
+    rows together, since a single one may be rounded to milliseconds.
+    """
     steps = np.diff(stamps.astype(np.float64))
     if not len(steps) or not np.isfinite(steps).all() or not (steps > 0).all():
         raise BadInput(f"{path}: {name}/timestamps must be at least two rising numbers")
     step = float(np.median(steps))
-    count = np.rint((stamps - stamps[0]) / step)
-    if np.abs((stamps - stamps[0]) / step - count).max() > 0.25 * max(
-        1.0, len(stamps) ** 0.5
-    ) or len(np.unique(count)) < len(count):
+    step = float(steps[np.rint(steps / step) == 1].mean())
+    count = np.concatenate([[0.0], np.cumsum(np.maximum(1, np.rint(steps / step)))])
+    step = float(np.polyfit(count, stamps - stamps[0], 1)[0])
+    off = (stamps - stamps[0]) / step - count
+    if np.ptp(off) > 0.5 * max(1.0, len(stamps) ** 0.5):
         raise BadInput(
             f"{path}: {name}/timestamps keep no steady rate (about {1 / step:.3g} frames/s); "
             "resample the recording first"
         )
     refuse_too_large(int(count[-1]) * 24, name=f"{name}/timestamps", path=path)
-    return count.astype(np.int64), 1 / step
+    numbered = bool((steps == np.rint(steps)).all()) and abs(step - 1) < 1e-9
+    # the rate that the file's writer meant, where rounding has hidden it
+    rate = 1 / step
+    if abs(rate - round(rate, 2)) < 1e-4 * rate:
+        rate = round(rate, 2)
+    return count.astype(np.int64), 1.0 if numbered else rate
 
 
 def _series(
-    series: Any, times: tuple[float, int], width: int, path: Path
+    series: Any, times: tuple[float | None, int], width: int, path: Path
 ) -> tuple[Numbers, Numbers]:
     """Position (T, X) px and confidence (T,) of one keypoint."""
     if _width(series, path) != width:
@@ -214,10 +225,11 @@ def _series(
             f"{width}"
         )
     rate, length = _times(series, path)
-    if length != times[1] or abs(rate - times[0]) > 1e-3 * times[0]:
+    here, first = rate or 1.0, times[0] or 1.0
+    if length != times[1] or abs(here - first) > 1e-3 * first:
         raise BadInput(
-            f"{path}: {series.name} has {length} frames at {rate:g}/s, the first keypoint "
-            f"{times[1]} at {times[0]:g}/s"
+            f"{path}: {series.name} has {length} frames at {here:g}/s, the first keypoint "
+            f"{times[1]} at {first:g}/s"
         )
     data = array(series, "data", path, ndim=2).astype(np.float64)
     factor = float(node(series, "data", path).attrs.get("conversion", 1.0))
