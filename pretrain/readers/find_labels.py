@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
@@ -29,6 +30,7 @@ from pretrain.readers.recording_names import (
 from pretrain.readers.score_sheets import AssignedSheet, LengthMismatch, ScoreSheet, labels_of
 
 _log = logging.getLogger(__name__)
+_TRACK_ENDINGS = (".h5", ".hdf5", ".slp", ".nwb", ".mp4", ".avi", ".mov", ".png", ".jpg")
 
 
 def read_sheets(path: Path) -> list[ScoreSheet]:
@@ -86,7 +88,36 @@ def read_label_files(
             else:
                 errors.append(assignment_error(path, names, videos, called=sheet.recording))
     refuse(errors, about=f"labels in {address}")
+    assigned = [_from_zero(each, videos[each.video]) for each in assigned]
+    without = sorted(set(videos) - {each.video for each in assigned})
+    if without:
+        _log.warning(
+            "%d of %d recordings have no labels at all: %s",
+            len(without),
+            len(videos),
+            ", ".join(without[:10]) + ("…" if len(without) > 10 else ""),
+        )
     return labels_of(assigned, frames=videos, fps=rates)
+
+
+def _from_zero(assigned: AssignedSheet, frames: int) -> AssignedSheet:
+    """The sheet with its frames counted from 0: where none is 0 and the last is as high as the
+    recording has frames, they were counted from 1."""
+    sheet = assigned.sheet
+    if not sheet.may_count_from_1 or not sheet.bouts:
+        return assigned
+    first = min(bout.start for bout in sheet.bouts)
+    last = max(bout.stop for bout in sheet.bouts)
+    if first < 1 or last != frames + 1:
+        return assigned
+    _log.warning(
+        "%s: frames 1 to %d of a recording of %d: they are counted from 1, and are read so",
+        sheet.path,
+        frames,
+        frames,
+    )
+    bouts = tuple(replace(b, start=b.start - 1, stop=b.stop - 1) for b in sheet.bouts)
+    return replace(assigned, sheet=replace(sheet, bouts=bouts))
 
 
 def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
@@ -115,6 +146,19 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
                 f"({looked_for}), or empty"
             )
     refuse(errors, about=f"labels in {address}")
+    unread = [
+        path
+        for path in files
+        if path not in paths
+        and path.suffix.lower() not in _TRACK_ENDINGS
+        and candidates(path.name, videos, folder=path.parent.name)
+    ]
+    if unread and paths:
+        _log.warning(
+            "%d files that are named like recordings are of no format of labels that is read: %s",
+            len(unread),
+            ", ".join(path.name for path in unread[:10]) + ("…" if len(unread) > 10 else ""),
+        )
     if not paths:
         kinds = ", ".join(sorted({p.suffix or "no extension" for p in files})) or "nothing"
         raise BadInput(

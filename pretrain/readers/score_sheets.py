@@ -70,6 +70,8 @@ class ScoreSheet:
     """In place of bouts: (frames, behaviours) of 0, 1 or UNLABELLED."""
     fps: float | None = None
     """The rate that the file states."""
+    may_count_from_1: bool = False
+    """Whether the format leaves open from where its frames are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)

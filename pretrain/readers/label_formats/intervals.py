@@ -5,6 +5,7 @@ Columns are known by their names: recording (``video``, ``file``, ``recording``,
 annotator and subject (``actor``). They say the unit, too: ``start_s``, ``Start (s)``,
 ``start_time`` are seconds; ``start``, ``start_frame``, ``onset`` are frames from 0, both ends
 inclusive, unless a column ``duration`` or ``frames`` shows that stop is the frame after the last.
+With agent and target (MABe) each directed pair is a label set, and stop is exclusive.
 ``none`` and ``other`` are "other". A frame in no bout is "other" up to the end of the track; where
 a recording's rows say "other" themselves, a frame in no bout is unlabelled.
 """
@@ -46,7 +47,8 @@ _COLUMNS = {
         "annotation",
     ),
     "annotator": ("annotator", "observer", "coder", "scorer", "rater"),
-    "subject": ("actor", "subject", "animal", "individual"),
+    "subject": ("actor", "subject", "animal", "individual", "agentid", "agent"),
+    "target": ("targetid", "target"),
     "duration": ("duration", "frames", "length", "durationframes"),
 }
 _START, _STOP = r"(?:start|begin|onset|first|from)", r"(?:stop|end|offset|last|to)"
@@ -133,6 +135,8 @@ def _sheets(
             cells[columns[key]] if key in columns else ""
             for key in ("recording", "subject", "annotator")
         )
+        if "target" in columns:
+            subject = f"{subject} to {cells[columns['target']]}"
         if "recording" in columns and not recording:
             errors.append(f"line {line}: no {heading[columns['recording']]}")
         bouts[recording, subject, annotator].append(Bout(start, stop, behaviour))
@@ -147,6 +151,7 @@ def _sheets(
             annotator=annotator,
             bouts=tuple(group),
             in_seconds=in_seconds,
+            may_count_from_1=inclusive and not in_seconds,
             behaviours=tuple(dict.fromkeys(b.behaviour for b in group)),
             rest_is_other=all(b.behaviour != OTHER for b in group),
         )
@@ -155,9 +160,9 @@ def _sheets(
 
 
 def _stop_is_inclusive(rows: _Rows, columns: dict[str, int], path: Path) -> bool:
-    """A column of durations shows it where there is one; else yes."""
+    """A column of durations shows it where there is one; else yes, but in MABe's tables."""
     if columns["seconds"] or "duration" not in columns:
-        return True
+        return "target" not in columns
     extra = set()
     for line, cells in rows:
         start, stop, duration = (

@@ -2,7 +2,9 @@
 without a first column that counts the frames.
 
 Where poses or features stand in the same table, the behaviours are the columns of 0 and 1 at its
-right end. A row of empty cells is an unlabelled frame.
+right end, but for those that are SimBA's own: probabilities, and counts of badly tracked points. A
+row of empty cells, or of -1 (DeepEthogram), is an unlabelled frame. Where the first column is a
+time (BORIS' binary tables), it says when a row was, at whatever rate.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import UNLABELLED
@@ -23,10 +26,15 @@ from pretrain.readers.label_formats._text import (
     frame_number,
     headed_table,
     heading_of,
+    seconds,
 )
-from pretrain.readers.score_sheets import OTHER, ScoreSheet
+from pretrain.readers.score_sheets import OTHER, Bout, Marks, ScoreSheet
 
 _INDEX = ("", "frame", "frames", "index", "unnamed: 0", "framenumber", "frameindex")
+_TIME = ("time", "times", "time (s)", "time_s", "seconds")
+_FEATURE = re.compile(
+    r"^(low_prob_detections|probability|sum|movement)_|_(x|y|p|likelihood)$", re.I
+)
 _SAMPLE = 500  # rows that tell behaviours from features
 
 
@@ -44,6 +52,8 @@ class OneHot(AbstractLabelFormat):
         heading = heading_of(file.lines[0])
         if not heading[-1] or any(re.fullmatch(r"[-+\d.eE]+", name) for name in heading):
             return False  # no heading
+        if _FEATURE.search(heading[-1]):
+            return False  # poses or features alone
         delimiter = delimiter_of(file.lines[0])
         rows = [line.split(delimiter) for line in file.lines[1:50] if line.strip()]
         last = [_binary(row[-1].strip().strip('"')) for row in rows if len(row) == len(heading)]
@@ -56,14 +66,16 @@ class OneHot(AbstractLabelFormat):
         if not sample:
             raise BadInput(f"{path}, line 2: a heading and no frames")
         indexed = re.sub(r"[^a-z0-9: ]", "", heading[0].lower()) in _INDEX
-        first = _first_behaviour(heading, sample, indexed=indexed)
-        names, counted_from = tuple(heading[first:]), 0
+        timed = heading[0].strip().lower() in _TIME
+        first = _first_behaviour(heading, sample, indexed=indexed or timed)
+        chosen = [c for c in range(first, len(heading)) if not _FEATURE.search(heading[c])]
+        names, counted_from = tuple(heading[c] for c in chosen), 0
         if not names or not all(names):
             raise BadInput(
                 f"{path}, line 1: no behaviour columns of 0 and 1 with a name at its right end "
                 f"({', '.join(heading[-5:])})"
             )
-        marks = []
+        marks, times = [], []
         for frame, (line, cells) in enumerate(itertools.chain(sample, rows)):
             where = f"{path}, line {line}"
             if line != frame + 2:
@@ -78,8 +90,12 @@ class OneHot(AbstractLabelFormat):
                         f"{where}, column 1: frame {index}, wanted {counted_from + frame}; frames "
                         "are counted from 0 or 1 without a gap"
                     )
-            marks.append(_marks(cells, heading, first, where))
+            marks.append(_marks(cells, heading, chosen, where))
+            if timed:
+                times.append(seconds(cells[0], f"{where}, column 1"))
         behaviours = tuple(OTHER if name.lower() == "none" else name for name in names)
+        if timed:
+            return [_timed(path, behaviours, np.array(marks, np.int8), np.array(times))]
         return [
             ScoreSheet(
                 path=path, recording=(), behaviours=behaviours, marks=np.array(marks, np.int8)
@@ -87,10 +103,41 @@ class OneHot(AbstractLabelFormat):
         ]
 
 
-def _marks(cells: Sequence[str], heading: Sequence[str], first: int, where: str) -> list[int]:
+def _timed(
+    path: Path, behaviours: tuple[str, ...], marks: Marks, times: npt.NDArray[np.float64]
+) -> ScoreSheet:
+    """A table of times as bouts in seconds; each row holds until the next."""
+    steps = np.diff(times)
+    if not len(steps) or not (steps > 0).all():
+        raise BadInput(f"{path}, column 1: times must rise from row to row")
+    ends = np.append(times[1:], times[-1] + np.median(steps))
+    bouts = []
+    for c, name in enumerate(behaviours):
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], marks[:, c] == 1, [0]]).astype(int)))
+        bouts += [
+            Bout(float(times[start]), float(ends[stop - 1]), name)
+            for start, stop in edges.reshape(-1, 2)
+        ]
+    looked_at = np.flatnonzero((marks != UNLABELLED).any(1))
+    observed = (
+        (float(times[looked_at[0]]), float(ends[looked_at[-1]])) if len(looked_at) else (0.0, 0.0)
+    )
+    return ScoreSheet(
+        path=path,
+        recording=(),
+        behaviours=behaviours,
+        bouts=tuple(sorted(bouts, key=lambda bout: bout.start)),
+        in_seconds=True,
+        observed=observed,
+    )
+
+
+def _marks(
+    cells: Sequence[str], heading: Sequence[str], chosen: Sequence[int], where: str
+) -> list[int]:
     """0, 1 or UNLABELLED for each behaviour."""
     marks = []
-    for column in range(first, len(cells)):
+    for column in chosen:
         mark = _binary(cells[column])
         if mark is None:
             raise BadInput(
@@ -113,6 +160,7 @@ def _binary(cell: str) -> int | None:
         "false": 0,
         "true": 1,
         "": UNLABELLED,
+        "-1": UNLABELLED,
         "nan": UNLABELLED,
     }.get(cell.strip().lower())
 
@@ -125,7 +173,11 @@ def _first_behaviour(
     rows = [cells for _, cells in sample if len(cells) == len(heading)]
     first = len(heading)
     while first > int(indexed):
-        if sum(_binary(cells[first - 1]) is None for cells in rows) > len(sample) / 2:
+        feature = _FEATURE.search(heading[first - 1])
+        if (
+            not feature
+            and sum(_binary(cells[first - 1]) is None for cells in rows) > len(sample) / 2
+        ):
             break
         first -= 1
     return first

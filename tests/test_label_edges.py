@@ -1,0 +1,101 @@
+"""Labels at the edges of their formats: read right, or said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretrain.errors import BadInput
+from pretrain.readers.annotations import UNLABELLED, Labels
+from pretrain.readers.find_labels import read_label_files
+
+LENGTH = 300
+
+
+def read(folder: Path, name: str, text: str, *, fps: float = 30.0) -> dict[str, Labels]:
+    (folder / name).write_text(text)
+    labels, _ = read_label_files(folder, {"mouse1": LENGTH}, fps)
+    return {each.task: each for each in labels}
+
+
+def frames_of(labels: Labels, name: str) -> list[int]:
+    at = labels.classes.index(name)
+    marked = labels.frames == at if labels.frames.ndim == 1 else labels.frames[:, at] == 1
+    return np.flatnonzero(marked).tolist()
+
+
+POSE = ["Nose_1_x", "Nose_1_y", "Nose_1_p", "Movement_mouse_1", "Sum_probabilities"]
+COUNTS = [f"Low_prob_detections_{share}" for share in ("0.1", "0.5", "0.75")]
+
+
+@pytest.mark.parametrize("machine", [False, True])
+def test_simbas_own_columns_are_no_behaviours(tmp_path: Path, machine: bool) -> None:
+    behaviours = ["Probability_Attack", "Attack", "Probability_Sniffing", "Sniffing"]
+    rows = [",".join(["", *POSE, *COUNTS, *(behaviours if machine else behaviours[1::2])])]
+    for t in range(LENGTH):
+        marks = [int(50 <= t < 100), int(100 <= t < 150)]
+        cells = [0.05, marks[0], 0.04, marks[1]] if machine else marks
+        low = [2 if t == 7 else 0, 0, 0]  # two badly tracked points
+        rows.append(",".join(map(str, [t, 300 + t, 200.5, 0.99, 2.5, 2.9, *low, *cells])))
+    (labels,) = read(tmp_path, "mouse1.csv", "\n".join(rows) + "\n").values()
+    assert set(labels.classes) == {"other", "Attack", "Sniffing"}
+    assert frames_of(labels, "Attack") == list(range(50, 100))
+    assert frames_of(labels, "Sniffing") == list(range(100, 150))
+
+
+def test_poses_are_no_labels(tmp_path: Path) -> None:
+    rows = [",Nose_1_x,Nose_1_y,Nose_1_p", *(f"{t},{t},2.5,1.0" for t in range(LENGTH))]
+    with pytest.raises(BadInput, match="of no format known"):
+        read(tmp_path, "mouse1.csv", "\n".join(rows) + "\n")
+
+
+def test_a_column_of_times_says_when_a_row_was(tmp_path: Path) -> None:
+    rows = ["time,attack,sniff"]
+    rows += [f"{t / 10:.1f},{int(20 <= t < 40)},{int(t == 55)}" for t in range(100)]
+    (labels,) = read(tmp_path, "mouse1.csv", "\n".join(rows) + "\n").values()
+    assert frames_of(labels, "attack") == list(range(60, 120))
+    assert frames_of(labels, "sniff") == [165, 166, 167]
+    assert not (labels.frames == UNLABELLED).any()
+
+
+def test_minus_one_is_unlabelled(tmp_path: Path) -> None:
+    rows = [",background,attack"]
+    rows += [
+        f"{t},-1,-1" if t >= 200 else f"{t},{int(t < 100)},{int(t >= 100)}" for t in range(LENGTH)
+    ]
+    (labels,) = read(tmp_path, "mouse1.csv", "\n".join(rows) + "\n").values()
+    assert frames_of(labels, "attack") == list(range(100, 200))
+    assert np.flatnonzero(labels.frames == UNLABELLED).tolist() == list(range(200, 300))
+
+
+def test_in_mabe_the_stop_is_exclusive_and_a_directed_pair_a_label_set(tmp_path: Path) -> None:
+    text = "agent_id,target_id,action,start_frame,stop_frame\n1,2,sniff,5,10\n2,1,attack,12,20\n"
+    labels = read(tmp_path, "mouse1.csv", text)
+    assert set(labels) == {"sniff_1 to 2", "attack_2 to 1"}
+    assert frames_of(labels["sniff_1 to 2"], "sniff") == list(range(5, 10))
+    assert frames_of(labels["attack_2 to 1"], "attack") == list(range(12, 20))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "shifted"), [(1, LENGTH, True), (0, 299, False), (1, 299, False)]
+)
+def test_frames_that_can_only_be_counted_from_1_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, first: int, last: int, shifted: bool
+) -> None:
+    text = f"start_frame,end_frame,behavior\n{first},30,attack\n31,{last},sniff\n"
+    (labels,) = read(tmp_path, "mouse1.csv", text).values()
+    assert frames_of(labels, "attack")[0] == (0 if shifted else first)
+    assert ("they are counted from 1" in caplog.text) == shifted
+
+
+def test_what_is_not_read_and_who_has_no_labels_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mouse1.csv").write_text("start_frame,end_frame,behavior\n3,30,attack\n")
+    (tmp_path / "mouse2.boris").write_text("{}")
+    lengths = dict.fromkeys(("mouse1", "mouse2", "mouse3"), LENGTH)
+    read_label_files(tmp_path, lengths, 30.0)
+    assert "2 of 3 recordings have no labels at all: mouse2, mouse3" in caplog.text
+    assert "of no format of labels that is read: mouse2.boris" in caplog.text
