@@ -99,3 +99,18 @@ def test_what_is_not_read_and_who_has_no_labels_is_said(
     read_label_files(tmp_path, lengths, 30.0)
     assert "2 of 3 recordings have no labels at all: mouse2, mouse3" in caplog.text
     assert "of no format of labels that is read: mouse2.boris" in caplog.text
+
+
+def test_folders_say_who_labelled(tmp_path: Path) -> None:
+    for who, first in (("anna", 5), ("ben", 9)):
+        (tmp_path / who).mkdir()
+        text = f"start_frame,end_frame,behavior\n{first},30,rear\n"
+        (tmp_path / who / "mouse1.csv").write_text(text)
+    with pytest.raises(BadInput, match="has labels under 'rear' twice"):
+        read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0)
+    labels, _ = read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0, annotator="folder")
+    found = {each.annotator: frames_of(each, "rear")[0] for each in labels}
+    assert found == {"anna": 5, "ben": 9}
+    (tmp_path / "mouse1.csv").write_text("start_frame,end_frame,behavior\n7,30,rear\n")
+    with pytest.raises(BadInput, match="lies in no folder of an annotator's"):
+        read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0, annotator="folder")

@@ -31,6 +31,7 @@ def add_labels(
     seed: int,
     unscored: Sequence[str] = (),
     unscored_margins: Sequence[str] = (),
+    annotator: str | None = None,
 ) -> None:
     """Reads label files and writes the labels of the videos that were added, at the store's rate.
 
@@ -45,12 +46,13 @@ def add_labels(
         unscored: Classes whose frames become unlabelled: ``CLASS`` or ``TASK:CLASS``.
         unscored_margins: Classes of which only those frames do that lie before the first and after
             the last frame of another class.
+        annotator: As of :func:`read_label_files`.
 
     Raises:
         BadInput: If the files are damaged, or do not fit the videos or the labels in the store.
     """
     known = {video["name"]: video["frames"] for video in writer.videos} | dict(frames)
-    labels, mismatches = read_label_files(folder, known, fps)
+    labels, mismatches = read_label_files(folder, known, fps, annotator=annotator)
     for mismatch in mismatches:
         if mismatch.video in frames:
             log.warning("%s", mismatch)

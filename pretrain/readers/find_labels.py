@@ -30,6 +30,7 @@ from pretrain.readers.recording_names import (
 from pretrain.readers.score_sheets import AssignedSheet, LengthMismatch, ScoreSheet, labels_of
 
 _log = logging.getLogger(__name__)
+BY_FOLDER = "folder"
 _TRACK_ENDINGS = (".h5", ".hdf5", ".slp", ".nwb", ".mp4", ".avi", ".mov", ".png", ".jpg")
 
 
@@ -49,7 +50,11 @@ def read_sheets(path: Path) -> list[ScoreSheet]:
 
 
 def read_label_files(
-    labels: str | Path, videos: Mapping[str, int], fps: float | Mapping[str, float]
+    labels: str | Path,
+    videos: Mapping[str, int],
+    fps: float | Mapping[str, float],
+    *,
+    annotator: str | None = None,
 ) -> tuple[list[Labels], list[LengthMismatch]]:
     """Labels of the recordings in ``videos``, at the rate of their tracks.
 
@@ -59,6 +64,8 @@ def read_label_files(
         videos: Frames of each recording's track, by name.
         fps: Frames per second of the tracks, for formats that count seconds; one for all, or by
             name.
+        annotator: Who labelled, where the files do not say: a name, or ``folder``: the name of the
+            folder that each file lies in.
 
     Returns:
         Labels, each as long as its track (what the file does not cover is unlabelled); and where
@@ -81,7 +88,12 @@ def read_label_files(
             continue
         if not sheets:
             _log.warning("%s is a label file in which nothing was scored", path)
+        who = path.parent.name if annotator == BY_FOLDER else annotator
+        if annotator == BY_FOLDER and path.parent == address:
+            errors.append(f"{path}: --annotator folder: it lies in no folder of an annotator's")
         for sheet in sheets:
+            if who and not sheet.annotator:
+                sheet = replace(sheet, annotator=who)
             names = _recordings_of(sheet, videos, ending)
             if len(names) == 1:
                 assigned.append(AssignedSheet(sheet, names[0]))

@@ -77,6 +77,7 @@ def prepare_tracks(args: argparse.Namespace) -> None:
                         seed=args.seed,
                         unscored=args.unscored,
                         unscored_margins=args.unscored_margins,
+                        annotator=args.annotator,
                     )
 
 

@@ -23,6 +23,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"folder, file or zip of label files, may be the same: {descriptions(LABEL_FORMATS)}",
     )
     parser.add_argument(
+        "--annotator",
+        metavar="folder|NAME",
+        help="who labelled, where the files do not say: a name, or folder: each file's folder is "
+        "named after its annotator; several annotators of one recording are kept apart, compared, "
+        "and learned as styles",
+    )
+    parser.add_argument(
         "--unscored",
         action="append",
         default=[],
