@@ -80,11 +80,19 @@ def _labels(store: Store) -> dict[str, Any]:
     for labels in read_labels(store):
         task = tasks.setdefault(
             labels.task,
-            {"videos": {"train": 0, "test": 0}, "frames": {}, "unlabelled": 0, "annotators": []},
+            {
+                "videos": {"train": 0, "test": 0},
+                "frames": {},
+                "labelled": {"train": 0, "test": 0},
+                "unlabelled": 0,
+                "annotators": [],
+            },
         )
         margins[labels.task].add(labels)
         marks = labels.marks
-        task["unlabelled"] += int((marks == UNLABELLED).all(1).sum())
+        unlabelled = int((marks == UNLABELLED).all(1).sum())
+        task["unlabelled"] += unlabelled
+        task["labelled"][labels.split] += len(marks) - unlabelled
         task["videos"][labels.split] += 1
         if labels.annotator and labels.annotator not in task["annotators"]:
             task["annotators"].append(labels.annotator)
@@ -201,10 +209,8 @@ def _report_task(name: str, task: dict[str, Any]) -> list[str]:
         f"  {'class':24} {'train frames':>14} {'':>6} {'test frames':>14} {'':>6} {'bouts':>7}   "
         "seconds: median (quartiles)",
     ]
-    totals = {
-        side: max(1, sum(frames[side] for frames in task["frames"].values()))
-        for side in ("train", "test")
-    }
+    # of the labelled frames: behaviours may overlap
+    totals = {side: max(1, frames) for side, frames in task["labelled"].items()}
     for label, sides in task["frames"].items():
         bouts = task["bouts"][label]
         seconds = bouts["seconds"]
