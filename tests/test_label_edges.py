@@ -114,3 +114,36 @@ def test_folders_say_who_labelled(tmp_path: Path) -> None:
     (tmp_path / "mouse1.csv").write_text("start_frame,end_frame,behavior\n7,30,rear\n")
     with pytest.raises(BadInput, match="lies in no folder of an annotator's"):
         read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0, annotator="folder")
+
+
+@pytest.mark.parametrize("parts", [True, False])
+def test_media_that_follow_each_other_in_one_observation_of_boris(
+    tmp_path: Path, parts: bool
+) -> None:
+    """As recordings of their own, or joined."""
+    heading = (
+        "Observation id,Source,Time offset (s),Media duration (s),FPS,Subject,Behavior,"
+        "Behavior type,Time,Media file name"
+    )
+    rows = [heading]
+    for name, start, stop in (("attack", 2, 4), ("attack", 12, 15), ("sniff", 16, 18)):
+        for kind, time in (("START", start), ("STOP", stop)):
+            medium = "partA.mp4" if time < 10 else "partB.mp4"
+            rows.append(
+                "day1,player #1:partA.mp4;partB.mp4,0,10.000;10.000,30.000;30.000,,"
+                f"{name},{kind},{time}.000,{medium}"
+            )
+    (tmp_path / "day1.csv").write_text("\n".join(rows) + "\n")
+    videos = {"partA": 300, "partB": 300} if parts else {"day1": 600}
+    labels, _ = read_label_files(tmp_path, videos, 30.0)
+    found = {(each.video, name): frames_of(each, name) for each in labels for name in each.classes}
+    if parts:
+        assert found["partA", "attack"] == list(range(60, 120))
+        assert found["partB", "attack"] == list(range(60, 150))
+        assert found["partB", "sniff"] == list(range(180, 240))
+    else:
+        assert found["day1", "attack"] == [*range(60, 120), *range(360, 450)]
+        assert found["day1", "sniff"] == list(range(480, 540))
+    assert not any((each.frames == UNLABELLED).any() for each in labels)
+    with pytest.raises(BadInput, match="none is named like day1, partA, partB"):
+        read_label_files(tmp_path, {"another": 300}, 30.0)

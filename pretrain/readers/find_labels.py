@@ -97,8 +97,15 @@ def read_label_files(
             names = _recordings_of(sheet, videos, ending)
             if len(names) == 1:
                 assigned.append(AssignedSheet(sheet, names[0]))
-            else:
+            elif not sheet.alternative:
                 errors.append(assignment_error(path, names, videos, called=sheet.recording))
+        if (
+            sheets
+            and all(sheet.alternative for sheet in sheets)
+            and not any(each.sheet.path == path for each in assigned)
+        ):
+            called = ", ".join(dict.fromkeys(name for s in sheets for name in s.recording))
+            errors.append(f"{path} belongs to no recording: none is named like {called}")
     refuse(errors, about=f"labels in {address}")
     assigned = [_from_zero(each, videos[each.video]) for each in assigned]
     without = sorted(set(videos) - {each.video for each in assigned})

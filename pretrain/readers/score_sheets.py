@@ -70,6 +70,9 @@ class ScoreSheet:
     """In place of bouts: (frames, behaviours) of 0, 1 or UNLABELLED."""
     fps: float | None = None
     """The rate that the file states."""
+    alternative: bool = False
+    """Whether the file says the same in several sheets (of several media, and of all together), of
+    which those count that have a recording."""
     may_count_from_1: bool = False
     """Whether the format leaves open from where its frames are counted."""
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
@@ -68,6 +68,8 @@ class _Observation:
     names: list[str] = field(default_factory=list)
     length_s: float | None = None
     fps: float | None = None
+    media: dict[str, float] = field(default_factory=dict)
+    """Where several media follow each other in one player: name of each to its length (s)."""
 
 
 _Rows = Sequence[tuple[int, Mapping[str, str]]]
@@ -132,13 +134,19 @@ def _take_common(
         observation.behaviours.append(behaviour)
     length = next((row[name] for name in _LENGTH if row.get(name)), "")
     if length and length.upper() != "NA":
-        # Several players show one observation at a time; the first one counts.
-        first = length.split(";")[0].split("|")[0]
-        observation.length_s = seconds(first, f"{where}, observed length")
+        # Several players show one observation at a time, and the first one counts; media of one
+        # player follow each other.
+        lengths = [
+            seconds(one, f"{where}, observed length") for one in length.split("|")[0].split(";")
+        ]
+        observation.length_s = sum(lengths)
+        player = row.get("source", "").split("|")[0].partition(":")[2].split(";")
+        if len(lengths) > 1 and len(player) == len(lengths):
+            observation.media = dict(zip(map(file_stem, player), lengths, strict=True))
     rate = next((row[name] for name in _RATE if row.get(name)), "")
     if rate.replace(".", "", 1).isdecimal():
         observation.fps = float(rate)
-    media = [row.get(key, "") for key in _MEDIA]
+    media = [row.get(key, "") for key in _MEDIA] if not observation.media else []
     for name in (*media, row.get("observation id", ""), block.get("observation id", "")):
         recording = file_stem(name.split(";")[0])
         if recording and recording not in observation.names:
@@ -224,7 +232,7 @@ def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreS
     # re-encoded copy's.
     recording = tuple(dict.fromkeys([own, *names] if only else names or [own]))
     length = observation.length_s
-    return [
+    whole = [
         ScoreSheet(
             path=path,
             recording=recording,
@@ -239,3 +247,24 @@ def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreS
         )
         for subject, bouts in (observation.bouts or {"": []}).items()
     ]
+    if not observation.media:
+        return whole
+    parts, begin = [], 0.0
+    for name, length in observation.media.items():
+        for sheet in whole:
+            bouts = tuple(
+                replace(b, start=max(0.0, b.start - begin), stop=min(length, b.stop - begin))
+                for b in sheet.bouts
+                if b.start < begin + length and b.stop >= begin
+            )
+            parts.append(
+                replace(
+                    sheet,
+                    recording=(name,),
+                    bouts=bouts,
+                    observed=(0.0, length),
+                    alternative=True,
+                )
+            )
+        begin += length
+    return [*(replace(sheet, alternative=True) for sheet in whole), *parts]
