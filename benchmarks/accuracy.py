@@ -25,6 +25,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def open_store(data: str | None, options: str | None, out: Path) -> Store:
 def all_labelled(store: Store, task: str) -> list[Problem]:
     """The problems of a label set, all labelled videos in ``train``."""
     return [
-        protocol.replace(problem, train={**problem.train, **problem.test}, test={})
+        replace(problem, train={**problem.train, **problem.test}, test={})
         for problem in problems(store, task)
     ]
 

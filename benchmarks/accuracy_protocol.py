@@ -27,7 +27,7 @@ from finetune.metrics.bouts import bouts
 from finetune.metrics.frame_metrics import Scores
 from finetune.settings import TASKS, Tuning
 from pretrain.config import read
-from pretrain.errors import BadInput
+from pretrain.errors import BadInput, refuse
 
 HZ = 5.0
 CLIP_S = 17.0
@@ -136,7 +136,19 @@ def draw_split(
             has in the median, in clips of 17 s spread over the videos.
         draws: Of each budget but ``all``.
         fps: Frames a second.
+
+    Raises:
+        BadInput: If a problem has labelled videos in one fold alone.
     """
+    refuse(
+        (
+            f"{problem.name}: all its labelled videos are in one fold, so that nothing is left to "
+            "learn from: give other --folds, or label more videos"
+            for problem in problems
+            if any(set(problem.train) <= set(fold) for fold in folds)
+        ),
+        about="the split",
+    )
     drawn: dict[str, list[dict[str, Any]]] = {}
     for budget in budgets:
         drawn[budget] = []
@@ -203,15 +215,16 @@ def problems_of(problems: Sequence[Problem], split: Split, cell: Cell) -> list[P
     fold = set(split["folds"][drawn["fold"]])
     cut = []
     for problem in problems:
+        # before clips are cut: rolled within a clip, most labels would still be true
+        labels = (permuted(problem, seed=cell.draw) if cell.row.permuted else problem).train
         train = {}
         for video, spans in drawn["labelled"][problem.name].items():
             assert video not in fold, f"{video} is in training and on test"
-            train[video] = np.full_like(problem.train[video], UNLABELLED)
+            train[video] = np.full_like(labels[video], UNLABELLED)
             for first, end in spans:
-                train[video][first:end] = problem.train[video][first:end]
+                train[video][first:end] = labels[video][first:end]
         test = {v: y for v, y in problem.train.items() if v in fold}
-        own = replace(problem, train=train, test=test)
-        cut.append(permuted(own, seed=cell.draw) if cell.row.permuted else own)
+        cut.append(replace(problem, train=train, test=test))
     return cut
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def summaries(
     lines = []
     for (row, budget), own in groups.items():
         if budget == protocol.ALL:
-            tested = [protocol.replace(problem, test=problem.train) for problem in problems]
+            tested = [replace(problem, test=problem.train) for problem in problems]
             scores = protocol.score_at(tested, pooled(out, own, problems), step).to_dict()
             each, spread = [scores], False
         else:
@@ -162,7 +163,7 @@ def where_it_fails(
         return np.isnan(poses.arrays["position"][first:end]).any(-1).all(-1).any(-1)
 
     for problem, probabilities in zip(problems, predicted, strict=True):
-        tested = protocol.replace(problem, test=problem.train)
+        tested = replace(problem, test=problem.train)
         scores = protocol.score_at([tested], [probabilities], step)
         yield f"Where `{row}`, all videos, fails ({problem.name}):"
         kinds = ("f1", "ap", "precision", "recall", "prevalence")

@@ -82,6 +82,8 @@ def test_a_fit_sees_its_budget_and_nothing_of_its_fold(protocol: Any) -> None:
             if budget == "3":
                 assert of_one[draw] < set(own.train)
     assert len({name for names in of_one.values() for name in names}) > 1
+    with pytest.raises(BadInput, match="in one fold"):
+        protocol.draw_split([whole], [sorted(whole.train), []], budgets=["1"], draws=1, fps=FPS)
     assert protocol.digest(split) != protocol.digest(
         protocol.draw_split([whole], folds, budgets=budgets, draws=4, fps=FPS)
     )
@@ -100,6 +102,25 @@ def test_clips_hold_one_videos_minutes(protocol: Any, videos: int) -> None:
     assert all(count.max() <= 1 for count in seen.values())
     assert all((labels[name][count > 0] != UNLABELLED).all() for name, count in seen.items())
     assert len(clips) == min(videos, 5)
+
+
+def test_permuted_labels_are_not_the_true_ones_of_a_clip(protocol: Any) -> None:
+    whole = problem()
+    for labels in whole.train.values():
+        labels[500:1_750], labels[1_750:] = 0, 1  # a clip lies in one bout, but for the odd one
+    folds = protocol.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
+    split = protocol.draw_split([whole], folds, budgets=["clips"], draws=1, fps=FPS)
+    right = {}
+    for row in protocol.rows([], quick=True):
+        (own,) = protocol.problems_of(
+            [whole], split, protocol.Cell(row=row, budget="clips", draw=0)
+        )
+        pairs = [(y[looked_at(y)], whole.train[v][looked_at(y)]) for v, y in own.train.items()]
+        assert sum(len(y) for y, _ in pairs) == 2_500
+        right[row.name] = sum(int((y == true).sum()) for y, true in pairs) / 2_500
+        assert all((own.test[v] == whole.train[v]).all() for v in own.test)
+    assert right.pop("permuted labels, stack") < 0.75
+    assert set(right.values()) == {1.0}
 
 
 def test_errors_are_counted_where_they_are(protocol: Any) -> None:
