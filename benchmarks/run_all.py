@@ -25,11 +25,22 @@ import measure
 from pretrain.errors import BadInput, exit_status
 
 HERE = Path(__file__).parent
-SHARED = {"beside", "linear_probe", "mapped", "measure", "memory", "steps", "walks"}
+SHARED = {
+    "accuracy_protocol",
+    "accuracy_report",
+    "beside",
+    "linear_probe",
+    "mapped",
+    "measure",
+    "memory",
+    "steps",
+    "walks",
+}
 NOT_ALONE = SHARED | {
+    "accuracy",
     "lisbet_probe",
     "run_all",
-}  # lisbet_probe needs a store of real recordings and an interpreter that has LISBET
+}  # both need a store of real recordings, lisbet_probe an interpreter that has LISBET as well
 
 
 def names() -> list[str]:

@@ -1,0 +1,292 @@
+"""How accurate classifiers are on recordings that nobody labelled, at every label budget: hand-made
+features under each head, encoders alone and next to the features, and controls.
+
+    python benchmarks/accuracy.py --data STORE --task S1                     the whole, hours
+    python benchmarks/accuracy.py --data STORE --task S1 --quick             two draws, few rows
+    python benchmarks/accuracy.py --data STORE --task S1 --encoder runs/mine runs/other
+    python benchmarks/accuracy.py --data TRACKS --prepare '--fps 30 --unscored S1:base' --task S1
+
+All labelled videos, whichever side of the store's split they are on, are dealt to folds; recordings
+stay whole. A fit learns from 1 or 3 videos, from one video's labelled minutes as clips of 17 s out
+of many videos, or from all videos of the other folds, and is scored on its own fold, on labelled
+frames at 5 Hz: macro F1 / MAP without the rest class. 1, 3 and clips are the mean of several draws;
+all pools the folds. The split is written to --out before the first fit, and every result names it.
+What is in --out already is not fitted again: the same command goes on after an interruption, and
+after --quick the whole fits only what is lacking.
+
+In --out: table.md, table.csv, table.png, result.json, and a file for each fit in cells/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import accuracy_protocol as protocol
+import measure
+import numpy as np
+from accuracy_report import write_report
+from tqdm import tqdm
+
+from finetune.fit.frames import Frames, embed, gather_poses, recordings
+from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
+from finetune.labels.problems import Problem, problems
+from finetune.search.ray_jobs import run_jobs
+from pretrain import prepare
+from pretrain.cluster.join import cluster
+from pretrain.config import RECIPES, SCALES, Recipe, Scale, read
+from pretrain.data.sample import sample
+from pretrain.data.store import Store
+from pretrain.encoders import Embedder, build_embedder
+from pretrain.errors import BadInput, exit_status, refuse
+from pretrain.redact import write_json
+from pretrain.runs import paths
+from pretrain.runs.tracked_run import open_tracking
+
+RECIPE = "contrastive"
+OLD_ENCODER = {"name": HANDMADE, "means": [0.5, 2.0], "spreads": [], "extremes": [], "shifts": []}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs the command line ``words``."""
+    args = parse(words)
+    out = paths.run_folder(args.out, kind="accuracy")
+    (out / "cells").mkdir(parents=True, exist_ok=True)
+    store = open_store(args.data, args.prepare, out)
+    scale = read(Scale, args.scale, SCALES, {})
+    asked = all_labelled(store, args.task)
+    poses = gather_poses(store, sorted({v for problem in asked for v in problem.train}))
+    folds = protocol.grouped_folds(list(poses.spans), recordings(poses), folds=args.folds)
+    split = protocol.draw_split(
+        asked,
+        folds,
+        budgets=args.budgets,
+        draws=args.draws,
+        fps=store.schema.fps,
+    )
+    encoders = named(args.encoder)
+    write_split(out, split, store=store, task=args.task, encoders=encoders)
+
+    rows = protocol.rows(list(encoders), quick=args.quick)
+    fitted = min(2, args.draws) if args.quick else args.draws
+    cells = [
+        protocol.Cell(row=row, budget=budget, draw=draw)
+        for budget in args.budgets
+        for row in rows
+        for draw in range(len(split["draws"][budget]))
+        if budget == protocol.ALL or draw < fitted
+    ]
+    lacking = [cell for cell in cells if not finished(out, cell, split)]
+    tracking = open_tracking(scale.tracking, runs_folder=out.parent)
+    settings = {"task": args.task, "quick": args.quick, "split": protocol.digest(split)}
+    with tracking.start("accuracy", out.name, folder=out, params=settings, resume=True) as run:
+        run.log_dataset(args.task, store.fingerprint, store.uri)
+        if lacking:
+            used = {name for cell in lacking for name in cell.row.inputs}
+            embedded = embed_all(poses, store, used, encoders)
+            with cluster(scale, cpus_wanted=1):
+                for cell, (result, predicted) in run_jobs(
+                    protocol.run_cell,
+                    lacking,
+                    lambda cell: {"cell": cell},
+                    shared={"inputs": embedded, "problems": asked, "split": split},
+                    scale=scale,
+                    description="fits",
+                    unit="fit",
+                    name=lambda cell: f"{cell.row.name}, {cell.budget}",
+                ):
+                    keep(out, cell, result | {"data": store.fingerprint}, predicted)
+                    scores = {key: result["scores"][key] for key in ("macro_f1", "map")}
+                    run.log_metrics({cell.row.name: {cell.budget: scores}}, step=cell.draw)
+        for file in write_report(out, cells, asked, poses, split, measure.describe_machine()):
+            run.log_artifact(file)
+    print(f"{(out / 'table.md').read_text(encoding='utf-8')}\nin {out}; {tracking.ui_command()}")
+
+
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        BadInput: If a value is out of range.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        help="pose store with labels, or, with --prepare, a tracker's files with labels; left out: "
+        "a small simulated arena",
+    )
+    parser.add_argument(
+        "--prepare",
+        metavar="OPTIONS",
+        help="make the store from --data first: the options of `pretrain/prepare.py tracks`, "
+        "without --poses and --out; labels are looked for in --data as well",
+    )
+    parser.add_argument("--task", default="classic_classification", help="label set (%(default)s)")
+    parser.add_argument(
+        "--encoder",
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="pretraining runs or encoder folders, judged frozen, alone and joined to the features",
+    )
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        default=["1", protocol.CLIPS, "3", protocol.ALL],
+        metavar="N|clips|all",
+        help="whole videos, one video's minutes as clips, all (1 clips 3 all)",
+    )
+    parser.add_argument("--folds", type=int, default=3, help="groups of videos (%(default)s)")
+    parser.add_argument(
+        "--draws", type=int, default=5, help="draws of a budget's labels (%(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="the first two draws and the rows that matter most"
+    )
+    parser.add_argument(
+        "--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)"
+    )
+    parser.add_argument("--out", help="folder of the results; left out: runs/accuracy-…")
+    args = parser.parse_args(words)
+    errors = [
+        f"--budgets {budget}: give a number of videos above 0, clips or all"
+        for budget in args.budgets
+        if budget not in (protocol.CLIPS, protocol.ALL)
+        and not (budget.isdecimal() and int(budget) > 0)
+    ]
+    errors += [f"--folds is {args.folds}; it must be at least 2"] if args.folds < 2 else []
+    errors += [f"--draws is {args.draws}; it must be at least 1"] if args.draws < 1 else []
+    if args.prepare is not None and not args.data:
+        errors.append("--prepare goes with --data, the folder or archive of tracks")
+    refuse(errors, about="the command line")
+    args.budgets = list(dict.fromkeys(args.budgets))
+    return args
+
+
+def open_store(data: str | None, options: str | None, out: Path) -> Store:
+    """The store, made from tracks where options for that are there; one that was made stays."""
+    if options is None:
+        return Store(paths.absolute_address(data) if data else paths.default_store())
+    made = out / "store"
+    if not made.exists():
+        assert data is not None
+        words = ["tracks", "--poses", data, "--labels", data, *shlex.split(options)]
+        prepare.main([*words, "--out", str(made)])
+    return Store(str(made))
+
+
+def all_labelled(store: Store, task: str) -> list[Problem]:
+    """The problems of a label set, all labelled videos in ``train``."""
+    return [
+        replace(problem, train={**problem.train, **problem.test}, test={})
+        for problem in problems(store, task)
+    ]
+
+
+def named(encoders: Sequence[str]) -> dict[str, str]:
+    """A name for each encoder's rows, that of its folder, and where it is.
+
+    Raises:
+        BadInput: If two folders have one name.
+    """
+    names = {Path(source).name: paths.absolute_address(source) for source in encoders}
+    if len(names) < len(set(encoders)):
+        raise BadInput(
+            f"--encoder {' '.join(encoders)}: two folders have one name, and rows are named by it"
+        )
+    return names
+
+
+def write_split(
+    out: Path, split: protocol.Split, *, store: Store, task: str, encoders: Mapping[str, str]
+) -> None:
+    """Writes the split down, or checks that it is the one that is there.
+
+    Raises:
+        BadInput: If the folder's results are of another split, store or encoder.
+    """
+    file = out / "split.json"
+    own = {"data": store.fingerprint, "task": task, "split": split, "encoders": dict(encoders)}
+    if file.exists():
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+        both = encoders.keys() & earlier["encoders"].keys()
+        unlike = [key for key in ("data", "task", "split") if earlier[key] != own[key]]
+        unlike += [
+            f"encoder {name}" for name in both if encoders[name] != earlier["encoders"][name]
+        ]
+        if unlike:
+            raise BadInput(
+                f"{out} has results of another {', '.join(unlike)}: give another --out, or the "
+                "same --data, --task, --folds, --draws and --budgets"
+            )
+        own["encoders"] = {**earlier["encoders"], **encoders}
+    write_json(file, own)
+
+
+def embed_all(
+    poses: Frames, store: Store, names: set[str], encoders: Mapping[str, str]
+) -> dict[str, Frames]:
+    """Embeddings of the labelled videos at 5 Hz, by their names in the rows."""
+    stride = max(1, round(store.schema.fps / protocol.HZ))
+    embedded = {}
+    with tqdm(
+        total=len(names) * len(poses.arrays["position"]),
+        desc="embedding",
+        unit="frame",
+        unit_scale=True,
+    ) as bar:
+        for name in sorted(names):
+            embedder = open_input(name, store, encoders)
+            external = tuple(embedder.external)
+            own = gather_poses(store, list(poses.spans), features=external) if external else poses
+            embedded[name] = embed(own, embedder, stride=stride, on_progress=bar.update)
+    return embedded
+
+
+def open_input(name: str, store: Store, encoders: Mapping[str, str]) -> Embedder:
+    """What computes an embedding of the rows."""
+    if name == protocol.OLD_FEATURES:
+        features = read(Recipe, RECIPE, RECIPES, {}).features
+        embedder = build_embedder(store.schema, features=features, encoder=OLD_ENCODER).eval()
+        embedder.features.fit(sample(store, seed=0))
+        return embedder
+    sources = {protocol.FEATURES: HANDMADE, protocol.RANDOM: RANDOM, **encoders}
+    return open_encoder(sources[name], store, recipe=RECIPE, seed=0)[0]
+
+
+def finished(out: Path, cell: protocol.Cell, split: protocol.Split) -> bool:
+    """Whether a cell was fitted, on this split."""
+    file = out / "cells" / f"{cell.name}.json"
+    if not (file.is_file() and file.with_suffix(".npz").is_file()):
+        return False
+    return bool(json.loads(file.read_text(encoding="utf-8"))["split"] == protocol.digest(split))
+
+
+def keep(
+    out: Path, cell: protocol.Cell, result: Mapping[str, Any], predicted: Sequence[Any]
+) -> None:
+    """Writes a cell's files, its JSON last and whole: a cell that has one is finished."""
+    file = out / "cells" / f"{cell.name}.json"
+    arrays = {
+        f"{number}:{video}": probabilities.astype(np.float16)
+        for number, one in enumerate(predicted)
+        for video, probabilities in one.items()
+    }
+    np.savez_compressed(file.with_suffix(".npz"), **arrays)
+    partial = file.with_suffix(".partial")
+    write_json(partial, result)
+    partial.replace(file)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    sys.exit(exit_status(main))

@@ -1,0 +1,359 @@
+"""What `accuracy.py` compares, and on which frames: folds, budgets, rows, and where errors lie.
+
+The split is drawn once, for all rows, before anything is fitted: whole recordings make the folds,
+and every draw of a budget names the frames whose labels a fit may see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finetune.fit.fit import Probabilities, fit, score_problems
+from finetune.fit.frames import Frames
+from finetune.labels.frame_labels import UNLABELLED, looked_at
+from finetune.labels.hold_out import Recordings
+from finetune.labels.problems import Labelled, Problem, permuted
+from finetune.metrics.bouts import bouts
+from finetune.metrics.frame_metrics import Scores
+from finetune.settings import TASKS, Tuning
+from pretrain.config import read
+from pretrain.errors import BadInput, refuse
+
+HZ = 5.0
+CLIP_S = 17.0
+BOUNDARY_S = 0.5
+BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
+ALL, CLIPS = "all", "clips"
+FEATURES, OLD_FEATURES, RANDOM = "features", "old features", "random weights"
+_TEMPORAL_COLUMNS = 160  # leading columns of the features that temporal_wide reads by default
+_FEW: Mapping[str, Any] = {
+    "name": "stack",
+    "members": [{"name": "boosted"}, {"name": "logistic"}],
+    "weights": [0.6, 0.4],
+}
+_MANY: Mapping[str, Any] = {
+    "name": "stack",
+    "members": [{"name": "boosted"}, {"name": "temporal_wide"}],
+}
+
+Split = dict[str, Any]
+"""``folds``: lists of videos. ``draws``: budget to draws, each with its ``fold`` (the test videos)
+and ``labelled``: problem to video to [first, end) of the frames whose labels may be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the table."""
+
+    name: str
+    inputs: tuple[str, ...]
+    """Embeddings that are joined; see :func:`joined`."""
+    head: str = "stack"
+    permuted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One fit: a row, a budget and a draw."""
+
+    row: Row
+    budget: str
+    draw: int
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        words = f"{self.row.name} {self.budget} {self.draw}"
+        return "".join(c if c.isalnum() else "-" for c in words)
+
+
+def rows(encoders: Sequence[str], *, quick: bool) -> list[Row]:
+    """The rows of the table, the one that the others are compared with first.
+
+    Args:
+        encoders: Names of further embeddings, each as a row of its own and joined to the features.
+        quick: Only those without which the others mean nothing.
+    """
+    new = [Row(name="features, stack", inputs=(FEATURES,))]
+    heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide")
+    new += [Row(name=f"features, {head}", inputs=(FEATURES,), head=head) for head in heads]
+    new.append(Row(name="old features, boosted", inputs=(OLD_FEATURES,), head="boosted"))
+    for encoder in [*([] if quick else [RANDOM]), *encoders]:
+        new.append(Row(name=f"{encoder}, stack", inputs=(encoder,)))
+        new.append(Row(name=f"features + {encoder}, stack", inputs=(FEATURES, encoder)))
+    return [*new, Row(name="permuted labels, stack", inputs=(FEATURES,), permuted=True)]
+
+
+# -- the split -------------------------------------------------------------------------------------
+
+
+def grouped_folds(videos: Sequence[str], recording: Recordings, *, folds: int) -> list[list[str]]:
+    """Deals recordings to folds, longest list of videos last: no recording is in two.
+
+    Raises:
+        BadInput: If there are fewer recordings than folds.
+    """
+    of: dict[str, list[str]] = {}
+    for video in sorted(videos):
+        of.setdefault(recording(video), []).append(video)
+    if len(of) < folds:
+        raise BadInput(
+            f"--folds {folds}: the label set has {len(of)} labelled recordings; give at most as "
+            "many folds, and at least 2"
+        )
+    order = np.random.default_rng([0, 5]).permutation(len(of))
+    dealt: list[list[str]] = [[] for _ in range(folds)]
+    for position, index in enumerate(order):
+        dealt[position % folds] += list(of.values())[index]
+    return [sorted(fold) for fold in dealt]
+
+
+def draw_split(
+    problems: Sequence[Problem],
+    folds: Sequence[Sequence[str]],
+    *,
+    budgets: Sequence[str],
+    draws: int,
+    fps: float,
+) -> Split:
+    """Which labels every fit may see. A draw of a budget belongs to one fold; ``all`` has a draw
+    for each fold, with all labels of the others.
+
+    Args:
+        problems: With all labelled videos in ``train``.
+        folds: As :func:`grouped_folds` gives them.
+        budgets: Numbers of whole videos, ``all``, or ``clips``: as many labelled frames as a video
+            has in the median, in clips of 17 s spread over the videos.
+        draws: Of each budget but ``all``.
+        fps: Frames a second.
+
+    Raises:
+        BadInput: If a problem has labelled videos in one fold alone.
+    """
+    refuse(
+        (
+            f"{problem.name}: all its labelled videos are in one fold, so that nothing is left to "
+            "learn from: give other --folds, or label more videos"
+            for problem in problems
+            if any(set(problem.train) <= set(fold) for fold in folds)
+        ),
+        about="the split",
+    )
+    drawn: dict[str, list[dict[str, Any]]] = {}
+    for budget in budgets:
+        drawn[budget] = []
+        for draw in range(len(folds) if budget == ALL else draws):
+            fold = draw % len(folds)
+            labelled = {}
+            for problem in problems:
+                rng = np.random.default_rng([draw, 6])  # alike for all problems
+                train = {v: y for v, y in problem.train.items() if v not in folds[fold]}
+                names = sorted(train)
+                if budget == CLIPS:
+                    labelled[problem.name] = draw_clips(train, rng, fps=fps)
+                else:
+                    count = len(names) if budget == ALL else int(budget)
+                    chosen = [names[i] for i in rng.permutation(len(names))[:count]]
+                    labelled[problem.name] = {v: [[0, len(train[v])]] for v in sorted(chosen)}
+            drawn[budget].append({"fold": fold, "labelled": labelled})
+    return {"folds": [list(fold) for fold in folds], "draws": drawn}
+
+
+def draw_clips(
+    labels: Labelled, rng: np.random.Generator, *, fps: float, seconds: float = CLIP_S
+) -> dict[str, list[list[int]]]:
+    """One video's labelled minutes as clips, from one video after the other; clips never overlap.
+
+    Args:
+        labels: Of the videos that may be drawn from.
+        rng: Draws the order of the videos and the clips.
+        fps: Frames a second.
+        seconds: Of a clip; the last is cut to the minutes that are left, and where a labelled
+            stretch is shorter it is a clip.
+    """
+    length = max(1, round(seconds * fps))
+    budget = round(float(np.median([looked_at(y).sum() for y in labels.values()])))
+    clips: dict[str, list[list[int]]] = {}
+    waiting = []
+    for name in sorted(labels):
+        pieces = []
+        runs = bouts(np.where(looked_at(labels[name]), 0, UNLABELLED))
+        for start, stop, _ in runs.tolist():
+            offset = int(rng.integers((stop - start) % length + 1)) if stop - start > length else 0
+            for first in range(start + offset, stop, length):
+                if first + length <= stop or stop - start < length:
+                    pieces.append([first, min(first + length, stop)])
+        waiting.append((name, [pieces[i] for i in rng.permutation(len(pieces))]))
+    order = [waiting[i] for i in rng.permutation(len(waiting))]
+    for turn in range(max(len(pieces) for _, pieces in order)):
+        for name, pieces in order:
+            if budget > 0 and turn < len(pieces):
+                first, end = pieces[turn]
+                clips.setdefault(name, []).append([first, min(end, first + budget)])
+                budget -= min(end - first, budget)
+    return {name: sorted(spans) for name, spans in sorted(clips.items())}
+
+
+def digest(split: Split) -> str:
+    """Names a split: what was drawn, to the frame."""
+    return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def problems_of(problems: Sequence[Problem], split: Split, cell: Cell) -> list[Problem]:
+    """The problems of a cell: the labels it may see as ``train``, its fold's as ``test``."""
+    drawn = split["draws"][cell.budget][cell.draw]
+    fold = set(split["folds"][drawn["fold"]])
+    cut = []
+    for problem in problems:
+        # before clips are cut: rolled within a clip, most labels would still be true
+        labels = (permuted(problem, seed=cell.draw) if cell.row.permuted else problem).train
+        train = {}
+        for video, spans in drawn["labelled"][problem.name].items():
+            assert video not in fold, f"{video} is in training and on test"
+            train[video] = np.full_like(labels[video], UNLABELLED)
+            for first, end in spans:
+                train[video][first:end] = labels[video][first:end]
+        test = {v: y for v, y in problem.train.items() if v in fold}
+        cut.append(replace(problem, train=train, test=test))
+    return cut
+
+
+# -- a cell ----------------------------------------------------------------------------------------
+
+
+def joined(inputs: Mapping[str, Frames], names: Sequence[str]) -> tuple[Frames, int]:
+    """Embeddings joined column by column, and how many leading columns a temporal network reads:
+    the others stand behind the leading columns of the first, before its long means."""
+    first, *others = (inputs[name] for name in names)
+    z = first.arrays["z"]
+    if not others:
+        return first, _TEMPORAL_COLUMNS
+    more = [other.arrays["z"] for other in others]
+    arrays = {"z": np.concatenate([z[:, :_TEMPORAL_COLUMNS], *more, z[:, _TEMPORAL_COLUMNS:]], 1)}
+    width = min(_TEMPORAL_COLUMNS, z.shape[1]) + sum(one.shape[1] for one in more)
+    return replace(first, arrays=arrays), width
+
+
+def head_settings(head: str, budget: str, columns: int) -> dict[str, Any]:
+    """Settings of a head; a stack is the default for the budget: trees with a linear model, and
+    with all videos trees with a temporal network."""
+    chosen = (_MANY if budget == ALL else _FEW) if head == "stack" else {"name": head}
+    wide = {"columns": columns}
+    if "members" not in chosen:
+        return {**chosen, **(wide if head == "temporal_wide" else {})}
+    members = [{**m, **(wide if m["name"] == "temporal_wide" else {})} for m in chosen["members"]]
+    return {**chosen, "members": members}
+
+
+def run_cell(
+    cell: Cell, *, inputs: Mapping[str, Frames], problems: Sequence[Problem], split: Split
+) -> tuple[dict[str, Any], list[Probabilities]]:
+    """Fits a cell's head and scores it on the videos of its fold, at 5 Hz.
+
+    Returns:
+        The result for its JSON, and the probabilities of each problem's test videos at 5 Hz.
+    """
+    begin = time.process_time()
+    torch.set_num_threads(1)
+    own = problems_of(problems, split, cell)
+    frames, columns = joined(inputs, cell.row.inputs)
+    tuning = replace(
+        read(Tuning, "default", TASKS, {}),
+        head=head_settings(cell.row.head, cell.budget, columns),
+        search={},
+        trials=1,
+    )
+    ((_, _, model),) = fit(frames, own, tuning, embedder=None, seed=cell.draw, stops=[1])
+    every = model.predict(frames, own, [problem.test for problem in own])
+    stride = frames.stride
+    predicted = [{v: p[::stride] for v, p in one.items()} for one in every]
+    result = {
+        "row": cell.row.name,
+        "budget": cell.budget,
+        "draw": cell.draw,
+        "fold": split["draws"][cell.budget][cell.draw]["fold"],
+        "split": digest(split),
+        "head": tuning.head,
+        "minutes": {p.name: _minutes(p.train, frames.fps) for p in own},
+        "scores": score_at(own, predicted, stride).to_dict(),
+        "core_seconds": round(time.process_time() - begin, 2),
+    }
+    return result, predicted
+
+
+def score_at(problems: Sequence[Problem], predicted: Sequence[Probabilities], step: int) -> Scores:
+    """Scores of every ``step``-th labelled frame of the test videos there are predictions of."""
+    truth = [
+        {v: problem.test[v][::step] for v in probabilities}
+        for problem, probabilities in zip(problems, predicted, strict=True)
+    ]
+    return score_problems(problems, predicted, truth)
+
+
+def _minutes(labels: Labelled, fps: float) -> float:
+    return round(sum(int(looked_at(y).sum()) for y in labels.values()) / fps / 60, 2)
+
+
+# -- where errors lie ------------------------------------------------------------------------------
+
+
+def failures(
+    problem: Problem,
+    predicted: Probabilities,
+    *,
+    fps: float,
+    step: int,
+    unseen: Callable[[str], npt.NDArray[np.bool_]],
+) -> list[dict[str, Any]]:
+    """How often frames of one kind are wrong: by length of the bout they are in, by distance to
+    the nearest change of class, and where an animal has no point.
+
+    Args:
+        problem: Of exclusive classes, all labels in ``train``.
+        predicted: (T / step, C) of each video.
+        fps: Frames a second of the labels.
+        step: Frames from one prediction to the next.
+        unseen: (T,) of a video: no point of some animal was found.
+    """
+    wrong, length, near, lost = [], [], [], []
+    for video, probabilities in sorted(predicted.items()):
+        labels = problem.train[video]
+        bout_s, change = np.zeros(len(labels)), np.zeros(len(labels), bool)
+        for start, stop, _ in bouts(labels).tolist():
+            bout_s[start:stop] = (stop - start) / fps
+            for edge in (start, stop):
+                if 0 < edge < len(labels) and UNLABELLED not in labels[edge - 1 : edge + 1]:
+                    reach = round(BOUNDARY_S * fps)
+                    change[max(0, edge - reach) : edge + reach] = True
+        known = looked_at(labels)[::step]
+        wrong.append((probabilities.argmax(1) != labels[::step])[known])
+        length.append(bout_s[::step][known])
+        near.append(change[::step][known])
+        lost.append(unseen(video)[::step][known])
+    error, seconds, close, missing = map(np.concatenate, (wrong, length, near, lost))
+    kinds = {"all frames": np.ones(len(error), bool)}
+    for low, high in itertools.pairwise(BOUT_S):
+        text = f"over {low:g} s" if np.isinf(high) else f"{low:g} to {high:g} s"
+        kinds[f"in a bout of {text}"] = (seconds > low) & (seconds <= high)
+    kinds[f"within {BOUNDARY_S:g} s of a change"] = close
+    kinds["farther from any change"] = ~close
+    kinds["every animal seen"], kinds["an animal unseen"] = ~missing, missing
+    return [
+        {
+            "frames that are": kind,
+            "share of frames": float(rows.mean()),
+            "wrong": float(error[rows].mean()) if rows.any() else None,
+            "share of errors": float(error[rows].sum() / max(error.sum(), 1)),
+        }
+        for kind, rows in kinds.items()
+    ]

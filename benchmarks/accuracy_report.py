@@ -1,0 +1,217 @@
+"""The table of `accuracy.py` from the files of its cells: Markdown, CSV, a picture, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import accuracy_protocol as protocol
+import measure
+import numpy as np
+
+from finetune.fit.fit import Probabilities
+from finetune.fit.frames import Frames
+from finetune.labels.frame_labels import plain
+from finetune.labels.problems import Problem
+from finetune.report.tables import Cell, Point, Score, dot_plot, markdown, write_csv
+from pretrain.redact import write_json
+
+_METRICS = {"macro_f1": "macro F1", "map": "MAP"}
+
+
+def write_report(
+    out: Path,
+    cells: Sequence[protocol.Cell],
+    problems: Sequence[Problem],
+    poses: Frames,
+    split: protocol.Split,
+    machine: Mapping[str, Any],
+) -> list[Path]:
+    """Writes table.md, table.csv, table.png and result.json.
+
+    Args:
+        out: Folder with the files of all ``cells``.
+        cells: Of the table, in the order of its rows within a budget.
+        problems: With all labelled videos in ``train``.
+        poses: Of these videos.
+        split: That the cells were fitted on.
+        machine: As :func:`measure.describe_machine` gives it.
+    """
+    results = {
+        cell: json.loads((out / "cells" / f"{cell.name}.json").read_text(encoding="utf-8"))
+        for cell in cells
+    }
+    step = max(1, round(poses.fps / protocol.HZ))
+    lines = summaries(out, results, problems, step)
+    budgets = list(dict.fromkeys(line["budget"] for line in lines))
+    names = list(dict.fromkeys(line["row"] for line in lines))
+    by_cell = {(line["row"], line["budget"]): line for line in lines}
+
+    header = ["macro F1 / MAP", *(_budget_name(budget, split) for budget in budgets)]
+    table = [[name, *(_scores(by_cell.get((name, b))) for b in budgets)] for name in names]
+    gains = [
+        [name, *(_gain(results, name, names[0], b) for b in budgets)]
+        for name in names[1:]
+        if name != "chance"
+    ]
+    errors = where_it_fails(out, results, names[0], problems, poses, step)
+    seconds = sum(result["core_seconds"] for result in results.values())
+    sections = [
+        markdown(header, table),
+        f"MAP minus that of `{names[0]}` on the same labels, mean ± standard deviation over draws "
+        "(over folds for all):",
+        markdown(["", *header[1:]], gains),
+        *errors,
+        f"`{measure.command()}`; {len(results)} fits, {seconds / 60:.0f} core-minutes. "
+        f"{measure.machine_line(machine)}.",
+        f"Split {protocol.digest(split)}: "
+        + "; ".join(f"fold {n}: {', '.join(fold)}" for n, fold in enumerate(split["folds"])),
+    ]
+    (out / "table.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    write_csv(out / "table.csv", lines)
+    points = [
+        Point(
+            panel=_budget_name(line["budget"], split),
+            metric=text,
+            row=line["row"],
+            series="this split",
+            score=Score(line[key], line[f"{key}_std"]),
+            chance=line["chance"],
+        )
+        for line in lines
+        for key, text in _METRICS.items()
+        if line["row"] != "chance" and line[key] is not None
+    ]
+    dot_plot(points, title="Held-out videos, labelled frames at 5 Hz").savefig(
+        out / "table.png", dpi=120
+    )
+    whole = {"command": measure.command(), "machine": dict(machine), "split": split, "rows": lines}
+    write_json(out / "result.json", plain(whole))
+    return [out / name for name in ("table.md", "table.csv", "table.png", "result.json")]
+
+
+def summaries(
+    out: Path,
+    results: Mapping[protocol.Cell, Mapping[str, Any]],
+    problems: Sequence[Problem],
+    step: int,
+) -> list[dict[str, Any]]:
+    """A line for each row and budget: the mean over draws; of all videos, scores of the pooled
+    folds. Then chance: what one who guesses by the classes' frequencies reaches."""
+    groups: dict[tuple[str, str], list[protocol.Cell]] = {}
+    for cell in results:
+        groups.setdefault((cell.row.name, cell.budget), []).append(cell)
+    lines = []
+    for (row, budget), own in groups.items():
+        if budget == protocol.ALL:
+            tested = [replace(problem, test=problem.train) for problem in problems]
+            scores = protocol.score_at(tested, pooled(out, own, problems), step).to_dict()
+            each, spread = [scores], False
+        else:
+            each, spread = [results[cell]["scores"] for cell in own], len(own) > 1
+        line: dict[str, Any] = {"row": row, "budget": budget, "fits": len(own)}
+        for key in _METRICS:
+            values = [one[key] for one in each if one[key] is not None]
+            line[key] = float(np.mean(values)) if values else None
+            line[f"{key}_std"] = float(np.std(values)) if spread and values else None
+        line["chance"] = float(np.mean([one["chance_map"] for one in each]))
+        line["core_seconds_a_fit"] = float(np.mean([results[c]["core_seconds"] for c in own]))
+        lines.append(line)
+    first = lines[0]["row"]
+    for line in [line for line in lines if line["row"] == first]:
+        nothing = {"fits": 0, "macro_f1_std": None, "map_std": None, "core_seconds_a_fit": 0.0}
+        scores = {"row": "chance", "macro_f1": line["chance"], "map": line["chance"]}
+        lines.append({**line, **nothing, **scores})
+    return lines
+
+
+def pooled(
+    out: Path, cells: Sequence[protocol.Cell], problems: Sequence[Problem]
+) -> list[Probabilities]:
+    """Probabilities at 5 Hz of every problem's test videos of some cells, by video."""
+    each: list[dict[str, Any]] = [{} for _ in problems]
+    for cell in cells:
+        with np.load(out / "cells" / f"{cell.name}.npz") as arrays:
+            for key in arrays:
+                number, _, video = key.partition(":")
+                assert video not in each[int(number)], f"{video} was tested twice"
+                each[int(number)][video] = arrays[key].astype(np.float32)
+    return list(each)
+
+
+def where_it_fails(
+    out: Path,
+    results: Mapping[protocol.Cell, Mapping[str, Any]],
+    row: str,
+    problems: Sequence[Problem],
+    poses: Frames,
+    step: int,
+) -> Iterator[str]:
+    """Sections on the errors of a row that learned from all videos: per class, and by kind of
+    frame where classes exclude each other."""
+    own = [cell for cell in results if (cell.row.name, cell.budget) == (row, protocol.ALL)]
+    if not own:
+        return
+    predicted = pooled(out, own, problems)
+
+    def unseen(video: str) -> Any:
+        first, end = poses.spans[video]
+        return np.isnan(poses.arrays["position"][first:end]).any(-1).all(-1).any(-1)
+
+    for problem, probabilities in zip(problems, predicted, strict=True):
+        tested = replace(problem, test=problem.train)
+        scores = protocol.score_at([tested], [probabilities], step)
+        yield f"Where `{row}`, all videos, fails ({problem.name}):"
+        kinds = ("f1", "ap", "precision", "recall", "prevalence")
+        per_class = [
+            [name, *(Score(getattr(one, kind)) for kind in kinds)]
+            for name, one in scores.per_class.items()
+        ]
+        header = ["class", *kinds]
+        if scores.confusion is not None and not problem.overlapping:
+            share = scores.confusion / scores.confusion.sum(1, keepdims=True).clip(min=1)
+            header += [f"called {name}" for name in problem.classes]
+            for line, called in zip(per_class, share.tolist(), strict=True):
+                line += [Score(one) for one in called]
+        yield markdown(header, per_class)
+        if not problem.overlapping:
+            table = protocol.failures(
+                problem, probabilities, fps=poses.fps, step=step, unseen=unseen
+            )
+            yield markdown(list(table[0]), [list(line.values()) for line in table])
+
+
+def _budget_name(budget: str, split: protocol.Split) -> str:
+    if budget == protocol.ALL:
+        return "all, folds pooled"
+    if budget == protocol.CLIPS:
+        return "one video's minutes as clips"
+    return f"{budget} video" + ("s" if budget != "1" else "")
+
+
+def _scores(line: Mapping[str, Any] | None) -> Cell:
+    if line is None:
+        return None
+    return tuple(
+        Score(math.nan if line[key] is None else line[key], line[f"{key}_std"]) for key in _METRICS
+    )
+
+
+def _gain(
+    results: Mapping[protocol.Cell, Mapping[str, Any]], row: str, other: str, budget: str
+) -> Cell:
+    """By how much the MAP of a row exceeds that of another, draw by draw."""
+    each = {
+        (cell.row.name, cell.draw): result["scores"]["map"]
+        for cell, result in results.items()
+        if cell.budget == budget
+    }
+    pairs = [(each[row, draw], each[other, draw]) for name, draw in each if name == row]
+    gains = [a - b for a, b in pairs if a is not None and b is not None]
+    if not gains:
+        return None
+    return f"{np.mean(gains):+.3f} ± {np.std(gains):.3f}"

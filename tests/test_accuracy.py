@@ -1,0 +1,186 @@
+"""benchmarks/accuracy.py: what a fit may see, where errors are counted, and that it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.labels.frame_labels import UNLABELLED, looked_at
+from finetune.labels.problems import Problem
+from pretrain.errors import BadInput
+
+FPS = 30.0
+CLASSES = ("chase", "rest")
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_are_importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def protocol() -> Any:
+    return importlib.import_module("accuracy_protocol")
+
+
+def problem(videos: int = 12, frames: int = 3_000) -> Problem:
+    """Alternating classes in bouts of 2 s; a margin of 500 frames that nobody looked at."""
+    labels = np.repeat(np.arange(frames // 60) % 2, 60).astype(np.int8)
+    labels[:500] = UNLABELLED
+    return Problem(
+        name="S",
+        task="S",
+        classes=CLASSES,
+        annotator="a",
+        overlapping=False,
+        train={f"v{number:02}": labels.copy() for number in range(videos)},
+        test={},
+    )
+
+
+def test_a_recording_is_in_one_fold_alone(protocol: Any) -> None:
+    videos = [f"v{number:02}" for number in range(12)]
+    folds = protocol.grouped_folds(videos, lambda video: f"r{int(video[1:]) // 2}", folds=3)
+    assert sorted(video for fold in folds for video in fold) == videos
+    for fold in folds:
+        assert len(fold) == 4
+        assert all(f"v{int(video[1:]) ^ 1:02}" in fold for video in fold)
+    with pytest.raises(BadInput, match="6 labelled recordings"):
+        protocol.grouped_folds(videos, lambda video: f"r{int(video[1:]) // 2}", folds=7)
+
+
+def test_a_fit_sees_its_budget_and_nothing_of_its_fold(protocol: Any) -> None:
+    whole = problem()
+    folds = protocol.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
+    budgets = ["1", "clips", "3", "all"]
+    split = protocol.draw_split([whole], folds, budgets=budgets, draws=5, fps=FPS)
+    assert [len(split["draws"][budget]) for budget in budgets] == [5, 5, 5, 3]
+    row = protocol.rows([], quick=True)[0]
+    of_one = {}
+    for budget, videos in zip(budgets, (1, 5, 3, 8), strict=True):
+        for draw in range(len(split["draws"][budget])):
+            cell = protocol.Cell(row=row, budget=budget, draw=draw)
+            (own,) = protocol.problems_of([whole], split, cell)
+            assert sorted(own.test) == folds[draw % 3]
+            assert not set(own.train) & set(own.test)
+            assert len(own.train) == videos
+            labelled = sum(int(looked_at(labels).sum()) for labels in own.train.values())
+            assert labelled == 2_500 * (1 if budget == "clips" else videos)
+            if budget == "1":
+                of_one[draw] = set(own.train)
+            if budget == "3":
+                assert of_one[draw] < set(own.train)
+    assert len({name for names in of_one.values() for name in names}) > 1
+    with pytest.raises(BadInput, match="in one fold"):
+        protocol.draw_split([whole], [sorted(whole.train), []], budgets=["1"], draws=1, fps=FPS)
+    assert protocol.digest(split) != protocol.digest(
+        protocol.draw_split([whole], folds, budgets=budgets, draws=4, fps=FPS)
+    )
+
+
+@pytest.mark.parametrize("videos", [2, 12])
+def test_clips_hold_one_videos_minutes(protocol: Any, videos: int) -> None:
+    labels = problem(videos=videos).train
+    clips = protocol.draw_clips(labels, np.random.default_rng(0), fps=FPS)
+    seen = {name: np.zeros(3_000, int) for name in labels}
+    for name, spans in clips.items():
+        for first, end in spans:
+            assert 0 < end - first <= 510
+            seen[name][first:end] += 1
+    assert sum(count.sum() for count in seen.values()) == 2_500
+    assert all(count.max() <= 1 for count in seen.values())
+    assert all((labels[name][count > 0] != UNLABELLED).all() for name, count in seen.items())
+    assert len(clips) == min(videos, 5)
+
+
+def test_permuted_labels_are_not_the_true_ones_of_a_clip(protocol: Any) -> None:
+    whole = problem()
+    for labels in whole.train.values():
+        labels[500:1_750], labels[1_750:] = 0, 1  # a clip lies in one bout, but for the odd one
+    folds = protocol.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
+    split = protocol.draw_split([whole], folds, budgets=["clips"], draws=1, fps=FPS)
+    right = {}
+    for row in protocol.rows([], quick=True):
+        (own,) = protocol.problems_of(
+            [whole], split, protocol.Cell(row=row, budget="clips", draw=0)
+        )
+        pairs = [(y[looked_at(y)], whole.train[v][looked_at(y)]) for v, y in own.train.items()]
+        assert sum(len(y) for y, _ in pairs) == 2_500
+        right[row.name] = sum(int((y == true).sum()) for y, true in pairs) / 2_500
+        assert all((own.test[v] == whole.train[v]).all() for v in own.test)
+    assert right.pop("permuted labels, stack") < 0.75
+    assert set(right.values()) == {1.0}
+
+
+def test_errors_are_counted_where_they_are(protocol: Any) -> None:
+    whole = problem(videos=1)
+    probabilities = np.eye(2)[whole.train["v00"][::6].clip(0)]
+    near = np.arange(540, 3_000, 60) // 6  # the first frame read of each later bout
+    probabilities[near] = 1 - probabilities[near]
+    unseen = np.zeros(3_000, bool)
+    unseen[2_000:] = True
+    table = protocol.failures(
+        whole, {"v00": probabilities}, fps=FPS, step=6, unseen=lambda video: unseen
+    )
+    by_kind = {line["frames that are"]: line for line in table}
+    assert by_kind["all frames"]["wrong"] == pytest.approx(len(near) / 416, abs=2e-3)
+    assert by_kind["within 0.5 s of a change"]["share of errors"] == 1
+    assert by_kind["farther from any change"]["wrong"] == 0
+    assert by_kind["in a bout of 1 to 3 s"]["share of frames"] == 1
+    assert by_kind["an animal unseen"]["share of frames"] == pytest.approx(0.4, abs=0.01)
+
+
+def test_what_is_fitted_is_not_fitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracy = importlib.import_module("accuracy")
+    fitted: list[str] = []
+
+    def one_after_another(function: Any, jobs: Any, arguments: Any, **words: Any) -> Any:
+        for job in jobs:
+            fitted.append(job.name)
+            yield job, function(**arguments(job), **words["shared"])
+
+    monkeypatch.setattr(accuracy, "run_jobs", one_after_another)
+    monkeypatch.setattr(accuracy, "cluster", lambda *_, **__: contextlib.nullcontext())
+    out = tmp_path / "accuracy"
+    words = ["--quick", "--budgets", "3", "--draws", "1", "--folds", "2", "--out", str(out)]
+    accuracy.main(words)
+    cells = sorted((out / "cells").glob("*.json"))
+    assert len(cells) == len(set(fitted)) == 4
+    split = json.loads((out / "split.json").read_text())["split"]
+    assert split["draws"].keys() == {"3"}
+    result = json.loads((out / "result.json").read_text())
+    assert result["split"] == split
+    scores = {line["row"]: line["map"] for line in result["rows"]}
+    assert scores["features, stack"] > scores["chance"] + 0.2
+    assert scores["permuted labels, stack"] < scores["features, stack"] - 0.2
+    table = (out / "table.md").read_text()
+
+    cells[0].unlink()
+    accuracy.main(words)
+    assert fitted[4:] == [cells[0].stem]
+    assert (out / "table.md").read_text().splitlines()[:7] == table.splitlines()[:7]
+
+    with pytest.raises(BadInput, match="results of another split"):
+        accuracy.main([*words[:4], "2", *words[5:]])
+
+
+def test_what_the_protocol_cannot_do_is_refused() -> None:
+    accuracy = importlib.import_module("accuracy")
+    with pytest.raises(BadInput) as error:
+        accuracy.parse(["--budgets", "0", "some", "--folds", "1", "--prepare", "--fps 30"])
+    assert all(word in str(error.value) for word in ("0:", "some:", "--folds", "--prepare"))
+    with pytest.raises(BadInput, match="two folders have one name"):
+        accuracy.named(["a/mine", "b/mine"])
