@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,14 @@ class Ethogram:
     def labelled_T(self) -> npt.NDArray[np.bool_]:
         """Where there is a label."""
         return looked_at(self.labels)
+
+    def part(self, start: int, stop: int) -> Ethogram:
+        """Some of its frames."""
+        return replace(
+            self,
+            labels=self.labels[start:stop],
+            probabilities_TC=self.probabilities_TC[start:stop],
+        )
 
     def events(self) -> list[tuple[int, int, str]]:
         """(first frame, frame after the last, behaviour) of each bout but those of the rest class,
