@@ -178,7 +178,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         )
         result = tune(job, tuning, scale, out=out, run=run)
     print(
-        f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
+        f"{(out / 'scores.txt').read_text(encoding='utf-8')}\nresult:   {out / 'result.json'}\n"
         f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
         f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP "
         f"{result['map']:.3f} ± {result['map_std']:.3f} "
