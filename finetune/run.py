@@ -165,6 +165,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         ) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
+        share = about["saw_test"]
+        run.set_tags({"ethoray.encoder_saw_test": "unknown" if share is None else share})
         job = TuningJob(
             task=args.task,
             problems=asked,
