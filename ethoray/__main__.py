@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from pretrain.errors import exit_status
+from pretrain.utf8_mode import restart_in_utf8_mode
 
 COMMANDS = {
     "prepare": ("pretrain.prepare", "make a pose store, check it, export it"),
@@ -35,6 +36,7 @@ COMMANDS = {
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs the command line ``words`` and returns the exit status of its command."""
+    restart_in_utf8_mode()  # before --help prints
     listed = "\n".join(f"  {name:12}{does}" for name, (_, does) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="ethoray",

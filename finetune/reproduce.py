@@ -8,7 +8,7 @@ with the published figures.
     %(prog)s --data STORE --out runs/paper --rows task1_conv1d joint_inductive --resume
     # a hundredth of the published epochs
     %(prog)s --data STORE --out runs/short --epochs-share 0.01
-    # with heads on your own encoders as further rows
+    # with heads on your own encoders as further rows; pretrain them with --leave-out test
     %(prog)s --data STORE --out runs/paper --encoder runs/mine none --resume
 
 Leaves in --out: table.md, table.csv, table.png, and for every row weights, predictions and
@@ -316,9 +316,13 @@ def _tune_encoder(
             words += [word for pair in args.tune_set for word in ("--set", pair)]
             finetune.run.main(words)
         results[task] = json.loads((task_out / "result.json").read_text(encoding="utf-8"))
-    return folder.write_result(
-        {"title": f"{row.title}: {Path(encoder).name}", "tasks": results, "encoder": encoder}
-    )
+    title = f"{row.title}: {Path(encoder).name}"
+    shares = [one.get("encoder_saw_test") for one in results.values()]
+    if any(shares):
+        title += ", TRANSDUCTIVE (saw the test videos' poses)"
+    elif None in shares:
+        title += ", perhaps transductive (does not say what it saw)"
+    return folder.write_result({"title": title, "tasks": results, "encoder": encoder})
 
 
 def _listed(rows: Mapping[str, Row]) -> str:

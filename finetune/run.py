@@ -165,6 +165,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         ) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
+        share = about["saw_test"]
+        run.set_tags({"ethoray.encoder_saw_test": "unknown" if share is None else share})
         job = TuningJob(
             task=args.task,
             problems=asked,
@@ -178,7 +180,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         )
         result = tune(job, tuning, scale, out=out, run=run)
     print(
-        f"{(out / 'scores.txt').read_text()}\nresult:   {out / 'result.json'}\n"
+        f"{(out / 'scores.txt').read_text(encoding='utf-8')}\nresult:   {out / 'result.json'}\n"
         f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
         f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP "
         f"{result['map']:.3f} ± {result['map_std']:.3f} "

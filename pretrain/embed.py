@@ -9,9 +9,9 @@ heads and networks read as well as poses.
 
 What is in the store is read by heads with `ethoray finetune --set 'extra_features=[mine]'`, and by
 the paper's networks where it is called task_programming (`ethoray reproduce`). --components keeps
-that many principal components of the embedding, fitted on frames from all over the store and
-brought to unit spread. --videos 'mouse0*' embeds some videos only; elsewhere the features are
-unknown. Each frame is embedded once. No label is read.
+that many principal components of the embedding, fitted on frames from all over the store (but for
+videos that pretraining left out) and brought to unit spread. --videos 'mouse0*' embeds some videos
+only; elsewhere the features are unknown. Each frame is embedded once. No label is read.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
     import torch
 
     from pretrain.data.external_features import append_features, refuse_existing
+    from pretrain.data.leave_out import fingerprints, joined
     from pretrain.data.store import Store
     from pretrain.train.checkpoint import load_encoder
     from pretrain.train.embed_store import embed_stored, fit_components
@@ -57,7 +58,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
         about="nothing to do",
     )
     store = Store(paths.absolute_address(args.data))
-    embedder, _ = load_encoder(paths.absolute_address(args.encoder), store.schema)
+    embedder, about = load_encoder(paths.absolute_address(args.encoder), store.schema)
     check_external_features(embedder.external, store)
     videos = [video for video in store.videos if fnmatch.fnmatchcase(video["name"], args.videos)]
     if not videos:
@@ -76,8 +77,19 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
         out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embedder = embedder.to(device).eval()
+    learned_from, fit_on = about.get("made_by", {}).get("videos"), store
+    if args.components and learned_from is not None:
+        # Components see no video that the encoder did not see, if it saw any of this store.
+        prints = fingerprints(store, [video["name"] for video in store.videos])
+        unseen = [name for name in prints if not prints[name] & set(learned_from)]
+        if len(unseen) < len(prints):
+            fit_on = Store(store.address, leave_out=unseen)
+        else:
+            learned_from = sorted({*learned_from, *joined(prints)})
     components = (
-        fit_components(embedder, store, args.components, device=device) if args.components else None
+        fit_components(embedder, fit_on, args.components, device=device)
+        if args.components
+        else None
     )
     dim = args.components or embedder.dim
     frames = sum(video["frames"] for video in videos)
@@ -93,7 +105,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
                 yield name, z_TD
 
         if args.name:
-            append_features(store, args.name, embeddings())
+            append_features(store, args.name, embeddings(), learned_from=learned_from)
         else:
             for _ in embeddings():
                 pass

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable
 
 from pretrain.redact import redact
+from pretrain.utf8_mode import restart_in_utf8_mode
 
 
 class BadInput(ValueError):
@@ -53,6 +54,7 @@ def exit_status(command: Callable[[], None]) -> int:
         1 the run failed (message or traceback on standard error); 130 interrupted from the
         keyboard.
     """
+    restart_in_utf8_mode()
     try:
         command()
     except BadInput as error:

@@ -118,6 +118,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
         tracking.start("pretrain", out.name, params=params, folder=out, resume=args.resume) as run,
     ):
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
+        run.set_tags({"ethoray.leave_out": args.leave_out or "nothing"})
         result = pretrain(
             recipe, scale, learner, store=store, out=out, run=run, resume_from=args.checkpoint
         )

@@ -301,6 +301,12 @@ BORIS_AGGREGATED = (
 INTERVALS = "video,start,stop,behaviour\nm1,0,1,attack\nm1,4,4,sniff\nm2,2,3,attack\n"
 ONE_HOT = ",attack,sniff\n0,0,0\n1,1,0\n2,1,1\n3,,\n4,0,1\n"
 
+PREDICTIONS = (
+    "frame,time_s,label,p_attack,p_x,attack,x\n0,0.0000,none,0.100000,0.300000,0,0\n"
+    "1,0.0333,attack,0.900000,0.000000,1,0\n2,0.0667,attack+x,1.000000,0.800000,1,1\n"
+    "3,0.1000,,,,,\n4,0.1333,x,0.200000,0.700000,0,1\n"
+)
+
 
 def npz_labels() -> bytes:
     file = io.BytesIO()
@@ -334,6 +340,7 @@ LABELS: dict[str, dict[str, bytes]] = {
     "intervals": {"m1.csv": INTERVALS.encode()},
     "npz": {"m1.npz": npz_labels()},
     "one_hot": {"m1.csv": ONE_HOT.encode()},
+    "predictions": {"m1.csv": PREDICTIONS.encode()},
 }
 """By format (a file in ``pretrain/readers/label_formats/``) and name of the file, which belongs to
 the recording m1: its content. No behaviour ends after frame 10."""

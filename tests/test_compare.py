@@ -85,6 +85,9 @@ def test_a_table_has_a_line_an_encoder_and_a_column_a_budget(tmp_path: Path) -> 
             "mode": "frozen",
             "folder": "f",
             **SCORES,
+            "encoder_saw_test": {("mine", "S1"): 0.5, ("mine", "S2"): None}.get(
+                (encoder, task), 0.0
+            ),
         }
         for task in ("S1", "S2")
         for videos in ("1", "all")
@@ -92,7 +95,12 @@ def test_a_table_has_a_line_an_encoder_and_a_column_a_budget(tmp_path: Path) -> 
     ]
     finished_encoders.write_table(tmp_path, rows[:-1])
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
-    assert [line.split("|")[1].strip() for line in lines] == [
+    assert lines[5::2] == [""] * 2
+    assert lines[6].startswith("mine, S1: transductive: ")
+    assert "50% of the test videos" in lines[6]
+    assert lines[8].startswith("mine, S2: ")
+    assert "may be transductive" in lines[8]
+    assert [line.split("|")[1].strip() for line in lines[:5]] == [
         "encoder",
         "---",
         "mine",

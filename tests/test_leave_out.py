@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,13 @@ import pytest
 from worlds import wander_store
 
 from finetune.fit.open_encoder import open_encoder, seen_in_words
+from pretrain import embed
 from pretrain import run as pretraining
-from pretrain.data.leave_out import digests
+from pretrain.data.external_features import append_features
+from pretrain.data.leave_out import fingerprints, joined
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
 from pretrain.data.windows import BatchPlan
 from pretrain.errors import BadInput, exit_status
 from pretrain.train.checkpoint import save_encoder
@@ -63,30 +68,92 @@ def test_the_command_takes_a_file_of_names(
     assert "give test, or a file of names" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("left", "share"), [((), 1.0), (("video 1",), 0.5), (("video 1", "video 2"), 0.0)]
-)
-def test_an_encoder_tells_which_test_videos_it_saw(
-    place: Path, tmp_path: Path, left: tuple[str, ...], share: float
-) -> None:
-    store = Store(place, leave_out=left)
-    embedder, about = open_encoder("none", Store(place), recipe="quickstart", seed=0)
-    assert about["saw_test"] == 0.0
-    made_by = {"data": store.fingerprint, "videos": digests(store, store.learned_videos)}
-    save_encoder(tmp_path / "encoder", embedder, made_by=made_by)
+def encoder_of(folder: Path, store: Store, made_by: dict[str, object]) -> str:
+    embedder, _ = open_encoder("none", store, recipe="quickstart", seed=0)
+    save_encoder(folder, embedder, made_by=made_by)
+    return str(folder)
+
+
+def learned_from(store: Store) -> list[str]:
+    return joined(fingerprints(store, store.learned_videos))
+
+
+def share(
+    encoder: str,
+    store: Path,
+    *,
+    extra: tuple[str, ...] = (),
+    test: tuple[str, ...] = ("video 1", "video 2"),
+) -> float | None:
     _, about = open_encoder(
-        str(tmp_path / "encoder"),
-        Store(place),
+        encoder,
+        Store(store),
         recipe="quickstart",
         seed=0,
-        test=["video 1", "video 2"],
+        extra_features=extra,
+        test=test,
     )
-    assert about["saw_test"] == share
-    assert ("transductive" in seen_in_words(share)) == (share > 0)
-    del made_by["videos"], made_by["data"]
-    save_encoder(tmp_path / "older", embedder, made_by=made_by)
-    _, about = open_encoder(
-        str(tmp_path / "older"), Store(place), recipe="quickstart", seed=0, test=["video 1"]
-    )
-    assert about["saw_test"] is None
+    seen: float | None = about["saw_test"]
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("left", "seen"), [((), 1.0), (("video 1",), 0.5), (("video 1", "video 2"), 0.0)]
+)
+def test_an_encoder_says_which_test_videos_it_saw(
+    place: Path, tmp_path: Path, left: tuple[str, ...], seen: float
+) -> None:
+    store = Store(place, leave_out=left)
+    encoder = encoder_of(tmp_path / "encoder", store, {"videos": learned_from(store)})
+    assert share(encoder, place) == seen
+    assert ("transductive" in seen_in_words(seen)) == (seen > 0)
+    assert share("none", place) == share("handmade", place) == 0.0
+
+
+def test_an_encoder_without_the_record(place: Path, tmp_path: Path) -> None:
+    """Earlier versions learned from the whole store; of another store nobody can tell."""
+    store = Store(place)
+    assert share(encoder_of(tmp_path / "a", store, {"data": store.fingerprint}), place) == 1.0
+    assert share(encoder_of(tmp_path / "b", store, {"data": "another"}), place) is None
     assert "may be transductive" in seen_in_words(None)
+
+
+def test_videos_are_known_again_in_other_stores(place: Path, tmp_path: Path) -> None:
+    store = Store(place)
+    encoder = encoder_of(tmp_path / "encoder", store, {"videos": learned_from(store)})
+    videos = [store.read_video(f"video {n}") for n in range(4)]
+    shifted = replace(videos[2], position_TMKX=videos[2].position_TMKX + np.float32(1))
+    with StoreWriter(tmp_path / "other", store.schema, origin="") as writer:
+        writer.add(replace(videos[1], name="called otherwise"))
+        writer.add(shifted)
+        writer.add(replace(videos[3], name="of one file", source_sha256="ab"))
+    with StoreWriter(tmp_path / "again", store.schema, origin="") as writer:
+        writer.add(replace(shifted, name="of one file", source_sha256="ab"))
+    assert share(encoder, tmp_path / "other", test=("called otherwise",)) == 1.0
+    assert share(encoder, tmp_path / "other", test=("video 2",)) == 0.0
+    other = Store(tmp_path / "other")
+    encoder = encoder_of(tmp_path / "third", other, {"videos": learned_from(other)})
+    assert share(encoder, tmp_path / "again", test=("of one file",)) == 1.0
+
+
+def test_features_that_an_encoder_made_carry_what_it_saw(place: Path, tmp_path: Path) -> None:
+    """Adding them to the store hides nothing either."""
+    stores = tmp_path / "store"
+    shutil.copytree(place, stores)
+    for name, left in (("all", ()), ("apart", ("video 1", "video 2")), ("half", ("video 1",))):
+        store = Store(stores, leave_out=left)
+        encoder = encoder_of(tmp_path / name, store, {"videos": learned_from(store)})
+        words = ["--encoder", encoder, "--data", str(stores), "--as", name, "--components", "2"]
+        embed.main(words)
+    store = Store(stores)
+    append_features(store, "strange", iter([("video 1", np.zeros((1500, 2), np.float32))]))
+    assert share(str(tmp_path / "all"), stores) == 1.0
+    assert share(str(tmp_path / "apart"), stores) == 0.0
+    assert share("none", stores, extra=("all",)) == 1.0
+    assert share("none", stores, extra=("apart",)) == 0.0
+    assert share(str(tmp_path / "apart"), stores, extra=("half",)) == 0.5
+    assert share("none", stores, extra=("strange",)) is None
+    assert share("none", stores, extra=("strange", "half")) == 0.5
+    with StoreWriter(stores, store.schema, origin="", append=True) as writer:
+        writer.add(replace(store.read_video("video 0"), name="new"))
+    assert share("none", stores, extra=("half",)) == 0.5

@@ -7,6 +7,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,26 @@ def test_the_label_readers_read_back_every_frame(
         again = found.frames[:, at] == 1 if found.overlapping else found.frames == at
         assert np.array_equal(again, shown.shown_TC[:, c] == 1)
     assert not (found.frames == UNLABELLED).any()
+
+
+@pytest.mark.parametrize("form", ["exclusive", "overlapping"])
+def test_behaviours_of_any_name_survive_the_csv(form: str, tmp_path: Path) -> None:
+    """Named as columns are, as probabilities are, and as those of other tables; with a pose in few
+    of the first frames."""
+    classes = ("frame", "time_s", "label", "p_x", "x", "start", "stop", "nose_x", 'a "b", c', "p_")
+    rng = np.random.default_rng(0)
+    problem = replace(MOUSE, classes=classes, overlapping=form == "overlapping")
+    labels = rng.integers(0, 2, (700, len(classes))).astype(np.int8)
+    if form == "exclusive":
+        labels = rng.integers(0, len(classes), 700).astype(np.int8)
+    labels[:400] = UNLABELLED
+    p_TC = rng.integers(0, 2, (700, len(classes))).astype(np.float32)
+    shown = Ethogram(video="m1", problem=problem, labels=labels, probabilities_TC=p_TC, fps=30.0)
+    written("csv", shown, tmp_path)
+    (again,), mismatches = read_label_files(tmp_path, {"m1": 700}, 30.0)
+    assert not mismatches
+    assert (again.classes, again.overlapping) == (classes, problem.overlapping)
+    assert np.array_equal(again.frames, labels)
 
 
 def test_nwb_holds_the_bouts_and_the_probabilities(tmp_path: Path) -> None:

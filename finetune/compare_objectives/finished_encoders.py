@@ -13,7 +13,7 @@ from typing import Any
 
 import finetune.run
 from finetune.compare_objectives.cell import HAND_MADE, RANDOM_WEIGHTS
-from finetune.fit.open_encoder import HANDMADE, RANDOM
+from finetune.fit.open_encoder import HANDMADE, RANDOM, seen_in_words
 from finetune.report.figures import png
 from finetune.report.tables import Cell, Point, Score, dot_plot, f1_and_map, markdown, write_csv
 from pretrain.cluster.join import cluster
@@ -66,6 +66,9 @@ def compare_encoders(
                     "encoder": kinds.get(encoder, names[encoder]),
                     "mode": mode,
                     **{key: result[key] for key in SCORES},
+                    "encoder_saw_test": result.get(
+                        "encoder_saw_test", 0.0 if encoder in kinds else None
+                    ),
                     "folder": folder.name,
                 }
             )
@@ -127,7 +130,13 @@ def write_table(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         for name, by_budget in [*cells.items(), (("chance", ""), chance)]
     ]
     table = markdown(["encoder", "", *budgets.values()], lines)
-    (out / "table.md").write_text(table + "\n", encoding="utf-8")
+    sentences = {
+        f"{row['encoder']}, {row['task']}: {sentence}"
+        for row in rows
+        if (sentence := seen_in_words(row["encoder_saw_test"]))
+    }
+    text = "\n\n".join([table, *sorted(sentences)])
+    (out / "table.md").write_text(text + "\n", encoding="utf-8")
     points = [
         Point(
             panel=budgets[row["task"], row["videos"]],

@@ -71,7 +71,8 @@ def _text(results: Sequence[Result], settings: Mapping[str, Any], origin: str) -
         f"Data: {origin}; task {settings['task']}; {_budget(settings)}; {settings['seeds']} "
         f"seeds; each pair learned for {settings['minutes']:g} minutes of one processor. "
         "Macro F1 / MAP on the test videos, mean ± population standard deviation over seeds; "
-        f"chance MAP {Score(math.nan if chance is None else chance)}."
+        f"chance MAP {Score(math.nan if chance is None else chance)}. Transductive: pairs learned "
+        "from the poses (not the labels) of all videos, test videos included."
     ]
     scores = {(one["column"], one["row"]): one["modes"] for one in results}
     columns, rows = (

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pretrain.config import RECIPES, Recipe, read
-from pretrain.data.leave_out import digests
+from pretrain.data.leave_out import fingerprints, joined, share_seen
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
@@ -58,7 +58,7 @@ def open_encoder(
         check_external_features(embedder.external, store)
         about = {"kind": "pretrained", "folder": source, "made_by": saved.get("made_by", {})}
         about["made_by"] = {k: v for k, v in about["made_by"].items() if k != "videos"}
-        about["saw_test"] = _share_seen(saved.get("made_by", {}), test_store or store, test)
+        records = [_learned_from(saved.get("made_by", {}), store)]
     else:
         settings = read(Recipe, recipe, RECIPES, {})
         network, features = settings.encoder, settings.features
@@ -69,26 +69,35 @@ def open_encoder(
         check_external_features(embedder.features.external, store)
         embedder.features.fit(sample(apart, seed=seed, features=tuple(embedder.features.external)))
         kind = "random weights" if source == RANDOM else "hand-made features"
-        about = {"kind": kind, "encoder": dict(network), "saw_test": 0.0}
+        about = {"kind": kind, "encoder": dict(network)}
+        records = []
     if extra_features:
         embedder = _with_extra(extra_features, embedder, apart, seed=seed)
+    records += [
+        one.feature(name).get("learned_from")
+        for one in (store, test_store or store)
+        for name in embedder.external
+    ]
+    about["saw_test"] = share_seen(records, test_store or store, test)
     return embedder, about
 
 
-def _share_seen(made_by: Mapping[str, Any], store: Store, test: set[str]) -> float | None:
-    """Share of the test videos whose poses an encoder was pretrained on; None where an earlier
-    version made it and nobody can tell."""
+def _learned_from(made_by: Mapping[str, Any], store: Store) -> Sequence[str] | None:
+    """Fingerprints of the videos that an encoder was pretrained on; None where an earlier version
+    made it and nobody can tell."""
     if "videos" in made_by:
-        seen = set(made_by["videos"])
-        return len(seen & set(digests(store, test))) / len(test) if test else 0.0
-    return 1.0 if made_by.get("data") == store.fingerprint and test else None
+        return list(made_by["videos"])
+    if made_by.get("data") != store.fingerprint:
+        return None
+    return joined(fingerprints(store, [video["name"] for video in store.videos]))
 
 
 def seen_in_words(share: float | None) -> str:
     """What a reader of scores should know of the poses that an encoder has seen."""
     if share is None:
         return (
-            "the encoder does not say which videos it was pretrained on: scores may be transductive"
+            "the encoder, or external features, do not say which videos they were learned from: "
+            "scores may be transductive"
         )
     if not share:
         return ""

@@ -55,6 +55,11 @@ class FeatureParts:
     def __init__(self, existing: Mapping[str, Mapping[str, Any]], parts: int) -> None:
         self._dims = {name: int(feature["dim"]) for name, feature in existing.items()}
         self._dim_set_by = dict.fromkeys(existing, "the store")
+        self._learned_from = {
+            name: feature["learned_from"]
+            for name, feature in existing.items()
+            if "learned_from" in feature
+        }
         self._records: dict[str, list[dict[str, Any] | None]] = {
             name: list(feature["parts"]) for name, feature in existing.items()
         }
@@ -149,7 +154,9 @@ class FeatureParts:
     def record(self) -> dict[str, Any]:
         """What store.json says of them."""
         return {
-            name: {"dim": self._dims[name], "parts": parts} for name, parts in self._records.items()
+            name: {"dim": self._dims[name], "parts": parts}
+            | ({"learned_from": self._learned_from[name]} if name in self._learned_from else {})
+            for name, parts in self._records.items()
         }
 
     def _begin_part(self) -> None:
@@ -171,7 +178,13 @@ class FeatureParts:
         self._open[name][1].write_table(pa.table(arrays, schema=_COLUMNS), row_group_size=len(rows))
 
 
-def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]) -> None:
+def append_features(
+    store: Store,
+    name: str,
+    values: Iterator[tuple[str, Float]],
+    *,
+    learned_from: Sequence[str] | None = None,
+) -> None:
     """Adds features of some videos to a store that is there; the others have none. Until the last
     is written the store stays as it was.
 
@@ -180,6 +193,8 @@ def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]
         name: Of the features; not one that the store has.
         values: Videos in the order of the store, and (T, D) of each; taken one after the other as
             parts are written.
+        learned_from: Fingerprints of the videos that what computed them was learned from; None
+            where nobody can tell.
 
     Raises:
         BadInput: If the name is taken or cannot be one, the values do not fit their video, or the
@@ -196,6 +211,8 @@ def append_features(store: Store, name: str, values: Iterator[tuple[str, Float]]
         record = parts.record()
         if name not in record:
             raise BadInput(f"no video of the store {store.uri} was given features {name!r}")
+        if learned_from is not None:
+            record[name]["learned_from"] = list(learned_from)
         meta = read_meta(store.fs, store.path, store.uri)
         meta["features"] = {**meta.get("features", {}), **record}
         replace_file(store.fs, f"{store.path}/store.json", json.dumps(meta, indent=1).encode())

@@ -15,6 +15,7 @@ from pretrain.errors import BadInput, refuse
 from pretrain.redact import redacted, write_json
 
 _SETTINGS_FILE, _LOCK_FILE = "run.json", ".lock"
+_NOT_SET = object()
 
 
 @contextmanager
@@ -95,15 +96,28 @@ def _check_settings(out: Path, settings: Mapping[str, Any]) -> None:
         raise BadInput(f"--resume: {file} is damaged: {error!r}") from error
     now = json.loads(json.dumps(redacted(settings)))
     refuse(
-        [
-            f"{key}: {_short(before.get(key))} then, {_short(now.get(key))} now"
-            for key in {**before, **now}
-            if before.get(key) != now.get(key)
-        ],
+        _differences(before, now),
         about=f"--resume: the run at {out} was begun with other settings",
     )
 
 
+def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """A sentence for each setting that differs, by its dotted key."""
+    if before == now:
+        return []
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return [f"{key}: {_short(before)} then, {_short(now)} now"]
+    return [
+        sentence
+        for name in {**before, **now}
+        for sentence in _differences(
+            before.get(name, _NOT_SET), now.get(name, _NOT_SET), f"{key}.{name}" if key else name
+        )
+    ]
+
+
 def _short(value: Any) -> str:
+    if value is _NOT_SET:
+        return "not set"
     text = json.dumps(value)
     return text if len(text) <= 200 else text[:200] + "…"

@@ -24,6 +24,7 @@ from pretrain.cluster.resources import (
     with_cpus_per_worker,
 )
 from pretrain.config import Recipe, Scale, plain
+from pretrain.data.leave_out import fingerprints, joined
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, RunFailed
 from pretrain.redact import write_json
@@ -120,6 +121,7 @@ def pretrain(
         "scale": plain(scale),
         "data": store.address if "://" in store.address else store.path,
         "leave_out": sorted(store.leave_out),
+        "fingerprints": joined(fingerprints(store, store.learned_videos)),
         "learner": ray.put(learner),
         "messages": messages,
         "resume_from": resume_from,

@@ -13,7 +13,6 @@ from torch import nn
 
 from pretrain import distributed
 from pretrain.config import Recipe, Scale, make
-from pretrain.data.leave_out import digests
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
@@ -30,7 +29,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: ``recipe`` and ``scale`` as plain values, ``data`` (address of the store),
-            ``leave_out`` (videos of it that nothing is learned from),
+            ``leave_out`` (videos of it that nothing is learned from), ``fingerprints`` (of the
+            others),
             ``learner`` (untrained, in Ray's object store), ``messages`` (to the driver),
             ``resume_from`` (a checkpoint, or None), ``command`` (differs in every start).
 
@@ -101,7 +101,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                     "at": at,
                 }
                 made_by = {"recipe": settings["recipe"], "data": store.fingerprint}
-                made_by["videos"] = digests(store, store.learned_videos)
+                made_by["videos"] = settings["fingerprints"]
                 report_checkpoint(learner, state, made_by | {"step": step + 1, "steps": steps})
                 if stop.must_end:
                     break

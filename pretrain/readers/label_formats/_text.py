@@ -6,10 +6,12 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
+from pretrain.readers.annotations import UNLABELLED
 
 MAX_BYTES = 2**30
 MAX_FRAME = 10**8  # a month at 30 frames/s; a larger number is no frame
@@ -86,16 +88,19 @@ def heading_of(line: str) -> list[str]:
     return [cell.strip().strip('"').strip() for cell in line.split(delimiter_of(line))]
 
 
-def headed_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def headed_table(
+    path: Path, *, names_repeat: bool = False
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """A table whose first line names its columns: the names, and (line, cells) of each row.
 
     Raises:
-        BadInput: If the file is no text, or two columns have one name.
+        BadInput: If the file is no text, or two columns have one name and may not.
     """
     lines = read_lines(path)
     rows = cells_of(lines, delimiter_of(lines[0]), path)
     _, heading = next(rows)
-    twice = [name for name in dict.fromkeys(heading) if heading.count(name) > 1]
+    counts = {} if names_repeat else Counter(heading)
+    twice = [name for name, number in counts.items() if number > 1]
     refuse([f"line 1: column {name!r} comes twice" for name in twice], about=str(path))
     return heading, rows
 
@@ -127,3 +132,40 @@ def seconds(cell: str, where: str) -> float:
     if not -1e-9 <= number <= MAX_FRAME / 10 or "_" in cell:
         raise BadInput(f"{where}: {cell[:40]!r} is not a time in seconds")
     return max(0.0, number)
+
+
+def marks_of_row(
+    cells: Sequence[str], heading: Sequence[str], chosen: Sequence[int], where: str
+) -> list[int]:
+    """0, 1 or UNLABELLED in each of some columns, which are empty all or none.
+
+    Raises:
+        BadInput: If a cell is something else, or only some are empty.
+    """
+    marks = []
+    for column in chosen:
+        mark = zero_or_one(cells[column])
+        if mark is None:
+            raise BadInput(
+                f"{where}, column {column + 1} ({heading[column]}): {cells[column][:40]!r} is "
+                "neither 0 nor 1"
+            )
+        marks.append(mark)
+    if UNLABELLED in marks and any(mark != UNLABELLED for mark in marks):
+        raise BadInput(f"{where}: some cells are empty; a frame is labelled whole or not at all")
+    return marks
+
+
+def zero_or_one(cell: str) -> int | None:
+    """0, 1 or UNLABELLED (empty); None for anything else."""
+    return {
+        "0": 0,
+        "1": 1,
+        "0.0": 0,
+        "1.0": 1,
+        "false": 0,
+        "true": 1,
+        "": UNLABELLED,
+        "-1": UNLABELLED,
+        "nan": UNLABELLED,
+    }.get(cell.strip().lower())

@@ -26,7 +26,9 @@ from pretrain.readers.label_formats._text import (
     frame_number,
     headed_table,
     heading_of,
+    marks_of_row,
     seconds,
+    zero_or_one,
 )
 from pretrain.readers.score_sheets import OTHER, Bout, Marks, ScoreSheet
 
@@ -56,7 +58,7 @@ class OneHot(AbstractLabelFormat):
             return False  # poses or features alone
         delimiter = delimiter_of(file.lines[0])
         rows = [line.split(delimiter) for line in file.lines[1:50] if line.strip()]
-        last = [_binary(row[-1].strip().strip('"')) for row in rows if len(row) == len(heading)]
+        last = [zero_or_one(row[-1].strip().strip('"')) for row in rows if len(row) == len(heading)]
         return len(last) > len(rows) / 2 and sum(v in (0, 1) for v in last) > len(last) / 2
 
     def read(self, path: Path) -> list[ScoreSheet]:
@@ -90,7 +92,7 @@ class OneHot(AbstractLabelFormat):
                         f"{where}, column 1: frame {index}, wanted {counted_from + frame}; frames "
                         "are counted from 0 or 1 without a gap"
                     )
-            marks.append(_marks(cells, heading, chosen, where))
+            marks.append(marks_of_row(cells, heading, chosen, where))
             if timed:
                 times.append(seconds(cells[0], f"{where}, column 1"))
         behaviours = tuple(OTHER if name.lower() == "none" else name for name in names)
@@ -132,39 +134,6 @@ def _timed(
     )
 
 
-def _marks(
-    cells: Sequence[str], heading: Sequence[str], chosen: Sequence[int], where: str
-) -> list[int]:
-    """0, 1 or UNLABELLED for each behaviour."""
-    marks = []
-    for column in chosen:
-        mark = _binary(cells[column])
-        if mark is None:
-            raise BadInput(
-                f"{where}, column {column + 1} ({heading[column]}): {cells[column][:40]!r} is "
-                "neither 0 nor 1"
-            )
-        marks.append(mark)
-    if UNLABELLED in marks and any(mark != UNLABELLED for mark in marks):
-        raise BadInput(f"{where}: some cells are empty; a frame is labelled whole or not at all")
-    return marks
-
-
-def _binary(cell: str) -> int | None:
-    """0, 1 or UNLABELLED (empty); None for anything else."""
-    return {
-        "0": 0,
-        "1": 1,
-        "0.0": 0,
-        "1.0": 1,
-        "false": 0,
-        "true": 1,
-        "": UNLABELLED,
-        "-1": UNLABELLED,
-        "nan": UNLABELLED,
-    }.get(cell.strip().lower())
-
-
 def _first_behaviour(
     heading: Sequence[str], sample: Sequence[tuple[int, list[str]]], *, indexed: bool
 ) -> int:
@@ -176,7 +145,7 @@ def _first_behaviour(
         feature = _FEATURE.search(heading[first - 1])
         if (
             not feature
-            and sum(_binary(cells[first - 1]) is None for cells in rows) > len(sample) / 2
+            and sum(zero_or_one(cells[first - 1]) is None for cells in rows) > len(sample) / 2
         ):
             break
         first -= 1
