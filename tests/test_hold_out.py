@@ -97,3 +97,18 @@ def test_recordings_in_training_and_test_are_named() -> None:
     assert in_training_and_test(halves, recordings(frames)) == []
     halves[1] = replace(other, train={}, test=other.train)
     assert in_training_and_test(halves, recordings(frames)) == [f"r2-{n}" for n in range(6)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_rater_of_one_recording_gives_nothing_away_in_any_fold(seed: int) -> None:
+    frames, problems = noise(renamed=True)
+    problems = [problems[0], problems[1].only(["r2-3"])]
+    recording = recordings(frames)
+    for sides in split_folds(problems, folds=3, share=0.3, seed=seed, recording=recording):
+        for part, _ in sides:
+            for name, labels in part.train.items():
+                fitted = labels != UNLABELLED
+                for _, held in sides:
+                    for other, truth in held.items():
+                        if recording(other) == recording(name):
+                            assert not (fitted & (truth != UNLABELLED)).any()

@@ -9,7 +9,7 @@ import numpy as np
 
 from finetune.fit.fit import fit
 from finetune.fit.frames import Frames, recordings
-from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED, looked_at
 from finetune.labels.hold_out import Recordings, hold_out
 from finetune.labels.problems import Labelled, Problem
 from finetune.labels.refine import without_scored_frames
@@ -111,13 +111,35 @@ def split_folds(
     split = []
     for fold in sorted(set(fold_of.values())):
         sides: list[tuple[Problem, Labelled]] = []
+        fitted_until: dict[str, int] = {}
         for problem in problems:
             inside = [name for name in problem.train if fold_of[recording(name)] != fold]
             outside = {name: labels for name, labels in problem.train.items() if name not in inside}
-            alone = hold_out([problem], share=share, seed=seed, recording=recording)
-            sides.append((problem.only(inside), outside) if inside else alone[0])
+            if inside:
+                sides.append((problem.only(inside), outside))
+                continue
+            ((part, held),) = hold_out([problem], share=share, seed=seed, recording=recording)
+            for name, labels in part.train.items():
+                known = np.flatnonzero(looked_at(labels))
+                last = int(known[-1]) + 1 if len(known) else 0
+                fitted_until[recording(name)] = max(last, fitted_until.get(recording(name), 0))
+            sides.append((part, held))
+        # nobody is scored on frames that another problem is fitted on
+        sides = [(part, _from(held, fitted_until, recording)) for part, held in sides]
         split.append(sides)
     return split
+
+
+def _from(held: Labelled, begins: Mapping[str, int], recording: Recordings) -> Labelled:
+    """Held-out labels without the first frames of some recordings."""
+    kept = {}
+    for name, labels in held.items():
+        if begin := begins.get(recording(name), 0):
+            labels = labels.copy()
+            labels[:begin] = UNLABELLED
+        if looked_at(labels).any():
+            kept[name] = labels
+    return kept
 
 
 def _best_assignment(
