@@ -129,7 +129,8 @@ def features(
         position_TMKX: (T, M, K, X) in pixels, NaN = missing.
         confidence_TMK: (T, M, K) from 0 to 1; left out: 1 wherever there is a position.
         schema: Of a store, an encoder or tracks.
-        groups: posture, motion, relation, distances, scene, place, confidence.
+        groups: posture, motion, relation, distances, scene, place, interaction,
+            confidence.
         lags: Even numbers of frames over which motion is measured.
 
     Returns:

@@ -94,6 +94,10 @@ class Tuning:
     search_from: int = 1
     """Labelled training videos of a problem from which on the search is made; with fewer, the
     settings stand as they are: what a video or two says of them is chance."""
+    search_each_seed: bool = False
+    """With a label budget: whether each seed searches on its own labelled videos, at as many times
+    the cost. Else the choice made on those of ``first_seed`` scores the others too, and the result
+    says so."""
     seeds: int = 3
     first_seed: int = 42
     recipe: str = "contrastive"

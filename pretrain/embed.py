@@ -77,7 +77,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
         out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     embedder = embedder.to(device).eval()
-    learned_from, fit_on = about.get("made_by", {}).get("videos"), store
+    learned_from, fit_on = about.get("made_by", {}).get("learned_from"), store
     if args.components and learned_from is not None:
         # Components see no video that the encoder did not see, if it saw any of this store.
         prints = fingerprints(store, [video["name"] for video in store.videos])

@@ -104,7 +104,7 @@ def test_an_encoder_says_which_test_videos_it_saw(
     place: Path, tmp_path: Path, left: tuple[str, ...], seen: float
 ) -> None:
     store = Store(place, leave_out=left)
-    encoder = encoder_of(tmp_path / "encoder", store, {"videos": learned_from(store)})
+    encoder = encoder_of(tmp_path / "encoder", store, {"learned_from": learned_from(store)})
     assert share(encoder, place) == seen
     assert ("transductive" in seen_in_words(seen)) == (seen > 0)
     assert share("none", place) == share("handmade", place) == 0.0
@@ -115,12 +115,14 @@ def test_an_encoder_without_the_record(place: Path, tmp_path: Path) -> None:
     store = Store(place)
     assert share(encoder_of(tmp_path / "a", store, {"data": store.fingerprint}), place) == 1.0
     assert share(encoder_of(tmp_path / "b", store, {"data": "another"}), place) is None
+    other_names = {"data": store.fingerprint, "videos": ["0123456789ab"]}
+    assert share(encoder_of(tmp_path / "c", store, other_names), place) is None
     assert "may be transductive" in seen_in_words(None)
 
 
 def test_videos_are_known_again_in_other_stores(place: Path, tmp_path: Path) -> None:
     store = Store(place)
-    encoder = encoder_of(tmp_path / "encoder", store, {"videos": learned_from(store)})
+    encoder = encoder_of(tmp_path / "encoder", store, {"learned_from": learned_from(store)})
     videos = [store.read_video(f"video {n}") for n in range(4)]
     shifted = replace(videos[2], position_TMKX=videos[2].position_TMKX + np.float32(1))
     with StoreWriter(tmp_path / "other", store.schema, origin="") as writer:
@@ -132,7 +134,7 @@ def test_videos_are_known_again_in_other_stores(place: Path, tmp_path: Path) -> 
     assert share(encoder, tmp_path / "other", test=("called otherwise",)) == 1.0
     assert share(encoder, tmp_path / "other", test=("video 2",)) == 0.0
     other = Store(tmp_path / "other")
-    encoder = encoder_of(tmp_path / "third", other, {"videos": learned_from(other)})
+    encoder = encoder_of(tmp_path / "third", other, {"learned_from": learned_from(other)})
     assert share(encoder, tmp_path / "again", test=("of one file",)) == 1.0
 
 
@@ -142,7 +144,7 @@ def test_features_that_an_encoder_made_carry_what_it_saw(place: Path, tmp_path: 
     shutil.copytree(place, stores)
     for name, left in (("all", ()), ("apart", ("video 1", "video 2")), ("half", ("video 1",))):
         store = Store(stores, leave_out=left)
-        encoder = encoder_of(tmp_path / name, store, {"videos": learned_from(store)})
+        encoder = encoder_of(tmp_path / name, store, {"learned_from": learned_from(store)})
         words = ["--encoder", encoder, "--data", str(stores), "--as", name, "--components", "2"]
         embed.main(words)
     store = Store(stores)

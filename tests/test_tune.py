@@ -12,7 +12,9 @@ from sklearn.metrics import average_precision_score, f1_score
 
 import finetune.run
 import pretrain.run
+from finetune.labels.problems import Problem
 from finetune.report.model_folder import load_model
+from finetune.search.tune import settings_of_first_seed
 from pretrain.runs import paths
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -172,3 +174,55 @@ def test_random_weights_and_hand_made_features_go_the_same_way(encoder: Path, ar
         )
         assert result["encoder"]["kind"] in ("random weights", "hand-made features")
         assert len(result["videos_drawn"]["42"]["classic_classification"]) == 2
+
+
+def test_a_search_on_one_seed_s_videos_is_said(encoder: Path, arena: str) -> None:
+    """Or every seed searches on its own, and the trials' runs can be told apart."""
+    words = ["--videos", "2", "--seeds", "2", "--trials", "2", "--set", "search_from=1"]
+    words += ["--set", "postprocess_folds=0", "--set", "search={lr: [0.001, 0.01]}"]
+    words += ["--set", "head={name: linear}"]
+    task, out = "classic_classification", encoder.parent
+    once = run(encoder, task, arena, out / "once", *words)
+    each = run(encoder, task, arena, out / "each", *words, "--set", "search_each_seed=true")
+    said = "settings were chosen on the labelled videos of seed 42; seeds 43 drew other videos"
+    assert once["videos_drawn"]["42"] != once["videos_drawn"]["43"]
+    assert any(note.startswith(said) for note in once["notes"])
+    assert said in (out / "once" / "scores.txt").read_text(encoding="utf-8")
+    assert (once["search"]["seed"], once["searches"]) == (42, None)
+    assert not any("settings were chosen" in note for note in each["notes"])
+    assert each["searches"]["42"]["trials"] == once["search"]["trials"]
+    assert len(each["searches"]["43"]["trials"]) == 2
+    assert each["searches"]["43"]["trials"] != each["searches"]["42"]["trials"]
+    records = (out / "each" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    names = {record.get("name") for record in map(json.loads, records)}
+    assert {"trial 0", "trial 1", "seed 43, trial 0", "seed 43, trial 1"} <= names
+
+
+def test_a_search_with_every_label_needs_no_words() -> None:
+    def budget(*videos: str) -> list[Problem]:
+        labels = np.zeros(3, np.int8)
+        problem = Problem(
+            name="t",
+            task="t",
+            classes=("a", "b"),
+            annotator="",
+            overlapping=False,
+            train=dict.fromkeys(videos, labels),
+            test={},
+        )
+        return [problem]
+
+    searched, as_they_are = {"trials": [{"score": 1.0}]}, {"trials": []}
+
+    def notes(one: dict[str, object], *budgets: list[Problem]) -> list[str]:
+        seeds = range(42, 42 + len(budgets))
+        return settings_of_first_seed(
+            dict.fromkeys(seeds, one), dict(zip(seeds, budgets, strict=True)), 42
+        )
+
+    assert notes(searched, budget("a", "b"), budget("b", "a")) == []
+    assert notes(as_they_are, budget("a"), budget("b")) == []
+    assert (
+        "seeds 43, 45 drew"
+        in notes(searched, budget("a"), budget("b"), budget("a"), budget("c"))[0]
+    )

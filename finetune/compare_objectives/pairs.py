@@ -16,7 +16,7 @@ from finetune.compare_objectives.cell import HAND_MADE, RANDOM_WEIGHTS, Cell, Pr
 from finetune.compare_objectives.jobs import run_cells
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses, recordings
-from finetune.fit.open_encoder import HANDMADE
+from finetune.fit.open_encoder import HANDMADE, interaction_features
 from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import problems, refuse_unfit, with_some_test
 from finetune.settings import TASKS, Tuning, task_file
@@ -58,8 +58,10 @@ def pairs(recipes: Sequence[str], networks: Sequence[str], changes: Sequence[str
         )
         for row, network in dict(map(_network, networks)).items()
     ]
-    features = replace(first, encoder={"name": HANDMADE})
-    return [*cells, Cell(column=HAND_MADE, row="-", recipe=features, learns=False)]
+    hand_made = replace(
+        first, encoder={"name": HANDMADE}, features=interaction_features(first.features)
+    )
+    return [*cells, Cell(column=HAND_MADE, row="-", recipe=hand_made, learns=False)]
 
 
 def _network(text: str) -> tuple[str, Mapping[str, Any]]:

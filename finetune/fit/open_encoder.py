@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.train.checkpoint import load_encoder
 from pretrain.train.learner import check_external_features
+from pretrain.transforms.interaction import MAX_POINTS, points_of
+
+log = logging.getLogger(__name__)
 
 RANDOM, HANDMADE = "none", "handmade"
 
@@ -56,18 +60,30 @@ def open_encoder(
     if source not in (RANDOM, HANDMADE):
         embedder, saved = load_encoder(source, store.schema)
         check_external_features(embedder.external, store)
-        about = {"kind": "pretrained", "folder": source, "made_by": saved.get("made_by", {})}
-        about["made_by"] = {k: v for k, v in about["made_by"].items() if k != "videos"}
-        records = [_learned_from(saved.get("made_by", {}), store)]
+        made_by = saved.get("made_by", {})
+        records = [_learned_from(made_by, store)]
+        made_by = {k: v for k, v in made_by.items() if k not in ("learned_from", "videos")}
+        about = {"kind": "pretrained", "folder": source, "made_by": made_by}
     else:
         settings = read(Recipe, recipe, RECIPES, {})
         network, features = settings.encoder, settings.features
         if source == HANDMADE:
-            network, features = {"name": HANDMADE}, {**features, "groups": ["interaction"]}
+            network, features = {"name": HANDMADE}, interaction_features(features)
         torch.manual_seed(seed)
         embedder = build_embedder(store.schema, features=features, encoder=network).eval()
         check_external_features(embedder.features.external, store)
         embedder.features.fit(sample(apart, seed=seed, features=tuple(embedder.features.external)))
+        if source == HANDMADE:
+            points = list(points_of(store.schema))
+            log.info(
+                "hand-made features: %d columns a frame, from %s%s",
+                embedder.encoder.dim,
+                ", ".join(points),
+                ""
+                if len(store.schema.keypoints) <= len(points)
+                else f" (of {len(store.schema.keypoints)} keypoints; at most {MAX_POINTS} points "
+                "are looked at)",
+            )
         kind = "random weights" if source == RANDOM else "hand-made features"
         about = {"kind": kind, "encoder": dict(network)}
         records = []
@@ -82,12 +98,18 @@ def open_encoder(
     return embedder, about
 
 
+def interaction_features(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of features with the group that hand-made features are made of, and no other."""
+    return {**features, "groups": ["interaction"]}
+
+
 def _learned_from(made_by: Mapping[str, Any], store: Store) -> Sequence[str] | None:
     """Fingerprints of the videos that an encoder was pretrained on; None where an earlier version
     made it and nobody can tell."""
-    if "videos" in made_by:
-        return list(made_by["videos"])
-    if made_by.get("data") != store.fingerprint:
+    if "learned_from" in made_by:
+        return list(made_by["learned_from"])
+    # "videos" are names that another version gave, which this one cannot compare
+    if "videos" in made_by or made_by.get("data") != store.fingerprint:
         return None
     return joined(fingerprints(store, [video["name"] for video in store.videos]))
 

@@ -41,6 +41,7 @@ def search(
     embedder: Embedder | None,
     out: Path,
     run: TrackedRun | None,
+    name: str = "",
 ) -> dict[str, Any]:
     """Finds the best settings on validation videos; goes on with a search that was interrupted in
     ``out``.
@@ -54,6 +55,7 @@ def search(
         embedder: To train along, or None where ``frames`` holds embeddings.
         out: The run's folder.
         run: Parent of the trials' runs.
+        name: What the names of the trials' runs begin with, where ``run`` has several searches.
 
     Returns:
         ``choice`` (searched keys to values), ``steps``, ``score`` on validation, and a row for each
@@ -72,7 +74,7 @@ def search(
             "cannot go on with it: choose another --out, or finish it with that version"
         )
     study = SearchStudy(
-        out / "search.journal", tuning, stop_rule=SuccessiveHalving(tuning), run=run
+        out / "search.journal", tuning, stop_rule=SuccessiveHalving(tuning), run=run, name=name
     )
     errors: list[str] = []
     if study.remaining:

@@ -38,6 +38,7 @@ class SearchStudy:
             each. What it remembers must not depend on the order between trials.
         run: Parent of the trials' runs. The driver logs them: trials need no way to MLflow, and
             none waits for it.
+        name: What their names begin with.
     """
 
     def __init__(
@@ -47,9 +48,10 @@ class SearchStudy:
         *,
         stop_rule: Callable[[int, Mapping[str, float]], bool],
         run: TrackedRun | None,
+        name: str = "",
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._tuning, self._stop_rule, self._run = tuning, stop_rule, run
+        self._tuning, self._stop_rule, self._run, self._name = tuning, stop_rule, run, name
         self._study = optuna.create_study(
             storage=_open_journal(path),
             study_name="search",
@@ -157,7 +159,7 @@ class SearchStudy:
 
     def _start_child_run(self, trial: FrozenTrial, *, resume: bool) -> None:
         if self._run is not None:
-            name = f"trial {trial.number:0{len(str(self._tuning.trials - 1))}}"
+            name = f"{self._name}trial {trial.number:0{len(str(self._tuning.trials - 1))}}"
             self._child_runs[trial.number] = self._run.tracking.start(
                 self._run.experiment,
                 name,

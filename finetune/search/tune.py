@@ -4,7 +4,7 @@ Ray that is up."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +62,8 @@ def tune(
     """Searches, fits over seeds, scores once on test; leaves model, predictions, pictures and
     ``result.json`` in ``out``.
 
-    The search sees the budget of the first seed; every other seed draws its own videos.
+    The search sees the budget of the first seed, and every other seed draws its own videos; with
+    ``search_each_seed`` it searches on them, too.
 
     Returns:
         What is in ``result.json``.
@@ -78,24 +79,38 @@ def tune(
     shared_frames = ray.put(_read_frames(job, budgets, scale, tuning))
     frames = ray.get(shared_frames)  # a view of Ray's copy; ours goes
     embedder = None if tuning.frozen else job.embedder
-    best = search(
-        shared_frames,
-        budgets[tuning.first_seed],
-        tuning,
-        scale,
-        embedder=embedder,
-        out=out,
-        run=run,
-    )
-    chosen = tuning.with_choice(best["choice"])
+    first = tuning.first_seed
+    best = search(shared_frames, budgets[first], tuning, scale, embedder=embedder, out=out, run=run)
+    searches = dict.fromkeys(budgets, best)
+    if tuning.search_each_seed and job.videos is not None:
+        for seed in list(budgets)[1:]:
+            (out / f"search-{seed}").mkdir(exist_ok=True)
+            searches[seed] = search(
+                shared_frames,
+                budgets[seed],
+                replace(tuning, first_seed=seed),
+                scale,
+                embedder=embedder,
+                out=out / f"search-{seed}",
+                run=run,
+                name=f"seed {seed}, ",
+            )
+    settings = {seed: tuning.with_choice(one["choice"]) for seed, one in searches.items()}
+    chosen = settings[first]
 
     def fit_seeds(function: Callable[..., T], description: str) -> dict[int, T]:
         results = dict(
             run_jobs(
                 function,
                 budgets,
-                lambda seed: {"frames": shared_frames, "problems": budgets[seed], "seed": seed},
-                shared={"tuning": chosen, "embedder": embedder, "steps": best["steps"]},
+                lambda seed: {
+                    "frames": shared_frames,
+                    "problems": budgets[seed],
+                    "seed": seed,
+                    "tuning": settings[seed],
+                    "steps": searches[seed]["steps"],
+                },
+                shared={"embedder": embedder},
                 scale=scale,
                 description=description,
                 unit="seed",
@@ -128,7 +143,13 @@ def tune(
             for key, value in scores.to_dict().items()
             if key in ("per_class", "per_seed", "problems")
         },
-        "notes": [*job.notes, *_leaks(job, frames), *scores.notes, *more.pop("notes")],
+        "notes": [
+            *job.notes,
+            *_leaks(job, frames),
+            *settings_of_first_seed(searches, budgets, first),
+            *scores.notes,
+            *more.pop("notes"),
+        ],
         "encoder": dict(job.encoder),
         "encoder_saw_test": job.encoder.get("saw_test"),
         "frozen": tuning.frozen,
@@ -138,14 +159,14 @@ def tune(
         }
         if job.videos
         else None,
-        "search": best,
+        "search": {**best, "seed": first},
+        "searches": searches if searches[max(budgets)] is not best else None,
         "settings": {"tuning": plain(tuning), "chosen": plain(chosen), "scale": plain(scale)},
         "data": job.store.uri,
         "fingerprint": job.store.fingerprint,
         "test_data": job.test_store.uri,
         **more,
     }
-    first = tuning.first_seed
     for seed, budget in budgets.items():
         write_predictions(
             out / "predictions", budget, predicted[seed], seed=seed, decided=decided.get(seed)
@@ -156,7 +177,7 @@ def tune(
             models[seed].head,
             job.embedder if tuned_embedder is None else tuned_embedder,
             budget,
-            head_settings=result["settings"]["chosen"]["head"],
+            head_settings=plain(settings[seed])["head"],
             made_by=job.encoder,
             postprocessing=[one.postprocessing for one in learned[seed]]
             if seed in learned
@@ -193,6 +214,34 @@ def _leaks(job: TuningJob, frames: Frames) -> list[str]:
         f"{len(shared)} test videos are recordings that are also in training, under the labels of "
         f"another annotator or another name ({', '.join(shared[:3])}…): their scores say little "
         "about other animals"
+    ]
+
+
+def settings_of_first_seed(
+    searches: Mapping[int, Mapping[str, Any]],
+    budgets: Mapping[int, Sequence[Problem]],
+    first: int,
+) -> list[str]:
+    """What a reader should know where a choice made on the labelled videos of the first seed scores
+    seeds that drew others.
+
+    Args:
+        searches: For each seed the search whose choice it is scored with.
+        budgets: Its labelled videos.
+        first: The seed on whose videos the one search was made.
+    """
+    drawn = {seed: [set(problem.train) for problem in budget] for seed, budget in budgets.items()}
+    others = [
+        seed
+        for seed, one in searches.items()
+        if seed != first and one is searches[first] and drawn[seed] != drawn[first]
+    ]
+    if not others or not searches[first]["trials"]:
+        return []
+    return [
+        f"settings were chosen on the labelled videos of seed {first}; seeds "
+        f"{', '.join(map(str, others))} drew other videos, so their scores rest on more labels "
+        "than the budget (--set search_each_seed=true searches for each seed)"
     ]
 
 

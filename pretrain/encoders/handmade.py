@@ -3,7 +3,7 @@ learned encoder must beat, and the best there is to begin with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,18 @@ from torch import Tensor
 
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import zero_invalid
+from pretrain.errors import refuse
 from pretrain.transforms.features import Features
+
+MAX_COLUMNS = 8192
+_LONGEST_S = 30.0
+_DEFAULTS: Mapping[str, Sequence[float]] = {
+    "means": (0.27, 1.0, 2.0, 8.0),
+    "spreads": (1.0, 2.0, 8.0),
+    "extremes": (0.5, 2.0),
+    "shifts": (1.0, 2.0),
+}
+_EARLIER_MEANS = (15, 60)  # frames; models of earlier versions still load
 
 
 class Handmade(AbstractEncoder):
@@ -20,6 +31,10 @@ class Handmade(AbstractEncoder):
     All stretches are in seconds to either side; frames that do not exist do not count. Each column
     costs the same whatever the stretch: means and spreads are differences of running sums, extremes
     are taken over stretches that double.
+
+    The defaults are for the group ``interaction``: means over 0.27, 1, 2 and 8 s, spreads over 1, 2
+    and 8 s, extremes over 0.5 and 2 s, shifts of 1 and 2 s. Without that group they are what
+    earlier versions had: means over 15 and 60 frames.
 
     Args:
         features: What it passes on; the visibility of points is left out where the features are
@@ -34,24 +49,49 @@ class Handmade(AbstractEncoder):
         self,
         features: Features,
         *,
-        means: Sequence[float] = (0.27, 1.0, 2.0, 8.0),
-        spreads: Sequence[float] = (1.0, 2.0, 8.0),
-        extremes: Sequence[float] = (0.5, 2.0),
-        shifts: Sequence[float] = (1.0, 2.0),
+        means: Sequence[float] | None = None,
+        spreads: Sequence[float] | None = None,
+        extremes: Sequence[float] | None = None,
+        shifts: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         fps = features.schema.fps
-        self._means, self._spreads, self._extremes, self._shifts = (
-            [max(1, round(seconds * fps)) for seconds in stretches]
-            for stretches in (means, spreads, extremes, shifts)
+        defaults = dict(_DEFAULTS)
+        if "interaction" not in features.groups:
+            defaults = {"means": [frames / fps for frames in _EARLIER_MEANS]}
+        settings = {"means": means, "spreads": spreads, "extremes": extremes, "shifts": shifts}
+        stretches = {
+            name: defaults.get(name, ()) if values is None else values
+            for name, values in settings.items()
+        }
+        refuse(
+            [
+                f"{name} has {seconds:g}; a stretch is in seconds, above 0, at most {_LONGEST_S:g} "
+                "(earlier versions counted frames)"
+                for name, values in settings.items()
+                for seconds in values or ()
+                if not 0 < seconds <= _LONGEST_S
+            ],
+            about="the encoder handmade",
         )
-        own = features.columns.get("interaction")
-        symmetric = own is not None and set(features.groups) <= {"interaction"}
+        self._means, self._spreads, self._extremes, self._shifts = (
+            [max(1, round(seconds * fps)) for seconds in values] for values in stretches.values()
+        )
+        symmetric = set(features.groups) == {"interaction"}
         self._width = features.columns["visible"].start if symmetric else features.width
         if not self._means:
             self._shifts = []
         pieces = 1 + len(self._means) + len(self._spreads)
         self.dim = self._width * (pieces + 2 * len(self._extremes) + 2 * len(self._shifts))
+        refuse(
+            [
+                f"{self.dim:,} columns a frame from {self._width:,} features; at most "
+                f"{MAX_COLUMNS:,}: ask for features.groups=[interaction], whose number does not "
+                "grow with points and animals, or for fewer groups or stretches"
+            ]
+            * (self.dim > MAX_COLUMNS),
+            about="the encoder handmade",
+        )
         shifted = max(self._shifts, default=0) + min(self._means, default=0)
         reach = max([shifted, *self._means, *self._spreads, *self._extremes])
         self.context = (reach, reach)

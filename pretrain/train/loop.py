@@ -101,7 +101,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                     "at": at,
                 }
                 made_by = {"recipe": settings["recipe"], "data": store.fingerprint}
-                made_by["videos"] = settings["fingerprints"]
+                made_by["learned_from"] = settings["fingerprints"]
                 report_checkpoint(learner, state, made_by | {"step": step + 1, "steps": steps})
                 if stop.must_end:
                     break

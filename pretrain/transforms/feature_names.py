@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
+import torch
+
 from pretrain.data.schema import Schema
 from pretrain.transforms.features import Features
+from pretrain.transforms.interaction import Interaction
 
 
 def feature_names(features: Features) -> list[str]:
     """The names of the columns of :meth:`Features.raw`, in order, each with its group and unit.
 
     "Forward" and "sideways" are along and across the heading of an animal's body; "log" is the
-    logarithm of 1 + the size in pixels, with its sign.
+    logarithm of 1 + the size in pixels, with its sign. Lengths of the group ``interaction`` are in
+    body lengths.
     """
     schema, lags = features.schema, features.lags
     names = []
@@ -76,6 +80,13 @@ def _place(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
         yield from (f"{animal} to the {wall} wall (share of the image)" for wall in pair)
 
 
+def _interaction(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
+    animals, keypoints, coordinates = schema.shape
+    position = torch.zeros(animals, keypoints, coordinates, 1, 1)
+    confidence = torch.ones(animals, keypoints, 1, 1)
+    return Interaction(position, confidence, schema, torch.ones(())).compute()
+
+
 def _confidence(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
     return (f"{m} {k} (0 to 1)" for m, k in itertools.product(schema.animals, schema.keypoints))
 
@@ -87,5 +98,6 @@ _NAMES = {
     "distances": _distances,
     "scene": _scene,
     "place": _place,
+    "interaction": _interaction,
     "confidence": _confidence,
 }

@@ -228,7 +228,7 @@ class Features(nn.Module):
             heading_MXBT=heading,
             lags=self.lags,
             image_X=self.image_X,
-            body_px=norm(*(self.body_KX[self._axis[1]] - self.body_KX[self._axis[0]])),
+            body_px=self._body_px(),
             schema=self.schema,
         )
         columns = {group: all_groups()[group].compute(bodies) for group in self.groups}
@@ -239,6 +239,12 @@ class Features(nn.Module):
                 pose.extra_BTE[..., : sum(self.external.values())].permute(2, 0, 1)
             ]
         return columns
+
+    def _body_px(self) -> Tensor:
+        """From the back to the front of a body; a twentieth of the image where animals are points,
+        which have no length."""
+        length = norm(*(self.body_KX[self._axis[1]] - self.body_KX[self._axis[0]]))
+        return torch.where(length > 0, length, self.image_X.amax() / 20)
 
     def _example(self) -> Pose:
         animals, keypoints, coordinates = self.schema.shape

@@ -6,6 +6,9 @@ tracker's exchanging them, changes nothing. Gaps of up to :data:`GAP_S` are brid
 line; what is unknown beyond is NaN. Lengths are in body lengths (from tail base to neck), times in
 seconds: another rig's numbers mean the same.
 
+Two or three animals whose identities a tracker exchanges are matched again over every lag, by where
+they were.
+
 At most five points of a skeleton are looked at: nose, neck, tail base, then the midpoints of
 mirrored pairs, then the other keypoints. So the number of columns does not depend on the skeleton,
 and not on how many animals there are beyond three.
@@ -32,6 +35,7 @@ SPEED_S = (0.07, 0.17, 0.5, 1.5)
 REACH_S = GAP_S + max(SPEED_S)
 """Seconds to either side that the features of a frame depend on."""
 MAX_POINTS = 5
+_MATCHED = 3  # animals at most that are told apart again after a tracker exchanged them
 _SHORT, _TURN, _LONG, _JERK = 0.1, 0.17, 0.5, 0.13
 
 
@@ -68,7 +72,7 @@ class Interaction:
     schema: Schema
     body_px: Tensor
     columns: dict[str, Tensor] = field(default_factory=dict)
-    _swaps: dict[int, Tensor] = field(default_factory=dict)
+    _exchanges: dict[int, list[tuple[list[int], Tensor]]] = field(default_factory=dict)
 
     def compute(self) -> dict[str, Tensor]:
         """Every column by its name, (B, T) each."""
@@ -130,20 +134,36 @@ class Interaction:
     def _half(self, seconds: float) -> int:
         return max(1, round(seconds * self.schema.fps))
 
-    def _swapped(self, frames: int) -> Tensor | None:
-        """Of two animals: where, so many frames later, each lies nearer to where the other was."""
-        if len(self._body_MXBT) != 2:
-            return None
-        if frames not in self._swaps:
-            (a, b), (c, d) = self._body_MXBT, _later(self._body_MXBT, frames)
-            crossed = _between(a, d) + _between(b, c)
-            self._swaps[frames] = crossed < _between(a, c) + _between(b, d)
-        return self._swaps[frames]
+    def _exchanged(self, frames: int) -> list[tuple[list[int], Tensor]]:
+        """Of two or three animals: other orders of them, and where (B, T) they lie, in that order
+        and so many frames later, nearer to where they were; of two orders the latter counts. An
+        animal that is missing stays itself."""
+        if not 2 <= len(self._body_MXBT) <= _MATCHED:
+            return []
+        if frames not in self._exchanges:
+            now, later = self._body_MXBT, _later(self._body_MXBT, frames)
+            animals = range(len(now))
+            apart = {(a, b): _between(now[a], later[b]) for a in animals for b in animals}
+            least = _total([apart[a, a].nan_to_num(0.0) for a in animals])
+            exchanges = self._exchanges[frames] = []
+            for order in list(itertools.permutations(animals))[1:]:
+                moved = [
+                    apart[a, b] if a != b else apart[a, b].nan_to_num(0.0)
+                    for a, b in enumerate(order)
+                ]
+                total = _total(moved)
+                nearer = total < least
+                exchanges.append((list(order), nearer))
+                if len(animals) > 2:
+                    least = torch.where(nearer, total, least)
+        return self._exchanges[frames]
 
     def _at(self, x_MXBT: Tensor, frames: int) -> Tensor:
         """What it was, or will be, so many frames later, of the same animal."""
-        later, swapped = _later(x_MXBT, frames), self._swapped(frames)
-        return later if swapped is None else torch.where(swapped, later.flip(0), later)
+        x_MXBT = later = _later(x_MXBT, frames)
+        for order, nearer in self._exchanged(frames):
+            x_MXBT = torch.where(nearer, later[order], x_MXBT)
+        return x_MXBT
 
     def _moved(self, x_MXBT: Tensor, half: int) -> Tensor:
         return self._at(x_MXBT, half) - self._at(x_MXBT, -half)
@@ -160,7 +180,8 @@ class Interaction:
             return
         self.columns[f"{name}, least"] = functools.reduce(torch.fmin, values_ABT.unbind(0))
         if len(values_ABT) > 2:
-            self.columns[f"{name}, mean"] = values_ABT.nanmean(0)
+            # In double precision the order of the animals is rounded away.
+            self.columns[f"{name}, mean"] = values_ABT.double().nanmean(0).to(values_ABT.dtype)
         self.columns[f"{name}, greatest"] = functools.reduce(torch.fmax, values_ABT.unbind(0))
 
     # -- groups of columns -----------------------------------------------------------------------
@@ -214,8 +235,9 @@ class Interaction:
         since, until = self._gaps
         gap = torch.minimum(since, until)[:, :3].amin(1).clamp(max=self._half(GAP_S))
         self._add("unseen for", torch.log1p(10 * gap / self.schema.fps))
-        if (swapped := self._swapped(1)) is not None:
-            self.columns["exchanged"] = swapped.to(x.dtype)
+        if exchanged := self._exchanged(1):
+            anyhow = functools.reduce(torch.logical_or, (nearer for _, nearer in exchanged))
+            self.columns["exchanged"] = anyhow.to(x.dtype)
 
     def _pairs(self) -> Iterator[tuple[int, int]]:
         return itertools.combinations(range(len(self.position_MKXBT)), 2)
@@ -242,9 +264,10 @@ class Interaction:
             half = self._half(seconds)
             change = _later(apart, half) - _later(apart, -half)
             self._add(f"distance's change over {2 * seconds:g} s", change * self.schema.fps / half)
-        cosine = _dot(heading[one], heading[other])
-        self._add("headings, cosine", cosine)
-        self._add("headings, |sine|", (1 - cosine.square()).clamp(min=0).sqrt())
+        if len(names) > 1:
+            cosine = _dot(heading[one], heading[other])
+            self._add("headings, cosine", cosine)
+            self._add("headings, |sine|", (1 - cosine.square()).clamp(min=0).sqrt())
         half = self._half(_TURN)
         velocity = self._moved(body, half) * (self.schema.fps / (2 * half))
         self._add("velocities, product", _squash(_dot(velocity[one], velocity[other])))
@@ -252,8 +275,9 @@ class Interaction:
             "velocities, difference", torch.log1p(5 * _length(velocity[one] - velocity[other]))
         )
         towards = (body[other] - body[one]) / apart.unsqueeze(1).clamp(min=1e-6)
-        facing = [_dot(heading[one], towards), -_dot(heading[other], towards)]
-        self._add("facing the other", torch.cat(facing))
+        if len(names) > 1:
+            facing = [_dot(heading[one], towards), -_dot(heading[other], towards)]
+            self._add("facing the other", torch.cat(facing))
         approach = [_dot(velocity[one], towards), -_dot(velocity[other], towards)]
         self._add("towards the other", _squash(torch.cat(approach)))
 
@@ -282,7 +306,10 @@ def _between(a_XBT: Tensor, b_XBT: Tensor) -> Tensor:
 
 def _dot(a_AXBT: Tensor, b_AXBT: Tensor) -> Tensor:
     axis = -3
-    terms = (x * y for x, y in zip(a_AXBT.unbind(axis), b_AXBT.unbind(axis), strict=True))
+    return _total([x * y for x, y in zip(a_AXBT.unbind(axis), b_AXBT.unbind(axis), strict=True)])
+
+
+def _total(terms: list[Tensor]) -> Tensor:
     return functools.reduce(torch.add, terms)
 
 
