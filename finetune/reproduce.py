@@ -214,10 +214,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--encoder",
-        nargs="+",
-        default=[],
+        nargs="*",
+        default=["handmade"],
         metavar="RUN|FOLDER|none|handmade",
-        help="tune heads on these encoders as further rows",
+        help="tune heads on these encoders as further rows (%(default)s; without a value: none)",
     )
     parser.add_argument(
         "--tune-set",

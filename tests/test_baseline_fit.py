@@ -67,7 +67,7 @@ def trained(
     changed: Baseline = SMALL, *, seed: int = 42, epochs: int = 12, **more: object
 ) -> tuple[nn.Module, dict[str, np.ndarray]]:
     x, labels = swinging()
-    phases = [(Phase(epochs=epochs, lr=0.01), False)]
+    phases = [Phase(epochs=epochs, lr=0.01)]
     return train_network(
         {"a": x}, problem({"a": labels}), changed, phases, seed=seed, coordinates=28, **more
     ), {"a": x}
@@ -120,7 +120,7 @@ def test_the_same_seed_trains_the_same_network_and_another_does_not() -> None:
 
 def test_test_labels_are_not_looked_at() -> None:
     x, labels = swinging()
-    phases = [(Phase(epochs=1, lr=0.01), False)]
+    phases = [Phase(epochs=1, lr=0.01)]
     states = [
         train_network(
             {"a": x, "b": x},
@@ -140,7 +140,7 @@ def test_class_weights_shift_what_is_said_of_frames_that_look_alike() -> None:
     q + 1 - q)."""
     settings = replace(SMALL, network="fully_connected", widths=[4], past=0, future=0, batch=100)
     labels = np.tile(np.array([1, 0, 0, 0], np.int8), 100)
-    phases = [(Phase(epochs=60, lr=0.05), False)]
+    phases = [Phase(epochs=60, lr=0.05)]
     inputs = {"a": np.zeros((400, 28), np.float32)}
     for weight in (1.0, 9.0):
         model = train_network(
@@ -165,7 +165,7 @@ def test_the_probe_changes_the_last_layer_and_batch_norms_alone() -> None:
         inputs,
         problem({"a": labels}),
         SMALL,
-        [(Phase(epochs=1, lr=0.01), True), (Phase(), False)],
+        [Phase(epochs=1, lr=0.01, last_layer_only=True), Phase()],
         seed=42,
         coordinates=28,
         start=start,
@@ -183,7 +183,7 @@ def test_weights_to_start_from_label_as_they_did_and_other_classes_get_a_new_las
     model, inputs = trained(epochs=2)
     before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
     _, labels = swinging()
-    none = [(Phase(), True), (Phase(), False)]
+    none = [Phase(last_layer_only=True), Phase()]
     same = train_network(
         inputs,
         problem({"a": labels}),
@@ -236,3 +236,21 @@ def test_overlapping_behaviours_are_refused() -> None:
     both = replace(problem({"a": np.stack([labels, labels], 1)}), overlapping=True)
     with pytest.raises(BadInput, match="overlap"):
         train_network({"a": x}, both, SMALL, [(Phase(epochs=1), False)], seed=1, coordinates=28)
+
+
+def test_one_optimiser_goes_through_all_phases() -> None:
+    (x, labels), settings = swinging(), replace(SMALL, dropout=0.3)
+
+    def weights(*epochs: int) -> dict[str, torch.Tensor]:
+        network = train_network(
+            {"a": x},
+            problem({"a": labels}),
+            settings,
+            [Phase(epochs=number, lr=0.01) for number in epochs],
+            seed=42,
+            coordinates=28,
+        )
+        return network.state_dict()
+
+    at_once, in_two = weights(4), weights(2, 2)
+    assert all(torch.equal(value, in_two[name]) for name, value in at_once.items())

@@ -21,6 +21,7 @@ from finetune.paper.joint_fit import (
     label_steps,
     output_layers,
     unlabelled_videos,
+    validation_f1,
     with_head_inputs,
 )
 from finetune.paper.joint_model import (
@@ -105,13 +106,13 @@ def test_what_only_the_head_sees() -> None:
         [stiff([[100.0, 300.0]] * 5, [0.0] * 5), stiff([[900.0, 500.0]] * 5, [0.0] * 5)], 1
     )
     position[2, 1] = np.nan
-    inputs = head_inputs(torch.from_numpy(position), TINY, (1024.0, 570.0))
-    centre = position.mean(2)[0, 1]
+    inputs = head_inputs(torch.from_numpy(position), TINY, MICE)
+    one, other = position[0][:, [MICE.keypoint("neck"), MICE.keypoint("tail_base")]].mean(1)
     expected = [
         0.0,
         math.tanh(5 / 2300),
-        math.tanh(position.mean(2)[0, 0, 0] / 465),
-        math.tanh((570 - centre[1]) / 465),
+        math.tanh(math.hypot(one[0], 570 - one[1]) / 465),
+        math.tanh(math.hypot(1024 - other[0], 570 - other[1]) / 465),
     ]
     torch.testing.assert_close(inputs[0], torch.tensor(expected))
     assert inputs[2, 3] == 0
@@ -196,7 +197,7 @@ def world() -> tuple[Frames, list[Problem]]:
         train={n: 1 - runs[n] for n in "de"},
         test={"test": 1 - runs["test"]},
     )
-    return with_head_inputs(poses, TINY, MICE.image_px), [first, second]
+    return with_head_inputs(poses, TINY, MICE), [first, second]
 
 
 def test_it_learns_both_label_sets_and_never_looks_at_test_labels(
@@ -244,6 +245,44 @@ def test_poses_of_test_videos_do_not_reach_what_is_learned_unless_handed_in(
 
     assert np.array_equal(of_free(frames, []), of_free(moved, []))
     assert not np.array_equal(of_free(frames, ["test"]), of_free(moved, ["test"]))
+
+
+def test_an_epoch_is_chosen_by_all_classes_of_several_and_by_the_behaviour_of_one() -> None:
+    truth = np.array([0, 0, 1, 3, 3, 3], np.int8)
+    said = np.array([0, 1, 1, 3, 3, 0])
+    one_hot = np.eye(4, dtype=np.float32)[said]
+    # attack 2 of (2 said, 2 true) share 1; investigation 1 of (2, 1); other 2 of (2, 3); no mount
+    four = [2 * 1 / 4, 2 * 1 / 3, 2 * 2 / 5]
+    assert validation_f1([problem("four")], [{"a": one_hot}], [{"a": truth}]) == pytest.approx(
+        sum(four) / 3
+    )
+    groom = problem("groom", ("other", "groom"))
+    binary, true = np.array([1, 1, 0, 0, 0, 0]), np.array([1, 0, 0, 0, 0, 0], np.int8)
+    assert validation_f1(
+        [groom], [{"a": np.eye(2, dtype=np.float32)[binary]}], [{"a": true}]
+    ) == pytest.approx(2 / 3)
+    assert validation_f1([groom], [{}], [{}]) == 0
+
+
+def test_all_linear_layers_of_the_head_start_small() -> None:
+    from worlds import embedder_of, windows_of
+
+    embedder = embedder_of(MICE, "tcn", windows_of(MICE).pose)
+    model = JointModel(embedder, classes=[4, 2], annotators=2, annotator_width=2, head_inputs=4)
+    for layer in (model.mix[0], model.mix[2], *model.out):
+        assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.35)
+        assert not layer.bias.any()
+    assert isinstance(model.mix[-1], torch.nn.LeakyReLU)
+
+
+def test_the_entry_reads_all_91_distances() -> None:
+    from finetune.paper.table import read_rows, read_settings
+    from pretrain.transforms.feature_names import feature_names
+    from pretrain.transforms.features import Features
+
+    settings = read_settings([], read_rows()).joint["joint"]
+    names = feature_names(Features(MICE, **settings.features))
+    assert sum(name.startswith("all_distances: ") for name in names) == 91
 
 
 def test_settings_that_cannot_be_are_refused() -> None:

@@ -51,17 +51,37 @@ def test_settings_are_those_published() -> None:
         "single_frame": (0, 0, 1, 5e-3, 0.2, 15, False, 128),
     }
     phases = {
-        name: (row.probe.epochs, row.tune.epochs, row.tune.lr)
+        name: [
+            (phase.epochs, phase.lr, phase.last_layer_only)
+            for phase in row.phases(settings.networks["conv1d_augmented"])
+            if phase.epochs
+        ]
         for name, row in rows.items()
         if row.start
     }
-    assert phases == {
-        "task2_zero_shot": (0, 0, 1e-3),
-        "task2_transfer": (5, 10, 1e-3),
-        "task2_transfer_features": (3, 6, 1e-3),
-        "task3_transfer": (30, 20, 5e-5),
-        "task3_transfer_features": (30, 20, 5e-5),
+    last, slower = [(30, 1e-3, True)], [(20, 5e-5, False)]
+    as_run = {
+        "task2_zero_shot": [],
+        "task2_transfer": [(15, 1e-3, False)],
+        "task2_transfer_features": [(9, 1e-3, False)],
+        "task3_transfer": [(30, 1e-3, False), *slower],
+        "task3_transfer_features": [(30, 1e-3, False), *slower],
     }
+    as_written = {
+        "task2_transfer": [(5, 1e-3, True), (10, 1e-3, False)],
+        "task2_transfer_features": [(3, 1e-3, True), (6, 1e-3, False)],
+        "task3_transfer": last + slower,
+        "task3_transfer_features": last + slower,
+    }
+    assert phases == as_run | {f"{name}_as_written": phase for name, phase in as_written.items()}
+    for name in as_written:
+        run, written = rows[name], rows[f"{name}_as_written"]
+        assert (run.start, run.features, run.class_weight) == (
+            written.start,
+            written.features,
+            written.class_weight,
+        )
+        assert run.published and not written.published and written.only_by_name
     weights = {
         "approach": 20,
         "disengaged": 50,
@@ -72,14 +92,9 @@ def test_settings_are_those_published() -> None:
         "whiterearing": 10,
     }
     assert {name for name, row in rows.items() if row.class_weight} == {
-        "task3_transfer",
-        "task3_transfer_features",
+        name for name in phases if name.startswith("task3")
     }
-    assert (
-        rows["task3_transfer"].class_weight
-        == rows["task3_transfer_features"].class_weight
-        == weights
-    )
+    assert rows["task3_transfer"].class_weight == weights
     joint = settings.joint["joint"]
     assert (
         joint.window,

@@ -217,7 +217,7 @@ def test_what_is_wrong_is_said_before_anything_starts(store: str, tmp_path: Path
         (["--set", "conv9.epochs=1"], "files are: "),
         (["--seeds", "0"], "--seeds is 0"),
         (["--epochs-share", "2"], "--epochs-share 2"),
-        (["--rows", "encoder"], "no --encoder was given"),
+        (["--rows", "encoder", "--encoder"], "no --encoder was given"),
     ):
         with pytest.raises(BadInput, match=error):
             finetune.reproduce.main(["--data", store, "--out", str(tmp_path / "none"), *words])

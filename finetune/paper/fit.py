@@ -2,8 +2,8 @@
 al. 2021).
 
 All labelled training frames, a fixed number of epochs, Adam at a constant rate, the last weights:
-nothing is chosen on any score. A network may start from another's weights; then its last layer is
-trained first (batch norms are never frozen), and then all of it.
+nothing is chosen on any score. A network may start from another's weights, and a phase may train
+its last layer alone (batch norms are never frozen). One optimiser goes through all phases.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ class Phase:
 
     epochs: int = 0
     lr: float = 0.001
+    last_layer_only: bool = False
+    """Train the last layer and the batch norms alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ def train_network(
     inputs: Inputs,
     problem: Problem,
     settings: Baseline,
-    phases: Sequence[tuple[Phase, bool]],
+    phases: Sequence[Phase],
     *,
     seed: int,
     coordinates: int,
@@ -122,7 +124,7 @@ def train_network(
         inputs: Of its training videos, at least.
         problem: Its training labels are looked at, nothing else.
         settings: Network, windows, batch.
-        phases: In order, each with whether it trains only the last layer (and the batch norms).
+        phases: In order.
         seed: Of weights, dropout, order and augmentation.
         coordinates: How many of the inputs are coordinates.
         start: Weights to start from.
@@ -163,19 +165,17 @@ def train_network(
         dtype=torch.float32,
         device=device,
     )
-    for phase, last_layer_only in phases:
-        if phase.epochs:
-            steps = phase_steps(samples.steps, phase, epochs_share)
-            _train(
-                network,
-                samples,
-                generator,
-                weight_C,
-                steps=steps,
-                lr=phase.lr,
-                last_layer_only=last_layer_only,
-                on_progress=on_progress,
-            )
+    for module in network.modules():
+        if isinstance(module, nn.LSTM):
+            module.bias_hh_l0.requires_grad_(False)  # their network has one bias
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    adam = torch.optim.Adam(weights, eps=1e-7)  # the default of their framework
+    for phase in phases:
+        _train_only(network, weights, last_layer_only=phase.last_layer_only)
+        for group in adam.param_groups:
+            group["lr"] = phase.lr
+        steps = phase_steps(samples.steps, phase, epochs_share)
+        _train(network, adam, samples, generator, weight_C, steps, on_progress)
     return network.eval()
 
 
@@ -246,29 +246,24 @@ def _load(network: nn.Module, start: InitialWeights, problem: Problem) -> None:
     network.load_state_dict(weights)
 
 
-def _train(
-    network: nn.Module,
-    samples: Samples,
-    generator: torch.Generator,
-    weight_C: Tensor,
-    *,
-    steps: int,
-    lr: float,
-    last_layer_only: bool,
-    on_progress: Callable[[float], object],
-) -> None:
-    parts = list(network.children())
-    for weight in network.parameters():
+def _train_only(network: nn.Module, weights: Sequence[Tensor], *, last_layer_only: bool) -> None:
+    for weight in weights:
         weight.requires_grad_(not last_layer_only)
+    parts = list(network.children())
     for module in (parts[-1], *(m for m in network.modules() if isinstance(m, nn.BatchNorm1d))):
         for weight in module.parameters():
             weight.requires_grad_(True)
-    for module in network.modules():
-        if isinstance(module, nn.LSTM):
-            module.bias_hh_l0.requires_grad_(False)  # their network has one bias
-    adam = torch.optim.Adam(
-        [w for w in network.parameters() if w.requires_grad], lr=lr, eps=1e-7
-    )  # the default of their framework
+
+
+def _train(
+    network: nn.Module,
+    adam: torch.optim.Optimizer,
+    samples: Samples,
+    generator: torch.Generator,
+    weight_C: Tensor,
+    steps: int,
+    on_progress: Callable[[float], object],
+) -> None:
     network.train()
     endless = itertools.chain.from_iterable(samples.epoch(generator) for _ in itertools.count())
     for x_BWF, y_B in itertools.islice(endless, steps):

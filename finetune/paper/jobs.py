@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,6 +47,13 @@ def run_rows(
         BadInput: If a piece does not fit the data, or weights to start from are gone.
     """
     folders = {name: RowFolder(out, name) for name in rows}
+    changed = [
+        f"{folder.path} was made with other settings of the row: remove it, or choose another --out"
+        for name, folder in folders.items()
+        if folder.result
+        and folder.result["row_settings"] != json.loads(json.dumps(plain(rows[name].row)))
+    ]
+    refuse(changed, about=str(out))
 
     def finish(name: str) -> None:
         about = {

@@ -93,10 +93,10 @@ def unlabelled_videos(
     return [name for name in videos if name not in train and (transductive or name not in test)]
 
 
-def with_head_inputs(poses: Frames, settings: JointSettings, image_px: Sequence[float]) -> Frames:
+def with_head_inputs(poses: Frames, settings: JointSettings, schema: Schema) -> Frames:
     """The same poses with :func:`head_inputs`."""
     rows = [
-        head_inputs(torch.tensor(poses.arrays["position"][first:end]), settings, image_px).numpy()
+        head_inputs(torch.tensor(poses.arrays["position"][first:end]), settings, schema).numpy()
         for first, end in poses.spans.values()
     ]
     return Frames(spans=poses.spans, arrays={**poses.arrays, "head_inputs": np.concatenate(rows)})
@@ -195,13 +195,15 @@ def fit_member(
         if step in epoch_at:
             state = {name: x.detach().cpu().clone() for name, x in model.state_dict().items()}
             for i, layer in enumerate(layers):
-                truth = [parts[p][1] for p in layer.problems]
+                judges = [
+                    p for p in layer.problems if annotators[p] == 0 and parts[p][1]
+                ] or layer.problems
+                truth = [parts[p][1] for p in judges]
                 predicted = [
                     _label(model, frames, labels, i, annotators[p], settings, device)
-                    for p, labels in zip(layer.problems, truth, strict=True)
+                    for p, labels in zip(judges, truth, strict=True)
                 ]
-                scores = score_problems([problems[p] for p in layer.problems], predicted, truth)
-                score = 0.0 if math.isnan(scores.macro_f1) else scores.macro_f1
+                score = validation_f1([problems[p] for p in judges], predicted, truth)
                 if score >= best[i][0]:
                     best[i] = (score, epoch_at[step], state)
     probabilities: list[Probabilities] = [{} for _ in problems]
@@ -216,6 +218,22 @@ def fit_member(
         for layer, (score, epoch, _) in zip(layers, best, strict=True)
     }
     return probabilities, about
+
+
+def validation_f1(
+    problems: Sequence[Problem], predicted: Sequence[Probabilities], truth: Sequence[Labelled]
+) -> float:
+    """What chooses an output layer's epoch, as in the entry: the mean F1 of all classes, the rest
+    class included, where there are several behaviours; else the behaviour's F1. 0 where nothing is
+    labelled."""
+    f1 = []
+    for problem, probabilities, labels in zip(problems, predicted, truth, strict=True):
+        if labels:
+            scores = score_problems([problem], [probabilities], [labels])
+            counted = scores.classes if len(scores.classes) > 2 else scores.counted
+            f1 += [scores.per_class[name].f1 for name in counted]
+    known = [value for value in f1 if not math.isnan(value)]
+    return float(np.mean(known)) if known else 0.0
 
 
 @torch.no_grad()

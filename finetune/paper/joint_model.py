@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from finetune.labels.frame_labels import UNLABELLED
 from pretrain.config import Precision
+from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
 from pretrain.errors import refuse
+from pretrain.transforms.landmarks import Landmarks
 
 PAPER = Path(__file__).parent
 
@@ -122,13 +124,16 @@ class JointModel(nn.Module):
         width = embedder.dim + head_inputs
         self.annotators = nn.Parameter(torch.eye(annotators, annotator_width))
         self.mix = nn.Sequential(
-            nn.Linear(width + annotator_width, width), nn.LeakyReLU(), nn.Linear(width, width)
+            nn.Linear(width + annotator_width, width),
+            nn.LeakyReLU(),
+            nn.Linear(width, width),
+            nn.LeakyReLU(),
         )
         self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
-        for layer in self.out:
-            assert isinstance(layer, nn.Linear)
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        for layer in (*self.mix, *self.out):
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
 
     def label(self, z_BTD: Tensor, extra_BTE: Tensor, annotator_B: Tensor, layer: int) -> Tensor:
         """Logits (B, T, C) of one output layer, in the style of an annotator."""
@@ -138,28 +143,24 @@ class JointModel(nn.Module):
         return logits_BTC
 
 
-def head_inputs(
-    position_TMKX: Tensor, settings: JointSettings, image_px: Sequence[float]
-) -> Tensor:
+def head_inputs(position_TMKX: Tensor, settings: JointSettings, schema: Schema) -> Tensor:
     """What the head reads of a video's frames in addition to embeddings: time since the start, time
-    to the end, every animal's distance to the nearest wall.
+    to the end, and for every animal the hypotenuse of the midpoint between neck and tail base's
+    distances to the nearer side wall and to the nearer of top and bottom.
 
     Args:
         position_TMKX: px, NaN where missing.
         settings: The scales.
-        image_px: Width and height.
+        schema: Which points are neck and tail base, and the size of the image.
 
     Returns:
         (T, 2 + M) in 0…1; 0 where an animal is missing.
     """
     frames = torch.arange(len(position_TMKX), dtype=torch.float32)
-    centre_TMX = position_TMKX.nanmean(2)
-    size_X = centre_TMX.new_tensor(list(image_px))[: centre_TMX.shape[-1]]
-    distance_TM = (
-        torch.minimum(centre_TMX[..., : len(size_X)], size_X - centre_TMX[..., : len(size_X)])
-        .amin(-1)
-        .clamp(min=0)
-    )
+    points = Landmarks.of(schema)
+    size_X = torch.tensor(schema.image_px)
+    middle_TMX = position_TMKX[..., [points.neck, points.tail_base], : len(size_X)].mean(2)
+    distance_TM = torch.minimum(middle_TMX, size_X - middle_TMX).clamp(min=0).norm(dim=-1)
     columns = [
         frames / settings.elapsed,
         (len(frames) - frames) / settings.remaining,

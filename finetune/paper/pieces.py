@@ -89,7 +89,7 @@ class ResolvedRow:
         network, problem = self.settings.networks[self.row.network], self.problems[part]
         epoch = -(-sum(map(len, problem.train.values())) // network.batch)
         phases = self.row.phases(network)
-        training = sum(phase_steps(epoch, phase, self.epochs_share) for phase, _ in phases)
+        training = sum(phase_steps(epoch, phase, self.epochs_share) for phase in phases)
         return training + round(label_steps(network, sum(map(frames_in, problem.test))))
 
 
@@ -122,7 +122,7 @@ def read_frames(
     names = sorted(videos | set(row.unlabelled))
     if row.row.joint:
         poses = gather_poses(store, names, on_progress=on_progress)
-        return with_head_inputs(poses, row.settings.joint[row.row.joint], store.schema.image_px)
+        return with_head_inputs(poses, row.settings.joint[row.row.joint], store.schema)
     return read_inputs(
         store,
         names,

@@ -39,10 +39,10 @@ class Row:
     """External features that it reads besides the coordinates."""
     start: str = ""
     """Row whose weights of the same seed it starts from."""
-    probe: Phase = field(default_factory=Phase)
-    """First phase of a row with a start: trains only the last layer (and batch norms)."""
-    tune: Phase = field(default_factory=Phase)
-    """Second phase of a row with a start: trains all layers."""
+    first: Phase = field(default_factory=Phase)
+    """First phase of a row with a start."""
+    second: Phase = field(default_factory=Phase)
+    """Second phase of a row with a start."""
     class_weight: Mapping[str, float] = field(default_factory=dict)
     joint: str = ""
     """A settings file of the joint model."""
@@ -55,13 +55,11 @@ class Row:
     only_by_name: bool = False
     """Run only where it is named."""
 
-    def phases(self, network: Baseline) -> list[tuple[Phase, bool]]:
-        """Phases of training, each with whether it trains only the last layer."""
-        return (
-            [(self.probe, True), (self.tune, False)]
-            if self.start
-            else [(Phase(epochs=network.epochs, lr=network.lr), False)]
-        )
+    def phases(self, network: Baseline) -> list[Phase]:
+        """Phases of training."""
+        if self.start:
+            return [self.first, self.second]
+        return [Phase(epochs=network.epochs, lr=network.lr)]
 
 
 def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:

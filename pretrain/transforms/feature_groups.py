@@ -126,6 +126,14 @@ def distances(bodies: Bodies) -> list[Tensor]:
 
 
 @feature_group()
+def all_distances(bodies: Bodies) -> list[Tensor]:
+    """Logarithm of the distances between any two points, be they of one animal or of two."""
+    x, y = bodies.position_MKXBT.flatten(0, 1).unbind(1)
+    one, other = torch.triu_indices(len(x), len(x), 1)
+    return [torch.log1p(norm(x[one] - x[other], y[one] - y[other]))]
+
+
+@feature_group()
 def scene(bodies: Bodies) -> list[Tensor]:
     """Every point of all animals in the frame of the first one's body, in the order (M, K, X): for
     encoders that read points."""

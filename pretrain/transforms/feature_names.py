@@ -70,6 +70,11 @@ def _distances(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
             yield f"{one} {mine} to {other} {theirs} (log px)"
 
 
+def _all_distances(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
+    points = [f"{m} {k}" for m, k in itertools.product(schema.animals, schema.keypoints)]
+    return (f"{one} to {other} (log px)" for one, other in itertools.combinations(points, 2))
+
+
 def _scene(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
     return _points(schema, f"px from {schema.animals[0]}")
 
@@ -96,6 +101,7 @@ _NAMES = {
     "motion": _motion,
     "relation": _relation,
     "distances": _distances,
+    "all_distances": _all_distances,
     "scene": _scene,
     "place": _place,
     "interaction": _interaction,
