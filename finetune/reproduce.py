@@ -41,7 +41,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLASSIC = "classic_classification"
+_TRANSDUCTIVE = ", TRANSDUCTIVE (saw the test videos' poses)"
 
 
 def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/reproduce.py") -> None:
@@ -164,11 +165,16 @@ def _resolve(
 ) -> dict[str, ResolvedRow]:
     """The rows that train networks of the paper."""
     from finetune.paper.pieces import ResolvedRow, unlabelled_of
+    from pretrain.data.leave_out import share_seen
 
     resolved = {}
     for name in (name for name in chosen if not rows[name].encoder):
         row = rows[name]
         row_problems = [problem for task in row.tasks for problem in by_task.get(task, [])]
+        if row.features and (learned_from := store.feature(row.features).get("learned_from")):
+            test = {video for problem in row_problems for video in problem.test}
+            if share_seen([learned_from], store, test):
+                row = replace(row, title=row.title + _TRANSDUCTIVE)
         resolved[name] = ResolvedRow(
             row=row,
             problems=row_problems,
@@ -319,7 +325,7 @@ def _tune_encoder(
     title = f"{row.title}: {Path(encoder).name}"
     shares = [one.get("encoder_saw_test") for one in results.values()]
     if any(shares):
-        title += ", TRANSDUCTIVE (saw the test videos' poses)"
+        title += _TRANSDUCTIVE
     elif None in shares:
         title += ", perhaps transductive (does not say what it saw)"
     return folder.write_result({"title": title, "tasks": results, "encoder": encoder})
