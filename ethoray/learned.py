@@ -136,7 +136,7 @@ class Model:
         frames = as_frames(
             position_TMKX, confidence_TMK, external, schema=self.schema, dims=self.external
         )
-        (predicted,), _ = self.loaded.predict(frames)
+        (predicted,) = self.loaded.predict(frames)
         return predicted.labels, predicted.probabilities_TC
 
 

@@ -169,7 +169,7 @@ def _write(
         files: list[Path] = []
         try:
             arrays, length = recording.read()
-            predictions, _ = model.predict(
+            predictions = model.predict(
                 arrays, bridge_s=args.bridge, every_animal=args.every_animal
             )
             of_recording = []

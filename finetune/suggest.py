@@ -37,6 +37,7 @@ from pretrain.runs import paths
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from torch import Tensor
 
     from finetune.active_learning.segments import Segment
     from finetune.inference.model import LoadedModel
@@ -212,6 +213,7 @@ def _segments(
     """Segments without labels, the (N, D) embeddings of what is labelled, and the frames of each
     recording."""
     import numpy as np
+    import torch
 
     from finetune.active_learning.segments import labelled_embeddings, split_into_segments
     from finetune.labels.frame_labels import looked_at
@@ -223,8 +225,9 @@ def _segments(
     for recording in tqdm(opened, desc="predicting", unit="video"):
         arrays, length = recording.read()
         lengths[recording.name] = length
-        (prediction,), z_SD = model.predict(arrays)
-        z_TD = z_SD.repeat_interleave(model.stride, 0)[: len(prediction.labels)]
+        parts: list[Tensor] = []
+        (prediction,) = model.predict(arrays, on_embeddings=parts.append)
+        z_TD = torch.cat(parts).repeat_interleave(model.stride, 0)[: len(prediction.labels)]
         supported = looked_at(prediction.labels)  # what no pose supports is not suggested
         known = None
         if recording.name in labels:

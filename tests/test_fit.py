@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.fit.fit import fit, initial_head, score_problems, validation_score
+import finetune.fit.fit as fit_module
+from finetune.fit.fit import fit, initial_head, logits_of, score_problems, validation_score
 from finetune.fit.frames import Frames
 from finetune.fit.problem_loss import class_weights
 from finetune.fit.window_sampler import WindowSampler
@@ -278,6 +279,29 @@ def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
         build_head({"name": "prototype", "temperature": 0.0}, 8, [3])
     with pytest.raises(BadInput, match="dropout is 1"):
         build_head({"name": "mlp", "dropout": 1}, 8, [3])
+
+
+HEADS = [{"name": name} for name in names("finetune.heads")]
+WIDE = {"name": "temporal_wide", "hz": 5.0, "blocks": 3, "steps": 3, "crop": 20, "networks": 1}
+
+
+@pytest.mark.parametrize(
+    "head", [*HEADS, WIDE, {"name": "stack", "members": [{**WIDE, "hz": 5.0}]}]
+)
+def test_a_long_video_labelled_stretch_by_stretch_is_labelled_as_at_once(
+    head: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, labels = world(videos=3, frames=600)
+    asked = problem(labels, test=("v2",))
+    *_, (_, _, model) = fit(frames, [asked], Tuning(head=head), embedder=None, seed=0, stops=[3])
+    (at_once,) = model.predict(frames, [asked], [["v2"]])
+    monkeypatch.setattr(fit_module, "ROWS_AT_ONCE", 17)
+    (whole,) = model.predict(frames, [asked], [["v2"]])
+    np.testing.assert_allclose(whole["v2"], at_once["v2"], atol=1e-5)
+    z = model.read_embeddings(frames, "v2")
+    parts = z.split([1, 40, 3, len(z) - 44])
+    ((logits,),) = logits_of([model.head], parts, 600)
+    np.testing.assert_allclose(logits.softmax(-1), at_once["v2"], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", names("finetune.heads"))

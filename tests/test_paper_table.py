@@ -81,7 +81,9 @@ def test_settings_are_those_published() -> None:
             written.features,
             written.class_weight,
         )
-        assert run.published and not written.published and written.only_by_name
+        assert run.published
+        assert not written.published
+        assert written.only_by_name
     weights = {
         "approach": 20,
         "disengaged": 50,

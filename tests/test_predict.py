@@ -272,7 +272,9 @@ def test_models_are_read_back_with_their_postprocessing(run: Path, tmp_path: Pat
         load_postprocessing(run / "model" / "seed-42", 3)
     position, confidence = wander(MICE, 200, seed=1)
     frames = as_tensors({"position": position, "confidence": confidence})
-    (mouse, both), z = open_model(str(run)).predict(frames)
+    parts: list[torch.Tensor] = []
+    mouse, both = open_model(str(run)).predict(frames, on_embeddings=parts.append)
+    z = torch.cat(parts)
     model, _ = load_model(run / "model" / "seed-42")
     torch.testing.assert_close(z, embed_video(model.embedder, frames))
     raw = (
@@ -283,9 +285,9 @@ def test_models_are_read_back_with_their_postprocessing(run: Path, tmp_path: Pat
     np.testing.assert_allclose(mouse.probabilities_TC, STEPS.calibrated(raw), atol=1e-6)
     assert np.array_equal(mouse.labels, STEPS.decide(raw))
     assert both.labels.shape == (200, 2)
-    (one,), _ = open_model(str(run), seed=43, labels_of="acts").predict(frames)
-    (other,), _ = open_model(str(run / "model" / "seed-42"), labels_of="acts").predict(frames)
-    (mean,), _ = open_model(str(run), ensemble=True, labels_of="acts").predict(frames)
+    (one,) = open_model(str(run), seed=43, labels_of="acts").predict(frames)
+    (other,) = open_model(str(run / "model" / "seed-42"), labels_of="acts").predict(frames)
+    (mean,) = open_model(str(run), ensemble=True, labels_of="acts").predict(frames)
     np.testing.assert_allclose(
         mean.probabilities_TC, (one.probabilities_TC + other.probabilities_TC) / 2
     )

@@ -30,6 +30,8 @@ Probabilities = Mapping[str, npt.NDArray[np.float32]]
 """Video to (T, C)."""
 WARMUP_STEPS = 20
 STANDARDISING_WINDOWS = 32
+ROWS_AT_ONCE = 8192
+"""Embeddings that heads are handed when they label a video."""
 
 
 @dataclass
@@ -73,16 +75,11 @@ class Model:
         device, stride = str(self.device), self.head.stride
         return embed_video(self.embedder.eval(), arrays, device=device, stride=stride)
 
-    @torch.no_grad()
     def logits(self, frames: Frames, video: str) -> list[Tensor]:
         """(T, C) of a whole video for each problem, on the CPU."""
-        z_BTD = self.read_embeddings(frames, video).unsqueeze(0)
-        valid_BT = torch.ones(z_BTD.shape[:2], dtype=torch.bool, device=self.device)
-        length, stride = frames.length(video), self.head.stride
-        return [
-            between(logits_BTC[0].cpu(), stride, length)
-            for logits_BTC in self.head.eval()(z_BTD, valid_BT)
-        ]
+        z_SD = self.read_embeddings(frames, video)
+        (logits,) = logits_of([self.head], [z_SD], frames.length(video))
+        return logits
 
     def predict(
         self, frames: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]
@@ -92,15 +89,70 @@ class Model:
         videos = [set(names) for names in videos]
         predicted: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
         for video in sorted(set().union(*videos)):
-            logits = self.logits(frames, video)
-            each = {
-                p: (logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)).numpy()
-                for p, problem in enumerate(problems)
-            }
+            each = as_probabilities(problems, self.logits(frames, video))
             for p in range(len(problems)):
                 if video in videos[p]:
-                    predicted[p][video] = times_parent(problems, each, p)
+                    predicted[p][video] = each[p]
         return predicted
+
+
+@torch.no_grad()
+def logits_of(
+    heads: Sequence[AbstractHead], parts: Iterable[Tensor], frames: int
+) -> list[list[Tensor]]:
+    """Logits of a whole video by heads that read the same embeddings, which are held a stretch at
+    a time.
+
+    Args:
+        heads: Of one stride.
+        parts: Consecutive rows of the (T / stride, D) embeddings that they read, where the heads
+            are.
+        frames: T.
+
+    Returns:
+        (T, C) of each head for each problem, on the CPU.
+    """
+    stride = heads[0].stride
+    total, margin = -(-frames // stride), max(head.context for head in heads)
+    pieces: list[list[list[Tensor]]] = [[] for _ in heads]
+    for first, z_SD, inside in _stretches(parts, total, margin):
+        valid_BS = torch.ones((1, len(z_SD)), dtype=torch.bool, device=z_SD.device)
+        for head, of_head in zip(heads, pieces, strict=True):
+            head.is_given((first, total))
+            of_head.append([x[0, inside].cpu() for x in head.eval()(z_SD.unsqueeze(0), valid_BS)])
+            head.is_given(None)
+    return [
+        [between(torch.cat(scores), stride, frames) for scores in zip(*of_head, strict=True)]
+        for of_head in pieces
+    ]
+
+
+def _stretches(
+    parts: Iterable[Tensor], total: int, margin: int
+) -> Iterator[tuple[int, Tensor, slice]]:
+    """Rows that come in parts, in stretches of :data:`ROWS_AT_ONCE` with ``margin`` more to either
+    side: the index of the first, the rows, and which of them no other stretch has inside."""
+    held, begin, have, done = [], 0, 0, 0
+    for part in parts:
+        held.append(part)
+        have += len(part)
+        while done < have and (have == total or have >= done + ROWS_AT_ONCE + margin):
+            z_SD = torch.cat(held) if len(held) > 1 else held[0]
+            stop = min(done + ROWS_AT_ONCE, total)
+            yield begin, z_SD[: stop + margin - begin], slice(done - begin, stop - begin)
+            first = max(begin, stop - margin)
+            held, begin, done = [z_SD[first - begin :]], first, stop
+
+
+def as_probabilities(
+    problems: Sequence[Problem], logits: Sequence[Tensor]
+) -> list[npt.NDArray[np.float32]]:
+    """(T, C) of each problem; of one that refines another, times its parent's."""
+    each = {
+        p: (logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)).numpy()
+        for p, problem in enumerate(problems)
+    }
+    return [times_parent(problems, each, p) for p in range(len(problems))]
 
 
 def between(scores_SC: Tensor, stride: int, frames: int) -> Tensor:

@@ -36,15 +36,19 @@ class LabelledVideo:
         return (self.shown_TC >= 0).any(-1)
 
 
-def with_time(z_TD: Tensor, seconds: float) -> Tensor:
-    """Embeddings of a whole recording, and the seconds since its beginning and until its end.
+def with_time(z_TD: Tensor, seconds: float, stretch: tuple[int, int] | None = None) -> Tensor:
+    """Embeddings, and the seconds since the recording's beginning and until its end.
 
     Args:
         z_TD: (T, D).
         seconds: From one frame to the next.
+        stretch: Index of the first frame in the recording, and how many the recording has; None:
+            these are all of them.
     """
-    since = torch.arange(len(z_TD), device=z_TD.device, dtype=z_TD.dtype) * seconds
-    return torch.cat([z_TD, since.unsqueeze(1), since.flip(0).unsqueeze(1)], 1)
+    first, total = stretch or (0, len(z_TD))
+    frame = torch.arange(first, first + len(z_TD), device=z_TD.device, dtype=z_TD.dtype)
+    times = torch.stack([frame, total - 1 - frame], 1) * seconds
+    return torch.cat([z_TD, times], 1)
 
 
 def frame_weights(label_N: npt.NDArray[Any], power: float) -> npt.NDArray[np.float64]:
@@ -70,6 +74,8 @@ class AbstractHead(nn.Module, ABC):
     """Frames a second that it reads; None: all. Scores of those between are interpolated."""
     fps: float = 30.0
     """Frames a second of the recordings."""
+    stretch: tuple[int, int] | None = None
+    """As of :func:`with_time`: which part of a recording it is given."""
     annotators: Annotators | None
     """Where the problems are annotators that share one output: the style of each."""
     out: nn.ModuleList
@@ -98,6 +104,10 @@ class AbstractHead(nn.Module, ABC):
     def reads(self, fps: float) -> None:
         """Says at which frame rate the recordings are."""
         self.fps = fps
+
+    def is_given(self, stretch: tuple[int, int] | None) -> None:
+        """Says which part of a recording comes next, as of :func:`with_time`."""
+        self.stretch = stretch
 
     def fit_videos(
         self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int

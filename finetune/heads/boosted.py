@@ -87,7 +87,8 @@ class Boosted(AbstractHead):
         """The embedding, and the time where it counts."""
         if not self._time:
             return z_BTD
-        return torch.stack([with_time(z_TD, self.stride / self.fps) for z_TD in z_BTD])
+        step = self.stride / self.fps
+        return torch.stack([with_time(z_TD, step, self.stretch) for z_TD in z_BTD])
 
     @torch.no_grad()
     def fit_videos(

@@ -52,7 +52,8 @@ class Logistic(AbstractHead):
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Normal scores of the ranks."""
         if self._time:
-            z_BTD = torch.stack([with_time(z_TD, self.stride / self.fps) for z_TD in z_BTD])
+            step = self.stride / self.fps
+            z_BTD = torch.stack([with_time(z_TD, step, self.stretch) for z_TD in z_BTD])
         return self._normal(z_BTD.flatten(0, 1)).view(z_BTD.shape)
 
     def _normal(self, z_ND: Tensor) -> Tensor:

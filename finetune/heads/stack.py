@@ -53,6 +53,7 @@ class Stack(AbstractHead):
                     f"{head.hz} frames a second, not {hz:g}: it cannot be a member"
                 )
         self.members = nn.ModuleList(heads)
+        self.context = max(head.context for head in heads)
         self.out = nn.ModuleList()
         self.overlapping_P: Tensor
         self.register_buffer("overlapping_P", torch.zeros(len(classes), dtype=torch.bool))
@@ -67,6 +68,11 @@ class Stack(AbstractHead):
         super().reads(fps)
         for head in self.heads:
             head.reads(fps)
+
+    def is_given(self, stretch: tuple[int, int] | None) -> None:
+        """Says which part of a recording comes next."""
+        for head in self.heads:
+            head.is_given(stretch)
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """The embedding: each member has a trunk of its own."""

@@ -67,6 +67,7 @@ class TemporalWide(AbstractHead):
         self.hz, self._steps, self._crop, self._noise = hz, steps, crop, noise
         self._smoothing, self._power = label_smoothing, class_weight
         self._columns = min(dim, columns)
+        self.context = 2**blocks - 1
         self.out = nn.ModuleList(
             nn.ModuleList(
                 _Network(self._columns, number, width, blocks, dropout) for _ in range(networks)

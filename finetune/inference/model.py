@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.fit.fit import Model
-from finetune.fit.frames import Frames
+from finetune.fit.fit import Model, as_probabilities, logits_of
 from finetune.labels.frame_labels import UNLABELLED, Ints, Reals
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
@@ -25,7 +24,7 @@ from finetune.report.model_folder import load_model, load_postprocessing
 from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, refuse
-from pretrain.train.embed_video import embed_video
+from pretrain.train.embed_video import embed_parts, embed_video
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,8 @@ class LoadedModel:
         *,
         bridge_s: float = BRIDGE_S,
         every_animal: bool = False,
-    ) -> tuple[list[Prediction], Tensor]:
+        on_embeddings: Callable[[Tensor], object] = lambda rows: None,
+    ) -> list[Prediction]:
         """Labels one whole video, but for the frames that no pose supports.
 
         Of several networks the probabilities are the mean of the calibrated ones; the decision is
@@ -96,30 +96,24 @@ class LoadedModel:
                 the encoder reads it.
             bridge_s: As of :func:`without_pose`.
             every_animal: As of :func:`without_pose`.
+            on_embeddings: Called with consecutive rows of the (T / stride, D) embeddings of the
+                first network's encoder, of the frames that its head reads.
 
         Returns:
-            The prediction in each problem that is asked for, and the (T / stride, D) embeddings of
-            the first network's encoder, of the frames that its head reads.
+            The prediction in each problem that is asked for.
         """
-        videos = [[""] if p in self.selected else [] for p in range(len(self.all_problems))]
-        raw, embedded = [], list[tuple[Embedder, int, Tensor]]()
-        frames = len(arrays["position"])
-        for model in self.models:
-            embedder, stride = _embedder(model), model.head.stride
-            z_SD = next(
-                (z for other, s, z in embedded if s == stride and _same_weights(other, embedder)),
-                None,
+        raw: dict[int, list[Reals]] = {}
+        for indices in self._of_one_encoder():
+            heads = [self.models[i].head for i in indices]
+            parts = embed_parts(
+                _embedder(self.models[indices[0]]).eval(), arrays, stride=heads[0].stride
             )
-            if z_SD is None:
-                z_SD = embed_video(embedder.eval(), arrays, stride=stride)
-                embedded.append((embedder, stride, z_SD))
-            read = Frames(
-                spans={"": (0, len(z_SD))},
-                arrays={"z": z_SD.numpy()},
-                stride=stride,
-                lengths={"": frames},
-            )
-            raw.append(Model(model.head, None).predict(read, self.all_problems, videos))
+            if 0 in indices:
+                parts = _told(parts, on_embeddings)
+            for i, logits in zip(
+                indices, logits_of(heads, parts, len(arrays["position"])), strict=True
+            ):
+                raw[i] = as_probabilities(self.all_problems, logits)
         unseen_T = without_pose(
             arrays["position"].numpy(),
             bridge=round(bridge_s * self.schema.fps),
@@ -128,8 +122,7 @@ class LoadedModel:
         predictions = []
         for p in self.selected:
             steps = [steps[p] for steps in self.postprocessing]
-            scores = [scores[p][""] for scores in raw]
-            both = list(zip(steps, scores, strict=True))
+            both = [(one, raw[i][p]) for i, one in enumerate(steps)]
             calibrated = np.mean([one.calibrated(p_TC) for one, p_TC in both], axis=0)
             adjusted = np.mean([one.adjusted(p_TC) for one, p_TC in both], axis=0)
             labels = steps[0].smoothed(adjusted)
@@ -140,7 +133,28 @@ class LoadedModel:
                     )
                 calibrated = np.where(unseen_T[:, None], np.float32(np.nan), calibrated)
             predictions.append(Prediction(calibrated, labels))
-        return predictions, embedded[0][2]
+        return predictions
+
+    def _of_one_encoder(self) -> list[list[int]]:
+        """Indices of the networks whose heads read the same embeddings."""
+        groups: list[list[int]] = []
+        for i, model in enumerate(self.models):
+            for group in groups:
+                first = self.models[group[0]]
+                if first.head.stride == model.head.stride and _same_weights(
+                    _embedder(first), _embedder(model)
+                ):
+                    group.append(i)
+                    break
+            else:
+                groups.append([i])
+        return groups
+
+
+def _told(parts: Iterable[Tensor], on_part: Callable[[Tensor], object]) -> Iterator[Tensor]:
+    for part in parts:
+        on_part(part)
+        yield part
 
 
 def without_pose(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,24 @@ from pretrain.encoders import Embedder
 EMBED_FRAMES = 1024
 
 
-@torch.no_grad()
 def embed_video(
     embedder: Embedder, frames: Mapping[str, Tensor], *, device: str = "cpu", stride: int = 1
 ) -> Tensor:
+    """Every frame of a video embedded once: what :func:`embed_parts` gives, in one tensor,
+    (T / stride, D)."""
+    total = len(frames["position"])
+    z_TD = torch.empty((-(-total // stride), embedder.dim), device=device)
+    begin = 0
+    for part in embed_parts(embedder, frames, device=device, stride=stride):
+        z_TD[begin : begin + len(part)] = part
+        begin += len(part)
+    return z_TD
+
+
+@torch.no_grad()
+def embed_parts(
+    embedder: Embedder, frames: Mapping[str, Tensor], *, device: str = "cpu", stride: int = 1
+) -> Iterator[Tensor]:
     """Every frame of a video embedded once, in one pass of overlapping windows.
 
     Args:
@@ -26,19 +40,14 @@ def embed_video(
         device: Where to compute.
         stride: Of every so many frames one is kept, from the first on.
 
-    Returns:
-        (T / stride, D).
+    Yields:
+        Consecutive rows of (T / stride, D).
     """
-    total = len(frames["position"])
-    z_TD = torch.empty((-(-total // stride), embedder.dim), device=device)
     pose = as_pose({name: values.unsqueeze(0).to(device) for name, values in frames.items()})
     window = max(EMBED_FRAMES, 6 * embedder.overlap) + 2 * embedder.overlap
     for windows, part, inside in cover(pose, window=window, overlap=embedder.overlap):
         first = -part.start % stride  # of this part's frames, the first that is kept
-        kept = embedder.embed(windows)[0, inside][first::stride].float()
-        begin = (part.start + first) // stride
-        z_TD[begin : begin + len(kept)] = kept
-    return z_TD
+        yield embedder.embed(windows)[0, inside][first::stride].float()
 
 
 def as_pose(frames: Mapping[str, Tensor]) -> Pose:
