@@ -4,13 +4,14 @@
 # make check        ruff and mypy
 # make wheel-test   the wheel, installed in a clean environment and used from elsewhere
 # make bench        benchmarks, each a table and JSON
+# make docs         the documentation as a site, in site/
 # make setup        the environment alone, in .venv
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup quickstart test faults check wheel-test bench clean
+.PHONY: setup quickstart test faults check wheel-test bench docs clean
 
 setup: $(READY)
 
@@ -42,6 +43,9 @@ wheel-test:
 
 bench: setup
 	$(RUN) benchmarks/run_all.py
+
+docs: setup
+	COLUMNS=100 NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -21,7 +21,6 @@ from finetune.paper.joint_fit import (
     label_steps,
     output_layers,
     unlabelled_videos,
-    validation_f1,
     with_head_inputs,
 )
 from finetune.paper.joint_model import (
@@ -29,6 +28,7 @@ from finetune.paper.joint_model import (
     JointSettings,
     head_inputs,
     smoothed_cross_entropy,
+    validation_f1,
 )
 from pretrain.errors import BadInput
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from finetune.fit.fit import Probabilities, score_problems
+from finetune.fit.fit import Probabilities
 from finetune.fit.frames import Frames, recordings
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.hold_out import hold_out
@@ -28,6 +28,7 @@ from finetune.paper.joint_model import (
     JointSettings,
     head_inputs,
     smoothed_cross_entropy,
+    validation_f1,
 )
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
@@ -218,22 +219,6 @@ def fit_member(
         for layer, (score, epoch, _) in zip(layers, best, strict=True)
     }
     return probabilities, about
-
-
-def validation_f1(
-    problems: Sequence[Problem], predicted: Sequence[Probabilities], truth: Sequence[Labelled]
-) -> float:
-    """What chooses an output layer's epoch, as in the entry: the mean F1 of all classes, the rest
-    class included, where there are several behaviours; else the behaviour's F1. 0 where nothing is
-    labelled."""
-    f1 = []
-    for problem, probabilities, labels in zip(problems, predicted, truth, strict=True):
-        if labels:
-            scores = score_problems([problem], [probabilities], [labels])
-            counted = scores.classes if len(scores.classes) > 2 else scores.counted
-            f1 += [scores.per_class[name].f1 for name in counted]
-    known = [value for value in f1 if not math.isnan(value)]
-    return float(np.mean(known)) if known else 0.0
 
 
 @torch.no_grad()

@@ -3,16 +3,20 @@ layer, one linear layer for each label set."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from finetune.fit.fit import Probabilities, score_problems
 from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.problems import Labelled, Problem
 from pretrain.config import Precision
 from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
@@ -178,3 +182,19 @@ def smoothed_cross_entropy(
     logits_NC, labels_N = logits_NC[known], labels_N[known]
     target_NC = F.one_hot(labels_N, len(prior_C)) * (1 - smoothing) + prior_C * smoothing
     return -(target_NC * weight_C * logits_NC.log_softmax(-1)).sum() / max(len(labels_N), 1)
+
+
+def validation_f1(
+    problems: Sequence[Problem], predicted: Sequence[Probabilities], truth: Sequence[Labelled]
+) -> float:
+    """What chooses an output layer's epoch, as in the entry: the mean F1 of all classes, the rest
+    class included, where there are several behaviours; else the behaviour's F1. 0 where nothing is
+    labelled."""
+    f1 = []
+    for problem, probabilities, labels in zip(problems, predicted, truth, strict=True):
+        if labels:
+            scores = score_problems([problem], [probabilities], [labels])
+            counted = scores.classes if len(scores.classes) > 2 else scores.counted
+            f1 += [scores.per_class[name].f1 for name in counted]
+    known = [value for value in f1 if not math.isnan(value)]
+    return float(np.mean(known)) if known else 0.0
