@@ -8,6 +8,7 @@ and every option must exist.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -27,7 +28,7 @@ from pretrain.data.schema import CALMS21
 from pretrain.errors import exit_status
 
 ROOT = Path(__file__).parent.parent
-GUIDES = ("getting_started", "own_recordings", "calms21", "cluster")
+GUIDES = ("ten_minutes", "getting_started", "own_recordings", "calms21", "cluster")
 INSTALLED = {name: f"{module.replace('.', '/')}.py" for name, (module, _) in COMMANDS.items()}
 SMALL = {
     "pretrain/run.py": "--set epochs=1 --set batch=8 --set window=64",
@@ -150,6 +151,30 @@ def test_a_guide_works_from_top_to_bottom(
             assert exit_status(partial(main, [*words, *small])) == 0, command
             run += 1
     assert run, f"{guide}.md names no command"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_real_mice_from_files_to_an_ethogram_by_the_page_alone(
+    real_data: Path, ray_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As typed, without settings that make it small."""
+    monkeypatch.chdir(tmp_path)
+    for kind, ending in (("tracks", "DLC.csv"), ("labels", "boris.csv")):
+        (tmp_path / "my" / kind).mkdir(parents=True)
+        for file in (real_data / "mice").glob(f"*{ending}"):
+            (
+                tmp_path / "my" / kind / file.name.replace("_DLC", "").replace("_boris", "")
+            ).symlink_to(file)
+    for command in commands(ROOT / "docs" / "ten_minutes.md"):
+        file, words = program(command)
+        main = import_module(file.removesuffix(".py").replace("/", ".")).main
+        assert exit_status(partial(main, words)) == 0, command
+    result = json.loads((tmp_path / "runs" / "interact" / "result.json").read_text("utf-8"))
+    assert result["map"] > 2 * result["chance_map"]
+    (summary,) = (tmp_path / "labelled").glob("summary.csv")
+    assert "interact" in summary.read_text("utf-8")
+    assert list((tmp_path / "labelled" / "ethograms").glob("*.png"))
 
 
 def out_of(words: list[str]) -> Iterator[str]:
