@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ from pretrain.data.store import Store
 from pretrain.train.checkpoint import save_encoder
 from pretrain.train.in_memory import learn_in_memory
 
-PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
 TASK = "classic_classification"
 
 
@@ -104,6 +106,23 @@ def test_the_examples_run(
     assert notebook["tracks"].keypoints == notebook["store"].schema.keypoints
     assert notebook["z_TD"].shape == (len(notebook["video"].position_TMKX), notebook["encoder"].dim)
     assert len(notebook["labels"]) == len(notebook["z_new_TD"]) == 359, "300 frames, at 25 to 30"
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    cells = json.loads((DOCS / "tour.ipynb").read_text(encoding="utf-8"))["cells"]
+    notebook: dict[str, Any] = {}
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        assert not cell["outputs"], "outputs are not kept: they would not be those of this version"
+        exec(compile("".join(cell["source"]), "docs/tour.ipynb", "exec"), notebook)
+    assert "most alike" in capsys.readouterr().out
+    pyplot = notebook["plt"]
+    assert len(pyplot.get_fignums()) == 3
+    pyplot.close("all")
 
 
 @pytest.mark.slow
