@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from finetune.inference.recording_options import add_options
 from pretrain.components import summaries
-from pretrain.errors import BadInput, RunFailed, exit_status
+from pretrain.errors import FULL, BadInput, RunFailed, exit_status
 from pretrain.redact import write_json
 from pretrain.runs import paths
 
@@ -196,6 +196,8 @@ def _write(
                 failed[recording.name] = str(error)
             for file in files:
                 file.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
     if rows:
         write_csv(out / "summary.csv", rows)
     if lacking := [f"{name} ({share:.0%})" for name, share in unseen.items() if share]:

@@ -17,6 +17,7 @@ import pretrain.embed
 import pretrain.prepare
 from finetune.predict import main as predict
 from finetune.report.tables import write_csv
+from pretrain import run as pretraining
 from pretrain.data.recording_file import recording_file
 from pretrain.data.store import Store
 from pretrain.errors import exit_status
@@ -90,6 +91,50 @@ def test_predictions_are_one_file_each_and_nothing_leads_elsewhere(
         shown = {row["video"] for row in csv.DictReader(file)}
     assert len(shown) == len(NAMES)
     assert {"'=1+1", "'-cmd", "m1"} <= shown
+
+
+@pytest.mark.parametrize("out", ["file/x", "file"])
+@pytest.mark.parametrize("command", ["embed", "predict", "export", "tracks", "pretrain"])
+def test_a_place_that_cannot_be_written_is_one_sentence(
+    command: str,
+    out: str,
+    store: Store,
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    poses = ["--poses", str(tracks(tmp_path / "tracks")), "--fps", "30"]
+    words = {
+        "embed": ["--encoder", str(run / "model" / "seed-42"), "--data", store.uri],
+        "predict": ["--model", str(run), *poses],
+        "export": ["export", store.uri],
+        "tracks": ["tracks", *poses],
+        "pretrain": ["--data", store.uri],
+    }[command]
+    main = {"embed": pretrain.embed.main, "predict": predict, "pretrain": pretraining.main}
+    does = main.get(command, pretrain.prepare.main)
+    assert exit_status(lambda: does([*words, "--out", str(tmp_path / out)])) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "file") in error
+    assert "Traceback" not in error
+
+
+def test_a_full_disk_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status(lambda: print(Path("/dev/full").write_text("x"))) == 1
+    said = "the run failed: [Errno 28] No space left on device: make room there"
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_storage_is_tried_before_anything_starts(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    words = ["--data", store.uri, "--out", str(tmp_path / "run")]
+    words += ["--set", f"storage={tmp_path / 'file' / 'x'}"]
+    assert exit_status(lambda: pretraining.main(words)) == 2
+    assert "scale key storage: cannot write to" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("form", LABELS)
