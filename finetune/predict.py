@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from finetune.inference.recording_options import add_options
 from pretrain.components import summaries
-from pretrain.errors import BadInput, RunFailed, exit_status
+from pretrain.errors import FULL, BadInput, RunFailed, exit_status
 from pretrain.redact import write_json
 from pretrain.runs import paths
 
@@ -157,9 +157,9 @@ def _write(
     Returns:
         The rows of the summary; and, of recordings that failed, why. Each costs itself alone.
     """
-    from finetune.inference.ethograms import Ethogram, picture, summary
-    from finetune.report.figures import png
+    from finetune.inference.ethograms import Ethogram, draw, summary
     from finetune.report.tables import write_csv
+    from pretrain.data.recording_file import file_name, recording_file
 
     rows: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
@@ -183,14 +183,12 @@ def _write(
                 )
                 of_recording += summary(ethogram)
                 unseen[recording.name] = 1 - float(ethogram.labelled_T.mean())
-                inside = (problem.name,) if len(model.problems) > 1 else ()
-                for name, written in formats.items():
-                    ending = written.ending
-                    files.append(_path(out / name, *inside, video=recording.name, ending=ending))
-                    written.write(files[-1], ethogram)
-                image = _path(out / "ethograms", *inside, video=recording.name, ending=".png")
-                files.append(image)
-                image.write_bytes(png(picture(ethogram)))
+                inside = file_name(problem.name) if len(model.problems) > 1 else ""
+                writers = {name: (f.ending, f.write) for name, f in formats.items()}
+                for name, (ending, write) in (writers | {"ethograms": (".png", draw)}).items():
+                    files.append(recording_file(out / name / inside, recording.name, ending))
+                    files[-1].parent.mkdir(parents=True, exist_ok=True)
+                    write(files[-1], ethogram)
             rows += of_recording
         except Exception as error:
             failed[recording.name] = f"{type(error).__name__}: {error}"
@@ -198,6 +196,8 @@ def _write(
                 failed[recording.name] = str(error)
             for file in files:
                 file.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in FULL:
+                raise
     if rows:
         write_csv(out / "summary.csv", rows)
     if lacking := [f"{name} ({share:.0%})" for name, share in unseen.items() if share]:
@@ -209,15 +209,6 @@ def _write(
             ", ".join(lacking[:20]) + (f" and {len(lacking) - 20} more" * (len(lacking) > 20)),
         )
     return rows, failed
-
-
-def _path(folder: Path, *inside: str, video: str, ending: str) -> Path:
-    """A video's file; recordings that differ by their folders (``monday/1``) keep them."""
-    parts = [*(name.replace("/", "-") for name in inside), *video.replace("\\", "/").split("/")]
-    safe = [part for part in parts if part not in ("", ".", "..")]
-    path = folder.joinpath(*safe[:-1], f"{safe[-1]}{ending}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 if __name__ == "__main__":

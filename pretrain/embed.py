@@ -23,7 +23,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from tqdm import tqdm
 
@@ -43,6 +42,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
 
     from pretrain.data.external_features import append_features, refuse_existing
     from pretrain.data.leave_out import fingerprints, joined
+    from pretrain.data.recording_file import recording_file
     from pretrain.data.store import Store
     from pretrain.train.checkpoint import load_encoder
     from pretrain.train.embed_store import embed_stored, fit_components
@@ -100,7 +100,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
                 name = video["name"]
                 z_TD = embed_stored(embedder, store, name, components, device=device)
                 if out is not None:
-                    np.save(out / f"{quote(name, safe='')}.npy", z_TD)
+                    file = recording_file(out, name, ".npy")
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    np.save(file, z_TD)
                 bar.update(len(z_TD))
                 yield name, z_TD
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -10,6 +11,13 @@ from collections.abc import Callable, Iterable
 
 from pretrain.redact import redact
 from pretrain.utf8_mode import restart_in_utf8_mode
+
+_NOT_WRITABLE = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Error numbers of a disk without room."""
 
 
 class BadInput(ValueError):
@@ -69,8 +77,20 @@ def exit_status(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.errno in FULL:
+            print(redact(f"the run failed: {error}: make room there"), file=sys.stderr)
+            return 1
+        if error.errno in _NOT_WRITABLE:
+            print(redact(f"error: {error}: choose a folder that can be written"), file=sys.stderr)
+            return 2
+        return _unexpected()
     except Exception:
-        text = redact(traceback.format_exc())  # of Ray's errors and others', addresses and all
-        logging.getLogger(__name__).error("the run failed\n%s", text)
-        return 1
+        return _unexpected()
     return 0
+
+
+def _unexpected() -> int:
+    text = redact(traceback.format_exc())  # of Ray's errors and others', addresses and all
+    logging.getLogger(__name__).error("the run failed\n%s", text)
+    return 1

@@ -75,6 +75,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
 
     # Ray and torch take seconds to import, which --help need not wait for.
     from pretrain.cluster.join import cluster
+    from pretrain.cluster.preflight import check_storage
     from pretrain.config import RECIPES, SCALES, Recipe, Scale, parse_overrides, plain, read
     from pretrain.data.leave_out import videos_to_leave_out
     from pretrain.data.store import Store
@@ -107,6 +108,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
         print(json.dumps(redacted(resolved), indent=1))
         return
 
+    if scale.storage:
+        check_storage(paths.absolute_address(scale.storage))
     settings: dict[str, Any] = {"recipe": plain(recipe), "fingerprint": store.fingerprint}
     if store.leave_out:
         settings["leave_out"] = sorted(store.leave_out)

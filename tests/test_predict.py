@@ -93,6 +93,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tracks(
     folder: Path,
     name: str = "m1",
+    /,
     *,
     frames: int = 300,
     fps: float = 30.0,

@@ -156,6 +156,17 @@ def test_what_is_wrong_is_said(bucket: str, server: str) -> None:
     assert not keys()
 
 
+def test_a_bucket_that_is_not_there_is_said_before_anything_starts(
+    bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = wander_store(tmp_path / "store", [200])
+    words = ["--data", store.uri, "--out", str(tmp_path / "run")]
+    words += ["--set", "storage=s3://nobody/runs"]
+    assert exit_status(lambda: pretraining.main(words)) == 2
+    assert "cannot write to s3://nobody/runs: Bucket 'nobody' not found" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     "address",
     [

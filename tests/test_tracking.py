@@ -639,6 +639,51 @@ def test_replay_as_a_command(
 # -- the file --------------------------------------------------------------------------------------
 
 
+KILLED = """
+import os, signal
+from pathlib import Path
+from pretrain.runs.folder import open_run_folder
+from pretrain.runs.tracked_run import open_tracking
+out = Path("runs/mine")
+tracking = open_tracking(None, runs_folder="runs")
+with open_run_folder(out, {}, resume=False), tracking.start("e", "mine", folder=out) as run:
+    tracking.start("e", "child", parent=run).log_metrics({"f1": 0.5}, step=1)
+    done = tracking.start("e", "done", parent=run)
+    done.finish()
+    assert run.sender.drain(60) == 0
+    %s
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_command_left_running_is_closed_by_one_command(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    busy = "from pretrain.runs.replay import main; main(['runs/mine'])"
+    ran = subprocess.run(
+        [*PYTHON, KILLED % busy], cwd=runs.parent, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert "closed" not in ran.stdout, "a living process is at work in that folder"
+    found = client(runs / "mlflow.db")
+    experiment = found.get_experiment_by_name("e").experiment_id
+
+    def states() -> dict[str, str]:
+        return {r.info.run_name: r.info.status for r in found.search_runs([experiment])}
+
+    assert states() == {"mine": "RUNNING", "child": "RUNNING", "done": "FINISHED"}
+    for said in ("2 runs were left open", "records sent"):
+        assert exit_status(lambda: replay_entry.main([str(runs / "mine")])) == 0
+        assert said in capsys.readouterr().out
+        assert states() == {"mine": "KILLED", "child": "KILLED", "done": "FINISHED"}
+
+    tracking = open_tracking(None, runs_folder=runs)
+    with tracking.start("e", "mine", folder=runs / "mine", resume=True) as run:
+        assert run.sender.drain(60) == 0
+        assert states()["mine"] == "RUNNING", "the same run goes on"
+    assert states()["mine"] == "FINISHED"
+
+
 def test_a_line_cut_short_costs_that_line_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

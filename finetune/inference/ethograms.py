@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from finetune.labels.frame_labels import Ints, Reals, looked_at
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
+from finetune.report.figures import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,6 +109,11 @@ def summary_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(path: Path, ethogram: Ethogram) -> None:
+    """Writes the picture of one video."""
+    path.write_bytes(png(picture(ethogram)))
+
+
 def picture(ethogram: Ethogram) -> Figure:
     """Bouts of each behaviour over the whole video, and the probabilities under them."""
     from matplotlib.figure import Figure
@@ -132,9 +139,11 @@ def picture(ethogram: Ethogram) -> Figure:
         )
         row.set_ylim(0, 1)
         row.set_yticks([])
-        row.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        row.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9, parse_math=False)
     axes[0].set_title(
-        f"{ethogram.video}: predicted bouts (bars) and probability (line)", fontsize=9
+        f"{ethogram.video}: predicted bouts (bars) and probability (line)",
+        fontsize=9,
+        parse_math=False,
     )
     axes[-1].set_xlim(0, len(ethogram.labels) / ethogram.fps)
     axes[-1].set_xlabel("seconds")

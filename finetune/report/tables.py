@@ -66,6 +66,12 @@ def plain_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     )
 
 
+def csv_text(text: str) -> str:
+    """A name as a cell that no spreadsheet takes for a formula: behind an apostrophe, which label
+    readers take off again."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a CSV file with the keys of the rows, the same in all, as its header; numbers in full
     precision, None as an empty cell."""
@@ -73,7 +79,8 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow({k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,13 +48,8 @@ def check_machines(machines: Sequence[Machine], store: Store, storage: str) -> N
     Raises:
         BadInput: If a machine cannot take part, with the remedy; everything at once.
     """
-    token = f".preflight-{uuid.uuid4().hex[:12]}"
+    token = check_storage(storage, remove=False)
     system, path = filesystem(storage)
-    try:
-        system.create_dir(path, recursive=True)
-        _write(system, f"{path}/{token}")
-    except OSError as error:
-        raise BadInput(f"scale key storage: cannot write to {redact(storage)}: {error}") from error
     look = ray.remote(num_cpus=0)(_look)
     asked = {
         machine: look.options(
@@ -87,6 +82,28 @@ def check_machines(machines: Sequence[Machine], store: Store, storage: str) -> N
             _remove(system, f"{path}/{token}-{number}")
         _remove(system, f"{path}/{token}")
     refuse(errors, about="the machines of this cluster cannot work together")
+
+
+def check_storage(storage: str, *, remove: bool = True) -> str:
+    """Writes a small file to where checkpoints are to go; returns its name.
+
+    Args:
+        storage: Folder or address; made if it is not there.
+        remove: Whether the file is removed again.
+
+    Raises:
+        BadInput: If it cannot be written.
+    """
+    token = f".preflight-{uuid.uuid4().hex[:12]}"
+    system, path = filesystem(storage)
+    try:
+        system.create_dir(path, recursive=True)
+        _write(system, f"{path}/{token}")
+        if remove:
+            _remove(system, f"{path}/{token}")
+    except OSError as error:
+        raise BadInput(f"scale key storage: cannot write to {redact(storage)}: {error}") from error
+    return token
 
 
 def software() -> dict[str, str]:

@@ -6,13 +6,13 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pretrain.data.recording_file import file_name
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, refuse
@@ -112,7 +112,7 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
         pq.write_table(table, sink, compression="zstd")
         numbers = (int(label_file["file"].rpartition("-")[2][:3]) for label_file in writer.labels)
         number = max(numbers, default=-1) + 1  # no file that is there is written over
-        name = f"labels/{quote(task, safe='')}-{number:03d}.parquet"
+        name = f"labels/{file_name(task)}-{number:03d}.parquet"
         about = {"task": task, "test": sorted({r.video for r in rows if r.split == "test"})}
         writer.labels.append(writer.write_file(name, sink.getvalue()) | about)
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
+from pretrain.data.recording_file import recording_file
 from pretrain.data.schema import Float
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.recording_names import (
@@ -115,8 +116,10 @@ def _assigned(paths: list[Path], folder: Path, videos: list[str], name: str) -> 
     ending = common_ending(paths)
     files: dict[str, Path] = {}
     errors = []
+    own = {recording_file(folder, video, end): video for video in videos for end in _SUFFIXES}
     for path in paths:
-        whole = unquote(path.relative_to(folder).with_suffix("").as_posix())
+        # earlier releases wrote folders as %2F
+        whole = own.get(path) or unquote(path.relative_to(folder).with_suffix("").as_posix())
         found = (
             [whole]
             if whole in videos

@@ -148,7 +148,9 @@ def read_tracks(path: Path, *, name: str = "", names_only: bool = False) -> Trac
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error}") from error
-    return replace(tracks, name=name or tracks.name, path=path, source_sha256=digest)
+    # a file's name may hold bytes that are no text
+    called = (name or tracks.name).encode(errors="replace").decode()
+    return replace(tracks, name=called, path=path, source_sha256=digest)
 
 
 def read_all_names(paths: Sequence[Path]) -> list[Tracks]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pretrain.data.recording_file import file_name
 from pretrain.errors import refuse
 from pretrain.readers.detect import label_formats, suffixes, track_formats
 
@@ -114,7 +115,7 @@ def _qualified(path: Path, name: str, rivals: Sequence[Path]) -> str:
 
 
 def candidates(
-    file_name: str, videos: Iterable[str], *, folder: str = "", ending: str = ""
+    called: str, videos: Iterable[str], *, folder: str = "", ending: str = ""
 ) -> list[str]:
     """The recordings that a file of this name could belong to; of several, a person must choose.
 
@@ -124,18 +125,18 @@ def candidates(
     own folder wins.
 
     Args:
-        file_name: Of the label (or feature) file, extension or not.
+        called: What the label (or feature) file is called, extension or not.
         videos: Names of the recordings.
         folder: Name of the folder that holds the file.
         ending: Of all files of the set (:func:`common_ending`).
     """
     last_part = {video: video.rsplit("/", 1)[-1] for video in videos}
-    if file_name in last_part:
-        return [file_name]
-    full = file_stem(file_name)
-    for name in dict.fromkeys((full, recording_stem(file_name), full.removesuffix(ending))):
+    if called in last_part:
+        return [called]
+    full = file_stem(called)
+    for name in dict.fromkeys((full, recording_stem(called), full.removesuffix(ending))):
         matches = [video for video in last_part if video == name] or [
-            video for video in last_part if last_part[video] == name
+            video for video in last_part if name in (last_part[video], file_name(last_part[video]))
         ]
         if matches:
             nearby = [v for v in matches if folder and folder in v.split("/")[:-1]]

@@ -1,5 +1,8 @@
-"""Sends all that a run logged to an MLflow server that was away:
-``python -m pretrain.runs.replay FILE ADDRESS``. Doing it twice does no harm."""
+"""Brings MLflow up to date with a run's folder: ``python -m pretrain.runs.replay RUN [ADDRESS]``.
+
+What the run logged while the server was away is sent, and what a killed command left RUNNING is
+closed as KILLED. Doing it twice does no harm, and --resume goes on with the same runs.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pretrain.errors import BadInput, exit_status
 from pretrain.redact import redact
 from pretrain.runs.addresses import full_address
 from pretrain.runs.background_sender import RecordRejected, ServerUnavailable, batches
+from pretrain.runs.folder import is_locked
 from pretrain.runs.json_lines import JsonLines
 from pretrain.runs.mlflow_server import MLflowServer, reason
 
@@ -20,13 +24,57 @@ log = logging.getLogger(__name__)
 
 def main(words: list[str] | None = None) -> None:
     """Runs the command line ``words``."""
-    parser = argparse.ArgumentParser(prog="python -m pretrain.runs.replay", description=__doc__)
-    parser.add_argument("file", help="the metrics.jsonl in the run's folder")
+    parser = argparse.ArgumentParser(
+        prog="python -m pretrain.runs.replay",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", help="the run's folder, or the metrics.jsonl in it")
     parser.add_argument(
-        "address", help="the server, http://host:5000, or a database, sqlite:////folder/mlflow.db"
+        "address",
+        nargs="?",
+        help="the server, http://host:5000, or a database, sqlite:////folder/mlflow.db; left out: "
+        "where the run was tracked",
     )
     args = parser.parse_args(words)
-    print(f"{replay(args.file, args.address)} records sent to {redact(args.address)}")
+    file = Path(args.run)
+    file = file / "metrics.jsonl" if file.is_dir() else file
+    address = args.address or _own_address(file)
+    if closed := close_open_runs(file):
+        print(f"{closed} runs were left open by a command that was killed: closed")
+    print(f"{replay(file, address)} records sent to {redact(address)}")
+
+
+def _own_address(file: Path) -> str:
+    """The address that a run was tracked at.
+
+    Raises:
+        BadInput: If the run's file does not have the whole of it.
+    """
+    runs_folder = file.absolute().parent.parent
+    params = [record.get("params", {}) for record in JsonLines(file).read()]
+    told = next((each["scale.tracking"] for each in params if "scale.tracking" in each), "null")
+    if "***" in told:
+        raise BadInput(f"{file} does not keep the password of {told}: give the address too")
+    return full_address(None if told == "null" else told, runs_folder=runs_folder)
+
+
+def close_open_runs(file: Path) -> int:
+    """Writes the end of runs that a killed command began, at the time of its last record, into the
+    run's file; returns how many. A folder in which a process is at work is left alone."""
+    if is_locked(file.parent):
+        return 0
+    records = JsonLines(file).read()
+    started: dict[str, str] = {}
+    for record in records:
+        if record["kind"] == "start":
+            started[record["run"]] = record["experiment"]
+        elif record["kind"] == "status":
+            started.pop(record["run"], None)
+    for key, experiment in reversed(started.items()):
+        end = {"kind": "status", "run": key, "experiment": experiment, "status": "KILLED"}
+        JsonLines(file).append(end | {"time": records[-1]["time"]})
+    return len(started)
 
 
 def replay(file: str | Path, address: str) -> int:

@@ -26,7 +26,7 @@ from pretrain.cluster.resources import (
 from pretrain.config import Recipe, Scale, plain
 from pretrain.data.leave_out import fingerprints, joined
 from pretrain.data.store import Store
-from pretrain.errors import BadInput, RunFailed
+from pretrain.errors import FULL, BadInput, RunFailed
 from pretrain.redact import write_json
 from pretrain.runs import paths
 from pretrain.runs.tracked_run import TrackedRun
@@ -179,7 +179,7 @@ def pretrain(
 
 def _train_unless_hopeless(settings: dict[str, Any]) -> dict[str, Any]:
     """:func:`train`, unless an earlier attempt of this run met an error that would only come again:
-    bad input, a loss that is not finite."""
+    bad input, a loss that is not finite, a full disk."""
     messages: Messages = settings["messages"]
     if messages.has_final_error():
         return {}
@@ -187,6 +187,11 @@ def _train_unless_hopeless(settings: dict[str, Any]) -> dict[str, Any]:
         return train(settings)
     except (BadInput, RunFailed) as error:
         messages.send_final_error(error)
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            sentence = f"a checkpoint cannot be written: {error}: make room, then pass --resume"
+            messages.send_final_error(RunFailed(sentence))
         raise
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.inference.prediction_formats import AbstractPredictionFormat
+from finetune.report.tables import csv_text
 
 if TYPE_CHECKING:
     from finetune.inference.ethograms import Ethogram
@@ -60,13 +61,13 @@ def write_observations(
         rows.writeheader()
         for video, (events, frames, fps) in videos.items():
             observation = {
-                "Observation id": video,
+                "Observation id": csv_text(video),
                 "Observation duration": _seconds(frames, fps),
                 "Observation type": "Media file",
                 "Time offset (s)": "0",
                 "Media duration (s)": _seconds(frames, fps),
                 "FPS (frame/s)": f"{fps:g}",
-                "Media file name": video,
+                "Media file name": csv_text(video),
                 "Comment": comment,
             }
             marks = [(start, 1, name, "START") for start, _, name in events]
@@ -75,7 +76,7 @@ def write_observations(
                 rows.writerow(
                     observation
                     | {
-                        "Behavior": name,
+                        "Behavior": csv_text(name),
                         "Behavior type": kind,
                         "Time": _seconds(frame, fps),
                         "Image index": frame,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.inference.prediction_formats import AbstractPredictionFormat
+from finetune.report.tables import csv_text
 
 if TYPE_CHECKING:
     from finetune.inference.ethograms import Ethogram
@@ -25,12 +26,18 @@ class FrameTable(AbstractPredictionFormat):
     def write(self, path: Path, ethogram: Ethogram) -> None:
         """A row for each frame; several labels are joined by ``+``, without one it is ``none``;
         in frames that no pose supports the cells are empty."""
-        classes = ethogram.problem.classes
+        classes = [csv_text(name) for name in ethogram.problem.classes]
         empty = [""] * (1 + 2 * len(classes))
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file)
             rows.writerow(
-                ["frame", "time_s", "label", *(f"p_{name}" for name in classes), *classes]
+                [
+                    "frame",
+                    "time_s",
+                    "label",
+                    *(f"p_{name}" for name in ethogram.problem.classes),
+                    *classes,
+                ]
             )
             for first in range(0, len(ethogram.labels), _BLOCK):
                 part = ethogram.part(first, first + _BLOCK)

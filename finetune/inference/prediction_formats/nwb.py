@@ -25,12 +25,13 @@ class NeurodataWithoutBorders(AbstractPredictionFormat):
     def write(self, path: Path, ethogram: Ethogram) -> None:
         """The time of the recording is not known: it begins at the epoch."""
         pynwb = importlib.import_module(self.requires)
+        video = ethogram.video.replace("\0", "\N{REPLACEMENT CHARACTER}")  # HDF5 ends text there
         file = pynwb.NWBFile(
             session_description=(
-                f"behaviours predicted from tracks of {ethogram.video}; the time of the recording "
+                f"behaviours predicted from tracks of {video}; the time of the recording "
                 "is not known"
             ),
-            identifier=ethogram.video,
+            identifier=video,
             session_start_time=datetime(1970, 1, 1, tzinfo=UTC),
         )
         problem, p_TC, fps = ethogram.problem, ethogram.probabilities_TC, ethogram.fps

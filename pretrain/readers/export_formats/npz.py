@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
+from pretrain.data.recording_file import recording_file
 from pretrain.data.schema import Video
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -92,10 +92,6 @@ def _save(path: Path, **arrays: Any) -> None:
 
 
 def _file(folder: Path, name: str, ending: str) -> Path:
-    """A file for a name; folders for its slashes, and nothing of it leads elsewhere."""
-    parts = [quote(part, safe=" ()+,=@").replace(".", "%2E") for part in name.split("/")]
-    path = folder.joinpath(*(part or "%" for part in parts)).with_name(
-        f"{parts[-1] or '%'}{ending}"
-    )
+    path = recording_file(folder, name, ending)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

@@ -76,11 +76,18 @@ def cells_of(
     try:
         for cells in reader:
             if cells and (len(cells) > 1 or cells[0].strip()):
-                yield first_line + reader.line_num - 1, [cell.strip() for cell in cells]
+                yield first_line + reader.line_num - 1, [cell_text(cell) for cell in cells]
     except csv.Error as error:
         raise BadInput(
             f"{path}, line {first_line + max(reader.line_num, 1) - 1}: {error}"
         ) from error
+
+
+def cell_text(cell: str) -> str:
+    """A cell without spaces around it and without the apostrophe that keeps a spreadsheet from
+    taking a name for a formula."""
+    text = cell.strip()
+    return text[1:] if re.match(r"'[=+\-@]", text) else text
 
 
 def heading_of(line: str) -> list[str]:

@@ -16,6 +16,7 @@ from pretrain.errors import BadInput
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.label_formats import AbstractLabelFormat
 from pretrain.readers.label_formats._text import (
+    cell_text,
     delimiter_of,
     frame_number,
     headed_table,
@@ -66,7 +67,7 @@ class Predictions(AbstractLabelFormat):
 
 def _heading(line: str) -> list[str]:
     return [
-        cell.strip() for row in csv.reader([line], delimiter=delimiter_of(line)) for cell in row
+        cell_text(cell) for row in csv.reader([line], delimiter=delimiter_of(line)) for cell in row
     ]
 
 
