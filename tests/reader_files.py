@@ -3,13 +3,17 @@ tracks hold one small world, whose truth is known."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -285,6 +289,60 @@ BORIS = (
     "0.2,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.5,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
     "0.7,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.9,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
 )
+
+
+def boris_project(*media: str, subjects: tuple[str, ...] = ("",)) -> dict[str, Any]:
+    """One observation of media of 1 s each: what ``BORIS`` has, a jump beside it, of each
+    subject; times begin at 0.3 s."""
+    events = [
+        [time, subject, behaviour, "", "", 0]
+        for subject in subjects
+        for time, behaviour in (
+            *((0.5, "sniff"), (0.8, "sniff"), (1.0, "sniff"), (1.05, "jump"), (1.2, "sniff")),
+        )
+    ]
+    paths = [f"/home/x/{name}.mp4" for name in media]
+    return {
+        "project_name": "p",
+        "behaviors_conf": {
+            "0": {"code": "sniff", "type": "State event"},
+            "1": {"code": "jump", "type": "Point event"},
+        },
+        "observations": {
+            "day": {
+                "file": {"1": paths, "2": []},
+                "type": "MEDIA",
+                "time offset": 0.3,
+                "events": events,
+                "media_info": {
+                    "length": dict.fromkeys(paths, 1.0),
+                    "fps": dict.fromkeys(paths, 10.0),
+                },
+            },
+            "not coded yet": {"file": {"1": ["z.mp4"]}, "time offset": 0, "events": []},
+        },
+    }
+
+
+def write_workbook(path: Path, table: str) -> Path:
+    """A CSV as Excel's, its numbers as numbers."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in csv.reader(table.splitlines()):
+        book.active.append([float(c) if re.fullmatch(r"[\d.]+", c) else c or None for c in row])
+    book.save(path)
+    return path
+
+
+def workbook(table: str) -> dict[str, bytes]:
+    """An example, where there is the package that writes it."""
+    if not find_spec("openpyxl"):
+        return {}
+    with TemporaryDirectory() as folder:
+        return {"m1.xlsx": write_workbook(Path(folder) / "m1.xlsx", table).read_bytes()}
+
+
 BORIS_AGGREGATED = (
     "Observation id,Observation date,Description,Observation type,Source,Time offset (s),Coding "
     "duration,Media duration (s),FPS (frame/s),"
@@ -335,7 +393,9 @@ writes ``world()``."""
 
 LABELS: dict[str, dict[str, bytes]] = {
     "bento": {"m1.annot": BENTO.encode()},
-    "boris": {"m1_boris.csv": BORIS.encode(), "m1_events.csv": BORIS_AGGREGATED.encode()},
+    "boris": {"m1_boris.csv": BORIS.encode(), "m1_events.csv": BORIS_AGGREGATED.encode()}
+    | workbook(BORIS),
+    "boris_project": {"m1.boris": json.dumps(boris_project("m1"), indent=0).encode()},
     "caltech": {"m1_annot.txt": CALTECH.encode()},
     "intervals": {"m1.csv": INTERVALS.encode()},
     "npz": {"m1.npz": npz_labels()},
