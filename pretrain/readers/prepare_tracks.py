@@ -113,6 +113,7 @@ def _conversion(args: argparse.Namespace, existing: Store | None) -> TrackConver
         animals=mapping("--animals", args.animals),
         image_px=size("--image", args.image),
         scale_to=size("--scale-to", args.scale_to),
+        join_tracks=args.join_tracks,
     )
 
 

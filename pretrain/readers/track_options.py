@@ -72,6 +72,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--animals", metavar="OLD=NEW,KEEP", help="the same for animals")
     parser.add_argument(
+        "--join-tracks",
+        type=int,
+        metavar="N",
+        help="join pieces of tracks by position into N animals, animal1, animal2…: for trackers "
+        "that give an animal a new track after each gap",
+    )
+    parser.add_argument(
         "--store-fps",
         type=float,
         metavar="FPS",
