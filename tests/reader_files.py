@@ -76,6 +76,26 @@ def write_deeplabcut(path: Path, w: World, **options: object) -> Path:
     return path
 
 
+def write_simba(
+    path: Path, w: World, *, name: str = "{point}_{animal}", rows: int = 1, first: str = ""
+) -> Path:
+    """Poses as SimBA keeps them; its missing points lie at (0, 0)."""
+    points = [(m, k) for m in range(len(ANIMALS)) for k in range(len(KEYPOINTS))]
+    names = [name.format(animal=m + 1, name=ANIMALS[m], point=KEYPOINTS[k]) for m, k in points]
+    heading = [["", *(f"{each}_{axis}" for each in names for axis in "xyp")]]
+    if rows == 3:
+        heading = [[first, *["IMPORTED_POSE"] * 3 * len(names)]] * 2 + heading
+    cells = [
+        [[*np.nan_to_num(w.position[t, m, k]).tolist(), w.confidence[t, m, k]] for m, k in points]
+        for t in range(len(w.position))
+    ]
+    body = [
+        [str(t), *(repr(float(v)) for point in row for v in point)] for t, row in enumerate(cells)
+    ]
+    path.write_text(text_of(heading + body))
+    return path
+
+
 def write_deeplabcut_h5(path: Path, w: World) -> Path:
     import h5py
 
@@ -385,6 +405,7 @@ TRACKS: dict[str, dict[str, Callable[[Path, World], Path]]] = {
     "jabs": {"m1_pose_est_v4.h5": write_jabs},
     "npz": {"m1_tracks.npz": write_npz},
     "nwb": {"m1.nwb": write_nwb},
+    "simba": {"m1.csv": write_simba},
     "sleap": {"m1.analysis.h5": write_sleap_analysis},
     "sleap_project": {"m1.mp4.predictions.slp": write_sleap_project},
 }

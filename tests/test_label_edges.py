@@ -50,7 +50,7 @@ def test_simbas_own_columns_are_no_behaviours(tmp_path: Path, machine: bool) -> 
 
 def test_poses_are_no_labels(tmp_path: Path) -> None:
     rows = [",Nose_1_x,Nose_1_y,Nose_1_p", *(f"{t},{t},2.5,1.0" for t in range(LENGTH))]
-    with pytest.raises(BadInput, match="of no format known"):
+    with pytest.raises(BadInput, match="found 0 label files"):
         read(tmp_path, "mouse1.csv", "\n".join(rows) + "\n")
 
 
