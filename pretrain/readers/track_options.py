@@ -47,6 +47,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "after the last frame of another class become unlabelled",
     )
     parser.add_argument(
+        "--scored",
+        action="append",
+        default=[],
+        metavar="[RECORDINGS=]BEHAVIOUR,…",
+        help="the only behaviours that recordings were scored for: attack,sniff for all, "
+        "'m1*=attack,sniff' for those of such a name (or annotator/name); others are unlabelled "
+        "there; for behaviours that may overlap; may be repeated",
+    )
+    parser.add_argument(
         "--features",
         action="append",
         default=[],
