@@ -3,13 +3,17 @@ tracks hold one small world, whose truth is known."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -69,6 +73,26 @@ def text_of(rows: list[list[str]], delimiter: str = ",", end: str = "\n") -> str
 
 def write_deeplabcut(path: Path, w: World, **options: object) -> Path:
     path.write_text(text_of(deeplabcut_rows(w, **options)), encoding="utf-8")  # type: ignore[arg-type]
+    return path
+
+
+def write_simba(
+    path: Path, w: World, *, name: str = "{point}_{animal}", rows: int = 1, first: str = ""
+) -> Path:
+    """Poses as SimBA keeps them; its missing points lie at (0, 0)."""
+    points = [(m, k) for m in range(len(ANIMALS)) for k in range(len(KEYPOINTS))]
+    names = [name.format(animal=m + 1, name=ANIMALS[m], point=KEYPOINTS[k]) for m, k in points]
+    heading = [["", *(f"{each}_{axis}" for each in names for axis in "xyp")]]
+    if rows == 3:
+        heading = [[first, *["IMPORTED_POSE"] * 3 * len(names)]] * 2 + heading
+    cells = [
+        [[*np.nan_to_num(w.position[t, m, k]).tolist(), w.confidence[t, m, k]] for m, k in points]
+        for t in range(len(w.position))
+    ]
+    body = [
+        [str(t), *(repr(float(v)) for point in row for v in point)] for t, row in enumerate(cells)
+    ]
+    path.write_text(text_of(heading + body))
     return path
 
 
@@ -285,6 +309,60 @@ BORIS = (
     "0.2,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.5,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
     "0.7,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,START\r\n0.9,/home/x/m1_small.avi,1.0,10.0,adult,sniff,,,STOP\r\n"
 )
+
+
+def boris_project(*media: str, subjects: tuple[str, ...] = ("",)) -> dict[str, Any]:
+    """One observation of media of 1 s each: what ``BORIS`` has, a jump beside it, of each
+    subject; times begin at 0.3 s."""
+    events = [
+        [time, subject, behaviour, "", "", 0]
+        for subject in subjects
+        for time, behaviour in (
+            *((0.5, "sniff"), (0.8, "sniff"), (1.0, "sniff"), (1.05, "jump"), (1.2, "sniff")),
+        )
+    ]
+    paths = [f"/home/x/{name}.mp4" for name in media]
+    return {
+        "project_name": "p",
+        "behaviors_conf": {
+            "0": {"code": "sniff", "type": "State event"},
+            "1": {"code": "jump", "type": "Point event"},
+        },
+        "observations": {
+            "day": {
+                "file": {"1": paths, "2": []},
+                "type": "MEDIA",
+                "time offset": 0.3,
+                "events": events,
+                "media_info": {
+                    "length": dict.fromkeys(paths, 1.0),
+                    "fps": dict.fromkeys(paths, 10.0),
+                },
+            },
+            "not coded yet": {"file": {"1": ["z.mp4"]}, "time offset": 0, "events": []},
+        },
+    }
+
+
+def write_workbook(path: Path, table: str) -> Path:
+    """A CSV as Excel's, its numbers as numbers."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in csv.reader(table.splitlines()):
+        book.active.append([float(c) if re.fullmatch(r"[\d.]+", c) else c or None for c in row])
+    book.save(path)
+    return path
+
+
+def workbook(table: str) -> dict[str, bytes]:
+    """An example, where there is the package that writes it."""
+    if not find_spec("openpyxl"):
+        return {}
+    with TemporaryDirectory() as folder:
+        return {"m1.xlsx": write_workbook(Path(folder) / "m1.xlsx", table).read_bytes()}
+
+
 BORIS_AGGREGATED = (
     "Observation id,Observation date,Description,Observation type,Source,Time offset (s),Coding "
     "duration,Media duration (s),FPS (frame/s),"
@@ -327,6 +405,7 @@ TRACKS: dict[str, dict[str, Callable[[Path, World], Path]]] = {
     "jabs": {"m1_pose_est_v4.h5": write_jabs},
     "npz": {"m1_tracks.npz": write_npz},
     "nwb": {"m1.nwb": write_nwb},
+    "simba": {"m1.csv": write_simba},
     "sleap": {"m1.analysis.h5": write_sleap_analysis},
     "sleap_project": {"m1.mp4.predictions.slp": write_sleap_project},
 }
@@ -335,7 +414,9 @@ writes ``world()``."""
 
 LABELS: dict[str, dict[str, bytes]] = {
     "bento": {"m1.annot": BENTO.encode()},
-    "boris": {"m1_boris.csv": BORIS.encode(), "m1_events.csv": BORIS_AGGREGATED.encode()},
+    "boris": {"m1_boris.csv": BORIS.encode(), "m1_events.csv": BORIS_AGGREGATED.encode()}
+    | workbook(BORIS),
+    "boris_project": {"m1.boris": json.dumps(boris_project("m1"), indent=0).encode()},
     "caltech": {"m1_annot.txt": CALTECH.encode()},
     "intervals": {"m1.csv": INTERVALS.encode()},
     "npz": {"m1.npz": npz_labels()},

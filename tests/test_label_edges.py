@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from reader_files import BORIS, boris_project, write_workbook
 
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import UNLABELLED, Labels
@@ -47,7 +50,7 @@ def test_simbas_own_columns_are_no_behaviours(tmp_path: Path, machine: bool) -> 
 
 def test_poses_are_no_labels(tmp_path: Path) -> None:
     rows = [",Nose_1_x,Nose_1_y,Nose_1_p", *(f"{t},{t},2.5,1.0" for t in range(LENGTH))]
-    with pytest.raises(BadInput, match="of no format known"):
+    with pytest.raises(BadInput, match="found 0 label files"):
         read(tmp_path, "mouse1.csv", "\n".join(rows) + "\n")
 
 
@@ -94,11 +97,11 @@ def test_what_is_not_read_and_who_has_no_labels_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "mouse1.csv").write_text("start_frame,end_frame,behavior\n3,30,attack\n")
-    (tmp_path / "mouse2.boris").write_text("{}")
+    (tmp_path / "mouse2.eaf").write_text("<ANNOTATION_DOCUMENT/>")
     lengths = dict.fromkeys(("mouse1", "mouse2", "mouse3"), LENGTH)
     read_label_files(tmp_path, lengths, 30.0)
     assert "2 of 3 recordings have no labels at all: mouse2, mouse3" in caplog.text
-    assert "of no format of labels that is read: mouse2.boris" in caplog.text
+    assert "of no format of labels that is read: mouse2.eaf" in caplog.text
 
 
 def test_folders_say_who_labelled(tmp_path: Path) -> None:
@@ -147,3 +150,46 @@ def test_media_that_follow_each_other_in_one_observation_of_boris(
     assert not any((each.frames == UNLABELLED).any() for each in labels)
     with pytest.raises(BadInput, match="none is named like day1, partA, partB"):
         read_label_files(tmp_path, {"another": 300}, 30.0)
+
+
+def test_a_boris_project_and_a_workbook_are_read_as_the_csv_is(tmp_path: Path) -> None:
+    pytest.importorskip("openpyxl", reason="needs the extra: pip install 'ethoray[trackers]'")
+    write_workbook(tmp_path / "mouse2.xlsx", BORIS.replace("m1", "mouse2"))
+    project = boris_project("mouse1", subjects=("adult",))
+    (tmp_path / "day.boris").write_text(json.dumps(project))
+    labels, _ = read_label_files(tmp_path, {"mouse1": 12, "mouse2": 12}, 10.0)
+    found = {each.video: each for each in labels}
+    for each in found.values():
+        assert each.task == "behaviors"
+        assert frames_of(each, "sniff") == [2, 3, 4, 7, 8]
+        assert np.flatnonzero((each.marks == UNLABELLED).all(1)).tolist() == [10, 11]
+    assert frames_of(found["mouse1"], "jump") == [7]
+
+
+def test_a_boris_project_of_several_media_and_subjects(tmp_path: Path) -> None:
+    project = boris_project("a", "b", subjects=("rat", "mouse"))
+    (tmp_path / "day.boris").write_text(json.dumps(project))
+    labels, _ = read_label_files(tmp_path, {"a": 10, "b": 10, "c": 10}, 10.0)
+    found = {(each.video, each.task): each for each in labels}
+    assert frames_of(found["a", "behaviors_rat"], "sniff") == [2, 3, 4, 7, 8]
+    assert frames_of(found["b", "behaviors_rat"], "jump") == []
+    with pytest.raises(BadInput, match="none is named like day, a, b"):
+        read_label_files(tmp_path, {"another": 10}, 10.0)
+
+
+def test_faults_of_a_boris_project_name_observation_and_event(tmp_path: Path) -> None:
+    project = boris_project("mouse1")
+    del project["observations"]["day"]["events"][-1]
+    (tmp_path / "day.boris").write_text(json.dumps(project))
+    with pytest.raises(BadInput, match=r"observation 'day', event 3: sniff starts at 1.0 s"):
+        read_label_files(tmp_path, {"mouse1": 10}, 10.0)
+
+
+def test_a_missing_package_gives_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openpyxl", reason="to write one")
+    write_workbook(tmp_path / "mouse1.xlsx", BORIS)
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(BadInput, match=r"mouse1.xlsx is an Excel workbook; .*ethoray\[trackers\]"):
+        read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0)

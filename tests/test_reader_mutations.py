@@ -68,11 +68,12 @@ CELLS = (
 # Where in a text: a line or column; or that the whole is empty, of no known kind, or lacks a part
 # that it must have.
 PLACE = re.compile(
-    r"lines? \d|column \d|is empty|not a tracks file \(|not a label file|no format "
-    r"known|no stream|no line|no heading|annotated from|"
+    r"lines? \d|observation '|BORIS, or damaged|"
+    r"column \d|is empty|not a tracks file \(|not a label file|no format known|"
+    r"no stream|no line|no heading|annotated from|"
     r"animals? .* has bodyparts|there is no column|twice|belongs to no known recording"
 )
-BINARY = ("h5", "slp", "nwb", "npz", "zip")
+BINARY = ("h5", "slp", "nwb", "npz", "xlsx", "zip")
 FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "socket.connect")
 _watched: list[str] = []
 _watching = False
@@ -302,6 +303,8 @@ def spoiler_of(name: str) -> Callable[[bytes, np.random.Generator], bytes]:
         return spoil_hdf5
     if name.endswith("npz"):
         return spoil_npz
+    if name.endswith("xlsx"):
+        return spoil_bytes
     return lambda raw, rng: spoil_text(raw, rng, "\t" if name.endswith(("txt", "annot")) else ",")
 
 

@@ -26,6 +26,7 @@ from reader_files import (
     write_jabs,
     write_npz,
     write_nwb,
+    write_simba,
     write_sleap_analysis,
     write_sleap_project,
 )
@@ -67,6 +68,9 @@ def test_every_format_gives_back_the_world(form: str, file: str, tmp_path: Path)
         assert tracks.animals == ("animal1", "animal2")
         assert tracks.keypoints[:3] == ("nose", "left_ear", "right_ear")
         assert np.isnan(tracks.position_TMKX[:, :, 3:]).all()
+    elif form == "simba":
+        assert_is_world(tracks, w)
+        assert (tracks.animals, tracks.keypoints) == (("animal1", "animal2"), KEYPOINTS)
     else:
         # NWB, being HDF5 groups, keeps no order of animals.
         assert (tracks.animals, tracks.keypoints) == (
@@ -132,6 +136,39 @@ def test_deeplabcut_of_one_animal(tmp_path: Path) -> None:
     assert_is_world(one, w)
     sure = read_tracks(write_deeplabcut(tmp_path / "sure.csv", w, animals=("",), likelihood=False))
     np.testing.assert_array_equal(sure.confidence_TMK, ~np.isnan(w.position).any(-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "animals"),
+    [
+        ("{point}_{animal}", ("animal1", "animal2")),
+        ("{name}_{point}_{animal}", ANIMALS),
+        ("Animal_{animal}_{point}", ("Animal_1", "Animal_2")),
+        ("mouse{animal}_{point}", ("mouse1", "mouse2")),
+    ],
+)
+@pytest.mark.parametrize(("rows", "first"), [(1, ""), (3, ""), (3, "scorer")])
+def test_simba_names_animals_in_several_ways(
+    tmp_path: Path, name: str, animals: tuple[str, ...], rows: int, first: str
+) -> None:
+    w = world()
+    tracks = read_tracks(write_simba(tmp_path / "m1.csv", w, name=name, rows=rows, first=first))
+    assert (tracks.animals, tracks.keypoints) == (animals, KEYPOINTS)
+    assert_is_world(tracks, w)
+
+
+def test_names_of_points_that_name_no_animal_are_of_one(tmp_path: Path) -> None:
+    w = world(keypoints=2, animals=1)
+    text = ",ear_left_x,ear_left_y,ear_left_p,ear_right_x,ear_right_y,ear_right_p\n" + text_of(
+        [
+            [str(t), *(f"{v}" for k in range(2) for v in (*np.nan_to_num(w.position[t, 0, k]), 1))]
+            for t in range(7)
+        ]
+    )
+    (tmp_path / "m1.csv").write_text(text)
+    tracks = read_tracks(tmp_path / "m1.csv")
+    assert (tracks.animals, tracks.keypoints) == (("animal",), ("ear_left", "ear_right"))
+    np.testing.assert_array_equal(tracks.position_TMKX, w.position.astype(np.float32))
 
 
 def test_deeplabcut_in_three_dimensions_and_from_a_spreadsheet(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ class ProblemLoss:
         return replace(self, weight_C=self.weight_C.to(device), shift_C=self.shift_C.to(device))
 
     def __call__(self, logits_BTC: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over the labelled frames, and their number.
+        """Sum over the labelled frames, and their number; a frame that is labelled for some of
+        overlapping behaviours counts in part.
 
         Args:
             logits_BTC: The head's.
@@ -135,7 +136,7 @@ class ProblemLoss:
         logits_BTC = logits_BTC + self.shift_C
         if self.overlapping:
             each_BTC = self.loss.overlapping(logits_BTC, target_BTC, self.weight_C)
-            return (each_BTC * known_BTC).sum() / n_classes, known_BTC[..., 0].sum()
+            return (each_BTC * known_BTC).sum() / n_classes, known_BTC.sum() / n_classes
         each_BT = self.loss.exclusive(logits_BTC, target_BTC, self.weight_C)
         return (each_BT * known_BTC[..., 0]).sum(), known_BTC.sum()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from finetune.fit.frames import Frames
-from finetune.labels.frame_labels import UNLABELLED
+from finetune.labels.frame_labels import UNLABELLED, looked_at
 from finetune.labels.problems import Problem
 from pretrain.data.windows import Pose
 from pretrain.encoders import Embedder
@@ -135,7 +135,7 @@ def _labelled(frames: Frames, problem: Problem) -> tuple[Ints, Ints, Ints]:
     index, first, end = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for name, labels in problem.train.items():
         begin, stop = frames.spans[name]
-        known = np.flatnonzero((labels if labels.ndim == 1 else labels[:, 0]) != UNLABELLED)
+        known = np.flatnonzero(looked_at(labels))
         index.append(begin + known)
         first.append(np.full(len(known), begin))
         end.append(np.full(len(known), stop))

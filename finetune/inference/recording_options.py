@@ -29,6 +29,13 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     )
     parser.add_argument("--animals", metavar="OLD=NEW,…", help="the same for animals")
     parser.add_argument(
+        "--join-tracks",
+        type=int,
+        metavar="N",
+        help="join pieces of tracks by position into N animals, animal1, animal2…: for trackers "
+        "that give an animal a new track after each gap",
+    )
+    parser.add_argument(
         "--image",
         metavar="WIDTHxHEIGHT",
         help="extent of the recordings' image, where their files do not say it",

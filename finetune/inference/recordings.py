@@ -21,6 +21,7 @@ from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
 from pretrain.readers import find_tracks, tracks
 from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
+from pretrain.readers.join_tracks import joined
 from pretrain.readers.tracks import Tracks
 from pretrain.runs import paths
 
@@ -96,6 +97,7 @@ def recordings(
     common: dict[str, Any] = {
         "store_fps": schema.fps,
         "scale": args.scale,
+        "join_tracks": args.join_tracks,
         "image_px": parse_size(args.image, option="--image") if args.image else None,
         "scale_to": parse_size(args.scale_to, option="--scale-to") if args.scale_to else None,
     }
@@ -116,6 +118,8 @@ def recordings(
                 "not hold: prepare a store with ethoray prepare tracks --features and give that as "
                 "--poses"
             )
+        if args.join_tracks:
+            headers = [joined(header, args.join_tracks) for header in headers]
         naming = _naming(args, headers, schema)
         _refuse_unlike(
             TrackConversion(fps=schema.fps, store_fps=schema.fps, **naming).renamed(headers), schema
@@ -211,6 +215,8 @@ def _refuse_unlike(headers: Sequence[Tracks], schema: Schema) -> None:
                     f"{header.path} has {axis} {', '.join(mine)}; the model was trained with "
                     f"{', '.join(theirs)}. Missing: {', '.join(missing)}; name them with --{axis} "
                     "old=new,…"
+                    + " or join pieces of tracks with --join-tracks"
+                    * (axis == "animals")
                 )
             elif more := sorted(set(mine) - set(theirs)):
                 ignored.append(f"{header.path}: {axis} {', '.join(more)}")

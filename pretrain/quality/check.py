@@ -83,22 +83,23 @@ def _labels(store: Store) -> dict[str, Any]:
             {
                 "videos": {"train": 0, "test": 0},
                 "frames": {},
-                "labelled": {"train": 0, "test": 0},
+                "scored": {},
                 "unlabelled": 0,
                 "annotators": [],
             },
         )
         margins[labels.task].add(labels)
         marks = labels.marks
-        unlabelled = int((marks == UNLABELLED).all(1).sum())
-        task["unlabelled"] += unlabelled
-        task["labelled"][labels.split] += len(marks) - unlabelled
+        task["unlabelled"] += int((marks == UNLABELLED).all(1).sum())
         task["videos"][labels.split] += 1
         if labels.annotator and labels.annotator not in task["annotators"]:
             task["annotators"].append(labels.annotator)
-        for name, shown_T in zip(labels.classes, (marks == 1).T, strict=True):
-            sides = task["frames"].setdefault(name, {"train": 0, "test": 0})
-            sides[labels.split] += int(shown_T.sum())
+        for name, shown_T, scored_T in zip(
+            labels.classes, (marks == 1).T, (marks != UNLABELLED).T, strict=True
+        ):
+            for count, marked_T in (("frames", shown_T), ("scored", scored_T)):
+                sides = task[count].setdefault(name, {"train": 0, "test": 0})
+                sides[labels.split] += int(marked_T.sum())
             bouts.setdefault((labels.task, name), []).append(_bout_frames(shown_T))
     for name, task in tasks.items():
         task["unscored"] = margins[name].summary()
@@ -209,8 +210,6 @@ def _report_task(name: str, task: dict[str, Any]) -> list[str]:
         f"  {'class':24} {'train frames':>14} {'':>6} {'test frames':>14} {'':>6} {'bouts':>7}   "
         "seconds: median (quartiles)",
     ]
-    # of the labelled frames: behaviours may overlap
-    totals = {side: max(1, frames) for side, frames in task["labelled"].items()}
     for label, sides in task["frames"].items():
         bouts = task["bouts"][label]
         seconds = bouts["seconds"]
@@ -221,7 +220,9 @@ def _report_task(name: str, task: dict[str, Any]) -> list[str]:
             else ""
         )
         shares = [
-            f"{sides[side]:>14,} {sides[side] / totals[side]:>6.1%}" for side in ("train", "test")
+            # of the frames scored for it: behaviours may overlap, or be scored in some videos only
+            f"{sides[side]:>14,} {sides[side] / max(1, task['scored'][label][side]):>6.1%}"
+            for side in ("train", "test")
         ]
         lines.append(f"  {label:24} {shares[0]} {shares[1]} {bouts['count']:>7,}   {lengths}")
     return lines

@@ -155,14 +155,15 @@ def without_unscored(
             note += f"; {remaining:,} between other classes stay"
         else:
             for n in mine:
-                changed[n] = _without_class(changed[n], name)
+                changed[n] = without_class(changed[n], name)
             note += ", and it is a class no more"
         notes.append(note)
     refuse(errors, about="--unscored")
     return changed, notes
 
 
-def _without_class(labels: Labels, name: str) -> Labels:
+def without_class(labels: Labels, name: str) -> Labels:
+    """The labels without a class that no frame shows."""
     c = labels.classes.index(name)
     classes = tuple(other for other in labels.classes if other != name)
     if labels.overlapping:

@@ -12,6 +12,7 @@ import numpy as np
 from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import refuse
+from pretrain.quality.scored import only_scored
 from pretrain.quality.unscored import parse_classes, without_unscored
 from pretrain.readers.annotations import UNLABELLED, Labels, read_labels, write_labels
 from pretrain.readers.find_labels import read_label_files
@@ -31,6 +32,7 @@ def add_labels(
     seed: int,
     unscored: Sequence[str] = (),
     unscored_margins: Sequence[str] = (),
+    scored: Sequence[str] = (),
     annotator: str | None = None,
 ) -> None:
     """Reads label files and writes the labels of the videos that were added, at the store's rate.
@@ -46,6 +48,7 @@ def add_labels(
         unscored: Classes whose frames become unlabelled: ``CLASS`` or ``TASK:CLASS``.
         unscored_margins: Classes of which only those frames do that lie before the first and after
             the last frame of another class.
+        scored: Behaviours that only some recordings were scored for, as of :func:`only_scored`.
         annotator: As of :func:`read_label_files`.
 
     Raises:
@@ -74,6 +77,10 @@ def add_labels(
                 log.info("%s", note)
     if existing is not None:
         new = conformed(new, existing)
+    if scored:
+        new = only_scored(new, scored, keep_classes=existing is not None)
+        if existing is not None:
+            new = conformed(new, existing)  # refuses where the store's classes are exclusive
     write_labels(writer, assign_missing_splits(new, test_share=test_share, seed=seed))
 
 

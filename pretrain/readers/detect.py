@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pretrain.components import find, names
 from pretrain.errors import BadInput
-from pretrain.readers.safe_files import hdf5, npz
+from pretrain.readers.safe_files import hdf5, npz, xlsx
 
 if TYPE_CHECKING:
     from pretrain.readers.label_formats import AbstractLabelFormat
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HEAD_BYTES = 4096
 _LINES_BYTES = 1 << 18
+_LINES = 256  # of a workbook
 
 
 class UnknownFile:
@@ -53,8 +54,10 @@ class UnknownFile:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The first lines of a text, up to 256 KiB; none where it is no text or begins with a blank
-        line."""
+        """The first lines of a text, up to 256 KiB, or of a workbook; none where it is neither or
+        begins with a blank line."""
+        if self.head.startswith(b"PK"):
+            return xlsx.csv_lines(self.path, rows=_LINES)
         start = self._read(_LINES_BYTES)
         encoding = "utf-16" if start[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         lines = start.decode(encoding, "replace").splitlines()

@@ -170,7 +170,7 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
         for path in files
         if path not in paths
         and path.suffix.lower() not in _TRACK_ENDINGS
-        and candidates(path.name, videos, folder=path.parent.name)
+        and candidates(path.stem, videos, folder=path.parent.name)
     ]
     if unread and paths:
         _log.warning(

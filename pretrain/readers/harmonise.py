@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers import tracks
+from pretrain.readers.join_tracks import joined, warn_of_pieces
 from pretrain.readers.tracks import Tracks
 
 
@@ -87,6 +88,8 @@ class TrackConversion:
     """Pixels of the store in a pixel of the recording."""
     scale_to: tuple[float, ...] | None = None
     """Extent of the store's image, instead of ``scale``."""
+    join_tracks: int | None = None
+    """Into how many animals pieces of tracks are joined."""
 
     def __post_init__(self) -> None:
         errors = [
@@ -101,6 +104,8 @@ class TrackConversion:
                 f"--scale is {self.scale}; it must be a positive number (pixels of the store in a "
                 "pixel of the recording)"
             )
+        if self.join_tracks is not None and self.join_tracks < 1:
+            errors.append(f"--join-tracks is {self.join_tracks}; it is the number of animals")
         refuse(errors, about="the recordings cannot be converted")
 
     def renamed(self, recordings: Iterable[Tracks]) -> list[Tracks]:
@@ -109,7 +114,7 @@ class TrackConversion:
         Raises:
             BadInput: Listing every recording that lacks a name, with the names that it has.
         """
-        recordings = list(recordings)
+        recordings = [self._joined(recording) for recording in recordings]
         errors = [
             f"{recording.path}: {error}"
             for recording in recordings
@@ -123,6 +128,9 @@ class TrackConversion:
         refuse(errors, about="--keypoints and --animals do not fit the recordings")
         return [self._renamed(recording) for recording in recordings]
 
+    def _joined(self, recording: Tracks) -> Tracks:
+        return joined(recording, self.join_tracks) if self.join_tracks else recording
+
     def apply(self, recording: Tracks, *, like: Tracks) -> Tracks:
         """The recording with names, order, scale and rate of the store.
 
@@ -133,8 +141,10 @@ class TrackConversion:
         Raises:
             BadInput: If it cannot be scaled as asked for.
         """
+        if self.join_tracks is None:
+            warn_of_pieces(recording)
         converted = tracks.conform(
-            self._renamed(recording), animals=like.animals, keypoints=like.keypoints
+            self._renamed(self._joined(recording)), animals=like.animals, keypoints=like.keypoints
         )
         if self.image_px is not None:
             if len(self.image_px) != len(converted.coordinates):

@@ -35,8 +35,8 @@ def prepare_tracks(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
-    if (args.unscored or args.unscored_margins) and not args.labels:
-        raise BadInput("--unscored and --unscored-margins are about labels: pass --labels FOLDER")
+    if (args.scored or args.unscored or args.unscored_margins) and not args.labels:
+        raise BadInput("--scored and --unscored are about labels: pass --labels FOLDER")
     out = paths.absolute_address(args.out)
     existing = Store(out) if args.append else None
     conversion = _conversion(args, existing)
@@ -77,6 +77,7 @@ def prepare_tracks(args: argparse.Namespace) -> None:
                         seed=args.seed,
                         unscored=args.unscored,
                         unscored_margins=args.unscored_margins,
+                        scored=args.scored,
                         annotator=args.annotator,
                     )
 
@@ -113,6 +114,7 @@ def _conversion(args: argparse.Namespace, existing: Store | None) -> TrackConver
         animals=mapping("--animals", args.animals),
         image_px=size("--image", args.image),
         scale_to=size("--scale-to", args.scale_to),
+        join_tracks=args.join_tracks,
     )
 
 

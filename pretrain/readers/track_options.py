@@ -47,6 +47,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "after the last frame of another class become unlabelled",
     )
     parser.add_argument(
+        "--scored",
+        action="append",
+        default=[],
+        metavar="[RECORDINGS=]BEHAVIOUR,…",
+        help="the only behaviours that recordings were scored for: attack,sniff for all, "
+        "'m1*=attack,sniff' for those of such a name (or annotator/name); others are unlabelled "
+        "there; for behaviours that may overlap; may be repeated",
+    )
+    parser.add_argument(
         "--features",
         action="append",
         default=[],
@@ -71,6 +80,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="which keypoints, in which order, and their new names",
     )
     parser.add_argument("--animals", metavar="OLD=NEW,KEEP", help="the same for animals")
+    parser.add_argument(
+        "--join-tracks",
+        type=int,
+        metavar="N",
+        help="join pieces of tracks by position into N animals, animal1, animal2…: for trackers "
+        "that give an animal a new track after each gap",
+    )
     parser.add_argument(
         "--store-fps",
         type=float,

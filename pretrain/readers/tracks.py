@@ -138,7 +138,7 @@ def check_agreement(tracks: Sequence[Tracks]) -> None:
         first = tracks[0]
         for axis, option in (
             ("keypoints", "rename or subset them with --keypoints"),
-            ("animals", "name them with --animals"),
+            ("animals", "name them with --animals or join pieces of tracks with --join-tracks"),
         ):
             mine, theirs = getattr(first, axis), getattr(other, axis)
             if set(mine) != set(theirs):

@@ -10,12 +10,12 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from finetune.labels.frame_labels import (
+    UNLABELLED,
     Ints,
     Reals,
     examine,
     log_odds,
     log_probability,
-    looked_at,
 )
 from finetune.postprocess.decision_rules import AbstractDecisionRule
 
@@ -43,7 +43,10 @@ class PriorCorrection(AbstractDecisionRule):
     ) -> dict[str, Self]:
         """Several powers."""
         examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
-        mean_C = np.asarray(probabilities_TC, np.float64)[looked_at(labels)].mean(axis=0)
+        known_TC = labels.reshape(len(labels), -1) != UNLABELLED
+        sum_C = np.where(known_TC, np.asarray(probabilities_TC, np.float64), 0.0).sum(axis=0)
+        number_C = known_TC.sum(axis=0)
+        mean_C = np.where(number_C > 0, sum_C / np.maximum(number_C, 1), 0.5)  # of none: no shift
         prior = tuple(np.clip(mean_C, LEAST_PRIOR, 1 - LEAST_PRIOR).tolist())
         overlapping = labels.ndim == 2
         return {

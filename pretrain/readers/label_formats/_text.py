@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.annotations import UNLABELLED
+from pretrain.readers.safe_files.xlsx import csv_lines
 
 MAX_BYTES = 2**30
 MAX_FRAME = 10**8  # a month at 30 frames/s; a larger number is no frame
@@ -19,7 +20,8 @@ _LINE_BREAK = re.compile(r"\r\n|\n|\r")
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file; UTF-8, or UTF-16 where the file says so by its first bytes.
+    """The lines of a text file, UTF-8, or UTF-16 where the file says so by its first bytes; of an
+    Excel workbook the rows of its first sheet.
 
     Raises:
         BadInput: If the file is empty, too large, or in another encoding.
@@ -29,6 +31,8 @@ def read_lines(path: Path) -> list[str]:
             f"{path} has {size / 2**30:.1f} GiB; label files are text of at most "
             f"{MAX_BYTES / 2**30:.0f} GiB"
         )
+    if workbook := csv_lines(path):
+        return workbook
     raw = path.read_bytes()
     text = decoded(raw, path)
     if not text.strip():

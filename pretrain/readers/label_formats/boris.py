@@ -1,42 +1,30 @@
-"""BORIS exports, as CSV or TSV: tabular events and aggregated events.
+"""BORIS exports, as CSV, TSV or Excel: tabular events and aggregated events.
 
 Tabular events have a row for each START and STOP (older exports open with a block on the
 observation); aggregated events have a row for each bout. Times are seconds of the recording, the
-observation's time offset taken off; a frame belongs to a bout if its middle does. A point event is
-a bout of one frame. What lies in no bout is "other" for the whole length of the observed medium,
-where the file states it ("Total length", "Media duration (s)"); frames after that are unlabelled.
-Where it states none, the whole track counts as observed.
-
-One behaviour in the whole set gives a task of its name (``interact``: other, interact); several
-give one task, ``behaviors``, and overlapping ones stay so. Subjects, if several were scored, give a
-task each. Modifiers and comments are ignored.
+observation's time offset taken off. What becomes of them is in ``_boris.py``.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.label_formats import AbstractLabelFormat
-from pretrain.readers.label_formats._text import cells_of, delimiter_of, read_lines, seconds
-from pretrain.readers.recording_names import file_stem
-from pretrain.readers.score_sheets import Bout, ScoreSheet
+from pretrain.readers.label_formats._boris import Rows, sheets_of
+from pretrain.readers.label_formats._text import cells_of, delimiter_of, read_lines
+from pretrain.readers.score_sheets import ScoreSheet
 
-_LENGTH = ("total length", "media duration (s)")
-_RATE = ("fps", "fps (frame/s)")
-_MEDIA = ("media file path", "media file name")
 _HEADING_WITHIN = 200  # lines
 
 
 class Boris(AbstractLabelFormat):
     """Times are seconds."""
 
-    description = "BORIS events (tabular or aggregated)"
-    suffixes = (".csv", ".tsv")
+    description = "BORIS events (tabular or aggregated; CSV, TSV, xlsx)"
+    suffixes = (".csv", ".tsv", ".xlsx")
     name_endings = ("boris",)
 
     def recognise(self, file: UnknownFile) -> bool:
@@ -47,33 +35,7 @@ class Boris(AbstractLabelFormat):
     def read(self, path: Path) -> list[ScoreSheet]:
         """A sheet for each observation and subject."""
         rows, block = _table(path)
-        observations: dict[str, _Observation] = defaultdict(_Observation)
-        if not rows:
-            name = block.get("observation id", "")
-            observations[name].names.append(name)
-        aggregated = any("start (s)" in row for _, row in rows)
-        (_add_bouts if aggregated else _add_events)(rows, block, observations, path)
-        return [
-            sheet
-            for observation in observations.values()
-            for sheet in _sheets(observation, path, only=len(observations) == 1)
-        ]
-
-
-@dataclass
-class _Observation:
-    bouts: dict[str, list[Bout]] = field(default_factory=lambda: defaultdict(list))
-    """By subject."""
-    behaviours: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    length_s: float | None = None
-    fps: float | None = None
-    media: dict[str, float] = field(default_factory=dict)
-    """Where several media follow each other in one player: name of each to its length (s)."""
-
-
-_Rows = Sequence[tuple[int, Mapping[str, str]]]
-"""Line, and cells by heading."""
+        return sheets_of(rows, block, path)
 
 
 def _heading(lines: Sequence[str]) -> int | None:
@@ -86,7 +48,7 @@ def _heading(lines: Sequence[str]) -> int | None:
     return None
 
 
-def _table(path: Path) -> tuple[_Rows, dict[str, str]]:
+def _table(path: Path) -> tuple[Rows, dict[str, str]]:
     """The rows of the table, and what the lines above it say of the observation."""
     lines = read_lines(path)
     index = _heading(lines)
@@ -109,7 +71,7 @@ def _table(path: Path) -> tuple[_Rows, dict[str, str]]:
         ],
         about=str(path),
     )
-    rows = [(line, dict(zip(heading, cells, strict=True))) for line, cells in body]
+    rows = [(f"line {line}", dict(zip(heading, cells, strict=True))) for line, cells in body]
     return rows, _block(lines[:index], path)
 
 
@@ -121,150 +83,3 @@ def _block(lines: Sequence[str], path: Path) -> dict[str, str]:
         if len(cells) > 1 and cells[0]:
             values[cells[0].lower()] = cells[1]
     return values
-
-
-def _take_common(
-    observation: _Observation, row: Mapping[str, str], block: Mapping[str, str], where: str
-) -> tuple[str, str, float]:
-    """Takes down what every row repeats; returns subject, behaviour and time offset."""
-    behaviour = row["behavior"]
-    if not behaviour:
-        raise BadInput(f"{where}: no behavior")
-    if behaviour not in observation.behaviours:
-        observation.behaviours.append(behaviour)
-    length = next((row[name] for name in _LENGTH if row.get(name)), "")
-    if length and length.upper() != "NA":
-        # Several players show one observation at a time, and the first one counts; media of one
-        # player follow each other.
-        lengths = [
-            seconds(one, f"{where}, observed length") for one in length.split("|")[0].split(";")
-        ]
-        observation.length_s = sum(lengths)
-        player = row.get("source", "").split("|")[0].partition(":")[2].split(";")
-        if len(lengths) > 1 and len(player) == len(lengths):
-            observation.media = dict(zip(map(file_stem, player), lengths, strict=True))
-    rate = next((row[name] for name in _RATE if row.get(name)), "")
-    if rate.replace(".", "", 1).isdecimal():
-        observation.fps = float(rate)
-    media = [row.get(key, "") for key in _MEDIA] if not observation.media else []
-    for name in (*media, row.get("observation id", ""), block.get("observation id", "")):
-        recording = file_stem(name.split(";")[0])
-        if recording and recording not in observation.names:
-            observation.names.append(recording)
-    offset = row.get("time offset (s)") or block.get("time offset (s)") or "0"
-    return row.get("subject", ""), behaviour, _offset(offset, where)
-
-
-def _offset(cell: str, where: str) -> float:
-    sign, cell = (-1, cell[1:]) if cell.startswith("-") else (1, cell)
-    return sign * seconds(cell, f"{where}, time offset")
-
-
-def _observation_of(row: Mapping[str, str], block: Mapping[str, str]) -> str:
-    return row.get("observation id") or block.get("observation id") or ""
-
-
-def _add_events(
-    rows: _Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
-) -> None:
-    """Pairs each START with its STOP."""
-    open_since: dict[tuple[str, str, str], tuple[int, float]] = {}
-    errors = []
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        name = _observation_of(row, block)
-        observation = observations[name]
-        subject, behaviour, offset = _take_common(observation, row, block, where)
-        time = max(0.0, seconds(row["time"], where) - offset)
-        status = (row.get("status") or row.get("behavior type") or "").upper()
-        key = (name, subject, behaviour)
-        if status == "POINT":
-            observation.bouts[subject].append(Bout(time, time, behaviour))
-        elif status == "START":
-            if key in open_since:
-                errors.append(
-                    f"line {line}: {behaviour} starts again at {time:g} s; it has not stopped "
-                    f"since line {open_since[key][0]}"
-                )
-            open_since[key] = (line, time)
-        elif status == "STOP":
-            begun = open_since.pop(key, None)
-            if begun is None or begun[1] > time:
-                errors.append(
-                    f"line {line}: {behaviour} stops at {time:g} s without having started before"
-                )
-            else:
-                observation.bouts[subject].append(Bout(begun[1], time, behaviour))
-        else:
-            errors.append(f"line {line}: status {status[:20]!r}; wanted START, STOP or POINT")
-    errors += [
-        f"line {line}: {key[2]} starts at {time:g} s and never stops"
-        for key, (line, time) in open_since.items()
-    ]
-    refuse(errors, about=str(path))
-
-
-def _add_bouts(
-    rows: _Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
-) -> None:
-    """Takes aggregated events, a row a bout."""
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        observation = observations[_observation_of(row, block)]
-        subject, behaviour, offset = _take_common(observation, row, block, where)
-        kind = row.get("behavior type", "STATE").upper() or "STATE"
-        if kind not in ("STATE", "POINT"):
-            raise BadInput(f"{where}: behavior type {kind[:20]!r}; wanted STATE or POINT")
-        start = max(0.0, seconds(row["start (s)"], where) - offset)
-        stop = start if kind == "POINT" else max(0.0, seconds(row["stop (s)"], where) - offset)
-        if stop < start:
-            raise BadInput(
-                f"{where}: {behaviour} stops at {stop:g} s, before it starts at {start:g} s"
-            )
-        observation.bouts[subject].append(Bout(start, stop, behaviour))
-
-
-def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreSheet]:
-    """A sheet for each subject; ``only`` where the file has one observation."""
-    own = file_stem(path)
-    names = [name for name in observation.names if name]
-    # A file of one observation is named by its user; the media path may be another computer's or a
-    # re-encoded copy's.
-    recording = tuple(dict.fromkeys([own, *names] if only else names or [own]))
-    length = observation.length_s
-    whole = [
-        ScoreSheet(
-            path=path,
-            recording=recording,
-            stream=subject,
-            bouts=tuple(bouts),
-            in_seconds=True,
-            behaviours=tuple(
-                b for b in observation.behaviours if b in {bout.behaviour for bout in bouts}
-            ),
-            observed=None if length is None else (0.0, length),
-            fps=observation.fps,
-        )
-        for subject, bouts in (observation.bouts or {"": []}).items()
-    ]
-    if not observation.media:
-        return whole
-    parts, begin = [], 0.0
-    for name, length in observation.media.items():
-        for sheet in whole:
-            bouts = tuple(
-                replace(b, start=max(0.0, b.start - begin), stop=min(length, b.stop - begin))
-                for b in sheet.bouts
-                if b.start < begin + length and b.stop >= begin
-            )
-            parts.append(
-                replace(
-                    sheet,
-                    recording=(name,),
-                    bouts=bouts,
-                    observed=(0.0, length),
-                    alternative=True,
-                )
-            )
-        begin += length
-    return [*(replace(sheet, alternative=True) for sheet in whole), *parts]

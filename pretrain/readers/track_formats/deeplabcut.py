@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,44 +46,61 @@ class DeepLabCutCsv(AbstractTrackFormat):
 
     def read(self, path: Path, *, names_only: bool = False) -> Tracks:
         """Errors name line and column."""
-        with path.open("rb") as file:
-            raw = file.read(_HEADER_BYTES) if names_only else file.read()
-        columns, header_rows = _header(raw, path)
-        layout = Layout([column[1:] for column in columns], path=path, scorer=columns[0][0])
-        if names_only:
-            return layout.no_tracks()
-        last = raw[raw.rfind(b"\n") + 1 :]
-        if last.strip() and last.count(b",") != len(columns):
-            line = raw.count(b"\n") + 1
-            raise BadInput(
-                f"{path}, line {line}: the last line has {last.count(b',') + 1} cells under "
-                f"{len(columns) + 1} headings and no line break, so the file looks cut off"
-            )
-        if last.strip():
-            _log.warning(
-                "%s: the last line has no line break; it has all its cells and is read", path
-            )
-        table = _table(raw, path, columns=len(columns) + 1, header_rows=header_rows)
-        _refuse_broken_index(table.column(0).to_numpy(), path, header_rows)
-        cells = np.column_stack([column.to_numpy() for column in table.columns[1:]])
-
-        def where(column: int, frame: int) -> str:
-            return (
-                f"line {header_rows + frame + 1}, column {column + 2} "
-                f"({', '.join(filter(None, columns[column][1:]))})"
-            )
-
-        return layout.tracks(*layout.points(cells, where))
+        return read_csv(path, _header, names_only=names_only)
 
 
-def _header(raw: bytes, path: Path) -> tuple[list[tuple[str, str, str, str]], int]:
-    """(scorer, individual, bodypart, coordinate) of each column after the index, and the count of
-    header rows."""
+Columns = list[tuple[str, str, str, str]]
+"""Scorer, individual, bodypart and coordinate of each column after the index."""
+
+
+def read_csv(
+    path: Path, header: Callable[[bytes, Path], tuple[Columns, int]], *, names_only: bool
+) -> Tracks:
+    """Reads a table with a row a frame and an index in the first column.
+
+    Args:
+        path: The file.
+        header: From its bytes, its columns and how many rows name them.
+        names_only: Read no frames.
+
+    Raises:
+        BadInput: If it is damaged, with line and column.
+    """
+    with path.open("rb") as file:
+        raw = file.read(_HEADER_BYTES) if names_only else file.read()
+    columns, header_rows = header(raw, path)
+    layout = Layout([column[1:] for column in columns], path=path, scorer=columns[0][0])
+    if names_only:
+        return layout.no_tracks()
+    last = raw[raw.rfind(b"\n") + 1 :]
+    if last.strip() and last.count(b",") != len(columns):
+        line = raw.count(b"\n") + 1
+        raise BadInput(
+            f"{path}, line {line}: the last line has {last.count(b',') + 1} cells under "
+            f"{len(columns) + 1} headings and no line break, so the file looks cut off"
+        )
+    if last.strip():
+        _log.warning("%s: the last line has no line break; it has all its cells and is read", path)
+    table = _table(raw, path, columns=len(columns) + 1, header_rows=header_rows)
+    _refuse_broken_index(table.column(0).to_numpy(), path, header_rows)
+    cells = np.column_stack([column.to_numpy() for column in table.columns[1:]])
+
+    def where(column: int, frame: int) -> str:
+        return (
+            f"line {header_rows + frame + 1}, column {column + 2} "
+            f"({', '.join(filter(None, columns[column][1:]))})"
+        )
+
+    return layout.tracks(*layout.points(cells, where))
+
+
+def _header(raw: bytes, path: Path) -> tuple[Columns, int]:
+    """The columns, and the count of header rows."""
     if not raw.strip():
         raise BadInput(f"{path} is empty")
     lines = raw[:_HEADER_BYTES].split(b"\n", 5)[:5]
     rows: dict[str, list[str]] = {}
-    for line, cells in enumerate(_text(lines, path), start=1):
+    for line, cells in enumerate(cells_of_lines(lines, path), start=1):
         level = cells[0].strip().lower() if cells else ""
         if level not in _LEVELS:
             break
@@ -116,7 +133,12 @@ def _header(raw: bytes, path: Path) -> tuple[list[tuple[str, str, str, str]], in
     return list(zip(*(rows.get(level, blank) for level in _LEVELS), strict=True)), len(rows)
 
 
-def _text(lines: Sequence[bytes], path: Path) -> list[list[str]]:
+def cells_of_lines(lines: Sequence[bytes], path: Path) -> list[list[str]]:
+    """The cells of the first lines of a CSV.
+
+    Raises:
+        BadInput: If a line is no UTF-8 or cannot be parted, with its number.
+    """
     parsed = []
     for number, line in enumerate(lines, start=1):
         try:
