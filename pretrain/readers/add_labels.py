@@ -15,7 +15,11 @@ from pretrain.errors import refuse
 from pretrain.quality.unscored import parse_classes, without_unscored
 from pretrain.readers.annotations import UNLABELLED, Labels, read_labels, write_labels
 from pretrain.readers.find_labels import read_label_files
-from pretrain.readers.split import assign_missing_splits, resample_labels
+from pretrain.readers.split import (
+    assign_listed_splits,
+    assign_missing_splits,
+    resample_labels,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,7 @@ def add_labels(
     existing: Store | None,
     test_share: float,
     seed: int,
+    test_videos: Sequence[str] | None = None,
     unscored: Sequence[str] = (),
     unscored_margins: Sequence[str] = (),
     annotator: str | None = None,
@@ -43,6 +48,7 @@ def add_labels(
         existing: The store as it was before, if there was one.
         test_share: Of the recordings whose files state no split.
         seed: Another choice of those.
+        test_videos: The recordings for test, in place of a share; None: a share.
         unscored: Classes whose frames become unlabelled: ``CLASS`` or ``TASK:CLASS``.
         unscored_margins: Classes of which only those frames do that lie before the first and after
             the last frame of another class.
@@ -74,7 +80,11 @@ def add_labels(
                 log.info("%s", note)
     if existing is not None:
         new = conformed(new, existing)
-    write_labels(writer, assign_missing_splits(new, test_share=test_share, seed=seed))
+    if test_videos is None:
+        new = assign_missing_splits(new, test_share=test_share, seed=seed)
+    else:
+        new = assign_listed_splits(new, test_videos, elsewhere=set(known) - set(frames))
+    write_labels(writer, new)
 
 
 def conformed(labels: Iterable[Labels], store: Store) -> list[Labels]:

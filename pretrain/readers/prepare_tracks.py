@@ -35,8 +35,12 @@ def prepare_tracks(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
-    if (args.unscored or args.unscored_margins) and not args.labels:
-        raise BadInput("--unscored and --unscored-margins are about labels: pass --labels FOLDER")
+    if (args.unscored or args.unscored_margins or args.test_videos) and not args.labels:
+        raise BadInput(
+            "--unscored, --unscored-margins and --test-videos are about labels: pass --labels "
+            "FOLDER"
+        )
+    test_videos = _listed(args.test_videos) if args.test_videos else None
     out = paths.absolute_address(args.out)
     existing = Store(out) if args.append else None
     conversion = _conversion(args, existing)
@@ -74,11 +78,24 @@ def prepare_tracks(args: argparse.Namespace) -> None:
                         fps=args.fps,
                         existing=existing,
                         test_share=args.test_share,
+                        test_videos=test_videos,
                         seed=args.seed,
                         unscored=args.unscored,
                         unscored_margins=args.unscored_margins,
                         annotator=args.annotator,
                     )
+
+
+def _listed(file: str) -> list[str]:
+    """Names in a text file, one a line."""
+    try:
+        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"--test-videos {file} cannot be read ({error}); give a text file with the name of a "
+            "recording on each line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,11 +91,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image"
     )
-    parser.add_argument(
+    test = parser.add_mutually_exclusive_group()
+    test.add_argument(
         "--test-share",
         type=float,
         default=0.3,
-        help="share of the labelled videos kept aside for test (%(default)s)",
+        help="share of the labelled videos kept aside for test (%(default)s); 0: none, for ethoray "
+        "finetune --folds",
+    )
+    test.add_argument(
+        "--test-videos",
+        metavar="FILE",
+        help="text file that lists the recordings kept aside for test, a name a line; all others "
+        "train",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another one draws other test videos (%(default)s)"
