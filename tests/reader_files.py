@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import h5py
 import numpy as np
 import pytest
 
@@ -308,6 +309,49 @@ PREDICTIONS = (
 )
 
 
+BORIS_PROJECT = json.dumps(
+    {
+        "time_format": "s",
+        "project_format_version": "7.0",
+        "behaviors_conf": {
+            "0": {"type": "State event", "code": "sniff"},
+            "1": {"type": "Point event", "code": "jump"},
+        },
+        "observations": {
+            "m1": {
+                "type": "MEDIA",
+                "description": "label set: S1",
+                "file": {"1": ["/home/x/m1.mp4"], "2": []},
+                "time offset": 0.0,
+                "media_info": {"length": {"/home/x/m1.mp4": 1.0}, "fps": {"/home/x/m1.mp4": 10.0}},
+                "events": [
+                    [0.2, "", "sniff", "", "", 2],
+                    [0.4, "", "jump", "", "", 4],
+                    [0.5, "", "sniff", "", "", 5],
+                ],
+            }
+        },
+    }
+)
+
+
+def nwb_labels() -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w") as nwb:
+        nwb.attrs["nwb_version"] = "2.8.0"
+        table = nwb.create_group("processing/behavior/ethogram")
+        table.attrs["description"] = "bouts of S1; label set: S1"
+        table["start_time"], table["stop_time"] = [0.1, 0.5], [0.3, 0.8]
+        table["behavior"] = ["attack", "sniff"]
+        series = nwb.create_group("processing/behavior/probabilities")
+        series["data"] = np.zeros((10, 2), np.float32)
+        series["starting_time"] = 0.0
+        series["starting_time"].attrs["rate"] = 10.0
+        invalid = nwb.create_group("intervals/invalid_times")
+        invalid["start_time"], invalid["stop_time"] = [0.8], [0.9]
+    return file.getvalue()
+
+
 def npz_labels() -> bytes:
     file = io.BytesIO()
     np.savez(
@@ -336,9 +380,11 @@ writes ``world()``."""
 LABELS: dict[str, dict[str, bytes]] = {
     "bento": {"m1.annot": BENTO.encode()},
     "boris": {"m1_boris.csv": BORIS.encode(), "m1_events.csv": BORIS_AGGREGATED.encode()},
+    "boris_project": {"m1.boris": BORIS_PROJECT.encode()},
     "caltech": {"m1_annot.txt": CALTECH.encode()},
     "intervals": {"m1.csv": INTERVALS.encode()},
     "npz": {"m1.npz": npz_labels()},
+    "nwb": {"m1.nwb": nwb_labels()},
     "one_hot": {"m1.csv": ONE_HOT.encode()},
     "predictions": {"m1.csv": PREDICTIONS.encode()},
 }

@@ -17,7 +17,7 @@ from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, refuse
 from pretrain.readers import find_tracks, tracks
-from pretrain.readers.add_labels import add_labels
+from pretrain.readers.add_labels import LabelOptions, add_labels, label_again
 from pretrain.readers.feature_files import FeatureFiles, find_features, named_twice
 from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
 from pretrain.readers.tracks import Tracks
@@ -35,14 +35,29 @@ def prepare_tracks(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
-    if (args.unscored or args.unscored_margins or args.test_videos) and not args.labels:
-        raise BadInput(
-            "--unscored, --unscored-margins and --test-videos are about labels: pass --labels "
-            "FOLDER"
-        )
-    test_videos = _listed(args.test_videos) if args.test_videos else None
+    _refuse(args)
+    options = LabelOptions(
+        test_share=args.test_share,
+        seed=args.seed,
+        test_videos=_listed(args.test_videos) if args.test_videos else None,
+        unscored=args.unscored,
+        unscored_margins=args.unscored_margins,
+        annotator=args.annotator,
+        task=args.task,
+        rest=args.rest,
+    )
     out = paths.absolute_address(args.out)
     existing = Store(out) if args.append else None
+    if not args.poses:
+        assert existing is not None
+        if args.fps not in (None, existing.schema.fps):
+            raise BadInput(
+                f"--fps is {args.fps:g}; labels of recordings that the store has are read at its "
+                f"rate, {existing.schema.fps:g}: leave it out"
+            )
+        with find_tracks.unpacked(args.labels) as folder:
+            label_again(existing, folder, options)
+        return
     conversion = _conversion(args, existing)
     with find_tracks.unpacked(args.poses) as poses:
         recordings = conversion.renamed(find_tracks.read_all_names(find_tracks.find_tracks(poses)))
@@ -75,15 +90,34 @@ def prepare_tracks(args: argparse.Namespace) -> None:
                         writer,
                         folder,
                         {each.name: each.frames for each in added},
+                        options,
                         fps=args.fps,
                         existing=existing,
-                        test_share=args.test_share,
-                        test_videos=test_videos,
-                        seed=args.seed,
-                        unscored=args.unscored,
-                        unscored_margins=args.unscored_margins,
-                        annotator=args.annotator,
                     )
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    about_labels = {
+        "--unscored": args.unscored,
+        "--unscored-margins": args.unscored_margins,
+        "--test-videos": args.test_videos,
+        "--task": args.task,
+        "--rest": args.rest,
+    }
+    given = [option for option, value in about_labels.items() if value]
+    errors = []
+    if given and not args.labels:
+        errors.append(f"{' and '.join(given)} are about labels: pass --labels FOLDER")
+    if args.poses and args.fps is None:
+        errors.append("--poses needs --fps, the frames per second of the recordings")
+    if not args.poses and not (args.append and args.labels):
+        errors.append(
+            "pass --poses FOLDER, or --append and --labels FOLDER for labels of recordings that "
+            "the store has"
+        )
+    if not args.poses and args.features:
+        errors.append("--features go with --poses")
+    refuse(errors, about="prepare tracks")
 
 
 def _listed(file: str) -> list[str]:

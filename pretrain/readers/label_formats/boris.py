@@ -9,11 +9,13 @@ Where it states none, the whole track counts as observed.
 
 One behaviour in the whole set gives a task of its name (``interact``: other, interact); several
 give one task, ``behaviors``, and overlapping ones stay so. Subjects, if several were scored, give a
-task each. Modifiers and comments are ignored.
+task each. Modifiers and comments are ignored, but where ``ethoray`` wrote the file: its description
+(or comment) names the label set.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,12 +26,14 @@ from pretrain.readers.detect import UnknownFile
 from pretrain.readers.label_formats import AbstractLabelFormat
 from pretrain.readers.label_formats._text import cells_of, delimiter_of, read_lines, seconds
 from pretrain.readers.recording_names import file_stem
-from pretrain.readers.score_sheets import Bout, ScoreSheet
+from pretrain.readers.score_sheets import LABEL_SET, Bout, ScoreSheet
 
 _LENGTH = ("total length", "media duration (s)")
 _RATE = ("fps", "fps (frame/s)")
 _MEDIA = ("media file path", "media file name")
 _HEADING_WITHIN = 200  # lines
+# the second is what earlier versions wrote of a label set of one problem
+_TASK = re.compile(rf"(?:{LABEL_SET}|^predicted, (?!annotator ))(.+)")
 
 
 class Boris(AbstractLabelFormat):
@@ -46,18 +50,28 @@ class Boris(AbstractLabelFormat):
 
     def read(self, path: Path) -> list[ScoreSheet]:
         """A sheet for each observation and subject."""
-        rows, block = _table(path)
-        observations: dict[str, _Observation] = defaultdict(_Observation)
-        if not rows:
-            name = block.get("observation id", "")
-            observations[name].names.append(name)
-        aggregated = any("start (s)" in row for _, row in rows)
-        (_add_bouts if aggregated else _add_events)(rows, block, observations, path)
-        return [
-            sheet
-            for observation in observations.values()
-            for sheet in _sheets(observation, path, only=len(observations) == 1)
-        ]
+        return sheets_of(*_table(path), path)
+
+
+def sheets_of(rows: Rows, block: Mapping[str, str], path: Path) -> list[ScoreSheet]:
+    """A sheet for each observation and subject.
+
+    Args:
+        rows: Of events or of bouts.
+        block: What stands above the table.
+        path: Of the file.
+    """
+    observations: dict[str, _Observation] = defaultdict(_Observation)
+    if not rows:
+        name = block.get("observation id", "")
+        observations[name].names.append(name)
+    aggregated = any("start (s)" in row for _, row in rows)
+    (_add_bouts if aggregated else _add_events)(rows, block, observations, path)
+    return [
+        sheet
+        for observation in observations.values()
+        for sheet in _sheets(observation, path, only=len(observations) == 1)
+    ]
 
 
 @dataclass
@@ -68,11 +82,13 @@ class _Observation:
     names: list[str] = field(default_factory=list)
     length_s: float | None = None
     fps: float | None = None
+    task: str = ""
+    """The label set that it says it is of."""
     media: dict[str, float] = field(default_factory=dict)
     """Where several media follow each other in one player: name of each to its length (s)."""
 
 
-_Rows = Sequence[tuple[int, Mapping[str, str]]]
+Rows = Sequence[tuple[int, Mapping[str, str]]]
 """Line, and cells by heading."""
 
 
@@ -86,7 +102,7 @@ def _heading(lines: Sequence[str]) -> int | None:
     return None
 
 
-def _table(path: Path) -> tuple[_Rows, dict[str, str]]:
+def _table(path: Path) -> tuple[Rows, dict[str, str]]:
     """The rows of the table, and what the lines above it say of the observation."""
     lines = read_lines(path)
     index = _heading(lines)
@@ -143,12 +159,16 @@ def _take_common(
         player = row.get("source", "").split("|")[0].partition(":")[2].split(";")
         if len(lengths) > 1 and len(player) == len(lengths):
             observation.media = dict(zip(map(file_stem, player), lengths, strict=True))
+    for cell in (row.get("comment", ""), row.get("description", "")):  # the second is the surer
+        if stated := _TASK.search(cell):
+            observation.task = stated[1].strip()
     rate = next((row[name] for name in _RATE if row.get(name)), "")
     if rate.replace(".", "", 1).isdecimal():
         observation.fps = float(rate)
     media = [row.get(key, "") for key in _MEDIA] if not observation.media else []
-    for name in (*media, row.get("observation id", ""), block.get("observation id", "")):
-        recording = file_stem(name.split(";")[0])
+    ids = [row.get("observation id", ""), block.get("observation id", "")]
+    # ours is the whole name of a recording, with folders
+    for recording in (*ids, *(file_stem(name.split(";")[0]) for name in (*media, *ids))):
         if recording and recording not in observation.names:
             observation.names.append(recording)
     offset = row.get("time offset (s)") or block.get("time offset (s)") or "0"
@@ -165,7 +185,7 @@ def _observation_of(row: Mapping[str, str], block: Mapping[str, str]) -> str:
 
 
 def _add_events(
-    rows: _Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
+    rows: Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
 ) -> None:
     """Pairs each START with its STOP."""
     open_since: dict[tuple[str, str, str], tuple[int, float]] = {}
@@ -205,7 +225,7 @@ def _add_events(
 
 
 def _add_bouts(
-    rows: _Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
+    rows: Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
 ) -> None:
     """Takes aggregated events, a row a bout."""
     for line, row in rows:
@@ -236,7 +256,8 @@ def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreS
         ScoreSheet(
             path=path,
             recording=recording,
-            stream=subject,
+            stream=observation.task or subject,
+            stream_is_task=bool(observation.task),
             bouts=tuple(bouts),
             in_seconds=True,
             behaviours=tuple(
