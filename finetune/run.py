@@ -8,6 +8,8 @@ test videos.
     # three labelled videos, pretrained encoder and the control with random weights
     %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3
     %(prog)s --encoder none --task S1 --data STORE --videos 3
+    # every label counts: scored by cross-validation, the model learns from all
+    %(prog)s --task S1 --data STORE --folds 5
     # train the encoder as well as the head
     %(prog)s --encoder runs/mine --task S1 --data STORE --set frozen=false
     # kinds of a class of another label set
@@ -71,6 +73,14 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         help="label budget: N labelled videos, drawn with the seed",
     )
     parser.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validation over all labelled recordings, in K folds: scores are of predictions "
+        "by fits that did not see the recording, the model learns from all labels; for stores "
+        "without test videos, too",
+    )
+    parser.add_argument(
         "--trials", type=int, metavar="N", help="trials of the search; 1: the settings as they are"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help="seeds scored on test")
@@ -87,6 +97,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     # Ray and torch take seconds to import, which --help need not wait for.
     from finetune.fit.fit import initial_head
     from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder, seen_in_words
+    from finetune.labels.folds import all_in_training, cross_validated_in_words
     from finetune.labels.problems import (
         ELSEWHERE,
         problems,
@@ -112,6 +123,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         read(Tuning, task_file(args.task), TASKS, for_tuning),
         read(Scale, args.scale, SCALES, for_scale),
     )
+    if args.folds is not None and args.test_data:
+        raise BadInput("--folds scores on the videos of --data: leave out --test-data")
     if args.encoder == HANDMADE and not tuning.frozen:
         raise BadInput("--encoder handmade has no weights to train: leave frozen=true")
     store = Store(paths.absolute_address(args.data) if args.data else paths.default_store())
@@ -125,8 +138,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         asked = with_test_of(
             asked, problems(test_store, args.task), store, test_store, unknown_annotators=shared
         )
-    asked, notes = with_some_test(asked, fps=store.schema.fps)
-    notes += refuse_unfit(asked, videos=args.videos, unknown_annotators=shared)
+    if args.folds is None:
+        asked, notes = with_some_test(asked, fps=store.schema.fps)
+    else:
+        asked, notes = all_in_training(asked), [cross_validated_in_words(args.folds)]
+    notes += refuse_unfit(asked, videos=args.videos, folds=args.folds, unknown_annotators=shared)
     if args.refines:
         asked = with_parent(asked, args.refines, partial(problems, store))
     for sentence in notes:
@@ -138,7 +154,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         recipe=tuning.recipe,
         seed=tuning.first_seed,
         extra_features=tuning.extra_features,
-        test={name.removesuffix(ELSEWHERE) for problem in asked for name in problem.test},
+        test={
+            name.removesuffix(ELSEWHERE)
+            for problem in asked
+            for name in (problem.train if args.folds else problem.test)
+        },
+        fit_to_test=args.folds is not None,
         test_store=None if test_store is store else test_store,
     )
     if sentence := seen_in_words(about["saw_test"]):
@@ -154,7 +175,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         "tuning": plain(tuning),
         "videos": args.videos,
         "fingerprint": store.fingerprint,
-    } | ({"refines": args.refines} if args.refines else {})
+    } | {key: value for key in ("refines", "folds") if (value := getattr(args, key))}
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
@@ -175,6 +196,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
             embedder=embedder,
             encoder=about,
             videos=args.videos,
+            folds=args.folds,
             refines=args.refines,
             notes=notes,
         )

@@ -9,8 +9,13 @@ unlike each other and what is labelled.
     %(prog)s --model runs/task1 --data STORE --simulate
 
 Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and next to it
-the same as BORIS tabular events (…_boris.csv, an observation for each video), to be opened and
-corrected there.
+the same for BORIS: a project to open and to correct (….boris, an observation for each video), and
+tabular events (…_boris.csv). Each segment is a "labelled clip" with the guess in it. Delete the
+clips that you do not look at; within the others mark all behaviours, or none. Then
+
+    ethoray prepare tracks --append --labels ….boris --out STORE
+
+adds the clips to the label set; what lies outside them stays unlabelled (docs/labelling_loop.md).
 
 --simulate begins with one labelled training video and labels --number segments a round, suggested
 ones and, for comparison, random ones of the same number and lengths; scores are on training videos
@@ -126,12 +131,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
         )
     out = paths.run_folder(args.out or None, kind="simulate" if args.simulate else "suggest")
     out = out if out.suffix == ".csv" else out.with_name(f"{out.name}.csv")
-    second = out.with_name(f"{out.stem}.png" if args.simulate else f"{out.stem}_boris.csv")
-    for path in (out, second):
+    endings = [".png"] if args.simulate else ["_boris.csv", ".boris"]
+    for path in (out, *(out.with_name(out.stem + ending) for ending in endings)):
         if path.exists():
             raise BadInput(f"{path} is there already: choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    (_simulate if args.simulate else _suggest)(args, model, out, second)
+    (_simulate if args.simulate else _suggest)(args, model, out)
 
 
 def _refuse(args: argparse.Namespace) -> None:
@@ -153,11 +158,11 @@ def _refuse(args: argparse.Namespace) -> None:
         raise BadInput("; ".join(errors))
 
 
-def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, boris: Path) -> None:
+def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     from finetune.active_learning.query_rules import query_rule
-    from finetune.inference.prediction_formats.boris import write_observations
     from finetune.inference.recordings import recordings
     from pretrain.data.store import Store
+    from pretrain.readers.score_sheets import CLIP
 
     (problem,) = model.problems
     args.poses = args.poses or [args.data]
@@ -194,17 +199,32 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path, boris: Pat
     events: dict[str, tuple[list[tuple[int, int, str]], int, float]] = {}
     for row in sorted(rows, key=lambda row: (row["video"], row["first_frame"])):
         name = row["video"]
-        events.setdefault(name, ([], lengths[name], rate_of[name]))[0].append(
-            (row["first_frame"], row["last_frame"] + 1, row["guess"])
-        )
-    unfinished = boris.with_name(f".{boris.name}.unfinished")
-    write_observations(unfinished, events, comment="suggested: to be checked")
-    unfinished.replace(boris)
+        span = (row["first_frame"], row["last_frame"] + 1)
+        shown = [CLIP] + [row["guess"]] * (row["guess"] != problem.rest)
+        mine = events.setdefault(name, ([], lengths[name], rate_of[name]))[0]
+        mine += [(*span, behaviour) for behaviour in shown]
+    behaviours = [name for name in problem.classes if name != problem.rest]
     minutes = sum(float(row["stop_s"]) - float(row["start_s"]) for row in rows) / 60
     print(
-        f"{len(rows)} of {len(segments):,} segments, {minutes:.1f} minutes to look at: "
-        f"{out}\nfor BORIS: {boris}"
+        f"{len(rows)} of {len(segments):,} segments, {minutes:.1f} minutes to look at: {out}\n"
+        f"for BORIS: {_write_for_boris(out, events, task=problem.task, behaviours=behaviours)}"
     )
+
+
+def _write_for_boris(
+    out: Path, events: Mapping[str, Any], *, task: str, behaviours: Sequence[str]
+) -> Path:
+    """Writes the clips of each video next to the list, as events and as a project, which it
+    returns."""
+    from finetune.active_learning.boris_project import write_project
+    from finetune.inference.prediction_formats.boris import write_observations
+
+    project = out.with_suffix(".boris")
+    write_observations(
+        out.with_name(f"{out.stem}_boris.csv"), events, task=task, comment="to be labelled"
+    )
+    write_project(project, events, task=task, behaviours=behaviours)
+    return project
 
 
 def _segments(
@@ -253,7 +273,7 @@ def _frames(args: argparse.Namespace, fps: float) -> tuple[int, int]:
     return max(1, round(args.shortest * fps)), max(1, round(args.longest * fps))
 
 
-def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, picture: Path) -> None:
+def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     import numpy as np
 
     from finetune.active_learning.query_rules import query_rule
@@ -301,6 +321,7 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path, picture: 
         )
     name = problem.task if problem.name == problem.task else f"{problem.task}, {problem.name}"
     title = f"{name}: {args.number} segments a round, {args.rule.replace('_', ' ')} or random"
+    picture = out.with_suffix(".png")
     picture.write_bytes(png(curve_figure(rows, title=title, fps=fps)))
     _write_rows(out, rows)
     print(f"{curve_table(rows, fps=fps)}\n\ntable: {out}\npicture: {picture}")

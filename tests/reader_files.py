@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+import h5py
 import numpy as np
 import pytest
 
@@ -386,6 +387,23 @@ PREDICTIONS = (
 )
 
 
+def nwb_labels() -> bytes:
+    file = io.BytesIO()
+    with h5py.File(file, "w") as nwb:
+        nwb.attrs["nwb_version"] = "2.8.0"
+        table = nwb.create_group("processing/behavior/ethogram")
+        table.attrs["description"] = "bouts of S1; label set: S1"
+        table["start_time"], table["stop_time"] = [0.1, 0.5], [0.3, 0.8]
+        table["behavior"] = ["attack", "sniff"]
+        series = nwb.create_group("processing/behavior/probabilities")
+        series["data"] = np.zeros((10, 2), np.float32)
+        series["starting_time"] = 0.0
+        series["starting_time"].attrs["rate"] = 10.0
+        invalid = nwb.create_group("intervals/invalid_times")
+        invalid["start_time"], invalid["stop_time"] = [0.8], [0.9]
+    return file.getvalue()
+
+
 def npz_labels() -> bytes:
     file = io.BytesIO()
     np.savez(
@@ -420,6 +438,7 @@ LABELS: dict[str, dict[str, bytes]] = {
     "caltech": {"m1_annot.txt": CALTECH.encode()},
     "intervals": {"m1.csv": INTERVALS.encode()},
     "npz": {"m1.npz": npz_labels()},
+    "nwb": {"m1.nwb": nwb_labels()},
     "one_hot": {"m1.csv": ONE_HOT.encode()},
     "predictions": {"m1.csv": PREDICTIONS.encode()},
 }

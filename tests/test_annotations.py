@@ -524,7 +524,7 @@ def test_split_of_few_recordings() -> None:
         each.split for each in assign_split([labelled("v", "a"), labelled("w", "b")])
     ) == ["test", "train"]
     assert assign_split([]) == []
-    with pytest.raises(BadInput, match="between 0 and 1"):
+    with pytest.raises(BadInput, match=r"at least 0 .all train. and below 1"):
         assign_split([labelled("v", "a")], test_share=1.5)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from finetune.fit.fit import fit, score_problems
 from finetune.fit.frames import Frames, recordings
+from finetune.labels.folds import split_folds
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.hold_out import hold_out, in_training_and_test
 from finetune.labels.problems import Problem
-from finetune.postprocess.cross_fit import split_folds
 from finetune.settings import Tuning
 
 CLASSES = ("attack", "mount", "other")

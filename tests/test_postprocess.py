@@ -13,11 +13,12 @@ from sklearn.metrics import f1_score
 from test_fit import problem, world
 
 from finetune.fit.fit import fit
+from finetune.labels.folds import split_folds
 from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.labels.problems import Problem
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.calibrations.temperature import Temperature
-from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing, split_folds
+from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing
 from finetune.postprocess.decision_rules.thresholds import Thresholds
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.learn import NO_STEPS, best_calibration, choose_steps

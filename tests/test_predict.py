@@ -128,7 +128,7 @@ def ethogram(problem: Problem, *, fps: float = 30.0, seed: int = 0) -> Ethogram:
 
 
 FORMATS = names("finetune.inference.prediction_formats")
-LABELS = ("annot", "boris", "csv")
+LABELS = ("annot", "boris", "csv", "nwb")
 """Formats that ``prepare.py --labels`` reads."""
 
 

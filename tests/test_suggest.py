@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,15 +33,18 @@ from finetune.active_learning.simulate import (
 )
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED
-from finetune.labels.problems import Problem
+from finetune.labels.problems import Problem, problems
 from finetune.settings import Tuning
 from finetune.suggest import main
+from pretrain import prepare
 from pretrain.components import names
 from pretrain.config import plain
 from pretrain.data.schema import Video
+from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import Labels, write_labels
+from pretrain.readers.score_sheets import CLIP
 
 RULES = names("finetune.active_learning.query_rules")
 NOTHING = np.empty((0, 2), np.float32)
@@ -296,12 +300,31 @@ def test_a_list_is_written_of_what_nobody_labelled(run: Path, store: str, tmp_pa
         assert row["guess"] in row["why"]
     with (tmp_path / "list_boris.csv").open() as file:
         events = list(csv.DictReader(file))
-    assert len(events) == 18
-    assert {
-        (e["Observation id"], int(e["Image index"]))
+    starts = [
+        (e["Observation id"], int(e["Image index"]), e["Behavior"])
         for e in events
         if e["Behavior type"] == "START"
-    } == {(row["video"], int(row["first_frame"])) for row in rows}
+    ]
+    spans = [(row["video"], int(row["first_frame"])) for row in rows]
+    guesses = [(*span, row["guess"]) for span, row in zip(spans, rows, strict=True)]
+    assert sorted(starts) == sorted(
+        [(*span, CLIP) for span in spans] + [g for g in guesses if g[-1] != "other"]
+    )
+    # What comes back unchanged is the guess, in the suggested frames and in no others.
+    for name in ("list.boris", "list_boris.csv"):
+        copy = shutil.copytree(store, tmp_path / f"store of {name}")
+        words = ["--append", "--labels", str(tmp_path / name), "--out", str(copy)]
+        prepare.main(["tracks", *words])
+        before = problems(Store(store), "task")[0].train
+        (after,) = problems(Store(copy), "task")
+        for video in ("day/v4", "day/v5", "day/v6"):
+            expected = np.array(before.get(video, np.full(300, UNLABELLED)))
+            for row in rows:
+                if row["video"] == video:
+                    span = slice(int(row["first_frame"]), int(row["last_frame"]) + 1)
+                    expected[span] = MOUSE.classes.index(row["guess"])
+            found = {**after.train, **after.test}.get(video, np.full(300, UNLABELLED))
+            assert np.array_equal(found, expected)
 
 
 def test_recordings_that_nobody_labelled_are_taken_as_they_are(run: Path, tmp_path: Path) -> None:  # noqa: F811

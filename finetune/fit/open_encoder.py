@@ -30,6 +30,7 @@ def open_encoder(
     seed: int,
     extra_features: Sequence[str] = (),
     test: Iterable[str] = (),
+    fit_to_test: bool = False,
     test_store: Store | None = None,
 ) -> tuple[Embedder, dict[str, Any]]:
     """The encoder of a run.
@@ -44,6 +45,7 @@ def open_encoder(
             the encoder makes.
         test: Videos that scores are to be made on; what is not pretrained is not fitted to their
             spread either.
+        fit_to_test: Whether it is fitted to theirs as well, where every video is one in its turn.
         test_store: Where they are, if not in ``store``.
 
     Returns:
@@ -55,7 +57,7 @@ def open_encoder(
     about: dict[str, Any]
     test = set(test)
     apart = store
-    if test_store is None and 0 < len(test) < len(store.videos):
+    if test_store is None and not fit_to_test and 0 < len(test) < len(store.videos):
         apart = Store(store.address, leave_out=test)
     if source not in (RANDOM, HANDMADE):
         embedder, saved = load_encoder(source, store.schema)

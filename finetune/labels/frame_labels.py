@@ -14,18 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.errors import refuse
+from pretrain.readers.score_sheets import rest_of
 
 Ints = npt.NDArray[Any]
 Reals = npt.NDArray[Any]
 ByVideo = Mapping[str, npt.NDArray[Any]]
 
 UNLABELLED = -1  # as in a store's labels: nobody looked at this frame
-REST_NAMES = (
-    "none",
-    "background",
-    "base",
-    "other",
-)  # the first that a task has: next to `none`, `other` is a behaviour
 
 
 def rest_class(*, classes: Sequence[str], rest: str | None = None) -> str | None:
@@ -33,15 +28,14 @@ def rest_class(*, classes: Sequence[str], rest: str | None = None) -> str | None
 
     Args:
         classes: Names of the classes.
-        rest: A name; None takes one of ``REST_NAMES``, whatever its case; an empty text leaves no
-            class out.
+        rest: A name; None takes that of :func:`pretrain.readers.score_sheets.rest_of`; an empty
+            text leaves no class out.
 
     Raises:
         BadInput: If ``rest`` is not one of the classes, or no other class remains.
     """
     if rest is None:
-        lowered = {name.lower(): name for name in classes}
-        left_out = next((lowered[name] for name in REST_NAMES if name in lowered), None)
+        left_out = rest_of(classes)
     else:
         left_out = rest or None
     errors = []

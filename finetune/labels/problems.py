@@ -132,7 +132,11 @@ def with_some_test(
 
 
 def refuse_unfit(
-    problems: list[Problem], *, videos: int | None = None, unknown_annotators: bool = False
+    problems: list[Problem],
+    *,
+    videos: int | None = None,
+    folds: int | None = None,
+    unknown_annotators: bool = False,
 ) -> list[str]:
     """Refuses problems that nothing can be learned from; returns sentences on what is lacking in
     the others.
@@ -140,16 +144,19 @@ def refuse_unfit(
     Args:
         problems: With their training and test videos.
         videos: Label budget, if there is one.
+        folds: Of a cross-validation, which needs no test videos.
         unknown_annotators: Whether the head can speak for an annotator of whom no training video is
             there.
 
     Raises:
         BadInput: If a problem has no training or no test video, or its training frames show one
-            class only, or the budget is below 1.
+            class only, or the budget is below 1, or folds are fewer than 2.
     """
     errors, notes = [], []
     if videos is not None and videos < 1:
         errors.append(f"--videos {videos}: the label budget must be at least one video")
+    if folds is not None and folds < 2:
+        errors.append(f"--folds {folds}: a cross-validation has at least 2 folds")
     for problem in problems:
         where = f"task {problem.task!r}" + (
             f", {problem.name}" if problem.name != problem.task else ""
@@ -177,9 +184,10 @@ def refuse_unfit(
         for side, labels in (("training", problem.train), ("test", problem.test)):
             seen = classes_seen(problem, labels)
             if not labels:
-                if side == "test":
+                if side == "test" and folds is None:
                     errors.append(
-                        f"{where}: no test video (score on another store with --test-data)"
+                        f"{where}: no test video (score by cross-validation with --folds 3, or on "
+                        "another store with --test-data)"
                     )
             elif not seen:
                 errors.append(f"{where}: the {side} videos have not one labelled frame")

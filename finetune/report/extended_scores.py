@@ -23,23 +23,29 @@ from finetune.report.annotator_agreement import (
 )
 from finetune.report.predictions import Decisions
 
+Steps = Mapping[str, Postprocessing]
+"""By video."""
+
 
 def extended_scores(
     budgets: Mapping[int, Sequence[Problem]],
     probabilities: Mapping[int, Sequence[Probabilities]],
-    learned: Mapping[int, Sequence[LearnedPostprocessing]],
+    learned: Mapping[Any, Sequence[LearnedPostprocessing]],
     frames: Frames,
     *,
     fps: float,
+    steps: Mapping[int, Sequence[Steps]] | None = None,
 ) -> tuple[dict[str, Any], dict[int, list[Decisions]]]:
     """Scores on the test videos, means over seeds and problems.
 
     Args:
         budgets: For each seed the problems, with their test labels.
         probabilities: For each seed and problem, the raw scores of the network.
-        learned: For each seed and problem the postprocessing; empty where there is none.
+        learned: For each seed (or seed and fold) and problem the postprocessing; empty where there
+            is none.
         frames: Of the test videos; they tell which videos are of one recording.
         fps: Frames per second.
+        steps: For each seed and problem the postprocessing of each video; None: that of the seed.
 
     Returns:
         Entries of ``result.json``: ``bouts``, ``calibration_error``, ``after`` (scores after
@@ -56,8 +62,16 @@ def extended_scores(
     }
     decided: dict[int, list[Decisions]] = {}
     after = None
-    if learned:
-        after, decided = _scores_after(budgets, probabilities, learned, fps=fps)
+    if steps is None:
+        steps = {
+            seed: [
+                dict.fromkeys(problem.test, one.postprocessing)
+                for problem, one in zip(budgets[seed], each, strict=True)
+            ]
+            for seed, each in learned.items()
+        }
+    if steps:
+        after, decided = _scores_after(budgets, probabilities, steps, learned, fps=fps)
     scores = {
         "bouts": mean_of(bout_scores(budgets[seed], raw[seed], fps=fps) for seed in budgets),
         "calibration_error": _mean(
@@ -84,26 +98,18 @@ def extended_scores(
 def _scores_after(
     budgets: Mapping[int, Sequence[Problem]],
     probabilities: Mapping[int, Sequence[Probabilities]],
-    learned: Mapping[int, Sequence[LearnedPostprocessing]],
+    steps: Mapping[int, Sequence[Steps]],
+    learned: Mapping[Any, Sequence[LearnedPostprocessing]],
     *,
     fps: float,
 ) -> tuple[dict[str, Any], dict[int, list[Decisions]]]:
     """Scores and decisions after postprocessing."""
-    steps = {seed: [one.postprocessing for one in learned[seed]] for seed in budgets}
-    decided = {
-        seed: [
-            postprocessed_decisions(postprocessing, p)
-            for postprocessing, p in zip(steps[seed], probabilities[seed], strict=True)
-        ]
-        for seed in budgets
-    }
-    scored = {
-        seed: [
-            {video: postprocessing.scores(p) for video, p in by_video.items()}
-            for postprocessing, by_video in zip(steps[seed], probabilities[seed], strict=True)
-        ]
-        for seed in budgets
-    }
+    decided: dict[int, list[Decisions]] = {}
+    scored: dict[int, list[Probabilities]] = {}
+    for seed in budgets:
+        pairs = list(zip(steps[seed], probabilities[seed], strict=True))
+        decided[seed] = [{v: of[v].decide(p) for v, p in by.items()} for of, by in pairs]
+        scored[seed] = [{v: of[v].scores(p) for v, p in by.items()} for of, by in pairs]
     seed_scores = over_seeds(
         {seed: score_decisions(budgets[seed], scored[seed], decided[seed]) for seed in budgets}
     )
@@ -124,12 +130,12 @@ def _scores_after(
             calibration_error(budgets[seed], probabilities[seed], steps[seed]) for seed in budgets
         ),
         "learned": {
-            seed: {
+            fit: {
                 problem.name: one.to_dict()
-                for problem, one in zip(budgets[seed], learned[seed], strict=True)
+                for problem, one in zip(next(iter(budgets.values())), each, strict=True)
                 if problem.test
             }
-            for seed in budgets
+            for fit, each in learned.items()
         },
     }
     return scores, decided
@@ -162,13 +168,6 @@ def plain_decisions(problem: Problem, probabilities: Probabilities) -> Decisions
         video: decide(probabilities_TC=p, overlapping=problem.overlapping)
         for video, p in probabilities.items()
     }
-
-
-def postprocessed_decisions(
-    postprocessing: Postprocessing, probabilities: Probabilities
-) -> Decisions:
-    """The decisions after postprocessing, for each video."""
-    return {video: postprocessing.decide(p) for video, p in probabilities.items()}
 
 
 def score_decisions(
@@ -227,7 +226,7 @@ def _bout_numbers(scores: BoutScores) -> dict[str, Any]:
 def calibration_error(
     problems: Sequence[Problem],
     probabilities: Sequence[Probabilities],
-    steps: Sequence[Postprocessing] | None = None,
+    steps: Sequence[Steps] | None = None,
 ) -> float | None:
     """Expected calibration error on test, the mean over problems; of the raw scores, or after the
     temperature of each problem's postprocessing."""
@@ -238,7 +237,7 @@ def calibration_error(
         names = sorted(problem.test)
         scores = [probabilities[p][name] for name in names]
         if steps is not None:
-            scores = [steps[p].calibrated(values) for values in scores]
+            scores = [steps[p][name].calibrated(probabilities[p][name]) for name in names]
         labels = np.concatenate([problem.test[name] for name in names])
         errors.append(
             expected_calibration_error(probabilities_TC=np.concatenate(scores), labels=labels)

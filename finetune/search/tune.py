@@ -3,7 +3,7 @@ Ray that is up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from finetune.fit.fit import initial_head, score_problems
 from finetune.fit.frames import Frames, embed, gather_poses, recordings
+from finetune.labels.folds import cross_validation
 from finetune.labels.hold_out import in_training_and_test
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
 from finetune.labels.refine import with_videos_of_children
@@ -35,6 +36,8 @@ from pretrain.redact import write_json
 from pretrain.runs.tracked_run import TrackedRun
 
 T = TypeVar("T")
+Fit = tuple[int, int | None]
+"""Seed, and the fold that it is scored on, counted from 1; None: the fit that becomes the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class TuningJob:
     """What the result says of the encoder."""
     videos: int | None
     """Label budget."""
+    folds: int | None = None
+    """Cross-validation, in so many folds; the problems then have no test videos."""
     refines: str | None = None
     """``LABELSET:CLASS`` that the task tells the kinds of; the problems then have the parent."""
     notes: Sequence[str] = ()
@@ -63,73 +68,120 @@ def tune(
     ``result.json`` in ``out``.
 
     The search sees the budget of the first seed, and every other seed draws its own videos; with
-    ``search_each_seed`` it searches on them, too.
+    ``search_each_seed`` it searches on them, too. In a cross-validation the same is done for each
+    fold on the others, what they predict is pooled and scored as a test set is, and the model
+    learns from all labels.
 
     Returns:
         What is in ``result.json``.
     """
-    budgets = {
-        seed: draw_budget(
-            list(job.problems), videos=job.videos, seed=seed, permute=tuning.permute_labels
-        )
-        for seed in tuning.seed_list
-    }
-    if job.videos is not None:
-        budgets = {seed: with_videos_of_children(budget) for seed, budget in budgets.items()}
-    shared_frames = ray.put(_read_frames(job, budgets, scale, tuning))
-    frames = ray.get(shared_frames)  # a view of Ray's copy; ours goes
-    embedder = None if tuning.frozen else job.embedder
-    first = tuning.first_seed
-    best = search(shared_frames, budgets[first], tuning, scale, embedder=embedder, out=out, run=run)
-    searches = dict.fromkeys(budgets, best)
-    if tuning.search_each_seed and job.videos is not None:
-        for seed in list(budgets)[1:]:
-            (out / f"search-{seed}").mkdir(exist_ok=True)
-            searches[seed] = search(
-                shared_frames,
-                budgets[seed],
-                replace(tuning, first_seed=seed),
-                scale,
-                embedder=embedder,
-                out=out / f"search-{seed}",
-                run=run,
-                name=f"seed {seed}, ",
-            )
-    settings = {seed: tuning.with_choice(one["choice"]) for seed, one in searches.items()}
-    chosen = settings[first]
 
-    def fit_seeds(function: Callable[..., T], description: str) -> dict[int, T]:
-        results = dict(
+    def within_budget(problems: Sequence[Problem], seed: int) -> list[Problem]:
+        drawn = draw_budget(
+            list(problems), videos=job.videos, seed=seed, permute=tuning.permute_labels
+        )
+        return drawn if job.videos is None else with_videos_of_children(drawn)
+
+    first = tuning.first_seed
+    drawn: dict[Fit, list[Problem]] = {
+        (seed, None): within_budget(job.problems, seed) for seed in tuning.seed_list
+    }
+    read = [job.problems] if job.folds else list(drawn.values())
+    shared_frames = ray.put(_read_frames(job, read, scale, tuning))
+    frames = ray.get(shared_frames)  # a view of Ray's copy; ours goes
+    scored: Sequence[int | None] = [None]
+    if job.folds:
+        folds = cross_validation(
+            job.problems,
+            folds=job.folds,
+            share=tuning.validation,
+            seed=first,
+            recording=recordings(frames),
+        )
+        scored = range(1, len(folds) + 1)
+        drawn |= {
+            (seed, fold): within_budget(problems, seed)
+            for fold, problems in enumerate(folds, 1)
+            for seed in tuning.seed_list
+        }
+    embedder = None if tuning.frozen else job.embedder
+    searches: dict[Fit, dict[str, Any]] = {}
+    for seed, fold in drawn:
+        if seed != first and not (tuning.search_each_seed and job.videos is not None):
+            searches[seed, fold] = searches[first, fold]
+            continue
+        words = [f"fold {fold}"] * bool(fold) + [f"seed {seed}"] * (seed != first)
+        folder = out / "-".join(["search", *words]).replace(" ", "-") if words else out
+        folder.mkdir(exist_ok=True)
+        searches[seed, fold] = search(
+            shared_frames,
+            drawn[seed, fold],
+            replace(tuning, first_seed=seed),
+            scale,
+            embedder=embedder,
+            out=folder,
+            run=run,
+            name="".join(f"{word}, " for word in words),
+        )
+    best = searches[first, None]
+    settings = {fit: tuning.with_choice(one["choice"]) for fit, one in searches.items()}
+    chosen = settings[first, None]
+
+    def fit_all(function: Callable[..., T], description: str) -> dict[Fit, T]:
+        return dict(
             run_jobs(
                 function,
-                budgets,
-                lambda seed: {
+                drawn,
+                lambda fit: {
                     "frames": shared_frames,
-                    "problems": budgets[seed],
-                    "seed": seed,
-                    "tuning": settings[seed],
-                    "steps": searches[seed]["steps"],
+                    "problems": drawn[fit],
+                    "seed": fit[0],
+                    "tuning": settings[fit],
+                    "steps": searches[fit]["steps"],
                 },
                 shared={"embedder": embedder},
                 scale=scale,
                 description=description,
-                unit="seed",
+                unit="fit" if job.folds else "seed",
+                name=lambda fit: f"{fit[0]}" + (f", fold {fit[1]}" if fit[1] else ""),
             )
         )
-        return {seed: results[seed] for seed in budgets}
 
-    fits = fit_seeds(fit_final, "seeds on test")
-    learned = (
-        fit_seeds(fit_postprocessing, "seeds, postprocessing") if chosen.postprocess_folds else {}
-    )
-    models = {seed: model for seed, (model, _) in fits.items()}
-    predicted = {seed: probabilities for seed, (_, probabilities) in fits.items()}
+    fits = fit_all(fit_final, "fits" if job.folds else "seeds on test")
+    learned = fit_all(fit_postprocessing, "postprocessing") if chosen.postprocess_folds else {}
+    models = {seed: fits[seed, None][0] for seed in tuning.seed_list}
+    budgets, predicted, steps = {}, {}, {}
+    for seed in models:
+        predicted[seed] = _pooled(fits[seed, fold][1] for fold in scored)
+        tests = _pooled([p.test for p in drawn[seed, fold]] for fold in scored)
+        budgets[seed] = [
+            replace(p, test=test) for p, test in zip(drawn[seed, None], tests, strict=True)
+        ]
+        if learned:
+            steps[seed] = _pooled(
+                [
+                    dict.fromkeys(p.test, one.postprocessing)
+                    for p, one in zip(drawn[seed, fold], learned[seed, fold], strict=True)
+                ]
+                for fold in scored
+            )
     by_seed = {
         seed: score_problems(budgets[seed], probabilities, [p.test for p in budgets[seed]])
         for seed, probabilities in predicted.items()
     }
     scores = over_seeds(by_seed)
-    more, decided = extended_scores(budgets, predicted, learned, frames, fps=job.store.schema.fps)
+    more, decided = extended_scores(
+        budgets,
+        predicted,
+        {
+            f"{seed}, fold {fold}" if fold else seed: learned[seed, fold]
+            for seed, fold in learned
+            if fold in scored
+        },
+        frames,
+        fps=job.store.schema.fps,
+        steps=steps,
+    )
     result = {
         "task": job.task,
         "refines": job.refines,
@@ -146,7 +198,9 @@ def tune(
         "notes": [
             *job.notes,
             *_leaks(job, frames),
-            *settings_of_first_seed(searches, budgets, first),
+            *settings_of_first_seed(
+                {seed: searches[seed, None] for seed in models}, budgets, first
+            ),
             *scores.notes,
             *more.pop("notes"),
         ],
@@ -159,8 +213,19 @@ def tune(
         }
         if job.videos
         else None,
+        "folds": {
+            fold: {
+                "videos": {p.name: sorted(p.test) for p in drawn[first, fold] if p.test},
+                "search": searches[first, fold],
+            }
+            for fold in scored
+            if fold
+        }
+        or None,
         "search": {**best, "seed": first},
-        "searches": searches if searches[max(budgets)] is not best else None,
+        "searches": {seed: searches[seed, None] for seed in models}
+        if searches[max(models), None] is not best
+        else None,
         "settings": {"tuning": plain(tuning), "chosen": plain(chosen), "scale": plain(scale)},
         "data": job.store.uri,
         "fingerprint": job.store.fingerprint,
@@ -177,11 +242,9 @@ def tune(
             models[seed].head,
             job.embedder if tuned_embedder is None else tuned_embedder,
             budget,
-            head_settings=plain(settings[seed])["head"],
+            head_settings=plain(settings[seed, None])["head"],
             made_by=job.encoder,
-            postprocessing=[one.postprocessing for one in learned[seed]]
-            if seed in learned
-            else None,
+            postprocessing=[one.postprocessing for one in learned[seed, None]] if learned else None,
         )
     pictures = {
         "confusion.png": confusion_figure(by_seed[first]),
@@ -198,12 +261,20 @@ def tune(
     if run is not None:
         names = {
             problem.name: one.name
-            for problem, one in zip(budgets[first], learned.get(first, []), strict=False)
+            for problem, one in zip(budgets[first], learned.get((first, None), []), strict=False)
         }
         _log(run, result, scores, postprocessing=names)
         for name in (*pictures, "result.json", "scores.txt"):
             run.log_artifact(out / name)
     return result
+
+
+def _pooled(folds: Iterable[Sequence[Mapping[str, T]]]) -> list[dict[str, T]]:
+    """For each problem what the folds have of their videos, together."""
+    return [
+        {video: value for fold in problem for video, value in fold.items()}
+        for problem in zip(*folds, strict=True)
+    ]
 
 
 def _leaks(job: TuningJob, frames: Frames) -> list[str]:
@@ -246,11 +317,11 @@ def settings_of_first_seed(
 
 
 def _read_frames(
-    job: TuningJob, budgets: Mapping[int, Sequence[Problem]], scale: Scale, tuning: Tuning
+    job: TuningJob, budgets: Sequence[Sequence[Problem]], scale: Scale, tuning: Tuning
 ) -> Frames:
     """Poses of all labelled videos, or their embeddings where the encoder is frozen."""
     frozen = tuning.frozen
-    train = {video for budget in budgets.values() for problem in budget for video in problem.train}
+    train = {video for budget in budgets for problem in budget for video in problem.train}
     test = {video for problem in job.problems for video in problem.test}
     one_store = job.test_store is job.store
     videos = sorted(train | test if one_store else train)

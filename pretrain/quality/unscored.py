@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.data.store import Store
-from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import refuse
-from pretrain.readers.annotations import UNLABELLED, Labels, read_labels, write_labels
+from pretrain.readers.annotations import UNLABELLED, Labels, read_labels, replace_labels
 
 log = logging.getLogger(__name__)
 
@@ -188,10 +187,5 @@ def make_unscored(uri: str, words: Sequence[str], *, margins_only: bool = False)
     changed, notes = without_unscored(
         [each for each in labels if each.task in tasks], pairs, margins_only=margins_only
     )
-    with StoreWriter(uri, store.schema, origin=store.origin, append=True) as writer:
-        old = [record for record in writer.labels if record["task"] in tasks]
-        write_labels(writer, changed)
-        writer.labels = [record for record in writer.labels if record not in old]
-    for record in old:
-        store.fs.delete_file(f"{store.path}/{record['file']}")
+    replace_labels(store, changed)
     return notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +115,22 @@ def write_labels(writer: StoreWriter, labels: Iterable[Labels]) -> None:
         name = f"labels/{file_name(task)}-{number:03d}.parquet"
         about = {"task": task, "test": sorted({r.video for r in rows if r.split == "test"})}
         writer.labels.append(writer.write_file(name, sink.getvalue()) | about)
+
+
+def replace_labels(store: Store, labels: Sequence[Labels]) -> None:
+    """Writes label sets in place of those that a store has under the same tasks, whole or not at
+    all; its poses are not touched.
+
+    Raises:
+        BadInput: See :func:`write_labels`; nothing is then changed.
+    """
+    tasks = {each.task for each in labels}
+    with StoreWriter(store.address, store.schema, origin=store.origin, append=True) as writer:
+        old = [record for record in writer.labels if record["task"] in tasks]
+        write_labels(writer, labels)
+        writer.labels = [record for record in writer.labels if record not in old]
+    for record in old:
+        store.fs.delete_file(f"{store.path}/{record['file']}")
 
 
 def read_label_file(store: Store, file: str) -> list[Labels]:

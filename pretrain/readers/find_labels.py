@@ -7,7 +7,7 @@ The file itself says which recording it belongs to, or its name does: ``1_annot.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +55,8 @@ def read_label_files(
     fps: float | Mapping[str, float],
     *,
     annotator: str | None = None,
+    task: str | None = None,
+    expected: Collection[str] | None = None,
 ) -> tuple[list[Labels], list[LengthMismatch]]:
     """Labels of the recordings in ``videos``, at the rate of their tracks.
 
@@ -66,6 +68,8 @@ def read_label_files(
             name.
         annotator: Who labelled, where the files do not say: a name, or ``folder``: the name of the
             folder that each file lies in.
+        task: The label set that all labels are of, whatever the files say.
+        expected: Recordings that a warning names if they have no labels; None: all.
 
     Returns:
         Labels, each as long as its track (what the file does not cover is unlabelled); and where
@@ -94,6 +98,8 @@ def read_label_files(
         for sheet in sheets:
             if who and not sheet.annotator:
                 sheet = replace(sheet, annotator=who)
+            if task:
+                sheet = replace(sheet, stream=task, stream_is_task=True)
             names = _recordings_of(sheet, videos, ending)
             if len(names) == 1:
                 assigned.append(AssignedSheet(sheet, names[0]))
@@ -108,12 +114,13 @@ def read_label_files(
             errors.append(f"{path} belongs to no recording: none is named like {called}")
     refuse(errors, about=f"labels in {address}")
     assigned = [_from_zero(each, videos[each.video]) for each in assigned]
-    without = sorted(set(videos) - {each.video for each in assigned})
+    expected = videos if expected is None else expected
+    without = sorted(set(expected) - {each.video for each in assigned})
     if without:
         _log.warning(
             "%d of %d recordings have no labels at all: %s",
             len(without),
-            len(videos),
+            len(expected),
             ", ".join(without[:10]) + ("…" if len(without) > 10 else ""),
         )
     return labels_of(assigned, frames=videos, fps=rates)

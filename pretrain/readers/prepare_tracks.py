@@ -17,7 +17,7 @@ from pretrain.data.store import Store
 from pretrain.data.store_writer import StoreWriter
 from pretrain.errors import BadInput, refuse
 from pretrain.readers import find_tracks, tracks
-from pretrain.readers.add_labels import add_labels
+from pretrain.readers.add_labels import LabelOptions, add_labels, label_again
 from pretrain.readers.feature_files import FeatureFiles, find_features, named_twice
 from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
 from pretrain.readers.tracks import Tracks
@@ -35,10 +35,30 @@ def prepare_tracks(args: argparse.Namespace) -> None:
     Raises:
         BadInput: If they do not fit each other or the store; nothing is then written.
     """
-    if (args.scored or args.unscored or args.unscored_margins) and not args.labels:
-        raise BadInput("--scored and --unscored are about labels: pass --labels FOLDER")
+    _refuse(args)
+    options = LabelOptions(
+        test_share=args.test_share,
+        seed=args.seed,
+        test_videos=_listed(args.test_videos) if args.test_videos else None,
+        unscored=args.unscored,
+        unscored_margins=args.unscored_margins,
+        scored=args.scored,
+        annotator=args.annotator,
+        task=args.task,
+        rest=args.rest,
+    )
     out = paths.absolute_address(args.out)
     existing = Store(out) if args.append else None
+    if not args.poses:
+        assert existing is not None
+        if args.fps not in (None, existing.schema.fps):
+            raise BadInput(
+                f"--fps is {args.fps:g}; labels of recordings that the store has are read at its "
+                f"rate, {existing.schema.fps:g}: leave it out"
+            )
+        with find_tracks.unpacked(args.labels) as folder:
+            label_again(existing, folder, options)
+        return
     conversion = _conversion(args, existing)
     with find_tracks.unpacked(args.poses) as poses:
         recordings = conversion.renamed(find_tracks.read_all_names(find_tracks.find_tracks(poses)))
@@ -71,15 +91,47 @@ def prepare_tracks(args: argparse.Namespace) -> None:
                         writer,
                         folder,
                         {each.name: each.frames for each in added},
+                        options,
                         fps=args.fps,
                         existing=existing,
-                        test_share=args.test_share,
-                        seed=args.seed,
-                        unscored=args.unscored,
-                        unscored_margins=args.unscored_margins,
-                        scored=args.scored,
-                        annotator=args.annotator,
                     )
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    about_labels = {
+        "--scored": args.scored,
+        "--unscored": args.unscored,
+        "--unscored-margins": args.unscored_margins,
+        "--test-videos": args.test_videos,
+        "--task": args.task,
+        "--rest": args.rest,
+    }
+    given = [option for option, value in about_labels.items() if value]
+    errors = []
+    if given and not args.labels:
+        errors.append(f"{' and '.join(given)} are about labels: pass --labels FOLDER")
+    if args.poses and args.fps is None:
+        errors.append("--poses needs --fps, the frames per second of the recordings")
+    if not args.poses and not (args.append and args.labels):
+        errors.append(
+            "pass --poses FOLDER, or --append and --labels FOLDER for labels of recordings that "
+            "the store has"
+        )
+    if not args.poses and args.features:
+        errors.append("--features go with --poses")
+    refuse(errors, about="prepare tracks")
+
+
+def _listed(file: str) -> list[str]:
+    """Names in a text file, one a line."""
+    try:
+        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"--test-videos {file} cannot be read ({error}); give a text file with the name of a "
+            "recording on each line"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,9 @@
 Every format of labels ends here, so that one rule holds for all. A frame that nobody looked at is
 UNLABELLED. A frame that was looked at and in which nothing was marked is "other", in formats that
 mark only what they name. Behaviours that overlap anywhere in the set make all of the task's labels
-(T, C) of 0 and 1, without a class for "other"; else labels are (T,), one class a frame.
+(T, C) of 0 and 1, without a class for "other"; else labels are (T,), one class a frame. Where a
+sheet has a rest class of its own (``base``), that is what others of its set have in place of
+"other". A sheet in which clips are marked (``CLIP``) was looked at within them alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,12 @@ OTHER = "other"
 SEVERAL = "behaviors"
 """The task's name where a format names none and several behaviours were scored. One behaviour alone
 gives the task its own name."""
+REST_NAMES = ("none", "background", "base", OTHER)
+"""The first that a label set has is its rest class: next to ``none``, ``other`` is a behaviour."""
+CLIP = "labelled clip"
+"""In place of a behaviour: somebody looked at these frames, and outside such clips at none."""
+LABEL_SET = "label set: "
+"""Before the name of the label set, in the comments that our own files have."""
 _log = logging.getLogger(__name__)
 Marks = npt.NDArray[np.int8]
 
@@ -61,6 +69,8 @@ class ScoreSheet:
     """Of exact marks."""
     bouts: tuple[Bout, ...] = ()
     in_seconds: bool = False
+    clips: tuple[tuple[float, float], ...] = ()
+    """From, until: the only parts that were looked at, if there are such."""
     observed: tuple[float, float] | None = None
     """From, until (in the unit of the bouts): the part that was looked at; None: all of the
     recording."""
@@ -105,6 +115,12 @@ class LengthMismatch:
         )
 
 
+def rest_of(classes: Sequence[str]) -> str | None:
+    """The rest class of a label set, whatever the case of its name; None where there is none."""
+    lowered = {name.lower(): name for name in classes}
+    return next((lowered[name] for name in REST_NAMES if name in lowered), None)
+
+
 def frame_at(time_s: float, fps: float) -> int:
     """The first frame of a bout that begins at this time: the first whose middle lies in it."""
     return max(0, math.ceil(time_s * fps - 0.5 - 1e-6))
@@ -141,7 +157,11 @@ def marks_of(sheet: ScoreSheet, *, frames: int, fps: float) -> tuple[Marks, int,
         if not sheet.rest_is_other:
             first, stop = min(start for start, _ in spans), max(end for _, end in spans)
     marks = np.full((frames, len(sheet.behaviours)), UNLABELLED, np.int8)
-    if sheet.rest_is_other:
+    if sheet.clips:
+        first, stop = 0, frames
+        for begin, end in sheet.clips:
+            marks[as_frame(begin) : max(as_frame(begin) + 1, as_frame(end))] = 0
+    elif sheet.rest_is_other:
         marks[first:stop] = 0
     for bout, (start, end) in zip(sheet.bouts, spans, strict=True):
         rows = marks[start:end]
@@ -172,7 +192,7 @@ def labels_of(
         BadInput: If two sheets are of one video under one task.
     """
     labels, mismatches, errors = [], [], []
-    for task, sheets in _by_task(assigned).items():
+    for task, sheets in _by_task(_with_clips(assigned)).items():
         path_of: dict[tuple[str, ...], Path] = {}
         marked = []
         for each in sheets:
@@ -203,6 +223,32 @@ def labels_of(
         labels += _joined(task, [(each, marks) for each, marks in marked if not each.sheet.exact])
     refuse(errors[:20], about="more than one label file for a recording")
     return labels, mismatches
+
+
+def _with_clips(assigned: Sequence[AssignedSheet]) -> list[AssignedSheet]:
+    """Clips as what was looked at, of all subjects in a file, and as behaviours no more."""
+    clips: dict[tuple[Path, str], list[tuple[float, float]]] = defaultdict(list)
+    for each in assigned:
+        spans = [(b.start, b.stop) for b in each.sheet.bouts if b.behaviour == CLIP]
+        clips[each.sheet.path, each.video] += spans
+    result = []
+    for each in assigned:
+        sheet, others = each.sheet, [o for o in assigned if o.sheet.path == each.sheet.path]
+        if spans := clips[sheet.path, each.video]:
+            sheet = replace(
+                sheet,
+                clips=tuple(spans),
+                rest_is_other=True,
+                bouts=tuple(b for b in sheet.bouts if b.behaviour != CLIP),
+                # one at least, so that marks say where the clips are
+                behaviours=tuple(b for b in sheet.behaviours if b != CLIP) or (OTHER,),
+            )
+            if sheet.behaviours == (OTHER,) and any(
+                o.video == each.video for o in others if o != each
+            ):
+                continue  # the clips of somebody else's behaviours
+        result.append(AssignedSheet(sheet, each.video))
+    return result
 
 
 def _warn_of_another_rate(assigned: AssignedSheet, fps: float) -> None:
@@ -278,6 +324,7 @@ def _joined(task: str, marked: Sequence[tuple[AssignedSheet, Marks]]) -> list[La
     behaviours = tuple(
         dict.fromkeys(b for each, _ in marked for b in each.sheet.behaviours if b != OTHER)
     )
+    named_rest = rest_of(behaviours)
     widened = []
     for each, marks in marked:
         wide = np.zeros((len(marks), len(behaviours)), np.int8)
@@ -289,6 +336,8 @@ def _joined(task: str, marked: Sequence[tuple[AssignedSheet, Marks]]) -> list[La
             if marks.shape[1]
             else np.full(len(marks), each.sheet.rest_is_other)
         )
+        if named_rest and named_rest not in each.sheet.behaviours:
+            wide[~(wide == 1).any(1), behaviours.index(named_rest)] = 1
         wide[~labelled] = UNLABELLED
         widened.append((each, wide, labelled))
     overlapping = any(((wide == 1).sum(1) > 1).any() for _, wide, _ in widened)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -47,18 +47,21 @@ def assign_split(
 
     Args:
         labels: All tasks and annotators.
-        test_share: Share of recordings for test, above 0 and below 1; at least one recording is on
-            either side.
+        test_share: Share of recordings for test, below 1; 0: all are ``train``, else at least one
+            recording is on either side.
         seed: Another one gives another choice, as good.
 
     Returns:
         The labels in their order, each with its split.
 
     Raises:
-        BadInput: If the share is not between 0 and 1.
+        BadInput: If the share is below 0, or 1 or more.
     """
-    if not 0 < test_share < 1:
-        raise BadInput(f"the share of test recordings is {test_share}; it must lie between 0 and 1")
+    if not 0 <= test_share < 1:
+        raise BadInput(
+            f"the share of test recordings is {test_share:g}; it must be at least 0 (all train) "
+            "and below 1"
+        )
     classes: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for each in labels:
         classes[each.video] |= {
@@ -66,11 +69,34 @@ def assign_split(
             for name, marks in zip(each.classes, each.marks.T, strict=True)
             if (marks == 1).any()
         }
-    if len(classes) < 2:
+    if len(classes) < 2 or test_share == 0:
         return [replace(each, split="train") for each in labels]
     count = min(max(1, round(test_share * len(classes))), len(classes) - 1)
     test = _test_videos(classes, count=count, seed=seed)
     return [replace(each, split="test" if each.video in test else "train") for each in labels]
+
+
+def assign_listed_splits(
+    labels: Sequence[Labels], listed: Sequence[str], *, elsewhere: Iterable[str] = ()
+) -> list[Labels]:
+    """Listed recordings are ``test`` and all others ``train``, whatever the label files state.
+
+    Args:
+        labels: All tasks and annotators.
+        listed: Names of recordings.
+        elsewhere: Further names that may be listed, which have no labels here.
+
+    Raises:
+        BadInput: If a listed recording has no labels; with those that have.
+    """
+    known = {each.video for each in labels}
+    unknown = sorted(set(listed) - known - set(elsewhere))
+    if unknown:
+        raise BadInput(
+            f"--test-videos lists {', '.join(unknown)}, of which there are no labels; labelled "
+            f"recordings: {', '.join(sorted(known))}"
+        )
+    return [replace(each, split="test" if each.video in listed else "train") for each in labels]
 
 
 def assign_missing_splits(

@@ -13,14 +13,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``ethoray prepare tracks``."""
     parser.add_argument(
         "--poses",
-        required=True,
         metavar="FOLDER",
-        help=f"folder, pattern, file or zip of track files: {descriptions(TRACK_FORMATS)}",
+        help=f"folder, pattern, file or zip of track files: {descriptions(TRACK_FORMATS)}; left "
+        "out, with --append: --labels are of recordings that the store has",
     )
     parser.add_argument(
         "--labels",
         metavar="FOLDER",
         help=f"folder, file or zip of label files, may be the same: {descriptions(LABEL_FORMATS)}",
+    )
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="label set that these labels are of; left out: what the files say",
+    )
+    parser.add_argument(
+        "--rest",
+        metavar="CLASS",
+        help="class of frames in which nothing was marked (other, or the rest class that the label "
+        "set has: none, background, base)",
     )
     parser.add_argument(
         "--annotator",
@@ -66,7 +77,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
-        "--fps", type=float, required=True, help="frames per second of these recordings"
+        "--fps", type=float, help="frames per second of these recordings (needed with --poses)"
     )
     parser.add_argument("--out", required=True, metavar="STORE", help="store to make")
     parser.add_argument(
@@ -107,11 +118,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image"
     )
-    parser.add_argument(
+    test = parser.add_mutually_exclusive_group()
+    test.add_argument(
         "--test-share",
         type=float,
-        default=0.3,
-        help="share of the labelled videos kept aside for test (%(default)s)",
+        help="share of the labelled videos kept aside for test (0.3; of labels added to a label "
+        "set without --poses 0); 0: none, for ethoray finetune --folds",
+    )
+    test.add_argument(
+        "--test-videos",
+        metavar="FILE",
+        help="text file that lists the recordings kept aside for test, a name a line; all others "
+        "train",
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another one draws other test videos (%(default)s)"

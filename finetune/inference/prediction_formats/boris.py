@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetune.inference.prediction_formats import AbstractPredictionFormat
 from finetune.report.tables import csv_text
+from pretrain.readers.score_sheets import LABEL_SET
 
 if TYPE_CHECKING:
     from finetune.inference.ethograms import Ethogram
@@ -47,21 +48,23 @@ class TabularEvents(AbstractPredictionFormat):
         write_observations(
             path,
             {ethogram.video: (ethogram.events(), len(ethogram.labels), ethogram.fps)},
+            task=ethogram.problem.task,
             comment=f"predicted, {ethogram.problem.name}",
         )
 
 
 def write_observations(
-    path: Path, videos: Mapping[str, tuple[Events, int, float]], *, comment: str
+    path: Path, videos: Mapping[str, tuple[Events, int, float]], *, task: str, comment: str
 ) -> None:
     """BORIS tabular events of several videos, an observation each: video to (events, frames,
-    fps)."""
+    fps); the description names the label set, so that corrected labels go back into it."""
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.DictWriter(file, COLUMNS, restval="")
         rows.writeheader()
         for video, (events, frames, fps) in videos.items():
             observation = {
                 "Observation id": csv_text(video),
+                "Description": f"{LABEL_SET}{task}" if task else "",
                 "Observation duration": _seconds(frames, fps),
                 "Observation type": "Media file",
                 "Time offset (s)": "0",

@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.inference.prediction_formats import AbstractPredictionFormat
 from finetune.metrics.bouts import bouts
+from pretrain.readers.score_sheets import LABEL_SET
 
 if TYPE_CHECKING:
     from finetune.inference.ethograms import Ethogram
@@ -47,7 +48,7 @@ class NeurodataWithoutBorders(AbstractPredictionFormat):
         }
         table = pynwb.epoch.TimeIntervals(
             name="ethogram",
-            description=f"bouts of {problem.name}",
+            description=f"bouts of {problem.name}; {LABEL_SET}{problem.task}",
             columns=[
                 pynwb.core.VectorData(name=name, description=name.replace("_", " "), data=values)
                 for name, values in columns.items()

@@ -6,11 +6,13 @@ that are unlabelled. Where it states none, the whole track counts as observed.
 
 One behaviour in the whole set gives a task of its name (``interact``: other, interact); several
 give one task, ``behaviors``, and overlapping ones stay so. Subjects, if several were scored, give a
-task each. Modifiers and comments are ignored.
+task each. Modifiers and comments are ignored, but where ``ethoray`` wrote the file: its description
+(or comment) names the label set.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +21,13 @@ from pathlib import Path
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.label_formats._text import seconds
 from pretrain.readers.recording_names import file_stem
-from pretrain.readers.score_sheets import Bout, ScoreSheet
+from pretrain.readers.score_sheets import LABEL_SET, Bout, ScoreSheet
 
 _LENGTH = ("total length", "media duration (s)")
 _RATE = ("fps", "fps (frame/s)")
 _MEDIA = ("media file path", "media file name")
+# the second is what earlier versions wrote of a label set of one problem
+_TASK = re.compile(rf"(?:{LABEL_SET}|^predicted, (?!annotator ))(.+)")
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 """Where in the file a row stands (``line 3``), and its cells by heading, in lower case."""
 
@@ -61,6 +65,8 @@ class _Observation:
     names: list[str] = field(default_factory=list)
     length_s: float | None = None
     fps: float | None = None
+    task: str = ""
+    """The label set that it says it is of."""
     media: dict[str, float] = field(default_factory=dict)
     """Where several media follow each other in one player: name of each to its length (s)."""
 
@@ -85,12 +91,16 @@ def _take_common(
         player = row.get("source", "").split("|")[0].partition(":")[2].split(";")
         if len(lengths) > 1 and len(player) == len(lengths):
             observation.media = dict(zip(map(file_stem, player), lengths, strict=True))
+    for cell in (row.get("comment", ""), row.get("description", "")):  # the second is the surer
+        if stated := _TASK.search(cell):
+            observation.task = stated[1].strip()
     rate = next((row[name] for name in _RATE if row.get(name)), "")
     if rate.replace(".", "", 1).isdecimal():
         observation.fps = float(rate)
     media = [row.get(key, "") for key in _MEDIA] if not observation.media else []
-    for name in (*media, row.get("observation id", ""), block.get("observation id", "")):
-        recording = file_stem(name.split(";")[0])
+    ids = [row.get("observation id", ""), block.get("observation id", "")]
+    # ours is the whole name of a recording, with folders
+    for recording in (*ids, *(file_stem(name.split(";")[0]) for name in (*media, *ids))):
         if recording and recording not in observation.names:
             observation.names.append(recording)
     offset = row.get("time offset (s)") or block.get("time offset (s)") or "0"
@@ -178,7 +188,8 @@ def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreS
         ScoreSheet(
             path=path,
             recording=recording,
-            stream=subject,
+            stream=observation.task or subject,
+            stream_is_task=bool(observation.task),
             bouts=tuple(bouts),
             in_seconds=True,
             behaviours=tuple(

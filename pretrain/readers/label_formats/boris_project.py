@@ -73,6 +73,7 @@ def _rows(name: str, observation: Any, types: Mapping[str, str], path: Path) -> 
     lengths, rates = info.get("length", {}), info.get("fps", {})
     about = {
         "observation id": name,
+        "description": str(observation.get("description") or ""),
         "source": "player #1:" + ";".join(media),
         "media file name": media[0] if media else "",
         "time offset (s)": str(observation.get("time offset", 0)),

@@ -38,7 +38,11 @@ class Nwb(AbstractTrackFormat):
     suffixes = (".nwb", ".h5", ".hdf5")
 
     def recognise(self, file: UnknownFile) -> bool:
-        """By the version it states, with poses or without."""
+        """By the version it states, with poses or without; not an ethogram, which is labels."""
+        module = "processing/behavior"
+        if f"{module}/ethogram" in file.hdf5:
+            things = (node(file.hdf5, f"{module}/{n}", file.path) for n in file.hdf5[module])
+            return "PoseEstimation" in map(_kind, things)
         attributes = getattr(file.hdf5, "attrs", {})
         return "nwb_version" in attributes or {"processing", "specifications"} <= set(file.hdf5)
 

@@ -1,0 +1,96 @@
+"""What is to be labelled, as a project that BORIS opens; BORIS' tables of events cannot be opened
+by it. Keys as BORIS 8 and 9 write them (format 7.0)."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.inference.prediction_formats.boris import Events
+from pretrain.readers.score_sheets import CLIP, LABEL_SET
+
+_PLAYERS = 8
+_KEYS = string.digits[1:] + string.ascii_lowercase
+
+
+def write_project(
+    path: Path,
+    videos: Mapping[str, tuple[Events, int, float]],
+    *,
+    task: str,
+    behaviours: Sequence[str],
+) -> None:
+    """Writes a project with an observation for each video.
+
+    Args:
+        path: ``NAME.boris``.
+        videos: Name to events, frames and frames per second. The medium is called like the video;
+            where that is no file, BORIS asks for one.
+        task: The label set, which the observations name; may be empty.
+        behaviours: State events of the ethogram, after that of clips.
+    """
+    names = list(dict.fromkeys([CLIP, *behaviours]))
+    project = {
+        "time_format": "s",
+        "project_date": "",
+        "project_name": path.stem,
+        "project_description": "",
+        "project_format_version": "7.0",
+        "subjects_conf": {},
+        "behaviors_conf": {
+            str(n): {
+                "type": "State event",
+                "key": _KEYS[n] if n < len(_KEYS) else "",
+                "code": name,
+                "description": "looked at, from start to stop" if name == CLIP else "",
+                "color": "",
+                "category": "",
+                "modifiers": {},
+                "excluded": "",
+                "coding map": "",
+            }
+            for n, name in enumerate(names)
+        },
+        "observations": {name: _observation(name, *of, task=task) for name, of in videos.items()},
+        "behavioral_categories": [],
+        "independent_variables": {},
+        "coding_map": {},
+        "behaviors_coding_map": [],
+        "converters": {},
+    }
+    path.write_text(json.dumps(project, indent=1), encoding="utf-8")
+
+
+def _observation(
+    video: str, events: Events, frames: int, fps: float, *, task: str
+) -> dict[str, Any]:
+    marks = [(start, 1, name) for start, _, name in events]
+    marks += [(stop, 0, name) for _, stop, name in events]
+    return {
+        "type": "MEDIA",
+        "date": "1970-01-01T00:00:00",
+        "description": f"{LABEL_SET}{task}" if task else "",
+        "file": {str(n + 1): [video] * (n == 0) for n in range(_PLAYERS)},
+        "time offset": 0.0,
+        "observation time interval": [0, 0],
+        "independent_variables": {},
+        "visualize_spectrogram": False,
+        "visualize_waveform": False,
+        "media_creation_date_as_offset": False,
+        "media_scan_sampling_duration": 0,
+        "image_display_duration": 1,
+        "close_behaviors_between_videos": False,
+        "media_info": {
+            "length": {video: round(frames / fps, 4)},
+            "fps": {video: fps},
+            "hasVideo": {video: True},
+            "hasAudio": {video: False},
+            "offset": {"1": 0.0},
+        },
+        "events": [
+            [round(frame / fps, 4), "", name, "", "", frame] for frame, _, name in sorted(marks)
+        ],
+    }
