@@ -95,6 +95,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         with_test_of,
     )
     from finetune.labels.refine import with_parent
+    from finetune.report.run_log import encoder_params, run_name
     from finetune.search.space import examples
     from finetune.search.tune import TuningJob, tune
     from finetune.settings import TASKS, Tuning, task_file
@@ -155,15 +156,23 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         "videos": args.videos,
         "fingerprint": store.fingerprint,
     } | ({"refines": args.refines} if args.refines else {})
+    encoder = encoder_params(about, embedder)
+    facts = {key: settings.get(key) for key in ("task", "refines", "videos", "fingerprint")}
+    facts |= {"encoder": encoder}
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
         open_run_folder(out, settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(
-            f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume
+            f"finetune {args.task}",
+            run_name(encoder, args.videos, out.name),
+            params=facts,
+            folder=out,
+            resume=args.resume,
         ) as run,
     ):
+        run.log_params({"search": tuning.search})
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         share = about["saw_test"]
         run.set_tags({"ethoray.encoder_saw_test": "unknown" if share is None else share})
@@ -184,7 +193,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
         f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP "
         f"{result['map']:.3f} ± {result['map_std']:.3f} "
-        f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command()}"
+        f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command(run.experiment)}"
     )
 
 

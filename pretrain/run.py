@@ -111,7 +111,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     if store.leave_out:
         settings["leave_out"] = sorted(store.leave_out)
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
-    params = {"recipe": plain(recipe), "scale": plain(scale)}
+    params = plain(recipe) | {"scale": plain(scale)}
     with (
         open_run_folder(out, settings, resume=args.resume),
         cluster(scale, meanwhile=opened) as tracking,
@@ -127,7 +127,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     print(
         f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\n"
         f"loss {result['loss']:.4f} after {result['frames']:,} frames in "
-        f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command()}"
+        f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command(run.experiment)}"
     )
 
 

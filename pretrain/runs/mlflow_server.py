@@ -29,6 +29,8 @@ PERMANENT = {
     "BAD_REQUEST",
     "INVALID_STATE",
 }
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Which of its views MLflow shows an experiment in."""
 
 
 class MLflowServer:
@@ -62,6 +64,10 @@ class MLflowServer:
             store = SqlAlchemyStore(f"sqlite:///{fresh}", str(artifacts_folder(self.address)))
             store.engine.dispose()
             fresh.replace(database)
+
+    def experiment_id(self, name: str) -> str | None:
+        """MLflow's id of an experiment, by its name; None until a run of it was sent."""
+        return self._experiments.get(name)
 
     def run_id(self, key: str) -> str | None:
         """MLflow's id of a run, by the run's own key; None until it was sent."""
@@ -106,17 +112,20 @@ class MLflowServer:
         if parent := record["parent"]:
             parent_id = self._run_ids.get(parent) or self._find(parent, record["experiment"])
             tags |= {"mlflow.parentRunId": parent_id} if parent_id else {}
+        experiment = self._experiment(record["experiment"])
         # an attempt that seemed to fail, or an earlier sending, may have made it
         run_id = self._find(record["run"], record["experiment"])
         if run_id is None:
             run_id = self._client.create_run(
-                self._experiment(record["experiment"]),
+                experiment,
                 start_time=record["time"],
                 tags=tags,
                 run_name=record["name"],
             ).info.run_id
         elif record["resumed"]:
             self._client.update_run(run_id, status="RUNNING")
+            if "ethoray.error" in self._client.get_run(run_id).data.tags:  # of an earlier attempt
+                self._client.delete_tag(run_id, "ethoray.error")
             self._log_items(run_id, "tags", list(tags.items()))
         self._run_ids[record["run"]] = run_id
 
@@ -145,7 +154,9 @@ class MLflowServer:
             folder = artifacts_folder(self.address)
             location = f"{folder}/{uuid.uuid4().hex[:12]}" if folder else None
             try:
-                new_id = self._client.create_experiment(name, artifact_location=location)
+                new_id = self._client.create_experiment(
+                    name, artifact_location=location, tags=MODEL_TRAINING
+                )
                 experiment = self._client.get_experiment(new_id)
             except Exception as error:
                 experiment = self._client.get_experiment_by_name(name)  # another process was first
