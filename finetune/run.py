@@ -81,6 +81,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         metavar="KEY=VALUE",
         help="change one key of the task or the scale, frozen=false, head.name=linear",
     )
+    parser.add_argument(
+        "--register",
+        metavar="NAME[@ALIAS]",
+        help="also make it a version of this model in MLflow's registry",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     args = parser.parse_args(words)
 
@@ -103,8 +108,10 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     from pretrain.config import SCALES, Scale, parse_overrides, plain, read
     from pretrain.data.store import Store
     from pretrain.runs.folder import open_run_folder
+    from pretrain.runs.mlflow_limits import check_registered_name
     from pretrain.runs.tracked_run import open_tracking
 
+    check_registered_name(args.register)
     for_tuning, for_scale = parse_overrides(args.set, Tuning, Scale)
     for_tuning |= {
         key: value for key in ("trials", "seeds") if (value := getattr(args, key)) is not None
@@ -188,6 +195,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
             notes=notes,
         )
         result = tune(job, tuning, scale, out=out, run=run)
+        opener = "finetune.inference.served:label_table"
+        run.log_model(out / "model", opener=opener, register=args.register)
     print(
         f"{(out / 'scores.txt').read_text(encoding='utf-8')}\nresult:   {out / 'result.json'}\n"
         f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"

@@ -76,6 +76,9 @@ def test_search_finds_and_scores_and_leaves_everything(encoder: Path, arena: str
     for name in ("confusion.png", "ethogram.png", "scores.txt"):
         assert (out / name).stat().st_size > 100
     _recompute(out, result)
+    card = (out / "model" / "README.md").read_text()
+    assert f"{result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}" in card
+    assert "transductive: the encoder was pretrained on the poses" in card
     _runs_in_mlflow(encoder.parent, "finetune classic_classification", children=3 + 2)
     model, problems = load_model(out / "model" / "seed-42")
     assert problems[0]["classes"] == ["attack", "investigation", "mount", "other"]

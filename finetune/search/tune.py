@@ -18,8 +18,10 @@ from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
 from finetune.labels.refine import with_videos_of_children
 from finetune.metrics.frame_metrics import over_seeds
 from finetune.report.annotator_styles import annotators_figure
+from finetune.report.controls import find_controls
 from finetune.report.extended_scores import extended_scores
 from finetune.report.figures import confusion_figure, ethogram_figure, png
+from finetune.report.model_card import model_card
 from finetune.report.model_folder import save_model
 from finetune.report.predictions import write_predictions
 from finetune.report.run_log import log_result
@@ -195,6 +197,14 @@ def tune(
     for name, figure in pictures.items():
         (out / name).write_bytes(png(figure))
     write_json(out / "result.json", result)
+    card = model_card(
+        out.name,
+        result,
+        job.store.schema,
+        origin=job.store.origin,
+        controls=find_controls(out, result),
+    )
+    (out / "model" / "README.md").write_text(card, encoding="utf-8")
     (out / "scores.txt").write_text(scores_text(scores, result), encoding="utf-8")
     if run is not None:
         names = {seed: [one.name for one in each] for seed, each in learned.items()}

@@ -95,7 +95,7 @@ class MLflowServer:
                 raise RecordRejected(reason(error)) from error
             # Artifacts go another way than numbers: one that cannot be stored must not hold up the
             # rest.
-            if first["kind"] in ("artifact", "text") and self._answers():
+            if first["kind"] in ("artifact", "text", "model") and self._answers():
                 name = first.get("path") or first.get("file")
                 raise RecordRejected(f"{name}: {reason(error)}") from error
             raise ServerUnavailable(reason(error)) from error
@@ -178,10 +178,41 @@ class MLflowServer:
                 self._client.log_artifact(run_id, first["path"])
             case "text":
                 self._client.log_text(run_id, first["text"], first["file"])
+            case "model":
+                self._log_model(run_id, first)
             case "dataset":
                 self._log_dataset(run_id, first)
             case _:
                 self._log_batch(run_id, records)
+
+    def _log_model(self, run_id: str, record: Record) -> None:
+        """Logs a model once, and registers it once, however often the record comes."""
+        from mlflow.entities import LoggedModelOutput
+
+        run = self._client.get_run(run_id)
+        if outputs := run.outputs.model_outputs if run.outputs else []:
+            model_id = outputs[0].model_id
+        else:
+            model_id = self._client.create_logged_model(
+                run.info.experiment_id, name=record["name"], source_run_id=run_id
+            ).model_id
+            self._client.log_model_artifacts(model_id, record["path"])
+            self._client.finalize_logged_model(model_id, "READY")
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        if not record["register"]:
+            return
+        name, _, alias = record["register"].partition("@")
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        source = self._client.get_logged_model(model_id).artifact_location
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        version = next((one.version for one in versions if one.source == source), None)
+        if version is None:
+            version = self._client.create_model_version(
+                name, source, run_id, model_id=model_id
+            ).version
+        if alias:
+            self._client.set_registered_model_alias(name, alias, version)
 
     def _log_batch(self, run_id: str, records: list[Record]) -> None:
         from mlflow.entities import Metric

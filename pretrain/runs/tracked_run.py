@@ -218,6 +218,25 @@ class TrackedRun:
         sent."""
         self.put("artifact", path=str(Path(path).absolute()))
 
+    def log_model(self, folder: Path, *, opener: str, register: str | None = None) -> None:
+        """Keeps an encoder or model as one of MLflow's, written to ``mlflow_model/`` in the run's
+        folder.
+
+        Args:
+            folder: Encoder or model.
+            opener: As of :class:`pretrain.runs.mlflow_model.Served`.
+            register: ``NAME`` or ``NAME@ALIAS`` in the model registry.
+        """
+        path = self.sender.file.path.parent / "mlflow_model"
+        try:
+            from pretrain.runs.mlflow_model import save_mlflow_model
+
+            save_mlflow_model(path, folder, opener=opener)
+        except Exception as error:  # the run is whole without it
+            log.warning("%s is not kept as a model of MLflow: %s", folder, reason(error))
+            return
+        self.put("model", path=str(path), name=folder.name, register=register)
+
     def log_dataset(self, name: str, fingerprint: str, uri: str | Path) -> None:
         """Names exactly the data the run saw: as a dataset of the run and as a tag, which later
         children inherit.
