@@ -107,7 +107,8 @@ def main(words: Sequence[str] | None = None) -> None:
                     run.log_metrics({cell.row.name: {cell.budget: scores}}, step=cell.draw)
         for file in write_report(out, cells, asked, poses, split, measure.describe_machine()):
             run.log_artifact(file)
-    print(f"{(out / 'table.md').read_text(encoding='utf-8')}\nin {out}; {tracking.ui_command()}")
+    page = tracking.ui_command(run.experiment)
+    print(f"{(out / 'table.md').read_text(encoding='utf-8')}\nin {out}; {page}")
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:

@@ -61,7 +61,7 @@ class Encoder:
         Raises:
             BadInput: If the arrays do not fit :attr:`schema`, or external features are missing.
         """
-        from ethoray.arrays import as_frames
+        from pretrain.data.arrays import as_frames
         from pretrain.train.embed_video import embed_video
 
         frames = as_frames(
@@ -131,7 +131,7 @@ class Model:
         Raises:
             BadInput: If the arrays do not fit :attr:`schema`, or external features are missing.
         """
-        from ethoray.arrays import as_frames
+        from pretrain.data.arrays import as_frames
 
         frames = as_frames(
             position_TMKX, confidence_TMK, external, schema=self.schema, dims=self.external

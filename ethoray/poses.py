@@ -140,7 +140,7 @@ def features(
         BadInput: If the arrays do not fit the schema, a group or lag is unknown, or no animal is
             ever seen well enough to tell where its body points.
     """
-    from ethoray.arrays import as_frames
+    from pretrain.data.arrays import as_frames
     from pretrain.train.embed_video import as_pose
     from pretrain.transforms.feature_names import feature_names
     from pretrain.transforms.features import Features

@@ -91,6 +91,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         metavar="KEY=VALUE",
         help="change one key of the task or the scale, frozen=false, head.name=linear",
     )
+    parser.add_argument(
+        "--register",
+        metavar="NAME[@ALIAS]",
+        help="also make it a version of this model in MLflow's registry",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     args = parser.parse_args(words)
 
@@ -106,6 +111,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         with_test_of,
     )
     from finetune.labels.refine import with_parent
+    from finetune.report.run_log import encoder_params, run_name
     from finetune.search.space import examples
     from finetune.search.tune import TuningJob, tune
     from finetune.settings import TASKS, Tuning, task_file
@@ -113,8 +119,10 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     from pretrain.config import SCALES, Scale, parse_overrides, plain, read
     from pretrain.data.store import Store
     from pretrain.runs.folder import open_run_folder
+    from pretrain.runs.mlflow_limits import check_registered_name
     from pretrain.runs.tracked_run import open_tracking
 
+    check_registered_name(args.register)
     for_tuning, for_scale = parse_overrides(args.set, Tuning, Scale)
     for_tuning |= {
         key: value for key in ("trials", "seeds") if (value := getattr(args, key)) is not None
@@ -176,15 +184,25 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         "videos": args.videos,
         "fingerprint": store.fingerprint,
     } | {key: value for key in ("refines", "folds") if (value := getattr(args, key))}
+    encoder = encoder_params(about, embedder)
+    facts = {
+        key: settings.get(key) for key in ("task", "refines", "videos", "folds", "fingerprint")
+    }
+    facts |= {"encoder": encoder}
     gpus = scale.gpus_per_trial if scale.gpu else 0
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
     with (
         open_run_folder(out, settings, resume=args.resume),
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(
-            f"finetune {args.task}", out.name, params=settings, folder=out, resume=args.resume
+            f"finetune {args.task}",
+            run_name(encoder, args.videos, out.name),
+            params=facts,
+            folder=out,
+            resume=args.resume,
         ) as run,
     ):
+        run.log_params({"search": tuning.search})
         run.log_dataset(store.origin or store.uri, store.fingerprint, store.uri)
         share = about["saw_test"]
         run.set_tags({"ethoray.encoder_saw_test": "unknown" if share is None else share})
@@ -201,12 +219,14 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
             notes=notes,
         )
         result = tune(job, tuning, scale, out=out, run=run)
+        opener = "finetune.inference.served:label_table"
+        run.log_model(out / "model", opener=opener, register=args.register)
     print(
         f"{(out / 'scores.txt').read_text(encoding='utf-8')}\nresult:   {out / 'result.json'}\n"
         f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
         f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP "
         f"{result['map']:.3f} ± {result['map_std']:.3f} "
-        f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command()}"
+        f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command(run.experiment)}"
     )
 
 

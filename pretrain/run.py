@@ -60,6 +60,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
         metavar="KEY=VALUE",
         help="change one key of the recipe or the scale, optimiser.lr=0.002",
     )
+    parser.add_argument(
+        "--register",
+        metavar="NAME[@ALIAS]",
+        help="also make it a version of this model in MLflow's registry",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument(
         "--from",
@@ -81,12 +86,14 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     from pretrain.data.store import Store
     from pretrain.redact import redacted
     from pretrain.runs.folder import open_run_folder
+    from pretrain.runs.mlflow_limits import check_registered_name
     from pretrain.runs.tracked_run import open_tracking
     from pretrain.train.driver import arithmetic, pretrain
     from pretrain.train.learner import new_learner
 
     if args.checkpoint and not args.resume:
         raise BadInput("--from chooses a checkpoint of a run that goes on: pass --resume too")
+    check_registered_name(args.register)
     for_recipe, for_scale = parse_overrides(args.set, Recipe, Scale)
     recipe = read(Recipe, args.recipe, RECIPES, for_recipe)
     scale = read(Scale, args.scale, SCALES, for_scale)
@@ -114,7 +121,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
     if store.leave_out:
         settings["leave_out"] = sorted(store.leave_out)
     opened = partial(open_tracking, scale.tracking, runs_folder=out.parent)
-    params = {"recipe": plain(recipe), "scale": plain(scale)}
+    params = plain(recipe) | {"scale": plain(scale)}
     with (
         open_run_folder(out, settings, resume=args.resume),
         cluster(scale, meanwhile=opened) as tracking,
@@ -127,10 +134,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/run
         )
         summary = {key: result[key] for key in ("loss", "seconds", "frames_per_s")}
         run.log_metrics(summary, step=sizes["steps"])
+        opener = "pretrain.train.embed_video:embed_table"
+        run.log_model(out / "encoder", opener=opener, register=args.register)
     print(
         f"encoder: {out / 'encoder'}\nresult:  {out / 'result.json'}\n"
         f"loss {result['loss']:.4f} after {result['frames']:,} frames in "
-        f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command()}"
+        f"{result['seconds']:.0f} s\ncompare runs: {tracking.ui_command(run.experiment)}"
     )
 
 

@@ -32,7 +32,7 @@ RAY_FILES = {
     "finetune.search.trial",
     "finetune.search.tune",
 }
-MLFLOW_FILES = {"pretrain.runs.mlflow_server"}
+MLFLOW_FILES = {"pretrain.runs.mlflow_model", "pretrain.runs.mlflow_server"}
 LABELS = "pretrain.readers.annotations"
 TRAINS = {
     "pretrain.train.in_memory",
@@ -405,7 +405,7 @@ def test_all_the_rest_works_without_ray_and_mlflow_and_nothing_happens_at_import
         "finetune.metrics.frame_metrics",
         "finetune.labels.problems",
         "ethoray",
-        "ethoray.arrays",
+        "pretrain.data.arrays",
     } <= plain
     found = import_all(plain, ("ray", "mlflow"), tmp_path)
     assert found == {"failed": {}, "events": [], "changed": {}, "ray": []}

@@ -30,8 +30,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the page that shows two runs side by side; the server ends with the tests."""
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The page that the line names, and the one that shows two runs side by side; the server ends
+    with the tests."""
     folder = tmp_path_factory.mktemp("runs")
     tracking = open_tracking(None, runs_folder=folder)
     for index, name in enumerate(NAMES):
@@ -41,12 +42,13 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             params={"head": {"name": "linear"}, "lr": 0.01 * index},
             folder=folder / name,
         ) as run:
-            run.log_metrics({"validation_score": 0.5 + 0.1 * index}, step=10)
+            run.log_metrics({"validation/score": 0.5 + 0.1 * index}, step=10)
     ids = [run["run_id"] for run in _runs(folder / "mlflow.db")]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    program, *words = shlex.split(tracking.ui_command())
+    line, opened = tracking.ui_command("finetune S1").split("\nthen open:")
+    program, *words = shlex.split(line)
     assert (program, words[-2:]) == ("mlflow", ["--port", "5000"])
     command = [str(Path(sys.executable).with_name(program)), *words[:-1], port, "--workers", "1"]
     with (folder / "server.log").open("wb") as told:
@@ -61,7 +63,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         experiments = urllib.parse.quote(
             json.dumps([_runs(folder / "mlflow.db")[0]["experiment_id"]])
         )
-        yield f"http://127.0.0.1:{port}/#/compare-runs?runs={urllib.parse.quote(json.dumps(ids))}&experiments={experiments}"
+        both = f"runs={urllib.parse.quote(json.dumps(ids))}&experiments={experiments}"
+        yield (
+            opened.strip().replace(":5000/", f":{port}/"),
+            f"http://127.0.0.1:{port}/#/compare-runs?{both}",
+        )
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait(10)
@@ -85,12 +91,25 @@ def _answers(address: str) -> bool:
         return False
 
 
-def test_the_page_is_served(page: str) -> None:
-    with urllib.request.urlopen(page.split("#")[0], timeout=10) as answer:
+def test_the_page_is_served(pages: tuple[str, str]) -> None:
+    with urllib.request.urlopen(pages[0].split("#")[0], timeout=10) as answer:
         assert b"<title>MLflow</title>" in answer.read()
 
 
-def test_a_browser_shows_two_runs_side_by_side(page: str, tmp_path: Path) -> None:
+def test_the_line_opens_on_the_runs(pages: tuple[str, str], tmp_path: Path) -> None:
+    shown = _browse(pages[0], tmp_path)
+    for word in (*NAMES, "finetune S1"):
+        assert word in shown, f"{word!r} is not on the page"
+
+
+def test_a_browser_shows_two_runs_side_by_side(pages: tuple[str, str], tmp_path: Path) -> None:
+    shown = _browse(pages[1], tmp_path)
+    for word in (*NAMES, "validation/score", "0.6", "head.name"):
+        assert word in shown, f"{word!r} is not on the page"
+
+
+def _browse(page: str, profile: Path) -> str:
+    """What a browser that knows nothing of MLflow makes of a page."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser on this machine (looked for {', '.join(BROWSERS)})")
@@ -100,12 +119,10 @@ def test_a_browser_shows_two_runs_side_by_side(page: str, tmp_path: Path) -> Non
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path}",
+        f"--user-data-dir={profile}",
         "--no-proxy-server",
         "--virtual-time-budget=30000",
         "--dump-dom",
         page,
     ]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
-    for word in (*NAMES, "validation_score", "0.6", "head.name"):
-        assert word in shown, f"{word!r} is not on the page"
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout

@@ -159,7 +159,11 @@ def test_searches_at_once_are_whole_in_one_store_of_mlflow(folder: Path) -> None
         [client.get_experiment_by_name("finetune classic_classification").experiment_id]
     )
     assert {run.info.status for run in runs} == {"FINISHED"}
-    parents = {run.info.run_name: run for run in runs if "mlflow.parentRunId" not in run.data.tags}
+    parents = {
+        run.info.run_name.split(", ")[-1]: run
+        for run in runs
+        if "mlflow.parentRunId" not in run.data.tags
+    }
     assert set(parents) == {"here", "killed"}
     assert parents["killed"].info.start_time < parents["here"].info.end_time, (
         "they did not run at once"
@@ -171,15 +175,29 @@ def test_searches_at_once_are_whole_in_one_store_of_mlflow(folder: Path) -> None
             for r in runs
             if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         }
-        assert set(children) == {f"trial {trial.number}" for trial in trials}
+        seeds = {name for name in children if name.startswith("seed ")}
+        assert set(children) - seeds == {f"trial {trial.number}" for trial in trials}
+        assert seeds, "no child for a seed"
+        ours = {key: value for key, value in parent.data.params.items() if "search." not in key}
+        best = max(trials, key=lambda trial: trial.value)
+        assert float(ours["lr"]) == best.user_attrs["choice"]["lr"]
+        assert parent.data.metrics["validation/best_score"] == best.value
+        for child in children.values():
+            facts = {key: child.data.params.get(key) for key in ours if not key.startswith("head.")}
+            assert set(facts) <= set(child.data.params) | {"after"}, "a fact under another key"
+            assert facts["encoder.name"] == ours["encoder.name"]
         for trial in trials:
             child = children[f"trial {trial.number}"]
             curve = {
                 (m.step, m.value)
-                for m in client.get_metric_history(child.info.run_id, "validation_score")
+                for m in client.get_metric_history(child.info.run_id, "validation/score")
             }
             assert curve == set(trial.intermediate_values.items())
-            assert child.data.metrics["best_score"] == trial.value
+            assert child.data.metrics["validation/best_score"] == trial.value
+            stopped = child.data.tags.get("ethoray.stopped_after_steps")
+            assert stopped == (
+                str(trial.last_step) if "stopped_after" in trial.user_attrs else None
+            )
             choice = trial.user_attrs["choice"]
             assert float(child.data.params["lr"]) == choice["lr"]
             assert child.data.params["head.name"] == choice["head"]["name"]

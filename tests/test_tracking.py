@@ -153,6 +153,36 @@ def test_how_a_run_ends_is_its_status(tracking: Tracking, runs: Path) -> None:
         assert "secret" not in told
 
 
+def test_an_error_is_forgotten_when_the_run_goes_on(tracking: Tracking, runs: Path) -> None:
+    for resume in (False, True):
+        with (
+            contextlib.suppress(RuntimeError),
+            tracking.start("ends", "run", folder=runs / "run", resume=resume) as run,
+        ):
+            if not resume:
+                raise RuntimeError("no room on the disk")
+    data = client(runs / "mlflow.db").get_run(run.run_id)
+    assert data.info.status == "FINISHED"
+    assert "ethoray.error" not in data.data.tags
+
+
+def test_a_child_has_the_settings_of_its_parent(tracking: Tracking, runs: Path) -> None:
+    facts = {"encoder": {"name": "tcn"}, "lr": 0.1}
+    with tracking.start("search", "run", params=facts, folder=runs / "run") as run:
+        tracking.start("search", "trial", parent=run, params={"lr": 0.2}).finish()
+    found = client(runs / "mlflow.db")
+    experiment = found.get_experiment_by_name("search")
+    assert tracking.ui_command("search").endswith(
+        f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    )
+    assert {
+        one.info.run_name: one.data.params for one in found.search_runs([experiment.experiment_id])
+    } == {
+        "run": {"encoder.name": "tcn", "lr": "0.1"},
+        "trial": {"encoder.name": "tcn", "lr": "0.2"},
+    }
+
+
 def test_settings_of_any_shape_and_length_fit_mlflows_limits(
     tracking: Tracking, runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -738,9 +768,13 @@ def test_a_batch_keeps_order_and_belongs_to_one_run() -> None:
 def test_the_line_that_shows_the_runs(tmp_path: Path) -> None:
     assert (
         ui_command(None, "/my runs")
-        == "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db' --port 5000"
+        == "mlflow ui --backend-store-uri 'sqlite:////my runs/mlflow.db' --port 5000\n"
+        "then open:    http://127.0.0.1:5000/#/experiments?workflowType=machine_learning"
     )
-    assert ui_command("http://me:secret@host:5000/", tmp_path) == "http://***@host:5000"
+    assert (
+        ui_command("http://me:secret@host:5000/", tmp_path, experiment_id="7")
+        == "http://***@host:5000/#/experiments/7/runs?workflowType=machine_learning"
+    )
     relative = ui_command("sqlite:///here.db", tmp_path)
     assert f"sqlite:///{Path.cwd()}/here.db" in relative
 

@@ -76,7 +76,10 @@ def test_search_finds_and_scores_and_leaves_everything(encoder: Path, arena: str
     for name in ("confusion.png", "ethogram.png", "scores.txt"):
         assert (out / name).stat().st_size > 100
     _recompute(out, result)
-    _runs_in_mlflow(encoder.parent, "finetune classic_classification", children=3)
+    card = (out / "model" / "README.md").read_text()
+    assert f"{result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}" in card
+    assert "transductive: the encoder was pretrained on the poses" in card
+    _runs_in_mlflow(encoder.parent, "finetune classic_classification", children=3 + 2)
     model, problems = load_model(out / "model" / "seed-42")
     assert problems[0]["classes"] == ["attack", "investigation", "mount", "other"]
     assert model.embedder is not None
@@ -120,7 +123,15 @@ def _runs_in_mlflow(folder: Path, experiment: str, *, children: int) -> None:
         == children
     )
     assert all(r.info.status == "FINISHED" for r in runs)
-    assert {"macro_f1", "map", "chance_map"} <= set(parents[0].data.metrics)
+    metrics = parents[0].data.metrics
+    assert {"macro_f1", "map", "chance_map", "f1/attack", "ap/attack", "recall/mount"} <= {
+        name.removeprefix("test/") for name in metrics if name.startswith("test/")
+    }
+    assert {"validation/macro_f1", "validation/map"} <= set(metrics)
+    assert metrics["test/macro_f1"] == pytest.approx(
+        np.mean([r.data.metrics["test/macro_f1"] for r in runs if "seed" in r.data.params])
+    )
+    assert parents[0].info.run_name.startswith("tcn contrastive, all videos, ")
     assert {"confusion.png", "ethogram.png"} <= {
         artifact.path for artifact in client.list_artifacts(parents[0].info.run_id)
     }

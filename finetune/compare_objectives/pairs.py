@@ -258,4 +258,4 @@ def compare_pairs(
         )
         for file in ("table.md", "table.csv", "table.png"):
             run.log_artifact(out / file)
-    log.info("compare runs: %s", tracking.ui_command())
+    log.info("compare runs: %s", tracking.ui_command(run.experiment))

@@ -58,8 +58,8 @@ def search(
         name: What the names of the trials' runs begin with, where ``run`` has several searches.
 
     Returns:
-        ``choice`` (searched keys to values), ``steps``, ``score`` on validation, and a row for each
-        trial.
+        ``choice`` (searched keys to values), ``steps``, ``score`` on validation and what it is made
+        of, and a row for each trial.
 
     Raises:
         BadInput: If an earlier version began the search.
@@ -127,6 +127,7 @@ def search(
         "choice": best["choice"],
         "steps": best["steps"],
         "score": best["score"],
+        "validation": best["validation"],
         "trials": rows,
     }
 

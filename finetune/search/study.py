@@ -14,6 +14,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
+from finetune.labels.frame_labels import plain
+from finetune.report.run_log import fit_params
 from finetune.search.space import draw, grid_point, sampler
 from finetune.settings import Tuning
 from pretrain.runs.tracked_run import TrackedRun
@@ -21,6 +23,7 @@ from pretrain.runs.tracked_run import TrackedRun
 log = logging.getLogger(__name__)
 
 _STOPPED = "stopped_after"  # steps
+_DETAILS = ("macro_f1", "map")  # what the score is made of
 
 
 class SearchStudy:
@@ -92,6 +95,7 @@ class SearchStudy:
                 "steps": _best_steps(trial),
                 "score": trial.value,
                 "fitted": trial.last_step,
+                "validation": trial.user_attrs.get("details", {}).get(str(_best_steps(trial))),
             }
             for trial in self._ended()
         ]
@@ -109,7 +113,7 @@ class SearchStudy:
         if steps in trial.intermediate_values:
             return False  # an interrupted trial fits again what it had fitted
         if number in self._child_runs:
-            metrics = {f"validation_{key}": scores[key] for key in ("score", "macro_f1", "map")}
+            metrics = {f"validation/{key}": scores[key] for key in ("score", *_DETAILS)}
             self._child_runs[number].log_metrics(
                 metrics | {"training_loss": scores["training_loss"]}, step=steps
             )
@@ -117,6 +121,10 @@ class SearchStudy:
         running = optuna.trial.Trial(self._study, trial._trial_id)
         if stopped and _STOPPED not in trial.user_attrs:
             running.set_user_attr(_STOPPED, steps)
+        details = trial.user_attrs.get("details", {})
+        if str(steps) not in details:  # else a kill came before the report
+            now = plain({key: scores.get(key) for key in _DETAILS})
+            running.set_user_attr("details", details | {str(steps): now})
         running.report(float(scores["score"]), steps)
         self._show(0)
         return stopped
@@ -128,9 +136,13 @@ class SearchStudy:
         score = max(trial.intermediate_values.values(), default=None)
         if (child := self._child_runs.pop(number, None)) is not None:
             if score is not None:
+                best = {"best_score": score, "best_steps": _best_steps(trial)}
                 child.log_metrics(
-                    {"best_score": score, "best_steps": _best_steps(trial)}, step=trial.last_step
+                    {f"validation/{key}": value for key, value in best.items()},
+                    step=trial.last_step,
                 )
+            if _STOPPED in trial.user_attrs:
+                child.set_tags({"ethoray.stopped_after_steps": trial.user_attrs[_STOPPED]})
             child.finish("FAILED" if failed else "FINISHED")
         if not failed:
             assert score is not None, "a trial ended without a score"
@@ -164,7 +176,7 @@ class SearchStudy:
                 self._run.experiment,
                 name,
                 parent=self._run,
-                params=trial.user_attrs["choice"],
+                params=fit_params(self._tuning.with_choice(trial.user_attrs["choice"])),
                 resume=resume,
             )
 

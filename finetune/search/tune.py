@@ -17,12 +17,15 @@ from finetune.labels.folds import cross_validation
 from finetune.labels.hold_out import in_training_and_test
 from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
 from finetune.labels.refine import with_videos_of_children
-from finetune.metrics.frame_metrics import SeedScores, over_seeds
+from finetune.metrics.frame_metrics import over_seeds
 from finetune.report.annotator_styles import annotators_figure
-from finetune.report.extended_scores import extended_metrics, extended_scores
+from finetune.report.controls import find_controls
+from finetune.report.extended_scores import extended_scores
 from finetune.report.figures import confusion_figure, ethogram_figure, png
+from finetune.report.model_card import model_card
 from finetune.report.model_folder import save_model
 from finetune.report.predictions import write_predictions
+from finetune.report.run_log import log_result
 from finetune.report.scores_text import scores_text
 from finetune.search.ray_jobs import run_jobs
 from finetune.search.ray_tune import search
@@ -257,13 +260,19 @@ def tune(
     for name, figure in pictures.items():
         (out / name).write_bytes(png(figure))
     write_json(out / "result.json", result)
+    card = model_card(
+        out.name,
+        result,
+        job.store.schema,
+        origin=job.store.origin,
+        controls=find_controls(out, result),
+    )
+    (out / "model" / "README.md").write_text(card, encoding="utf-8")
     (out / "scores.txt").write_text(scores_text(scores, result), encoding="utf-8")
     if run is not None:
-        names = {
-            problem.name: one.name
-            for problem, one in zip(budgets[first], learned.get((first, None), []), strict=False)
-        }
-        _log(run, result, scores, postprocessing=names)
+        names = {seed: [one.name for one in learned[seed, None]] for seed in models if learned}
+        chosen_of = {seed: settings[seed, None] for seed in models}
+        log_result(run, result, by_seed, chosen_of, postprocessing=names)
         for name in (*pictures, "result.json", "scores.txt"):
             run.log_artifact(out / name)
     return result
@@ -370,20 +379,3 @@ def embed_frames(
     embeddings: Frames = ray.get(remote.remote(poses, embedder, stride))
     on_progress(len(poses.arrays["position"]))
     return embeddings
-
-
-def _log(
-    run: TrackedRun,
-    result: Mapping[str, Any],
-    scores: SeedScores,
-    *,
-    postprocessing: Mapping[str, str],
-) -> None:
-    keys = ("macro_f1", "macro_f1_std", "map", "map_std", "chance_map")
-    run.log_metrics({key: result[key] for key in keys}, step=0)
-    run.log_metrics({f"f1/{name}": one["f1"] for name, one in scores.per_class.items()}, step=0)
-    run.log_metrics(extended_metrics(result), step=0)
-    if postprocessing:
-        run.log_params({"after": dict(postprocessing)})
-    best = result["search"]
-    run.log_params({"chosen": best["choice"], "chosen_steps": best["steps"]})

@@ -11,12 +11,20 @@ from pretrain.errors import BadInput
 from pretrain.redact import redact
 
 
-def ui_command(address: str | None, runs_folder: str | Path) -> str:
-    """What to type, or which page to open, to see the runs."""
+def ui_command(
+    address: str | None, runs_folder: str | Path, *, experiment_id: str | None = None
+) -> str:
+    """What to type, and which page to open, to see the runs of an experiment, or all experiments.
+
+    The page asks for MLflow's view of model training; MLflow 3 opens on traces of language models.
+    """
     full = full_address(address, runs_folder=runs_folder)
+    place = f"experiments/{experiment_id}/runs" if experiment_id else "experiments"
+    page = f"/#/{place}?workflowType=machine_learning"
     if full.startswith(("http://", "https://")):
-        return redact(full)
-    return f"mlflow ui --backend-store-uri {shlex.quote(redact(full))} --port 5000"
+        return redact(full) + page
+    command = f"mlflow ui --backend-store-uri {shlex.quote(redact(full))} --port 5000"
+    return f"{command}\nthen open:    http://127.0.0.1:5000{page}"
 
 
 def full_address(address: str | None, *, runs_folder: str | Path) -> str:

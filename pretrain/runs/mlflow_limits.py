@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+from pretrain.errors import BadInput
 from pretrain.redact import redact
 
 NAME_CHARACTERS = 250
@@ -24,6 +25,19 @@ def plain_tags(tags: Mapping[str, Any]) -> dict[str, str]:
         plain_name(name): shorten(redact(str(value)), TAG_CHARACTERS)
         for name, value in tags.items()
     }
+
+
+def check_registered_name(text: str | None) -> None:
+    """Refuses what is no ``NAME`` or ``NAME@ALIAS`` of MLflow's registry.
+
+    Raises:
+        BadInput: If it is not.
+    """
+    if text is not None and not re.fullmatch(r"[^/:@'\s]+(@(?!v\d+$)(?!latest$)[\w-]+)?", text):
+        raise BadInput(
+            f"--register {text!r}: give NAME or NAME@ALIAS; a name has no /, :, quote or space, an "
+            "alias letters, digits, - and _ (not v1, latest)"
+        )
 
 
 def plain_name(name: str) -> str:

@@ -29,6 +29,8 @@ PERMANENT = {
     "BAD_REQUEST",
     "INVALID_STATE",
 }
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}
+"""Which of its views MLflow shows an experiment in."""
 
 
 class MLflowServer:
@@ -63,6 +65,10 @@ class MLflowServer:
             store.engine.dispose()
             fresh.replace(database)
 
+    def experiment_id(self, name: str) -> str | None:
+        """MLflow's id of an experiment, by its name; None until a run of it was sent."""
+        return self._experiments.get(name)
+
     def run_id(self, key: str) -> str | None:
         """MLflow's id of a run, by the run's own key; None until it was sent."""
         return self._run_ids.get(key)
@@ -89,7 +95,7 @@ class MLflowServer:
                 raise RecordRejected(reason(error)) from error
             # Artifacts go another way than numbers: one that cannot be stored must not hold up the
             # rest.
-            if first["kind"] in ("artifact", "text") and self._answers():
+            if first["kind"] in ("artifact", "text", "model") and self._answers():
                 name = first.get("path") or first.get("file")
                 raise RecordRejected(f"{name}: {reason(error)}") from error
             raise ServerUnavailable(reason(error)) from error
@@ -106,17 +112,20 @@ class MLflowServer:
         if parent := record["parent"]:
             parent_id = self._run_ids.get(parent) or self._find(parent, record["experiment"])
             tags |= {"mlflow.parentRunId": parent_id} if parent_id else {}
+        experiment = self._experiment(record["experiment"])
         # an attempt that seemed to fail, or an earlier sending, may have made it
         run_id = self._find(record["run"], record["experiment"])
         if run_id is None:
             run_id = self._client.create_run(
-                self._experiment(record["experiment"]),
+                experiment,
                 start_time=record["time"],
                 tags=tags,
                 run_name=record["name"],
             ).info.run_id
         elif record["resumed"]:
             self._client.update_run(run_id, status="RUNNING")
+            if "ethoray.error" in self._client.get_run(run_id).data.tags:  # of an earlier attempt
+                self._client.delete_tag(run_id, "ethoray.error")
             self._log_items(run_id, "tags", list(tags.items()))
         self._run_ids[record["run"]] = run_id
 
@@ -145,7 +154,9 @@ class MLflowServer:
             folder = artifacts_folder(self.address)
             location = f"{folder}/{uuid.uuid4().hex[:12]}" if folder else None
             try:
-                new_id = self._client.create_experiment(name, artifact_location=location)
+                new_id = self._client.create_experiment(
+                    name, artifact_location=location, tags=MODEL_TRAINING
+                )
                 experiment = self._client.get_experiment(new_id)
             except Exception as error:
                 experiment = self._client.get_experiment_by_name(name)  # another process was first
@@ -167,10 +178,41 @@ class MLflowServer:
                 self._client.log_artifact(run_id, first["path"])
             case "text":
                 self._client.log_text(run_id, first["text"], first["file"])
+            case "model":
+                self._log_model(run_id, first)
             case "dataset":
                 self._log_dataset(run_id, first)
             case _:
                 self._log_batch(run_id, records)
+
+    def _log_model(self, run_id: str, record: Record) -> None:
+        """Logs a model once, and registers it once, however often the record comes."""
+        from mlflow.entities import LoggedModelOutput
+
+        run = self._client.get_run(run_id)
+        if outputs := run.outputs.model_outputs if run.outputs else []:
+            model_id = outputs[0].model_id
+        else:
+            model_id = self._client.create_logged_model(
+                run.info.experiment_id, name=record["name"], source_run_id=run_id
+            ).model_id
+            self._client.log_model_artifacts(model_id, record["path"])
+            self._client.finalize_logged_model(model_id, "READY")
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+        if not record["register"]:
+            return
+        name, _, alias = record["register"].partition("@")
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        source = self._client.get_logged_model(model_id).artifact_location
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        version = next((one.version for one in versions if one.source == source), None)
+        if version is None:
+            version = self._client.create_model_version(
+                name, source, run_id, model_id=model_id
+            ).version
+        if alias:
+            self._client.set_registered_model_alias(name, alias, version)
 
     def _log_batch(self, run_id: str, records: list[Record]) -> None:
         from mlflow.entities import Metric

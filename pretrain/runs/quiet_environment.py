@@ -22,6 +22,7 @@ MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # MLflow's own patience is minutes; ours is the metrics file.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",

@@ -20,7 +20,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -105,11 +105,13 @@ class Tracking:
             name: Name of the run.
             folder: The run's folder, for ``metrics.jsonl``; a child has its parent's.
             parent: The run it is a child of.
-            params: Settings, as for :meth:`TrackedRun.log_params`.
+            params: Settings, as for :meth:`TrackedRun.log_params`; a child has its parent's, too,
+                unless they are its own.
             resume: Go on with the run of that name in the folder, if there is one.
         """
         if parent:
             sender, inherited = parent.sender, dict(parent.inherited)
+            params = dict(flat(parent.params)) | dict(flat(params or {}))
         else:
             assert folder is not None, "a run that is no child needs a folder"
             file = JsonLines(Path(folder).expanduser().absolute() / "metrics.jsonl")
@@ -124,7 +126,7 @@ class Tracking:
         if parent is None:  # the server may have missed some of it, and keeps one copy of the rest
             sender.send_again(earlier)
         key = started[-1] if started else uuid.uuid4().hex
-        run = TrackedRun(self, sender, experiment, name, key, parent, inherited)
+        run = TrackedRun(self, sender, experiment, name, key, parent, inherited, params or {})
         run.put(
             "start",
             name=name,
@@ -136,9 +138,10 @@ class Tracking:
             run.log_params(params)
         return run
 
-    def ui_command(self) -> str:
-        """What to type, or which page to open, to see the runs."""
-        return ui_command(self.server.address, self._runs_folder)
+    def ui_command(self, experiment: str | None = None) -> str:
+        """What to type, and which page to open, to see the runs of an experiment, or all."""
+        known = self.server.experiment_id(experiment) if experiment else None
+        return ui_command(self.server.address, self._runs_folder, experiment_id=known)
 
 
 @dataclass(eq=False)
@@ -160,6 +163,8 @@ class TrackedRun:
     parent: TrackedRun | None
     inherited: dict[str, str]
     """Tags that its children get too."""
+    params: Mapping[str, Any] = field(repr=False)
+    """Settings that it was started with, which its children get too."""
     status: Status | None = None
 
     @property
@@ -212,6 +217,25 @@ class TrackedRun:
         """Keeps a copy of a file among the run's artifacts; it must stay where it is until it was
         sent."""
         self.put("artifact", path=str(Path(path).absolute()))
+
+    def log_model(self, folder: Path, *, opener: str, register: str | None = None) -> None:
+        """Keeps an encoder or model as one of MLflow's, written to ``mlflow_model/`` in the run's
+        folder.
+
+        Args:
+            folder: Encoder or model.
+            opener: As of :class:`pretrain.runs.mlflow_model.Served`.
+            register: ``NAME`` or ``NAME@ALIAS`` in the model registry.
+        """
+        path = self.sender.file.path.parent / "mlflow_model"
+        try:
+            from pretrain.runs.mlflow_model import save_mlflow_model
+
+            save_mlflow_model(path, folder, opener=opener)
+        except Exception as error:  # the run is whole without it
+            log.warning("%s is not kept as a model of MLflow: %s", folder, reason(error))
+            return
+        self.put("model", path=str(path), name=folder.name, register=register)
 
     def log_dataset(self, name: str, fingerprint: str, uri: str | Path) -> None:
         """Names exactly the data the run saw: as a dataset of the run and as a tag, which later

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.pose_table import Columns, TableModel
 from pretrain.data.windows import Pose, cover
 from pretrain.encoders import Embedder
+from pretrain.train.checkpoint import load_encoder
 
 EMBED_FRAMES = 1024
 
@@ -86,3 +88,14 @@ class PrincipalComponents(nn.Module):
     def forward(self, z_ND: Tensor) -> Tensor:
         """(N, D) to (N, C)."""
         return (z_ND - self.mean_D) @ self.basis_DC
+
+
+def embed_table(folder: str) -> TableModel:
+    """The encoder of a run for those who have tables: poses in, ``z_0``, ``z_1``… out."""
+    embedder, _ = load_encoder(folder)
+
+    def apply(frames: dict[str, Tensor]) -> Columns:
+        z_TD = embed_video(embedder, frames).numpy()
+        return {f"z_{d}": z_TD[:, d] for d in range(z_TD.shape[1])}
+
+    return TableModel(schema=embedder.features.schema, external=embedder.external, apply=apply)
