@@ -8,7 +8,7 @@ from torch import Tensor
 from finetune.inference.model import open_model
 from finetune.labels.frame_labels import looked_at
 from finetune.report.predictions import names_of
-from pretrain.data.pose_table import Columns, TableModel
+from pretrain.runs.pose_table import Columns, TableModel
 
 
 def label_table(folder: str) -> TableModel:

@@ -16,7 +16,7 @@ from mlflow.models import ModelSignature, infer_signature
 from mlflow.pyfunc import PythonModel, save_model
 from mlflow.types import ColSpec, Schema
 
-from pretrain.data.pose_table import TableModel
+from pretrain.runs.pose_table import TableModel
 
 # What opening and applying a model imports.
 REQUIREMENTS = (

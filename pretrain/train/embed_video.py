@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from pretrain.data.pose_table import Columns, TableModel
 from pretrain.data.windows import Pose, cover
 from pretrain.encoders import Embedder
+from pretrain.runs.pose_table import Columns, TableModel
 from pretrain.train.checkpoint import load_encoder
 
 EMBED_FRAMES = 1024
