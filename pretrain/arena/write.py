@@ -24,7 +24,7 @@ import numpy as np
 from pretrain.arena.annotators import ANNOTATORS, annotate, annotate_behaviour
 from pretrain.arena.motion import draw_scene
 from pretrain.arena.noise import watch
-from pretrain.arena.plan import Recording, recordings
+from pretrain.arena.plan import Recording
 from pretrain.arena.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
 from pretrain.data.schema import CALMS21, Float, Video
 from pretrain.data.store_writer import StoreWriter
@@ -114,29 +114,23 @@ def arena(plan: Iterable[Recording]) -> Iterator[tuple[Video, list[Labels]]]:
 
 def write_arena(
     uri: str | Path,
+    plan: Iterable[Recording],
     *,
-    frames: int = 60_000,
-    seed: int = 0,
-    plan: Iterable[Recording] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
     """Writes an arena as a pose store with labels.
 
     Args:
         uri: Folder or address of the store.
-        frames: Frames of all recordings.
-        seed: Another one gives other animals.
-        plan: Recordings to simulate instead of those of :func:`recordings`; ``frames`` and ``seed``
-            are then not used.
+        plan: Recordings to simulate.
         on_progress: Called with the frames of each recording after it.
 
     Raises:
-        BadInput: If the arena would be too small, or something is at ``uri`` already.
+        BadInput: If something is at ``uri`` already.
     """
-    chosen = list(recordings(frames, seed) if plan is None else plan)
     labels: list[Labels] = []
     with StoreWriter(uri, CALMS21, origin=ORIGIN) as writer:
-        for video, scored in arena(chosen):
+        for video, scored in arena(plan):
             writer.add(video)
             labels += scored
             if on_progress is not None:
