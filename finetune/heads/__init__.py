@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from finetune.heads._annotators import Annotators
-from pretrain.components import build, find, names
-from pretrain.errors import BadInput, refuse
+from pretrain.components import Count, build, find, misfits
+from pretrain.errors import BadInput, error_if, refuse
 
 APART, EMBEDDING = "apart", "embedding"
 ANNOTATOR_SETTINGS = ("annotator", "annotator_width")
@@ -55,8 +55,7 @@ def frame_weights(label_N: npt.NDArray[Any], power: float) -> npt.NDArray[np.flo
     """Weights of frames, (share of their class) to the power -``power``, with a mean of 1."""
     counts = np.bincount(label_N)
     raw = np.where(counts > 0, (counts.sum() / np.maximum(counts, 1)) ** power, 0.0)
-    weights: npt.NDArray[np.float64] = (raw * counts.sum() / (raw * counts).sum())[label_N]
-    return weights
+    return (raw * counts.sum() / (raw * counts).sum())[label_N]
 
 
 class AbstractHead(nn.Module, ABC):
@@ -190,24 +189,17 @@ def build_head(
     """
     settings = without_annotators(spec)
     annotator, width = spec.get("annotator", APART), spec.get("annotator_width", 8)
-    known = names(__name__)
-    errors = []
-    if settings.get("name") not in known:
-        errors.append(f"there is no {settings.get('name')!r}; there are: {', '.join(known)}")
-    if annotator not in (APART, EMBEDDING):
-        errors.append(f"annotator is {annotator!r}; allowed: {APART}, {EMBEDDING}")
-    if not isinstance(width, int) or width < 1:
-        errors.append(f"annotator_width is {width!r}; it must be a whole number above 0")
-    dropout = settings.get("dropout", 0.0)
-    if isinstance(dropout, int | float) and not 0 <= dropout < 1:
-        errors.append(f"dropout is {dropout}; it must be at least 0 and below 1")
     shared = annotator == EMBEDDING
-    if shared and len(set(classes)) > 1:
-        errors.append(
+    refuse(
+        misfits("annotator", annotator, Literal["apart", "embedding"])
+        + misfits("annotator_width", width, Count)
+        + error_if(
+            shared and len(set(classes)) > 1,
             "annotator: embedding is for several annotators of the same classes; these problems "
-            "have unlike classes"
-        )
-    refuse(errors, about="head")
+            "have unlike classes",
+        ),
+        about="head",
+    )
     head: AbstractHead = build(
         __name__, settings, AbstractHead, dim, list(classes[:1] if shared else classes)
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
-from pretrain.errors import BadInput
+from pretrain.components import Count, Positive, ShareAbove0
 
 _MANY_FRAMES = 20_000  # labelled frames read, from which on larger trees pay
 _MOST_FRAMES = 35_000  # neighbours say the same: of more every second, third, … is fitted on
@@ -49,22 +49,17 @@ class Boosted(AbstractHead):
         dim: int,
         classes: list[int],
         *,
-        hz: float = 5.0,
-        trees: int = 200,
+        hz: Positive = 5.0,
+        trees: Count = 200,
         learning_rate: float = 0.07,
         leaves: int = 0,
-        columns: float = 0.05,
+        columns: ShareAbove0 = 0.05,
         class_weight: float = 0.5,
-        seeds: int = 2,
+        seeds: Count = 2,
         time: bool = True,
         device: str = "cpu",
     ) -> None:
         super().__init__(dim)
-        if not hz > 0 or trees < 1 or seeds < 1 or not 0 < columns <= 1:
-            raise BadInput(
-                "head: boosted: hz, trees and seeds must be above 0, columns at most 1: they are "
-                f"{hz}, {trees}, {seeds}, {columns}"
-            )
         self.hz, self._time, self._seeds, self._power = hz, time, seeds, class_weight
         self._leaves = leaves
         self._settings = {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
-from pretrain.errors import BadInput
+from pretrain.components import Positive
 
 _QUANTILES = 65
 _CLIP = 0.005
@@ -35,14 +35,12 @@ class Logistic(AbstractHead):
         dim: int,
         classes: list[int],
         *,
-        hz: float = 5.0,
-        ridge: float = 1.0,
+        hz: Positive = 5.0,
+        ridge: Positive = 1.0,
         class_weight: float = 0.5,
         time: bool = True,
     ) -> None:
         super().__init__(dim)
-        if not hz > 0 or not ridge > 0:
-            raise BadInput(f"head: logistic: hz and ridge must be above 0: {hz}, {ridge}")
         self.hz, self._ridge, self._power, self._time = hz, ridge, class_weight, time
         width = dim + 2 * time
         self.quantiles_QD: Tensor
@@ -62,8 +60,7 @@ class Logistic(AbstractHead):
         low = torch.searchsorted(knots_DQ, z_DN)
         high = torch.searchsorted(knots_DQ, z_DN, right=True)
         rank = (low + high) / (2 * _QUANTILES)
-        normal: Tensor = torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
-        return normal
+        return torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
 
     @torch.no_grad()
     def fit_videos(

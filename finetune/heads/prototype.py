@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo
-from pretrain.errors import BadInput
+from pretrain.components import Positive
 
 _NEVER_SEEN = -1e4  # logit of a class that no training frame showed
 
@@ -32,11 +32,9 @@ class Prototype(AbstractHead):
         classes: list[int],
         *,
         distance: Literal["euclidean", "cosine"] = "euclidean",
-        temperature: float = 0.1,
+        temperature: Positive = 0.1,
     ) -> None:
         super().__init__(dim)
-        if not temperature > 0:
-            raise BadInput(f"head: prototype: temperature is {temperature}; it must be above 0")
         self.out = nn.ModuleList(
             _Means(dim, number, distance == "cosine", temperature) for number in classes
         )

@@ -83,8 +83,7 @@ def bouts(labels: Ints) -> Spans:
             bouts(np.where(labels[:, c] == 1, c, UNLABELLED)) for c in range(labels.shape[1])
         ]
         joined: Spans = np.concatenate([np.zeros((0, 3), np.int64), *columns])
-        in_time: Spans = np.take(joined, np.argsort(joined[:, 0], kind="stable"), axis=0)
-        return in_time
+        return np.take(joined, np.argsort(joined[:, 0], kind="stable"), axis=0)
     if not len(labels):
         return np.zeros((0, 3), np.int64)
     labels = labels.astype(np.int64)

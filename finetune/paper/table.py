@@ -86,10 +86,7 @@ def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
 
 def read_published() -> dict[str, dict[str, Any]]:
     """Published figures: entry, then label set."""
-    values: dict[str, dict[str, Any]] = yaml.safe_load(
-        (PAPER / "published.yaml").read_text(encoding="utf-8")
-    )
-    return values
+    return yaml.safe_load((PAPER / "published.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.paper.baselines import Baseline
-from pretrain.errors import refuse
+from pretrain.errors import BadInput
 
 
 def scaled(position_TMKX: Tensor, image_px: Sequence[float] = (1024.0, 570.0)) -> Tensor:
@@ -57,7 +57,6 @@ class Windows:
     """
 
     def __init__(self, inputs: Sequence[Tensor], settings: Baseline) -> None:
-        refuse(["there is no video"] if not inputs else [], about="the baseline's windows")
         before, after = settings.past * settings.skip, settings.future * settings.skip
         self._rows_NF = torch.cat([F.pad(x_TF, (0, 0, before, after)) for x_TF in inputs])
         lengths = torch.tensor([len(x_TF) for x_TF in inputs])
@@ -125,7 +124,7 @@ class Samples:
         coordinates: How many of F, from the first, are coordinates.
 
     Raises:
-        BadInput: If videos and labels do not match, or no frame is labelled.
+        BadInput: If no frame is labelled.
     """
 
     def __init__(
@@ -136,19 +135,14 @@ class Samples:
         *,
         coordinates: int,
     ) -> None:
-        refuse(_mismatches(inputs, labels), about="the baseline's training data")
-        self._windows, self._settings, self._coordinates = (
-            Windows(inputs, settings),
-            settings,
-            coordinates,
-        )
+        assert [len(x_TF) for x_TF in inputs] == [len(label_T) for label_T in labels]
+        self._windows = Windows(inputs, settings)
+        self._settings, self._coordinates = settings, coordinates
         device = inputs[0].device
         self._label_N = torch.cat(list(labels)).to(device, torch.int64)
         self._known = (self._label_N != UNLABELLED).nonzero().squeeze(1)
-        refuse(
-            ["no frame is labelled"] if not len(self._known) else [],
-            about="the baseline's training data",
-        )
+        if not len(self._known):
+            raise BadInput("the baseline's training data: no frame is labelled")
 
     @property
     def steps(self) -> int:
@@ -172,13 +166,3 @@ class Samples:
             if self._settings.augment:
                 x_BWF = augmented(x_BWF, generator, coordinates=self._coordinates)
             yield x_BWF, self._label_N[frames]
-
-
-def _mismatches(inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> list[str]:
-    same = len(inputs) == len(labels)
-    errors = [] if same else [f"{len(inputs)} videos, but labels of {len(labels)}"]
-    return errors + [
-        f"video {i} has {len(x_TF)} frames, its labels {len(label_T)}"
-        for i, (x_TF, label_T) in enumerate(zip(inputs, labels, strict=False))
-        if len(x_TF) != len(label_T)
-    ]

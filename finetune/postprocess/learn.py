@@ -8,8 +8,9 @@ on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -87,14 +88,12 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     """
     labelled = [name for name, labels in held_out.labels.items() if looked_at(labels).any()]
     frames = sum(int(looked_at(labels).sum()) for labels in held_out.labels.values())
-    neutral = Postprocessing(overlapping=problem.overlapping)
+    learned = partial(LearnedPostprocessing, videos=len(labelled), frames=frames)
     if len(labelled) < 2:
-        return LearnedPostprocessing(
-            postprocessing=neutral,
+        return learned(
+            postprocessing=Postprocessing(overlapping=problem.overlapping),
             name=NO_STEPS,
             scores={},
-            videos=len(labelled),
-            frames=frames,
             notes=(nothing_to_judge_on(problem),) if problem.train else (),
         )
     held_out = held_out.only(labelled)
@@ -111,14 +110,8 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
             f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
             f"decision rules and smoothing on ({LEAST_BOUTS} are needed): none is used"
         )
-        return LearnedPostprocessing(
-            postprocessing=_decision_rules(problem, held_out, kind)[NO_STEPS],
-            name=NO_STEPS,
-            scores={},
-            videos=len(labelled),
-            frames=frames,
-            notes=(few,),
-        )
+        neutral = _decision_rules(problem, held_out, kind)[NO_STEPS]
+        return learned(postprocessing=neutral, name=NO_STEPS, scores={}, notes=(few,))
     fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
@@ -140,14 +133,12 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
         for name in fitted
     }
     best = _best(problem, [inside.labels for _, inside in folds], decisions, scores)
-    return LearnedPostprocessing(
-        postprocessing=fitted[best],
-        name=best,
-        scores=scores,
-        videos=len(labelled),
-        frames=frames,
-        notes=tuple(_notes(problem, held_out)),
+    few = (
+        f"{problem.name}: the postprocessing was learned on {len(labelled)} videos; use "
+        f"{FEW_VIDEOS} or more"
     )
+    notes = (few,) if len(labelled) < FEW_VIDEOS else ()
+    return learned(postprocessing=fitted[best], name=best, scores=scores, notes=notes)
 
 
 def nothing_to_judge_on(problem: Problem) -> str:
@@ -346,13 +337,3 @@ def _mean_ap(
         classes=problem.classes,
         rest=problem.rest or "",
     ).map
-
-
-def _notes(problem: Problem, held_out: HeldOutPredictions) -> Iterator[str]:
-    """What a reader of the scores should know."""
-    videos = len(held_out.labels)
-    if videos < FEW_VIDEOS:
-        yield (
-            f"{problem.name}: the postprocessing was learned on {videos} "
-            f"video{'s' * (videos > 1)}; use {FEW_VIDEOS} or more"
-        )

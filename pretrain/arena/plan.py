@@ -17,8 +17,7 @@ from pretrain.arena.statistics import (
     UNLABELLED_VIDEOS,
 )
 from pretrain.arena.timeline import draw_lengths
-from pretrain.components import at_least
-from pretrain.errors import refuse
+from pretrain.errors import error_if, refuse
 from pretrain.readers.calms21.expected_counts import (
     BEHAVIOR_FRAMES,
     BEHAVIORS,
@@ -82,7 +81,7 @@ def recordings(frames: int = 60_000, seed: int = 0) -> list[Recording]:
         f"{frames:,} frames are too few to hold every class of Tasks 1-3; ask for "
         f"{SMALLEST_ARENA:,} or more"
     )
-    _refuse([too_short] if frames < SMALLEST_ARENA else [], seed)
+    _refuse(error_if(frames < SMALLEST_ARENA, too_short), seed)
     task1, task2, task3 = (
         max(int(frames * share), need)
         for share, need in zip(TASK_SHARES, (2_400, 4_200, 3_200), strict=True)
@@ -126,7 +125,7 @@ def official_recordings(unlabelled_frames: int = 6_000_000, seed: int = 0) -> li
         f"{unlabelled_frames} unlabelled frames do not fill {UNLABELLED_VIDEOS} videos; ask "
         "for 0 or at least that many"
     )
-    _refuse([too_few] if 0 < unlabelled_frames < UNLABELLED_VIDEOS else [], seed)
+    _refuse(error_if(0 < unlabelled_frames < UNLABELLED_VIDEOS, too_few), seed)
     plan: list[Recording] = []
     for (task, annotator, split), counts in CLASS_FRAMES.items():
         if task == CLASSIC:
@@ -273,4 +272,7 @@ def _seed(seed: int, name: str) -> int:
 
 
 def _refuse(errors: list[str], seed: int) -> None:
-    refuse(errors + at_least(0, seed=seed), about="the arena cannot be made")
+    refuse(
+        errors + error_if(seed < 0, f"seed is {seed}; it must be at least 0"),
+        about="the arena cannot be made",
+    )

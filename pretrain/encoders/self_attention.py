@@ -3,17 +3,15 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import at_least, each_at_least_one
+from pretrain.components import Count, Counts
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._over_time import zero_invalid
-from pretrain.errors import refuse
+from pretrain.errors import BadInput
 from pretrain.transforms.features import Features
 
 
@@ -38,22 +36,17 @@ class SelfAttention(AbstractEncoder):
         self,
         features: Features,
         *,
-        widths: Sequence[int] = (128, 64, 32),
+        widths: Counts = (128, 64, 32),
         reach: int = 16,
-        dim: int = 96,
+        dim: Count = 96,
     ) -> None:
         super().__init__()
         steps = [2**layer for layer in range(len(widths))]
-        refuse(
-            each_at_least_one(widths=widths)
-            + (
-                [f"reach is {reach}; with {len(steps)} layers it must be at least {steps[-1]}"]
-                if steps and reach < steps[-1]
-                else []
+        if reach < steps[-1]:
+            raise BadInput(
+                f"encoder self_attention: reach is {reach}; with {len(steps)} layers it must be "
+                f"at least {steps[-1]}"
             )
-            + at_least(1, dim=dim),
-            about="encoder self_attention",
-        )
         self.dim, self.reach = dim, reach
         reached = sum(reach // step * step for step in steps)
         self.context = (reached, reached + sum(steps))
@@ -70,8 +63,7 @@ class SelfAttention(AbstractEncoder):
         h_BTC = self.norm(zero_invalid(x_BTF, valid_BT), valid_BT)
         for block in self.blocks:
             h_BTC = block(h_BTC, valid_BT)
-        z_BTD: Tensor = self.leave(h_BTC)
-        return z_BTD
+        return self.leave(h_BTC)
 
 
 class _Block(nn.Module):

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import distributed
-from pretrain.components import above_zero, at_least
+from pretrain.components import Count, Positive, Whole
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
-from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 
 
@@ -44,18 +43,12 @@ class Contrastive(AbstractObjective):
         dim: int,
         schema: Schema,
         *,
-        temperature: float = 0.1,
-        anchors: int = 4,
-        slack: int = 4,
-        projection: int = 64,
+        temperature: Positive = 0.1,
+        anchors: Count = 4,
+        slack: Whole = 4,
+        projection: Count = 64,
     ) -> None:
         super().__init__()
-        refuse(
-            above_zero(temperature=temperature)
-            + at_least(1, anchors=anchors, projection=projection)
-            + at_least(0, slack=slack),
-            about="objective contrastive",
-        )
         self.temperature, self.anchors, self.slack = temperature, anchors, slack
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, projection))
 

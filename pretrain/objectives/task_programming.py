@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain import distributed
-from pretrain.components import above_zero, at_least
+from pretrain.components import Count, NotNegative, Positive, Whole
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
-from pretrain.errors import BadInput, refuse
+from pretrain.errors import BadInput, error_if, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._program_losses import Heads, class_surprise, supervised_contrastive
 from pretrain.objectives._trajectory_state import TrajectoryState
@@ -84,43 +84,35 @@ class TaskProgramming(AbstractObjective):
         *,
         mode: Literal["differentiable", "published"] = "differentiable",
         frames: int = 21,
-        trajectories: int = 8,
-        code: int = 32,
-        width: int = 64,
-        components: int = 5,
+        trajectories: Count = 8,
+        code: Count = 32,
+        width: Count = 64,
+        components: Count = 5,
         programs: Sequence[str] = (),
         quantiles: Sequence[float] = (),
-        softness: float = 0.25,
-        consistency: float = 1.0,
-        contrastive: float = 10.0,
-        decoding: float = 0.0,
-        temperature: float = 0.07,
-        noise: float = 0.1,
-        free_bits: float = 1 / 32,
-        first_stage: int = 0,
+        softness: Positive = 0.25,
+        consistency: NotNegative = 1.0,
+        contrastive: NotNegative = 10.0,
+        decoding: NotNegative = 0.0,
+        temperature: Positive = 0.07,
+        noise: NotNegative = 0.1,
+        free_bits: NotNegative = 1 / 32,
+        first_stage: Whole = 0,
     ) -> None:
         super().__init__()
         shortest = 2 * SPAN + 1
         refuse(
-            (
-                [f"frames is {frames}; it must be an odd number, at least {shortest}"]
-                if frames < shortest or frames % 2 == 0
-                else []
+            error_if(
+                frames < shortest or frames % 2 == 0,
+                f"frames is {frames}; it must be an odd number, at least {shortest}",
             )
-            + at_least(1, trajectories=trajectories, code=code, width=width, components=components)
-            + above_zero(softness=softness, temperature=temperature)
-            + at_least(0, consistency=consistency, contrastive=contrastive, decoding=decoding)
-            + at_least(0, noise=noise, free_bits=free_bits, first_stage=first_stage)
-            + (
-                [f"quantiles are {list(quantiles)}; they must rise and lie between 0 and 1"]
-                if any(not 0 < q < 1 for q in quantiles)
-                or list(quantiles) != sorted(set(quantiles))
-                else []
+            + error_if(
+                any(not 0 < q < 1 for q in quantiles) or list(quantiles) != sorted(set(quantiles)),
+                f"quantiles are {list(quantiles)}; they must rise and lie between 0 and 1",
             )
-            + (
-                ["first_stage is for mode: published, which has approximators to train first"]
-                if first_stage and (mode != "published" or not consistency)
-                else []
+            + error_if(
+                first_stage and (mode != "published" or not consistency),
+                "first_stage is for mode: published, which has approximators to train first",
             ),
             about="objective task_programming",
         )

@@ -37,6 +37,20 @@ def difference(x: Tensor, lag: int, *, axis: int = -1) -> Tensor:
     return torch.cat([gap, change, gap], axis)
 
 
+def later(x: Tensor, frames: int) -> Tensor:
+    """The value so many frames later, NaN beyond the window."""
+    if abs(frames) >= x.shape[-1]:
+        return torch.full_like(x, torch.nan)
+    out = torch.empty_like(x)
+    if frames >= 0:
+        out[..., : x.shape[-1] - frames] = x[..., frames:]
+        out[..., x.shape[-1] - frames :] = torch.nan
+    else:
+        out[..., -frames:] = x[..., :frames]
+        out[..., :-frames] = torch.nan
+    return out
+
+
 def frames_last(position_BTMKX: Tensor) -> Tensor:
     """(M, K, X, B, T), contiguous: each coordinate of each point over all frames.
 

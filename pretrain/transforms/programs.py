@@ -17,7 +17,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +33,10 @@ from pretrain.transforms.landmarks import Landmarks
 Of = Literal["animal", "towards", "pair", "first"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Program:
     """One program, as :func:`program` makes it."""
 
-    name: str
     measure: Callable[..., Tensor]
     of: Of
     """``animal``: of each; ``towards``: of each towards each other; ``pair``: of each two;
@@ -44,40 +44,29 @@ class Program:
     unit: str
     thresholds: tuple[float, ...]
     """Published cuts, rising; a frame's class is the number of thresholds below its value."""
-    of_release: bool
+    of_release: bool = False
     """Whether it is here only to repeat published features."""
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return self.measure.__name__
 
     def applies_to(self, animals: int) -> list[tuple[int, ...]]:
         """The animals, or pairs of animals, it is measured on."""
         if self.of == "animal":
             return [(one,) for one in range(animals)]
-        pairs = list(itertools.permutations(range(animals), 2))
         return [
             (a, b)
-            for a, b in pairs
-            if self.of == "towards"
-            or (self.of == "pair" and a < b)
-            or (self.of == "first" and a == 0)
+            for a, b in itertools.permutations(range(animals), 2)
+            if {"towards": True, "pair": a < b, "first": a == 0}[self.of]
         ]
 
 
-def program(
-    *, of: Of, unit: str, thresholds: tuple[float, ...], of_release: bool = False
-) -> Callable[[Callable[..., Tensor]], Program]:
-    """Makes a function of one animal, or of one and another, a program of that function's name."""
-    assert list(thresholds) == sorted(thresholds), "thresholds must rise"
-
-    def decorate(measure: Callable[..., Tensor]) -> Program:
-        return Program(
-            name=measure.__name__,
-            measure=measure,
-            of=of,
-            unit=unit,
-            thresholds=thresholds,
-            of_release=of_release,
-        )
-
-    return decorate
+def program(**about: Any) -> Callable[[Callable[..., Tensor]], Program]:
+    """Makes a function of one animal, or of one and another, a program: with fields of
+    :class:`Program`."""
+    return partial(Program, **about)
 
 
 @program(of="animal", unit="px in 4 frames", thresholds=(10.0, 20.0))
@@ -149,8 +138,6 @@ def programs_named(which: Sequence[str] = ()) -> tuple[Program, ...]:
     Raises:
         BadInput: If there is no such program, or one is named twice.
     """
-    if isinstance(which, str):
-        which = [which]
     valid = [one.name for one in all_programs()]
     refuse(
         [f"{name!r} is none of the programs {valid}" for name in which if name not in valid]

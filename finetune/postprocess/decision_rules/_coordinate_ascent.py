@@ -7,8 +7,11 @@ import numpy.typing as npt
 
 from finetune.labels.frame_labels import Ints, Reals
 
+SWEEPS = 20
+"""Passes over the classes at most; it stops when one gains nothing."""
 
-def best_moves(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], sweeps: int) -> Reals:
+
+def best_moves(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_]) -> Reals:
     """Moves (C,) that maximise the mean F1 of the counted classes that occur, each step an exact
     search over all breakpoints.
 
@@ -16,11 +19,10 @@ def best_moves(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], sw
         raw_NC: Scores of N labelled frames, to which the moves are added.
         truth: (N,) classes.
         counted: (C,).
-        sweeps: Passes over the classes at most.
     """
     totals = np.bincount(truth.astype(np.int64), minlength=raw_NC.shape[1])
     scored, moves = counted & (totals > 0), np.zeros(raw_NC.shape[1])
-    for _ in range(sweeps if scored.any() else 0):
+    for _ in range(SWEEPS if scored.any() else 0):
         before = moves.copy()
         for c in np.flatnonzero(scored | ~counted):
             moves[c] = _best_move(

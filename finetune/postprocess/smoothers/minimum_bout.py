@@ -19,7 +19,6 @@ from finetune.labels.frame_labels import (
 )
 from finetune.metrics.bouts import bouts
 from finetune.postprocess.smoothers import AbstractSmoother, are_overlapping, bout_lengths
-from pretrain.errors import refuse
 
 QUANTILES = (0.02, 0.05, 0.1)
 
@@ -62,14 +61,9 @@ class MinimumBout(AbstractSmoother):
         For a class without a bout it is 1.
 
         Raises:
-            BadInput: If videos or shapes disagree, no frame is labelled or ``quantile`` is not
-                within 0…1.
+            BadInput: If videos or shapes disagree or no frame is labelled.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
-        refuse(
-            [] if 0 <= quantile <= 1 else [f"quantile is {quantile}; it must lie within 0…1"],
-            about="the minimum bout",
-        )
         return cls(
             frames=tuple(
                 int(np.quantile(lengths, quantile)) if len(lengths) else 1
