@@ -100,13 +100,9 @@ def settings_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def build(package: str, spec: Mapping[str, Any], base: type, *arguments: Any) -> Any:
-    """Makes a component.
-
-    Args:
-        package: Its folder as a package, ``pretrain.encoders``.
-        spec: ``{"name": file, setting: value, …}`` as a recipe gives it.
-        base: The abstract class of the folder.
-        arguments: What every component of the folder takes first.
+    """Makes a component of a folder (``pretrain.encoders``) whose abstract class is ``base``, from
+    ``{"name": file, setting: value, …}`` as a recipe gives it; the arguments come before its
+    settings.
 
     Raises:
         BadInput: If the name or a setting is unknown or a value has the wrong type; lists what is

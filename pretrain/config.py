@@ -158,13 +158,9 @@ class Scale:
 
 
 def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any]) -> T:
-    """Reads a settings file, by name from its folder or by path, and lays ``--set`` values over it.
-
-    Args:
-        kind: The dataclass it becomes.
-        source: A name (``laptop``) or a path (``my/laptop.yaml``).
-        folder: Where names are looked up.
-        overrides: Dotted keys to values; their first words are keys of ``kind``.
+    """Reads a settings file, by name (``laptop``) from its folder or by path (``my/laptop.yaml``),
+    and lays ``--set`` values over it: dotted keys to values, whose first words are keys of
+    ``kind``.
 
     Raises:
         BadInput: If there is no such file, or a key is unknown, or a value has the wrong type.
@@ -275,16 +271,11 @@ def parse_overrides(pairs: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
 
 
 def override(values: dict[str, Any], changes: Mapping[str, Any], *, about: str) -> list[str]:
-    """Lays values over settings, in place.
+    """Lays values over nested settings, in place: dotted keys to values.
 
     The settings of a component (``encoder``, ``objective``, ``head``) belong to the one that
     ``name`` names: another name drops them. The order of the changes does not matter: a whole
     mapping comes before its keys, and a name before the settings of what it names.
-
-    Args:
-        values: Settings, nested.
-        changes: Dotted key to value.
-        about: Where the changes come from.
 
     Returns:
         A sentence for each component whose settings were dropped.

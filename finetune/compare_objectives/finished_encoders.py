@@ -106,13 +106,8 @@ def _read(folder: Path, encoder: str) -> dict[str, Any]:
 
 
 def write_table(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes ``table.csv``, ``table.md`` and ``table.png``: encoders down, tasks and label budgets
-    across.
-
-    Args:
-        out: Folder.
-        rows: Of the CSV file: task, videos, encoder, mode, the scores, folder of the run.
-    """
+    """Writes ``table.csv`` (a line for each row: task, videos, encoder, mode, the scores, folder of
+    the run), ``table.md`` and ``table.png``: encoders down, tasks and label budgets across."""
     write_csv(out / "table.csv", rows)
     budgets = {
         (row["task"], row["videos"]): f"{row['task']}, {row['videos']} "

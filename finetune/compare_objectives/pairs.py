@@ -106,11 +106,8 @@ def _by_recipe(changes: Sequence[str], recipes: Sequence[str]) -> dict[str, dict
 
 
 def refuse_changed(cells: Sequence[Cell], out: Path) -> None:
-    """Refuses to go on where a cell that was computed before had another network or objective.
-
-    Raises:
-        BadInput: In that case; with both settings.
-    """
+    """Refuses to go on where a cell that was computed before had another network or objective;
+    names both settings."""
     errors = []
     for cell in cells:
         file = out / "cells" / f"{cell.name}.json"
@@ -130,14 +127,8 @@ def probe_protocol(
     store: Store, task: str, *, videos: int | None, seeds: int, steps: int, tuned_steps: int
 ) -> tuple[ProbeProtocol, list[str]]:
     """The labels and heads of a task, and sentences on what a reader should know of them.
-
-    Args:
-        store: Holds the labels.
-        task: Label set.
-        videos: Label budget of a seed, None for all.
-        seeds: Draws of labelled videos.
-        steps: Of the linear head.
-        tuned_steps: Where the encoder is trained along.
+    ``videos`` is the label budget of a seed, None for all; ``tuned_steps`` are those of a fit that
+    trains the encoder along.
 
     Raises:
         BadInput: If the store has no such labels, or nothing can be learned from them.
@@ -183,20 +174,8 @@ def compare_pairs(
     out: Path,
     resume: bool,
 ) -> None:
-    """Pretrains and judges every cell; writes the table after each.
-
-    Args:
-        cells: As :func:`pairs` gives them.
-        store: Poses to learn from, and labels.
-        scale: Cells at a time, and their GPUs.
-        task: Label set.
-        videos: Label budget of a seed, None for all.
-        minutes: Of one processor that a cell learns for.
-        seeds: Draws of labelled videos.
-        steps: Of the linear head.
-        tuned_steps: Where the encoder is trained along.
-        out: Folder of the comparison.
-        resume: Go on with what is there.
+    """Pretrains every cell for so many minutes of one processor, and judges it with the labels and
+    heads of :func:`probe_protocol`; writes the table after each.
 
     Raises:
         BadInput: If a pair, the labels or the folder will not do, before anything starts.

@@ -133,17 +133,11 @@ def adapted(
     steps: int,
     first_order: bool,
 ) -> Weights:
-    """Weights after a few steps of gradient descent; gradients reach the initial ones through them.
+    """Weights after a few steps of gradient descent from initial ones, which gradients reach
+    through them. With ``first_order`` the steps count as constants: the gradient at the end is then
+    taken as that of the initial weights.
 
     Gradients longer than 1 are shortened to 1, as in a fit.
-
-    Args:
-        loss_of: Weights to their loss.
-        initial: Where to begin.
-        lr: Step length.
-        steps: Steps.
-        first_order: Whether the steps count as constants: the gradient at the end is then taken as
-            that of the initial weights.
     """
     weights = dict(initial)
     for _ in range(steps):

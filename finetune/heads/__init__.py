@@ -130,15 +130,12 @@ class AbstractHead(nn.Module, ABC):
     def forward(
         self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None
     ) -> list[Tensor]:
-        """Logits of every problem.
+        """Logits of every problem, (B, T, C) each.
 
         Args:
             z_BTD: Embeddings.
             valid_BT: False where a frame does not exist.
             problem_B: The problem of each window, where only its logits are needed.
-
-        Returns:
-            (B, T, C) for each problem.
         """
         z_BTD = (z_BTD - self.mean_D) * self.scale_D
         if self.annotators is None:

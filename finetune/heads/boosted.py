@@ -29,8 +29,6 @@ class Boosted(AbstractHead):
     same and there are few videos to learn from. Kept as LightGBM's own text, nothing is pickled.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         hz: Frames a second that are read; scores of the frames between are interpolated.
         trees: Rounds of boosting.
         learning_rate: Shrinkage of each.

@@ -12,8 +12,6 @@ class Linear(AbstractHead):
     """One linear layer.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         dropout: Share of the embedding set to 0 while fitting.
     """
 

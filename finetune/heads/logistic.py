@@ -20,8 +20,6 @@ class Logistic(AbstractHead):
     classes (multinomial; behaviour by behaviour where they overlap).
 
     Args:
-        dim: D.
-        classes: C of each problem.
         hz: Frames a second that are read; scores of the frames between are interpolated.
         ridge: Weight of the squared coefficients, beside the mean loss.
         class_weight: Power of the inverse class frequency that weighs a frame.

@@ -12,8 +12,6 @@ class Mlp(AbstractHead):
     """One hidden layer, then a linear layer.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         width: Units of the hidden layer.
         dropout: Share of the units set to 0 while fitting.
     """

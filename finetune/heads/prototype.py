@@ -18,8 +18,6 @@ class Prototype(AbstractHead):
     """Nearest class mean among the training frames; no gradient steps.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         distance: ``euclidean``: squared, a mean over dimensions; ``cosine``: 1 - cosine.
         temperature: Distance by which a class must be nearer to be e times as likely.
     """

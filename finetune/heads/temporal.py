@@ -12,8 +12,6 @@ class Temporal(AbstractHead):
     """Two dilated convolutions over time, then a linear layer.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         width: Channels.
         dilation: Step of the second convolution; the reach is ``2 * (1 + dilation)`` frames to
             either side.

@@ -23,8 +23,6 @@ class TemporalWide(AbstractHead):
     its weights over the last two thirds of its steps.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         hz: Frames a second that are read; scores of the frames between are interpolated.
         columns: At most so many leading columns of an embedding are read: the encoder ``handmade``
             puts features before their long means, which a network that sees half a minute needs

@@ -67,12 +67,9 @@ class Baseline:
 
 
 def published_network(name: str, changed: Mapping[str, Any] | None = None) -> Baseline:
-    """A published network's settings: ``conv1d`` is "the baseline", ``conv1d_augmented`` where
-    Tasks 2 and 3 start from.
-
-    Args:
-        name: A file of ``finetune/paper/networks/``, or a path.
-        changed: Keys to other values.
+    """A published network's settings, with some keys changed: a file of
+    ``finetune/paper/networks/``, or a path. ``conv1d`` is "the baseline", ``conv1d_augmented``
+    where Tasks 2 and 3 start from.
 
     Raises:
         BadInput: If there is none of that name, or its settings are wrong.
@@ -81,12 +78,8 @@ def published_network(name: str, changed: Mapping[str, Any] | None = None) -> Ba
 
 
 def build_baseline(settings: Baseline, *, inputs: int, classes: int) -> nn.Module:
-    """The network, (B, W, F) to (B, C) logits.
-
-    Args:
-        settings: Which, and its widths.
-        inputs: F, 28 for CalMS21's coordinates, 60 with the 32 task-programming features.
-        classes: C.
+    """The network, (B, W, F) to (B, C) logits; F is 28 for CalMS21's coordinates, 60 with the 32
+    task-programming features.
 
     Raises:
         BadInput: If the window is too short for the network's poolings.
@@ -122,17 +115,12 @@ def build_baseline(settings: Baseline, *, inputs: int, classes: int) -> nn.Modul
 
 @torch.no_grad()
 def label_every_frame(network: nn.Module, x_TF: Tensor, settings: Baseline) -> Tensor:
-    """Logits (T, C) of every frame of a video by a ``conv1d``, each frame computed once instead of
-    once for every window it lies in.
+    """Logits (T, C) of every frame of a video by a ``conv1d`` in evaluation mode, each frame
+    computed once instead of once for every window it lies in.
 
     In a window, pooling keeps the maxima of steps 1 and 2, 3 and 4, and so on; all windows together
     have those of every two steps. So with convolutions whose taps lie twice as far apart after each
     pooling the sums are the same, for about a hundredth of the work (tests compare the two).
-
-    Args:
-        network: What :func:`build_baseline` made of ``settings``, in evaluation mode.
-        x_TF: Inputs, as the windows are cut from.
-        settings: Of the network.
     """
     assert settings.network == "conv1d", "only the convolutional network has this form"
     assert not network.training, "batch norm would look at the video"

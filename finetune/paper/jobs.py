@@ -32,16 +32,9 @@ def run_rows(
     moments_from: Sequence[str],
     on_result: Callable[[dict[str, Any]], object],
 ) -> None:
-    """Runs the pieces that have no file in ``out`` yet, as many at a time as the scale has trials.
-
-    Args:
-        rows: By name; a row that starts from another comes after it.
-        store: Of the frames.
-        scale: Pieces at a time, and their GPUs.
-        out: Folder of the reproduction.
-        seeds: Of every row.
-        moments_from: Videos whose mean and standard deviation standardise external features.
-        on_result: Called with the result of every row, those that were in ``out`` included.
+    """Runs the pieces that have no file in the folder ``out`` yet, as many at a time as the scale
+    has trials. A row that starts from another comes after it. ``on_result`` gets the result of
+    every row, those that were in ``out`` included.
 
     Raises:
         BadInput: If a piece does not fit the data, or weights to start from are gone.

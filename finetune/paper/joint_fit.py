@@ -130,20 +130,21 @@ def fit_member(
     device: str = "cpu",
     on_progress: Callable[[float], object] = lambda steps: None,
 ) -> tuple[list[Probabilities], dict[str, Any]]:
-    """Fits one network of an ensemble and labels the test videos.
+    """Fits one network of an ensemble and labels the test videos. Its index ``member`` decides the
+    split, weights and batches.
 
     Args:
         frames: :func:`with_head_inputs` of training, test and unlabelled videos.
         problems: All problems of all tasks.
         unlabelled: Videos to learn from without labels; if empty, the training videos.
-        settings: How.
+        settings: Of every network.
         schema: Of the skeleton.
         seed: Of the ensemble.
-        member: Index of the network in the ensemble; decides the split, weights and batches.
+        member: Counted from 0.
         epochs_share: Train for this share of the epochs.
-        device: Where.
-        on_progress: Called with the number of steps that were made, or, for labelling, of steps
-            that take as long (:func:`label_steps`).
+        device: Of the network.
+        on_progress: Told the steps made, or, for labelling, steps that take as long
+            (:func:`label_steps`).
 
     Returns:
         Probabilities of the test videos for each problem; and the chosen epoch and validation score

@@ -82,12 +82,9 @@ class JointModel(nn.Module):
     """Encoder, shared layer and output layers.
 
     Args:
-        embedder: Poses to embeddings.
         classes: C of each output layer.
-        annotators: How many people labelled.
         annotator_width: Size of an annotator's embedding; at least as large as their number, it
             starts one-hot.
-        head_inputs: Columns of :func:`head_inputs`.
     """
 
     def __init__(
@@ -123,14 +120,10 @@ class JointModel(nn.Module):
 
 
 def head_inputs(position_TMKX: Tensor, settings: JointSettings, schema: Schema) -> Tensor:
-    """What the head reads of a video's frames in addition to embeddings: time since the start, time
-    to the end, and for every animal the hypotenuse of the midpoint between neck and tail base's
-    distances to the nearer side wall and to the nearer of top and bottom.
-
-    Args:
-        position_TMKX: px, NaN where missing.
-        settings: The scales.
-        schema: Which points are neck and tail base, and the size of the image.
+    """What the head reads of a video's frames (px, NaN where missing) in addition to embeddings:
+    time since the start, time to the end, and for every animal the hypotenuse of the midpoint
+    between neck and tail base's distances to the nearer side wall and to the nearer of top and
+    bottom.
 
     Returns:
         (T, 2 + M) in 0…1; 0 where an animal is missing.

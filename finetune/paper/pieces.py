@@ -71,13 +71,8 @@ class ResolvedRow:
         return list(dict.fromkeys(problem.task for problem in self.problems))
 
     def steps(self, part: int, frames_in: Callable[[str], int]) -> int:
-        """Optimiser steps of a piece, about; labelling the test videos counts as the steps that
-        take as long.
-
-        Args:
-            part: Of the piece.
-            frames_in: Of a video's name.
-        """
+        """Optimiser steps of a piece, about, given the frames of each video; labelling the test
+        videos counts as the steps that take as long."""
         if self.row.joint:
             joint = self.settings.joint[self.row.joint]
             videos = {*self.unlabelled, *(name for p in self.problems for name in p.train)}
@@ -110,14 +105,7 @@ def read_frames(
     moments_from: Sequence[str],
     on_progress: Callable[[int], object],
 ) -> Inputs | Frames:
-    """The frames of a row, for all of its pieces.
-
-    Args:
-        row: The row.
-        store: Of the frames.
-        moments_from: Videos whose mean and standard deviation standardise external features.
-        on_progress: Called with the number of frames read.
-    """
+    """The frames of a row, for all of its pieces; ``moments_from`` as of :func:`read_inputs`."""
     videos = {name for p in row.problems for labels in (p.train, p.test) for name in labels}
     names = sorted(videos | set(row.unlabelled))
     if row.row.joint:
@@ -145,16 +133,9 @@ def run_piece(
     start: Mapping[str, npt.NDArray[Any]] | None,
     on_progress: Callable[[float], object],
 ) -> PieceResult:
-    """Trains and labels the test videos; their labels are not looked at.
-
-    Args:
-        row: The row.
-        piece: Which part and seed of it.
-        frames: What :func:`read_frames` returns.
-        start: Weights to start from, where the row has a start.
-        on_progress: Called with the number of steps that were made, labelling counted as in
-            :meth:`ResolvedRow.steps`.
-    """
+    """Trains on what :func:`read_frames` returned and labels the test videos, whose labels are not
+    looked at; ``start`` are weights to start from, where the row has a start. ``on_progress`` is
+    told the steps made, labelling counted as in :meth:`ResolvedRow.steps`."""
     began = time.monotonic()
     configure_torch()
     if row.row.joint:

@@ -26,12 +26,7 @@ from finetune.report.predictions import write_predictions
 
 
 class RowFolder:
-    """The folder of a row.
-
-    Args:
-        out: Folder of the reproduction.
-        name: Of the row.
-    """
+    """The folder of a row in that of a reproduction."""
 
     def __init__(self, out: Path, name: str) -> None:
         self.name, self.path = name, out / "rows" / name

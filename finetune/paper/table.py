@@ -140,14 +140,8 @@ def choose_rows(
     store: Store,
     encoder: bool,
 ) -> tuple[list[str], dict[str, str]]:
-    """Which rows are run, and why others are not.
-
-    Args:
-        rows: All there are.
-        names: Of those to run; None: all but those that run only by name.
-        has_tasks: Label sets of the store.
-        store: The store.
-        encoder: Whether the user names an encoder.
+    """Which rows are run, and why others are not; without names all but those that run only by
+    name. ``encoder`` says whether the user names one.
 
     Returns:
         Rows in the order of the table, those that others start from included; and for each row that

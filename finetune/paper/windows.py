@@ -53,7 +53,6 @@ class Windows:
 
     Args:
         inputs: (T, F) of each video: :func:`scaled` coordinates, then any other features.
-        settings: Window and skip.
     """
 
     def __init__(self, inputs: Sequence[Tensor], settings: Baseline) -> None:
@@ -120,7 +119,6 @@ class Samples:
     Args:
         inputs: (T, F) of each video.
         labels: (T,) class of each of its frames, or UNLABELLED.
-        settings: Window, batch, augmentation.
         coordinates: How many of F, from the first, are coordinates.
 
     Raises:

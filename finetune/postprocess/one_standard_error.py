@@ -26,17 +26,12 @@ def within_one_standard_error(
     rest: str | None = None,
     of: Literal["frames", "bouts"] = "frames",
 ) -> list[str]:
-    """Names of the ways whose macro F1 is within one standard error of the best one's, in order.
+    """Names of the ways whose macro F1, of frames or of bouts, is within one standard error of the
+    best one's, in order. Decisions of each way have the shapes of the labels: (T,) or (T, C) for
+    each video.
 
     The rule of Breiman et al. 1984 (Classification and Regression Trees), of the paired difference
     under a block bootstrap (Künsch 1989). Where no way has a score, all are returned.
-
-    Args:
-        labels: (T,) or (T, C) for each video.
-        decisions: For each way decisions of the same shapes.
-        classes: Names, in the order of axis C.
-        rest: See :func:`finetune.labels.frame_labels.rest_class`.
-        of: What F1 counts.
     """
     left_out = rest_class(classes=classes, rest=rest)
     scored_C = np.array([name != left_out for name in classes])

@@ -57,17 +57,8 @@ ANNOTATORS = {
 def annotate(
     rng: Random, habits: Annotator, truth: Timeline, reach_T: Series
 ) -> npt.NDArray[np.int8]:
-    """What an annotator writes down.
-
-    Args:
-        rng: Source of the jitter.
-        habits: Whose.
-        truth: What happens.
-        reach_T: From the resident's nose to the nearest point of the intruder (px).
-
-    Returns:
-        (T,) indices into ``CLASSES``.
-    """
+    """What an annotator of these habits writes down: (T,) indices into ``CLASSES``. ``reach_T``
+    leads from the resident's nose to the nearest point of the intruder (px)."""
     seen_T = truth.class_T.copy()
     if habits.chase_is_attack:
         seen_T[truth.action_T == Action.CHASE] = _ATTACK

@@ -59,12 +59,7 @@ class Scene:
 
 
 def draw_scene(rng: Random, truth: Timeline) -> Scene:
-    """Moves two mice as their actions demand.
-
-    Args:
-        rng: Source of all chance in it.
-        truth: What they do.
-    """
+    """Moves two mice as their actions demand."""
     frames, action_T = len(truth.action_T), truth.action_T
     pace = rng.lognormal(0.0, 0.22, 2).astype(np.float32) * PACE_PX
     length = np.abs([SHAPE_PX["resident"][-1], SHAPE_PX["intruder"][-1]]) * rng.lognormal(

@@ -63,16 +63,12 @@ class Recording:
 
 
 def recordings(frames: int = 60_000, seed: int = 0) -> list[Recording]:
-    """Plans an arena of any size: over half unlabelled, the rest shared out to Tasks 1 to 3, each
-    with train and test.
+    """Plans an arena of so many frames: over half unlabelled, the rest shared out to Tasks 1 to 3,
+    each with train and test. Another seed gives other animals.
 
     Every class is in train and test of every task, at least two bouts of it where they fit. In a
     small arena that makes rare actions more frequent than they are in CalMS21, and Tasks 2 and 3
     have only one or two recordings for each part.
-
-    Args:
-        frames: Frames of all recordings together.
-        seed: Another seed gives other animals.
 
     Raises:
         BadInput: If there are too few frames for every class, or ``seed`` is negative.
@@ -109,14 +105,10 @@ def recordings(frames: int = 60_000, seed: int = 0) -> list[Recording]:
 
 def official_recordings(unlabelled_frames: int = 6_000_000, seed: int = 0) -> list[Recording]:
     """Plans an arena with the frame counts of CalMS21: Tasks 1 to 3 as published, 282 unlabelled
-    videos in four parts, no missing points.
+    videos in four parts (or none, with 0 unlabelled frames), no missing points.
 
     The numbers of sequences of Tasks 2 and 3 were not published; theirs are as long as those of
     Task 1.
-
-    Args:
-        unlabelled_frames: Frames without labels; 0 leaves them out.
-        seed: Another seed gives other animals.
 
     Raises:
         BadInput: If there are fewer unlabelled frames than videos, or ``seed`` is negative.

@@ -94,17 +94,10 @@ def draw_timeline(
     behaviour: str = "",
     behaviour_share: float = 0.0,
 ) -> Timeline:
-    """Draws the hidden behaviour of a recording.
-
-    Args:
-        rng: Source of all chance in it.
-        frames: Length.
-        split: Whose bout lengths and transitions to use, train or test.
-        attack: Share of frames with attack; 0 where these animals never fight.
-        mount: Share of frames with mount; 0 where they never mount.
-        behaviour: The Task 3 behaviour this recording was chosen for, if any.
-        behaviour_share: Its share of frames.
-    """
+    """Draws the hidden behaviour of a recording, with the bout lengths and transitions of train or
+    test. ``attack`` and ``mount`` are shares of frames, 0 where these animals never do it;
+    ``behaviour`` is what the recording was chosen for in Task 3, if any, and its share of
+    frames."""
     shares = USUAL_SHARE | {"intromission": INTROMISSION_OF_MOUNT * mount}
     shares = {action: share * float(rng.lognormal(-0.03, 0.25)) for action, share in shares.items()}
     if behaviour:
@@ -286,15 +279,11 @@ def _rearing(rng: Random, action_T: npt.NDArray[np.int8], share: float) -> npt.N
 def _best_cut(
     rng: Random, needed: list[tuple[npt.NDArray[np.bool_], float, int]], session: int, frames: int
 ) -> tuple[slice, bool]:
-    """Where to cut a short recording so that each needed action is in it, once and better twice, at
-    about its share.
+    """Where to cut a short recording of so many frames out of a session, so that each needed action
+    is in it, once and better twice, at about its share.
 
-    Args:
-        rng: Source of chance among cuts that are about as good.
-        needed: For each action the frames (T,) that show it, its share of frames, and how many
-            frames one bout of it must have within the cut.
-        session: Frames to cut from.
-        frames: Length of the cut.
+    ``needed`` holds for each action the frames (T,) that show it, its share of frames, and how many
+    frames one bout of it must have within the cut.
 
     Returns:
         The cut, and whether it holds every action long enough.

@@ -37,11 +37,7 @@ ORIGIN = "simulated mice (arena): not recordings, scores on them are not CalMS21
 
 
 def simulate(recording: Recording) -> tuple[Video, list[Labels]]:
-    """Simulates one recording.
-
-    Returns:
-        The tracks, and the labels of the recording's task; none where it has no task.
-    """
+    """The tracks of one recording, and the labels of its task; none where it has no task."""
     _, motion, tracker, annotator = _random_sources(recording)
     timeline = truth(recording)
     for _ in range(MAX_TAKES):
@@ -118,12 +114,8 @@ def write_arena(
     *,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes an arena as a pose store with labels.
-
-    Args:
-        uri: Folder or address of the store.
-        plan: Recordings to simulate.
-        on_progress: Called with the frames of each recording after it.
+    """Writes recordings of a plan as a pose store with labels; ``on_progress`` is told the frames
+    of each after it.
 
     Raises:
         BadInput: If something is at ``uri`` already.

@@ -224,11 +224,7 @@ def append_features(
 
 
 def refuse_existing(store: Store, name: str) -> None:
-    """Refuses a name of features that the store has; to be called before long work.
-
-    Raises:
-        BadInput: In that case.
-    """
+    """Refuses a name of features that the store has; to be called before long work."""
     if name in store.features:
         raise BadInput(f"the store {store.uri} already has features {name!r}: choose another name")
 

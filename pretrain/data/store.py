@@ -184,11 +184,7 @@ class Store:
         return table
 
     def read_group(self, group_id: int, features: Sequence[str] = ()) -> list[npt.NDArray[Any]]:
-        """Frames of one row group of the store, as :meth:`decode_all` gives them.
-
-        Raises:
-            BadInput: As :meth:`read_groups`.
-        """
+        """Frames of one row group of the store, as :meth:`decode_all` gives them."""
         first = int(np.searchsorted(self.chunks.group_id, group_id))
         table = self.read_groups(
             int(self.chunks.part[first]), [int(self.chunks.group[first])], features=features
@@ -233,10 +229,7 @@ class Store:
             ) from None
 
     def decode(self, table: pa.Table) -> tuple[Float, npt.NDArray[np.uint8]]:
-        """Rows to frames.
-
-        Args:
-            table: Rows as :meth:`read_groups` gives them.
+        """Rows, as :meth:`read_groups` gives them, to frames.
 
         Returns:
             Positions (frames, M, K, X), NaN = missing, and confidence (frames, M, K) in steps of
@@ -273,11 +266,7 @@ class Store:
         return [*self.decode(table), *([self.decode_features(table, features)] if features else [])]
 
     def read_video(self, name: str, *, features: Sequence[str] | None = None) -> Video:
-        """One whole video.
-
-        Args:
-            name: Which.
-            features: External features to read with it; None: all that it has.
+        """One whole video, with the external features named; None: with all that it has.
 
         Raises:
             BadInput: If the store has no such video or features, or a part is damaged.

@@ -76,15 +76,8 @@ def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
 def write_file(
     system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str, written: list[str]
 ) -> dict[str, Any]:
-    """Writes a file into the folder of a store; returns its record for store.json.
-
-    Args:
-        system: File system of the store.
-        folder: Path of the store on it.
-        relative: Path of the file in the store.
-        data: Its bytes.
-        uri: The store's address, for messages.
-        written: Gets the path of the file once it may exist.
+    """Writes a file into the folder of a store; returns its record for store.json. ``written`` gets
+    the path of the file once it may exist.
 
     Raises:
         BadInput: If it cannot be written.

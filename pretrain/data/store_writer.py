@@ -165,11 +165,7 @@ class StoreWriter:
 
     def write_file(self, relative: str, data: bytes) -> dict[str, Any]:
         """Writes one more file into the store (labels, features); returns its record for
-        store.json.
-
-        Raises:
-            BadInput: If it cannot be written.
-        """
+        store.json."""
         return write_file(self.fs, self.path, relative, data, uri=self.uri, written=self._written)
 
     def discard(self) -> None:

@@ -121,14 +121,8 @@ class BatchPlan:
 
     @classmethod
     def from_chunks(cls, chunks: Chunks, *, window: int, batch: int, seed: int) -> BatchPlan:
-        """Tiles the chunks into windows and divides them into lanes.
-
-        Args:
-            chunks: Where the chunks of the store lie.
-            window: Frames of a window.
-            batch: Windows of a global batch, the number of lanes.
-            seed: Decides which windows share a lane.
-        """
+        """Tiles the chunks into windows and divides them into as many lanes as a global batch has
+        windows; the seed decides which windows share a lane."""
         groups = np.unique(chunks.group_id)
         order = np.empty(groups.max() + 1, np.int64)
         order[groups] = np.argsort(
@@ -181,11 +175,7 @@ class BatchPlan:
         return int(hash_integers(self.seed, 5, epoch, step).view(np.int64))
 
     def lanes_of(self, rank: int, workers: int) -> slice:
-        """The lanes of one worker.
-
-        Raises:
-            AssertionError: If the batch cannot be divided among the workers.
-        """
+        """The lanes of one worker."""
         assert self.batch % workers == 0, (
             f"{self.batch} lanes cannot be divided among {workers} workers"
         )

@@ -24,7 +24,6 @@ class Conv1d(AbstractEncoder):
     of zeros, as the paper pads.
 
     Args:
-        features: What it reads.
         widths: Channels of each convolution.
         kernel: Taps of each convolution.
         past: Steps before the frame in its window.

@@ -23,7 +23,6 @@ class EmbedderContexter(AbstractEncoder):
     Kaiming-normal (He et al. 2015) with biases 0.
 
     Args:
-        features: What it reads.
         width: Channels of the embedder.
         context_width: Channels of the contexter, and D.
         pointwise: Residual blocks of kernel 1 in the embedder.

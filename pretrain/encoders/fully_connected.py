@@ -24,7 +24,6 @@ class FullyConnected(AbstractEncoder):
     exist are frames of zeros, as the paper pads.
 
     Args:
-        features: What it reads.
         widths: Of the hidden layers.
         past: Steps before the frame in its window; 0 with ``future`` 0 is the paper's single frame.
         future: Steps after it.

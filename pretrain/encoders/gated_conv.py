@@ -24,7 +24,6 @@ class GatedConv(AbstractEncoder):
     next to nothing, so that it can be wide: matrices multiply frame by frame.
 
     Args:
-        features: What it reads.
         width: Channels, and D.
         inner: Channels behind each gate.
         kernel: Taps of a kernel, odd.

@@ -29,7 +29,6 @@ class LSTM(AbstractEncoder):
     that do not exist are frames of zeros, as the paper pads.
 
     Args:
-        features: What it reads.
         width: Of the state.
         widths: Of the hidden layers after it.
         past: Steps before the frame in its window.

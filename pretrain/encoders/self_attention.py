@@ -26,7 +26,6 @@ class SelfAttention(AbstractEncoder):
     linear layer at the end reads the frame alone. Frames that do not exist are not attended to.
 
     Args:
-        features: What it reads.
         widths: Channels of each attention.
         reach: Frames to either side.
         dim: D.

@@ -15,7 +15,6 @@ class TCN(AbstractEncoder):
     """Residual blocks whose reach doubles (Bai et al. 2018, made non-causal; pre-norm).
 
     Args:
-        features: What it reads.
         width: Channels, and D.
         layers: Blocks; the reach to either side is ``2**layers - 1`` frames (kernel 3).
     """

@@ -25,7 +25,6 @@ class TwoRate(AbstractEncoder):
     Patches are counted from the first frame of a window: see :attr:`grid`.
 
     Args:
-        features: What it reads.
         width: Channels of the wide path.
         narrow: Channels of the narrow path.
         stride: Frames of a patch.

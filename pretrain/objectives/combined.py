@@ -29,8 +29,6 @@ class Combined(AbstractObjective):
     views go through the encoder together.
 
     Args:
-        dim: D of the encoder.
-        schema: The skeleton.
         parts: For each objective its ``name``, its ``weight`` (1.0 where left out) and its
             settings.
     """

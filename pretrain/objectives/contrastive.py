@@ -28,8 +28,6 @@ class Contrastive(AbstractObjective):
     from the ends of its window, and an encoder that sees these ends learns nothing from them.
 
     Args:
-        dim: D of the encoder.
-        schema: Not used.
         temperature: tau.
         anchors: Frames of each window.
         slack: Frames by which the positive may lie earlier or later.

@@ -35,8 +35,6 @@ class CPC(AbstractObjective):
     whatever the encoder.
 
     Args:
-        dim: D of the encoder.
-        schema: Not used.
         horizons: Frames ahead, rising. One that reaches beyond the end of a window is left out of
             it.
         temperature: tau.

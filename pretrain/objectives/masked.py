@@ -30,8 +30,6 @@ class Masked(AbstractObjective):
     the scene lies in the image. ``f`` is a perceptron with one hidden layer.
 
     Args:
-        dim: D of the encoder.
-        schema: The skeleton.
         block: Frames of a block.
         everything: Probability that all animals are masked in a block.
         animal: Probability that an animal is masked in a block.

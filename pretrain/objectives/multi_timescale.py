@@ -34,8 +34,6 @@ class MultiTimescale(AbstractObjective):
     frames later, the second half anywhere in the window; the target gets no gradient.
 
     Args:
-        dim: D of the encoder, at least 2.
-        schema: The skeleton.
         horizons: Frames ahead.
         bins: Of each histogram, over the range in which an action usually lies.
         near: Frames over which the first half of the embedding should stay.

@@ -51,8 +51,6 @@ class TaskProgramming(AbstractObjective):
     before noise and dropped points, which would move labels that lie near a threshold.
 
     Args:
-        dim: D of the encoder.
-        schema: The skeleton.
         mode: ``differentiable`` (ours) or ``published`` (learned approximators).
         frames: Of a trajectory, odd.
         trajectories: Of each window.

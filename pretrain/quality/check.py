@@ -23,8 +23,8 @@ def describe(store: Store) -> dict[str, Any]:
         ``frames``, ``videos``, ``hours``, ``missing_share`` (of all points),
         ``missing_by_keypoint``, ``jumps``, ``swaps``, ``features`` (name to numbers a frame),
         ``labels`` (task to frames per class and split, bouts, videos, and classes that are probably
-        unscored), ``damage`` (a sentence
-        for each damaged file; what needs whole files is then left out).
+        unscored), ``damage`` (a sentence for each damaged file; what needs whole files is then left
+        out).
     """
     damage = store.verify()
     schema = store.schema

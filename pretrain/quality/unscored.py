@@ -172,13 +172,11 @@ def _without_class(labels: Labels, name: str) -> Labels:
 
 
 def make_unscored(uri: str, words: Sequence[str], *, margins_only: bool = False) -> list[str]:
-    """The same in a store that is there: its labels are replaced, its poses are not touched.
+    """The same in a store that is there: its labels are replaced, its poses are not touched; where
+    :func:`parse_classes` or :func:`without_unscored` refuse, nothing is.
 
     Returns:
         A sentence for each class.
-
-    Raises:
-        BadInput: See :func:`parse_classes` and :func:`without_unscored`; nothing is then changed.
     """
     store = Store(uri)
     labels = list(read_labels(store))

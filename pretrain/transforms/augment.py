@@ -142,14 +142,7 @@ class Augment:
         } | settings
 
     def __call__(self, pose: Pose, schema: Schema, rng: WindowRNG, *, view: str) -> Pose:
-        """A view of every window.
-
-        Args:
-            pose: (B, T, M, K, X) px and (B, T, M, K).
-            schema: The skeleton.
-            rng: Draws of these windows.
-            view: Name of the view; views of other names are drawn independently.
-        """
+        """A view of every window; views of other names are drawn independently."""
         return self.with_tracker_errors(
             self.exact(pose, schema, rng, view=view), schema, rng, view=view
         )

@@ -7,13 +7,8 @@ from torch import Tensor
 
 
 def rotate(vector: Tensor, heading: Tensor, *, axis: int = -1) -> Tensor:
-    """Vectors given in the frame of a body, in the frame of the image.
-
-    Args:
-        vector: (x, y) on ``axis``.
-        heading: (cos, sin) of where the body points, on ``axis``.
-        axis: Counted from the end.
-    """
+    """Vectors given in the frame of a body, in the frame of the image: (x, y) on ``axis``, counted
+    from the end, where headings have the (cos, sin) of where the body points."""
     x, y = vector.unbind(axis)
     cos, sin = heading.unbind(axis)
     return torch.stack([cos * x - sin * y, sin * x + cos * y], axis)

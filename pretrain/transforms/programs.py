@@ -166,14 +166,9 @@ def thresholds(schema: Schema, programs: Sequence[Program] = ()) -> Tensor:
 
 
 def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor:
-    """Thresholds taken from data, (P, H): so that each class holds the share of frames that lies
-    between the quantiles.
-
-    Args:
-        value_BTP: What :func:`measure` returned for a sample; a program that is never known keeps
-            infinite thresholds.
-        quantiles: Rising shares, (0.5, 0.9) say.
-    """
+    """Thresholds taken from what :func:`measure` returned for a sample, (P, H): so that each class
+    holds the share of frames that lies between the quantiles, rising shares. A program that is
+    never known keeps infinite thresholds."""
     shares = torch.tensor(list(quantiles), dtype=value_BTP.dtype, device=value_BTP.device)
     return (
         value_BTP.flatten(0, 1).nanquantile(shares, dim=0).T.nan_to_num(nan=torch.inf).contiguous()
@@ -181,12 +176,9 @@ def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor
 
 
 def measure(position_BTMKX: Tensor, schema: Schema, programs: Sequence[Program] = ()) -> Tensor:
-    """Programs at every frame, differentiable with respect to the positions.
-
-    Args:
-        position_BTMKX: px; NaN where missing.
-        schema: The skeleton; its animals decide how many columns there are (10 for two).
-        programs: Which; without any those of :func:`programs_named` without names.
+    """Programs at every frame, differentiable with respect to the positions (px; NaN where
+    missing); without any those of :func:`programs_named` without names. For two animals they are
+    10.
 
     Returns:
         (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of
@@ -199,13 +191,8 @@ def measure(position_BTMKX: Tensor, schema: Schema, programs: Sequence[Program] 
 def measure_each(
     position_MKXBT: Tensor, schema: Schema, programs: Sequence[Program] = ()
 ) -> Iterator[Tensor]:
-    """The columns of one program after the other, (A, B, T).
-
-    Args:
-        position_MKXBT: px, as :func:`frames_last` lays them out.
-        schema: The skeleton.
-        programs: As for :func:`measure`.
-    """
+    """The columns of one program after the other, (A, B, T), of positions as :func:`frames_last`
+    lays them out; as :func:`measure`."""
     animals = len(position_MKXBT)
     assert position_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
     landmarks = Landmarks.of(schema)

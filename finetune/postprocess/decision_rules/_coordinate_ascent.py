@@ -12,14 +12,9 @@ SWEEPS = 20
 
 
 def best_moves(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_]) -> Reals:
-    """Moves (C,) that maximise the mean F1 of the counted classes that occur, each step an exact
-    search over all breakpoints.
-
-    Args:
-        raw_NC: Scores of N labelled frames, to which the moves are added.
-        truth: (N,) classes.
-        counted: (C,).
-    """
+    """Moves (C,) that maximise the mean F1 of the ``counted`` classes (C,) that occur, each step an
+    exact search over all breakpoints. They are added to the scores of N labelled frames before the
+    argmax."""
     totals = np.bincount(truth.astype(np.int64), minlength=raw_NC.shape[1])
     scored, moves = counted & (totals > 0), np.zeros(raw_NC.shape[1])
     for _ in range(SWEEPS if scored.any() else 0):

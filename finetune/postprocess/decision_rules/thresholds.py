@@ -60,16 +60,9 @@ class Thresholds(AbstractDecisionRule):
         rest: str | None = None,
     ) -> Self:
         """Coordinate ascent on macro F1 of the counted classes, each step an exact search over all
-        breakpoints.
+        breakpoints; probabilities may be raw or calibrated.
 
         Never worse on the frames it was fitted on than the plain decision.
-
-        Args:
-            probabilities_TC: Raw or calibrated.
-            labels: (T,) or (T, C).
-            classes: Names, in the order of axis C.
-            rest: The class that the score leaves out; see
-                :func:`finetune.labels.frame_labels.rest_class`.
 
         Raises:
             BadInput: If shapes disagree, no frame is labelled or a score is not finite.

@@ -85,14 +85,8 @@ class ClassChain(AbstractSmoother):
         pseudo-frame at the common rate and one pseudo-succession, spread evenly, keep everything
         possible. The prior is the network's mean probability on the labelled frames: training with
         class weights moves it away from the classes' shares, and it is the network's that divides.
-
-        Args:
-            probabilities: (T, C) for each video.
-            labels: (T,) or (T, C) for each of them.
-            classes: Names, in the order of axis C; at least two where they are exclusive.
-            weight: As the field.
-            prior_power: Below 1 rare classes are favoured less: a long stretch of frames that
-                repeat each other divides by the prior again and again.
+        With a ``prior_power`` below 1 rare classes are favoured less: a long stretch of frames that
+        repeat each other divides by the prior again and again.
 
         Raises:
             BadInput: If videos or shapes disagree or no frame is labelled.

@@ -59,9 +59,6 @@ class MinimumBout(AbstractSmoother):
         """Takes this quantile of the bout lengths of each class in the labels, rounded down.
 
         For a class without a bout it is 1.
-
-        Raises:
-            BadInput: If videos or shapes disagree or no frame is labelled.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
         return cls(

@@ -79,9 +79,6 @@ class Moving(AbstractSmoother):
         """A window of ``share`` of the median bout of the scored class with the shortest bouts.
 
         Without any bout the window is one frame.
-
-        Raises:
-            BadInput: If videos or shapes disagree or no frame is labelled.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
         left_out = rest_class(classes=classes, rest=rest)

@@ -51,18 +51,11 @@ def download(
     show_progress: bool = True,
     pause_s: float = 2.0,
 ) -> list[Path]:
-    """Fetches archives into a folder; those that are there and whole are not fetched again.
+    """Fetches archives of some tasks (task1, task2, task3, unlabeled) into a folder, where they
+    stay packed; those that are there and whole are not fetched again.
 
-    Args:
-        folder: Where they go; new or not. They stay packed.
-        base_url: An archive is at ``base_url/NAME/content``.
-        tasks: Which: task1, task2, task3, unlabeled.
-        archives: What there is.
-        show_progress: Show a bar.
-        pause_s: Before the first new attempt after a broken connection; doubled each time.
-
-    Returns:
-        The archives.
+    An archive is at ``base_url/NAME/content``. The first new attempt after a broken connection
+    comes after ``pause_s``, each further one after twice as long.
 
     Raises:
         BadInput: If a task is unknown, the disk is too small, the address cannot be reached (what

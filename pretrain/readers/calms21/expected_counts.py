@@ -45,14 +45,8 @@ def label_set(labels: Labels) -> tuple[str, str, str]:
 
 
 def count_differences(labels: Iterable[Labels]) -> list[str]:
-    """Compares frames per class with the release.
-
-    Args:
-        labels: All that were read; label sets of which nothing was read are not mentioned.
-
-    Returns:
-        A sentence for each label set that differs; empty where all agree.
-    """
+    """A sentence for each label set whose frames per class differ from the release; label sets of
+    which nothing was read are not mentioned."""
     counts_of: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
     for each in labels:
         for index, name in enumerate(each.classes):

@@ -51,13 +51,8 @@ class Rows:
 
 
 class JsonStream:
-    """A position in a JSON text that is read block by block.
-
-    Args:
-        stream: The text.
-        where: Name of the file, for messages.
-        on_progress: Called with the number of bytes read since the last call.
-    """
+    """A position in a JSON text that is read block by block. Messages name the file ``where``;
+    ``on_progress`` is told the bytes read since the last call."""
 
     def __init__(
         self, stream: Bytes, *, where: str, on_progress: Callable[[int], None] | None = None

@@ -55,14 +55,9 @@ def read(
 
     Tasks 1 and 2 have the classes attack, investigation, mount, other and the annotator's number;
     Task 3 has (other, behaviour) for each of seven behaviours and no annotator. Two recordings of
-    one name in different groups or files stay apart: the later one is named "name (group,
-    file)".
-
-    Args:
-        sources: From :func:`find_sources`.
-        on_progress: Called with the bytes read since the last call; together
-            :func:`total_bytes`.
-        notes: Receives a sentence for everything a person should know although it is no error.
+    one name in different groups or files stay apart: the later one is named "name (group, file)".
+    ``on_progress`` is told the bytes read since the last call, together :func:`total_bytes`;
+    ``notes`` receives a sentence for everything a person should know although it is no error.
 
     Raises:
         BadInput: Naming file, sequence and frame or byte.

@@ -74,11 +74,8 @@ def total_bytes(sources: Iterable[Source]) -> int:
 
 
 def find_sources(folder: str | Path) -> list[Source]:
-    """The CalMS21 files in a folder and its subfolders, each part once: unpacked JSON before
-    archives before npy.
-
-    Args:
-        folder: Holds the four archives, or what they unpack to; or one such file.
+    """The CalMS21 files in a folder and its subfolders (the four archives, or what they unpack to),
+    or one such file; each part once: unpacked JSON before archives before npy.
 
     Raises:
         BadInput: If there is none, or an archive is damaged or holds members that would leave its

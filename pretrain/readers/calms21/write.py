@@ -41,19 +41,14 @@ def write_official(
     zipped: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Writes the folders and files that the official archives unpack to, whole or not at all.
+    """Writes recordings of two mice of seven keypoints, taken one at a time, as the folders and
+    files that the official archives unpack to (``zipped``: as archives), whole or not at all.
 
     A recording goes into the file of each of its label sets; one without labels into the shortest
     so far of four parts. A missing point is written as the release writes it: at its last position
     (at the image's centre before it was first seen), with a score of 0. Numbers are written so that
-    float32 comes back exactly.
-
-    Args:
-        folder: Where; must not hold such files yet.
-        recordings: Two mice of seven keypoints; taken one at a time.
-        origin: Where the recordings come from; in a note beside the files, which is read with them.
-        zipped: Pack each folder into an archive of the official name instead.
-        on_progress: Called with the number of frames written since the last call.
+    float32 comes back exactly. ``origin`` goes into a note beside the files, which is read with
+    them; ``on_progress`` is told the frames written since the last call.
 
     Returns:
         The files.

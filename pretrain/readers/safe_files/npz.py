@@ -99,11 +99,7 @@ def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.ND
 
 
 def refuse_unknown(arrays: Iterable[str], allowed: Iterable[str], path: Path) -> None:
-    """Refuses arrays of other names.
-
-    Raises:
-        BadInput: Naming each of them.
-    """
+    """Refuses arrays of other names, naming each."""
     known = list(allowed)
     refuse(
         [
