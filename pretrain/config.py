@@ -165,11 +165,8 @@ def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any])
     Raises:
         BadInput: If there is no such file, or a key is unknown, or a value has the wrong type.
     """
-    path = (
-        Path(source)
-        if source.endswith((".yaml", ".yml")) or "/" in source
-        else folder / f"{source}.yaml"
-    )
+    is_path = source.endswith((".yaml", ".yml")) or "/" in source
+    path = Path(source) if is_path else folder / f"{source}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise BadInput(

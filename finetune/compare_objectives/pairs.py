@@ -21,10 +21,8 @@ from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import problems, refuse_unfit, with_some_test
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.cluster.join import cluster
-from pretrain.components import find
 from pretrain.config import RECIPES, Recipe, Scale, plain, read
 from pretrain.data.store import Store
-from pretrain.encoders import AbstractEncoder
 from pretrain.errors import BadInput, refuse
 from pretrain.runs.folder import open_run_folder
 from pretrain.runs.tracked_run import open_tracking
@@ -51,7 +49,7 @@ def pairs(recipes: Sequence[str], networks: Sequence[str], changes: Sequence[str
     }
     first = next(iter(read_recipes.values()))
     cells = [
-        Cell(column=column, row=row, recipe=_with_network(recipe, network), learns=learns)
+        Cell(column=column, row=row, recipe=replace(recipe, encoder=network), learns=learns)
         for column, recipe, learns in (
             (RANDOM_WEIGHTS, first, False),
             *((name, recipe, True) for name, recipe in read_recipes.items()),
@@ -78,16 +76,6 @@ def _network(text: str) -> tuple[str, Mapping[str, Any]]:
         )
     others = ", ".join(f"{key} {value}" for key, value in settings.items() if key != "name")
     return settings["name"] + (f" ({others})" if others else ""), settings
-
-
-def _with_network(recipe: Recipe, network: Mapping[str, Any]) -> Recipe:
-    """The recipe with another network, and with the groups of features that this one cannot do
-    without."""
-    groups = list(recipe.features.get("groups", ()))
-    needed = vars(find("pretrain.encoders", network["name"], AbstractEncoder)).get("groups", ())
-    missing = [name for name in needed if groups and name not in groups]
-    features = {**recipe.features, **({"groups": [*groups, *missing]} if missing else {})}
-    return replace(recipe, encoder=network, features=features)
 
 
 def _by_recipe(changes: Sequence[str], recipes: Sequence[str]) -> dict[str, dict[str, Any]]:

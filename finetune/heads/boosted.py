@@ -90,13 +90,9 @@ class Boosted(AbstractHead):
         """Grows the trees of one problem."""
         trees = self.out[problem]
         assert isinstance(trees, _Trees)
-        valid = [torch.ones(1, len(video.z_TD), dtype=torch.bool) for video in videos]
-        x = np.concatenate(
-            [
-                self.trunk(video.z_TD.cpu()[None], v)[0][video.looked_at].numpy()
-                for video, v in zip(videos, valid, strict=True)
-            ]
-        )
+        valid = torch.ones(1, dtype=torch.bool)  # not looked at
+        read = [self.trunk(video.z_TD.cpu()[None], valid)[0][video.looked_at] for video in videos]
+        x = torch.cat(read).numpy()
         shown_NC = np.concatenate([video.shown_TC[video.looked_at].numpy() for video in videos])
         many, every = len(x) >= _MANY_FRAMES, -(-len(x) // _MOST_FRAMES)
         x, shown_NC = x[::every], shown_NC[::every]
@@ -190,9 +186,8 @@ class _Trees(nn.Module):
                 number += 1
         p = np.clip(p / np.maximum(number, 1), _LEAST, 1 - _LEAST)
         logits = np.log(p / (1 - p)) if self.overlapping else np.log(p)
-        return (
-            torch.from_numpy(logits.astype(np.float32)).to(z_BTD.device).view(*z_BTD.shape[:-1], -1)
-        )
+        logits_NC = torch.from_numpy(logits.astype(np.float32)).to(z_BTD.device)
+        return logits_NC.view(*z_BTD.shape[:-1], -1)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_open": None}  # opened again where it arrives

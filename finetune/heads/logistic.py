@@ -90,7 +90,8 @@ class Logistic(AbstractHead):
 
     def _solve(self, out: nn.Linear, x_ND: Tensor, target_NC: Tensor, columns: slice) -> None:
         """Coefficients of some of an output's classes, by L-BFGS."""
-        label_N = target_NC.argmax(1) if target_NC.shape[1] > 1 else target_NC[:, 0].long()
+        several = target_NC.shape[1] > 1
+        label_N = target_NC.argmax(1) if several else target_NC[:, 0].long()
         weight_N = torch.from_numpy(frame_weights(label_N.numpy(), self._power)).float()
         weight_N /= weight_N.sum()
         start = torch.zeros(x_ND.shape[1] + 1, target_NC.shape[1])
@@ -102,13 +103,9 @@ class Logistic(AbstractHead):
         def loss() -> Tensor:
             optimiser.zero_grad()
             logits_NC = x_ND @ coefficients[:-1] + coefficients[-1]
-            each_N = (
-                F.cross_entropy(logits_NC, label_N, reduction="none")
-                if target_NC.shape[1] > 1
-                else F.binary_cross_entropy_with_logits(
-                    logits_NC[:, 0], target_NC[:, 0], reduction="none"
-                )
-            )
+            loss_of = F.cross_entropy if several else F.binary_cross_entropy_with_logits
+            inputs = (logits_NC, label_N) if several else (logits_NC[:, 0], target_NC[:, 0])
+            each_N = loss_of(*inputs, reduction="none")
             total = (each_N * weight_N).sum() + self._ridge * coefficients[:-1].square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             return total

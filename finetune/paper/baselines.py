@@ -173,11 +173,8 @@ class _Attention(nn.Module):
 
     def __init__(self, inputs: int, width: int, settings: Baseline) -> None:
         super().__init__()
-        self.query, self.value, self.mix = (
-            nn.Linear(inputs, width),
-            nn.Linear(inputs, width),
-            nn.Linear(width, width),
-        )
+        self.query, self.value = nn.Linear(inputs, width), nn.Linear(inputs, width)
+        self.mix = nn.Linear(width, width)
         self.norm, self.drop = _norm(width), nn.Dropout(settings.dropout)
 
     def forward(self, x_BWC: Tensor) -> Tensor:
@@ -199,11 +196,8 @@ class _LastState(nn.Module):
 class _Dense(nn.Module):
     def __init__(self, inputs: int, width: int, settings: Baseline) -> None:
         super().__init__()
-        self.linear, self.norm, self.drop = (
-            nn.Linear(inputs, width),
-            _norm(width),
-            nn.Dropout(settings.dropout),
-        )
+        self.linear, self.norm = nn.Linear(inputs, width), _norm(width)
+        self.drop = nn.Dropout(settings.dropout)
 
     def forward(self, x_BC: Tensor) -> Tensor:
         return self.drop(F.relu(self.norm(self.linear(x_BC))))

@@ -95,12 +95,8 @@ def run_rows(
     frames = _SharedFrames(rows, store, moments_from)
     counter = ray.remote(num_cpus=0)(_Counter).remote()
     steps = sum(rows[piece.row].steps(piece.part, frames.frames_in) for piece in pieces)
-    log.info(
-        "%d networks to train, about %s steps (labelling counted), %d at a time",
-        len(pieces),
-        f"{steps:,}",
-        scale.concurrent_trials,
-    )
+    about = f"{len(pieces)} networks to train, about {steps:,} steps (labelling counted)"
+    log.info("%s, %d at a time", about, scale.concurrent_trials)
     for piece, result in run_jobs(
         _run_piece,
         pieces,

@@ -202,12 +202,9 @@ def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
             for labels in videos.values():
                 if labels.ndim == 1:
                     known = labels[labels != UNLABELLED]
-                    for name, number in zip(
-                        problem.classes,
-                        np.bincount(known, minlength=len(problem.classes)),
-                        strict=True,
-                    ):
-                        frames[name] += int(number)
+                    numbers = np.bincount(known, minlength=len(problem.classes)).tolist()
+                    for name, number in zip(problem.classes, numbers, strict=True):
+                        frames[name] += number
     different = [key for key, frames in counts.items() if EXPECTED_FRAMES.get(key) != frames]
     labelled = sum(sum(frames.values()) for frames in counts.values())
     what = (
@@ -216,15 +213,8 @@ def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
     )
     if not different:
         return f"{what}. Every label count is CalMS21's.", True
-    if "simulated" in store.origin:
-        return (
-            f"{what}. SIMULATED MICE: NOT COMPARABLE to the paper; its figures stand beside for "
-            "their scale only.",
-            False,
-        )
-    return (
-        f"{what}. Label counts are not those of CalMS21 in {len(different)} of {len(counts)} sets: "
-        "NOT COMPARABLE to the paper; its figures "
-        "stand beside for their scale only.",
-        False,
-    )
+    why = "SIMULATED MICE"
+    if "simulated" not in store.origin:
+        why = f"Label counts are not those of CalMS21 in {len(different)} of {len(counts)} sets"
+    beside = "NOT COMPARABLE to the paper; its figures stand beside for their scale only."
+    return f"{what}. {why}: {beside}", False

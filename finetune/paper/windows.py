@@ -64,10 +64,8 @@ class Windows:
             [torch.arange(int(n)) + int(start) for n, start in zip(lengths, first, strict=True)]
         )
         self._centre = self._centre.to(self._rows_NF.device)
-        self._steps_W = (
-            torch.arange(-settings.past, settings.future + 1, device=self._rows_NF.device)
-            * settings.skip
-        )
+        steps_W = torch.arange(-settings.past, settings.future + 1, device=self._rows_NF.device)
+        self._steps_W = steps_W * settings.skip
 
     def __len__(self) -> int:
         """Frames, one window each."""
@@ -81,9 +79,8 @@ class Windows:
     def in_order(self, size: int) -> Iterator[Tensor]:
         """All windows, ``size`` at a time, for labelling whole videos."""
         for begin in range(0, len(self), size):
-            yield self.cut(
-                torch.arange(begin, min(begin + size, len(self)), device=self._centre.device)
-            )
+            end = min(begin + size, len(self))
+            yield self.cut(torch.arange(begin, end, device=self._centre.device))
 
 
 def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) -> Tensor:
@@ -106,11 +103,7 @@ def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) ->
     moved = torch.baddbmm((drawn[:, None, 1:] * 2 - 1) * 0.25, points, rotation_BXY).view(
         *x_BWF.shape[:2], coordinates
     )
-    return (
-        moved
-        if coordinates == x_BWF.shape[-1]
-        else torch.cat([moved, x_BWF[..., coordinates:]], -1)
-    )
+    return torch.cat([moved, x_BWF[..., coordinates:]], -1)
 
 
 class Samples:

@@ -45,12 +45,8 @@ class Annotator:
     """First frames of an attack or mount that are still called investigation."""
 
 
-ANNOTATORS = {
-    name: Annotator(**habits)
-    for name, habits in yaml.safe_load(
-        Path(__file__).with_suffix(".yaml").read_text("utf-8")
-    ).items()
-}
+_HABITS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+ANNOTATORS = {name: Annotator(**habits) for name, habits in _HABITS.items()}
 """By name: "0" of Task 1, "1" to "5" of Task 2."""
 
 

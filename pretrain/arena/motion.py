@@ -37,12 +37,8 @@ from pretrain.arena.timeline import Action, Random, Timeline
 RESIDENT, INTRUDER = 0, 1
 PACE_PX = np.array([1.8, 2.0], np.float32)
 """Pace of resident and intruder, px a frame in the animal's own time."""
-TABLE = {
-    name: np.array(of_actions, np.float32)
-    for name, of_actions in yaml.safe_load(
-        Path(__file__).with_suffix(".yaml").read_text("utf-8")
-    ).items()
-}
+_ROWS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+TABLE = {name: np.array(of_actions, np.float32) for name, of_actions in _ROWS.items()}
 """What each action looks like: parameter to its value for each of ``Action``."""
 NECK, NOSE = 0.21, 0.68
 """Places along the body ahead of its middle, in lengths from neck to tail base."""

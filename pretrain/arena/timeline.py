@@ -77,11 +77,9 @@ class Timeline:
 
     def shows(self, behaviour: str) -> npt.NDArray[np.bool_]:
         """Frames of one of Task 3's behaviours (or any other action), (T,)."""
-        return (
-            self.rears_T
-            if behaviour == "whiterearing"
-            else self.action_T == ACTIONS.index(behaviour)
-        )
+        if behaviour == "whiterearing":
+            return self.rears_T
+        return self.action_T == ACTIONS.index(behaviour)
 
 
 def draw_timeline(
@@ -137,12 +135,8 @@ def transition_rows(split: str, attack: float, mount: float) -> tuple[tuple[floa
     are right.
     """
     grid = np.linspace(0.0005, 0.9995, 2000)
-    mean = np.array(
-        [
-            np.exp(np.interp(grid, QUANTILES, np.log(BOUT_FRAMES[split][name]))).mean()
-            for name in CLASSES
-        ]
-    )
+    logs = [np.interp(grid, QUANTILES, np.log(BOUT_FRAMES[split][name])) for name in CLASSES]
+    mean = np.exp(logs).mean(1)
     counts = np.array(TRANSITIONS[split], np.float64)
     scale, target = np.ones(4), np.array([attack, 0.0, mount, 0.0])
     for _ in range(60):
@@ -299,11 +293,8 @@ def _best_cut(
             np.int64
         )
         last = np.cumsum(whole)
-        cost += np.where(
-            last[first + frames] - last[np.minimum(first + least - 1, session)] < 1,
-            LACKING_COST,
-            0.0,
-        )
+        ends = last[first + frames] - last[np.minimum(first + least - 1, session)]
+        cost += np.where(ends < 1, LACKING_COST, 0.0)
         begins = np.cumsum(shown_T & ~np.concatenate([[False], shown_T[:-1]]))
         cost += np.where(begins[first + frames - 1] - begins[first] + shown_T[first] < 2, 0.7, 0.0)
     best = int(np.argmin(cost))

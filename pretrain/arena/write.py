@@ -79,12 +79,9 @@ def _labels(
 def _nothing_missed(recording: Recording, timeline: Timeline, labels: Labels) -> bool:
     if recording.frames >= CUT_FROM_FRAMES:
         return True
-    shown = (
-        timeline.shows(recording.behaviour).astype(np.int8)
-        if recording.behaviour
-        else timeline.class_T
-    )
-    return len(np.setdiff1d(shown, labels.frames)) == 0
+    behaviour = recording.behaviour
+    shown_T = timeline.shows(behaviour).astype(np.int8) if behaviour else timeline.class_T
+    return len(np.setdiff1d(shown_T, labels.frames)) == 0
 
 
 def truth(recording: Recording) -> Timeline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,13 @@ def write_file(
     except OSError as error:  # a full disk, a bucket that is not ours
         raise BadInput(f"cannot write {relative} of the store {uri}: {error}") from error
     return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def delete_files(system: fs.FileSystem, paths: Iterable[str]) -> None:
+    """Deletes those that are there."""
+    for path in paths:
+        if system.get_file_info(path).type == fs.FileType.File:
+            system.delete_file(path)
 
 
 def replace_file(system: fs.FileSystem, path: str, data: bytes) -> None:

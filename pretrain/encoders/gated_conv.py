@@ -60,14 +60,9 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.gate, self.value = nn.Linear(width, inner), nn.Linear(width, inner)
+        reach = kernel // 2 * step
         self.move = nn.Conv1d(
-            inner,
-            inner,
-            kernel,
-            padding=kernel // 2 * step,
-            dilation=step,
-            groups=inner,
-            bias=False,
+            inner, inner, kernel, padding=reach, dilation=step, groups=inner, bias=False
         )
         self.mix = nn.Linear(inner, width)
         nn.init.zeros_(self.mix.bias)

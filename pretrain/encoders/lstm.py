@@ -3,6 +3,8 @@ state."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,15 +71,10 @@ class LSTM(AbstractEncoder):
         x, exists = zero_padded(x_BTF, valid_BT, past=past, future=future)
         inputs_BLG = self.enter(self.norm(x, exists))
         at_once = max(1, _STATES // (x_BTF.shape[1] * self.steps * self.width))
-        recompute = torch.is_grad_enabled()
-        h_BTC = torch.cat(
-            [
-                checkpoint(self._last_state, part, use_reentrant=False)
-                if recompute
-                else self._last_state(part)
-                for part in inputs_BLG.split(at_once)
-            ]
-        )
+        last_state = self._last_state
+        if torch.is_grad_enabled():
+            last_state = partial(checkpoint, self._last_state, use_reentrant=False)
+        h_BTC = torch.cat([last_state(part) for part in inputs_BLG.split(at_once)])
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h_BTC = F.relu(norm(layer(h_BTC), valid_BT))
         return self.leave(h_BTC)

@@ -89,20 +89,8 @@ class MSG3D(AbstractEncoder):
         """(B, T, F) to (B, T, D)."""
         scene, confidence, visible = (x_BTF[..., self.columns[name]] for name in _OF_POINTS)
         visible = visible.unsqueeze(-1)
-        points = torch.cat(
-            [
-                torch.cat(
-                    [
-                        scene.reshape(*visible.shape[:-1], self.coordinates),
-                        confidence.unsqueeze(-1),
-                    ],
-                    -1,
-                )
-                * visible,
-                visible,
-            ],
-            -1,
-        )
+        place = scene.reshape(*visible.shape[:-1], self.coordinates)
+        points = torch.cat([place * visible, confidence.unsqueeze(-1) * visible, visible], -1)
         # Points first: a graph is then one matrix against everything else, and channels stay last.
         h = self.enter(rearrange(points, "b t n c -> n b t c"))
         if self.enter_rest is not None:

@@ -102,11 +102,8 @@ def attend_nearby(
         F.pad(value_BTC, (0, 0, reach, reach + spare)).unfold(1, 3 * reach, reach).transpose(2, 3)
     )
     exists = F.pad(valid_BT, (reach, reach + spare)).unfold(1, 3 * reach, reach).unsqueeze(2)
-    ahead = (
-        torch.arange(3 * reach, device=query.device)
-        - reach
-        - torch.arange(reach, device=query.device).unsqueeze(1)
-    )
+    index = torch.arange(-reach, 2 * reach, device=query.device)
+    ahead = index - index[reach : 2 * reach].unsqueeze(1)
     near = (ahead.abs() <= reach) & (ahead % step == 0)
     # A softmax over nothing is no number, even where nobody looks at it: let every frame see
     # itself.

@@ -56,11 +56,8 @@ class Contrastive(AbstractObjective):
         length_B1 = windows.valid_BT.sum(1, keepdim=True)
         rng = windows.batch_rng()
         frame_BA = (rng.uniform("anchor", self.anchors) * length_B1).long()
-        moved_BA = (
-            frame_BA
-            + (rng.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
-            - self.slack
-        )
+        drawn_BA = (rng.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
+        moved_BA = frame_BA + drawn_BA - self.slack
         return frame_BA, moved_BA.clamp(min=0).minimum((length_B1 - 1).clamp(min=0))
 
     def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
@@ -117,8 +114,5 @@ class Contrastive(AbstractObjective):
         ).view(positive_AVB.shape)
         hit_AVB = (similarity_AVBQ.detach().argmax(-1) == positive_AVB) & counts_B
         number = counts_B.sum() * term_AVB[..., 0].numel()
-        return (
-            torch.where(counts_B, term_AVB, 0.0).sum(),
-            number,
-            hit_AVB.sum().to(term_AVB.dtype),
-        )
+        total = torch.where(counts_B, term_AVB, 0.0).sum()
+        return total, number, hit_AVB.sum().to(term_AVB.dtype)

@@ -133,8 +133,5 @@ class CPC(AbstractObjective):
             similarity_NBA.flatten(0, 1), own_B.repeat(len(self.horizons)), reduction="none"
         ).view(counts_NB.shape)
         hit_NB = (similarity_NBA.detach().argmax(-1) == own_B) & counts_NB
-        return (
-            torch.where(counts_NB, term_NB, 0.0).sum(),
-            counts_NB.sum(),
-            hit_NB.sum().to(term_NB.dtype),
-        )
+        total = torch.where(counts_NB, term_NB, 0.0).sum()
+        return total, counts_NB.sum(), hit_NB.sum().to(term_NB.dtype)

@@ -74,16 +74,13 @@ class MultiTimescale(AbstractObjective):
         outputs = len(horizons) * len(self.actions.range_A2) * bins
         # A part of weight 0 has no head: a parameter without gradient would stop workers from
         # agreeing.
-        self.predict = (
-            nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, outputs))
-            if histogram
-            else None
-        )
-        self.agree = (
-            nn.ModuleList(_Predictor(half.stop - half.start) for half in self.halves)
-            if latent
-            else None
-        )
+        self.predict = self.agree = None
+        if histogram:
+            self.predict = nn.Sequential(
+                nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, outputs)
+            )
+        if latent:
+            self.agree = nn.ModuleList(_Predictor(h.stop - h.start) for h in self.halves)
 
     def fit(self, pose: Pose) -> None:
         """Takes the range of every action."""

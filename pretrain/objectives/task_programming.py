@@ -19,7 +19,7 @@ from pretrain.errors import BadInput, error_if, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._program_losses import Heads, class_surprise, supervised_contrastive
 from pretrain.objectives._trajectory_state import TrajectoryState
-from pretrain.objectives._trajectory_vae import Approximators, Encode, Policy, Posterior
+from pretrain.objectives._trajectory_vae import Approximators, Encode, Policy
 from pretrain.transforms.animal import SPAN
 from pretrain.transforms.programs import (
     classes,
@@ -116,17 +116,10 @@ class TaskProgramming(AbstractObjective):
         )
         self.schema, self.frames, self.trajectories, self.code = schema, frames, trajectories, code
         self.programs = programs_named(programs)
-        self.quantiles, self.softness, self.temperature, self.noise = (
-            tuple(quantiles),
-            softness,
-            temperature,
-            noise,
-        )
-        self.weights = {
-            "consistency": consistency,
-            "contrastive": contrastive,
-            "decoding": decoding,
-        }
+        self.quantiles, self.softness = tuple(quantiles), softness
+        self.temperature, self.noise = temperature, noise
+        names = ("consistency", "contrastive", "decoding")
+        self.weights = dict(zip(names, (consistency, contrastive, decoding), strict=True))
         self.free_bits, self.first_stage = free_bits, first_stage
         self.register_buffer("threshold_PH", thresholds(schema, self.programs))
         if quantiles:
@@ -142,27 +135,19 @@ class TaskProgramming(AbstractObjective):
         # agreeing.
         self.contrast = Heads(count, code, code) if contrastive else None
         self.decode = Heads(count, code, cuts + 1) if decoding else None
-        each = (
-            (self.threshold_PH.isfinite().sum(-1) + 1).tolist()
-            if not quantiles
-            else [cuts + 1] * count
-        )
-        self.approximate = (
-            Approximators(self.state.size, each, width=width)
-            if mode == "published" and consistency
-            else None
-        )
+        self.approximate = None
+        if mode == "published" and consistency:
+            each = (self.threshold_PH.isfinite().sum(-1) + 1).tolist()
+            each = [cuts + 1] * count if quantiles else each
+            self.approximate = Approximators(self.state.size, each, width=width)
 
     def fit(self, pose: Pose) -> None:
         """Takes the mean body, its components and spreads; and thresholds, where they come from
         quantiles."""
         self.state.fit(pose)
         if self.quantiles:
-            self.threshold_PH.copy_(
-                quantile_thresholds(
-                    measure(pose.position_BTMKX, self.schema, self.programs), self.quantiles
-                )
-            )
+            value_BTP = measure(pose.position_BTMKX, self.schema, self.programs)
+            self.threshold_PH.copy_(quantile_thresholds(value_BTP, self.quantiles))
 
     def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """The sum of all parts over this worker's trajectories.
@@ -211,20 +196,10 @@ class TaskProgramming(AbstractObjective):
             labels.append(class_NP.masked_fill(~usable_N[:, None], -1))
             if index == 0 and self.weights["consistency"]:
                 begins_N = usable_N & known_NTS[:, 0].all(-1)
-                noise = rng.normal(
-                    "task/noise", self.trajectories, self._steps(), self.state.size
-                ).flatten(0, 1)
-                self._consistency(
-                    sums,
-                    counts,
-                    posterior,
-                    code_NZ,
-                    state_NTS,
-                    action_NAS,
-                    noise,
-                    labels[0],
-                    begins_N,
-                )
+                shape = (self.trajectories, self._steps(), self.state.size)
+                noise = rng.normal("task/noise", *shape).flatten(0, 1)
+                recorded = (state_NTS, action_NAS, labels[0], begins_N)
+                self._consistency(sums, counts, code_NZ, noise, *recorded)
         self._from_codes(sums, counts, torch.cat(codes), torch.cat(labels))
         return self._sum(sums, counts)
 
@@ -240,11 +215,10 @@ class TaskProgramming(AbstractObjective):
         self,
         sums: dict[str, Tensor],
         counts: dict[str, Tensor],
-        posterior: Posterior,
         code_NZ: Tensor,
+        noise_NAS: Tensor,
         state_NTS: Tensor,
         action_NAS: Tensor,
-        noise_NAS: Tensor,
         class_NP: Tensor,
         begins_N: Tensor,
     ) -> None:
@@ -253,11 +227,9 @@ class TaskProgramming(AbstractObjective):
         )
         with torch.autocast(begins_N.device.type, enabled=False):
             if self.approximate is None:
-                middle, span = self.frames // 2, SPAN
-                position = self.state.positions(
-                    rolled_NTS[:, middle - span : middle + span + 1].float()
-                )
-                value_NTP = measure(position, self.schema, self.programs)[:, span : span + 1]
+                middle = slice(self.frames // 2 - SPAN, self.frames // 2 + SPAN + 1)
+                position = self.state.positions(rolled_NTS[:, middle].float())
+                value_NTP = measure(position, self.schema, self.programs)[:, SPAN : SPAN + 1]
                 log_share_NPC = log_soft_classes(
                     value_NTP, self.threshold_PH, softness=self.softness
                 )[:, 0]
@@ -319,10 +291,5 @@ class TaskProgramming(AbstractObjective):
             if self.training:
                 self.step += 1
             total = total * (self.step > self.first_stage) + parts["approximators"]
-        return Loss(
-            total,
-            {
-                "task_programming": total.detach(),
-                **{name: value.detach() for name, value in parts.items()},
-            },
-        )
+        parts = {"task_programming": total, **parts}
+        return Loss(total, {name: value.detach() for name, value in parts.items()})

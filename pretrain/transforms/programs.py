@@ -170,9 +170,8 @@ def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor
     holds the share of frames that lies between the quantiles, rising shares. A program that is
     never known keeps infinite thresholds."""
     shares = torch.tensor(list(quantiles), dtype=value_BTP.dtype, device=value_BTP.device)
-    return (
-        value_BTP.flatten(0, 1).nanquantile(shares, dim=0).T.nan_to_num(nan=torch.inf).contiguous()
-    )
+    cuts_PH = value_BTP.flatten(0, 1).nanquantile(shares, dim=0).T
+    return cuts_PH.nan_to_num(nan=torch.inf).contiguous()
 
 
 def measure(position_BTMKX: Tensor, schema: Schema, programs: Sequence[Program] = ()) -> Tensor:
@@ -204,9 +203,8 @@ def measure_each(
             roles = list(zip(*columns, strict=True))
             for role in roles:
                 sides.setdefault(role, Animal(position_MKXBT, landmarks, list(role), everyone))
-            yield one.measure(
-                *([everyone] if one.of == "animal" else [sides[role] for role in roles])
-            )
+            given = [everyone] if one.of == "animal" else [sides[role] for role in roles]
+            yield one.measure(*given)
 
 
 def classes(value_BTP: Tensor, threshold_PH: Tensor) -> Tensor:

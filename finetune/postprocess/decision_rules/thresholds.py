@@ -78,11 +78,8 @@ class Thresholds(AbstractDecisionRule):
         else:
             known = labels != UNLABELLED
             counted = np.array([name != left_out for name in classes])
-            weights = _weights(
-                log_probability(probabilities_TC[known]),
-                labels[known],
-                counted=counted,
-            )
+            raw_NC = log_probability(probabilities_TC[known])
+            weights = _weights(raw_NC, labels[known], counted=counted)
             tuned, neutral = cls(values=tuple(weights.tolist())), cls(values=(1.0,) * len(classes))
         tuned_f1, neutral_f1 = (
             frame_f1(

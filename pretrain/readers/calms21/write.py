@@ -81,11 +81,8 @@ def write_official(
         if isinstance(error, OSError):
             raise BadInput(f"cannot write to {top}: {error}") from error
         raise
-    return [
-        file
-        for path in moved
-        for file in (sorted((top / path.name).iterdir()) if not zipped else [top / path.name])
-    ]
+    written = [top / path.name for path in moved]
+    return written if zipped else [file for path in written for file in sorted(path.iterdir())]
 
 
 @dataclass
@@ -145,11 +142,8 @@ class _Files:
 
     def file(self, task: int, part: str, *, features: bool = False) -> _File:
         """The file of a task (0: none); part is train, test or unlabeled_videos_part1 to part4."""
-        path = (
-            self._top
-            / _FOLDERS[task]
-            / f"{'taskprog_features' if features else 'calms21'}_{part}.json"
-        )
+        kind = "taskprog_features" if features else "calms21"
+        path = self._top / _FOLDERS[task] / f"{kind}_{part}.json"
         return self._files.setdefault(path, _File(path))
 
     def shortest_part(self) -> str:
@@ -231,24 +225,14 @@ def _write_recording(
     file = files.file(task, part)
     file.frames += len(video.position_TMKX)
     position, score = _filled(video)
-    items = [
-        b'"keypoints": ',
-        *_numbers(position.transpose(0, 1, 3, 2)),
-        b', "scores": ',
-        *_numbers(score),
-    ]
+    items = [b'"keypoints": ', *_numbers(position.transpose(0, 1, 3, 2))]
+    items += [b', "scores": ', *_numbers(score)]
     if labels:
         annotator = int(labels.annotator) if labels.annotator.isdigit() else 0
-        metadata = {
-            "annotator-id": annotator,
-            "vocab": {name: index for index, name in enumerate(labels.classes)},
-        }
-        items += [
-            b', "annotations": ',
-            *_numbers(labels.frames),
-            b', "metadata": ',
-            json.dumps(metadata).encode(),
-        ]
+        vocabulary = {name: index for index, name in enumerate(labels.classes)}
+        metadata = {"annotator-id": annotator, "vocab": vocabulary}
+        items += [b', "annotations": ', *_numbers(labels.frames)]
+        items += [b', "metadata": ', json.dumps(metadata).encode()]
     file.add(group, video.name, items)
     if FEATURES in video.features:
         file = files.file(task, part, features=True)
