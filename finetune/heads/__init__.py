@@ -168,17 +168,11 @@ def head_class(spec: Mapping[str, Any]) -> type[AbstractHead]:
 def build_head(
     spec: Mapping[str, Any], dim: int, classes: Sequence[int], *, fps: float = 30.0
 ) -> AbstractHead:
-    """A head from ``{"name": …, setting: value}``.
+    """A head from ``{"name": …, setting: value}``, for problems of so many classes each.
 
     With ``annotator: embedding`` the problems, annotators of the same classes, share one output and
     differ by what :class:`Annotators` makes of the embedding; with ``annotator: apart`` (the
     default) each has its own output.
-
-    Args:
-        spec: As a task file gives it.
-        dim: D.
-        classes: C of each problem.
-        fps: Frames a second of the recordings.
 
     Raises:
         BadInput: If the name or a setting is unknown, or problems of unlike classes were to share

@@ -134,18 +134,13 @@ def score_bouts(
     rest: str | None = None,
     overlaps: Sequence[float] = OVERLAPS,
 ) -> BoutScores:
-    """Scores the bouts of a test set; a bout never crosses from one video to the next.
+    """Scores the bouts of a test set; a bout never crosses from one video to the next. Labels of
+    each video are (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours, and decisions
+    alike; ``rest`` is as of :func:`finetune.labels.frame_labels.rest_class`, ``overlaps`` are
+    thresholds on intersection over union.
 
     Predictions on UNLABELLED frames are taken out before they are cut into bouts: nobody can say
     whether they are right.
-
-    Args:
-        labels: For each video (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours.
-        predicted: For each of the same videos, decisions of the same shape.
-        classes: Names, in the order of axis C.
-        fps: Frames per second.
-        rest: The class left out of the means; see :func:`finetune.labels.frame_labels.rest_class`.
-        overlaps: Thresholds on intersection over union.
 
     Raises:
         BadInput: If videos or shapes disagree, no frame is labelled, or a setting is out of range.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from finetune.fit.fit import Probabilities, score_problems
 from finetune.fit.frames import Frames, recordings
+from finetune.fit.problem_loss import balanced, class_counts
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import Labelled, Problem
@@ -304,14 +305,11 @@ class _BatchSampler:
         ]
         videos = {name for _, name in pairs} | set(unlabelled)
         self.steps = epoch_steps(settings, len(layers), sum(map(self._length, videos)))
-        counts = [
-            np.sum([_counts(problems[p]) for p in layer.problems], axis=0) for layer in layers
-        ]
-        self.prior_C = [torch.from_numpy(count_C / count_C.sum()).float() for count_C in counts]
-        self.weight_C = [
-            torch.from_numpy(_class_weights(count_C, settings.class_weight)).float()
-            for count_C in counts
-        ]
+        each = [[class_counts(problems[p])[0] for p in layer.problems] for layer in layers]
+        counts = [np.sum(of_layer, axis=0) for of_layer in each]
+        shares = [count_C / count_C.sum() for count_C in counts]
+        self.prior_C = [torch.from_numpy(share_C).float() for share_C in shares]
+        self.weight_C = [balanced(share_C, settings.class_weight) for share_C in shares]
 
     def _length(self, name: str) -> int:
         first, end = self._frames.spans[name]
@@ -389,14 +387,3 @@ def _loss(
             smoothing=settings.smoothing,
         )
     return total
-
-
-def _counts(problem: Problem) -> npt.NDArray[np.float64]:
-    labels = np.concatenate(list(problem.train.values()))
-    return np.bincount(labels[labels != UNLABELLED], minlength=len(problem.classes)).astype(float)
-
-
-def _class_weights(counts: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
-    share = counts / counts.sum()
-    weight = np.where(share > 0, np.maximum(share, 1e-9) ** -power, 0.0)
-    return np.asarray(weight / (weight * share).sum())

@@ -3,6 +3,7 @@ videos. Plain torch; ``jobs.py`` runs pieces with Ray."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,61 +139,41 @@ def run_piece(
     told the steps made, labelling counted as in :meth:`ResolvedRow.steps`."""
     began = time.monotonic()
     configure_torch()
+    how: dict[str, Any] = {"device": row.device, "on_progress": on_progress}
+    about: dict[str, Any] = {}
+    weights: dict[str, npt.NDArray[Any]] = {}
     if row.row.joint:
-        result = _run_joint(row, piece, frames, on_progress)
+        each, about["layers"] = fit_member(
+            frames,
+            row.problems,
+            row.unlabelled,
+            row.settings.joint[row.row.joint],
+            row.schema,
+            seed=piece.seed,
+            member=piece.part,
+            epochs_share=row.epochs_share,
+            **how,
+        )
+        probabilities = dict(enumerate(each))
     else:
-        result = _run_network(row, piece, frames, start, on_progress)
-    seconds = round(time.monotonic() - began, 1)
-    return result._replace(about={**result.about, "seconds": seconds})
-
-
-def _run_joint(
-    row: ResolvedRow, piece: Piece, frames: Frames, on_progress: Callable[[float], object]
-) -> PieceResult:
-    probabilities, about = fit_member(
-        frames,
-        row.problems,
-        row.unlabelled,
-        row.settings.joint[row.row.joint],
-        row.schema,
-        seed=piece.seed,
-        member=piece.part,
-        epochs_share=row.epochs_share,
-        device=row.device,
-        on_progress=on_progress,
-    )
-    return PieceResult(dict(enumerate(probabilities)), {}, {"layers": about})
-
-
-def _run_network(
-    row: ResolvedRow,
-    piece: Piece,
-    inputs: Inputs,
-    start: Mapping[str, npt.NDArray[Any]] | None,
-    on_progress: Callable[[float], object],
-) -> PieceResult:
-    settings, problem = row.settings.networks[row.row.network], row.problems[piece.part]
-    animals, keypoints, coordinates = row.schema.shape
-    network = train_network(
-        inputs,
-        problem,
-        settings,
-        row.row.phases(settings),
-        seed=piece.seed,
-        coordinates=animals * keypoints * coordinates,
-        start=None if start is None else InitialWeights(weights=start, classes=row.start_classes),
-        class_weight=row.row.class_weight,
-        epochs_share=row.epochs_share,
-        device=row.device,
-        on_progress=on_progress,
-    )
-    probabilities = label_videos(
-        network,
-        inputs,
-        sorted(problem.test),
-        settings,
-        device=row.device,
-        on_progress=on_progress,
-    )
-    weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
-    return PieceResult({piece.part: probabilities}, weights, {})
+        settings, problem = row.settings.networks[row.row.network], row.problems[piece.part]
+        initial = None
+        if start is not None:
+            initial = InitialWeights(weights=start, classes=row.start_classes)
+        network = train_network(
+            frames,
+            problem,
+            settings,
+            row.row.phases(settings),
+            seed=piece.seed,
+            epochs_share=row.epochs_share,
+            coordinates=math.prod(row.schema.shape),
+            start=initial,
+            class_weight=row.row.class_weight,
+            **how,
+        )
+        weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
+        labelled = label_videos(network, frames, sorted(problem.test), settings, **how)
+        probabilities = {piece.part: labelled}
+    about["seconds"] = round(time.monotonic() - began, 1)
+    return PieceResult(probabilities, weights, about)

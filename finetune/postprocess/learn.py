@@ -121,9 +121,7 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
         _smoothers(problem, part, {name: rules[name] for name in (NO_STEPS, best_rule)})
         for part, rules in zip(parts, [fitted, *on_others], strict=True)
     ]
-    both = [
-        {**rules, **smoothed} for rules, smoothed in zip(on_others, more_on_others, strict=True)
-    ]
+    both = [rules | later for rules, later in zip(on_others, more_on_others, strict=True)]
     more_decisions, more_scored = _decide(folds, more, both, stride=stride)
     fitted, decisions, scored = fitted | more, decisions | more_decisions, scored | more_scored
     # The simplest first: no step, rules, smoothers, both.
@@ -156,16 +154,11 @@ def _best(
     decisions: Mapping[str, ByVideo],
     scores: Mapping[str, Mapping[str, float]],
 ) -> str:
-    classes, rest = problem.classes, problem.rest or ""
+    named = _named(problem)
     labels = {name: values for fold in folds for name, values in fold.items()}
-    as_good = within_one_standard_error(
-        labels=labels, decisions=decisions, classes=classes, rest=rest
-    )
+    as_good = within_one_standard_error(labels=labels, decisions=decisions, **named)
     f1 = {
-        name: [
-            frame_f1(labels=fold, predicted=decisions[name], classes=classes, rest=rest)
-            for fold in folds
-        ]
+        name: [frame_f1(labels=fold, predicted=decisions[name], **named) for fold in folds]
         for name in {NO_STEPS, *as_good}
     }
     eligible = [
@@ -183,10 +176,7 @@ def _best(
     )
     helps = any(
         scores[best][key] >= scores[NO_STEPS][key] + LEAST_GAIN
-        and within_one_standard_error(
-            labels=labels, decisions=both, classes=classes, rest=rest, of=of
-        )
-        == [best]
+        and within_one_standard_error(labels=labels, decisions=both, of=of, **named) == [best]
         for of, key in kinds
     )
     return best if helps else NO_STEPS
@@ -235,10 +225,7 @@ def _decision_rules(
     some = known[:: -(-len(known) // RULE_FRAMES)]
     none = Postprocessing(calibration=calibration, overlapping=problem.overlapping)
     offered = decision_rules.candidates(
-        probabilities_TC=none.calibrated(p[some]),
-        labels=truth[some],
-        classes=classes,
-        rest=problem.rest or "",
+        probabilities_TC=none.calibrated(p[some]), labels=truth[some], **_named(problem)
     )
     return {NO_STEPS: none} | {
         name: replace(none, decision_rule=rule) for name, rule in offered.items()
@@ -251,13 +238,9 @@ def _smoothers(
     """Every smoother after each of the rules."""
     combined: dict[str, Postprocessing] = {}
     for rule, unsmoothed in rules.items():
+        adjusted = {name: unsmoothed.adjusted(p) for name, p in held_out.probabilities.items()}
         offered = smoothers.candidates(
-            probabilities={
-                name: unsmoothed.adjusted(p) for name, p in held_out.probabilities.items()
-            },
-            labels=held_out.labels,
-            classes=problem.classes,
-            rest=problem.rest or "",
+            probabilities=adjusted, labels=held_out.labels, **_named(problem)
         )
         for name, smoother in offered.items():
             named = name if rule == NO_STEPS else f"{rule}{AND}{name}"
@@ -302,27 +285,24 @@ def _decide(
     return decisions, scored
 
 
+def _named(problem: Problem) -> dict[str, Any]:
+    return {"classes": problem.classes, "rest": problem.rest or ""}
+
+
 def _scores(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> dict[str, float]:
-    rest = problem.rest or ""
     bout_scores = score_bouts(
         labels=held_out.labels,
         predicted=decisions,
-        classes=problem.classes,
         fps=1.0,  # scales only rates, which are not used here
-        rest=rest,
         overlaps=(BOUT_OVERLAP,),
+        **_named(problem),
     )
     macro_f1 = _macro_f1(problem, held_out, decisions)
     return {"macro_f1": macro_f1, "bout_f1": bout_scores.macro_f1[f"{BOUT_OVERLAP:g}"]}
 
 
 def _macro_f1(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> float:
-    return frame_f1(
-        labels=held_out.labels,
-        predicted=decisions,
-        classes=problem.classes,
-        rest=problem.rest or "",
-    )
+    return frame_f1(labels=held_out.labels, predicted=decisions, **_named(problem))
 
 
 def _mean_ap(
@@ -334,6 +314,5 @@ def _mean_ap(
     return score(
         probabilities_TC=np.concatenate([scored[name] for name in held_out.labels]),
         labels=labels,
-        classes=problem.classes,
-        rest=problem.rest or "",
+        **_named(problem),
     ).map

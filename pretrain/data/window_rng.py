@@ -33,15 +33,8 @@ class WindowRNG:
         return other
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1).
-
-        Args:
-            name: Which draw this is; another name gives independent numbers.
-            shape: Numbers for each window.
-
-        Returns:
-            (B, *shape), float32.
-        """
+        """Uniform numbers in [0, 1), (B, *shape), float32; another name gives independent
+        numbers."""
         named = _hash_name(self._prefix + name, math.prod(shape), self._low.device)
         bits = _hash(named.unsqueeze(0) ^ self._low.unsqueeze(1))
         return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2**-24).view(-1, *shape)

@@ -118,13 +118,9 @@ def parse_classes(words: Sequence[str], labels: Iterable[Labels]) -> list[tuple[
 def without_unscored(
     labels: Sequence[Labels], pairs: Iterable[tuple[str, str]], *, margins_only: bool = False
 ) -> tuple[list[Labels], list[str]]:
-    """Makes the frames of some classes unlabelled; a class of which nothing remains is a class no
-    more.
-
-    Args:
-        labels: All of a label set.
-        pairs: Label set and class.
-        margins_only: Only the frames before the first and after the last frame of another class.
+    """Makes the frames of some classes (label set and class) unlabelled; a class of which nothing
+    remains is a class no more. With ``margins_only`` only the frames before the first and after the
+    last frame of another class.
 
     Returns:
         The labels in their order, and a sentence for each class.
