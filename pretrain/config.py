@@ -88,8 +88,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         errors = field_errors(self) + error_if(
-            not 2 <= self.window <= 1024,
-            f"window is {self.window} frames; it must lie in 2…1024",
+            not 2 <= self.window <= 1024, f"window is {self.window} frames; it must lie in 2…1024"
         )
         errors += [
             f"{name} needs a `name`"

@@ -150,13 +150,7 @@ def _fitted(
 
 
 def _segments(
-    frames: Frames,
-    problem: Problem,
-    known: Labelled,
-    model: Model,
-    *,
-    shortest: int,
-    longest: int,
+    frames: Frames, problem: Problem, known: Labelled, model: Model, *, shortest: int, longest: int
 ) -> tuple[list[Segment], npt.NDArray[np.float32]]:
     """All that may be suggested, and the (N, D) embeddings of what is labelled."""
     (predicted,) = model.predict(frames, [problem], [problem.train])

@@ -112,11 +112,7 @@ def modes(cell: Cell) -> list[Mode]:
 
 
 def _scores(
-    mode: Mode,
-    frames: Frames,
-    protocol: ProbeProtocol,
-    tuning: Tuning,
-    embedder: Embedder | None,
+    mode: Mode, frames: Frames, protocol: ProbeProtocol, tuning: Tuning, embedder: Embedder | None
 ) -> dict[str, Any]:
     """Scores over seeds on test and on validation."""
     test, validation = {}, {}

@@ -214,14 +214,7 @@ def compare_pairs(
                 run.log_metrics(test, step=0)
 
         run_cells(
-            cells,
-            store,
-            poses,
-            protocol,
-            scale,
-            out=out,
-            seconds=60 * minutes,
-            on_result=add,
+            cells, store, poses, protocol, scale, out=out, seconds=60 * minutes, on_result=add
         )
         for file in ("table.md", "table.csv", "table.png"):
             run.log_artifact(out / file)

@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.report.figures import png
-from finetune.report.tables import (
-    Cell,
-    Point,
-    Score,
-    dot_plot,
-    f1_and_map,
-    markdown,
-    write_csv,
-)
+from finetune.report.tables import Cell, Point, Score, dot_plot, f1_and_map, markdown, write_csv
 
 Result = Mapping[str, Any]
 """What :func:`finetune.compare_objectives.cell.run_cell` returned."""

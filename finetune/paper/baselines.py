@@ -18,15 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import (
-    Count,
-    Counts,
-    Positive,
-    ShareBelow1,
-    TwoOrMore,
-    Whole,
-    field_errors,
-)
+from pretrain.components import Count, Counts, Positive, ShareBelow1, TwoOrMore, Whole, field_errors
 from pretrain.config import read
 from pretrain.errors import BadInput, refuse
 

@@ -154,10 +154,7 @@ def fit_member(
     torch.manual_seed(seed * 1000 + member)
     layers, annotators = output_layers(problems, settings), annotator_indices(problems)
     parts = hold_out(
-        problems,
-        share=settings.validation,
-        seed=seed * 1000 + member,
-        recording=recordings(frames),
+        problems, share=settings.validation, seed=seed * 1000 + member, recording=recordings(frames)
     )
     embedder = build_embedder(schema, features=settings.features, encoder=settings.encoder)
     sampler = _BatchSampler(

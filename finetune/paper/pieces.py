@@ -113,11 +113,7 @@ def read_frames(
         poses = gather_poses(store, names, on_progress=on_progress)
         return with_head_inputs(poses, row.settings.joint[row.row.joint], store.schema)
     return read_inputs(
-        store,
-        names,
-        features=row.row.features,
-        moments_from=moments_from,
-        on_progress=on_progress,
+        store, names, features=row.row.features, moments_from=moments_from, on_progress=on_progress
     )
 
 

@@ -10,12 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pretrain.arena.noise import MISSING
-from pretrain.arena.statistics import (
-    SEQUENCE_FRAMES,
-    SEQUENCES,
-    SEQUENCES_WITH,
-    UNLABELLED_VIDEOS,
-)
+from pretrain.arena.statistics import SEQUENCE_FRAMES, SEQUENCES, SEQUENCES_WITH, UNLABELLED_VIDEOS
 from pretrain.arena.timeline import draw_lengths
 from pretrain.errors import error_if, refuse
 from pretrain.readers.calms21.expected_counts import (

@@ -106,10 +106,7 @@ def arena(plan: Iterable[Recording]) -> Iterator[tuple[Video, list[Labels]]]:
 
 
 def write_arena(
-    uri: str | Path,
-    plan: Iterable[Recording],
-    *,
-    on_progress: Callable[[int], None] | None = None,
+    uri: str | Path, plan: Iterable[Recording], *, on_progress: Callable[[int], None] | None = None
 ) -> None:
     """Writes recordings of a plan as a pose store with labels; ``on_progress`` is told the frames
     of each after it.

@@ -82,10 +82,7 @@ def motion(bodies: Bodies) -> list[Tensor]:
         columns.append(squash(rotate_back(moved, bodies.heading_MXBT, axis=_PLANE)))
         past_x, past_y = later(bodies.heading_MXBT, -(lag // 2)).unbind(1)
         future_x, future_y = later(bodies.heading_MXBT, lag // 2).unbind(1)
-        columns += [
-            past_x * future_y - past_y * future_x,
-            past_x * future_x + past_y * future_y,
-        ]
+        columns += [past_x * future_y - past_y * future_x, past_x * future_x + past_y * future_y]
         columns.append(torch.log1p(norm(*difference(bodies.position_MKXBT, lag).unbind(2))))
     return columns
 

@@ -9,14 +9,7 @@ from typing import Self
 import numpy as np
 from scipy.special import expit, softmax
 
-from finetune.labels.frame_labels import (
-    Ints,
-    Reals,
-    examine,
-    log_odds,
-    log_probability,
-    looked_at,
-)
+from finetune.labels.frame_labels import Ints, Reals, examine, log_odds, log_probability, looked_at
 from finetune.postprocess.decision_rules import AbstractDecisionRule
 
 POWERS = (0.5, 0.75, 1.0)

@@ -9,14 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from finetune.labels.frame_labels import (
-    ByVideo,
-    Ints,
-    Reals,
-    decide,
-    examine_video,
-    examine_videos,
-)
+from finetune.labels.frame_labels import ByVideo, Ints, Reals, decide, examine_video, examine_videos
 from finetune.metrics.bouts import bouts
 from finetune.postprocess.smoothers import AbstractSmoother, are_overlapping, bout_lengths
 
