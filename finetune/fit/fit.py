@@ -58,14 +58,6 @@ class Model:
         return self.head.mean_D.device
 
     @torch.no_grad()
-    def embeddings(self, frames: Frames, video: str) -> Tensor:
-        """(T, D) of a whole video, where the model is."""
-        arrays = frames.video(video)
-        if self.embedder is None:
-            return arrays["z"].to(self.device)
-        return embed_video(self.embedder.eval(), arrays, device=str(self.device))
-
-    @torch.no_grad()
     def read_embeddings(self, frames: Frames, video: str) -> Tensor:
         """(T / stride, D): of the frames that the head reads, where the model is."""
         if self.embedder is None:

@@ -251,15 +251,11 @@ class Store:
         frames = table["frames"].to_pylist()
         if not names:
             return np.empty((sum(frames), 0), np.float32)
-        about = f"{self.uri}: features"
-        dims = [int(self.feature(name)["dim"]) for name in names]
-        return np.concatenate(
-            [
-                _float_column(table[name], frames, dim=dim, about=f"{about} {name}")
-                for name, dim in zip(names, dims, strict=True)
-            ],
-            1,
-        )
+        columns = []
+        for name in names:
+            dim, about = int(self.feature(name)["dim"]), f"{self.uri}: features {name}"
+            columns.append(_float_column(table[name], frames, dim=dim, about=about))
+        return np.concatenate(columns, 1)
 
     def decode_all(self, table: pa.Table, features: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Positions, confidence and, where some were read with them, external features."""
