@@ -30,6 +30,7 @@ from finetune.paper.joint_model import (
     head_inputs,
     smoothed_cross_entropy,
 )
+from pretrain.components import build
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
@@ -173,7 +174,8 @@ def fit_member(
         annotator_width=settings.annotator_width,
         head_inputs=frames.arrays["head_inputs"].shape[1],
     ).to(device)
-    cpc = CPC(embedder.dim, schema, **settings.cpc).to(device)
+    spec = {**settings.cpc, "name": "cpc"}
+    cpc: CPC = build("pretrain.objectives", spec, CPC, embedder.dim, schema).to(device)
     if cpc.views != 1:
         raise BadInput("the joint model's cpc reads one view: set past_only: false")
     total = max(1, round(sampler.steps * settings.epochs * epochs_share))
