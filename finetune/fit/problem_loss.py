@@ -119,13 +119,8 @@ class ProblemLoss:
         return replace(self, weight_C=self.weight_C.to(device), shift_C=self.shift_C.to(device))
 
     def __call__(self, logits_BTC: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over the labelled frames, and their number.
-
-        Args:
-            logits_BTC: The head's.
-            labels: (B, T) indices of ``classes``, or (B, T, C) of 0 and 1; UNLABELLED where nobody
-                looked.
-        """
+        """Sum over the labelled frames, and their number; labels are (B, T) indices of ``classes``,
+        or (B, T, C) of 0 and 1; UNLABELLED where nobody looked."""
         n_classes = logits_BTC.shape[-1]
         known_BTC = (labels != UNLABELLED).float()
         if self.overlapping:

@@ -37,14 +37,9 @@ class LabelledVideo:
 
 
 def with_time(z_TD: Tensor, seconds: float, stretch: tuple[int, int] | None = None) -> Tensor:
-    """Embeddings, and the seconds since the recording's beginning and until its end.
-
-    Args:
-        z_TD: (T, D).
-        seconds: From one frame to the next.
-        stretch: Index of the first frame in the recording, and how many the recording has; None:
-            these are all of them.
-    """
+    """Embeddings (T, D), and the seconds since the recording's beginning and until its end;
+    ``seconds`` lie between two frames. ``stretch``: index of the first frame in the recording, and
+    how many the recording has; None: these are all of them."""
     first, total = stretch or (0, len(z_TD))
     frame = torch.arange(first, first + len(z_TD), device=z_TD.device, dtype=z_TD.dtype)
     times = torch.stack([frame, total - 1 - frame], 1) * seconds

@@ -132,21 +132,13 @@ def fit_member(
     device: str = "cpu",
     on_progress: Callable[[float], object] = lambda steps: None,
 ) -> tuple[list[Probabilities], dict[str, Any]]:
-    """Fits one network of an ensemble and labels the test videos. Its index ``member`` decides the
-    split, weights and batches.
+    """Fits one network of an ensemble, of index ``member``, and labels the test videos. Seed and
+    index decide the split, weights and batches.
 
-    Args:
-        frames: :func:`with_head_inputs` of training, test and unlabelled videos.
-        problems: All problems of all tasks.
-        unlabelled: Videos to learn from without labels; if empty, the training videos.
-        settings: Of every network.
-        schema: Of the skeleton.
-        seed: Of the ensemble.
-        member: Counted from 0.
-        epochs_share: Train for this share of the epochs.
-        device: Of the network.
-        on_progress: Told the steps made, or, for labelling, steps that take as long
-            (:func:`label_steps`).
+    It learns from frames with :func:`with_head_inputs` of all problems of all tasks, and from
+    videos without labels; if there are none, from the training videos in their place.
+    ``on_progress`` is told the steps made, or, for labelling, steps that take as long
+    (:func:`label_steps`).
 
     Returns:
         Probabilities of the test videos for each problem; and the chosen epoch and validation score
