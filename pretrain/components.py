@@ -221,6 +221,6 @@ Share = Annotated[float, Limit("lie in 0…1", lambda share: 0 <= share <= 1)]
 ShareBelow1 = Annotated[float, Limit("be at least 0 and below 1", lambda share: 0 <= share < 1)]
 ShareAbove0 = Annotated[float, Limit("be above 0, at most 1", lambda share: 0 < share <= 1)]
 Seed = Annotated[int, Limit(f"lie in 0…{MAX_SEED}", lambda seed: 0 <= seed <= MAX_SEED)]
-_EACH = Limit("hold at least one number, each at least 1", lambda all: min(all, default=0) >= 1)
+_EACH = Limit("hold at least one number, each at least 1", lambda some: min(some, default=0) >= 1)
 Counts = Annotated[Sequence[int], _EACH]
 """Types of settings."""
