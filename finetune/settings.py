@@ -8,7 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pretrain.components import seed_errors
+from pretrain.components import (
+    Count,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    ShareBelow1,
+    TwoOrMore,
+    Whole,
+    field_errors,
+)
 from pretrain.config import make, override, plain
 from pretrain.errors import BadInput, refuse
 from pretrain.runs import paths
@@ -42,18 +52,18 @@ class Tuning:
     optimiser: Literal["adamw", "sgd"] = "adamw"
     """adamw: under a cosine with warm-up; sgd: plain gradient descent at a constant rate, for which
     the weights of ``start`` were learned."""
-    lr: float = 0.003
+    lr: Positive = 0.003
     """Peak learning rate of the head."""
-    encoder_lr_share: float = 0.1
+    encoder_lr_share: Positive = 0.1
     """Learning rate of an encoder that is not frozen, as a share of ``lr``."""
-    weight_decay: float = 0.01
-    steps: int = 300
+    weight_decay: NotNegative = 0.01
+    steps: Count = 300
     """Optimiser steps, at most: the search may find that fewer do better."""
-    batch: int = 16
+    batch: Count = 16
     """Windows a step."""
-    window: int = 256
+    window: TwoOrMore = 256
     """Frames of a window."""
-    class_weight: float = 0.5
+    class_weight: NotNegative = 0.5
     """Power of the inverse class frequency that weighs the loss: 0 = none, 1 = balanced."""
     class_weights: Mapping[str, float] = field(default_factory=dict)
     """Class to its weight in the loss, instead of ``class_weight``; a class that is not named has
@@ -61,13 +71,13 @@ class Tuning:
     loss: str | Mapping[str, Any] = "cross_entropy"
     """A file in finetune/fit/losses/: its name, or ``name`` and its settings,
     ``loss: {name: focal, gamma: 1}``."""
-    logit_adjustment: float = 0.0
+    logit_adjustment: NotNegative = 0.0
     """Times the log share of a class, added to its logits while fitting: 1 = decisions as if all
     classes were equally frequent."""
-    balanced_sampling: float = 0.0
+    balanced_sampling: Share = 0.0
     """0: windows are drawn around frames, 1: around classes, each as often as any other."""
-    label_smoothing: float = 0.0
-    soft_boundaries: int = 0
+    label_smoothing: ShareBelow1 = 0.0
+    soft_boundaries: Whole = 0
     """Frames to either side of a transition within which labels change from one class to the
     next."""
     permute_labels: bool = False
@@ -75,14 +85,14 @@ class Tuning:
     are but no longer fit what the animals do."""
     validation: float = 0.25
     """Share of the labelled training videos that the search is scored on."""
-    evaluations: int = 6
+    evaluations: Count = 6
     """Validation scores taken while a trial is fitted; at each a bad trial may be stopped."""
-    postprocess_folds: int = 3
+    postprocess_folds: Whole = 3
     """Folds of the training videos for learning calibration, decision rule and smoothing on videos
     that the network was not fitted on: as many more fits for each seed. 1: one fit, with the share
     ``validation`` held out; 0: no postprocessing. A step is used only where it helped there. Scores
     of the protocol are always those of the network alone."""
-    trials: int = 8
+    trials: Count = 8
     search: Mapping[str, Any] = field(default_factory=dict)
     """Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold
     spaces again, which are searched where it is taken:
@@ -98,53 +108,20 @@ class Tuning:
     """With a label budget: whether each seed searches on its own labelled videos, at as many times
     the cost. Else the choice made on those of ``first_seed`` scores the others too, and the result
     says so."""
-    seeds: int = 3
-    first_seed: int = 42
+    seeds: Count = 3
+    first_seed: Seed = 42
     recipe: str = "contrastive"
     """Whose network ``--encoder none`` starts from random weights."""
 
     def __post_init__(self) -> None:
-        least = {
-            "steps": 1,
-            "batch": 1,
-            "window": 2,
-            "trials": 1,
-            "seeds": 1,
-            "evaluations": 1,
-            "postprocess_folds": 0,
-        }
-        errors = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}"
-            for name, low in least.items()
-            if getattr(self, name) < low
-        ]
-        errors += [
-            f"{name} must be above 0"
-            for name in ("lr", "encoder_lr_share")
-            if not getattr(self, name) > 0
-        ]
+        errors = field_errors(self)
         if not 0 < self.validation < 1:
             errors.append(f"validation is {self.validation}; it must lie between 0 and 1")
-        not_negative = (
-            "logit_adjustment",
-            "soft_boundaries",
-            "class_weight",
-            "weight_decay",
-        )
-        errors += [
-            f"{name} is {getattr(self, name)}; it must not be negative"
-            for name in not_negative
-            if getattr(self, name) < 0
-        ]
-        if not 0 <= self.balanced_sampling <= 1:
-            errors.append(f"balanced_sampling is {self.balanced_sampling}; it must lie in 0…1")
         errors += [
             f"class_weights: that of {name} is {value}; it must not be negative"
             for name, value in self.class_weights.items()
             if value < 0
         ]
-        if not 0 <= self.label_smoothing < 1:
-            errors.append(f"label_smoothing is {self.label_smoothing}; it must lie in 0…1")
         if not isinstance(self.head.get("name"), str):
             errors.append("head needs a `name`")
         if isinstance(self.loss, Mapping) and not isinstance(self.loss.get("name"), str):
@@ -160,7 +137,6 @@ class Tuning:
                 for key, space in self.search.items()
                 if not isinstance(space, list)
             ]
-        errors += seed_errors(first_seed=self.first_seed)
         refuse(errors, about="the tuning settings")
         if self.searcher == "grid" and self.search:
             combinations = math.prod(map(len, self.search.values()))

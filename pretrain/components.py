@@ -10,7 +10,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pretrain.errors import BadInput, refuse
 
@@ -19,6 +19,7 @@ _TYPE_NAMES = {
     float: "a number (write 0.001 or 1.0e-3: YAML reads 1e-3 as text)",
     str: "text",
     bool: "true or false",
+    types.NoneType: "null",
 }
 
 
@@ -99,13 +100,9 @@ def settings_of(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def build(package: str, spec: Mapping[str, Any], base: type, *arguments: Any) -> Any:
-    """Makes a component.
-
-    Args:
-        package: Its folder as a package, ``pretrain.encoders``.
-        spec: ``{"name": file, setting: value, …}`` as a recipe gives it.
-        base: The abstract class of the folder.
-        arguments: What every component of the folder takes first.
+    """Makes a component of a folder (``pretrain.encoders``) whose abstract class is ``base``, from
+    ``{"name": file, setting: value, …}`` as a recipe gives it; the arguments come before its
+    settings.
 
     Raises:
         BadInput: If the name or a setting is unknown or a value has the wrong type; lists what is
@@ -123,15 +120,15 @@ def build(package: str, spec: Mapping[str, Any], base: type, *arguments: Any) ->
 def setting_errors(
     allowed: Mapping[str, inspect.Parameter], settings: Mapping[str, Any]
 ) -> list[str]:
-    """What is wrong with settings, a sentence each: those that are not allowed or have another
-    type, and those that are missing."""
+    """What is wrong with settings, a sentence each: those that are not allowed, of another type or
+    beyond their limit, and those that are missing."""
     errors = []
     for key, value in settings.items():
         if key not in allowed:
             defaults = ", ".join(f"{name}={one.default!r}" for name, one in allowed.items())
             errors.append(f"unknown setting {key!r}; allowed: {defaults}")
-        elif not fits(value, allowed[key].annotation):
-            errors.append(f"{key} is {value!r}; it must be {type_name(allowed[key].annotation)}")
+        else:
+            errors += misfits(key, value, allowed[key].annotation)
     return errors + [
         f"{key} is required"
         for key, parameter in allowed.items()
@@ -143,6 +140,8 @@ def fits(value: object, annotation: Any) -> bool:
     """Whether a YAML value has the type that a signature asks for; a whole number passes as a
     float, a text never as a number."""
     kind, arguments = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return fits(value, arguments[0])
     if annotation is Any:
         return True
     if kind is Literal:
@@ -163,52 +162,65 @@ def fits(value: object, annotation: Any) -> bool:
 
 def type_name(annotation: Any) -> str:
     """A type as a person would say it."""
+    if get_origin(annotation) is Annotated:
+        return type_name(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(type_name(one) for one in get_args(annotation))
     return _TYPE_NAMES.get(annotation) or str(annotation).replace("typing.", "").replace(
         "collections.abc.", ""
     )
 
 
+def type_errors(key: str, value: object, annotation: Any) -> list[str]:
+    """A sentence where the value of a setting has not its type."""
+    if fits(value, annotation):
+        return []
+    return [f"{key} is {value!r}; it must be {type_name(annotation)}"]
+
+
+def misfits(key: str, value: object, annotation: Any) -> list[str]:
+    """A sentence where the value of a setting has not its type or is beyond its limit."""
+    return type_errors(key, value, annotation) or _beyond_limits(key, value, annotation)
+
+
+def field_errors(settings: object) -> list[str]:
+    """A sentence for each field of a settings dataclass that is beyond its limit."""
+    hints = get_type_hints(type(settings), include_extras=True)
+    return [
+        error
+        for name, annotation in hints.items()
+        for error in _beyond_limits(name, getattr(settings, name), annotation)
+    ]
+
+
+def _beyond_limits(key: str, value: object, annotation: Any) -> list[str]:
+    return [
+        f"{key} is {value!r}; it must {limit.words}"
+        for one in (annotation, *get_args(annotation))
+        for limit in getattr(one, "__metadata__", ())
+        if fits(value, one) and not limit.holds(value)
+    ]
+
+
+class Limit(NamedTuple):
+    """What the value of a setting must do besides having its type: ``Annotated[int, Limit(…)]``."""
+
+    words: str
+    """After "it must"."""
+    holds: Callable[[Any], bool]
+
+
 MAX_SEED = 2**32 - 1
-
-
-def at_least(least: float, **values: float) -> list[str]:
-    """A sentence for each value that is less."""
-    return [
-        f"{name} is {value}; it must be at least {least}"
-        for name, value in values.items()
-        if not value >= least
-    ]
-
-
-def seed_errors(**seeds: int) -> list[str]:
-    """A sentence for each seed that a random number generator does not take."""
-    return [
-        f"{name} is {seed}; it must lie in 0…{MAX_SEED}"
-        for name, seed in seeds.items()
-        if not 0 <= seed <= MAX_SEED
-    ]
-
-
-def above_zero(**values: float) -> list[str]:
-    """A sentence for each value that is 0 or less."""
-    return [
-        f"{name} is {value}; it must be above 0" for name, value in values.items() if not value > 0
-    ]
-
-
-def zero_to_one(**values: float) -> list[str]:
-    """A sentence for each value that does not lie between 0 and 1."""
-    return [
-        f"{name} is {value}; it must lie in 0…1"
-        for name, value in values.items()
-        if not 0 <= value <= 1
-    ]
-
-
-def each_at_least_one(**values: Sequence[int]) -> list[str]:
-    """A sentence for each list that is empty or holds a number below 1."""
-    return [
-        f"{name} are {list(value)}; give at least one, each at least 1"
-        for name, value in values.items()
-        if min(value, default=0) < 1
-    ]
+Count = Annotated[int, Limit("be at least 1", lambda number: number >= 1)]
+OddCount = Annotated[int, Limit("be an odd number above 0", lambda n: n >= 1 and n % 2 == 1)]
+TwoOrMore = Annotated[int, Limit("be at least 2", lambda number: number >= 2)]
+Whole = Annotated[int, Limit("be at least 0", lambda number: number >= 0)]
+NotNegative = Annotated[float, Limit("be at least 0", lambda number: number >= 0)]
+Positive = Annotated[float, Limit("be above 0", lambda number: number > 0)]
+Share = Annotated[float, Limit("lie in 0…1", lambda share: 0 <= share <= 1)]
+ShareBelow1 = Annotated[float, Limit("be at least 0 and below 1", lambda share: 0 <= share < 1)]
+ShareAbove0 = Annotated[float, Limit("be above 0, at most 1", lambda share: 0 < share <= 1)]
+Seed = Annotated[int, Limit(f"lie in 0…{MAX_SEED}", lambda seed: 0 <= seed <= MAX_SEED)]
+_EACH = Limit("hold at least one number, each at least 1", lambda some: min(some, default=0) >= 1)
+Counts = Annotated[Sequence[int], _EACH]
+"""Types of settings."""

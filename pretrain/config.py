@@ -14,9 +14,18 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from pretrain.components import above_zero, at_least, fits, seed_errors, type_name, zero_to_one
+from pretrain.components import (
+    Count,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    Whole,
+    field_errors,
+    type_errors,
+)
 from pretrain.encoders import with_needed_groups
-from pretrain.errors import BadInput, refuse
+from pretrain.errors import BadInput, error_if, refuse
 from pretrain.runs.addresses import full_address
 from pretrain.transforms.augment import Augment, augment_errors
 
@@ -33,21 +42,16 @@ SCALES = Path(__file__).parent.parent / "ray_configs"
 class Optimiser:
     """AdamW (Loshchilov & Hutter 2019) under a cosine schedule with linear warm-up."""
 
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Peak learning rate; per global batch, whatever the number of workers."""
-    weight_decay: float = 0.01
-    warmup: float = 0.05
+    weight_decay: NotNegative = 0.01
+    warmup: Share = 0.05
     """Share of all steps during which the rate rises from 0."""
-    clip: float = 1.0
+    clip: NotNegative = 1.0
     """Gradient norm above which a step is shortened; 0 = never."""
 
     def __post_init__(self) -> None:
-        refuse(
-            above_zero(lr=self.lr)
-            + zero_to_one(warmup=self.warmup)
-            + at_least(0, weight_decay=self.weight_decay, clip=self.clip),
-            about="optimiser",
-        )
+        refuse(field_errors(self), about="optimiser")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step (counted from 0) as a share of ``lr``."""
@@ -71,28 +75,27 @@ class Recipe:
     augment: Mapping[str, Any] = field(default_factory=dict)
     """Settings of pretrain/transforms/augment.py."""
     optimiser: Optimiser = field(default_factory=Optimiser)
-    batch: int = 64
+    batch: Count = 64
     """Windows of a global batch, over all workers."""
     window: int = 128
     """Frames of a window, at most a chunk's 1,024."""
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over every frame of the store."""
-    seed: int = 0
+    seed: Seed = 0
     precision: Precision = "auto"
     """bf16: matrix products in bfloat16; weights, features and losses in float32. auto: bf16 where
     the processor multiplies it faster."""
 
     def __post_init__(self) -> None:
-        errors = at_least(1, batch=self.batch, epochs=self.epochs)
-        if not 2 <= self.window <= 1024:
-            errors.append(f"window is {self.window} frames; it must lie in 2…1024")
+        errors = field_errors(self) + error_if(
+            not 2 <= self.window <= 1024, f"window is {self.window} frames; it must lie in 2…1024"
+        )
         errors += [
             f"{name} needs a `name`"
             for name in ("encoder", "objective")
             if not isinstance(getattr(self, name).get("name"), str)
         ]
         errors += [f"augment: {error}" for error in augment_errors(self.augment)]
-        errors += seed_errors(seed=self.seed)
         refuse(errors, about="the recipe")
         object.__setattr__(self, "augment", Augment(**self.augment).settings)
         object.__setattr__(self, "features", with_needed_groups(self.features, self.encoder))
@@ -105,25 +108,25 @@ class Scale:
     address: str | None = None
     """Ray head to join. null: the cluster a submitted job runs on, else a Ray of our own on this
     machine."""
-    cpus: int | None = None
+    cpus: Count | None = None
     """CPUs a Ray of our own may use; null: all there are."""
-    workers: int | list[int] = 1
+    workers: Count | list[int] = 1
     """Ray Train workers; the global batch must divide by them. ``[least, most]``: as many as the
     machines have room for, which may come and go."""
     gpu: bool = False
     """Whether each worker (and each tuning trial) gets a GPU."""
-    cpus_per_worker: float | None = None
+    cpus_per_worker: Positive | None = None
     """CPUs reserved for each worker; null: as many as there is room for, up to 4."""
-    gpus_per_trial: float = 1.0
+    gpus_per_trial: Positive = 1.0
     """Share of a GPU for a tuning trial, where ``gpu`` is true."""
-    concurrent_trials: int = 2
+    concurrent_trials: Count = 2
     """Tuning trials at a time."""
-    resident_gb: float = 4.0
+    resident_gb: NotNegative = 4.0
     """Memory (GB, of the device) in which a worker may keep its share of the frames after the first
     pass; above it they stream."""
-    retries: int = 1
+    retries: Whole = 1
     """Times a failed run goes on from its last checkpoint by itself."""
-    checkpoint_steps: int = 0
+    checkpoint_steps: Whole = 0
     """Steps between checkpoints; 0: at the end of every epoch."""
     storage: str | None = None
     """Where checkpoints go (a folder every machine sees, or s3://…); null: into the run's own
@@ -132,22 +135,12 @@ class Scale:
     """MLflow server (http://…) or store (sqlite:///…); null: a sqlite store in the runs' folder."""
 
     def __post_init__(self) -> None:
-        errors = at_least(1, concurrent_trials=self.concurrent_trials)
-        if isinstance(self.workers, int):
-            errors += at_least(1, workers=self.workers)
-        elif len(self.workers) != 2 or not 1 <= self.workers[0] <= self.workers[1]:
-            errors.append(f"workers is {self.workers}; it must be a number or [least, most]")
-        errors += at_least(
-            0,
-            retries=self.retries,
-            checkpoint_steps=self.checkpoint_steps,
-            resident_gb=self.resident_gb,
-        )
-        errors += above_zero(gpus_per_trial=self.gpus_per_trial)
-        if self.cpus_per_worker is not None:
-            errors += above_zero(cpus_per_worker=self.cpus_per_worker)
-        if self.cpus is not None and self.cpus < 1:
-            errors.append(f"cpus is {self.cpus}; it must be at least 1, or null")
+        errors = field_errors(self)
+        if isinstance(self.workers, list):
+            errors += error_if(
+                len(self.workers) != 2 or not 1 <= self.workers[0] <= self.workers[1],
+                f"workers is {self.workers}; it must be a number or [least, most]",
+            )
         refuse(errors, about="the scale")
         if self.tracking is not None:
             full_address(self.tracking, runs_folder=".")
@@ -164,22 +157,15 @@ class Scale:
 
 
 def read(kind: type[T], source: str, folder: Path, overrides: Mapping[str, Any]) -> T:
-    """Reads a settings file, by name from its folder or by path, and lays ``--set`` values over it.
-
-    Args:
-        kind: The dataclass it becomes.
-        source: A name (``laptop``) or a path (``my/laptop.yaml``).
-        folder: Where names are looked up.
-        overrides: Dotted keys to values; their first words are keys of ``kind``.
+    """Reads a settings file, by name (``laptop``) from its folder or by path (``my/laptop.yaml``),
+    and lays ``--set`` values over it: dotted keys to values, whose first words are keys of
+    ``kind``.
 
     Raises:
         BadInput: If there is no such file, or a key is unknown, or a value has the wrong type.
     """
-    path = (
-        Path(source)
-        if source.endswith((".yaml", ".yml")) or "/" in source
-        else folder / f"{source}.yaml"
-    )
+    is_path = source.endswith((".yaml", ".yml")) or "/" in source
+    path = Path(source) if is_path else folder / f"{source}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise BadInput(
@@ -202,7 +188,7 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
     Raises:
         BadInput: If a key is unknown or missing, or a value has the wrong type: all errors at once.
     """
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     errors: list[str] = []
     settings: dict[str, Any] = {}
@@ -219,10 +205,9 @@ def make(kind: type[T], values: Mapping[str, Any], *, about: str) -> T:
                     errors.append(str(error).replace("\n  - ", " "))
             else:
                 errors.append(f"{key} is {value!r}; it must hold keys and values")
-        elif fits(value, hints[key]):
-            settings[key] = value
         else:
-            errors.append(f"{key} is {value!r}; it must be {type_name(hints[key])}")
+            errors += type_errors(key, value, hints[key])
+            settings[key] = value
     errors += [
         f"{name} is required"
         for name, f in fields.items()
@@ -282,16 +267,11 @@ def parse_overrides(pairs: Sequence[str], *kinds: type) -> list[dict[str, Any]]:
 
 
 def override(values: dict[str, Any], changes: Mapping[str, Any], *, about: str) -> list[str]:
-    """Lays values over settings, in place.
+    """Lays values over nested settings, in place: dotted keys to values.
 
     The settings of a component (``encoder``, ``objective``, ``head``) belong to the one that
     ``name`` names: another name drops them. The order of the changes does not matter: a whole
     mapping comes before its keys, and a name before the settings of what it names.
-
-    Args:
-        values: Settings, nested.
-        changes: Dotted key to value.
-        about: Where the changes come from.
 
     Returns:
         A sentence for each component whose settings were dropped.

@@ -54,6 +54,11 @@ def refuse(errors: Iterable[str], *, about: str) -> None:
         raise BadInput(f"{about}:\n{lines}")
 
 
+def error_if(wrong: object, sentence: str) -> list[str]:
+    """One of the errors for :func:`refuse`, or none."""
+    return [sentence] if wrong else []
+
+
 def exit_status(command: Callable[[], None]) -> int:
     """Runs an entry's work and returns the exit status of the command contract.
 

@@ -602,24 +602,17 @@ class TestPlan:
     def test_what_cannot_be_made_is_refused(self):
         with pytest.raises(BadInput, match="15,000 or more"):
             plans.recordings(500)
-        with pytest.raises(BadInput, match=r"missing points is 1\.5"):
-            plans.recordings(missing=1.5)
         with pytest.raises(BadInput, match="282 videos"):
             plans.official_recordings(10)
-        with pytest.raises(BadInput, match=r"too few(.|\n)*seed is -1(.|\n)*missing points is 2"):
-            plans.recordings(10, -1, missing=2)
+        with pytest.raises(BadInput, match=r"too few(.|\n)*seed is -1"):
+            plans.recordings(10, -1)
 
 
 class TestStore:
     def test_the_whole_arena_goes_into_a_store(self, tmp_path):
-        counts = []
-        write.write_arena(
-            tmp_path / "store",
-            frames=15_000,
-            seed=4,
-            on_progress=counts.append,
-        )
-        store, plan = Store(tmp_path / "store"), plans.recordings(15_000, seed=4)
+        counts, plan = [], plans.recordings(15_000, seed=4)
+        write.write_arena(tmp_path / "store", plan, on_progress=counts.append)
+        store = Store(tmp_path / "store")
         assert store.frames == 15_000
         assert store.schema == CALMS21
         assert "simulated" in store.origin
@@ -644,7 +637,7 @@ class TestStore:
         assert sum(len(rows) for rows in files.values()) == sum(bool(held.task) for held in plan)
 
     def test_a_plan_of_ones_own(self, tmp_path):
-        write.write_arena(tmp_path / "store", plan=[Recording(name="mine", frames=300, seed=9)])
+        write.write_arena(tmp_path / "store", [Recording(name="mine", frames=300, seed=9)])
         assert json.loads((tmp_path / "store" / "store.json").read_text())["frames"] == 300
 
     def test_nothing_is_left_of_an_arena_that_was_broken_off(self, tmp_path):
@@ -652,12 +645,12 @@ class TestStore:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            write.write_arena(tmp_path / "store", frames=15_000, on_progress=stop)
+            write.write_arena(tmp_path / "store", plans.recordings(15_000), on_progress=stop)
         assert list(tmp_path.iterdir()) == []
         (tmp_path / "store").mkdir()
         (tmp_path / "store" / "mine.txt").write_text("keep")
         with pytest.raises(BadInput, match="already holds"):
-            write.write_arena(tmp_path / "store", frames=15_000)
+            write.write_arena(tmp_path / "store", plans.recordings(15_000))
         assert (tmp_path / "store" / "mine.txt").read_text() == "keep"
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Annotated
 
 import pytest
 import torch
 from torch import Tensor
 from worlds import MICE, RATS, rows_of, windows_of
 
+from pretrain.components import Limit
 from pretrain.config import Recipe, make
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
@@ -223,14 +225,15 @@ def test_views_of_other_names_differ_and_of_one_name_agree() -> None:
     assert not same(one.position_BTMKX, other.position_BTMKX).any()
 
 
+Small = Annotated[float, Limit("lie in 0…50", lambda px: 0 <= px <= 50)]
+
+
 def test_an_augmentation_is_added_by_being_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    def shift(pose: Pose, schema: Schema, rng: augment.ViewRNG, *, shift_px: float = 0.0) -> Pose:
+    def shift(pose: Pose, schema: Schema, rng: WindowRNG, *, shift_px: Small = 0.0) -> Pose:
         moved = rng.uniform("shift", 1, 1, 1, 2) * shift_px
         return pose._replace(position_BTMKX=pose.position_BTMKX + moved)
 
-    monkeypatch.setattr(
-        augment, "shift", augment.augmentation(shift_px=(0, 50))(shift), raising=False
-    )
+    monkeypatch.setattr(augment, "shift", augment.augmentation()(shift), raising=False)
     moved = view(Augment(shift_px=10.0), WHOLE).position_BTMKX - WHOLE.pose.position_BTMKX
     assert 4 < moved.mean() < 6
     assert not torch.allclose(

@@ -314,11 +314,7 @@ def test_standardised_features_have_mean_0_and_spread_1() -> None:
     torch.testing.assert_close(result.std(0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0)
 
 
-def test_what_does_not_belong_together_is_refused() -> None:
-    with pytest.raises(
-        BadInput, match=r"(?s)2 videos, but labels of 1.*video 0 has 20 frames, its labels 19"
-    ):
-        Samples([scaled(wander(20)), scaled(wander(5))], [torch.zeros(19)], small(), coordinates=28)
+def test_videos_of_which_no_frame_is_labelled_are_refused() -> None:
     with pytest.raises(BadInput, match="no frame is labelled"):
         Samples([scaled(wander(20))], [torch.full((20,), -1)], small(), coordinates=28)
 

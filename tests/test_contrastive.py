@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from worlds import MICE
 
+from pretrain.components import build
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
 from pretrain.errors import BadInput
@@ -187,4 +188,4 @@ def test_the_gradient_pulls_views_together_and_windows_apart() -> None:
 )
 def test_settings_that_cannot_be(setting: str, value: float) -> None:
     with pytest.raises(BadInput, match=setting):
-        Contrastive(4, MICE, **{setting: value})  # type: ignore[arg-type]
+        build("pretrain.objectives", {"name": "contrastive", setting: value}, Contrastive, 4, MICE)

@@ -633,7 +633,7 @@ def test_msg3d_takes_nothing_from_a_point_that_is_not_seen() -> None:
     ("settings", "message"),
     [
         ({"name": "conv1d", "past": 5, "future": 5}, "too short"),
-        ({"name": "conv1d", "widths": [], "skip": 0}, "(?s)skip is 0.*widths"),
+        ({"name": "conv1d", "skip": 0, "widths": []}, "(?s)skip is 0.*widths"),
         ({"name": "fully_connected", "past": -1, "widths": [0]}, "(?s)past is -1.*widths"),
         ({"name": "lstm", "width": 0, "skip": 0}, "(?s)width is 0.*skip is 0"),
         ({"name": "self_attention", "reach": 3}, "at least 4"),

@@ -387,7 +387,7 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, object], says: 
     ("loss", "says"),
     [
         ("hinge", "there is no 'hinge'; there are: cross_entropy, focal"),
-        ({"name": "focal", "gamma": -1.0}, "gamma is -1.0; it must not be negative"),
+        ({"name": "focal", "gamma": -1.0}, "gamma is -1.0; it must be at least 0"),
         ({"name": "focal", "gamma": "much"}, "gamma is 'much'; it must be a number"),
         ({"name": "cross_entropy", "gamma": 1}, "unknown setting 'gamma'"),
     ],

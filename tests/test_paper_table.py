@@ -22,6 +22,7 @@ from finetune.paper.table import (
     read_rows,
     read_settings,
 )
+from pretrain.arena.plan import recordings
 from pretrain.arena.write import write_arena
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
@@ -32,7 +33,7 @@ TASKS = ["classic_classification", "annotation_style_transfer", "new_behaviors"]
 @pytest.fixture(scope="module")
 def arena(tmp_path_factory: pytest.TempPathFactory) -> Store:
     path = tmp_path_factory.mktemp("arena") / "store"
-    write_arena(path, frames=15_000)
+    write_arena(path, recordings(15_000))
     return Store(path)
 
 

@@ -517,21 +517,14 @@ def test_what_cannot_be_fitted_is_refused_in_words(
 
 
 def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(BadInput, match="allowed: 1, 3, 5"):
+    with pytest.raises(BadInput, match="odd number"):
         Moving(frames=4)
-    with pytest.raises(BadInput, match="mean, median"):
+    with pytest.raises(BadInput, match="'mean', 'median'"):
         Moving(frames=3, kind="mode")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="allowed: \\(T, 4\\)"):
         MinimumBout(frames=(1, 1, 1, 1)).apply(np.zeros((5, 3)))
     with pytest.raises(BadInput, match="first at frame 2"):
         Moving(frames=3).apply(np.where(np.arange(8).reshape(4, 2) == 5, np.inf, 0.5))
-    with pytest.raises(BadInput, match="above 0"):
-        Viterbi.fit(
-            probabilities={"v": np.full((3, 4), 0.25)},
-            labels={"v": np.arange(3)},
-            classes=MICE,
-            weight=0,
-        )
     for values in ({}, {"smoother": "Magic"}, {"smoother": "Moving", "width": 3}):
         with pytest.raises(
             BadInput, match="allowed: ForwardBackward, MinimumBout, Moving, Viterbi"

@@ -60,18 +60,10 @@ def split_into_segments(
     longest: int,
     unlabelled_T: npt.NDArray[np.bool_] | None = None,
 ) -> list[Segment]:
-    """Splits one video into predicted bouts; short ones are merged and long ones divided.
-
-    Args:
-        video: Its name.
-        problem: Names the classes.
-        labels: The decisions: (T,) classes, or (T, C) of 0 and 1.
-        probabilities_TC: Calibrated, if possible.
-        z_TD: Embeddings.
-        shortest: Frames below which a bout is merged with what follows.
-        longest: Frames above which a bout is divided evenly.
-        unlabelled_T: Where nobody has labelled yet; None: everywhere.
-    """
+    """Splits one video into predicted bouts; bouts shorter than ``shortest`` are merged with what
+    follows, those longer than ``longest`` divided evenly (frames). Only frames of ``unlabelled_T``
+    are split, where it is given; ``labels`` are the decisions, (T,) classes or (T, C) of 0 and
+    1."""
     kinds = labels
     if labels.ndim == 2:
         kinds = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)

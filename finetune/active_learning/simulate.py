@@ -52,17 +52,9 @@ def simulate(
     """Scores of both ways after every round: rows of seed, way, round, segments, frames (labelled
     so far), macro_f1, map.
 
-    Args:
-        frames: Embeddings of the training videos.
-        problem: Its training labels are revealed bit by bit; its test labels are not used.
-        tuning: How heads are fitted.
-        rule: Suggests segments.
-        rounds: Rounds of labelling.
-        number: Segments of a round.
-        seeds: Of the scored videos, the first video, the weights and the random segments.
-        shortest: Frames, see :func:`finetune.active_learning.segments.split_into_segments`.
-        longest: Frames, likewise.
-        on_progress: Called after every fit.
+    Heads are fitted on embeddings of the training videos, whose labels are revealed bit by bit,
+    ``number`` segments a round; test labels are not used. A seed draws the scored videos, the first
+    video, the weights and the random segments. ``on_progress`` is called after every fit.
 
     Raises:
         BadInput: If there are fewer than three labelled training videos.
@@ -150,13 +142,7 @@ def _fitted(
 
 
 def _segments(
-    frames: Frames,
-    problem: Problem,
-    known: Labelled,
-    model: Model,
-    *,
-    shortest: int,
-    longest: int,
+    frames: Frames, problem: Problem, known: Labelled, model: Model, *, shortest: int, longest: int
 ) -> tuple[list[Segment], npt.NDArray[np.float32]]:
     """All that may be suggested, and the (N, D) embeddings of what is labelled."""
     (predicted,) = model.predict(frames, [problem], [problem.train])

@@ -68,14 +68,8 @@ class ProbeProtocol:
 def run_cell(
     cell: Cell, store: Store, poses: Frames, protocol: ProbeProtocol, *, seconds: float
 ) -> dict[str, Any]:
-    """Pretrains a network and scores it.
-
-    Args:
-        cell: Which network and recipe.
-        store: Where it learns from: all frames, no label.
-        poses: Frames of the labelled videos.
-        protocol: The heads.
-        seconds: Processor time of learning.
+    """Pretrains a network on all frames of the store, without a label, for so many seconds of
+    processor time, and scores it on the frames of the labelled videos.
 
     Returns:
         Plain values: ``learning`` (steps, loss…), ``parameters``, and for each mode the scores on
@@ -118,11 +112,7 @@ def modes(cell: Cell) -> list[Mode]:
 
 
 def _scores(
-    mode: Mode,
-    frames: Frames,
-    protocol: ProbeProtocol,
-    tuning: Tuning,
-    embedder: Embedder | None,
+    mode: Mode, frames: Frames, protocol: ProbeProtocol, tuning: Tuning, embedder: Embedder | None
 ) -> dict[str, Any]:
     """Scores over seeds on test and on validation."""
     test, validation = {}, {}

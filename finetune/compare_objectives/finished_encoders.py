@@ -56,9 +56,11 @@ def compare_encoders(
             folder = out / f"{task}-{videos}-{names[encoder]}-{mode}"
             if not (folder / "result.json").is_file():
                 log.info("\n== %s, %s labelled videos, %s, %s", task, videos, names[encoder], mode)
-                _tune(encoder, task, videos, [*words, *_set(settings[mode])], folder)
+                changes = [word for pair in settings[mode] for word in ("--set", pair)]
+                _tune(encoder, task, videos, [*words, *changes], folder)
             result = _read(folder, encoder)
             kinds = {RANDOM: RANDOM_WEIGHTS, HANDMADE: HAND_MADE}
+            untrained = 0.0 if encoder in kinds else None
             rows.append(
                 {
                     "task": task,
@@ -66,9 +68,7 @@ def compare_encoders(
                     "encoder": kinds.get(encoder, names[encoder]),
                     "mode": mode,
                     **{key: result[key] for key in SCORES},
-                    "encoder_saw_test": result.get(
-                        "encoder_saw_test", 0.0 if encoder in kinds else None
-                    ),
+                    "encoder_saw_test": result.get("encoder_saw_test", untrained),
                     "folder": folder.name,
                 }
             )
@@ -84,10 +84,6 @@ def _short_names(encoders: Sequence[str]) -> dict[str, str]:
         if len(set(names.values())) == len(names):
             break
     return names
-
-
-def _set(pairs: Sequence[str]) -> list[str]:
-    return [word for pair in pairs for word in ("--set", pair)]
 
 
 def _tune(encoder: str, task: str, videos: str, words: Sequence[str], folder: Path) -> None:
@@ -106,13 +102,8 @@ def _read(folder: Path, encoder: str) -> dict[str, Any]:
 
 
 def write_table(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes ``table.csv``, ``table.md`` and ``table.png``: encoders down, tasks and label budgets
-    across.
-
-    Args:
-        out: Folder.
-        rows: Of the CSV file: task, videos, encoder, mode, the scores, folder of the run.
-    """
+    """Writes ``table.csv`` (a line for each row: task, videos, encoder, mode, the scores, folder of
+    the run), ``table.md`` and ``table.png``: encoders down, tasks and label budgets across."""
     write_csv(out / "table.csv", rows)
     budgets = {
         (row["task"], row["videos"]): f"{row['task']}, {row['videos']} "

@@ -26,17 +26,9 @@ def run_cells(
     seconds: float,
     on_result: Callable[[dict[str, Any]], object],
 ) -> None:
-    """Runs those cells that have no file in ``out`` yet.
-
-    Args:
-        cells: Of the comparison; other cells may have files in ``out`` as well.
-        store: What they are pretrained on.
-        poses: Frames of the labelled videos.
-        protocol: The heads.
-        scale: Cells at a time, and their GPUs.
-        out: Folder of the comparison.
-        seconds: Of pretraining.
-        on_result: Called with the result of every cell in ``out``.
+    """Runs those cells that have no file in the folder ``out`` yet, each pretrained for so many
+    seconds; ``on_result`` gets the result of every cell in ``out``, also of cells of earlier
+    comparisons.
 
     Raises:
         BadInput: If a cell does not fit the data.

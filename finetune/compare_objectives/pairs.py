@@ -21,10 +21,8 @@ from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import problems, refuse_unfit, with_some_test
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.cluster.join import cluster
-from pretrain.components import find
 from pretrain.config import RECIPES, Recipe, Scale, plain, read
 from pretrain.data.store import Store
-from pretrain.encoders import AbstractEncoder
 from pretrain.errors import BadInput, refuse
 from pretrain.runs.folder import open_run_folder
 from pretrain.runs.tracked_run import open_tracking
@@ -51,7 +49,7 @@ def pairs(recipes: Sequence[str], networks: Sequence[str], changes: Sequence[str
     }
     first = next(iter(read_recipes.values()))
     cells = [
-        Cell(column=column, row=row, recipe=_with_network(recipe, network), learns=learns)
+        Cell(column=column, row=row, recipe=replace(recipe, encoder=network), learns=learns)
         for column, recipe, learns in (
             (RANDOM_WEIGHTS, first, False),
             *((name, recipe, True) for name, recipe in read_recipes.items()),
@@ -80,16 +78,6 @@ def _network(text: str) -> tuple[str, Mapping[str, Any]]:
     return settings["name"] + (f" ({others})" if others else ""), settings
 
 
-def _with_network(recipe: Recipe, network: Mapping[str, Any]) -> Recipe:
-    """The recipe with another network, and with the groups of features that this one cannot do
-    without."""
-    groups = list(recipe.features.get("groups", ()))
-    needed = vars(find("pretrain.encoders", network["name"], AbstractEncoder)).get("groups", ())
-    missing = [name for name in needed if groups and name not in groups]
-    features = {**recipe.features, **({"groups": [*groups, *missing]} if missing else {})}
-    return replace(recipe, encoder=network, features=features)
-
-
 def _by_recipe(changes: Sequence[str], recipes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """``RECIPE.KEY=VALUE`` by recipe."""
     changed: dict[str, dict[str, Any]] = {}
@@ -106,11 +94,8 @@ def _by_recipe(changes: Sequence[str], recipes: Sequence[str]) -> dict[str, dict
 
 
 def refuse_changed(cells: Sequence[Cell], out: Path) -> None:
-    """Refuses to go on where a cell that was computed before had another network or objective.
-
-    Raises:
-        BadInput: In that case; with both settings.
-    """
+    """Refuses to go on where a cell that was computed before had another network or objective;
+    names both settings."""
     errors = []
     for cell in cells:
         file = out / "cells" / f"{cell.name}.json"
@@ -130,14 +115,8 @@ def probe_protocol(
     store: Store, task: str, *, videos: int | None, seeds: int, steps: int, tuned_steps: int
 ) -> tuple[ProbeProtocol, list[str]]:
     """The labels and heads of a task, and sentences on what a reader should know of them.
-
-    Args:
-        store: Holds the labels.
-        task: Label set.
-        videos: Label budget of a seed, None for all.
-        seeds: Draws of labelled videos.
-        steps: Of the linear head.
-        tuned_steps: Where the encoder is trained along.
+    ``videos`` is the label budget of a seed, None for all; ``tuned_steps`` are those of a fit that
+    trains the encoder along.
 
     Raises:
         BadInput: If the store has no such labels, or nothing can be learned from them.
@@ -183,20 +162,8 @@ def compare_pairs(
     out: Path,
     resume: bool,
 ) -> None:
-    """Pretrains and judges every cell; writes the table after each.
-
-    Args:
-        cells: As :func:`pairs` gives them.
-        store: Poses to learn from, and labels.
-        scale: Cells at a time, and their GPUs.
-        task: Label set.
-        videos: Label budget of a seed, None for all.
-        minutes: Of one processor that a cell learns for.
-        seeds: Draws of labelled videos.
-        steps: Of the linear head.
-        tuned_steps: Where the encoder is trained along.
-        out: Folder of the comparison.
-        resume: Go on with what is there.
+    """Pretrains every cell for so many minutes of one processor, and judges it with the labels and
+    heads of :func:`probe_protocol`; writes the table after each.
 
     Raises:
         BadInput: If a pair, the labels or the folder will not do, before anything starts.
@@ -247,14 +214,7 @@ def compare_pairs(
                 run.log_metrics(test, step=0)
 
         run_cells(
-            cells,
-            store,
-            poses,
-            protocol,
-            scale,
-            out=out,
-            seconds=60 * minutes,
-            on_result=add,
+            cells, store, poses, protocol, scale, out=out, seconds=60 * minutes, on_result=add
         )
         for file in ("table.md", "table.csv", "table.png"):
             run.log_artifact(out / file)

@@ -8,15 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.report.figures import png
-from finetune.report.tables import (
-    Cell,
-    Point,
-    Score,
-    dot_plot,
-    f1_and_map,
-    markdown,
-    write_csv,
-)
+from finetune.report.tables import Cell, Point, Score, dot_plot, f1_and_map, markdown, write_csv
 
 Result = Mapping[str, Any]
 """What :func:`finetune.compare_objectives.cell.run_cell` returned."""
@@ -32,14 +24,9 @@ LEARNING = ("steps", "epochs", "seconds", "loss")
 def write_table(
     out: Path, results: Sequence[Result], settings: Mapping[str, Any], *, origin: str
 ) -> None:
-    """Writes table.md, table.csv and table.png of the cells there are so far.
-
-    Args:
-        out: Folder.
-        results: In any order.
-        settings: Of the comparison: task, videos, seeds, minutes.
-        origin: Which data it is.
-    """
+    """Writes table.md, table.csv and table.png of the cells there are so far, in any order.
+    ``settings`` are the comparison's: task, videos, seeds, minutes; ``origin`` says which data it
+    is."""
     write_csv(out / "table.csv", (row for one in results for row in _csv_rows(one)))
     (out / "table.md").write_text(_text(results, settings, origin), encoding="utf-8")
     title = f"{origin}, {settings['task']}, {_budget(settings)}: scores on test videos"

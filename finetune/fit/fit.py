@@ -58,14 +58,6 @@ class Model:
         return self.head.mean_D.device
 
     @torch.no_grad()
-    def embeddings(self, frames: Frames, video: str) -> Tensor:
-        """(T, D) of a whole video, where the model is."""
-        arrays = frames.video(video)
-        if self.embedder is None:
-            return arrays["z"].to(self.device)
-        return embed_video(self.embedder.eval(), arrays, device=str(self.device))
-
-    @torch.no_grad()
     def read_embeddings(self, frames: Frames, video: str) -> Tensor:
         """(T / stride, D): of the frames that the head reads, where the model is."""
         if self.embedder is None:
@@ -100,14 +92,9 @@ class Model:
 def logits_of(
     heads: Sequence[AbstractHead], parts: Iterable[Tensor], frames: int
 ) -> list[list[Tensor]]:
-    """Logits of a whole video by heads that read the same embeddings, which are held a stretch at
-    a time.
-
-    Args:
-        heads: Of one stride.
-        parts: Consecutive rows of the (T / stride, D) embeddings that they read, where the heads
-            are.
-        frames: T.
+    """Logits of a whole video of so many frames by heads of one stride. ``parts`` are consecutive
+    rows of the (T / stride, D) embeddings that they read, where the heads are; a stretch of them is
+    held at a time.
 
     Returns:
         (T, C) of each head for each problem, on the CPU.
@@ -192,13 +179,8 @@ def validation_score(scores: Scores) -> float:
 def initial_head(
     problems: Sequence[Problem], tuning: Tuning, dim: int, *, fps: float = 30.0
 ) -> AbstractHead:
-    """The head that the settings ask for, with its weights as a fit starts from them.
-
-    Args:
-        problems: What it is to answer.
-        tuning: ``head``, ``start`` and the loss are looked at.
-        dim: D.
-        fps: Frames a second of the recordings.
+    """The head that the settings ask for, with its weights as a fit starts from them; ``head``,
+    ``start`` and the loss of ``tuning`` are looked at.
 
     Raises:
         BadInput: If the head, its initial weights or the loss do not fit the problems. Making one

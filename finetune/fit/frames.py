@@ -110,14 +110,8 @@ def gather_poses(
     suffix: str = "",
     on_progress: Callable[[int], object] = lambda frames: None,
 ) -> Frames:
-    """Poses of some videos of a store, and external features where they are asked for.
-
-    Args:
-        store: Where they are.
-        videos: Their names, with ``suffix``.
-        features: External features of the store.
-        suffix: What the names have that those in the store do not.
-        on_progress: Called with the number of frames read.
+    """Poses of some videos of a store, and external features where they are asked for. The names of
+    the videos have a ``suffix`` that those in the store do not.
 
     Raises:
         BadInput: If the store has no such videos or features, or a part is damaged.
@@ -144,15 +138,8 @@ def embed(
     stride: int = 1,
     on_progress: Callable[[int], object] = lambda frames: None,
 ) -> Frames:
-    """Embeddings of the same frames, each computed once.
-
-    Args:
-        poses: As :func:`gather_poses` gives them.
-        embedder: Is put into evaluation mode.
-        device: Where to compute.
-        stride: Of every so many frames one is kept.
-        on_progress: Called with the number of frames embedded.
-    """
+    """Embeddings of the same frames, each computed once, of which one of every ``stride`` is kept.
+    The embedder is put into evaluation mode."""
     embedder = embedder.to(device).eval()
     spans: dict[str, tuple[int, int]] = {}
     total = 0

@@ -36,14 +36,8 @@ def save_initial_weights(
 def load_initial_weights(
     folder: str, head: AbstractHead, head_settings: Mapping[str, Any], problems: Sequence[Problem]
 ) -> None:
-    """Gives a head the weights: every behaviour begins as the behaviour they were learned on, the
-    rest class as its rest.
-
-    Args:
-        folder: As :func:`save_initial_weights` left it.
-        head: Changed in place.
-        head_settings: Its settings.
-        problems: Its problems.
+    """Gives a head, in place, the weights of a folder: every behaviour begins as the behaviour they
+    were learned on, the rest class as its rest.
 
     Raises:
         BadInput: If the folder holds no weights, those of another head or width, or some that were

@@ -38,14 +38,9 @@ def other_behaviours(
     every: Iterable[Problem], target: Iterable[Problem], *, behaviours: Iterable[str] = ()
 ) -> list[Problem]:
     """One problem, ("rest", behaviour), for each behaviour and annotator of a store that is not a
-    target.
+    target: none of ``behaviours`` of the target, or of all it has, if they are left out.
 
     Only training labels are used, of videos on which the target is not tested.
-
-    Args:
-        every: All problems of all label sets of the store.
-        target: Problems that the weights are for.
-        behaviours: Behaviours of them that the weights are for; all of them, if left out.
 
     Raises:
         BadInput: If ``behaviours`` names one that the target does not have, or no other behaviour
@@ -133,17 +128,11 @@ def adapted(
     steps: int,
     first_order: bool,
 ) -> Weights:
-    """Weights after a few steps of gradient descent; gradients reach the initial ones through them.
+    """Weights after a few steps of gradient descent from initial ones, which gradients reach
+    through them. With ``first_order`` the steps count as constants: the gradient at the end is then
+    taken as that of the initial weights.
 
     Gradients longer than 1 are shortened to 1, as in a fit.
-
-    Args:
-        loss_of: Weights to their loss.
-        initial: Where to begin.
-        lr: Step length.
-        steps: Steps.
-        first_order: Whether the steps count as constants: the gradient at the end is then taken as
-            that of the initial weights.
     """
     weights = dict(initial)
     for _ in range(steps):
@@ -168,17 +157,11 @@ def meta_learn(
     seed: int,
     on_progress: Callable[[float], object] = lambda loss: None,
 ) -> tuple[list[float], float]:
-    """Learns the weights that a behaviour is fitted from, and how long the steps should be.
-
-    Args:
-        model: Head with one problem of two classes, and the encoder if it is to be learned too;
-            changed in place.
-        frames: Embeddings, or poses where the model has an encoder.
-        behaviours: As :func:`other_behaviours` gives them.
-        tuning: ``window`` and the loss are used, but not its class weights.
-        episodes: How.
-        seed: Of the windows drawn.
-        on_progress: Called after every step with its loss.
+    """Learns, in place, the weights of a model that a behaviour is fitted from, and how long the
+    steps should be. The model is a head with one problem of two classes, and the encoder if it is
+    to be learned too; ``frames`` are then poses, else embeddings. ``window`` and the loss of
+    ``tuning`` are used, but not its class weights. ``on_progress`` is called after every step with
+    its loss.
 
     Returns:
         Loss on the measured windows after adapting, of each step; step length learned.

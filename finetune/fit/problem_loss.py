@@ -61,6 +61,11 @@ def class_weights(problem: Problem, power: float) -> Tensor:
     if problem.overlapping:
         return torch.from_numpy(np.maximum(other_C / np.maximum(own_C, 1), 1e-6) ** power).float()
     share_C = own_C / np.maximum(own_C + other_C, 1)
+    return balanced(share_C, power)
+
+
+def balanced(share_C: Reals, power: float) -> Tensor:
+    """Weights of exclusive classes from their shares, as of :func:`class_weights`."""
     weight_C = np.where(share_C > 0, np.maximum(share_C, 1e-9) ** -power, 0.0)
     return torch.from_numpy(weight_C / max((weight_C * share_C).sum(), 1e-9)).float()
 
@@ -115,13 +120,8 @@ class ProblemLoss:
 
     def __call__(self, logits_BTC: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Sum over the labelled frames, and their number; a frame that is labelled for some of
-        overlapping behaviours counts in part.
-
-        Args:
-            logits_BTC: The head's.
-            labels: (B, T) indices of ``classes``, or (B, T, C) of 0 and 1; UNLABELLED where nobody
-                looked.
-        """
+        overlapping behaviours counts in part. Labels are (B, T) indices of ``classes``, or (B, T,
+        C) of 0 and 1; UNLABELLED where nobody looked."""
         n_classes = logits_BTC.shape[-1]
         known_BTC = (labels != UNLABELLED).float()
         if self.overlapping:

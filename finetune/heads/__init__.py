@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from finetune.heads._annotators import Annotators
-from pretrain.components import build, find, names
-from pretrain.errors import BadInput, refuse
+from pretrain.components import Count, build, find, misfits
+from pretrain.errors import BadInput, error_if, refuse
 
 APART, EMBEDDING = "apart", "embedding"
 ANNOTATOR_SETTINGS = ("annotator", "annotator_width")
@@ -37,14 +37,9 @@ class LabelledVideo:
 
 
 def with_time(z_TD: Tensor, seconds: float, stretch: tuple[int, int] | None = None) -> Tensor:
-    """Embeddings, and the seconds since the recording's beginning and until its end.
-
-    Args:
-        z_TD: (T, D).
-        seconds: From one frame to the next.
-        stretch: Index of the first frame in the recording, and how many the recording has; None:
-            these are all of them.
-    """
+    """Embeddings (T, D), and the seconds since the recording's beginning and until its end;
+    ``seconds`` lie between two frames. ``stretch``: index of the first frame in the recording, and
+    how many the recording has; None: these are all of them."""
     first, total = stretch or (0, len(z_TD))
     frame = torch.arange(first, first + len(z_TD), device=z_TD.device, dtype=z_TD.dtype)
     times = torch.stack([frame, total - 1 - frame], 1) * seconds
@@ -55,8 +50,7 @@ def frame_weights(label_N: npt.NDArray[Any], power: float) -> npt.NDArray[np.flo
     """Weights of frames, (share of their class) to the power -``power``, with a mean of 1."""
     counts = np.bincount(label_N)
     raw = np.where(counts > 0, (counts.sum() / np.maximum(counts, 1)) ** power, 0.0)
-    weights: npt.NDArray[np.float64] = (raw * counts.sum() / (raw * counts).sum())[label_N]
-    return weights
+    return (raw * counts.sum() / (raw * counts).sum())[label_N]
 
 
 class AbstractHead(nn.Module, ABC):
@@ -131,15 +125,12 @@ class AbstractHead(nn.Module, ABC):
     def forward(
         self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None
     ) -> list[Tensor]:
-        """Logits of every problem.
+        """Logits of every problem, (B, T, C) each.
 
         Args:
             z_BTD: Embeddings.
             valid_BT: False where a frame does not exist.
             problem_B: The problem of each window, where only its logits are needed.
-
-        Returns:
-            (B, T, C) for each problem.
         """
         z_BTD = (z_BTD - self.mean_D) * self.scale_D
         if self.annotators is None:
@@ -172,17 +163,11 @@ def head_class(spec: Mapping[str, Any]) -> type[AbstractHead]:
 def build_head(
     spec: Mapping[str, Any], dim: int, classes: Sequence[int], *, fps: float = 30.0
 ) -> AbstractHead:
-    """A head from ``{"name": …, setting: value}``.
+    """A head from ``{"name": …, setting: value}``, for problems of so many classes each.
 
     With ``annotator: embedding`` the problems, annotators of the same classes, share one output and
     differ by what :class:`Annotators` makes of the embedding; with ``annotator: apart`` (the
     default) each has its own output.
-
-    Args:
-        spec: As a task file gives it.
-        dim: D.
-        classes: C of each problem.
-        fps: Frames a second of the recordings.
 
     Raises:
         BadInput: If the name or a setting is unknown, or problems of unlike classes were to share
@@ -190,24 +175,17 @@ def build_head(
     """
     settings = without_annotators(spec)
     annotator, width = spec.get("annotator", APART), spec.get("annotator_width", 8)
-    known = names(__name__)
-    errors = []
-    if settings.get("name") not in known:
-        errors.append(f"there is no {settings.get('name')!r}; there are: {', '.join(known)}")
-    if annotator not in (APART, EMBEDDING):
-        errors.append(f"annotator is {annotator!r}; allowed: {APART}, {EMBEDDING}")
-    if not isinstance(width, int) or width < 1:
-        errors.append(f"annotator_width is {width!r}; it must be a whole number above 0")
-    dropout = settings.get("dropout", 0.0)
-    if isinstance(dropout, int | float) and not 0 <= dropout < 1:
-        errors.append(f"dropout is {dropout}; it must be at least 0 and below 1")
     shared = annotator == EMBEDDING
-    if shared and len(set(classes)) > 1:
-        errors.append(
+    refuse(
+        misfits("annotator", annotator, Literal["apart", "embedding"])
+        + misfits("annotator_width", width, Count)
+        + error_if(
+            shared and len(set(classes)) > 1,
             "annotator: embedding is for several annotators of the same classes; these problems "
-            "have unlike classes"
-        )
-    refuse(errors, about="head")
+            "have unlike classes",
+        ),
+        about="head",
+    )
     head: AbstractHead = build(
         __name__, settings, AbstractHead, dim, list(classes[:1] if shared else classes)
     )

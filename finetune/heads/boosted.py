@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
-from pretrain.errors import BadInput
+from pretrain.components import Count, Positive, ShareAbove0
 
 _MANY_FRAMES = 20_000  # labelled frames read, from which on larger trees pay
 _MOST_FRAMES = 35_000  # neighbours say the same: of more every second, third, … is fitted on
@@ -29,8 +29,6 @@ class Boosted(AbstractHead):
     same and there are few videos to learn from. Kept as LightGBM's own text, nothing is pickled.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         hz: Frames a second that are read; scores of the frames between are interpolated.
         trees: Rounds of boosting.
         learning_rate: Shrinkage of each.
@@ -49,22 +47,17 @@ class Boosted(AbstractHead):
         dim: int,
         classes: list[int],
         *,
-        hz: float = 5.0,
-        trees: int = 200,
+        hz: Positive = 5.0,
+        trees: Count = 200,
         learning_rate: float = 0.07,
         leaves: int = 0,
-        columns: float = 0.05,
+        columns: ShareAbove0 = 0.05,
         class_weight: float = 0.5,
-        seeds: int = 2,
+        seeds: Count = 2,
         time: bool = True,
         device: str = "cpu",
     ) -> None:
         super().__init__(dim)
-        if not hz > 0 or trees < 1 or seeds < 1 or not 0 < columns <= 1:
-            raise BadInput(
-                "head: boosted: hz, trees and seeds must be above 0, columns at most 1: they are "
-                f"{hz}, {trees}, {seeds}, {columns}"
-            )
         self.hz, self._time, self._seeds, self._power = hz, time, seeds, class_weight
         self._leaves = leaves
         self._settings = {
@@ -97,13 +90,9 @@ class Boosted(AbstractHead):
         """Grows the trees of one problem."""
         trees = self.out[problem]
         assert isinstance(trees, _Trees)
-        valid = [torch.ones(1, len(video.z_TD), dtype=torch.bool) for video in videos]
-        x = np.concatenate(
-            [
-                self.trunk(video.z_TD.cpu()[None], v)[0][video.looked_at].numpy()
-                for video, v in zip(videos, valid, strict=True)
-            ]
-        )
+        valid = torch.ones(1, dtype=torch.bool)  # not looked at
+        read = [self.trunk(video.z_TD.cpu()[None], valid)[0][video.looked_at] for video in videos]
+        x = torch.cat(read).numpy()
         shown_NC = np.concatenate([video.shown_TC[video.looked_at].numpy() for video in videos])
         many, every = len(x) >= _MANY_FRAMES, -(-len(x) // _MOST_FRAMES)
         x, shown_NC = x[::every], shown_NC[::every]
@@ -197,9 +186,8 @@ class _Trees(nn.Module):
                 number += 1
         p = np.clip(p / np.maximum(number, 1), _LEAST, 1 - _LEAST)
         logits = np.log(p / (1 - p)) if self.overlapping else np.log(p)
-        return (
-            torch.from_numpy(logits.astype(np.float32)).to(z_BTD.device).view(*z_BTD.shape[:-1], -1)
-        )
+        logits_NC = torch.from_numpy(logits.astype(np.float32)).to(z_BTD.device)
+        return logits_NC.view(*z_BTD.shape[:-1], -1)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_open": None}  # opened again where it arrives

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
-from pretrain.errors import BadInput
+from pretrain.components import Positive
 
 _QUANTILES = 65
 _CLIP = 0.005
@@ -20,8 +20,6 @@ class Logistic(AbstractHead):
     classes (multinomial; behaviour by behaviour where they overlap).
 
     Args:
-        dim: D.
-        classes: C of each problem.
         hz: Frames a second that are read; scores of the frames between are interpolated.
         ridge: Weight of the squared coefficients, beside the mean loss.
         class_weight: Power of the inverse class frequency that weighs a frame.
@@ -35,14 +33,12 @@ class Logistic(AbstractHead):
         dim: int,
         classes: list[int],
         *,
-        hz: float = 5.0,
-        ridge: float = 1.0,
+        hz: Positive = 5.0,
+        ridge: Positive = 1.0,
         class_weight: float = 0.5,
         time: bool = True,
     ) -> None:
         super().__init__(dim)
-        if not hz > 0 or not ridge > 0:
-            raise BadInput(f"head: logistic: hz and ridge must be above 0: {hz}, {ridge}")
         self.hz, self._ridge, self._power, self._time = hz, ridge, class_weight, time
         width = dim + 2 * time
         self.quantiles_QD: Tensor
@@ -62,8 +58,7 @@ class Logistic(AbstractHead):
         low = torch.searchsorted(knots_DQ, z_DN)
         high = torch.searchsorted(knots_DQ, z_DN, right=True)
         rank = (low + high) / (2 * _QUANTILES)
-        normal: Tensor = torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
-        return normal
+        return torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
 
     @torch.no_grad()
     def fit_videos(
@@ -95,7 +90,8 @@ class Logistic(AbstractHead):
 
     def _solve(self, out: nn.Linear, x_ND: Tensor, target_NC: Tensor, columns: slice) -> None:
         """Coefficients of some of an output's classes, by L-BFGS."""
-        label_N = target_NC.argmax(1) if target_NC.shape[1] > 1 else target_NC[:, 0].long()
+        several = target_NC.shape[1] > 1
+        label_N = target_NC.argmax(1) if several else target_NC[:, 0].long()
         weight_N = torch.from_numpy(frame_weights(label_N.numpy(), self._power)).float()
         weight_N /= weight_N.sum()
         start = torch.zeros(x_ND.shape[1] + 1, target_NC.shape[1])
@@ -107,13 +103,9 @@ class Logistic(AbstractHead):
         def loss() -> Tensor:
             optimiser.zero_grad()
             logits_NC = x_ND @ coefficients[:-1] + coefficients[-1]
-            each_N = (
-                F.cross_entropy(logits_NC, label_N, reduction="none")
-                if target_NC.shape[1] > 1
-                else F.binary_cross_entropy_with_logits(
-                    logits_NC[:, 0], target_NC[:, 0], reduction="none"
-                )
-            )
+            loss_of = F.cross_entropy if several else F.binary_cross_entropy_with_logits
+            inputs = (logits_NC, label_N) if several else (logits_NC[:, 0], target_NC[:, 0])
+            each_N = loss_of(*inputs, reduction="none")
             total = (each_N * weight_N).sum() + self._ridge * coefficients[:-1].square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             return total

@@ -5,20 +5,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead
+from pretrain.components import ShareBelow1
 
 
 class Mlp(AbstractHead):
     """One hidden layer, then a linear layer.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         width: Units of the hidden layer.
         dropout: Share of the units set to 0 while fitting.
     """
 
     def __init__(
-        self, dim: int, classes: list[int], *, width: int = 64, dropout: float = 0.3
+        self, dim: int, classes: list[int], *, width: int = 64, dropout: ShareBelow1 = 0.3
     ) -> None:
         super().__init__(dim)
         self.enter = nn.Linear(dim, width)
@@ -27,5 +26,4 @@ class Mlp(AbstractHead):
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Hidden units of each frame."""
-        hidden: Tensor = self.drop(nn.functional.gelu(self.enter(z_BTD)))
-        return hidden
+        return self.drop(nn.functional.gelu(self.enter(z_BTD)))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo
-from pretrain.errors import BadInput
+from pretrain.components import Positive
 
 _NEVER_SEEN = -1e4  # logit of a class that no training frame showed
 
@@ -18,8 +18,6 @@ class Prototype(AbstractHead):
     """Nearest class mean among the training frames; no gradient steps.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         distance: ``euclidean``: squared, a mean over dimensions; ``cosine``: 1 - cosine.
         temperature: Distance by which a class must be nearer to be e times as likely.
     """
@@ -32,11 +30,9 @@ class Prototype(AbstractHead):
         classes: list[int],
         *,
         distance: Literal["euclidean", "cosine"] = "euclidean",
-        temperature: float = 0.1,
+        temperature: Positive = 0.1,
     ) -> None:
         super().__init__(dim)
-        if not temperature > 0:
-            raise BadInput(f"head: prototype: temperature is {temperature}; it must be above 0")
         self.out = nn.ModuleList(
             _Means(dim, number, distance == "cosine", temperature) for number in classes
         )

@@ -19,8 +19,6 @@ class Stack(AbstractHead):
     are few, trees and a temporal network where they are many.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         members: ``name`` and settings of each head.
         weights: Of each; none: all alike.
         hz: Frames a second that they read; a member's own setting comes first.

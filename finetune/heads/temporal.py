@@ -5,14 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead
+from pretrain.components import ShareBelow1
 
 
 class Temporal(AbstractHead):
     """Two dilated convolutions over time, then a linear layer.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         width: Channels.
         dilation: Step of the second convolution; the reach is ``2 * (1 + dilation)`` frames to
             either side.
@@ -26,7 +25,7 @@ class Temporal(AbstractHead):
         *,
         width: int = 64,
         dilation: int = 4,
-        dropout: float = 0.3,
+        dropout: ShareBelow1 = 0.3,
     ) -> None:
         super().__init__(dim)
         self.enter = nn.Conv1d(dim, width, 5, padding=2)
@@ -44,8 +43,7 @@ class Temporal(AbstractHead):
         )
         h_BDT = _without(h_BDT, beyond_B1T)
         h_BDT = h_BDT + nn.functional.gelu(self.wider(self.drop(h_BDT)))
-        hidden: Tensor = self.drop(h_BDT).transpose(1, 2)
-        return hidden
+        return self.drop(h_BDT).transpose(1, 2)
 
 
 def _without(h_BDT: Tensor, beyond_B1T: Tensor | None) -> Tensor:

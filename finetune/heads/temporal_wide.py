@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo
-from pretrain.errors import BadInput
+from pretrain.components import Count, Positive, ShareBelow1
 from pretrain.train.torch_setup import matmul_precision
 
 _CLIP = 5.0  # standard deviations
@@ -23,8 +23,6 @@ class TemporalWide(AbstractHead):
     its weights over the last two thirds of its steps.
 
     Args:
-        dim: D.
-        classes: C of each problem.
         hz: Frames a second that are read; scores of the frames between are interpolated.
         columns: At most so many leading columns of an embedding are read: the encoder ``handmade``
             puts features before their long means, which a network that sees half a minute needs
@@ -47,23 +45,19 @@ class TemporalWide(AbstractHead):
         dim: int,
         classes: list[int],
         *,
-        hz: float = 5.0,
-        columns: int = 160,
-        width: int = 64,
-        blocks: int = 7,
+        hz: Positive = 5.0,
+        columns: Count = 160,
+        width: Count = 64,
+        blocks: Count = 7,
         steps: int = 0,
-        crop: int = 400,
-        dropout: float = 0.3,
+        crop: Count = 400,
+        dropout: ShareBelow1 = 0.3,
         noise: float = 0.1,
         label_smoothing: float = 0.05,
         class_weight: float = 0.5,
-        networks: int = 2,
+        networks: Count = 2,
     ) -> None:
         super().__init__(dim)
-        if not hz > 0 or min(columns, width, blocks, crop, networks) < 1:
-            raise BadInput(
-                "head: temporal_wide: hz, columns, width, blocks, crop and networks must be above 0"
-            )
         self.hz, self._steps, self._crop, self._noise = hz, steps, crop, noise
         self._smoothing, self._power = label_smoothing, class_weight
         self._columns = min(dim, columns)
@@ -226,8 +220,7 @@ class _Network(nn.Module):
         h_BTW = self.enter(self.drop(x_BTD.transpose(1, 2)).transpose(1, 2))
         for block in self.blocks:
             h_BTW = block(h_BTW)
-        logits: Tensor = self.leave(F.gelu(h_BTW))
-        return logits
+        return self.leave(F.gelu(h_BTW))
 
 
 class _Block(nn.Module):

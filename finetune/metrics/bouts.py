@@ -83,8 +83,7 @@ def bouts(labels: Ints) -> Spans:
             bouts(np.where(labels[:, c] == 1, c, UNLABELLED)) for c in range(labels.shape[1])
         ]
         joined: Spans = np.concatenate([np.zeros((0, 3), np.int64), *columns])
-        in_time: Spans = np.take(joined, np.argsort(joined[:, 0], kind="stable"), axis=0)
-        return in_time
+        return np.take(joined, np.argsort(joined[:, 0], kind="stable"), axis=0)
     if not len(labels):
         return np.zeros((0, 3), np.int64)
     labels = labels.astype(np.int64)
@@ -135,18 +134,13 @@ def score_bouts(
     rest: str | None = None,
     overlaps: Sequence[float] = OVERLAPS,
 ) -> BoutScores:
-    """Scores the bouts of a test set; a bout never crosses from one video to the next.
+    """Scores the bouts of a test set; a bout never crosses from one video to the next. Labels of
+    each video are (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours, and decisions
+    alike; ``rest`` is as of :func:`finetune.labels.frame_labels.rest_class`, ``overlaps`` are
+    thresholds on intersection over union.
 
     Predictions on UNLABELLED frames are taken out before they are cut into bouts: nobody can say
     whether they are right.
-
-    Args:
-        labels: For each video (T,) classes, or (T, C) of 0 and 1 for overlapping behaviours.
-        predicted: For each of the same videos, decisions of the same shape.
-        classes: Names, in the order of axis C.
-        fps: Frames per second.
-        rest: The class left out of the means; see :func:`finetune.labels.frame_labels.rest_class`.
-        overlaps: Thresholds on intersection over union.
 
     Raises:
         BadInput: If videos or shapes disagree, no frame is labelled, or a setting is out of range.

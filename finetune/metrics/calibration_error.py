@@ -8,15 +8,11 @@ from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, examine
 
 
 def expected_calibration_error(*, probabilities_TC: Reals, labels: Ints, bins: int = 15) -> float:
-    """Mean of |accuracy - confidence| over labelled frames, bin by bin (Guo et al. 2017).
+    """Mean of |accuracy - confidence| over labelled frames, in bins of equal parts of 0…1, each
+    closed on the right (Guo et al. 2017).
 
-    Of exclusive classes it asks whether the chosen class of each frame is right; of overlapping
-    behaviours, every behaviour of every frame.
-
-    Args:
-        probabilities_TC: Probabilities of exclusive classes or overlapping behaviours.
-        labels: (T,) or (T, C).
-        bins: Equal parts of 0…1, each closed on the right.
+    Of exclusive classes, labelled (T,), it asks whether the chosen class of each frame is right; of
+    overlapping behaviours, (T, C), every behaviour of every frame.
 
     Raises:
         BadInput: If shapes disagree, no frame is labelled or a score is not finite.

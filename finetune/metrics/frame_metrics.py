@@ -123,11 +123,8 @@ def score(
     left_out = rest_class(classes=classes, rest=rest)
     examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC, predicted=predicted)
     overlapping = labels.ndim == 2
-    predicted = (
-        decide(probabilities_TC=probabilities_TC, overlapping=overlapping)
-        if predicted is None
-        else predicted
-    )
+    if predicted is None:
+        predicted = decide(probabilities_TC=probabilities_TC, overlapping=overlapping)
     confusion = _confusion(labels=labels, predicted=predicted, n_classes=len(classes))
     hit, truth, chosen, labelled = _counts(confusion)
     f1 = _f1(hit, truth, chosen)
@@ -225,13 +222,8 @@ def mean_over_problems(problems: Mapping[str, Scores]) -> Scores:
             **means, prevalence=prevalence, frames=frames, predicted_frames=chosen
         )
     matrices = [part.confusion for part in parts if part.confusion is not None]
-    alike = (
-        len(matrices) == len(parts)
-        and len(
-            {(part.classes, matrix.shape) for part, matrix in zip(parts, matrices, strict=True)}
-        )
-        == 1
-    )
+    forms = {(part.classes, getattr(part.confusion, "shape", None)) for part in parts}
+    alike = len(matrices) == len(parts) and len(forms) == 1
     notes = [f"{name}: {note}" for name, part in problems.items() for note in part.notes]
     empty = [name for name, part in problems.items() if math.isnan(part.macro_f1)]
     notes += [f"{name}: no class to score, left out of the mean over problems" for name in empty]
@@ -255,18 +247,13 @@ def over_seeds(by_seed: Mapping[int, Scores]) -> SeedScores:
     assert by_seed, "no seed to average"
     seeds = list(by_seed.values())
     kinds = [entry.name for entry in fields(ClassScores)]
-    per_class = {}
+    per_class: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(name for scores in seeds for name in scores.classes):
         each = [scores.per_class[name] for scores in seeds if name in scores.per_class]
-        per_class[name] = {
-            key: value
-            for kind in kinds
-            for key, value in zip(
-                (kind, f"{kind}_std"),
-                _mean_std(getattr(scores, kind) for scores in each),
-                strict=True,
-            )
-        }
+        per_class[name] = {}
+        for kind in kinds:
+            mean, std = _mean_std(getattr(scores, kind) for scores in each)
+            per_class[name] |= {kind: mean, f"{kind}_std": std}
     macro_f1, macro_f1_std = _mean_std(scores.macro_f1 for scores in seeds)
     mean_ap, mean_ap_std = _mean_std(scores.map for scores in seeds)
     notes = list(dict.fromkeys(note for scores in seeds for note in scores.notes))
@@ -299,11 +286,8 @@ def _confusion(*, labels: Ints, predicted: Ints, n_classes: int) -> npt.NDArray[
     if labels.ndim == 1:
         known = labels != UNLABELLED
         cells = labels[known].astype(np.int64) * n_classes + predicted[known]
-        return (
-            np.bincount(cells, minlength=n_classes**2)
-            .reshape(n_classes, n_classes)
-            .astype(np.int64)
-        )
+        counts = np.bincount(cells, minlength=n_classes**2).astype(np.int64)
+        return counts.reshape(n_classes, n_classes)
     columns = ((labels[:, c], predicted[:, c]) for c in range(n_classes))
     return np.stack(
         [_confusion(labels=truth, predicted=chosen, n_classes=2) for truth, chosen in columns]
@@ -313,18 +297,10 @@ def _confusion(*, labels: Ints, predicted: Ints, n_classes: int) -> npt.NDArray[
 def _counts(confusion: npt.NDArray[np.int64]) -> tuple[Ints, Ints, Ints, Ints]:
     """For each class: right, true, predicted and labelled frames."""
     if confusion.ndim == 3:
-        return (
-            confusion[:, 1, 1],
-            confusion[:, 1].sum(axis=1),
-            confusion[:, :, 1].sum(axis=1),
-            confusion.sum(axis=(1, 2)),
-        )
-    return (
-        np.diag(confusion),
-        confusion.sum(axis=1),
-        confusion.sum(axis=0),
-        np.full(len(confusion), confusion.sum()),
-    )
+        truth, chosen = confusion[:, 1].sum(axis=1), confusion[:, :, 1].sum(axis=1)
+        return confusion[:, 1, 1], truth, chosen, confusion.sum(axis=(1, 2))
+    labelled = np.full(len(confusion), confusion.sum())
+    return np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0), labelled
 
 
 def _f1(hit: Ints, truth: Ints, chosen: Ints) -> Reals:

@@ -9,7 +9,7 @@ widths, windows and training settings are in ``networks/``. ``windows.py`` cuts 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pretrain.components import Count, Counts, Positive, ShareBelow1, TwoOrMore, Whole, field_errors
 from pretrain.config import read
 from pretrain.errors import BadInput, refuse
 
@@ -29,47 +30,27 @@ class Baseline:
     """One network of the paper and how it was trained on Task 1."""
 
     network: Literal["conv1d", "lstm", "self_attention", "fully_connected"]
-    widths: Sequence[int]
-    past: int
+    widths: Counts
+    past: Whole
     """Steps before the frame in its window."""
-    future: int
+    future: Whole
     """Steps after it."""
-    skip: int
+    skip: Count
     """Frames in a step."""
-    lr: float
+    lr: Positive
     """Of Adam, constant."""
-    dropout: float
-    epochs: int
+    dropout: ShareBelow1
+    epochs: Count
     augment: bool = False
-    batch: int = 128
+    batch: TwoOrMore = 128
     """Windows a step."""
-    kernel: int = 5
+    kernel: Count = 5
     """Taps of conv1d."""
-    state: int = 256
+    state: Count = 256
     """Width of the LSTM's state."""
 
     def __post_init__(self) -> None:
-        least = {
-            "past": 0,
-            "future": 0,
-            "skip": 1,
-            "epochs": 1,
-            "batch": 2,
-            "kernel": 1,
-            "state": 1,
-        }
-        errors = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}"
-            for name, low in least.items()
-            if getattr(self, name) < low
-        ]
-        if min(self.widths, default=0) < 1:
-            errors.append(f"widths are {list(self.widths)}; give at least one, each at least 1")
-        if not self.lr > 0:
-            errors.append(f"lr is {self.lr}; it must be above 0")
-        if not 0 <= self.dropout < 1:
-            errors.append(f"dropout is {self.dropout}; it must be at least 0 and below 1")
-        refuse(errors, about="a network of the paper")
+        refuse(field_errors(self), about="a network of the paper")
 
     @property
     def window(self) -> int:
@@ -78,12 +59,9 @@ class Baseline:
 
 
 def published_network(name: str, changed: Mapping[str, Any] | None = None) -> Baseline:
-    """A published network's settings: ``conv1d`` is "the baseline", ``conv1d_augmented`` where
-    Tasks 2 and 3 start from.
-
-    Args:
-        name: A file of ``finetune/paper/networks/``, or a path.
-        changed: Keys to other values.
+    """A published network's settings, with some keys changed: a file of
+    ``finetune/paper/networks/``, or a path. ``conv1d`` is "the baseline", ``conv1d_augmented``
+    where Tasks 2 and 3 start from.
 
     Raises:
         BadInput: If there is none of that name, or its settings are wrong.
@@ -92,12 +70,8 @@ def published_network(name: str, changed: Mapping[str, Any] | None = None) -> Ba
 
 
 def build_baseline(settings: Baseline, *, inputs: int, classes: int) -> nn.Module:
-    """The network, (B, W, F) to (B, C) logits.
-
-    Args:
-        settings: Which, and its widths.
-        inputs: F, 28 for CalMS21's coordinates, 60 with the 32 task-programming features.
-        classes: C.
+    """The network, (B, W, F) to (B, C) logits; F is 28 for CalMS21's coordinates, 60 with the 32
+    task-programming features.
 
     Raises:
         BadInput: If the window is too short for the network's poolings.
@@ -133,17 +107,12 @@ def build_baseline(settings: Baseline, *, inputs: int, classes: int) -> nn.Modul
 
 @torch.no_grad()
 def label_every_frame(network: nn.Module, x_TF: Tensor, settings: Baseline) -> Tensor:
-    """Logits (T, C) of every frame of a video by a ``conv1d``, each frame computed once instead of
-    once for every window it lies in.
+    """Logits (T, C) of every frame of a video by a ``conv1d`` in evaluation mode, each frame
+    computed once instead of once for every window it lies in.
 
     In a window, pooling keeps the maxima of steps 1 and 2, 3 and 4, and so on; all windows together
     have those of every two steps. So with convolutions whose taps lie twice as far apart after each
     pooling the sums are the same, for about a hundredth of the work (tests compare the two).
-
-    Args:
-        network: What :func:`build_baseline` made of ``settings``, in evaluation mode.
-        x_TF: Inputs, as the windows are cut from.
-        settings: Of the network.
     """
     assert settings.network == "conv1d", "only the convolutional network has this form"
     assert not network.training, "batch norm would look at the video"
@@ -157,8 +126,7 @@ def label_every_frame(network: nn.Module, x_TF: Tensor, settings: Baseline) -> T
         step *= 2
     weight_CDW = last.weight.view(len(last.weight), -1, h_1CN.shape[1]).transpose(1, 2)
     logits_1CN = F.conv1d(h_1CN, weight_CDW, last.bias, dilation=step)
-    logits_TC: Tensor = logits_1CN[0, :, : len(x_TF)].T
-    return logits_TC
+    return logits_1CN[0, :, : len(x_TF)].T
 
 
 def _norm(channels: int) -> nn.BatchNorm1d:
@@ -171,8 +139,7 @@ class _InputNorm(nn.Module):
         self.norm = _norm(inputs)
 
     def forward(self, x_BWF: Tensor) -> Tensor:
-        out: Tensor = self.norm(x_BWF.flatten(0, 1)).view(x_BWF.shape)
-        return out
+        return self.norm(x_BWF.flatten(0, 1)).view(x_BWF.shape)
 
 
 class _Convolution(nn.Module):
@@ -183,8 +150,7 @@ class _Convolution(nn.Module):
 
     def forward(self, x_BWC: Tensor) -> Tensor:
         x_BCW = F.max_pool1d(F.relu(self.norm(self.conv(x_BWC.transpose(1, 2)))), 2)
-        out: Tensor = self.drop(x_BCW.transpose(1, 2))
-        return out
+        return self.drop(x_BCW.transpose(1, 2))
 
     def every_window(self, x_1CN: Tensor, step: int) -> Tensor:
         """The same for the windows around every frame; ``step`` frames lie between two of their
@@ -199,19 +165,15 @@ class _Attention(nn.Module):
 
     def __init__(self, inputs: int, width: int, settings: Baseline) -> None:
         super().__init__()
-        self.query, self.value, self.mix = (
-            nn.Linear(inputs, width),
-            nn.Linear(inputs, width),
-            nn.Linear(width, width),
-        )
+        self.query, self.value = nn.Linear(inputs, width), nn.Linear(inputs, width)
+        self.mix = nn.Linear(width, width)
         self.norm, self.drop = _norm(width), nn.Dropout(settings.dropout)
 
     def forward(self, x_BWC: Tensor) -> Tensor:
         value = self.value(x_BWC)
         mixed = self.mix(F.scaled_dot_product_attention(self.query(x_BWC), value, value, scale=1.0))
         x_BCW = F.max_pool1d(F.relu(self.norm(mixed.transpose(1, 2))), 2)
-        out: Tensor = self.drop(x_BCW.transpose(1, 2))
-        return out
+        return self.drop(x_BCW.transpose(1, 2))
 
 
 class _LastState(nn.Module):
@@ -220,22 +182,17 @@ class _LastState(nn.Module):
         self.lstm = nn.LSTM(inputs, width, batch_first=True)
 
     def forward(self, x_BWF: Tensor) -> Tensor:
-        out: Tensor = self.lstm(x_BWF)[1][0][0]
-        return out
+        return self.lstm(x_BWF)[1][0][0]
 
 
 class _Dense(nn.Module):
     def __init__(self, inputs: int, width: int, settings: Baseline) -> None:
         super().__init__()
-        self.linear, self.norm, self.drop = (
-            nn.Linear(inputs, width),
-            _norm(width),
-            nn.Dropout(settings.dropout),
-        )
+        self.linear, self.norm = nn.Linear(inputs, width), _norm(width)
+        self.drop = nn.Dropout(settings.dropout)
 
     def forward(self, x_BC: Tensor) -> Tensor:
-        out: Tensor = self.drop(F.relu(self.norm(self.linear(x_BC))))
-        return out
+        return self.drop(F.relu(self.norm(self.linear(x_BC))))
 
 
 def _as_keras(module: nn.Module) -> None:

@@ -57,15 +57,8 @@ def read_inputs(
     moments_from: Sequence[str] = (),
     on_progress: Callable[[int], object] = lambda frames: None,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """What the paper's networks read of some videos.
-
-    Args:
-        store: Of the poses.
-        videos: Which.
-        features: External features to append to the coordinates; none where empty.
-        moments_from: Videos (of ``videos`` or not) whose mean and standard deviation standardise
-            these features.
-        on_progress: Called with the number of frames read.
+    """What the paper's networks read of some videos: coordinates, then the external features, if
+    any are named, standardised by mean and standard deviation of the videos ``moments_from``.
 
     Raises:
         BadInput: If a video has no such features.
@@ -118,21 +111,10 @@ def train_network(
     device: str = "cpu",
     on_progress: Callable[[float], object] = lambda steps: None,
 ) -> nn.Module:
-    """Trains on all labelled training frames of a problem.
-
-    Args:
-        inputs: Of its training videos, at least.
-        problem: Its training labels are looked at, nothing else.
-        settings: Network, windows, batch.
-        phases: In order.
-        seed: Of weights, dropout, order and augmentation.
-        coordinates: How many of the inputs are coordinates.
-        start: Weights to start from.
-        class_weight: Class to weight in the loss; others weigh 1. The mean is over frames, not over
-            weights.
-        epochs_share: Train for this share of the epochs.
-        device: Where.
-        on_progress: Called with the number of steps that were made.
+    """Trains on all labelled training frames of a problem; nothing else of it is looked at. The
+    first ``coordinates`` columns of the inputs are coordinates. ``class_weight`` weighs classes in
+    the loss, whose mean is over frames, not over weights. Phases last for ``epochs_share`` of their
+    epochs.
 
     Returns:
         The network, in evaluation mode.
@@ -193,16 +175,9 @@ def label_videos(
     device: str = "cpu",
     on_progress: Callable[[float], object] = lambda steps: None,
 ) -> Probabilities:
-    """Probabilities of every frame of some videos, (T, C) each.
-
-    Args:
-        network: What :func:`train_network` returns.
-        inputs: Of the videos, at least.
-        videos: Which.
-        settings: Of the network.
-        device: Where.
-        on_progress: Called with the optimiser steps that take as long (:func:`label_steps`).
-    """
+    """Probabilities of every frame of some videos, (T, C) each, by what :func:`train_network`
+    returned. ``on_progress`` is told the optimiser steps that take as long
+    (:func:`label_steps`)."""
     probabilities: dict[str, npt.NDArray[np.float32]] = {}
     network = network.to(device).eval()
     with torch.no_grad():

@@ -32,16 +32,9 @@ def run_rows(
     moments_from: Sequence[str],
     on_result: Callable[[dict[str, Any]], object],
 ) -> None:
-    """Runs the pieces that have no file in ``out`` yet, as many at a time as the scale has trials.
-
-    Args:
-        rows: By name; a row that starts from another comes after it.
-        store: Of the frames.
-        scale: Pieces at a time, and their GPUs.
-        out: Folder of the reproduction.
-        seeds: Of every row.
-        moments_from: Videos whose mean and standard deviation standardise external features.
-        on_result: Called with the result of every row, those that were in ``out`` included.
+    """Runs the pieces that have no file in the folder ``out`` yet, as many at a time as the scale
+    has trials. A row that starts from another comes after it. ``on_result`` gets the result of
+    every row, those that were in ``out`` included.
 
     Raises:
         BadInput: If a piece does not fit the data, or weights to start from are gone.
@@ -102,12 +95,8 @@ def run_rows(
     frames = _SharedFrames(rows, store, moments_from)
     counter = ray.remote(num_cpus=0)(_Counter).remote()
     steps = sum(rows[piece.row].steps(piece.part, frames.frames_in) for piece in pieces)
-    log.info(
-        "%d networks to train, about %s steps (labelling counted), %d at a time",
-        len(pieces),
-        f"{steps:,}",
-        scale.concurrent_trials,
-    )
+    about = f"{len(pieces)} networks to train, about {steps:,} steps (labelling counted)"
+    log.info("%s, %d at a time", about, scale.concurrent_trials)
     for piece, result in run_jobs(
         _run_piece,
         pieces,

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from finetune.fit.fit import Probabilities
 from finetune.fit.frames import Frames, recordings
+from finetune.fit.problem_loss import balanced, class_counts
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import Labelled, Problem
@@ -30,6 +31,7 @@ from finetune.paper.joint_model import (
     smoothed_cross_entropy,
     validation_f1,
 )
+from pretrain.components import build
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
@@ -131,20 +133,13 @@ def fit_member(
     device: str = "cpu",
     on_progress: Callable[[float], object] = lambda steps: None,
 ) -> tuple[list[Probabilities], dict[str, Any]]:
-    """Fits one network of an ensemble and labels the test videos.
+    """Fits one network of an ensemble, of index ``member``, and labels the test videos. Seed and
+    index decide the split, weights and batches.
 
-    Args:
-        frames: :func:`with_head_inputs` of training, test and unlabelled videos.
-        problems: All problems of all tasks.
-        unlabelled: Videos to learn from without labels; if empty, the training videos.
-        settings: How.
-        schema: Of the skeleton.
-        seed: Of the ensemble.
-        member: Index of the network in the ensemble; decides the split, weights and batches.
-        epochs_share: Train for this share of the epochs.
-        device: Where.
-        on_progress: Called with the number of steps that were made, or, for labelling, of steps
-            that take as long (:func:`label_steps`).
+    It learns from frames with :func:`with_head_inputs` of all problems of all tasks, and from
+    videos without labels; if there are none, from the training videos in their place.
+    ``on_progress`` is told the steps made, or, for labelling, steps that take as long
+    (:func:`label_steps`).
 
     Returns:
         Probabilities of the test videos for each problem; and the chosen epoch and validation score
@@ -153,10 +148,7 @@ def fit_member(
     torch.manual_seed(seed * 1000 + member)
     layers, annotators = output_layers(problems, settings), annotator_indices(problems)
     parts = hold_out(
-        problems,
-        share=settings.validation,
-        seed=seed * 1000 + member,
-        recording=recordings(frames),
+        problems, share=settings.validation, seed=seed * 1000 + member, recording=recordings(frames)
     )
     embedder = build_embedder(schema, features=settings.features, encoder=settings.encoder)
     sampler = _BatchSampler(
@@ -175,7 +167,8 @@ def fit_member(
         annotator_width=settings.annotator_width,
         head_inputs=frames.arrays["head_inputs"].shape[1],
     ).to(device)
-    cpc = CPC(embedder.dim, schema, **settings.cpc).to(device)
+    spec = {**settings.cpc, "name": "cpc"}
+    cpc: CPC = build("pretrain.objectives", spec, CPC, embedder.dim, schema).to(device)
     if cpc.views != 1:
         raise BadInput("the joint model's cpc reads one view: set past_only: false")
     total = max(1, round(sampler.steps * settings.epochs * epochs_share))
@@ -288,14 +281,11 @@ class _BatchSampler:
         ]
         videos = {name for _, name in pairs} | set(unlabelled)
         self.steps = epoch_steps(settings, len(layers), sum(map(self._length, videos)))
-        counts = [
-            np.sum([_counts(problems[p]) for p in layer.problems], axis=0) for layer in layers
-        ]
-        self.prior_C = [torch.from_numpy(count_C / count_C.sum()).float() for count_C in counts]
-        self.weight_C = [
-            torch.from_numpy(_class_weights(count_C, settings.class_weight)).float()
-            for count_C in counts
-        ]
+        each = [[class_counts(problems[p])[0] for p in layer.problems] for layer in layers]
+        counts = [np.sum(of_layer, axis=0) for of_layer in each]
+        shares = [count_C / count_C.sum() for count_C in counts]
+        self.prior_C = [torch.from_numpy(share_C).float() for share_C in shares]
+        self.weight_C = [balanced(share_C, settings.class_weight) for share_C in shares]
 
     def _length(self, name: str) -> int:
         first, end = self._frames.spans[name]
@@ -373,14 +363,3 @@ def _loss(
             smoothing=settings.smoothing,
         )
     return total
-
-
-def _counts(problem: Problem) -> npt.NDArray[np.float64]:
-    labels = np.concatenate(list(problem.train.values()))
-    return np.bincount(labels[labels != UNLABELLED], minlength=len(problem.classes)).astype(float)
-
-
-def _class_weights(counts: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
-    share = counts / counts.sum()
-    weight = np.where(share > 0, np.maximum(share, 1e-9) ** -power, 0.0)
-    return np.asarray(weight / (weight * share).sum())

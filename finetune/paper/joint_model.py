@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from finetune.fit.fit import Probabilities, score_problems
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.labels.problems import Labelled, Problem
+from pretrain.components import Count, Positive, ShareBelow1, TwoOrMore, Whole, field_errors
 from pretrain.config import Precision
 from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
@@ -37,35 +38,35 @@ class JointSettings:
     """``name`` (a file in pretrain/encoders/) and its settings."""
     cpc: Mapping[str, Any]
     """Settings of pretrain/objectives/cpc.py, one view."""
-    window: int = 512
+    window: TwoOrMore = 512
     """Frames of a window."""
-    labelled: int = 8
+    labelled: Whole = 8
     """Windows of a batch from any labelled video, by their lengths."""
-    each_layer: int = 1
+    each_layer: Count = 1
     """Windows of a batch from the videos of each output layer."""
-    unlabelled: int = 16
+    unlabelled: Whole = 16
     """Windows of a batch from videos without labels."""
-    advance: int = 256
+    advance: Count = 256
     """Frames that a window counts for when the steps of an epoch are counted."""
-    epochs: int = 40
-    lr: float = 0.001
+    epochs: Count = 40
+    lr: Positive = 0.001
     """Of AdamW, with cosine decay to 0."""
     weight_decay: float = 1e-5
     class_weight: float = 1.0
     """Power of the inverse class frequency that weights cross-entropy: 0 = none, 1 = balanced."""
-    smoothing: float = 0.2
+    smoothing: ShareBelow1 = 0.2
     """Share of each target that is the class frequencies (label smoothing)."""
     task_weight: Mapping[str, float] = field(default_factory=dict)
     """Label set to the weight of its cross-entropy; others have 1."""
-    annotator_width: int = 6
+    annotator_width: Count = 6
     """Size of an annotator's embedding."""
-    elapsed: float = 1500.0
+    elapsed: Positive = 1500.0
     """The head reads tanh(frames since the start / elapsed)."""
-    remaining: float = 2300.0
+    remaining: Positive = 2300.0
     """The same for the frames to the end."""
-    wall: float = 465.0
+    wall: Positive = 465.0
     """The same for each animal's distance to the nearest wall (px)."""
-    members: int = 32
+    members: Count = 32
     """Networks whose probabilities are averaged, each fitted on its own split."""
     validation: float = 0.15
     """Share of the labelled training videos that choose a network's epoch."""
@@ -73,30 +74,9 @@ class JointSettings:
     """Of matrix products; weights, features and losses are float32."""
 
     def __post_init__(self) -> None:
-        least = {
-            "window": 2,
-            "labelled": 0,
-            "each_layer": 1,
-            "unlabelled": 0,
-            "advance": 1,
-            "epochs": 1,
-            "members": 1,
-            "annotator_width": 1,
-        }
-        errors = [
-            f"{name} is {getattr(self, name)}; it must be at least {low}"
-            for name, low in least.items()
-            if getattr(self, name) < low
-        ]
-        errors += [
-            f"{name} must be above 0"
-            for name in ("lr", "elapsed", "remaining", "wall")
-            if not getattr(self, name) > 0
-        ]
+        errors = field_errors(self)
         if not 0 < self.validation < 1:
             errors.append(f"validation is {self.validation}; it must lie between 0 and 1")
-        if not 0 <= self.smoothing < 1:
-            errors.append(f"smoothing is {self.smoothing}; it must lie in 0…1")
         if not isinstance(self.encoder.get("name"), str):
             errors.append("encoder needs a `name`")
         refuse(errors, about="the settings of the joint model")
@@ -106,12 +86,9 @@ class JointModel(nn.Module):
     """Encoder, shared layer and output layers.
 
     Args:
-        embedder: Poses to embeddings.
         classes: C of each output layer.
-        annotators: How many people labelled.
         annotator_width: Size of an annotator's embedding; at least as large as their number, it
             starts one-hot.
-        head_inputs: Columns of :func:`head_inputs`.
     """
 
     def __init__(
@@ -143,19 +120,14 @@ class JointModel(nn.Module):
         """Logits (B, T, C) of one output layer, in the style of an annotator."""
         h_BTD = torch.cat([z_BTD, extra_BTE], -1)
         style_BTA = self.annotators[annotator_B].unsqueeze(1).expand(-1, z_BTD.shape[1], -1)
-        logits_BTC: Tensor = self.out[layer](h_BTD + self.mix(torch.cat([h_BTD, style_BTA], -1)))
-        return logits_BTC
+        return self.out[layer](h_BTD + self.mix(torch.cat([h_BTD, style_BTA], -1)))
 
 
 def head_inputs(position_TMKX: Tensor, settings: JointSettings, schema: Schema) -> Tensor:
-    """What the head reads of a video's frames in addition to embeddings: time since the start, time
-    to the end, and for every animal the hypotenuse of the midpoint between neck and tail base's
-    distances to the nearer side wall and to the nearer of top and bottom.
-
-    Args:
-        position_TMKX: px, NaN where missing.
-        settings: The scales.
-        schema: Which points are neck and tail base, and the size of the image.
+    """What the head reads of a video's frames (px, NaN where missing) in addition to embeddings:
+    time since the start, time to the end, and for every animal the hypotenuse of the midpoint
+    between neck and tail base's distances to the nearer side wall and to the nearer of top and
+    bottom.
 
     Returns:
         (T, 2 + M) in 0…1; 0 where an animal is missing.

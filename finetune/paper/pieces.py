@@ -3,6 +3,7 @@ videos. Plain torch; ``jobs.py`` runs pieces with Ray."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,13 +72,8 @@ class ResolvedRow:
         return list(dict.fromkeys(problem.task for problem in self.problems))
 
     def steps(self, part: int, frames_in: Callable[[str], int]) -> int:
-        """Optimiser steps of a piece, about; labelling the test videos counts as the steps that
-        take as long.
-
-        Args:
-            part: Of the piece.
-            frames_in: Of a video's name.
-        """
+        """Optimiser steps of a piece, about, given the frames of each video; labelling the test
+        videos counts as the steps that take as long."""
         if self.row.joint:
             joint = self.settings.joint[self.row.joint]
             videos = {*self.unlabelled, *(name for p in self.problems for name in p.train)}
@@ -110,25 +106,14 @@ def read_frames(
     moments_from: Sequence[str],
     on_progress: Callable[[int], object],
 ) -> Inputs | Frames:
-    """The frames of a row, for all of its pieces.
-
-    Args:
-        row: The row.
-        store: Of the frames.
-        moments_from: Videos whose mean and standard deviation standardise external features.
-        on_progress: Called with the number of frames read.
-    """
+    """The frames of a row, for all of its pieces; ``moments_from`` as of :func:`read_inputs`."""
     videos = {name for p in row.problems for labels in (p.train, p.test) for name in labels}
     names = sorted(videos | set(row.unlabelled))
     if row.row.joint:
         poses = gather_poses(store, names, on_progress=on_progress)
         return with_head_inputs(poses, row.settings.joint[row.row.joint], store.schema)
     return read_inputs(
-        store,
-        names,
-        features=row.row.features,
-        moments_from=moments_from,
-        on_progress=on_progress,
+        store, names, features=row.row.features, moments_from=moments_from, on_progress=on_progress
     )
 
 
@@ -145,73 +130,46 @@ def run_piece(
     start: Mapping[str, npt.NDArray[Any]] | None,
     on_progress: Callable[[float], object],
 ) -> PieceResult:
-    """Trains and labels the test videos; their labels are not looked at.
-
-    Args:
-        row: The row.
-        piece: Which part and seed of it.
-        frames: What :func:`read_frames` returns.
-        start: Weights to start from, where the row has a start.
-        on_progress: Called with the number of steps that were made, labelling counted as in
-            :meth:`ResolvedRow.steps`.
-    """
+    """Trains on what :func:`read_frames` returned and labels the test videos, whose labels are not
+    looked at; ``start`` are weights to start from, where the row has a start. ``on_progress`` is
+    told the steps made, labelling counted as in :meth:`ResolvedRow.steps`."""
     began = time.monotonic()
     configure_torch()
+    how: dict[str, Any] = {"device": row.device, "on_progress": on_progress}
+    about: dict[str, Any] = {}
+    weights: dict[str, npt.NDArray[Any]] = {}
     if row.row.joint:
-        result = _run_joint(row, piece, frames, on_progress)
+        each, about["layers"] = fit_member(
+            frames,
+            row.problems,
+            row.unlabelled,
+            row.settings.joint[row.row.joint],
+            row.schema,
+            seed=piece.seed,
+            member=piece.part,
+            epochs_share=row.epochs_share,
+            **how,
+        )
+        probabilities = dict(enumerate(each))
     else:
-        result = _run_network(row, piece, frames, start, on_progress)
-    seconds = round(time.monotonic() - began, 1)
-    return result._replace(about={**result.about, "seconds": seconds})
-
-
-def _run_joint(
-    row: ResolvedRow, piece: Piece, frames: Frames, on_progress: Callable[[float], object]
-) -> PieceResult:
-    probabilities, about = fit_member(
-        frames,
-        row.problems,
-        row.unlabelled,
-        row.settings.joint[row.row.joint],
-        row.schema,
-        seed=piece.seed,
-        member=piece.part,
-        epochs_share=row.epochs_share,
-        device=row.device,
-        on_progress=on_progress,
-    )
-    return PieceResult(dict(enumerate(probabilities)), {}, {"layers": about})
-
-
-def _run_network(
-    row: ResolvedRow,
-    piece: Piece,
-    inputs: Inputs,
-    start: Mapping[str, npt.NDArray[Any]] | None,
-    on_progress: Callable[[float], object],
-) -> PieceResult:
-    settings, problem = row.settings.networks[row.row.network], row.problems[piece.part]
-    animals, keypoints, coordinates = row.schema.shape
-    network = train_network(
-        inputs,
-        problem,
-        settings,
-        row.row.phases(settings),
-        seed=piece.seed,
-        coordinates=animals * keypoints * coordinates,
-        start=None if start is None else InitialWeights(weights=start, classes=row.start_classes),
-        class_weight=row.row.class_weight,
-        epochs_share=row.epochs_share,
-        device=row.device,
-        on_progress=on_progress,
-    )
-    probabilities = label_videos(
-        network,
-        inputs,
-        sorted(problem.test),
-        settings,
-        device=row.device,
-        on_progress=on_progress,
-    )
-    weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
-    return PieceResult({piece.part: probabilities}, weights, {})
+        settings, problem = row.settings.networks[row.row.network], row.problems[piece.part]
+        initial = None
+        if start is not None:
+            initial = InitialWeights(weights=start, classes=row.start_classes)
+        network = train_network(
+            frames,
+            problem,
+            settings,
+            row.row.phases(settings),
+            seed=piece.seed,
+            epochs_share=row.epochs_share,
+            coordinates=math.prod(row.schema.shape),
+            start=initial,
+            class_weight=row.row.class_weight,
+            **how,
+        )
+        weights = {name: weight.cpu().numpy() for name, weight in network.state_dict().items()}
+        labelled = label_videos(network, frames, sorted(problem.test), settings, **how)
+        probabilities = {piece.part: labelled}
+    about["seconds"] = round(time.monotonic() - began, 1)
+    return PieceResult(probabilities, weights, about)

@@ -24,14 +24,9 @@ TASK_NAMES = {
 def compare_with(
     ours: float, ours_std: float, published: Sequence[float | None] | None
 ) -> dict[str, float | None]:
-    """The published score and the difference, also in standard deviations of the difference
-    between two runs of one seed each.
-
-    Args:
-        ours: Mean over seeds.
-        ours_std: Population standard deviation over seeds.
-        published: Mean and standard deviation; each None where it was not published.
-    """
+    """The published score (mean and standard deviation, each None where it was not published) and
+    the difference of our mean over seeds, also in standard deviations of the difference between two
+    runs of one seed each."""
     mean, std = published or (None, None)
     if mean is None or math.isnan(ours):
         names = ("published", "published_std", "difference", "difference_in_std")
@@ -50,13 +45,8 @@ def lines_of(
     name: str, result: Mapping[str, Any], published: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Every score of a finished row: two lines for each task (F1, then average precision), then two
-    for each of its problems or classes.
-
-    Args:
-        name: Of the row.
-        result: Its result.json.
-        published: Its entry of published.yaml; empty where there is none.
-    """
+    for each of its problems or classes; beside them its entry of published.yaml, which may be
+    empty."""
     for task, scores in result["tasks"].items():
         paper = published.get(task, {})
         where = {"row": name, "title": result["title"], "task": task}

@@ -9,6 +9,7 @@ OUT/rows/ROW/result.json                  the row, once all its seeds are there
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,12 +27,7 @@ from finetune.report.predictions import write_predictions
 
 
 class RowFolder:
-    """The folder of a row.
-
-    Args:
-        out: Folder of the reproduction.
-        name: Of the row.
-    """
+    """The folder of a row in that of a reproduction."""
 
     def __init__(self, out: Path, name: str) -> None:
         self.name, self.path = name, out / "rows" / name
@@ -85,16 +81,12 @@ class RowFolder:
                 for seed in seeds
             }
             scores[task] = over_seeds(by_seed).to_dict()
-        pieces = {
-            f"seed-{seed}/part-{part}": json.loads(
-                self._part(seed, part, ".json").read_text("utf-8")
-            )
-            for seed in seeds
-            for part in range(row.parts)
-        }
-        return self.write_result(
-            {"title": row.row.title, "tasks": scores, "pieces": pieces, **about}
-        )
+        pieces = {}
+        for seed, part in itertools.product(seeds, range(row.parts)):
+            text = self._part(seed, part, ".json").read_text("utf-8")
+            pieces[f"seed-{seed}/part-{part}"] = json.loads(text)
+        result = {"title": row.row.title, "tasks": scores, "pieces": pieces}
+        return self.write_result({**result, **about})
 
     def write_result(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Writes result.json."""

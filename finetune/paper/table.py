@@ -86,10 +86,7 @@ def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
 
 def read_published() -> dict[str, dict[str, Any]]:
     """Published figures: entry, then label set."""
-    values: dict[str, dict[str, Any]] = yaml.safe_load(
-        (PAPER / "published.yaml").read_text(encoding="utf-8")
-    )
-    return values
+    return yaml.safe_load((PAPER / "published.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,14 +140,8 @@ def choose_rows(
     store: Store,
     encoder: bool,
 ) -> tuple[list[str], dict[str, str]]:
-    """Which rows are run, and why others are not.
-
-    Args:
-        rows: All there are.
-        names: Of those to run; None: all but those that run only by name.
-        has_tasks: Label sets of the store.
-        store: The store.
-        encoder: Whether the user names an encoder.
+    """Which rows are run, and why others are not; without names all but those that run only by
+    name. ``encoder`` says whether the user names one.
 
     Returns:
         Rows in the order of the table, those that others start from included; and for each row that
@@ -211,12 +202,9 @@ def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
             for labels in videos.values():
                 if labels.ndim == 1:
                     known = labels[labels != UNLABELLED]
-                    for name, number in zip(
-                        problem.classes,
-                        np.bincount(known, minlength=len(problem.classes)),
-                        strict=True,
-                    ):
-                        frames[name] += int(number)
+                    numbers = np.bincount(known, minlength=len(problem.classes)).tolist()
+                    for name, number in zip(problem.classes, numbers, strict=True):
+                        frames[name] += number
     different = [key for key, frames in counts.items() if EXPECTED_FRAMES.get(key) != frames]
     labelled = sum(sum(frames.values()) for frames in counts.values())
     what = (
@@ -225,15 +213,8 @@ def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
     )
     if not different:
         return f"{what}. Every label count is CalMS21's.", True
-    if "simulated" in store.origin:
-        return (
-            f"{what}. SIMULATED MICE: NOT COMPARABLE to the paper; its figures stand beside for "
-            "their scale only.",
-            False,
-        )
-    return (
-        f"{what}. Label counts are not those of CalMS21 in {len(different)} of {len(counts)} sets: "
-        "NOT COMPARABLE to the paper; its figures "
-        "stand beside for their scale only.",
-        False,
-    )
+    why = "SIMULATED MICE"
+    if "simulated" not in store.origin:
+        why = f"Label counts are not those of CalMS21 in {len(different)} of {len(counts)} sets"
+    beside = "NOT COMPARABLE to the paper; its figures stand beside for their scale only."
+    return f"{what}. {why}: {beside}", False

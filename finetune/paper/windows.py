@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finetune.labels.frame_labels import UNLABELLED
 from finetune.paper.baselines import Baseline
-from pretrain.errors import refuse
+from pretrain.errors import BadInput
 
 
 def scaled(position_TMKX: Tensor, image_px: Sequence[float] = (1024.0, 570.0)) -> Tensor:
@@ -53,11 +53,9 @@ class Windows:
 
     Args:
         inputs: (T, F) of each video: :func:`scaled` coordinates, then any other features.
-        settings: Window and skip.
     """
 
     def __init__(self, inputs: Sequence[Tensor], settings: Baseline) -> None:
-        refuse(["there is no video"] if not inputs else [], about="the baseline's windows")
         before, after = settings.past * settings.skip, settings.future * settings.skip
         self._rows_NF = torch.cat([F.pad(x_TF, (0, 0, before, after)) for x_TF in inputs])
         lengths = torch.tensor([len(x_TF) for x_TF in inputs])
@@ -66,10 +64,8 @@ class Windows:
             [torch.arange(int(n)) + int(start) for n, start in zip(lengths, first, strict=True)]
         )
         self._centre = self._centre.to(self._rows_NF.device)
-        self._steps_W = (
-            torch.arange(-settings.past, settings.future + 1, device=self._rows_NF.device)
-            * settings.skip
-        )
+        steps_W = torch.arange(-settings.past, settings.future + 1, device=self._rows_NF.device)
+        self._steps_W = steps_W * settings.skip
 
     def __len__(self) -> int:
         """Frames, one window each."""
@@ -83,9 +79,8 @@ class Windows:
     def in_order(self, size: int) -> Iterator[Tensor]:
         """All windows, ``size`` at a time, for labelling whole videos."""
         for begin in range(0, len(self), size):
-            yield self.cut(
-                torch.arange(begin, min(begin + size, len(self)), device=self._centre.device)
-            )
+            end = min(begin + size, len(self))
+            yield self.cut(torch.arange(begin, end, device=self._centre.device))
 
 
 def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) -> Tensor:
@@ -108,11 +103,7 @@ def augmented(x_BWF: Tensor, generator: torch.Generator, *, coordinates: int) ->
     moved = torch.baddbmm((drawn[:, None, 1:] * 2 - 1) * 0.25, points, rotation_BXY).view(
         *x_BWF.shape[:2], coordinates
     )
-    return (
-        moved
-        if coordinates == x_BWF.shape[-1]
-        else torch.cat([moved, x_BWF[..., coordinates:]], -1)
-    )
+    return torch.cat([moved, x_BWF[..., coordinates:]], -1)
 
 
 class Samples:
@@ -121,11 +112,10 @@ class Samples:
     Args:
         inputs: (T, F) of each video.
         labels: (T,) class of each of its frames, or UNLABELLED.
-        settings: Window, batch, augmentation.
         coordinates: How many of F, from the first, are coordinates.
 
     Raises:
-        BadInput: If videos and labels do not match, or no frame is labelled.
+        BadInput: If no frame is labelled.
     """
 
     def __init__(
@@ -136,19 +126,14 @@ class Samples:
         *,
         coordinates: int,
     ) -> None:
-        refuse(_mismatches(inputs, labels), about="the baseline's training data")
-        self._windows, self._settings, self._coordinates = (
-            Windows(inputs, settings),
-            settings,
-            coordinates,
-        )
+        assert [len(x_TF) for x_TF in inputs] == [len(label_T) for label_T in labels]
+        self._windows = Windows(inputs, settings)
+        self._settings, self._coordinates = settings, coordinates
         device = inputs[0].device
         self._label_N = torch.cat(list(labels)).to(device, torch.int64)
         self._known = (self._label_N != UNLABELLED).nonzero().squeeze(1)
-        refuse(
-            ["no frame is labelled"] if not len(self._known) else [],
-            about="the baseline's training data",
-        )
+        if not len(self._known):
+            raise BadInput("the baseline's training data: no frame is labelled")
 
     @property
     def steps(self) -> int:
@@ -172,13 +157,3 @@ class Samples:
             if self._settings.augment:
                 x_BWF = augmented(x_BWF, generator, coordinates=self._coordinates)
             yield x_BWF, self._label_N[frames]
-
-
-def _mismatches(inputs: Sequence[Tensor], labels: Sequence[Tensor]) -> list[str]:
-    same = len(inputs) == len(labels)
-    errors = [] if same else [f"{len(inputs)} videos, but labels of {len(labels)}"]
-    return errors + [
-        f"video {i} has {len(x_TF)} frames, its labels {len(label_T)}"
-        for i, (x_TF, label_T) in enumerate(zip(inputs, labels, strict=False))
-        if len(x_TF) != len(label_T)
-    ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from finetune.labels.frame_labels import plain
 from pretrain.errors import BadInput
@@ -12,13 +13,21 @@ from pretrain.errors import BadInput
 T = TypeVar("T")
 
 
-def to_json(step: Any, key: str) -> dict[str, Any]:
-    """A frozen dataclass as plain values; its class under ``key``."""
-    return {key: type(step).__name__, **plain(asdict(step))}
+class AbstractStep(ABC):
+    """A frozen dataclass whose fields, numbers, texts and tuples of them, are what was learned. A
+    saved model names it by its class."""
+
+    overlapping: bool
+    key: ClassVar[str] = "step"
+    """Of the class in JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {self.key: type(self).__name__, **plain(asdict(self))}  # type: ignore[call-overload]
 
 
 def from_json(values: Mapping[str, Any], key: str, kinds: Sequence[type[T]]) -> T:
-    """The step that :func:`to_json` described.
+    """The step that :meth:`AbstractStep.to_dict` described.
 
     Raises:
         BadInput: If it is none of ``kinds``, or does not have their fields.

@@ -27,15 +27,11 @@ def learn_postprocessing(
     seed: int,
     stop: int,
 ) -> list[LearnedPostprocessing]:
-    """The postprocessing of each problem, learned only on training videos of the budget.
+    """The postprocessing of each problem, learned only on training videos of the budget: their
+    ``train`` labels are used, nothing else of them.
 
-    Args:
-        frames: Of the training videos.
-        problems: Their ``train`` labels are used, nothing else of them.
-        tuning: The settings the network is fitted with, and ``postprocess_folds``.
-        embedder: To train along, or None where ``frames`` holds embeddings.
-        seed: Of the folds, the weights and the windows.
-        stop: Steps to fit for.
+    Networks are fitted as in the run itself: from poses where there is an ``embedder`` to train
+    along, for ``stop`` steps.
     """
     if all(len(problem.train) < 2 for problem in problems):  # a fit would serve nothing
         nobody = HeldOutPredictions(probabilities={}, labels={}, fold={})

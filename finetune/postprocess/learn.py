@@ -8,8 +8,9 @@ on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -87,14 +88,12 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     """
     labelled = [name for name, labels in held_out.labels.items() if looked_at(labels).any()]
     frames = sum(int(looked_at(labels).sum()) for labels in held_out.labels.values())
-    neutral = Postprocessing(overlapping=problem.overlapping)
+    learned = partial(LearnedPostprocessing, videos=len(labelled), frames=frames)
     if len(labelled) < 2:
-        return LearnedPostprocessing(
-            postprocessing=neutral,
+        return learned(
+            postprocessing=Postprocessing(overlapping=problem.overlapping),
             name=NO_STEPS,
             scores={},
-            videos=len(labelled),
-            frames=frames,
             notes=(nothing_to_judge_on(problem),) if problem.train else (),
         )
     held_out = held_out.only(labelled)
@@ -111,14 +110,8 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
             f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
             f"decision rules and smoothing on ({LEAST_BOUTS} are needed): none is used"
         )
-        return LearnedPostprocessing(
-            postprocessing=_decision_rules(problem, held_out, kind)[NO_STEPS],
-            name=NO_STEPS,
-            scores={},
-            videos=len(labelled),
-            frames=frames,
-            notes=(few,),
-        )
+        neutral = _decision_rules(problem, held_out, kind)[NO_STEPS]
+        return learned(postprocessing=neutral, name=NO_STEPS, scores={}, notes=(few,))
     fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
@@ -128,9 +121,7 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
         _smoothers(problem, part, {name: rules[name] for name in (NO_STEPS, best_rule)})
         for part, rules in zip(parts, [fitted, *on_others], strict=True)
     ]
-    both = [
-        {**rules, **smoothed} for rules, smoothed in zip(on_others, more_on_others, strict=True)
-    ]
+    both = [rules | later for rules, later in zip(on_others, more_on_others, strict=True)]
     more_decisions, more_scored = _decide(folds, more, both, stride=stride)
     fitted, decisions, scored = fitted | more, decisions | more_decisions, scored | more_scored
     # The simplest first: no step, rules, smoothers, both.
@@ -140,14 +131,12 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
         for name in fitted
     }
     best = _best(problem, [inside.labels for _, inside in folds], decisions, scores)
-    return LearnedPostprocessing(
-        postprocessing=fitted[best],
-        name=best,
-        scores=scores,
-        videos=len(labelled),
-        frames=frames,
-        notes=tuple(_notes(problem, held_out)),
+    few = (
+        f"{problem.name}: the postprocessing was learned on {len(labelled)} videos; use "
+        f"{FEW_VIDEOS} or more"
     )
+    notes = (few,) if len(labelled) < FEW_VIDEOS else ()
+    return learned(postprocessing=fitted[best], name=best, scores=scores, notes=notes)
 
 
 def nothing_to_judge_on(problem: Problem) -> str:
@@ -165,16 +154,11 @@ def _best(
     decisions: Mapping[str, ByVideo],
     scores: Mapping[str, Mapping[str, float]],
 ) -> str:
-    classes, rest = problem.classes, problem.rest or ""
+    named = _named(problem)
     labels = {name: values for fold in folds for name, values in fold.items()}
-    as_good = within_one_standard_error(
-        labels=labels, decisions=decisions, classes=classes, rest=rest
-    )
+    as_good = within_one_standard_error(labels=labels, decisions=decisions, **named)
     f1 = {
-        name: [
-            frame_f1(labels=fold, predicted=decisions[name], classes=classes, rest=rest)
-            for fold in folds
-        ]
+        name: [frame_f1(labels=fold, predicted=decisions[name], **named) for fold in folds]
         for name in {NO_STEPS, *as_good}
     }
     eligible = [
@@ -192,10 +176,7 @@ def _best(
     )
     helps = any(
         scores[best][key] >= scores[NO_STEPS][key] + LEAST_GAIN
-        and within_one_standard_error(
-            labels=labels, decisions=both, classes=classes, rest=rest, of=of
-        )
-        == [best]
+        and within_one_standard_error(labels=labels, decisions=both, of=of, **named) == [best]
         for of, key in kinds
     )
     return best if helps else NO_STEPS
@@ -244,10 +225,7 @@ def _decision_rules(
     some = known[:: -(-len(known) // RULE_FRAMES)]
     none = Postprocessing(calibration=calibration, overlapping=problem.overlapping)
     offered = decision_rules.candidates(
-        probabilities_TC=none.calibrated(p[some]),
-        labels=truth[some],
-        classes=classes,
-        rest=problem.rest or "",
+        probabilities_TC=none.calibrated(p[some]), labels=truth[some], **_named(problem)
     )
     return {NO_STEPS: none} | {
         name: replace(none, decision_rule=rule) for name, rule in offered.items()
@@ -260,13 +238,9 @@ def _smoothers(
     """Every smoother after each of the rules."""
     combined: dict[str, Postprocessing] = {}
     for rule, unsmoothed in rules.items():
+        adjusted = {name: unsmoothed.adjusted(p) for name, p in held_out.probabilities.items()}
         offered = smoothers.candidates(
-            probabilities={
-                name: unsmoothed.adjusted(p) for name, p in held_out.probabilities.items()
-            },
-            labels=held_out.labels,
-            classes=problem.classes,
-            rest=problem.rest or "",
+            probabilities=adjusted, labels=held_out.labels, **_named(problem)
         )
         for name, smoother in offered.items():
             named = name if rule == NO_STEPS else f"{rule}{AND}{name}"
@@ -311,27 +285,24 @@ def _decide(
     return decisions, scored
 
 
+def _named(problem: Problem) -> dict[str, Any]:
+    return {"classes": problem.classes, "rest": problem.rest or ""}
+
+
 def _scores(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> dict[str, float]:
-    rest = problem.rest or ""
     bout_scores = score_bouts(
         labels=held_out.labels,
         predicted=decisions,
-        classes=problem.classes,
         fps=1.0,  # scales only rates, which are not used here
-        rest=rest,
         overlaps=(BOUT_OVERLAP,),
+        **_named(problem),
     )
     macro_f1 = _macro_f1(problem, held_out, decisions)
     return {"macro_f1": macro_f1, "bout_f1": bout_scores.macro_f1[f"{BOUT_OVERLAP:g}"]}
 
 
 def _macro_f1(problem: Problem, held_out: HeldOutPredictions, decisions: ByVideo) -> float:
-    return frame_f1(
-        labels=held_out.labels,
-        predicted=decisions,
-        classes=problem.classes,
-        rest=problem.rest or "",
-    )
+    return frame_f1(labels=held_out.labels, predicted=decisions, **_named(problem))
 
 
 def _mean_ap(
@@ -343,16 +314,5 @@ def _mean_ap(
     return score(
         probabilities_TC=np.concatenate([scored[name] for name in held_out.labels]),
         labels=labels,
-        classes=problem.classes,
-        rest=problem.rest or "",
+        **_named(problem),
     ).map
-
-
-def _notes(problem: Problem, held_out: HeldOutPredictions) -> Iterator[str]:
-    """What a reader of the scores should know."""
-    videos = len(held_out.labels)
-    if videos < FEW_VIDEOS:
-        yield (
-            f"{problem.name}: the postprocessing was learned on {videos} "
-            f"video{'s' * (videos > 1)}; use {FEW_VIDEOS} or more"
-        )

@@ -26,17 +26,12 @@ def within_one_standard_error(
     rest: str | None = None,
     of: Literal["frames", "bouts"] = "frames",
 ) -> list[str]:
-    """Names of the ways whose macro F1 is within one standard error of the best one's, in order.
+    """Names of the ways whose macro F1, of frames or of bouts, is within one standard error of the
+    best one's, in order. Decisions of each way have the shapes of the labels: (T,) or (T, C) for
+    each video.
 
     The rule of Breiman et al. 1984 (Classification and Regression Trees), of the paired difference
     under a block bootstrap (Künsch 1989). Where no way has a score, all are returned.
-
-    Args:
-        labels: (T,) or (T, C) for each video.
-        decisions: For each way decisions of the same shapes.
-        classes: Names, in the order of axis C.
-        rest: See :func:`finetune.labels.frame_labels.rest_class`.
-        of: What F1 counts.
     """
     left_out = rest_class(classes=classes, rest=rest)
     scored_C = np.array([name != left_out for name in classes])
@@ -54,16 +49,11 @@ def within_one_standard_error(
         return list(decisions)
     blocks_in = [len(each) for each in next(iter(counts.values())).values()]
     draw = np.random.default_rng(0)
-    draws_DK = [
-        draw.multinomial(sum(blocks_in), np.full(sum(blocks_in), 1 / sum(blocks_in)), size=SAMPLES),
-        np.repeat(
-            draw.multinomial(
-                len(blocks_in), np.full(len(blocks_in), 1 / len(blocks_in)), size=SAMPLES
-            ),
-            blocks_in,
-            axis=1,
-        ),
-    ]
+    of_blocks, of_videos = (
+        draw.multinomial(number, np.full(number, 1 / number), size=SAMPLES)
+        for number in (sum(blocks_in), len(blocks_in))
+    )
+    draws_DK = [of_blocks, np.repeat(of_videos, blocks_in, axis=1)]
     pooled = {name: np.concatenate(list(each.values())) for name, each in counts.items()}
     f1 = {
         name: float(_macro_f1(np.ones((1, sum(blocks_in))), counts_K3C, scored_C)[0])
@@ -77,15 +67,12 @@ def within_one_standard_error(
         name: [_macro_f1(times_DK, pooled[name], scored_C) for times_DK in draws_DK]
         for name in known
     }
-    return [
-        name
-        for name in known
-        if known[best] - known[name]
-        <= max(
-            np.nanstd(ours - theirs)
-            for ours, theirs in zip(resampled[best], resampled[name], strict=True)
-        )
-    ]
+
+    def standard_error(name: str) -> float:
+        pairs = zip(resampled[best], resampled[name], strict=True)
+        return max(float(np.nanstd(ours - theirs)) for ours, theirs in pairs)
+
+    return [name for name in known if known[best] - known[name] <= standard_error(name)]
 
 
 def _frame_counts(truth: Reals, chosen: Reals, n_classes: int) -> npt.NDArray[np.float64]:
@@ -108,12 +95,8 @@ def _bout_counts(
         overlaps=(BOUT_OVERLAP,),
     )
     each = [scores.per_class[name] for name in classes]
-    counts = [
-        [one.matched_bouts for one in each],
-        [one.true_bouts for one in each],
-        [one.predicted_bouts for one in each],
-    ]
-    return np.array([counts], np.float64)
+    counts = [(one.matched_bouts, one.true_bouts, one.predicted_bouts) for one in each]
+    return np.array([counts], np.float64).swapaxes(1, 2)
 
 
 def _shown(values: Reals, truth: Reals, n_classes: int) -> npt.NDArray[np.bool_]:

@@ -1,33 +1,21 @@
 """Six people who watch the same mice and write down different things.
 
-Annotator 0 labelled Task 1; 1 to 5 are those of Task 2. They share the hidden truth and differ only
-in the habits below, which are invented (what separates the real annotators was not published) but
-of a size that moves frames as much as theirs do.
-
-| | begins | ends | min bout | joins gaps | reach | greets | chase=attack | attempt=mount | late |
-|---|---|---|---|---|---|---|---|---|---|
-| 0 | 0 | 0 | 1 | 0 | any | never | no | no | no |
-| 1 | +1 | +1 | 5 | 4 | any | never | no | no | no |
-| 2 | -4 | +6 | 6 | 20 | any | 40 px | no | yes | no |
-| 3 | +7 | -3 | 3 | 0 | 40 px | never | no | no | no |
-| 4 | +3 | +2 | 10 | 8 | 55 px | never | yes | yes | no |
-| 5 | +8 | +8 | 15 | 25 | any | never | no | no | 12 frames |
-
-Times are frames; "begins +7" means that bouts are noted seven frames late. Investigation counts
-only while the resident's nose is within "reach" of the intruder; who "greets" calls it
-investigation whenever it is that near. Who calls "late" leaves the first frames of an attack or
-mount to investigation.
+They share the hidden truth and differ only in the habits of annotators.yaml, which are invented
+(what separates the real annotators was not published) but of a size that moves frames as much as
+theirs do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from pretrain.arena.paths import Series, smooth
-from pretrain.arena.timeline import CHASE, MOUNT_ATTEMPT, Random, Timeline
+from pretrain.arena.timeline import Action, Random, Timeline
 from pretrain.readers.calms21.expected_counts import CLASSES
 
 _ATTACK, _INVESTIGATION, _MOUNT, _OTHER = range(4)
@@ -57,45 +45,21 @@ class Annotator:
     """First frames of an attack or mount that are still called investigation."""
 
 
-ANNOTATORS = {
-    "0": Annotator(),
-    "1": Annotator(begins=1, ends=1, min_bout=5, merge_gap=4),
-    "2": Annotator(begins=-4, ends=6, min_bout=6, merge_gap=20, greet_px=40, attempt_is_mount=True),
-    "3": Annotator(begins=7, ends=-3, min_bout=3, reach_px=40),
-    "4": Annotator(
-        begins=3,
-        ends=2,
-        jitter=3,
-        min_bout=10,
-        merge_gap=8,
-        reach_px=55,
-        chase_is_attack=True,
-        attempt_is_mount=True,
-    ),
-    "5": Annotator(begins=8, ends=8, jitter=4, min_bout=15, merge_gap=25, late_frames=12),
-}
+_HABITS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+ANNOTATORS = {name: Annotator(**habits) for name, habits in _HABITS.items()}
 """By name: "0" of Task 1, "1" to "5" of Task 2."""
 
 
 def annotate(
     rng: Random, habits: Annotator, truth: Timeline, reach_T: Series
 ) -> npt.NDArray[np.int8]:
-    """What an annotator writes down.
-
-    Args:
-        rng: Source of the jitter.
-        habits: Whose.
-        truth: What happens.
-        reach_T: From the resident's nose to the nearest point of the intruder (px).
-
-    Returns:
-        (T,) indices into ``CLASSES``.
-    """
+    """What an annotator of these habits writes down: (T,) indices into ``CLASSES``. ``reach_T``
+    leads from the resident's nose to the nearest point of the intruder (px)."""
     seen_T = truth.class_T.copy()
     if habits.chase_is_attack:
-        seen_T[truth.action_T == CHASE] = _ATTACK
+        seen_T[truth.action_T == Action.CHASE] = _ATTACK
     if habits.attempt_is_mount:
-        seen_T[truth.action_T == MOUNT_ATTEMPT] = _MOUNT
+        seen_T[truth.action_T == Action.MOUNT_ATTEMPT] = _MOUNT
     near_T = smooth(reach_T, 9)
     seen_T[(seen_T == _INVESTIGATION) & (near_T > habits.reach_px)] = _OTHER
     seen_T[(seen_T == _OTHER) & (near_T < habits.greet_px)] = _INVESTIGATION

@@ -12,11 +12,12 @@ so all of it is array arithmetic over time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
-from pretrain.arena.motion_parameters import IN_CONTACT, TABLE
 from pretrain.arena.paths import (
     Points,
     Series,
@@ -31,11 +32,14 @@ from pretrain.arena.paths import (
     wander,
 )
 from pretrain.arena.statistics import SHAPE_PX
-from pretrain.arena.timeline import APPROACH, ATTACK, CHASE, DISENGAGED, Random, Timeline
+from pretrain.arena.timeline import Action, Random, Timeline
 
 RESIDENT, INTRUDER = 0, 1
 PACE_PX = np.array([1.8, 2.0], np.float32)
 """Pace of resident and intruder, px a frame in the animal's own time."""
+_ROWS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+TABLE = {name: np.array(of_actions, np.float32) for name, of_actions in _ROWS.items()}
+"""What each action looks like: parameter to its value for each of ``Action``."""
 NECK, NOSE = 0.21, 0.68
 """Places along the body ahead of its middle, in lengths from neck to tail base."""
 
@@ -51,12 +55,7 @@ class Scene:
 
 
 def draw_scene(rng: Random, truth: Timeline) -> Scene:
-    """Moves two mice as their actions demand.
-
-    Args:
-        rng: Source of all chance in it.
-        truth: What they do.
-    """
+    """Moves two mice as their actions demand."""
     frames, action_T = len(truth.action_T), truth.action_T
     pace = rng.lognormal(0.0, 0.22, 2).astype(np.float32) * PACE_PX
     length = np.abs([SHAPE_PX["resident"][-1], SHAPE_PX["intruder"][-1]]) * rng.lognormal(
@@ -75,7 +74,7 @@ def draw_scene(rng: Random, truth: Timeline) -> Scene:
     other_pace_T = (
         level("other_pace")
         * (1 - np.float32(0.93) * rears_T)
-        * np.where(action_T >= CHASE, vigour_T, np.float32(1))
+        * np.where(action_T >= Action.CHASE, vigour_T, np.float32(1))
     )
     other_T = free_path(rng, other_pace_T * pace[INTRUDER]) + level(
         "other_jerk"
@@ -168,11 +167,11 @@ def _contact_position(
     angle *= -np.sign(aside)  # from the left it looks to the right: its body stays outside
     angle += np.pi * (rng.random(turns) < TABLE["reversed_share"][of_turn])
     offset = along + 1j * aside
-    away = of_turn == DISENGAGED
+    away = of_turn == Action.DISENGAGED
     out = np.exp(2j * np.pi * rng.random(turns))
     offset = np.where(away, out * rng.uniform(1.2, 2.1, turns), offset)
     angle = np.where(away, np.angle(out) + 0.6 * rng.standard_normal(turns), angle)
-    spin = np.where(of_turn == ATTACK, 0.05 * rng.standard_normal(turns), 0)
+    spin = np.where(of_turn == Action.ATTACK, 0.05 * rng.standard_normal(turns), 0)
     since_T = np.arange(len(action_T)) - begins[turn_T]
     # A fight changes in a blink; otherwise a new position takes half a second.
     quick_T = smooth(TABLE["quick"][action_T], 9)
@@ -198,7 +197,7 @@ def _joined(rng: Random, action_T: npt.NDArray[np.int8], apart_T: Series) -> Ser
     distance and the time.
     """
     frames = len(action_T)
-    contact = IN_CONTACT[action_T]
+    contact = action_T > Action.APPROACH  # its position follows from the intruder's
     edges = np.flatnonzero(np.diff(contact, prepend=True, append=True))
     if not len(edges):
         return np.ones(frames, np.float32)
@@ -209,7 +208,7 @@ def _joined(rng: Random, action_T: npt.NDArray[np.int8], apart_T: Series) -> Ser
     leave = middle / rng.lognormal(2.5, 0.45, len(start))
     comes = middle / rng.lognormal(2.1, 0.5, len(start))
     # An approach is as long as it is labelled: count the frames of it that end this gap.
-    running = np.concatenate([[0], np.cumsum(action_T == APPROACH)])
+    running = np.concatenate([[0], np.cumsum(action_T == Action.APPROACH)])
     approach = running[end] - running[start]
     comes = np.where(approach > 0, approach, comes)
     leave, comes = np.where(first, 0, leave), np.where(last, 0, comes)

@@ -30,12 +30,7 @@ MISSING_FRAMES = 4.0
 def watch(
     rng: Random, keypoint_TMK: Points, *, missing: float = MISSING
 ) -> tuple[Float, Float, npt.NDArray[np.bool_]]:
-    """Films and tracks a scene.
-
-    Args:
-        rng: Source of all chance in it.
-        keypoint_TMK: True positions (px).
-        missing: Share of points that are lost.
+    """Films and tracks a scene of true positions (px), of whose points a share is missing.
 
     Returns:
         Positions (T, M, K, X) in px, NaN where lost; confidence (T, M, K), 0 where lost; frames

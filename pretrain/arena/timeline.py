@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
@@ -20,36 +21,25 @@ import numpy.typing as npt
 from pretrain.arena.statistics import BOUT_FRAMES, QUANTILES, TRANSITIONS
 from pretrain.readers.calms21.expected_counts import CLASSES, NEW_BEHAVIORS
 
-ACTIONS = (
-    "explore",
-    "groom",
-    "approach",
-    "disengaged",
-    "sniff_face",
-    "sniff_body",
-    "sniff_rear",
-    "chase",
-    "attack",
-    "mount_attempt",
-    "mount",
-    "intromission",
-)
-"""What the resident may be doing; the intruder's rearing is apart from it."""
 
-(
-    EXPLORE,
-    GROOM,
-    APPROACH,
-    DISENGAGED,
-    SNIFF_FACE,
-    SNIFF_BODY,
-    SNIFF_REAR,
-    CHASE,
-    ATTACK,
-    MOUNT_ATTEMPT,
-    MOUNT,
-    INTROMISSION,
-) = range(12)
+class Action(IntEnum):
+    """What the resident may be doing; the intruder's rearing is apart from it."""
+
+    EXPLORE = 0
+    GROOM = 1
+    APPROACH = 2
+    DISENGAGED = 3
+    SNIFF_FACE = 4
+    SNIFF_BODY = 5
+    SNIFF_REAR = 6
+    CHASE = 7
+    ATTACK = 8
+    MOUNT_ATTEMPT = 9
+    MOUNT = 10
+    INTROMISSION = 11
+
+
+ACTIONS = tuple(action.name.lower() for action in Action)
 
 USUAL_SHARE = {
     "approach": 0.03,
@@ -87,11 +77,9 @@ class Timeline:
 
     def shows(self, behaviour: str) -> npt.NDArray[np.bool_]:
         """Frames of one of Task 3's behaviours (or any other action), (T,)."""
-        return (
-            self.rears_T
-            if behaviour == "whiterearing"
-            else self.action_T == ACTIONS.index(behaviour)
-        )
+        if behaviour == "whiterearing":
+            return self.rears_T
+        return self.action_T == ACTIONS.index(behaviour)
 
 
 def draw_timeline(
@@ -104,17 +92,10 @@ def draw_timeline(
     behaviour: str = "",
     behaviour_share: float = 0.0,
 ) -> Timeline:
-    """Draws the hidden behaviour of a recording.
-
-    Args:
-        rng: Source of all chance in it.
-        frames: Length.
-        split: Whose bout lengths and transitions to use, train or test.
-        attack: Share of frames with attack; 0 where these animals never fight.
-        mount: Share of frames with mount; 0 where they never mount.
-        behaviour: The Task 3 behaviour this recording was chosen for, if any.
-        behaviour_share: Its share of frames.
-    """
+    """Draws the hidden behaviour of a recording, with the bout lengths and transitions of train or
+    test. ``attack`` and ``mount`` are shares of frames, 0 where these animals never do it;
+    ``behaviour`` is what the recording was chosen for in Task 3, if any, and its share of
+    frames."""
     shares = USUAL_SHARE | {"intromission": INTROMISSION_OF_MOUNT * mount}
     shares = {action: share * float(rng.lognormal(-0.03, 0.25)) for action, share in shares.items()}
     if behaviour:
@@ -139,7 +120,7 @@ def draw_timeline(
     return Timeline(whole.class_T[cut], whole.action_T[cut], whole.rears_T[cut])
 
 
-def draw_lengths(rng: Random, quantiles: tuple[float, ...], count: int) -> npt.NDArray[np.float64]:
+def draw_lengths(rng: Random, quantiles: list[float], count: int) -> npt.NDArray[np.float64]:
     """Lengths with these quantiles: straight lines between them on a logarithmic
     scale."""
     return np.exp(np.interp(rng.random(count), QUANTILES, np.log(quantiles)))
@@ -154,12 +135,8 @@ def transition_rows(split: str, attack: float, mount: float) -> tuple[tuple[floa
     are right.
     """
     grid = np.linspace(0.0005, 0.9995, 2000)
-    mean = np.array(
-        [
-            np.exp(np.interp(grid, QUANTILES, np.log(BOUT_FRAMES[split][name]))).mean()
-            for name in CLASSES
-        ]
-    )
+    logs = [np.interp(grid, QUANTILES, np.log(BOUT_FRAMES[split][name])) for name in CLASSES]
+    mean = np.exp(logs).mean(1)
     counts = np.array(TRANSITIONS[split], np.float64)
     scale, target = np.ones(4), np.array([attack, 0.0, mount, 0.0])
     for _ in range(60):
@@ -202,7 +179,9 @@ def _assign_actions(
     ends = np.append(starts[1:], frames)
     length = ends - starts
     class_T = np.repeat(bout_class, length).astype(np.int8)
-    action_T = np.array([ATTACK, SNIFF_BODY, MOUNT, EXPLORE], np.int8)[class_T]
+    action_T = np.array([Action.ATTACK, Action.SNIFF_BODY, Action.MOUNT, Action.EXPLORE], np.int8)[
+        class_T
+    ]
     investigation, mount, other = (bout_class == index for index in (1, 2, 3))
     before = np.append(-1, bout_class[:-1])
     after = np.append(bout_class[1:], -1)
@@ -223,22 +202,22 @@ def _assign_actions(
     piece_start, piece_size = _pieces(rng, class_T == 1, starts[investigation], frames)
     at_rear = rng.random(len(piece_start)) < 0.42
     for first, size in zip(piece_start[at_rear], piece_size[at_rear], strict=True):
-        action_T[first : first + size] = SNIFF_REAR
-    assign(SNIFF_FACE, piece_start[~at_rear], piece_size[~at_rear], shares["sniff_face"])
+        action_T[first : first + size] = Action.SNIFF_REAR
+    assign(Action.SNIFF_FACE, piece_start[~at_rear], piece_size[~at_rear], shares["sniff_face"])
     # Courting goes along the rear; a fight is led up to by a run after the other.
     courting = np.where(investigation & to_mount, np.minimum(length, uniform(20, 90)), 0)
-    assign(SNIFF_REAR, ends - courting, courting, 1.0)
+    assign(Action.SNIFF_REAR, ends - courting, courting, 1.0)
     attempt = np.where(investigation & (length >= 28), uniform(10, 26), 0)
-    assign(MOUNT_ATTEMPT, ends - attempt, attempt, shares["mount_attempt"])
+    assign(Action.MOUNT_ATTEMPT, ends - attempt, attempt, shares["mount_attempt"])
     chance = rng.random(len(starts))
     chase = np.where(
         (to_attack & (chance < 0.65)) | (investigation & (chance < 0.04)),
         np.minimum(uniform(8, 40), length // 2),
         0,
     )
-    assign(CHASE, ends - chase, chase, 1.0)
+    assign(Action.CHASE, ends - chase, chase, 1.0)
     inside = np.where(mount, np.maximum(length - uniform(10, 40), 0), 0)
-    assign(INTROMISSION, ends - inside, inside, shares["intromission"])
+    assign(Action.INTROMISSION, ends - inside, inside, shares["intromission"])
 
     approach = np.where(
         other & (after == 1) & (length >= 30), np.minimum(uniform(15, 45), length - 12), 0
@@ -253,13 +232,13 @@ def _assign_actions(
         0,
     )
     assign(
-        GROOM,
+        Action.GROOM,
         starts + leaving + ((middle - groom) * rng.random(len(starts))).astype(np.int64),
         groom,
         shares["groom"],
     )
-    assign(APPROACH, ends - approach, approach, shares["approach"])
-    assign(DISENGAGED, starts, leaving, shares["disengaged"])
+    assign(Action.APPROACH, ends - approach, approach, shares["approach"])
+    assign(Action.DISENGAGED, starts, leaving, shares["disengaged"])
     return Timeline(class_T, action_T, _rearing(rng, action_T, shares["whiterearing"]))
 
 
@@ -279,7 +258,7 @@ def _pieces(
 def _rearing(rng: Random, action_T: npt.NDArray[np.int8], share: float) -> npt.NDArray[np.bool_]:
     """Rearing takes turns with standing on all fours; nobody rears while mounted, chased or
     bitten."""
-    free = action_T < CHASE
+    free = action_T < Action.CHASE
     inside = min(share * len(action_T) / max(int(free.sum()), 1), 0.6)
     up = np.maximum(rng.lognormal(3.4, 0.5, len(action_T) // 20 + 20), 6)
     down = rng.exponential(up.mean() * (1 - inside) / max(inside, 1e-3), len(up))
@@ -288,25 +267,17 @@ def _rearing(rng: Random, action_T: npt.NDArray[np.int8], share: float) -> npt.N
     until = np.cumsum(turns)
     needed = int(np.searchsorted(until, len(action_T))) + 1
     rears = np.repeat(np.arange(needed) % 2 == 1, turns[:needed])
-    return (
-        np.resize(rears, len(action_T)) & free
-        if len(rears) < len(action_T)
-        else rears[: len(action_T)] & free
-    )
+    return np.resize(rears, len(action_T)) & free
 
 
 def _best_cut(
     rng: Random, needed: list[tuple[npt.NDArray[np.bool_], float, int]], session: int, frames: int
 ) -> tuple[slice, bool]:
-    """Where to cut a short recording so that each needed action is in it, once and better twice, at
-    about its share.
+    """Where to cut a short recording of so many frames out of a session, so that each needed action
+    is in it, once and better twice, at about its share.
 
-    Args:
-        rng: Source of chance among cuts that are about as good.
-        needed: For each action the frames (T,) that show it, its share of frames, and how many
-            frames one bout of it must have within the cut.
-        session: Frames to cut from.
-        frames: Length of the cut.
+    ``needed`` holds for each action the frames (T,) that show it, its share of frames, and how many
+    frames one bout of it must have within the cut.
 
     Returns:
         The cut, and whether it holds every action long enough.
@@ -322,11 +293,8 @@ def _best_cut(
             np.int64
         )
         last = np.cumsum(whole)
-        cost += np.where(
-            last[first + frames] - last[np.minimum(first + least - 1, session)] < 1,
-            LACKING_COST,
-            0.0,
-        )
+        ends = last[first + frames] - last[np.minimum(first + least - 1, session)]
+        cost += np.where(ends < 1, LACKING_COST, 0.0)
         begins = np.cumsum(shown_T & ~np.concatenate([[False], shown_T[:-1]]))
         cost += np.where(begins[first + frames - 1] - begins[first] + shown_T[first] < 2, 0.7, 0.0)
     best = int(np.argmin(cost))

@@ -24,7 +24,7 @@ import numpy as np
 from pretrain.arena.annotators import ANNOTATORS, annotate, annotate_behaviour
 from pretrain.arena.motion import draw_scene
 from pretrain.arena.noise import watch
-from pretrain.arena.plan import Recording, recordings
+from pretrain.arena.plan import Recording
 from pretrain.arena.timeline import CUT_FROM_FRAMES, Timeline, draw_timeline
 from pretrain.data.schema import CALMS21, Float, Video
 from pretrain.data.store_writer import StoreWriter
@@ -37,11 +37,7 @@ ORIGIN = "simulated mice (arena): not recordings, scores on them are not CalMS21
 
 
 def simulate(recording: Recording) -> tuple[Video, list[Labels]]:
-    """Simulates one recording.
-
-    Returns:
-        The tracks, and the labels of the recording's task; none where it has no task.
-    """
+    """The tracks of one recording, and the labels of its task; none where it has no task."""
     _, motion, tracker, annotator = _random_sources(recording)
     timeline = truth(recording)
     for _ in range(MAX_TAKES):
@@ -83,12 +79,9 @@ def _labels(
 def _nothing_missed(recording: Recording, timeline: Timeline, labels: Labels) -> bool:
     if recording.frames >= CUT_FROM_FRAMES:
         return True
-    shown = (
-        timeline.shows(recording.behaviour).astype(np.int8)
-        if recording.behaviour
-        else timeline.class_T
-    )
-    return len(np.setdiff1d(shown, labels.frames)) == 0
+    behaviour = recording.behaviour
+    shown_T = timeline.shows(behaviour).astype(np.int8) if behaviour else timeline.class_T
+    return len(np.setdiff1d(shown_T, labels.frames)) == 0
 
 
 def truth(recording: Recording) -> Timeline:
@@ -113,30 +106,17 @@ def arena(plan: Iterable[Recording]) -> Iterator[tuple[Video, list[Labels]]]:
 
 
 def write_arena(
-    uri: str | Path,
-    *,
-    frames: int = 60_000,
-    seed: int = 0,
-    plan: Iterable[Recording] | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    uri: str | Path, plan: Iterable[Recording], *, on_progress: Callable[[int], None] | None = None
 ) -> None:
-    """Writes an arena as a pose store with labels.
-
-    Args:
-        uri: Folder or address of the store.
-        frames: Frames of all recordings.
-        seed: Another one gives other animals.
-        plan: Recordings to simulate instead of those of :func:`recordings`; ``frames`` and ``seed``
-            are then not used.
-        on_progress: Called with the frames of each recording after it.
+    """Writes recordings of a plan as a pose store with labels; ``on_progress`` is told the frames
+    of each after it.
 
     Raises:
-        BadInput: If the arena would be too small, or something is at ``uri`` already.
+        BadInput: If something is at ``uri`` already.
     """
-    chosen = list(recordings(frames, seed) if plan is None else plan)
     labels: list[Labels] = []
     with StoreWriter(uri, CALMS21, origin=ORIGIN) as writer:
-        for video, scored in arena(chosen):
+        for video, scored in arena(plan):
             writer.add(video)
             labels += scored
             if on_progress is not None:

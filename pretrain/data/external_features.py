@@ -9,31 +9,39 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from pretrain.data.schema import Float, Video
 from pretrain.data.store import Store
-from pretrain.data.store_address import read_meta, replace_file, write_file
+from pretrain.data.store_address import delete_files, read_meta, replace_file, write_file
 from pretrain.errors import BadInput, refuse
 
 MAX_DIM = 65_536  # a row group of so many must fit a column of bytes
-_COLUMNS = pa.schema(
-    [
-        ("video", pa.string()),
-        ("first_frame", pa.int32()),
-        ("frames", pa.int32()),
-        ("values", pa.binary()),
-    ]
-)
+CHUNK_COLUMNS = [("video", pa.string()), ("first_frame", pa.int32()), ("frames", pa.int32())]
+_COLUMNS = pa.schema([*CHUNK_COLUMNS, ("values", pa.binary())])
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _RESERVED = ("video", "first_frame", "frames", "position", "confidence")
+
+
+def open_part(columns: pa.Schema) -> tuple[pa.BufferOutputStream, pq.ParquetWriter]:
+    """Where a part is written, and what writes it."""
+    sink = pa.BufferOutputStream()
+    options = {"use_dictionary": False, "write_statistics": False, "write_page_checksum": True}
+    return sink, pq.ParquetWriter(sink, columns, compression="none", **options)
+
+
+def write_rows(
+    writer: pq.ParquetWriter, values: Iterable[Sequence[Any]], schema: pa.Schema
+) -> None:
+    """Writes columns as one row group."""
+    arrays = [pa.array(column, field.type) for column, field in zip(values, schema, strict=True)]
+    writer.write_table(pa.table(arrays, schema=schema), row_group_size=len(arrays[0]))
 
 
 class Row(NamedTuple):
@@ -118,16 +126,7 @@ class FeatureParts:
         """Ends a row group where the poses end theirs."""
         for name in dict.fromkeys(name for _, features in self._waiting for name in features):
             if name not in self._open:
-                sink = pa.BufferOutputStream()
-                writer = pq.ParquetWriter(
-                    sink,
-                    _COLUMNS,
-                    compression="none",
-                    use_dictionary=False,
-                    write_statistics=False,
-                    write_page_checksum=True,
-                )
-                self._open[name] = sink, writer
+                self._open[name] = open_part(_COLUMNS)
                 for rows in self._groups:  # what came before in this part had none
                     self._write(name, rows, [None] * len(rows))
         rows = [row for row, _ in self._waiting]
@@ -171,11 +170,7 @@ class FeatureParts:
             ).tobytes()
             for row, array in zip(rows, values, strict=True)
         ]
-        columns = [*zip(*rows, strict=True), packed]
-        arrays = [
-            pa.array(column, field.type) for column, field in zip(columns, _COLUMNS, strict=True)
-        ]
-        self._open[name][1].write_table(pa.table(arrays, schema=_COLUMNS), row_group_size=len(rows))
+        write_rows(self._open[name][1], [*zip(*rows, strict=True), packed], _COLUMNS)
 
 
 def append_features(
@@ -217,18 +212,12 @@ def append_features(
         meta["features"] = {**meta.get("features", {}), **record}
         replace_file(store.fs, f"{store.path}/store.json", json.dumps(meta, indent=1).encode())
     except BaseException:
-        for path in written:
-            if store.fs.get_file_info(path).type == fs.FileType.File:
-                store.fs.delete_file(path)
+        delete_files(store.fs, written)
         raise
 
 
 def refuse_existing(store: Store, name: str) -> None:
-    """Refuses a name of features that the store has; to be called before long work.
-
-    Raises:
-        BadInput: In that case.
-    """
+    """Refuses a name of features that the store has; to be called before long work."""
     if name in store.features:
         raise BadInput(f"the store {store.uri} already has features {name!r}: choose another name")
 

@@ -15,12 +15,8 @@ _DIGITS = 12
 
 
 def videos_to_leave_out(word: str, store: Store) -> list[str]:
-    """What ``--leave-out`` means.
-
-    Args:
-        word: ``test``: the test videos of any label set of the store; else a file of names, one a
-            line.
-        store: Where the videos are.
+    """What ``--leave-out`` means: ``test``, the test videos of any label set of the store; else a
+    file of names, one a line.
 
     Raises:
         BadInput: If the file cannot be read, or the store does not say which videos are for
@@ -41,11 +37,7 @@ def videos_to_leave_out(word: str, store: Store) -> list[str]:
 
 
 def fingerprints(store: Store, names: Iterable[str]) -> dict[str, set[str]]:
-    """Short names by which videos are known again in other stores.
-
-    Args:
-        store: Where the videos are.
-        names: Of the videos.
+    """Short names by which videos of a store are known again in other stores.
 
     Returns:
         For each video one of its poses (those at its beginning and end, and its length), which
@@ -85,13 +77,9 @@ def joined(fingerprints_by_video: Mapping[str, set[str]]) -> list[str]:
 def share_seen(
     records: Iterable[Sequence[str] | None], store: Store, names: Set[str]
 ) -> float | None:
-    """Share of some videos that something was learned from.
-
-    Args:
-        records: Fingerprints of the videos that each encoder and each external feature was learned
-            from; None where nobody can tell.
-        store: Where the videos are.
-        names: Of the videos.
+    """Share of some videos of a store that something was learned from. Records are fingerprints of
+    the videos that each encoder and each external feature was learned from; None where nobody can
+    tell.
 
     Returns:
         The share that is known for certain; None where there is none and not every record is known.

@@ -34,10 +34,7 @@ class FrameStream:
     """A worker's share of the frames of a store, window by window.
 
     Args:
-        store: The store.
         plan: Which windows its batches are made of.
-        rank: This worker.
-        workers: How many there are.
         device: Where windows are cut.
         resident_bytes: The share is kept after the first pass if it needs no more than this.
         features: External features to read with the poses.

@@ -16,13 +16,6 @@ def sample(
     """Poses from all over a store, to fit features on: the same for whoever asks with the same
     seed.
 
-    Args:
-        store: The store.
-        seed: Of the choice.
-        windows: Stretches at most.
-        frames: Of a stretch.
-        features: External features to read with them.
-
     Returns:
         Up to ``windows`` stretches of ``frames`` frames, no two from one chunk.
     """

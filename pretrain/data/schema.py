@@ -154,7 +154,8 @@ class Schema:
         other animal in the order of its keypoints.
         """
         names = tuple(keypoints)
-        refuse(["no keypoints"] if not names else [], about="the pose schema")
+        if not names:
+            raise BadInput("the pose schema: no keypoints")
         return cls(
             animals=tuple(animals),
             keypoints=names,
@@ -221,23 +222,11 @@ def _bones(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(pairwise(names))
 
 
-CALMS21 = Schema(
+CALMS21 = Schema.from_names(
     animals=("resident", "intruder"),
     keypoints=("nose", "left_ear", "right_ear", "neck", "left_hip", "right_hip", "tail_base"),
     fps=30.0,
     image_px=(1024.0, 570.0),
-    edges=(
-        ("nose", "left_ear"),
-        ("nose", "right_ear"),
-        ("left_ear", "neck"),
-        ("right_ear", "neck"),
-        ("neck", "left_hip"),
-        ("neck", "right_hip"),
-        ("left_hip", "tail_base"),
-        ("right_hip", "tail_base"),
-    ),
-    mirror_pairs=(("left_ear", "right_ear"), ("left_hip", "right_hip")),
-    axis=("tail_base", "neck"),
 )
 
 

@@ -184,11 +184,7 @@ class Store:
         return table
 
     def read_group(self, group_id: int, features: Sequence[str] = ()) -> list[npt.NDArray[Any]]:
-        """Frames of one row group of the store, as :meth:`decode_all` gives them.
-
-        Raises:
-            BadInput: As :meth:`read_groups`.
-        """
+        """Frames of one row group of the store, as :meth:`decode_all` gives them."""
         first = int(np.searchsorted(self.chunks.group_id, group_id))
         table = self.read_groups(
             int(self.chunks.part[first]), [int(self.chunks.group[first])], features=features
@@ -233,10 +229,7 @@ class Store:
             ) from None
 
     def decode(self, table: pa.Table) -> tuple[Float, npt.NDArray[np.uint8]]:
-        """Rows to frames.
-
-        Args:
-            table: Rows as :meth:`read_groups` gives them.
+        """Rows, as :meth:`read_groups` gives them, to frames.
 
         Returns:
             Positions (frames, M, K, X), NaN = missing, and confidence (frames, M, K) in steps of
@@ -258,26 +251,18 @@ class Store:
         frames = table["frames"].to_pylist()
         if not names:
             return np.empty((sum(frames), 0), np.float32)
-        about = f"{self.uri}: features"
-        dims = [int(self.feature(name)["dim"]) for name in names]
-        return np.concatenate(
-            [
-                _float_column(table[name], frames, dim=dim, about=f"{about} {name}")
-                for name, dim in zip(names, dims, strict=True)
-            ],
-            1,
-        )
+        columns = []
+        for name in names:
+            dim, about = int(self.feature(name)["dim"]), f"{self.uri}: features {name}"
+            columns.append(_float_column(table[name], frames, dim=dim, about=about))
+        return np.concatenate(columns, 1)
 
     def decode_all(self, table: pa.Table, features: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Positions, confidence and, where some were read with them, external features."""
         return [*self.decode(table), *([self.decode_features(table, features)] if features else [])]
 
     def read_video(self, name: str, *, features: Sequence[str] | None = None) -> Video:
-        """One whole video.
-
-        Args:
-            name: Which.
-            features: External features to read with it; None: all that it has.
+        """One whole video, with the external features named; None: with all that it has.
 
         Raises:
             BadInput: If the store has no such video or features, or a part is damaged.

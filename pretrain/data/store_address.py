@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +77,8 @@ def read_meta(system: fs.FileSystem, path: str, uri: str) -> dict[str, Any]:
 def write_file(
     system: fs.FileSystem, folder: str, relative: str, data: bytes, *, uri: str, written: list[str]
 ) -> dict[str, Any]:
-    """Writes a file into the folder of a store; returns its record for store.json.
-
-    Args:
-        system: File system of the store.
-        folder: Path of the store on it.
-        relative: Path of the file in the store.
-        data: Its bytes.
-        uri: The store's address, for messages.
-        written: Gets the path of the file once it may exist.
+    """Writes a file into the folder of a store; returns its record for store.json. ``written`` gets
+    the path of the file once it may exist.
 
     Raises:
         BadInput: If it cannot be written.
@@ -98,6 +92,13 @@ def write_file(
     except OSError as error:  # a full disk, a bucket that is not ours
         raise BadInput(f"cannot write {relative} of the store {uri}: {error}") from error
     return {"file": relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def delete_files(system: fs.FileSystem, paths: Iterable[str]) -> None:
+    """Deletes those that are there."""
+    for path in paths:
+        if system.get_file_info(path).type == fs.FileType.File:
+            system.delete_file(path)
 
 
 def replace_file(system: fs.FileSystem, path: str, data: bytes) -> None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
-from pretrain.data.external_features import FeatureParts, Row
+from pretrain.data.external_features import CHUNK_COLUMNS, FeatureParts, Row, open_part, write_rows
 from pretrain.data.schema import Float, Schema, Video
 from pretrain.data.store import CONFIDENCE_STEPS
-from pretrain.data.store_address import VERSION, filesystem, read_meta, replace_file, write_file
+from pretrain.data.store_address import (
+    VERSION,
+    delete_files,
+    filesystem,
+    read_meta,
+    replace_file,
+    write_file,
+)
 from pretrain.errors import BadInput, refuse
 from pretrain.redact import redact
 
@@ -25,15 +30,7 @@ CHUNK_FRAMES = 1024
 PART_BYTES = 64 * 2**20
 MAX_GROUP_CHUNKS = 4
 
-_COLUMNS = pa.schema(
-    [
-        ("video", pa.string()),
-        ("first_frame", pa.int32()),
-        ("frames", pa.int32()),
-        ("position", pa.binary()),
-        ("confidence", pa.binary()),
-    ]
-)
+_COLUMNS = pa.schema([*CHUNK_COLUMNS, ("position", pa.binary()), ("confidence", pa.binary())])
 
 
 class StoreWriter:
@@ -104,12 +101,7 @@ class StoreWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.discard()
             return
@@ -165,43 +157,25 @@ class StoreWriter:
 
     def write_file(self, relative: str, data: bytes) -> dict[str, Any]:
         """Writes one more file into the store (labels, features); returns its record for
-        store.json.
-
-        Raises:
-            BadInput: If it cannot be written.
-        """
+        store.json."""
         return write_file(self.fs, self.path, relative, data, uri=self.uri, written=self._written)
 
     def discard(self) -> None:
         """Removes what this writer wrote; what was there before stays."""
-        for path in self._written:
-            if self.fs.get_file_info(path).type == fs.FileType.File:
-                self.fs.delete_file(path)
+        delete_files(self.fs, self._written)
         if not self._existing and self._written:
             self.fs.delete_dir_contents(self.path, missing_dir_ok=True)
         if self._made_folder and self.fs.get_file_info(self.path).type == fs.FileType.Directory:
             self.fs.delete_dir(self.path)
 
     def _begin_part(self) -> None:
-        self._sink = pa.BufferOutputStream()
-        self._writer = pq.ParquetWriter(
-            self._sink,
-            _COLUMNS,
-            compression="none",
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
-        )
+        self._sink, self._writer = open_part(_COLUMNS)
         self._groups: list[int] = []
 
     def _end_group(self) -> None:
         if not self._rows:
             return
-        columns = [
-            pa.array(values, field.type)
-            for values, field in zip(zip(*self._rows, strict=True), _COLUMNS, strict=True)
-        ]
-        self._writer.write_table(pa.table(columns, schema=_COLUMNS), row_group_size=len(self._rows))
+        write_rows(self._writer, zip(*self._rows, strict=True), _COLUMNS)
         self._groups.append(len(self._rows))
         self._chunks_so_far += len(self._rows)
         self._rows = []
@@ -223,12 +197,10 @@ class StoreWriter:
         self._end_part()
         if not self.videos:
             raise BadInput(f"nothing to write to {self.uri}: no videos")
-        origins = (
-            [self._existing.get("origin", ""), self.origin] if self._existing else [self.origin]
-        )
+        before = [self._existing.get("origin", "")] if self._existing else []
         meta: Mapping[str, Any] = self._existing | {
             "version": VERSION,
-            "origin": "; ".join(dict.fromkeys(origins)),
+            "origin": "; ".join(dict.fromkeys([*before, self.origin])),
             "schema": self.schema.to_dict(),
             "frames": sum(video["frames"] for video in self.videos),
             "chunk_frames": self._chunk_frames,

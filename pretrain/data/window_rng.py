@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import zlib
@@ -23,18 +24,18 @@ class WindowRNG:
 
     def __init__(self, key_B: Tensor) -> None:
         self._low = _hash(key_B.to(torch.int32) ^ (key_B >> 32).to(torch.int32))
+        self._prefix = ""
+
+    def named(self, prefix: str) -> WindowRNG:
+        """Draws of the same windows; those of other prefixes are independent."""
+        other = copy.copy(self)
+        other._prefix = f"{prefix}/"
+        return other
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1).
-
-        Args:
-            name: Which draw this is; another name gives independent numbers.
-            shape: Numbers for each window.
-
-        Returns:
-            (B, *shape), float32.
-        """
-        named = _hash_name(name, math.prod(shape), self._low.device)
+        """Uniform numbers in [0, 1), (B, *shape), float32; another name gives independent
+        numbers."""
+        named = _hash_name(self._prefix + name, math.prod(shape), self._low.device)
         bits = _hash(named.unsqueeze(0) ^ self._low.unsqueeze(1))
         return ((bits >> 8) & 0xFFFFFF).to(torch.float32).mul_(2**-24).view(-1, *shape)
 

@@ -121,14 +121,8 @@ class BatchPlan:
 
     @classmethod
     def from_chunks(cls, chunks: Chunks, *, window: int, batch: int, seed: int) -> BatchPlan:
-        """Tiles the chunks into windows and divides them into lanes.
-
-        Args:
-            chunks: Where the chunks of the store lie.
-            window: Frames of a window.
-            batch: Windows of a global batch, the number of lanes.
-            seed: Decides which windows share a lane.
-        """
+        """Tiles the chunks into windows and divides them into as many lanes as a global batch has
+        windows; the seed decides which windows share a lane."""
         groups = np.unique(chunks.group_id)
         order = np.empty(groups.max() + 1, np.int64)
         order[groups] = np.argsort(
@@ -181,11 +175,7 @@ class BatchPlan:
         return int(hash_integers(self.seed, 5, epoch, step).view(np.int64))
 
     def lanes_of(self, rank: int, workers: int) -> slice:
-        """The lanes of one worker.
-
-        Raises:
-            AssertionError: If the batch cannot be divided among the workers.
-        """
+        """The lanes of one worker."""
         assert self.batch % workers == 0, (
             f"{self.batch} lanes cannot be divided among {workers} workers"
         )
@@ -282,28 +272,21 @@ class FrameBuffer:
             -1, self._window, animals, keypoints
         )
         confidence = steps.to(torch.float32).mul_(1 / CONFIDENCE_STEPS)
-        extra = (
-            None
-            if self._extra_windows is None
-            else self._extra_windows.index_select(0, rows).view(len(rows), self._window, -1)
-        )
+        extra = None
+        if self._extra_windows is not None:
+            extra = self._extra_windows.index_select(0, rows).view(len(rows), self._window, -1)
         if (frames < self._window).any():
-            valid = torch.arange(self._window, device=device) < torch.from_numpy(frames).to(
-                device
-            ).unsqueeze(1)
+            length_B1 = torch.from_numpy(frames).to(device).unsqueeze(1)
+            valid = torch.arange(self._window, device=device) < length_B1
             position.masked_fill_(~valid[:, :, None, None, None], torch.nan)
             confidence.masked_fill_(~valid[:, :, None, None], 0)
             extra = None if extra is None else extra.masked_fill_(~valid[:, :, None], torch.nan)
         else:
             valid = self._whole.expand(len(rows), -1)
-        return Windows(
-            Pose(position, confidence, extra),
-            valid,
-            torch.from_numpy(key).to(device, non_blocking=True),
-            None
-            if batch_key is None
-            else torch.full((len(key),), batch_key, dtype=torch.int64, device=device),
-        )
+        key_B, batch_key_B = torch.from_numpy(key).to(device, non_blocking=True), None
+        if batch_key is not None:
+            batch_key_B = torch.full_like(key_B, batch_key)
+        return Windows(Pose(position, confidence, extra), valid, key_B, batch_key_B)
 
 
 def _fill(target: Tensor, values: npt.ArrayLike) -> None:

@@ -119,8 +119,7 @@ class Embedder(nn.Module):
 
     def embed(self, windows: Windows) -> Tensor:
         """As calling it, on :class:`Windows`."""
-        z_BTD: Tensor = self(windows.pose, windows.valid_BT)
-        return z_BTD
+        return self(windows.pose, windows.valid_BT)
 
 
 def build_embedder(

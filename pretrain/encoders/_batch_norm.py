@@ -40,11 +40,9 @@ class BatchNorm(nn.Module):
         """
         with torch.autocast(x_BTC.device.type, enabled=False):
             x_BTC = x_BTC.float()
-            mean, variance = (
-                self._moments(x_BTC, counted_BT)
-                if self.training
-                else (self.mean_C, self.variance_C)
-            )
+            mean, variance = self.mean_C, self.variance_C
+            if self.training:
+                mean, variance = self._moments(x_BTC, counted_BT)
             slope = self.weight * (variance + self.eps).rsqrt()
             return torch.addcmul(self.bias - mean * slope, x_BTC, slope)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
 
 from pretrain.data.schema import Schema
@@ -29,13 +31,11 @@ def edges(schema: Schema) -> list[tuple[int, int]]:
 
 def hop_distances(points: int, pairs: list[tuple[int, int]]) -> Tensor:
     """Length of the shortest path between any two points, (N, N); infinite where there is none."""
-    hops = torch.full((points, points), torch.inf)
-    hops.fill_diagonal_(0)
+    joined = np.zeros((points, points))
     for a, b in pairs:
-        hops[a, b] = hops[b, a] = 1 - float(a == b)
-    for via in range(points):  # Floyd 1962
-        hops = torch.minimum(hops, hops[:, via : via + 1] + hops[via : via + 1])
-    return hops
+        joined[a, b] = 1
+    hops = shortest_path(joined, directed=False, unweighted=True)
+    return torch.from_numpy(hops).to(torch.float32)
 
 
 def space_time_hops(hops: Tensor, window: int) -> Tensor:

@@ -17,16 +17,9 @@ def over_time(conv: nn.Module, x_BTC: Tensor) -> Tensor:
     """What a ``Conv1d`` does to (B, C, T), done to (B, T, C)."""
     assert isinstance(conv, nn.Conv1d), "not a convolution over time"
     image_BC1T = x_BTC.unsqueeze(1).permute(0, 3, 1, 2)
-    dilation, groups = conv.dilation[0], conv.groups
     assert isinstance(conv.padding, tuple), "padding is a number of frames"
-    out = F.conv2d(
-        image_BC1T,
-        conv.weight.unsqueeze(2),
-        conv.bias,
-        padding=(0, conv.padding[0]),
-        dilation=(1, dilation),
-        groups=groups,
-    )
+    weight, padding, dilation = conv.weight.unsqueeze(2), (0, *conv.padding), (1, *conv.dilation)
+    out = F.conv2d(image_BC1T, weight, conv.bias, 1, padding, dilation, conv.groups)
     return out.permute(0, 2, 3, 1).squeeze(1)
 
 

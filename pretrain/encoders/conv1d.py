@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import at_least, each_at_least_one
+from pretrain.components import Count, Counts, Whole
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._over_time import over_time, zero_padded
-from pretrain.errors import refuse
+from pretrain.errors import BadInput
 from pretrain.transforms.features import Features
 
 
@@ -26,7 +24,6 @@ class Conv1d(AbstractEncoder):
     of zeros, as the paper pads.
 
     Args:
-        features: What it reads.
         widths: Channels of each convolution.
         kernel: Taps of each convolution.
         past: Steps before the frame in its window.
@@ -39,26 +36,22 @@ class Conv1d(AbstractEncoder):
         self,
         features: Features,
         *,
-        widths: Sequence[int] = (128, 64, 32),
-        kernel: int = 5,
-        past: int = 50,
-        future: int = 50,
-        skip: int = 1,
-        dim: int = 96,
+        widths: Counts = (128, 64, 32),
+        kernel: Count = 5,
+        past: Whole = 50,
+        future: Whole = 50,
+        skip: Count = 1,
+        dim: Count = 96,
     ) -> None:
         super().__init__()
-        errors = at_least(1, kernel=kernel, skip=skip, dim=dim)
-        errors += at_least(0, past=past, future=future) + each_at_least_one(widths=widths)
         taps = past + 1 + future
         for _ in widths:
             taps = (taps - kernel + 1) // 2
-        if not errors and taps < 1:
-            errors.append(
-                f"a window of {past} + 1 + {future} steps is too short for {len(widths)} "
-                f"convolutions of {kernel} with pooling"
+        if taps < 1:
+            raise BadInput(
+                f"encoder conv1d: a window of {past} + 1 + {future} steps is too short for "
+                f"{len(widths)} convolutions of {kernel} with pooling"
             )
-        refuse(errors, about="encoder conv1d")
-
         self.dim, self.kernel = dim, kernel
         self.steps = [skip * 2**layer for layer in range(len(widths))]
         self.past, self.spacing = past * skip, skip * 2 ** len(widths)

@@ -7,10 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import at_least
+from pretrain.components import Count, Whole
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import over_time, zero_padded
-from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
 
@@ -24,7 +23,6 @@ class EmbedderContexter(AbstractEncoder):
     Kaiming-normal (He et al. 2015) with biases 0.
 
     Args:
-        features: What it reads.
         width: Channels of the embedder.
         context_width: Channels of the contexter, and D.
         pointwise: Residual blocks of kernel 1 in the embedder.
@@ -38,18 +36,13 @@ class EmbedderContexter(AbstractEncoder):
         self,
         features: Features,
         *,
-        width: int = 128,
-        context_width: int = 512,
-        pointwise: int = 2,
-        embedder: int = 3,
-        contexter: int = 8,
+        width: Count = 128,
+        context_width: Count = 512,
+        pointwise: Whole = 2,
+        embedder: Whole = 3,
+        contexter: Whole = 8,
     ) -> None:
         super().__init__()
-        refuse(
-            at_least(1, width=width, context_width=context_width)
-            + at_least(0, pointwise=pointwise, embedder=embedder, contexter=contexter),
-            about="encoder embedder_contexter",
-        )
         self.dim = context_width
         self.context = (2 * embedder + 2 + 4 * contexter, 2 * embedder)
         self.embed = nn.Sequential(
@@ -67,8 +60,7 @@ class EmbedderContexter(AbstractEncoder):
         """(B, T, F) to (B, T, D)."""
         past, future = self.context
         x, _ = zero_padded(x_BTF, valid_BT, past=past, future=future)
-        z_BTD: Tensor = self.leave(self.relate(self.embed(x)))
-        return z_BTD
+        return self.leave(self.relate(self.embed(x)))
 
 
 class _Convolution(nn.Module):

@@ -4,16 +4,14 @@ concatenated, into a perceptron."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import at_least, each_at_least_one
+from pretrain.components import Count, Counts, Whole
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._over_time import over_time, zero_padded
-from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
 
@@ -26,7 +24,6 @@ class FullyConnected(AbstractEncoder):
     exist are frames of zeros, as the paper pads.
 
     Args:
-        features: What it reads.
         widths: Of the hidden layers.
         past: Steps before the frame in its window; 0 with ``future`` 0 is the paper's single frame.
         future: Steps after it.
@@ -38,19 +35,13 @@ class FullyConnected(AbstractEncoder):
         self,
         features: Features,
         *,
-        widths: Sequence[int] = (512, 256, 128),
-        past: int = 5,
-        future: int = 5,
-        skip: int = 10,
-        dim: int = 96,
+        widths: Counts = (512, 256, 128),
+        past: Whole = 5,
+        future: Whole = 5,
+        skip: Count = 10,
+        dim: Count = 96,
     ) -> None:
         super().__init__()
-        refuse(
-            at_least(0, past=past, future=future)
-            + at_least(1, skip=skip, dim=dim)
-            + each_at_least_one(widths=widths),
-            about="encoder fully_connected",
-        )
         self.dim = dim
         self.context = (past * skip, future * skip)
         self.norm = BatchNorm(features.width)
@@ -66,5 +57,4 @@ class FullyConnected(AbstractEncoder):
         h = F.relu(self.norms[0](over_time(self.enter, self.norm(x, exists)), valid_BT))
         for layer, norm in zip(self.layers, list(self.norms)[1:], strict=True):
             h = F.relu(norm(layer(h), valid_BT))
-        z_BTD: Tensor = self.leave(h)
-        return z_BTD
+        return self.leave(h)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import at_least
+from pretrain.components import Count, Counts, OddCount
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import each_channel_over_time, zero_invalid
-from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
 
@@ -27,7 +24,6 @@ class GatedConv(AbstractEncoder):
     next to nothing, so that it can be wide: matrices multiply frame by frame.
 
     Args:
-        features: What it reads.
         width: Channels, and D.
         inner: Channels behind each gate.
         kernel: Taps of a kernel, odd.
@@ -39,26 +35,12 @@ class GatedConv(AbstractEncoder):
         self,
         features: Features,
         *,
-        width: int = 96,
-        inner: int = 80,
-        kernel: int = 7,
-        dilations: Sequence[int] = (1, 2, 4, 8, 4, 2),
+        width: Count = 96,
+        inner: Count = 80,
+        kernel: OddCount = 7,
+        dilations: Counts = (1, 2, 4, 8, 4, 2),
     ) -> None:
         super().__init__()
-        refuse(
-            at_least(1, width=width, inner=inner)
-            + (
-                [f"kernel is {kernel}; it must be an odd number of frames"]
-                if kernel < 1 or kernel % 2 == 0
-                else []
-            )
-            + (
-                [f"dilations are {list(dilations)}; each must be at least 1"]
-                if any(step < 1 for step in dilations)
-                else []
-            ),
-            about="encoder gated_conv",
-        )
         self.dim = width
         self.context = (kernel // 2 * sum(dilations),) * 2
         self.enter = nn.Linear(features.width, width)
@@ -70,8 +52,7 @@ class GatedConv(AbstractEncoder):
         h_BTD = self.enter(x_BTF)
         for block in self.blocks:
             h_BTD = block(h_BTD, valid_BT)
-        z_BTD: Tensor = self.leave(h_BTD)
-        return z_BTD
+        return self.leave(h_BTD)
 
 
 class _Block(nn.Module):
@@ -79,14 +60,9 @@ class _Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.gate, self.value = nn.Linear(width, inner), nn.Linear(width, inner)
+        reach = kernel // 2 * step
         self.move = nn.Conv1d(
-            inner,
-            inner,
-            kernel,
-            padding=kernel // 2 * step,
-            dilation=step,
-            groups=inner,
-            bias=False,
+            inner, inner, kernel, padding=reach, dilation=step, groups=inner, bias=False
         )
         self.mix = nn.Linear(inner, width)
         nn.init.zeros_(self.mix.bias)
@@ -94,5 +70,4 @@ class _Block(nn.Module):
     def forward(self, h_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         n_BTD = self.norm(h_BTD)
         moved = each_channel_over_time(self.move, zero_invalid(self.value(n_BTD), valid_BT))
-        y_BTD: Tensor = h_BTD + self.mix(F.silu(self.gate(n_BTD)) * moved)
-        return y_BTD
+        return h_BTD + self.mix(F.silu(self.gate(n_BTD)) * moved)

@@ -101,15 +101,13 @@ class Handmade(AbstractEncoder):
         x_BTF = x_BTF[..., : self._width]
         x_BFT = zero_invalid(x_BTF, valid_BT).transpose(1, 2).contiguous()
         exists_B1T = valid_BT.unsqueeze(1)
-        sums, squares = _running(x_BFT), None
+        sums = _running(x_BFT)
         numbers = _running(exists_B1T.to(x_BFT.dtype))
         count = {reach: _within(numbers, reach).clamp(min=1) for reach in self._stretches}
         mean = {reach: _within(sums, reach).div_(count[reach]) for reach in self._stretches}
         columns = [x_BFT, *(mean[reach].to(x_BFT.dtype) for reach in self._means)]
-        if self._spreads:
-            squares = _running(x_BFT.double().square_())
+        squares = _running(x_BFT.double().square_()) if self._spreads else sums
         for reach in self._spreads:
-            assert squares is not None
             square = _within(squares, reach).div_(count[reach])
             variance = square.sub_(mean[reach].square()).clamp_(min=0)
             columns.append(variance.sqrt_().to(x_BFT.dtype))

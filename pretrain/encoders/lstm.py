@@ -3,18 +3,17 @@ state."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pretrain.components import at_least, each_at_least_one
+from pretrain.components import Count, Counts, Whole
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._over_time import zero_padded
-from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
 # Numbers of a state over the steps of the windows that are computed at once: 64 MB.
@@ -32,7 +31,6 @@ class LSTM(AbstractEncoder):
     that do not exist are frames of zeros, as the paper pads.
 
     Args:
-        features: What it reads.
         width: Of the state.
         widths: Of the hidden layers after it.
         past: Steps before the frame in its window.
@@ -45,20 +43,14 @@ class LSTM(AbstractEncoder):
         self,
         features: Features,
         *,
-        width: int = 256,
-        widths: Sequence[int] = (256, 128),
-        past: int = 5,
-        future: int = 5,
-        skip: int = 10,
-        dim: int = 96,
+        width: Count = 256,
+        widths: Counts = (256, 128),
+        past: Whole = 5,
+        future: Whole = 5,
+        skip: Count = 10,
+        dim: Count = 96,
     ) -> None:
         super().__init__()
-        refuse(
-            at_least(1, width=width, skip=skip, dim=dim)
-            + at_least(0, past=past, future=future)
-            + each_at_least_one(widths=widths),
-            about="encoder lstm",
-        )
         self.dim, self.width, self.skip, self.steps = dim, width, skip, past + 1 + future
         self.context = (past * skip, future * skip)
         self.norm = BatchNorm(features.width)
@@ -79,19 +71,13 @@ class LSTM(AbstractEncoder):
         x, exists = zero_padded(x_BTF, valid_BT, past=past, future=future)
         inputs_BLG = self.enter(self.norm(x, exists))
         at_once = max(1, _STATES // (x_BTF.shape[1] * self.steps * self.width))
-        recompute = torch.is_grad_enabled()
-        h_BTC = torch.cat(
-            [
-                checkpoint(self._last_state, part, use_reentrant=False)
-                if recompute
-                else self._last_state(part)
-                for part in inputs_BLG.split(at_once)
-            ]
-        )
+        last_state = self._last_state
+        if torch.is_grad_enabled():
+            last_state = partial(checkpoint, self._last_state, use_reentrant=False)
+        h_BTC = torch.cat([last_state(part) for part in inputs_BLG.split(at_once)])
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h_BTC = F.relu(norm(layer(h_BTC), valid_BT))
-        z_BTD: Tensor = self.leave(h_BTC)
-        return z_BTD
+        return self.leave(h_BTC)
 
     def _last_state(self, inputs_BLG: Tensor) -> Tensor:
         """(B, past + T + future, gates) to (B, T, C)."""

@@ -3,18 +3,16 @@ once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from pretrain.components import at_least
+from pretrain.components import Count, Counts, Whole
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._graph import edges, hop_distances, scale_adjacency, space_time_hops
 from pretrain.encoders._over_time import over_time, zero_invalid
-from pretrain.errors import refuse
+from pretrain.errors import error_if, refuse
 from pretrain.transforms.features import Features
 
 _OF_POINTS = ("scene", "confidence", "visible")
@@ -40,9 +38,6 @@ class MSG3D(AbstractEncoder):
         hops: Greatest distance in the graph that a scale looks at.
         window: Frames that G3D joins, an odd number up to 17, a dilation apart.
         dim: D.
-
-    Raises:
-        BadInput: If a setting is out of range.
     """
 
     groups = _OF_POINTS[:2]
@@ -52,31 +47,22 @@ class MSG3D(AbstractEncoder):
         features: Features,
         *,
         width: int = 24,
-        dilations: Sequence[int] = (1, 4),
-        hops: int = 4,
+        dilations: Counts = (1, 4),
+        hops: Whole = 4,
         window: int = 3,
-        dim: int = 96,
+        dim: Count = 96,
     ) -> None:
         super().__init__()
         assert set(self.groups) <= set(features.columns), f"features without {self.groups}"
         refuse(
-            (
-                [f"width is {width}; it must be a multiple of {_BRANCHES}"]
-                if width < 1 or width % _BRANCHES
-                else []
+            error_if(
+                width < 1 or width % _BRANCHES,
+                f"width is {width}; it must be a multiple of {_BRANCHES}",
             )
-            + (
-                [f"window is {window}; it must be an odd number of frames up to 17"]
-                if window not in range(1, 18, 2)
-                else []
-            )
-            + (
-                [f"dilations are {list(dilations)}; each must be at least 1"]
-                if any(step < 1 for step in dilations)
-                else []
-            )
-            + at_least(0, hops=hops)
-            + at_least(1, dim=dim),
+            + error_if(
+                window not in range(1, 18, 2),
+                f"window is {window}; it must be an odd number of frames up to 17",
+            ),
             about="encoder msg3d",
         )
         schema = features.schema
@@ -103,20 +89,8 @@ class MSG3D(AbstractEncoder):
         """(B, T, F) to (B, T, D)."""
         scene, confidence, visible = (x_BTF[..., self.columns[name]] for name in _OF_POINTS)
         visible = visible.unsqueeze(-1)
-        points = torch.cat(
-            [
-                torch.cat(
-                    [
-                        scene.reshape(*visible.shape[:-1], self.coordinates),
-                        confidence.unsqueeze(-1),
-                    ],
-                    -1,
-                )
-                * visible,
-                visible,
-            ],
-            -1,
-        )
+        place = scene.reshape(*visible.shape[:-1], self.coordinates)
+        points = torch.cat([place * visible, confidence.unsqueeze(-1) * visible, visible], -1)
         # Points first: a graph is then one matrix against everything else, and channels stay last.
         h = self.enter(rearrange(points, "b t n c -> n b t c"))
         if self.enter_rest is not None:
@@ -124,8 +98,7 @@ class MSG3D(AbstractEncoder):
         for block in self.blocks:
             h = block(h, valid_BT)
         animals = reduce(h, "(m k) b t c -> b t (m c)", "mean", m=self.animals, k=self.keypoints)
-        z_BTD: Tensor = self.leave(animals)
-        return z_BTD
+        return self.leave(animals)
 
 
 class _Block(nn.Module):
@@ -163,8 +136,7 @@ class _OverGraph(nn.Module):
         by_scale = torch.matmul(h.reshape(1, -1, h.shape[-1]), self.weight).view(
             self.also_NL.shape[1], -1
         )
-        out: Tensor = self.norm(((self.adjacency_NL + self.also_NL) @ by_scale).view(h.shape))
-        return out
+        return self.norm(((self.adjacency_NL + self.also_NL) @ by_scale).view(h.shape))
 
 
 class _OverGraphAndTime(nn.Module):
@@ -227,10 +199,7 @@ class _OverTime(nn.Module):
             .unfold(1, 2 * self.step + 1, 1)[..., :: self.step]
             .amax(-1)
         )
-        out: Tensor = h + self.leave(torch.cat([*convolved, around, x[..., -width:]], -1)).view(
-            h.shape
-        )
-        return out
+        return h + self.leave(torch.cat([*convolved, around, x[..., -width:]], -1)).view(h.shape)
 
 
 def _weights(number: int, width: int) -> nn.Parameter:

@@ -3,17 +3,15 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import at_least, each_at_least_one
+from pretrain.components import Count, Counts
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._batch_norm import BatchNorm
 from pretrain.encoders._over_time import zero_invalid
-from pretrain.errors import refuse
+from pretrain.errors import BadInput
 from pretrain.transforms.features import Features
 
 
@@ -28,7 +26,6 @@ class SelfAttention(AbstractEncoder):
     linear layer at the end reads the frame alone. Frames that do not exist are not attended to.
 
     Args:
-        features: What it reads.
         widths: Channels of each attention.
         reach: Frames to either side.
         dim: D.
@@ -38,22 +35,17 @@ class SelfAttention(AbstractEncoder):
         self,
         features: Features,
         *,
-        widths: Sequence[int] = (128, 64, 32),
+        widths: Counts = (128, 64, 32),
         reach: int = 16,
-        dim: int = 96,
+        dim: Count = 96,
     ) -> None:
         super().__init__()
         steps = [2**layer for layer in range(len(widths))]
-        refuse(
-            each_at_least_one(widths=widths)
-            + (
-                [f"reach is {reach}; with {len(steps)} layers it must be at least {steps[-1]}"]
-                if steps and reach < steps[-1]
-                else []
+        if reach < steps[-1]:
+            raise BadInput(
+                f"encoder self_attention: reach is {reach}; with {len(steps)} layers it must be "
+                f"at least {steps[-1]}"
             )
-            + at_least(1, dim=dim),
-            about="encoder self_attention",
-        )
         self.dim, self.reach = dim, reach
         reached = sum(reach // step * step for step in steps)
         self.context = (reached, reached + sum(steps))
@@ -70,8 +62,7 @@ class SelfAttention(AbstractEncoder):
         h_BTC = self.norm(zero_invalid(x_BTF, valid_BT), valid_BT)
         for block in self.blocks:
             h_BTC = block(h_BTC, valid_BT)
-        z_BTD: Tensor = self.leave(h_BTC)
-        return z_BTD
+        return self.leave(h_BTC)
 
 
 class _Block(nn.Module):
@@ -111,11 +102,8 @@ def attend_nearby(
         F.pad(value_BTC, (0, 0, reach, reach + spare)).unfold(1, 3 * reach, reach).transpose(2, 3)
     )
     exists = F.pad(valid_BT, (reach, reach + spare)).unfold(1, 3 * reach, reach).unsqueeze(2)
-    ahead = (
-        torch.arange(3 * reach, device=query.device)
-        - reach
-        - torch.arange(reach, device=query.device).unsqueeze(1)
-    )
+    index = torch.arange(-reach, 2 * reach, device=query.device)
+    ahead = index - index[reach : 2 * reach].unsqueeze(1)
     near = (ahead.abs() <= reach) & (ahead % step == 0)
     # A softmax over nothing is no number, even where nobody looks at it: let every frame see
     # itself.

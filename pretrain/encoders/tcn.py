@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pretrain.components import Count, Whole
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import over_time, zero_invalid
 from pretrain.transforms.features import Features
@@ -14,12 +15,11 @@ class TCN(AbstractEncoder):
     """Residual blocks whose reach doubles (Bai et al. 2018, made non-causal; pre-norm).
 
     Args:
-        features: What it reads.
         width: Channels, and D.
         layers: Blocks; the reach to either side is ``2**layers - 1`` frames (kernel 3).
     """
 
-    def __init__(self, features: Features, *, width: int = 96, layers: int = 6) -> None:
+    def __init__(self, features: Features, *, width: Count = 96, layers: Whole = 6) -> None:
         super().__init__()
         self.dim = width
         self.context = (2**layers - 1, 2**layers - 1)
@@ -35,8 +35,7 @@ class TCN(AbstractEncoder):
         ones_BTD = valid_BT.unsqueeze(-1).to(h_BTD.dtype).expand_as(h_BTD).contiguous()
         for block in self.blocks:
             h_BTD = block(h_BTD, ones_BTD)
-        z_BTD: Tensor = self.leave(h_BTD)
-        return z_BTD
+        return self.leave(h_BTD)
 
 
 class Block(nn.Module):
@@ -53,5 +52,4 @@ class Block(nn.Module):
     def forward(self, h_BTD: Tensor, ones_BTD: Tensor) -> Tensor:
         """Frames that are not valid reach no other."""
         x_BTD = over_time(self.conv, self.norm(h_BTD) * ones_BTD)
-        y_BTD: Tensor = h_BTD + self.mix(nn.functional.gelu(x_BTD))
-        return y_BTD
+        return h_BTD + self.mix(nn.functional.gelu(x_BTD))

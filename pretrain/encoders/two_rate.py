@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.components import at_least
+from pretrain.components import Count
 from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import zero_invalid
 from pretrain.encoders.tcn import Block
-from pretrain.errors import refuse
 from pretrain.transforms.features import Features
 
 
@@ -26,7 +25,6 @@ class TwoRate(AbstractEncoder):
     Patches are counted from the first frame of a window: see :attr:`grid`.
 
     Args:
-        features: What it reads.
         width: Channels of the wide path.
         narrow: Channels of the narrow path.
         stride: Frames of a patch.
@@ -39,17 +37,13 @@ class TwoRate(AbstractEncoder):
         self,
         features: Features,
         *,
-        width: int = 128,
-        narrow: int = 48,
-        stride: int = 4,
-        layers: int = 4,
-        dim: int = 96,
+        width: Count = 128,
+        narrow: Count = 48,
+        stride: Count = 4,
+        layers: Count = 4,
+        dim: Count = 96,
     ) -> None:
         super().__init__()
-        refuse(
-            at_least(1, width=width, narrow=narrow, stride=stride, layers=layers, dim=dim),
-            about="encoder two_rate",
-        )
         self.dim, self.grid = dim, stride
         self.context = ((2**layers - 1) * stride + stride - 1,) * 2
         self.enter = nn.Linear(features.width, narrow)
@@ -70,5 +64,4 @@ class TwoRate(AbstractEncoder):
         for block in self.blocks:
             s_BSW = block(s_BSW, valid_BS1)
         around_BTN = F.gelu(self.unfold(self.norm(s_BSW))).view_as(h_BTN)
-        z_BTD: Tensor = self.leave(self.join(torch.cat([h_BTN, around_BTN], -1)[:, :frames]))
-        return z_BTD
+        return self.leave(self.join(torch.cat([h_BTN, around_BTN], -1)[:, :frames]))

@@ -25,7 +25,6 @@ class Actions(nn.Module):
     body; for each pair: approach.
 
     Args:
-        schema: The skeleton.
         lag: Frames over which they are measured, even, centred.
 
     Attributes:

@@ -29,8 +29,7 @@ class Heads(nn.Module):
     def forward(self, code_NZ: Tensor) -> Tensor:
         """(N, P, outputs)."""
         h_NPZ = F.relu(self.first(code_NZ)).view(len(code_NZ), *self.second_PZO.shape[:2])
-        out: Tensor = torch.einsum("npz,pzo->npo", h_NPZ, self.second_PZO).float() + self.bias_PO
-        return out
+        return torch.einsum("npz,pzo->npo", h_NPZ, self.second_PZO).float() + self.bias_PO
 
 
 class LogSum(torch.autograd.Function):

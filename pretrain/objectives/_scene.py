@@ -23,7 +23,6 @@ class Scene(nn.Module):
     once fitted, else in units of 50 px.
 
     Args:
-        schema: The skeleton.
         lag: Frames, even.
 
     Shapes:

@@ -24,7 +24,6 @@ class TrajectoryState(nn.Module):
     coordinates.
 
     Args:
-        schema: The skeleton.
         components: Principal components of the posture.
 
     Attributes:

@@ -32,18 +32,17 @@ class Posterior(NamedTuple):
         return each.clamp(min=free).sum(-1)
 
 
+def _perceptron(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    first, second = nn.Linear(inputs, width), nn.Linear(width, width)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Linear(width, outputs))
+
+
 class Encode(nn.Module):
     """An embedding to a posterior: two hidden layers, then mean and log-variance."""
 
     def __init__(self, dim: int, *, width: int, code: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(dim, width),
-            nn.ReLU(),
-            nn.Linear(width, width),
-            nn.ReLU(),
-            nn.Linear(width, 2 * code),
-        )
+        self.layers = _perceptron(dim, width, 2 * code)
 
     def forward(self, z_ND: Tensor) -> Posterior:
         """(N, D) to a posterior."""
@@ -86,10 +85,8 @@ class Policy(nn.Module):
         super().__init__()
         self.state, self.width = state, width
         self.memory = Memory(2 * state.size, width)
-        self.from_state, self.from_code = (
-            nn.Linear(state.size, width),
-            nn.Linear(code, width, bias=False),
-        )
+        self.from_state = nn.Linear(state.size, width)
+        self.from_code = nn.Linear(code, width, bias=False)
         self.from_memory = nn.Linear(width, width, bias=False)
         self.act = nn.Sequential(
             nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2 * state.size)
@@ -104,10 +101,8 @@ class Policy(nn.Module):
     ) -> Tensor:
         """Teacher forcing: (N,) negative log-likelihood of the known actions in nats, summed over
         frames and dimensions."""
-        before_ANS, action_ANS = (
-            state_NTS[:, : action_NAS.shape[1]].transpose(0, 1),
-            action_NAS.transpose(0, 1),
-        )
+        action_ANS = action_NAS.transpose(0, 1)
+        before_ANS = state_NTS.transpose(0, 1)[: len(action_ANS)]
         h_ANH = self.memory(torch.cat([before_ANS, action_ANS], -1))
         mean, log_variance = self._action(
             self.from_state(before_ANS) + self.from_code(code_NZ), h_ANH
@@ -161,16 +156,7 @@ class Approximators(nn.Module):
         self.read = nn.ModuleList(
             nn.GRU(2 * size, width, batch_first=True, bidirectional=True) for _ in classes
         )
-        self.predict = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(2 * width, width),
-                nn.ReLU(),
-                nn.Linear(width, width),
-                nn.ReLU(),
-                nn.Linear(width, number),
-            )
-            for number in classes
-        )
+        self.predict = nn.ModuleList(_perceptron(2 * width, width, number) for number in classes)
         self.outputs = max(classes)
 
     def forward(self, state_NTS: Tensor, action_NAS: Tensor) -> Tensor:

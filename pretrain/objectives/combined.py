@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from pretrain.components import build
+from pretrain.components import Positive, build, misfits
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
-from pretrain.errors import refuse
+from pretrain.errors import error_if, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 
 DEFAULT: tuple[Mapping[str, Any], ...] = (
@@ -28,8 +29,6 @@ class Combined(AbstractObjective):
     views go through the encoder together.
 
     Args:
-        dim: D of the encoder.
-        schema: The skeleton.
         parts: For each objective its ``name``, its ``weight`` (1.0 where left out) and its
             settings.
     """
@@ -41,16 +40,13 @@ class Combined(AbstractObjective):
         names = [str(part.get("name")) for part in parts]
         weights = [part.get("weight", 1.0) for part in parts]
         refuse(
-            (["parts is empty; list at least one objective"] if not parts else [])
+            error_if(not parts, "parts is empty; list at least one objective")
+            + [f"{name!r} is listed twice" for name, n in Counter(names).items() if n > 1]
+            + error_if("combined" in names, "'combined' cannot contain itself")
             + [
-                f"{name!r} is listed twice"
-                for name in sorted({name for name in names if names.count(name) > 1})
-            ]
-            + (["'combined' cannot contain itself"] if "combined" in names else [])
-            + [
-                f"weight of {name!r} is {weight!r}; it must be a number above 0"
+                error
                 for name, weight in zip(names, weights, strict=True)
-                if not isinstance(weight, int | float) or isinstance(weight, bool) or not weight > 0
+                for error in misfits(f"weight of {name!r}", weight, Positive)
             ],
             about="objective combined",
         )

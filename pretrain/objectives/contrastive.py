@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import distributed
-from pretrain.components import above_zero, at_least
+from pretrain.components import Count, Positive, Whole
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows
-from pretrain.errors import refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 
 
@@ -29,8 +28,6 @@ class Contrastive(AbstractObjective):
     from the ends of its window, and an encoder that sees these ends learns nothing from them.
 
     Args:
-        dim: D of the encoder.
-        schema: Not used.
         temperature: tau.
         anchors: Frames of each window.
         slack: Frames by which the positive may lie earlier or later.
@@ -44,18 +41,12 @@ class Contrastive(AbstractObjective):
         dim: int,
         schema: Schema,
         *,
-        temperature: float = 0.1,
-        anchors: int = 4,
-        slack: int = 4,
-        projection: int = 64,
+        temperature: Positive = 0.1,
+        anchors: Count = 4,
+        slack: Whole = 4,
+        projection: Count = 64,
     ) -> None:
         super().__init__()
-        refuse(
-            above_zero(temperature=temperature)
-            + at_least(1, anchors=anchors, projection=projection)
-            + at_least(0, slack=slack),
-            about="objective contrastive",
-        )
         self.temperature, self.anchors, self.slack = temperature, anchors, slack
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, projection))
 
@@ -65,11 +56,8 @@ class Contrastive(AbstractObjective):
         length_B1 = windows.valid_BT.sum(1, keepdim=True)
         rng = windows.batch_rng()
         frame_BA = (rng.uniform("anchor", self.anchors) * length_B1).long()
-        moved_BA = (
-            frame_BA
-            + (rng.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
-            - self.slack
-        )
+        drawn_BA = (rng.uniform("slack", self.anchors) * (2 * self.slack + 1)).long()
+        moved_BA = frame_BA + drawn_BA - self.slack
         return frame_BA, moved_BA.clamp(min=0).minimum((length_B1 - 1).clamp(min=0))
 
     def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
@@ -126,8 +114,5 @@ class Contrastive(AbstractObjective):
         ).view(positive_AVB.shape)
         hit_AVB = (similarity_AVBQ.detach().argmax(-1) == positive_AVB) & counts_B
         number = counts_B.sum() * term_AVB[..., 0].numel()
-        return (
-            torch.where(counts_B, term_AVB, 0.0).sum(),
-            number,
-            hit_AVB.sum().to(term_AVB.dtype),
-        )
+        total = torch.where(counts_B, term_AVB, 0.0).sum()
+        return total, number, hit_AVB.sum().to(term_AVB.dtype)

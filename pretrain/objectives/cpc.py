@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import distributed
-from pretrain.components import above_zero, at_least
+from pretrain.components import Count, Positive
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
-from pretrain.errors import BadInput, refuse
+from pretrain.errors import BadInput
 from pretrain.objectives import AbstractObjective, Loss, View
 
 
@@ -35,8 +35,6 @@ class CPC(AbstractObjective):
     whatever the encoder.
 
     Args:
-        dim: D of the encoder.
-        schema: Not used.
         horizons: Frames ahead, rising. One that reaches beyond the end of a window is left out of
             it.
         temperature: tau.
@@ -52,21 +50,16 @@ class CPC(AbstractObjective):
         schema: Schema,
         *,
         horizons: Sequence[int] = (8, 16, 32, 64),
-        temperature: float = 0.07,
-        projection: int = 128,
+        temperature: Positive = 0.07,
+        projection: Count = 128,
         past_only: bool = True,
     ) -> None:
         super().__init__()
-        refuse(
-            (
-                [f"horizons are {list(horizons)}; give at least one, rising, each at least 1 frame"]
-                if not horizons or min(horizons) < 1 or list(horizons) != sorted(set(horizons))
-                else []
+        if not horizons or min(horizons) < 1 or list(horizons) != sorted(set(horizons)):
+            raise BadInput(
+                f"objective cpc: horizons are {list(horizons)}; give at least one, rising, each at "
+                "least 1 frame"
             )
-            + above_zero(temperature=temperature)
-            + at_least(1, projection=projection),
-            about="objective cpc",
-        )
         self.horizons, self.temperature, self.past_only = tuple(horizons), temperature, past_only
         self.views, self.shares_views = (2, False) if past_only else (1, True)
         self.predict = nn.Linear(dim, len(horizons) * projection, bias=False)
@@ -140,8 +133,5 @@ class CPC(AbstractObjective):
             similarity_NBA.flatten(0, 1), own_B.repeat(len(self.horizons)), reduction="none"
         ).view(counts_NB.shape)
         hit_NB = (similarity_NBA.detach().argmax(-1) == own_B) & counts_NB
-        return (
-            torch.where(counts_NB, term_NB, 0.0).sum(),
-            counts_NB.sum(),
-            hit_NB.sum().to(term_NB.dtype),
-        )
+        total = torch.where(counts_NB, term_NB, 0.0).sum()
+        return total, counts_NB.sum(), hit_NB.sum().to(term_NB.dtype)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from pretrain import distributed
-from pretrain.components import at_least, zero_to_one
+from pretrain.components import Count, Share
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
-from pretrain.errors import refuse
+from pretrain.errors import error_if, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._scene import Scene
 
@@ -30,8 +30,6 @@ class Masked(AbstractObjective):
     the scene lies in the image. ``f`` is a perceptron with one hidden layer.
 
     Args:
-        dim: D of the encoder.
-        schema: The skeleton.
         block: Frames of a block.
         everything: Probability that all animals are masked in a block.
         animal: Probability that an animal is masked in a block.
@@ -45,26 +43,21 @@ class Masked(AbstractObjective):
         dim: int,
         schema: Schema,
         *,
-        block: int = 16,
-        everything: float = 0.15,
-        animal: float = 0.2,
-        point: float = 0.3,
-        hidden: int = 256,
+        block: Count = 16,
+        everything: Share = 0.15,
+        animal: Share = 0.2,
+        point: Share = 0.3,
+        hidden: Count = 256,
         lag: int = 4,
     ) -> None:
         super().__init__()
         refuse(
-            zero_to_one(everything=everything, animal=animal, point=point)
-            + (
-                ["everything, animal and point are all 0: nothing would be masked"]
-                if not any((everything, animal, point))
-                else []
+            error_if(
+                not any((everything, animal, point)),
+                "everything, animal and point are all 0: nothing would be masked",
             )
-            + at_least(1, block=block, hidden=hidden)
-            + (
-                [f"lag is {lag}; it must be a positive even number of frames"]
-                if lag < 1 or lag % 2
-                else []
+            + error_if(
+                lag < 1 or lag % 2, f"lag is {lag}; it must be a positive even number of frames"
             ),
             about="objective masked",
         )

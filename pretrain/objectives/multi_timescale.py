@@ -3,7 +3,6 @@ over short and long times."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pretrain import distributed
-from pretrain.components import at_least
+from pretrain.components import Count, Counts, NotNegative, TwoOrMore, Whole
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
-from pretrain.errors import refuse
+from pretrain.errors import error_if, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._actions import Actions, shares_below
 
@@ -35,8 +34,6 @@ class MultiTimescale(AbstractObjective):
     frames later, the second half anywhere in the window; the target gets no gradient.
 
     Args:
-        dim: D of the encoder, at least 2.
-        schema: The skeleton.
         horizons: Frames ahead.
         bins: Of each histogram, over the range in which an action usually lies.
         near: Frames over which the first half of the embedding should stay.
@@ -52,31 +49,22 @@ class MultiTimescale(AbstractObjective):
         dim: int,
         schema: Schema,
         *,
-        horizons: Sequence[int] = (10, 40),
-        bins: int = 16,
-        near: int = 5,
-        anchors: int = 16,
-        hidden: int = 256,
+        horizons: Counts = (10, 40),
+        bins: TwoOrMore = 16,
+        near: Whole = 5,
+        anchors: Count = 16,
+        hidden: Count = 256,
         distance: Literal["emd", "cross_entropy"] = "emd",
-        histogram: float = 5.0,
-        latent: float = 0.5,
+        histogram: NotNegative = 5.0,
+        latent: NotNegative = 0.5,
     ) -> None:
         super().__init__()
         refuse(
-            (
-                [f"horizons are {list(horizons)}; give at least one, each at least 1 frame"]
-                if not horizons or min(horizons) < 1
-                else []
+            error_if(
+                histogram == latent == 0,
+                "histogram and latent are both 0: nothing would be learned",
             )
-            + at_least(2, bins=bins)
-            + at_least(1, anchors=anchors, hidden=hidden)
-            + at_least(0, near=near, histogram=histogram, latent=latent)
-            + (
-                ["histogram and latent are both 0: nothing would be learned"]
-                if histogram == latent == 0
-                else []
-            )
-            + ([f"the encoder gives {dim} number; at least 2 are needed"] if dim < 2 else []),
+            + error_if(dim < 2, f"the encoder gives {dim} number; at least 2 are needed"),
             about="objective multi_timescale",
         )
         self.horizons, self.bins, self.near, self.anchors = tuple(horizons), bins, near, anchors
@@ -86,16 +74,13 @@ class MultiTimescale(AbstractObjective):
         outputs = len(horizons) * len(self.actions.range_A2) * bins
         # A part of weight 0 has no head: a parameter without gradient would stop workers from
         # agreeing.
-        self.predict = (
-            nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, outputs))
-            if histogram
-            else None
-        )
-        self.agree = (
-            nn.ModuleList(_Predictor(half.stop - half.start) for half in self.halves)
-            if latent
-            else None
-        )
+        self.predict = self.agree = None
+        if histogram:
+            self.predict = nn.Sequential(
+                nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, outputs)
+            )
+        if latent:
+            self.agree = nn.ModuleList(_Predictor(h.stop - h.start) for h in self.halves)
 
     def fit(self, pose: Pose) -> None:
         """Takes the range of every action."""

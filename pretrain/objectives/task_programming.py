@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pretrain import distributed
-from pretrain.components import above_zero, at_least
+from pretrain.components import Count, NotNegative, Positive, Whole
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose, Windows
-from pretrain.errors import BadInput, refuse
+from pretrain.errors import BadInput, error_if, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.objectives._program_losses import Heads, class_surprise, supervised_contrastive
 from pretrain.objectives._trajectory_state import TrajectoryState
-from pretrain.objectives._trajectory_vae import Approximators, Encode, Policy, Posterior
+from pretrain.objectives._trajectory_vae import Approximators, Encode, Policy
 from pretrain.transforms.animal import SPAN
 from pretrain.transforms.programs import (
     classes,
@@ -51,8 +51,6 @@ class TaskProgramming(AbstractObjective):
     before noise and dropped points, which would move labels that lie near a threshold.
 
     Args:
-        dim: D of the encoder.
-        schema: The skeleton.
         mode: ``differentiable`` (ours) or ``published`` (learned approximators).
         frames: Of a trajectory, odd.
         trajectories: Of each window.
@@ -84,59 +82,44 @@ class TaskProgramming(AbstractObjective):
         *,
         mode: Literal["differentiable", "published"] = "differentiable",
         frames: int = 21,
-        trajectories: int = 8,
-        code: int = 32,
-        width: int = 64,
-        components: int = 5,
+        trajectories: Count = 8,
+        code: Count = 32,
+        width: Count = 64,
+        components: Count = 5,
         programs: Sequence[str] = (),
         quantiles: Sequence[float] = (),
-        softness: float = 0.25,
-        consistency: float = 1.0,
-        contrastive: float = 10.0,
-        decoding: float = 0.0,
-        temperature: float = 0.07,
-        noise: float = 0.1,
-        free_bits: float = 1 / 32,
-        first_stage: int = 0,
+        softness: Positive = 0.25,
+        consistency: NotNegative = 1.0,
+        contrastive: NotNegative = 10.0,
+        decoding: NotNegative = 0.0,
+        temperature: Positive = 0.07,
+        noise: NotNegative = 0.1,
+        free_bits: NotNegative = 1 / 32,
+        first_stage: Whole = 0,
     ) -> None:
         super().__init__()
         shortest = 2 * SPAN + 1
         refuse(
-            (
-                [f"frames is {frames}; it must be an odd number, at least {shortest}"]
-                if frames < shortest or frames % 2 == 0
-                else []
+            error_if(
+                frames < shortest or frames % 2 == 0,
+                f"frames is {frames}; it must be an odd number, at least {shortest}",
             )
-            + at_least(1, trajectories=trajectories, code=code, width=width, components=components)
-            + above_zero(softness=softness, temperature=temperature)
-            + at_least(0, consistency=consistency, contrastive=contrastive, decoding=decoding)
-            + at_least(0, noise=noise, free_bits=free_bits, first_stage=first_stage)
-            + (
-                [f"quantiles are {list(quantiles)}; they must rise and lie between 0 and 1"]
-                if any(not 0 < q < 1 for q in quantiles)
-                or list(quantiles) != sorted(set(quantiles))
-                else []
+            + error_if(
+                any(not 0 < q < 1 for q in quantiles) or list(quantiles) != sorted(set(quantiles)),
+                f"quantiles are {list(quantiles)}; they must rise and lie between 0 and 1",
             )
-            + (
-                ["first_stage is for mode: published, which has approximators to train first"]
-                if first_stage and (mode != "published" or not consistency)
-                else []
+            + error_if(
+                first_stage and (mode != "published" or not consistency),
+                "first_stage is for mode: published, which has approximators to train first",
             ),
             about="objective task_programming",
         )
         self.schema, self.frames, self.trajectories, self.code = schema, frames, trajectories, code
         self.programs = programs_named(programs)
-        self.quantiles, self.softness, self.temperature, self.noise = (
-            tuple(quantiles),
-            softness,
-            temperature,
-            noise,
-        )
-        self.weights = {
-            "consistency": consistency,
-            "contrastive": contrastive,
-            "decoding": decoding,
-        }
+        self.quantiles, self.softness = tuple(quantiles), softness
+        self.temperature, self.noise = temperature, noise
+        names = ("consistency", "contrastive", "decoding")
+        self.weights = dict(zip(names, (consistency, contrastive, decoding), strict=True))
         self.free_bits, self.first_stage = free_bits, first_stage
         self.register_buffer("threshold_PH", thresholds(schema, self.programs))
         if quantiles:
@@ -152,27 +135,19 @@ class TaskProgramming(AbstractObjective):
         # agreeing.
         self.contrast = Heads(count, code, code) if contrastive else None
         self.decode = Heads(count, code, cuts + 1) if decoding else None
-        each = (
-            (self.threshold_PH.isfinite().sum(-1) + 1).tolist()
-            if not quantiles
-            else [cuts + 1] * count
-        )
-        self.approximate = (
-            Approximators(self.state.size, each, width=width)
-            if mode == "published" and consistency
-            else None
-        )
+        self.approximate = None
+        if mode == "published" and consistency:
+            each = (self.threshold_PH.isfinite().sum(-1) + 1).tolist()
+            each = [cuts + 1] * count if quantiles else each
+            self.approximate = Approximators(self.state.size, each, width=width)
 
     def fit(self, pose: Pose) -> None:
         """Takes the mean body, its components and spreads; and thresholds, where they come from
         quantiles."""
         self.state.fit(pose)
         if self.quantiles:
-            self.threshold_PH.copy_(
-                quantile_thresholds(
-                    measure(pose.position_BTMKX, self.schema, self.programs), self.quantiles
-                )
-            )
+            value_BTP = measure(pose.position_BTMKX, self.schema, self.programs)
+            self.threshold_PH.copy_(quantile_thresholds(value_BTP, self.quantiles))
 
     def forward(self, views: tuple[View, ...], windows: Windows, rng: WindowRNG) -> Loss:
         """The sum of all parts over this worker's trajectories.
@@ -221,20 +196,10 @@ class TaskProgramming(AbstractObjective):
             labels.append(class_NP.masked_fill(~usable_N[:, None], -1))
             if index == 0 and self.weights["consistency"]:
                 begins_N = usable_N & known_NTS[:, 0].all(-1)
-                noise = rng.normal(
-                    "task/noise", self.trajectories, self._steps(), self.state.size
-                ).flatten(0, 1)
-                self._consistency(
-                    sums,
-                    counts,
-                    posterior,
-                    code_NZ,
-                    state_NTS,
-                    action_NAS,
-                    noise,
-                    labels[0],
-                    begins_N,
-                )
+                shape = (self.trajectories, self._steps(), self.state.size)
+                noise = rng.normal("task/noise", *shape).flatten(0, 1)
+                recorded = (state_NTS, action_NAS, labels[0], begins_N)
+                self._consistency(sums, counts, code_NZ, noise, *recorded)
         self._from_codes(sums, counts, torch.cat(codes), torch.cat(labels))
         return self._sum(sums, counts)
 
@@ -250,11 +215,10 @@ class TaskProgramming(AbstractObjective):
         self,
         sums: dict[str, Tensor],
         counts: dict[str, Tensor],
-        posterior: Posterior,
         code_NZ: Tensor,
+        noise_NAS: Tensor,
         state_NTS: Tensor,
         action_NAS: Tensor,
-        noise_NAS: Tensor,
         class_NP: Tensor,
         begins_N: Tensor,
     ) -> None:
@@ -263,11 +227,9 @@ class TaskProgramming(AbstractObjective):
         )
         with torch.autocast(begins_N.device.type, enabled=False):
             if self.approximate is None:
-                middle, span = self.frames // 2, SPAN
-                position = self.state.positions(
-                    rolled_NTS[:, middle - span : middle + span + 1].float()
-                )
-                value_NTP = measure(position, self.schema, self.programs)[:, span : span + 1]
+                middle = slice(self.frames // 2 - SPAN, self.frames // 2 + SPAN + 1)
+                position = self.state.positions(rolled_NTS[:, middle].float())
+                value_NTP = measure(position, self.schema, self.programs)[:, SPAN : SPAN + 1]
                 log_share_NPC = log_soft_classes(
                     value_NTP, self.threshold_PH, softness=self.softness
                 )[:, 0]
@@ -329,10 +291,5 @@ class TaskProgramming(AbstractObjective):
             if self.training:
                 self.step += 1
             total = total * (self.step > self.first_stage) + parts["approximators"]
-        return Loss(
-            total,
-            {
-                "task_programming": total.detach(),
-                **{name: value.detach() for name, value in parts.items()},
-            },
-        )
+        parts = {"task_programming": total, **parts}
+        return Loss(total, {name: value.detach() for name, value in parts.items()})

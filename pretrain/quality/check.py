@@ -23,8 +23,8 @@ def describe(store: Store) -> dict[str, Any]:
         ``frames``, ``videos``, ``hours``, ``missing_share`` (of all points),
         ``missing_by_keypoint``, ``jumps``, ``swaps``, ``features`` (name to numbers a frame),
         ``labels`` (task to frames per class and split, bouts, videos, and classes that are probably
-        unscored), ``damage`` (a sentence
-        for each damaged file; what needs whole files is then left out).
+        unscored), ``damage`` (a sentence for each damaged file; what needs whole files is then left
+        out).
     """
     damage = store.verify()
     schema = store.schema
@@ -44,11 +44,8 @@ def describe(store: Store) -> dict[str, Any]:
         "image_px": list(schema.image_px),
         "features": {name: record["dim"] for name, record in store.features.items()},
     }
-    return (
-        facts
-        | ({"labels": {}} if damage else _of_frames(store) | {"labels": _labels(store)})
-        | {"damage": damage}
-    )
+    measured = {"labels": {}} if damage else _of_frames(store) | {"labels": _labels(store)}
+    return {**facts, **measured, "damage": damage}
 
 
 def _of_frames(store: Store) -> dict[str, Any]:
@@ -78,16 +75,10 @@ def _labels(store: Store) -> dict[str, Any]:
     bouts: dict[tuple[str, str], list[npt.NDArray[np.int64]]] = {}
     margins = defaultdict[str, UnscoredMargins](UnscoredMargins)
     for labels in read_labels(store):
-        task = tasks.setdefault(
-            labels.task,
-            {
-                "videos": {"train": 0, "test": 0},
-                "frames": {},
-                "scored": {},
-                "unlabelled": 0,
-                "annotators": [],
-            },
-        )
+        if labels.task not in tasks:
+            empty = {"frames": {}, "scored": {}, "unlabelled": 0, "annotators": []}
+            tasks[labels.task] = {"videos": {"train": 0, "test": 0}, **empty}
+        task = tasks[labels.task]
         margins[labels.task].add(labels)
         marks = labels.marks
         task["unlabelled"] += int((marks == UNLABELLED).all(1).sum())
@@ -148,24 +139,13 @@ def report(facts: dict[str, Any]) -> str:
             "external features: "
             + ", ".join(f"{name} ({dim} a frame)" for name, dim in facts["features"].items())
         )
-    if not facts["damage"]:
-        lines += [
-            *_report_frames(facts),
-            *(
-                line
-                for name, task in facts["labels"].items()
-                for line in [
-                    *_report_task(name, task),
-                    *_report_unscored(name, task, facts["store"], facts["fps"]),
-                ]
-            ),
-        ]
-    lines.append(
-        "whole: every checksum is right"
-        if not facts["damage"]
-        else "DAMAGED: " + "; ".join(facts["damage"])
-    )
-    return "\n".join(lines)
+    if facts["damage"]:
+        return "\n".join([*lines, "DAMAGED: " + "; ".join(facts["damage"])])
+    lines += _report_frames(facts)
+    for name, task in facts["labels"].items():
+        lines += _report_task(name, task)
+        lines += _report_unscored(name, task, facts["store"], facts["fps"])
+    return "\n".join([*lines, "whole: every checksum is right"])
 
 
 def _report_frames(facts: dict[str, Any]) -> list[str]:
@@ -213,12 +193,8 @@ def _report_task(name: str, task: dict[str, Any]) -> list[str]:
     for label, sides in task["frames"].items():
         bouts = task["bouts"][label]
         seconds = bouts["seconds"]
-        lengths = (
-            f"{seconds['median']:.2f} ({seconds['lower_quartile']:.2f} to "
-            f"{seconds['upper_quartile']:.2f})"
-            if seconds
-            else ""
-        )
+        lengths = "{median:.2f} ({lower_quartile:.2f} to {upper_quartile:.2f})"
+        lengths = lengths.format(**seconds) if seconds else ""
         shares = [
             # of the frames scored for it: behaviours may overlap, or be scored in some videos only
             f"{sides[side]:>14,} {sides[side] / max(1, task['scored'][label][side]):>6.1%}"

@@ -52,12 +52,8 @@ def body_lengths_px(store: Store) -> npt.NDArray[np.float64]:
         )
         lengths.append(_extent(position[:: max(1, len(position) // 500)]))
     joined = np.concatenate(lengths)
-    return np.array(
-        [
-            np.median(values[~np.isnan(values)]) if (~np.isnan(values)).any() else np.nan
-            for values in joined.T
-        ]
-    )
+    known = [values[~np.isnan(values)] for values in joined.T]
+    return np.array([np.median(values) if len(values) else np.nan for values in known])
 
 
 def _extent(position_TMKX: Float) -> npt.NDArray[np.float64]:

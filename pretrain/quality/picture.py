@@ -33,11 +33,8 @@ def draw(facts: dict[str, Any], file: Path) -> None:
     for row, (name, task) in enumerate(tasks, start=1):
         _balance(axes[row, 0], name, task)
         _bouts(axes[row, 1], task)
-    swaps = (
-        f", suspected swaps in {facts['swaps']['frames']:,} frames"
-        if len(facts["animals"]) > 1
-        else ""
-    )
+    swaps = f", suspected swaps in {facts['swaps']['frames']:,} frames"
+    swaps = swaps if len(facts["animals"]) > 1 else ""
     figure.suptitle(
         f"{facts['origin'][:110]}\n{facts['frames']:,} frames, {facts['hours']:.2f} hours, "
         f"{facts['videos']} videos, "
@@ -51,13 +48,8 @@ def _by_keypoint(axis: Any, shares: dict[str, dict[str, float]], title: str) -> 
     width = 0.8 / len(shares)
     for m, (animal, points) in enumerate(shares.items()):
         at = np.arange(len(points)) + (m - (len(shares) - 1) / 2) * width
-        axis.bar(
-            at,
-            [100 * share for share in points.values()],
-            width,
-            label=animal,
-            color=_COLOURS[m % len(_COLOURS)],
-        )
+        height = [100 * share for share in points.values()]
+        axis.bar(at, height, width, label=animal, color=_COLOURS[m % len(_COLOURS)])
     names = list(next(iter(shares.values())))
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axis.set_title(title, fontsize=9)
@@ -70,13 +62,11 @@ def _balance(axis: Any, name: str, task: dict[str, Any]) -> None:
     for row, (side, colour) in enumerate(_SIDES):
         total = max(1, sum(task["frames"][label][side] for label in classes))
         shares = [100 * task["frames"][label][side] / total for label in classes]
-        axis.barh(
+        at, label = (
             np.arange(len(classes)) + (row - 0.5) * 0.4,
-            shares,
-            0.4,
-            label=f"{side}: {task['videos'][side]} videos",
-            color=colour,
+            f"{side}: {task['videos'][side]} videos",
         )
+        axis.barh(at, shares, 0.4, label=label, color=colour)
     axis.set_yticks(range(len(classes)), classes, fontsize=8)
     axis.invert_yaxis()
     axis.set_title(f"{name}: share of labelled frames (%)", fontsize=9)
@@ -90,33 +80,15 @@ def _bouts(axis: Any, task: dict[str, Any]) -> None:
     for row, label in enumerate(classes):
         seconds = task["bouts"][label]["seconds"]
         if seconds:
-            axis.plot(
-                [seconds["shortest"], seconds["longest"]],
-                [row, row],
-                color="0.6",
-                linewidth=1,
-                zorder=1,
-            )
-            axis.barh(
-                row,
-                seconds["upper_quartile"] - seconds["lower_quartile"],
-                0.5,
-                left=seconds["lower_quartile"],
-                color="#8bb0c9",
-                zorder=2,
-            )
-            axis.plot(
-                [seconds["median"]] * 2,
-                [row - 0.25, row + 0.25],
-                color="#1d3a4f",
-                linewidth=2,
-                zorder=3,
-            )
+            ends, median = [seconds["shortest"], seconds["longest"]], [seconds["median"]] * 2
+            left = seconds["lower_quartile"]
+            width = seconds["upper_quartile"] - left
+            axis.plot(ends, [row, row], color="0.6", linewidth=1, zorder=1)
+            axis.barh(row, width, 0.5, left=left, color="#8bb0c9", zorder=2)
+            sides = [row - 0.25, row + 0.25]
+            axis.plot(median, sides, color="#1d3a4f", linewidth=2, zorder=3)
     axis.set_xscale("log")
-    axis.set_yticks(
-        range(len(classes)),
-        [f"{label} ({task['bouts'][label]['count']:,})" for label in classes],
-        fontsize=8,
-    )
+    names = [f"{label} ({task['bouts'][label]['count']:,})" for label in classes]
+    axis.set_yticks(range(len(classes)), names, fontsize=8)
     axis.set_ylim(len(classes) - 0.4, -0.6)
     axis.set_title("bouts: seconds", fontsize=9)

@@ -117,13 +117,9 @@ def parse_classes(words: Sequence[str], labels: Iterable[Labels]) -> list[tuple[
 def without_unscored(
     labels: Sequence[Labels], pairs: Iterable[tuple[str, str]], *, margins_only: bool = False
 ) -> tuple[list[Labels], list[str]]:
-    """Makes the frames of some classes unlabelled; a class of which nothing remains is a class no
-    more.
-
-    Args:
-        labels: All of a label set.
-        pairs: Label set and class.
-        margins_only: Only the frames before the first and after the last frame of another class.
+    """Makes the frames of some classes (label set and class) unlabelled; a class of which nothing
+    remains is a class no more. With ``margins_only`` only the frames before the first and after the
+    last frame of another class.
 
     Returns:
         The labels in their order, and a sentence for each class.
@@ -172,13 +168,11 @@ def without_class(labels: Labels, name: str) -> Labels:
 
 
 def make_unscored(uri: str, words: Sequence[str], *, margins_only: bool = False) -> list[str]:
-    """The same in a store that is there: its labels are replaced, its poses are not touched.
+    """The same in a store that is there: its labels are replaced, its poses are not touched; where
+    :func:`parse_classes` or :func:`without_unscored` refuse, nothing is.
 
     Returns:
         A sentence for each class.
-
-    Raises:
-        BadInput: See :func:`parse_classes` and :func:`without_unscored`; nothing is then changed.
     """
     store = Store(uri)
     labels = list(read_labels(store))

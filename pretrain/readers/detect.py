@@ -107,12 +107,12 @@ def _formats(folder: str) -> Any:
 
 def track_formats() -> tuple[AbstractTrackFormat, ...]:
     """All formats of tracks, in the order in which they are tried."""
-    return _formats("track_formats")  # type: ignore[no-any-return]
+    return _formats("track_formats")
 
 
 def label_formats() -> tuple[AbstractLabelFormat, ...]:
     """All formats of labels, in the order in which they are tried."""
-    return _formats("label_formats")  # type: ignore[no-any-return]
+    return _formats("label_formats")
 
 
 def descriptions(formats: Iterable[AbstractFormat]) -> str:

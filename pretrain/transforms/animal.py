@@ -83,11 +83,9 @@ class Animal:
         """Displacement of the centre: mean over the points that are visible at both times."""
         if self._everyone is not None:
             return self._select(self._everyone.moved)
-        return (
-            displacement(self._position, visible_mean)
-            if self._has_gaps
-            else displacement(self._mean_of_all)
-        )
+        if self._has_gaps:
+            return displacement(self._position, visible_mean)
+        return displacement(self._mean_of_all)
 
     @cached_property
     def _mean_of_all(self) -> Tensor:

@@ -2,9 +2,9 @@
 
 An augmentation is a function of this file. To add one, write it and mark it with
 :func:`augmentation`: it is found by being here, and its keyword arguments are keys of a recipe's
-``augment``. With their defaults it changes nothing, and is not called. Views pass through the
-functions in the order in which they stand here, those that stand for a tracker's errors last. Every
-random draw belongs to its window.
+``augment``, with the limits that their types have. With their defaults it changes nothing, and is
+not called. Views pass through the functions in the order in which they stand here, those that stand
+for a tracker's errors last. Every random draw belongs to its window.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from pretrain.components import setting_errors, settings_of
+from pretrain.components import Count, NotNegative, Share, setting_errors, settings_of
 from pretrain.data.schema import Schema
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose
@@ -26,69 +26,33 @@ from pretrain.errors import refuse
 from pretrain.transforms import geometry
 
 
-class ViewRNG:
-    """Random draws of one view: the same names in another view give independent numbers.
-
-    Args:
-        rng: Draws of the windows.
-        view: Name of the view.
-    """
-
-    def __init__(self, rng: WindowRNG, view: str) -> None:
-        self._rng, self._view = rng, view
-
-    def uniform(self, name: str, *shape: int) -> Tensor:
-        """Uniform numbers in [0, 1), (B, *shape)."""
-        return self._rng.uniform(f"{self._view}/{name}", *shape)
-
-    def normal(self, name: str, *shape: int) -> Tensor:
-        """Standard normal numbers, (B, *shape)."""
-        return self._rng.normal(f"{self._view}/{name}", *shape)
-
-    def chance(self, name: str, probability: float, *shape: int) -> Tensor:
-        """True with the probability, (B, *shape)."""
-        return self._rng.chance(f"{self._view}/{name}", probability, *shape)
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Augmentation:
     """One augmentation, as :func:`augmentation` makes it."""
 
-    name: str
     apply: Callable[..., Pose]
     """(pose, schema, rng, *, its settings) to the changed pose."""
-    settings: Mapping[str, inspect.Parameter]
-    """Its keyword arguments."""
-    ranges: Mapping[str, tuple[float, float]]
-    """Setting to the least and the greatest value it may have."""
     tracker_error: bool
     """Whether it leaves the animals where they are and spoils what is seen of them."""
 
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return self.apply.__name__
 
-def augmentation(
-    *, tracker_error: bool = False, **ranges: tuple[float, float]
-) -> Callable[[Callable[..., Pose]], Augmentation]:
-    """Makes a function an augmentation.
-
-    Args:
-        tracker_error: Whether it spoils what is seen of the animals rather than moving them.
-        ranges: For settings that are numbers: the least and the greatest value.
-    """
-
-    def decorate(apply: Callable[..., Pose]) -> Augmentation:
-        return Augmentation(
-            name=apply.__name__,
-            apply=apply,
-            settings=settings_of(apply),
-            ranges=ranges,
-            tracker_error=tracker_error,
-        )
-
-    return decorate
+    @cached_property
+    def settings(self) -> Mapping[str, inspect.Parameter]:
+        """Its keyword arguments."""
+        return settings_of(self.apply)
 
 
-@augmentation(mirror=(0, 1))
-def mirror(pose: Pose, schema: Schema, rng: ViewRNG, *, mirror: float = 0.0) -> Pose:
+def augmentation(*, tracker_error: bool = False) -> Callable[[Callable[..., Pose]], Augmentation]:
+    """Makes a function an augmentation."""
+    return partial(Augmentation, tracker_error=tracker_error)
+
+
+@augmentation()
+def mirror(pose: Pose, schema: Schema, rng: WindowRNG, *, mirror: Share = 0.0) -> Pose:
     """With probability ``mirror`` the mirror image, left and right keypoints exchanged."""
     position, confidence = pose.position_BTMKX, pose.confidence_BTMK
     flip = rng.chance("mirror", mirror, 1, 1, 1)
@@ -102,8 +66,8 @@ def mirror(pose: Pose, schema: Schema, rng: ViewRNG, *, mirror: float = 0.0) -> 
     )
 
 
-@augmentation(exchange=(0, 1))
-def exchange(pose: Pose, schema: Schema, rng: ViewRNG, *, exchange: float = 0.0) -> Pose:
+@augmentation()
+def exchange(pose: Pose, schema: Schema, rng: WindowRNG, *, exchange: Share = 0.0) -> Pose:
     """With probability ``exchange`` animals trade rows; not for tasks that tell resident from
     intruder."""
     animals = len(schema.animals)
@@ -120,9 +84,9 @@ def exchange(pose: Pose, schema: Schema, rng: ViewRNG, *, exchange: float = 0.0)
     )
 
 
-@augmentation(scale=(0, math.inf))
+@augmentation()
 def rotate_and_scale(
-    pose: Pose, schema: Schema, rng: ViewRNG, *, rotate: bool = False, scale: float = 0.0
+    pose: Pose, schema: Schema, rng: WindowRNG, *, rotate: bool = False, scale: NotNegative = 0.0
 ) -> Pose:
     """With ``rotate`` turns the scene about the centre of the image by any angle; ``scale`` is the
     spread of the logarithm of its size."""
@@ -135,22 +99,22 @@ def rotate_and_scale(
     )
 
 
-@augmentation(tracker_error=True, jitter_px=(0, math.inf))
-def jitter(pose: Pose, schema: Schema, rng: ViewRNG, *, jitter_px: float = 0.0) -> Pose:
+@augmentation(tracker_error=True)
+def jitter(pose: Pose, schema: Schema, rng: WindowRNG, *, jitter_px: NotNegative = 0.0) -> Pose:
     """Noise on every point, of standard deviation ``jitter_px``."""
     noise = rng.normal("jitter", *pose.position_BTMKX.shape[1:]) * jitter_px
     return pose._replace(position_BTMKX=pose.position_BTMKX + noise)
 
 
-@augmentation(tracker_error=True, drop_points=(0, 1), drop_frames=(0, 1), drop_block=(1, math.inf))
+@augmentation(tracker_error=True)
 def drop(
     pose: Pose,
     schema: Schema,
-    rng: ViewRNG,
+    rng: WindowRNG,
     *,
-    drop_points: float = 0.0,
-    drop_frames: float = 0.0,
-    drop_block: int = 8,
+    drop_points: Share = 0.0,
+    drop_frames: Share = 0.0,
+    drop_block: Count = 8,
 ) -> Pose:
     """A keypoint is missing for the whole window with probability ``drop_points``, an animal in a
     block of ``drop_block`` frames with probability ``drop_frames``."""
@@ -178,29 +142,22 @@ class Augment:
         } | settings
 
     def __call__(self, pose: Pose, schema: Schema, rng: WindowRNG, *, view: str) -> Pose:
-        """A view of every window.
-
-        Args:
-            pose: (B, T, M, K, X) px and (B, T, M, K).
-            schema: The skeleton.
-            rng: Draws of these windows.
-            view: Name of the view; views of other names are drawn independently.
-        """
+        """A view of every window; views of other names are drawn independently."""
         return self.with_tracker_errors(
             self.exact(pose, schema, rng, view=view), schema, rng, view=view
         )
 
     def exact(self, pose: Pose, schema: Schema, rng: WindowRNG, *, view: str) -> Pose:
         """The view before noise and dropped points."""
-        return self._apply(pose, schema, ViewRNG(rng, view), tracker_error=False)
+        return self._apply(pose, schema, rng.named(view), tracker_error=False)
 
     def with_tracker_errors(
         self, exact: Pose, schema: Schema, rng: WindowRNG, *, view: str
     ) -> Pose:
         """The view, from what :meth:`exact` returned: the same object where nothing is spoiled."""
-        return self._apply(exact, schema, ViewRNG(rng, view), tracker_error=True)
+        return self._apply(exact, schema, rng.named(view), tracker_error=True)
 
-    def _apply(self, pose: Pose, schema: Schema, rng: ViewRNG, *, tracker_error: bool) -> Pose:
+    def _apply(self, pose: Pose, schema: Schema, rng: WindowRNG, *, tracker_error: bool) -> Pose:
         for one in all_augmentations():
             settings = {name: self.settings[name] for name in one.settings}
             changes = any(value != one.settings[name].default for name, value in settings.items())
@@ -216,16 +173,7 @@ def all_augmentations() -> tuple[Augmentation, ...]:
 
 def augment_errors(settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with the settings of ``augment``, a sentence each."""
-    errors = setting_errors(_all_settings(), settings)
-    if errors:
-        return errors
-    return [
-        f"{name} is {settings[name]}; it must "
-        + (f"lie in {low}…{high}" if high < math.inf else f"be at least {low}")
-        for one in all_augmentations()
-        for name, (low, high) in one.ranges.items()
-        if name in settings and not low <= settings[name] <= high
-    ]
+    return setting_errors(_all_settings(), settings)
 
 
 def _all_settings() -> dict[str, inspect.Parameter]:

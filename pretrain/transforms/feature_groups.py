@@ -11,12 +11,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from pretrain.data.schema import Schema
-from pretrain.transforms.geometry import difference, rotate_back
+from pretrain.transforms.geometry import difference, later, rotate_back
 from pretrain.transforms.interaction import REACH_S, Interaction
 
 _PLANE = -3  # the axis of coordinates, before (B, T)
@@ -42,11 +43,10 @@ class Bodies:
     schema: Schema
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class FeatureGroup:
     """One group, as :func:`feature_group` makes it."""
 
-    name: str
     compute: Callable[[Bodies], list[Tensor]]
     uses_lags: bool
     """Whether it reads frames up to half of the greatest lag away."""
@@ -63,13 +63,7 @@ def feature_group(
     *, uses_lags: bool = False, reach_s: float = 0.0
 ) -> Callable[[Callable[[Bodies], list[Tensor]]], FeatureGroup]:
     """Makes a function the feature group of its name."""
-
-    def decorate(compute: Callable[[Bodies], list[Tensor]]) -> FeatureGroup:
-        return FeatureGroup(
-            name=compute.__name__, compute=compute, uses_lags=uses_lags, reach_s=reach_s
-        )
-
-    return decorate
+    return partial(FeatureGroup, uses_lags=uses_lags, reach_s=reach_s)
 
 
 @feature_group()
@@ -86,12 +80,9 @@ def motion(bodies: Bodies) -> list[Tensor]:
     for lag in bodies.lags:
         moved = difference(bodies.origin_MXBT, lag)
         columns.append(squash(rotate_back(moved, bodies.heading_MXBT, axis=_PLANE)))
-        past_x, past_y = shift(bodies.heading_MXBT, -(lag // 2)).unbind(1)
-        future_x, future_y = shift(bodies.heading_MXBT, lag // 2).unbind(1)
-        columns += [
-            past_x * future_y - past_y * future_x,
-            past_x * future_x + past_y * future_y,
-        ]
+        past_x, past_y = later(bodies.heading_MXBT, -(lag // 2)).unbind(1)
+        future_x, future_y = later(bodies.heading_MXBT, lag // 2).unbind(1)
+        columns += [past_x * future_y - past_y * future_x, past_x * future_x + past_y * future_y]
         columns.append(torch.log1p(norm(*difference(bodies.position_MKXBT, lag).unbind(2))))
     return columns
 
@@ -166,8 +157,7 @@ def confidence(bodies: Bodies) -> list[Tensor]:
 
 def all_groups() -> dict[str, FeatureGroup]:
     """Every group of this file by its name, in order."""
-    groups = [value for value in globals().values() if isinstance(value, FeatureGroup)]
-    return {group.name: group for group in groups}
+    return {name: value for name, value in globals().items() if isinstance(value, FeatureGroup)}
 
 
 def norm(x: Tensor, y: Tensor) -> Tensor:
@@ -178,15 +168,3 @@ def norm(x: Tensor, y: Tensor) -> Tensor:
 def squash(px: Tensor) -> Tensor:
     """Signed logarithm: resolves a creep and a dash alike."""
     return px.sign() * torch.log1p(px.abs())
-
-
-def shift(x: Tensor, frames: int) -> Tensor:
-    """The value ``frames`` later; NaN beyond the window."""
-    if frames == 0:
-        return x
-    gap = x.new_full((*x.shape[:-1], min(abs(frames), x.shape[-1])), torch.nan)
-    return (
-        torch.cat([x[..., frames:], gap], -1)
-        if frames > 0
-        else torch.cat([gap, x[..., :frames]], -1)
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -19,8 +19,8 @@ def feature_names(features: Features) -> list[str]:
     logarithm of 1 + the size in pixels, with its sign. Lengths of the group ``interaction`` are in
     body lengths.
     """
-    schema, lags = features.schema, features.lags
-    names = []
+    schema = features.schema
+    names: list[str] = []
     for group, columns in features.columns.items():
         if group == "external":
             names += [
@@ -28,82 +28,51 @@ def feature_names(features: Features) -> list[str]:
                 for name, dim in features.external.items()
                 for d in range(dim)
             ]
-        elif group in _NAMES:
-            names += [f"{group}: {name}" for name in _NAMES[group](schema, lags)]
+        elif group == "interaction":
+            names += [f"{group}: {name}" for name in _interaction(schema)]
         elif group != "visible":
-            names += [f"{group}: {number}" for number in range(columns.stop - columns.start)]
+            named = list(_names(group, schema, features.lags))
+            numbers = map(str, range(columns.stop - columns.start))
+            names += [f"{group}: {name}" for name in named or numbers]
     return names
 
 
-def _points(schema: Schema, unit: str) -> Iterable[str]:
-    for animal, keypoint in itertools.product(schema.animals, schema.keypoints):
-        yield from (f"{animal} {keypoint} {way} ({unit})" for way in ("forward", "sideways"))
+def _names(group: str, schema: Schema, lags: Sequence[int]) -> Iterator[str]:
+    """Of the columns of a group; none for one that is not known here."""
+    animals, points = schema.animals, list(itertools.product(schema.animals, schema.keypoints))
+    ways = ("forward", "sideways")
+    match group:
+        case "posture" | "scene":
+            unit = "px" if group == "posture" else f"px from {animals[0]}"
+            yield from (f"{m} {k} {way} ({unit})" for m, k in points for way in ways)
+        case "motion":
+            for over in (f"over {lag} frames" for lag in lags):
+                yield from (f"{m} {way} {over} (log px)" for m in animals for way in ways)
+                yield from (f"{m} turn {over} ({part})" for part in ("sin", "cos") for m in animals)
+                yield from (f"{m} {k} {over} (log px)" for m, k in points)
+        case "relation":
+            for me, other in itertools.permutations(animals, 2):
+                pair = f"{other} seen by {me}"
+                yield from (f"{pair} {way} (direction)" for way in ways)
+                yield f"{pair} distance (log px)"
+                yield from (f"{pair} heading ({part})" for part in ("cos", "sin"))
+                yield from (f"{pair} distance over {lag} frames (log px)" for lag in lags)
+        case "distances":
+            for one, other in itertools.combinations(animals, 2):
+                for mine, theirs in itertools.product(schema.keypoints, repeat=2):
+                    yield f"{one} {mine} to {other} {theirs} (log px)"
+        case "all_distances":
+            for (m, k), (n, j) in itertools.combinations(points, 2):
+                yield f"{m} {k} to {n} {j} (log px)"
+        case "place":
+            for walls, m in itertools.product((("left", "top"), ("right", "bottom")), animals):
+                yield from (f"{m} to the {wall} wall (share of the image)" for wall in walls)
+        case "confidence":
+            yield from (f"{m} {k} (0 to 1)" for m, k in points)
 
 
-def _posture(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    return _points(schema, "px")
-
-
-def _motion(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    for lag in lags:
-        over = f"over {lag} frames"
-        for animal in schema.animals:
-            yield from (f"{animal} {way} {over} (log px)" for way in ("forward", "sideways"))
-        yield from (f"{animal} turn {over} (sin)" for animal in schema.animals)
-        yield from (f"{animal} turn {over} (cos)" for animal in schema.animals)
-        for animal, keypoint in itertools.product(schema.animals, schema.keypoints):
-            yield f"{animal} {keypoint} {over} (log px)"
-
-
-def _relation(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    for me, other in itertools.permutations(schema.animals, 2):
-        pair = f"{other} seen by {me}"
-        yield from (f"{pair} {way} (direction)" for way in ("forward", "sideways"))
-        yield f"{pair} distance (log px)"
-        yield from (f"{pair} heading ({part})" for part in ("cos", "sin"))
-        yield from (f"{pair} distance over {lag} frames (log px)" for lag in lags)
-
-
-def _distances(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    for one, other in itertools.combinations(schema.animals, 2):
-        for mine, theirs in itertools.product(schema.keypoints, repeat=2):
-            yield f"{one} {mine} to {other} {theirs} (log px)"
-
-
-def _all_distances(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    points = [f"{m} {k}" for m, k in itertools.product(schema.animals, schema.keypoints)]
-    return (f"{one} to {other} (log px)" for one, other in itertools.combinations(points, 2))
-
-
-def _scene(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    return _points(schema, f"px from {schema.animals[0]}")
-
-
-def _place(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    walls = (("left", "top"), ("right", "bottom"))
-    for pair, animal in itertools.product(walls, schema.animals):
-        yield from (f"{animal} to the {wall} wall (share of the image)" for wall in pair)
-
-
-def _interaction(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
+def _interaction(schema: Schema) -> Iterable[str]:
     animals, keypoints, coordinates = schema.shape
     position = torch.zeros(animals, keypoints, coordinates, 1, 1)
     confidence = torch.ones(animals, keypoints, 1, 1)
     return Interaction(position, confidence, schema, torch.ones(())).compute()
-
-
-def _confidence(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    return (f"{m} {k} (0 to 1)" for m, k in itertools.product(schema.animals, schema.keypoints))
-
-
-_NAMES = {
-    "posture": _posture,
-    "motion": _motion,
-    "relation": _relation,
-    "distances": _distances,
-    "all_distances": _all_distances,
-    "scene": _scene,
-    "place": _place,
-    "interaction": _interaction,
-    "confidence": _confidence,
-}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose
-from pretrain.errors import refuse
+from pretrain.errors import BadInput, error_if, refuse
 from pretrain.transforms.feature_groups import Bodies, all_groups, norm
 from pretrain.transforms.geometry import frames_last, rotate
 
@@ -72,17 +72,16 @@ class Features(nn.Module):
                 for lag in lags
                 if lag < 1 or lag % 2
             ]
-            + (["no groups"] if not groups and not external else [])
+            + error_if(not groups and not external, "no groups")
             + [
                 f"external features {name!r} have dimension {dim}; it must be the whole number "
                 "that `ethoray prepare check` shows"
                 for name, dim in (external or {}).items()
                 if not isinstance(dim, int) or dim < 1
             ]
-            + (
-                [f"poses have coordinates {schema.coordinates}; these features are for x, y"]
-                if len(schema.coordinates) != 2
-                else []
+            + error_if(
+                len(schema.coordinates) != 2,
+                f"poses have coordinates {schema.coordinates}; these features are for x, y",
             ),
             about="features",
         )
@@ -104,10 +103,8 @@ class Features(nn.Module):
         }
         ends = list(itertools.accumulate(sizes.values()))
         width = ends[-1]
-        refuse(
-            [f"with {animals} animal, {', '.join(groups)} hold nothing"] * (width == 0),
-            about="features",
-        )
+        if not width:
+            raise BadInput(f"features: with {animals} animal, {', '.join(groups)} hold nothing")
         self.columns = {
             group: slice(end - sizes[group], end) for group, end in zip(sizes, ends, strict=True)
         }
@@ -143,17 +140,13 @@ class Features(nn.Module):
         own = torch.stack(
             [((position - centre) * axis.unsqueeze(1)).sum(-1) for axis in (forward, sideways)], -1
         )
-        body = own[own.isfinite().all(-1).any(-1)].nanmean(0) if len(own) else own
-        known_K = (
-            own.isfinite().all(-1).any(0)
-            if len(own)
-            else torch.zeros(len(self.body_KX), dtype=torch.bool)
-        )
+        known_NK = own.isfinite().all(-1)
+        body = own[known_NK.any(-1)].nanmean(0)
         refuse(
             [
                 f"keypoint {name!r} is never seen together with {self.schema.axis[0]!r} and "
                 f"{self.schema.axis[1]!r}"
-                for name, known in zip(self.schema.keypoints, known_K.tolist(), strict=True)
+                for name, known in zip(self.schema.keypoints, known_NK.any(0).tolist(), strict=True)
                 if not known
             ],
             about="the poses show no whole body to measure the others against",

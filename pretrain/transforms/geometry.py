@@ -7,13 +7,8 @@ from torch import Tensor
 
 
 def rotate(vector: Tensor, heading: Tensor, *, axis: int = -1) -> Tensor:
-    """Vectors given in the frame of a body, in the frame of the image.
-
-    Args:
-        vector: (x, y) on ``axis``.
-        heading: (cos, sin) of where the body points, on ``axis``.
-        axis: Counted from the end.
-    """
+    """Vectors given in the frame of a body, in the frame of the image: (x, y) on ``axis``, counted
+    from the end, where headings have the (cos, sin) of where the body points."""
     x, y = vector.unbind(axis)
     cos, sin = heading.unbind(axis)
     return torch.stack([cos * x - sin * y, sin * x + cos * y], axis)
@@ -35,6 +30,20 @@ def difference(x: Tensor, lag: int, *, axis: int = -1) -> Tensor:
     change = x.narrow(axis, lag, frames - lag) - x.narrow(axis, 0, frames - lag)
     gap = torch.full_like(x.narrow(axis, 0, lag // 2), torch.nan)
     return torch.cat([gap, change, gap], axis)
+
+
+def later(x: Tensor, frames: int) -> Tensor:
+    """The value so many frames later, NaN beyond the window."""
+    if abs(frames) >= x.shape[-1]:
+        return torch.full_like(x, torch.nan)
+    out = torch.empty_like(x)
+    if frames >= 0:
+        out[..., : x.shape[-1] - frames] = x[..., frames:]
+        out[..., x.shape[-1] - frames :] = torch.nan
+    else:
+        out[..., -frames:] = x[..., :frames]
+        out[..., :-frames] = torch.nan
+    return out
 
 
 def frames_last(position_BTMKX: Tensor) -> Tensor:

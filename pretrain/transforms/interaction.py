@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from pretrain.data.schema import Schema
+from pretrain.transforms.geometry import later
 from pretrain.transforms.landmarks import Landmarks
 
 GAP_S = 2.0
@@ -141,9 +142,9 @@ class Interaction:
         if not 2 <= len(self._body_MXBT) <= _MATCHED:
             return []
         if frames not in self._exchanges:
-            now, later = self._body_MXBT, _later(self._body_MXBT, frames)
+            now, then = self._body_MXBT, later(self._body_MXBT, frames)
             animals = range(len(now))
-            apart = {(a, b): _between(now[a], later[b]) for a in animals for b in animals}
+            apart = {(a, b): _between(now[a], then[b]) for a in animals for b in animals}
             least = _total([apart[a, a].nan_to_num(0.0) for a in animals])
             exchanges = self._exchanges[frames] = []
             for order in list(itertools.permutations(animals))[1:]:
@@ -160,9 +161,9 @@ class Interaction:
 
     def _at(self, x_MXBT: Tensor, frames: int) -> Tensor:
         """What it was, or will be, so many frames later, of the same animal."""
-        x_MXBT = later = _later(x_MXBT, frames)
+        x_MXBT = then = later(x_MXBT, frames)
         for order, nearer in self._exchanged(frames):
-            x_MXBT = torch.where(nearer, later[order], x_MXBT)
+            x_MXBT = torch.where(nearer, then[order], x_MXBT)
         return x_MXBT
 
     def _moved(self, x_MXBT: Tensor, half: int) -> Tensor:
@@ -262,7 +263,7 @@ class Interaction:
         apart = _length(body[one] - body[other])
         for seconds in (_SHORT, _LONG):
             half = self._half(seconds)
-            change = _later(apart, half) - _later(apart, -half)
+            change = later(apart, half) - later(apart, -half)
             self._add(f"distance's change over {2 * seconds:g} s", change * self.schema.fps / half)
         if len(names) > 1:
             cosine = _dot(heading[one], heading[other])
@@ -280,20 +281,6 @@ class Interaction:
             self._add("facing the other", torch.cat(facing))
         approach = [_dot(velocity[one], towards), -_dot(velocity[other], towards)]
         self._add("towards the other", _squash(torch.cat(approach)))
-
-
-def _later(x: Tensor, frames: int) -> Tensor:
-    """The value so many frames later, NaN beyond the window."""
-    if abs(frames) >= x.shape[-1]:
-        return torch.full_like(x, torch.nan)
-    out = torch.empty_like(x)
-    if frames >= 0:
-        out[..., : x.shape[-1] - frames] = x[..., frames:]
-        out[..., x.shape[-1] - frames :] = torch.nan
-    else:
-        out[..., -frames:] = x[..., :frames]
-        out[..., :-frames] = torch.nan
-    return out
 
 
 def _length(v_AXBT: Tensor) -> Tensor:

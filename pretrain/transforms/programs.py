@@ -17,7 +17,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,11 +33,10 @@ from pretrain.transforms.landmarks import Landmarks
 Of = Literal["animal", "towards", "pair", "first"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Program:
     """One program, as :func:`program` makes it."""
 
-    name: str
     measure: Callable[..., Tensor]
     of: Of
     """``animal``: of each; ``towards``: of each towards each other; ``pair``: of each two;
@@ -44,40 +44,29 @@ class Program:
     unit: str
     thresholds: tuple[float, ...]
     """Published cuts, rising; a frame's class is the number of thresholds below its value."""
-    of_release: bool
+    of_release: bool = False
     """Whether it is here only to repeat published features."""
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return self.measure.__name__
 
     def applies_to(self, animals: int) -> list[tuple[int, ...]]:
         """The animals, or pairs of animals, it is measured on."""
         if self.of == "animal":
             return [(one,) for one in range(animals)]
-        pairs = list(itertools.permutations(range(animals), 2))
         return [
             (a, b)
-            for a, b in pairs
-            if self.of == "towards"
-            or (self.of == "pair" and a < b)
-            or (self.of == "first" and a == 0)
+            for a, b in itertools.permutations(range(animals), 2)
+            if {"towards": True, "pair": a < b, "first": a == 0}[self.of]
         ]
 
 
-def program(
-    *, of: Of, unit: str, thresholds: tuple[float, ...], of_release: bool = False
-) -> Callable[[Callable[..., Tensor]], Program]:
-    """Makes a function of one animal, or of one and another, a program of that function's name."""
-    assert list(thresholds) == sorted(thresholds), "thresholds must rise"
-
-    def decorate(measure: Callable[..., Tensor]) -> Program:
-        return Program(
-            name=measure.__name__,
-            measure=measure,
-            of=of,
-            unit=unit,
-            thresholds=thresholds,
-            of_release=of_release,
-        )
-
-    return decorate
+def program(**about: Any) -> Callable[[Callable[..., Tensor]], Program]:
+    """Makes a function of one animal, or of one and another, a program: with fields of
+    :class:`Program`."""
+    return partial(Program, **about)
 
 
 @program(of="animal", unit="px in 4 frames", thresholds=(10.0, 20.0))
@@ -149,8 +138,6 @@ def programs_named(which: Sequence[str] = ()) -> tuple[Program, ...]:
     Raises:
         BadInput: If there is no such program, or one is named twice.
     """
-    if isinstance(which, str):
-        which = [which]
     valid = [one.name for one in all_programs()]
     refuse(
         [f"{name!r} is none of the programs {valid}" for name in which if name not in valid]
@@ -179,27 +166,18 @@ def thresholds(schema: Schema, programs: Sequence[Program] = ()) -> Tensor:
 
 
 def quantile_thresholds(value_BTP: Tensor, quantiles: Sequence[float]) -> Tensor:
-    """Thresholds taken from data, (P, H): so that each class holds the share of frames that lies
-    between the quantiles.
-
-    Args:
-        value_BTP: What :func:`measure` returned for a sample; a program that is never known keeps
-            infinite thresholds.
-        quantiles: Rising shares, (0.5, 0.9) say.
-    """
+    """Thresholds taken from what :func:`measure` returned for a sample, (P, H): so that each class
+    holds the share of frames that lies between the quantiles, rising shares. A program that is
+    never known keeps infinite thresholds."""
     shares = torch.tensor(list(quantiles), dtype=value_BTP.dtype, device=value_BTP.device)
-    return (
-        value_BTP.flatten(0, 1).nanquantile(shares, dim=0).T.nan_to_num(nan=torch.inf).contiguous()
-    )
+    cuts_PH = value_BTP.flatten(0, 1).nanquantile(shares, dim=0).T
+    return cuts_PH.nan_to_num(nan=torch.inf).contiguous()
 
 
 def measure(position_BTMKX: Tensor, schema: Schema, programs: Sequence[Program] = ()) -> Tensor:
-    """Programs at every frame, differentiable with respect to the positions.
-
-    Args:
-        position_BTMKX: px; NaN where missing.
-        schema: The skeleton; its animals decide how many columns there are (10 for two).
-        programs: Which; without any those of :func:`programs_named` without names.
+    """Programs at every frame, differentiable with respect to the positions (px; NaN where
+    missing); without any those of :func:`programs_named` without names. For two animals they are
+    10.
 
     Returns:
         (B, T, P) in each program's unit; NaN where a point it needs is missing and at the edges of
@@ -212,13 +190,8 @@ def measure(position_BTMKX: Tensor, schema: Schema, programs: Sequence[Program] 
 def measure_each(
     position_MKXBT: Tensor, schema: Schema, programs: Sequence[Program] = ()
 ) -> Iterator[Tensor]:
-    """The columns of one program after the other, (A, B, T).
-
-    Args:
-        position_MKXBT: px, as :func:`frames_last` lays them out.
-        schema: The skeleton.
-        programs: As for :func:`measure`.
-    """
+    """The columns of one program after the other, (A, B, T), of positions as :func:`frames_last`
+    lays them out; as :func:`measure`."""
     animals = len(position_MKXBT)
     assert position_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
     landmarks = Landmarks.of(schema)
@@ -230,9 +203,8 @@ def measure_each(
             roles = list(zip(*columns, strict=True))
             for role in roles:
                 sides.setdefault(role, Animal(position_MKXBT, landmarks, list(role), everyone))
-            yield one.measure(
-                *([everyone] if one.of == "animal" else [sides[role] for role in roles])
-            )
+            given = [everyone] if one.of == "animal" else [sides[role] for role in roles]
+            yield one.measure(*given)
 
 
 def classes(value_BTP: Tensor, threshold_PH: Tensor) -> Tensor:

@@ -38,5 +38,4 @@ def query_rule(name: str) -> AbstractQueryRule:
     Raises:
         BadInput: If there is none; lists those there are.
     """
-    rule: AbstractQueryRule = find(__name__, name, AbstractQueryRule)()
-    return rule
+    return find(__name__, name, AbstractQueryRule)()

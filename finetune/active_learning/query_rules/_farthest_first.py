@@ -19,16 +19,10 @@ def farthest_first(
     weights: Reals,
     among: Sequence[Segment],
 ) -> list[Segment]:
-    """Segments by their distance, times their weight, from what is labelled or chosen already.
+    """Segments by their distance, times their weight, from what is labelled (mean embeddings) or
+    chosen already; the unit of distance is the standard deviation of the segments ``among``.
 
     Without anything labelled the one with the greatest weight comes first.
-
-    Args:
-        segments: To choose from.
-        number: How many to choose.
-        labelled_ND: Mean embeddings of what is labelled already.
-        weights: One for each segment.
-        among: Segments whose standard deviation is the unit of distance.
     """
     if not segments:
         return []

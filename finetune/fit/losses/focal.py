@@ -9,21 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from finetune.fit.losses import AbstractLoss
-from pretrain.errors import refuse
+from pretrain.components import NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
 class Focal(AbstractLoss):
     """Cross entropy times (1 - probability of what the frame shows) to the power gamma."""
 
-    gamma: float = 2.0
+    gamma: NotNegative = 2.0
     """How much less easy frames count; 0 = as much as any."""
-
-    def __post_init__(self) -> None:
-        refuse(
-            [f"gamma is {self.gamma}; it must not be negative"] if self.gamma < 0 else [],
-            about="loss: focal",
-        )
 
     def exclusive(self, logits_NC: Tensor, target_NC: Tensor, weight_C: Tensor) -> Tensor:
         """(N,)."""

@@ -3,23 +3,17 @@ what is used is the one with the least log loss on held-out videos."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 from finetune.labels.frame_labels import Ints, Reals
-from finetune.postprocess.as_json import to_json
+from finetune.postprocess.as_json import AbstractStep
 from pretrain.components import find, names
 
 
-class AbstractCalibration(ABC):
-    """Raw probabilities to calibrated ones, frame by frame.
-
-    Subclasses are frozen dataclasses whose fields, numbers, texts and tuples of them, are what was
-    learned. A saved model names them by their class.
-    """
-
-    overlapping: bool
+class AbstractCalibration(AbstractStep):
+    """Raw probabilities to calibrated ones, frame by frame."""
 
     @classmethod
     @abstractmethod
@@ -38,10 +32,6 @@ class AbstractCalibration(ABC):
     @abstractmethod
     def apply(self, probabilities_TC: Reals) -> Reals:
         """(T, C) calibrated probabilities."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return to_json(self, "step")
 
 
 def calibrations() -> list[type[AbstractCalibration]]:

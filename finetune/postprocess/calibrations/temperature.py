@@ -10,14 +10,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 
-from finetune.labels.frame_labels import (
-    UNLABELLED,
-    Ints,
-    Reals,
-    examine,
-    log_odds,
-    log_probability,
-)
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, examine, log_odds, log_probability
 from finetune.postprocess.calibrations import AbstractCalibration
 
 

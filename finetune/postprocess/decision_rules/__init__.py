@@ -3,23 +3,17 @@ each, found by being here; which is used, if any, is what does best on held-out 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 from finetune.labels.frame_labels import Ints, Reals, decide
-from finetune.postprocess.as_json import to_json
+from finetune.postprocess.as_json import AbstractStep
 from pretrain.components import find, names
 
 
-class AbstractDecisionRule(ABC):
-    """Probabilities to probabilities whose plain decision is the tuned one, frame by frame.
-
-    Subclasses are frozen dataclasses whose fields, numbers, texts and tuples of them, are what was
-    learned. A saved model names them by their class.
-    """
-
-    overlapping: bool
+class AbstractDecisionRule(AbstractStep):
+    """Probabilities to probabilities whose plain decision is the tuned one, frame by frame."""
 
     @classmethod
     @abstractmethod
@@ -46,10 +40,6 @@ class AbstractDecisionRule(ABC):
     def decide(self, probabilities_TC: Reals) -> Ints:
         """(T,) classes, or (T, C) of 0 and 1."""
         return decide(probabilities_TC=self.apply(probabilities_TC), overlapping=self.overlapping)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return to_json(self, "step")
 
 
 def decision_rules() -> list[type[AbstractDecisionRule]]:

@@ -7,20 +7,17 @@ import numpy.typing as npt
 
 from finetune.labels.frame_labels import Ints, Reals
 
+SWEEPS = 20
+"""Passes over the classes at most; it stops when one gains nothing."""
 
-def best_moves(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], sweeps: int) -> Reals:
-    """Moves (C,) that maximise the mean F1 of the counted classes that occur, each step an exact
-    search over all breakpoints.
 
-    Args:
-        raw_NC: Scores of N labelled frames, to which the moves are added.
-        truth: (N,) classes.
-        counted: (C,).
-        sweeps: Passes over the classes at most.
-    """
+def best_moves(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_]) -> Reals:
+    """Moves (C,) that maximise the mean F1 of the ``counted`` classes (C,) that occur, each step an
+    exact search over all breakpoints. They are added to the scores of N labelled frames before the
+    argmax."""
     totals = np.bincount(truth.astype(np.int64), minlength=raw_NC.shape[1])
     scored, moves = counted & (totals > 0), np.zeros(raw_NC.shape[1])
-    for _ in range(sweeps if scored.any() else 0):
+    for _ in range(SWEEPS if scored.any() else 0):
         before = moves.copy()
         for c in np.flatnonzero(scored | ~counted):
             moves[c] = _best_move(

@@ -12,8 +12,6 @@ from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, examine, rest_
 from finetune.postprocess.decision_rules import AbstractDecisionRule
 from finetune.postprocess.decision_rules._coordinate_ascent import best_moves
 
-SWEEPS = 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class Excess(AbstractDecisionRule):
@@ -37,7 +35,6 @@ class Excess(AbstractDecisionRule):
             np.asarray(probabilities_TC[known], np.float64),
             labels[known],
             counted=np.array([name != left_out for name in classes]),
-            sweeps=SWEEPS,
         )
         return {"p - threshold": cls(thresholds=tuple((moves_C.max() - moves_C).tolist()))}
 

@@ -58,20 +58,11 @@ class Thresholds(AbstractDecisionRule):
         labels: Ints,
         classes: Sequence[str],
         rest: str | None = None,
-        sweeps: int = 20,
     ) -> Self:
         """Coordinate ascent on macro F1 of the counted classes, each step an exact search over all
-        breakpoints.
+        breakpoints; probabilities may be raw or calibrated.
 
         Never worse on the frames it was fitted on than the plain decision.
-
-        Args:
-            probabilities_TC: Raw or calibrated.
-            labels: (T,) or (T, C).
-            classes: Names, in the order of axis C.
-            rest: The class that the score leaves out; see
-                :func:`finetune.labels.frame_labels.rest_class`.
-            sweeps: Passes over the classes at most; it stops when one pass gains nothing.
 
         Raises:
             BadInput: If shapes disagree, no frame is labelled or a score is not finite.
@@ -80,20 +71,15 @@ class Thresholds(AbstractDecisionRule):
         examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
         if labels.ndim == 2:
             values = tuple(
-                _threshold(probabilities_TC[:, c], labels[:, c], sweeps=sweeps)
-                for c in range(len(classes))
+                _threshold(probabilities_TC[:, c], labels[:, c]) for c in range(len(classes))
             )
             tuned = cls(values=values, overlapping=True)
             neutral = cls(values=(0.5,) * len(classes), overlapping=True)
         else:
             known = labels != UNLABELLED
             counted = np.array([name != left_out for name in classes])
-            weights = _weights(
-                log_probability(probabilities_TC[known]),
-                labels[known],
-                counted=counted,
-                sweeps=sweeps,
-            )
+            raw_NC = log_probability(probabilities_TC[known])
+            weights = _weights(raw_NC, labels[known], counted=counted)
             tuned, neutral = cls(values=tuple(weights.tolist())), cls(values=(1.0,) * len(classes))
         tuned_f1, neutral_f1 = (
             frame_f1(
@@ -114,21 +100,17 @@ class Thresholds(AbstractDecisionRule):
         return np.asarray(softmax(log_probability(p) + _log(values), axis=1))
 
 
-def _threshold(p: Reals, labels: Ints, *, sweeps: int) -> float:
+def _threshold(p: Reals, labels: Ints) -> float:
     """As two exclusive classes, of which only the second is scored."""
     known = labels != UNLABELLED
     odds = log_odds(p[known])
-    low, high = _weights(
-        np.stack([np.zeros_like(odds), odds], axis=1),
-        labels[known],
-        counted=np.array([False, True]),
-        sweeps=sweeps,
-    )
+    raw_NC = np.stack([np.zeros_like(odds), odds], axis=1)
+    low, high = _weights(raw_NC, labels[known], counted=np.array([False, True]))
     return float(low / (low + high))
 
 
-def _weights(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_], sweeps: int) -> Reals:
-    moves = best_moves(raw_NC, truth, counted=counted, sweeps=sweeps)
+def _weights(raw_NC: Reals, truth: Ints, *, counted: npt.NDArray[np.bool_]) -> Reals:
+    moves = best_moves(raw_NC, truth, counted=counted)
     return np.asarray(np.exp(moves - moves.max()))
 
 

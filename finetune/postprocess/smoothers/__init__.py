@@ -6,26 +6,22 @@ stays that of the network's raw scores.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from finetune.labels.frame_labels import ByVideo, Ints, Reals
 from finetune.metrics.bouts import bouts
-from finetune.postprocess.as_json import to_json
+from finetune.postprocess.as_json import AbstractStep
 from pretrain.components import find, names
 
 
-class AbstractSmoother(ABC):
-    """Probabilities of a whole video to decisions; nothing crosses from one video to the next.
+class AbstractSmoother(AbstractStep):
+    """Probabilities of a whole video to decisions; nothing crosses from one video to the next."""
 
-    Subclasses are frozen dataclasses whose fields, numbers, texts and tuples of them, are what was
-    learned. A saved model names them by their class.
-    """
-
-    overlapping: bool
+    key: ClassVar[str] = "smoother"
 
     @classmethod
     @abstractmethod
@@ -59,10 +55,6 @@ class AbstractSmoother(ABC):
         """How many numbers were learned: of equally good smoothers the one with the fewest wins."""
         values = [np.asarray(value) for value in vars(self).values()]
         return sum(value.size for value in values if value.dtype.kind in "if")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return to_json(self, "smoother")
 
 
 def smoothers() -> list[type[AbstractSmoother]]:

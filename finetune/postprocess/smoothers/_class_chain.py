@@ -3,7 +3,6 @@ smoothing share."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -22,7 +21,6 @@ from finetune.labels.frame_labels import (
 )
 from finetune.metrics.bouts import bouts
 from finetune.postprocess.smoothers import AbstractSmoother, are_overlapping
-from pretrain.errors import refuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +85,14 @@ class ClassChain(AbstractSmoother):
         pseudo-frame at the common rate and one pseudo-succession, spread evenly, keep everything
         possible. The prior is the network's mean probability on the labelled frames: training with
         class weights moves it away from the classes' shares, and it is the network's that divides.
-
-        Args:
-            probabilities: (T, C) for each video.
-            labels: (T,) or (T, C) for each of them.
-            classes: Names, in the order of axis C; at least two where they are exclusive.
-            weight: Above 0.
-            prior_power: Below 1 rare classes are favoured less: a long stretch of frames that
-                repeat each other divides by the prior again and again.
+        With a ``prior_power`` below 1 rare classes are favoured less: a long stretch of frames that
+        repeat each other divides by the prior again and again.
 
         Raises:
-            BadInput: If videos or shapes disagree, no frame is labelled or a setting is out of
-                range.
+            BadInput: If videos or shapes disagree or no frame is labelled.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
         overlapping = are_overlapping(labels)
-        errors = [] if weight > 0 else [f"weight is {weight}; it must be above 0"]
-        if not overlapping and len(classes) < 2:
-            errors.append(f"there is one exclusive class, {classes[0]!r}; it needs two or more")
-        refuse(errors, about=cls.title)
         columns: list[Any] = list(range(len(classes))) if overlapping else [slice(None)]
         pooled_TC = np.concatenate([np.asarray(probabilities[name], np.float64) for name in labels])
         initial, transition, prior = [], [], []
@@ -142,10 +129,6 @@ class ClassChain(AbstractSmoother):
         else:
             log_p_TNS = log_probability(probabilities_TC)[:, None, :]
         return np.asarray(self.weight * (log_p_TNS - np.log(self.prior)))
-
-    @abstractmethod
-    def apply(self, probabilities_TC: Reals) -> Ints:
-        """(T,) classes of one whole video, or (T, C) of 0 and 1."""
 
 
 def _chain(sequences: Iterable[Ints], *, states: int) -> tuple[Reals, Reals]:

@@ -9,17 +9,9 @@ from typing import Self
 
 import numpy as np
 
-from finetune.labels.frame_labels import (
-    ByVideo,
-    Ints,
-    Reals,
-    decide,
-    examine_video,
-    examine_videos,
-)
+from finetune.labels.frame_labels import ByVideo, Ints, Reals, decide, examine_video, examine_videos
 from finetune.metrics.bouts import bouts
 from finetune.postprocess.smoothers import AbstractSmoother, are_overlapping, bout_lengths
-from pretrain.errors import refuse
 
 QUANTILES = (0.02, 0.05, 0.1)
 
@@ -60,16 +52,8 @@ class MinimumBout(AbstractSmoother):
         """Takes this quantile of the bout lengths of each class in the labels, rounded down.
 
         For a class without a bout it is 1.
-
-        Raises:
-            BadInput: If videos or shapes disagree, no frame is labelled or ``quantile`` is not
-                within 0…1.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
-        refuse(
-            [] if 0 <= quantile <= 1 else [f"quantile is {quantile}; it must lie within 0…1"],
-            about="the minimum bout",
-        )
         return cls(
             frames=tuple(
                 int(np.quantile(lengths, quantile)) if len(lengths) else 1

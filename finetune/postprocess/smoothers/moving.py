@@ -19,6 +19,7 @@ from finetune.labels.frame_labels import (
     rest_class,
 )
 from finetune.postprocess.smoothers import AbstractSmoother, are_overlapping, bout_lengths
+from pretrain.components import OddCount, misfits
 from pretrain.errors import refuse
 
 Kind = Literal["mean", "median"]
@@ -40,12 +41,10 @@ class Moving(AbstractSmoother):
     overlapping: bool = False
 
     def __post_init__(self) -> None:
-        errors = []
-        if self.frames < 1 or self.frames % 2 == 0:
-            errors.append(f"frames is {self.frames}; allowed: 1, 3, 5…")
-        if self.kind not in KINDS:
-            errors.append(f"kind is {self.kind!r}; allowed: {', '.join(KINDS)}")
-        refuse(errors, about="the moving window")
+        refuse(
+            misfits("frames", self.frames, OddCount) + misfits("kind", self.kind, Kind),
+            about="the moving window",
+        )
 
     @classmethod
     def candidates(
@@ -80,16 +79,8 @@ class Moving(AbstractSmoother):
         """A window of ``share`` of the median bout of the scored class with the shortest bouts.
 
         Without any bout the window is one frame.
-
-        Raises:
-            BadInput: If videos or shapes disagree, no frame is labelled or ``share`` is not above
-                0.
         """
         examine_videos(labels=labels, classes=classes, probabilities=probabilities)
-        refuse(
-            [] if share > 0 else [f"share is {share}; it must be above 0"],
-            about="the moving window",
-        )
         left_out = rest_class(classes=classes, rest=rest)
         medians = [
             float(np.median(lengths))

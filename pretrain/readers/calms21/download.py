@@ -51,18 +51,11 @@ def download(
     show_progress: bool = True,
     pause_s: float = 2.0,
 ) -> list[Path]:
-    """Fetches archives into a folder; those that are there and whole are not fetched again.
+    """Fetches archives of some tasks (task1, task2, task3, unlabeled) into a folder, where they
+    stay packed; those that are there and whole are not fetched again.
 
-    Args:
-        folder: Where they go; new or not. They stay packed.
-        base_url: An archive is at ``base_url/NAME/content``.
-        tasks: Which: task1, task2, task3, unlabeled.
-        archives: What there is.
-        show_progress: Show a bar.
-        pause_s: Before the first new attempt after a broken connection; doubled each time.
-
-    Returns:
-        The archives.
+    An archive is at ``base_url/NAME/content``. The first new attempt after a broken connection
+    comes after ``pause_s``, each further one after twice as long.
 
     Raises:
         BadInput: If a task is unknown, the disk is too small, the address cannot be reached (what
@@ -91,30 +84,21 @@ def download(
             folder / f"{archive.name}.part", show_progress=show_progress, pause_s=pause_s
         )
         try:
-            paths.append(
-                Path(
-                    pooch.retrieve(
-                        url, f"md5:{archive.md5}", fname=archive.name, path=folder, downloader=fetch
-                    )
-                )
-            )
+            where = {"fname": archive.name, "path": folder}
+            path = pooch.retrieve(url, f"md5:{archive.md5}", **where, downloader=fetch)
         except BadInput:
             raise
         except (requests.RequestException, OSError) as error:
-            raise BadInput(
-                _by_hand(
-                    f"cannot fetch {url}: {_reason(error)}",
-                    folder,
-                    base_url,
-                    [archives[name] for name in names],
-                )
-            ) from error
+            failed = f"cannot fetch {url}: {_reason(error)}"
+            wanted = [archives[name] for name in names]
+            raise BadInput(_by_hand(failed, folder, base_url, wanted)) from error
         except ValueError as error:  # pooch's word for a wrong checksum; it has removed the file
             raise BadInput(
                 f"{url} is not the published archive, or was damaged on its way (MD5 is not "
                 f"{archive.md5}); try again"
             ) from error
-        refuse(unsafe_members(paths[-1]), about=f"the archive {paths[-1]} cannot be used")
+        refuse(unsafe_members(Path(path)), about=f"the archive {path} cannot be used")
+        paths.append(Path(path))
     return paths
 
 
@@ -140,12 +124,8 @@ class _ResumingDownloader:
                 before = self._received()
                 if failures >= _ATTEMPTS:
                     raise
-                logger.warning(
-                    "%s: connection lost at %s bytes (%s); trying again",
-                    url,
-                    f"{before:,}",
-                    _reason(error),
-                )
+                lost = f"{url}: connection lost at {before:,} bytes ({_reason(error)})"
+                logger.warning("%s; trying again", lost)
                 time.sleep(self._pause_s * 2 ** (failures - 1))
         self._part.replace(output_file)
 
@@ -154,9 +134,9 @@ class _ResumingDownloader:
 
     def _fetch_rest(self, url: str) -> None:
         received = self._received()
-        headers = {"Accept-Encoding": "identity"} | (
-            {"Range": f"bytes={received}-"} if received else {}
-        )
+        headers = {"Accept-Encoding": "identity"}
+        if received:
+            headers["Range"] = f"bytes={received}-"
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
             if answer.status_code == requests.codes.requested_range_not_satisfiable:
                 if answer.headers.get("Content-Range", "").strip() == f"bytes */{received}":
@@ -207,11 +187,9 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     text = str(error).split("\n")[0]
-    return (
-        "no connection (is this machine on the internet?)"
-        if "Max retries exceeded" in text
-        else text[:200]
-    )
+    if "Max retries exceeded" in text:
+        return "no connection (is this machine on the internet?)"
+    return text[:200]
 
 
 def _by_hand(error: str, folder: Path, base_url: str, archives: Iterable[Archive]) -> str:

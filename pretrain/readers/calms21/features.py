@@ -22,12 +22,8 @@ _MAX_WAITING_BYTES = 400 * 2**20
 
 
 class FeaturesInStep:
-    """Both files are read forwards, once; use it in a ``with`` block.
-
-    Args:
-        source: The file of features; none where the release has none for these poses.
-        on_progress: Called with the bytes read since the last call.
-    """
+    """Both files are read forwards, once; use it in a ``with`` block. Without a ``source`` the
+    release has no features for these poses."""
 
     def __init__(
         self, source: Source | None, on_progress: Callable[[int], None] | None = None

@@ -51,13 +51,8 @@ class Rows:
 
 
 class JsonStream:
-    """A position in a JSON text that is read block by block.
-
-    Args:
-        stream: The text.
-        where: Name of the file, for messages.
-        on_progress: Called with the number of bytes read since the last call.
-    """
+    """A position in a JSON text that is read block by block. Messages name the file ``where``;
+    ``on_progress`` is told the bytes read since the last call."""
 
     def __init__(
         self, stream: Bytes, *, where: str, on_progress: Callable[[int], None] | None = None
@@ -120,11 +115,8 @@ class JsonStream:
             self._unexpected(f"the value of {key!r}")
         end = self._value_end(key, nested=opening in (b"{", b"["))
         try:
-            value = json.loads(
-                self._text[self._at : end].decode("utf-8"),
-                parse_constant=_no_constant,
-                object_pairs_hook=_no_repeats,
-            )
+            text = self._text[self._at : end].decode("utf-8")
+            value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_repeats)
         except (ValueError, RecursionError) as error:
             self.fail(f"the value of {key!r} cannot be read: {_short(error)}")
         self._at = end
@@ -172,14 +164,8 @@ class JsonStream:
         structure, frame = block.translate(None, _NOT_STRUCTURE), _structure(rows.shape) + b","
         count = max(1, len(values) // size)
         if structure != (frame * count)[:-1] or len(values) != count * size:
-            bad = next(
-                (
-                    i
-                    for i, (a, b) in enumerate(zip(structure, frame * (count + 1), strict=False))
-                    if a != b
-                ),
-                len(structure),
-            )
+            pairs = enumerate(zip(structure, frame * (count + 1), strict=False))
+            bad = next((i for i, (a, b) in pairs if a != b), len(structure))
             self.fail(
                 f"{key}, frame {frames_read + bad // len(frame):,}: does not hold {rows.axes}"
             )
@@ -188,24 +174,19 @@ class JsonStream:
     def _bad_number(
         self, block: bytes, key: str, size: int, frames_read: int, error: Exception
     ) -> NoReturn:
-        word = _WORD.search(block)
-        if word:
-            at, sentence = (
-                word.start(),
-                f"{word.group().decode()!r} is not a number; every value must be finite",
-            )
+        at = 0
+        if word := _WORD.search(block):
+            at = word.start()
+            sentence = f"{word.group().decode()!r} is not a number; every value must be finite"
         else:
             try:
                 json.loads(b"[" + block + b"]")
-                at, sentence = (
-                    0,
-                    f"a number cannot be read or is too large ({_short(error)}) in this frame or a "
-                    "later one",
-                )
+                sentence = "a number cannot be read or is too large"
+                sentence += f" ({_short(error)}) in this frame or a later one"
             except json.JSONDecodeError as detail:
                 at, sentence = max(0, detail.pos - 1), f"not an array of numbers: {detail.msg}"
             except (ValueError, RecursionError):
-                at, sentence = 0, f"not an array of numbers ({_short(error)})"
+                sentence = f"not an array of numbers ({_short(error)})"
         frame = frames_read + block.count(b",", 0, at) // size
         self.fail(f"{key}, frame {frame:,}: {sentence}", at=self._at + at)
 
@@ -306,12 +287,8 @@ class JsonStream:
                 depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(match.group(), 0)
                 if not depth:
                     return match.end()
-            single = (
-                None
-                if nested
-                else _STRING.match(self._text, self._at) or _SCALAR.match(self._text, self._at)
-            )
-            if single and single.end() < len(self._text):
+            single = _STRING.match(self._text, self._at) or _SCALAR.match(self._text, self._at)
+            if single and not nested and single.end() < len(self._text):
                 return single.end()
             if len(self._text) - self._at > BLOCK_BYTES + _MAX_VALUE_BYTES:
                 self.fail(

@@ -18,10 +18,6 @@ _HEADER = re.compile(rb"\{'descr': '\|O', 'fortran_order': (?:True|False), 'shap
 def read_npy(path: Path, *, on_progress: Callable[[int], None] | None = None) -> Iterator[Sequence]:
     """Yields the sequences of one npy file.
 
-    Args:
-        path: The file.
-        on_progress: Called with the number of bytes read since the last call.
-
     Raises:
         BadInput: Naming the file and the byte, if it is too large, damaged, or holds anything but
             dictionaries, text and arrays of numbers.

@@ -39,8 +39,10 @@ _ROWS = {
     "scores": Rows((2, 7), np.float32, "2 mice x 7 parts"),
     "annotations": Rows((), np.float64, "one number"),
 }
-_LARGEST_PX = 100_000.0  # far outside of any image: the file does not hold pixels
-_LARGEST_SCORE = 2.0  # heat maps overshoot 1 a little
+_LARGEST = {
+    "keypoints": (100_000.0, "px"),  # far outside of any image: the file does not hold pixels
+    "scores": (2.0, "(a score lies between 0 and 1)"),  # heat maps overshoot 1 a little
+}
 
 OnProgress = Callable[[int], None]
 
@@ -55,14 +57,9 @@ def read(
 
     Tasks 1 and 2 have the classes attack, investigation, mount, other and the annotator's number;
     Task 3 has (other, behaviour) for each of seven behaviours and no annotator. Two recordings of
-    one name in different groups or files stay apart: the later one is named "name (group,
-    file)".
-
-    Args:
-        sources: From :func:`find_sources`.
-        on_progress: Called with the bytes read since the last call; together
-            :func:`total_bytes`.
-        notes: Receives a sentence for everything a person should know although it is no error.
+    one name in different groups or files stay apart: the later one is named "name (group, file)".
+    ``on_progress`` is told the bytes read since the last call, together :func:`total_bytes`;
+    ``notes`` receives a sentence for everything a person should know although it is no error.
 
     Raises:
         BadInput: Naming file, sequence and frame or byte.
@@ -78,10 +75,8 @@ def read(
                 name = sequence.name
                 if name in names:
                     name = f"{name} ({sequence.group}, {source.part})"
-                    refuse(
-                        [f"two recordings are named {name!r}"] if name in names else [],
-                        about=source.where,
-                    )
+                    if name in names:
+                        raise BadInput(f"{source.where}: two recordings are named {name!r}")
                     notes.append(
                         f"{source.where}: a recording named {sequence.name!r} came before; this "
                         f"one is named {name!r}"
@@ -153,11 +148,7 @@ def _array_errors(arrays: Mapping[str, npt.NDArray[Any]], *, labelled: bool) -> 
         if array.dtype.kind not in "fiu" or array.shape[1:] != _ROWS[key].shape or not array.ndim:
             yield f"{key} has shape {array.shape}; a frame holds {_ROWS[key].axes}"
         elif key != "annotations":
-            largest, unit = (
-                (_LARGEST_PX, "px")
-                if key == "keypoints"
-                else (_LARGEST_SCORE, "(a score lies between 0 and 1)")
-            )
+            largest, unit = _LARGEST[key]
             good = (array >= -largest) & (array <= largest)  # false for NaN
             if not good.all():
                 bad = np.argwhere(~good)[0]
@@ -181,12 +172,9 @@ def _labels(source: Source, sequence: Sequence, name: str, where: str) -> Labels
     if source.task == 3:
         behavior = sequence.group
         classes = ("other", behavior)
-        refuse(
-            [f"Task 3 has no behaviour {behavior!r}; it has {', '.join(NEW_BEHAVIORS)}"]
-            if behavior not in NEW_BEHAVIORS
-            else [],
-            about=where,
-        )
+        if behavior not in NEW_BEHAVIORS:
+            known = ", ".join(NEW_BEHAVIORS)
+            raise BadInput(f"{where}: Task 3 has no behaviour {behavior!r}; it has {known}")
     else:
         annotator = sequence.group.removeprefix("annotator-id_")
         if not (

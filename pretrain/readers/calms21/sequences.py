@@ -42,17 +42,11 @@ def read_sequences(
     where: str,
     on_progress: Callable[[int], None] | None = None,
 ) -> Iterator[Sequence]:
-    """Yields the sequences of one file in its order.
-
-    Args:
-        stream: The file.
-        rows: The arrays that a sequence may hold, by key.
-        where: Name of the file, for messages.
-        on_progress: Called with the number of bytes read since the last call.
+    """Yields the sequences of one file in its order; ``rows`` are the arrays that a sequence may
+    hold, by key, the rest as of :class:`JsonStream`.
 
     Raises:
-        BadInput: Naming file, sequence and byte, if it is not of that form or ends too
-            early.
+        BadInput: Naming file, sequence and byte, if it is not of that form or ends too early.
     """
     text = JsonStream(stream, where=where, on_progress=on_progress)
     text.skip_byte_order_mark()

@@ -74,11 +74,8 @@ def total_bytes(sources: Iterable[Source]) -> int:
 
 
 def find_sources(folder: str | Path) -> list[Source]:
-    """The CalMS21 files in a folder and its subfolders, each part once: unpacked JSON before
-    archives before npy.
-
-    Args:
-        folder: Holds the four archives, or what they unpack to; or one such file.
+    """The CalMS21 files in a folder and its subfolders (the four archives, or what they unpack to),
+    or one such file; each part once: unpacked JSON before archives before npy.
 
     Raises:
         BadInput: If there is none, or an archive is damaged or holds members that would leave its
@@ -118,18 +115,13 @@ def _base(source: Source) -> str:
 
 def _preference(source: Source) -> tuple[bool, bool, bool, str]:
     # Of two npy releases of one part the one with features holds more.
-    return (
-        source.kind == "npy",
-        bool(source.member),
-        "_features." not in _base(source),
-        source.where,
-    )
+    without_features = "_features." not in _base(source)
+    return source.kind == "npy", bool(source.member), without_features, source.where
 
 
 def _unpacked(files: Iterable[Path]) -> Iterator[Source]:
     for path in files:
-        match = _POSES.fullmatch(path.name) or _FEATURES.fullmatch(path.name)
-        if match:
+        if match := _match(path.name):
             yield Source(
                 path=path,
                 part=match[1],
@@ -152,18 +144,18 @@ def _packed(path: Path) -> Iterator[Source]:
         refuse(_unsafe_members(members), about=f"the archive {path} cannot be used")
     for member in chosen:
         base = PurePosixPath(member.filename).name
-        match = _POSES.fullmatch(base) or _FEATURES.fullmatch(base)
-        assert match
         # Nobody releases npy in archives, and it would have to be unpacked.
-        if not base.endswith(".npy"):
+        if (match := _match(base)) and not base.endswith(".npy"):
             yield Source(path=path, member=member.filename, part=match[1], bytes=member.file_size)
 
 
 def _is_poses(member: str) -> bool:
     path = PurePosixPath(member.replace("\\", "/"))  # macOS adds a shadow of every file
-    return "__MACOSX" not in path.parts and bool(
-        _POSES.fullmatch(path.name) or _FEATURES.fullmatch(path.name)
-    )
+    return "__MACOSX" not in path.parts and _match(path.name) is not None
+
+
+def _match(name: str) -> re.Match[str] | None:
+    return _POSES.fullmatch(name) or _FEATURES.fullmatch(name)
 
 
 def _unsafe_members(members: Iterable[zipfile.ZipInfo]) -> Iterator[str]:
@@ -238,11 +230,7 @@ def origin_of(folder: str | Path) -> str:
 
 
 def _nothing_found(top: Path, files: list[Path]) -> str:
-    there = (
-        ", ".join(path.name for path in files[:5]) + ("…" if len(files) > 5 else "")
-        if files
-        else "nothing"
-    )
+    there = ", ".join(path.name for path in files[:5]) + "…" * (len(files) > 5) or "nothing"
     return (
         f"no CalMS21 files in {top} (found there: {there}).\n"
         "  looked, in it and its subfolders, for calms21_task1_train.json, "

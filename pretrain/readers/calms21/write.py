@@ -41,19 +41,14 @@ def write_official(
     zipped: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
-    """Writes the folders and files that the official archives unpack to, whole or not at all.
+    """Writes recordings of two mice of seven keypoints, taken one at a time, as the folders and
+    files that the official archives unpack to (``zipped``: as archives), whole or not at all.
 
     A recording goes into the file of each of its label sets; one without labels into the shortest
     so far of four parts. A missing point is written as the release writes it: at its last position
     (at the image's centre before it was first seen), with a score of 0. Numbers are written so that
-    float32 comes back exactly.
-
-    Args:
-        folder: Where; must not hold such files yet.
-        recordings: Two mice of seven keypoints; taken one at a time.
-        origin: Where the recordings come from; in a note beside the files, which is read with them.
-        zipped: Pack each folder into an archive of the official name instead.
-        on_progress: Called with the number of frames written since the last call.
+    float32 comes back exactly. ``origin`` goes into a note beside the files, which is read with
+    them; ``on_progress`` is told the frames written since the last call.
 
     Returns:
         The files.
@@ -86,11 +81,8 @@ def write_official(
         if isinstance(error, OSError):
             raise BadInput(f"cannot write to {top}: {error}") from error
         raise
-    return [
-        file
-        for path in moved
-        for file in (sorted((top / path.name).iterdir()) if not zipped else [top / path.name])
-    ]
+    written = [top / path.name for path in moved]
+    return written if zipped else [file for path in written for file in sorted(path.iterdir())]
 
 
 @dataclass
@@ -150,11 +142,8 @@ class _Files:
 
     def file(self, task: int, part: str, *, features: bool = False) -> _File:
         """The file of a task (0: none); part is train, test or unlabeled_videos_part1 to part4."""
-        path = (
-            self._top
-            / _FOLDERS[task]
-            / f"{'taskprog_features' if features else 'calms21'}_{part}.json"
-        )
+        kind = "taskprog_features" if features else "calms21"
+        path = self._top / _FOLDERS[task] / f"{kind}_{part}.json"
         return self._files.setdefault(path, _File(path))
 
     def shortest_part(self) -> str:
@@ -236,24 +225,14 @@ def _write_recording(
     file = files.file(task, part)
     file.frames += len(video.position_TMKX)
     position, score = _filled(video)
-    items = [
-        b'"keypoints": ',
-        *_numbers(position.transpose(0, 1, 3, 2)),
-        b', "scores": ',
-        *_numbers(score),
-    ]
+    items = [b'"keypoints": ', *_numbers(position.transpose(0, 1, 3, 2))]
+    items += [b', "scores": ', *_numbers(score)]
     if labels:
         annotator = int(labels.annotator) if labels.annotator.isdigit() else 0
-        metadata = {
-            "annotator-id": annotator,
-            "vocab": {name: index for index, name in enumerate(labels.classes)},
-        }
-        items += [
-            b', "annotations": ',
-            *_numbers(labels.frames),
-            b', "metadata": ',
-            json.dumps(metadata).encode(),
-        ]
+        vocabulary = {name: index for index, name in enumerate(labels.classes)}
+        metadata = {"annotator-id": annotator, "vocab": vocabulary}
+        items += [b', "annotations": ', *_numbers(labels.frames)]
+        items += [b', "metadata": ', json.dumps(metadata).encode()]
     file.add(group, video.name, items)
     if FEATURES in video.features:
         file = files.file(task, part, features=True)

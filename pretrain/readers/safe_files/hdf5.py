@@ -94,13 +94,7 @@ def node(file: Any, name: str, path: Path) -> Any:
 
 
 def array(file: Any, name: str, path: Path, *, ndim: int | None = None) -> npt.NDArray[Any]:
-    """The numbers in a dataset.
-
-    Args:
-        file: An open file or group.
-        name: Of the dataset.
-        path: Of the file, for messages.
-        ndim: How many axes it must have.
+    """The numbers in a dataset of a file or group, which may have to have ``ndim`` axes.
 
     Raises:
         BadInput: If it is absent, no dataset of numbers, of another shape, kept in another file, or
@@ -125,11 +119,7 @@ def array(file: Any, name: str, path: Path, *, ndim: int | None = None) -> npt.N
 
 
 def refuse_too_large(size: int, *, name: str, path: Path) -> None:
-    """Refuses an array whose stated size its file cannot hold (a bomb, or damage).
-
-    Raises:
-        BadInput: If ``size`` bytes are more than the file could expand to.
-    """
+    """Refuses an array of more bytes than its file could expand to (a bomb, or damage)."""
     if size > _ROOM_BYTES and size > _EXPANSION * path.stat().st_size:
         raise BadInput(
             f"{path}: {name} states {size / 2**30:,.0f} GiB in a file of "
@@ -191,11 +181,7 @@ def parsed_json(value: str, name: str, path: Path) -> Any:
 
 
 def refuse_bad_names(path: Path, **lists: tuple[str, ...]) -> None:
-    """Refuses lists of names that are empty, or hold an empty or repeated name.
-
-    Raises:
-        BadInput: Naming each list at fault.
-    """
+    """Refuses lists of names that are empty, or hold an empty or repeated name; names each list."""
     refuse(
         [
             f"{what.replace('_', ' ')} are {', '.join(repr(n) for n in names[:20]) or 'none'}; "

@@ -14,17 +14,7 @@ import numpy.typing as npt
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.safe_files.zip import ZIP_ERRORS, refuse_bomb
 
-HEADER_ERRORS = (
-    ValueError,
-    KeyError,
-    SyntaxError,
-    TypeError,
-    RecursionError,
-    MemoryError,
-    OverflowError,
-    EOFError,
-    TokenError,
-)
+HEADER_ERRORS = (*ZIP_ERRORS, SyntaxError, TypeError, TokenError)
 """What numpy raises where the header of an array is damaged; it reads the header as Python text."""
 _ROOM_BYTES = 2**28  # what fits into any memory
 
@@ -99,11 +89,7 @@ def _array(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.ND
 
 
 def refuse_unknown(arrays: Iterable[str], allowed: Iterable[str], path: Path) -> None:
-    """Refuses arrays of other names.
-
-    Raises:
-        BadInput: Naming each of them.
-    """
+    """Refuses arrays of other names, naming each."""
     known = list(allowed)
     refuse(
         [

@@ -44,10 +44,7 @@ class PickleRefused(ValueError):
 
 
 def load(file: BinaryIO) -> Any:
-    """Reads the pickle that begins here.
-
-    Args:
-        file: Is left where reading ended.
+    """Reads the pickle that begins here; the file is left where reading ended.
 
     Returns:
         Lists, tuples, dictionaries, text, bytes and numbers, with a :class:`PickledArray` in place

@@ -27,11 +27,8 @@ _EXPANSION = 200
 
 
 def refuse_bomb(archive: zipfile.ZipFile, path: Path, *, room_bytes: int) -> None:
-    """Refuses an archive that unpacks to more than ``room_bytes`` and far more than its own size.
-
-    Raises:
-        BadInput: If it does.
-    """
+    """Refuses an archive that unpacks to more than ``room_bytes`` and far more than its own
+    size."""
     size, packed = sum(info.file_size for info in archive.infolist()), path.stat().st_size
     if size > max(room_bytes, _EXPANSION * packed):
         raise BadInput(
