@@ -3,6 +3,9 @@ go, SIGTERM."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,28 @@ def test_a_second_process_is_kept_out_of_a_run(tmp_path: Path) -> None:
     assert not is_locked(out)
     with open_run_folder(out, settings, resume=True):
         pass
+
+
+LOCAL = """
+import os, ray
+from pretrain.cluster.join import cluster
+from pretrain.config import Scale
+with cluster(Scale(cpus=1)):
+    asked = ray.remote(num_cpus=0)(lambda: os.environ["RAY_ADDRESS"])
+    assert ray.get(asked.remote()) == ray.get_runtime_context().gcs_address
+    assert "RAY_ADDRESS" not in os.environ
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_processes_of_a_ray_of_our_own_ask_it_and_no_other_on_the_machine() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", LOCAL],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
