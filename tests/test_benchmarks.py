@@ -127,16 +127,17 @@ def test_the_mapped_loop_delivers_what_the_stream_cuts(store: Store, tmp_path: P
     for part in range(len(store.parts)):
         buffer.put(*(torch.tensor(x) for x in store.decode(store.read_groups(part))))
     groups = np.bincount(store.chunks.group_id, weights=store.chunks.frames).astype(np.int64)
+    tiles = lanes.tiles(np.arange(len(lanes)))
     begin = (
-        (np.cumsum(groups) - groups)[lanes.group]
-        + chunk_offset(store.chunks)[lanes.chunk]
-        + lanes.start
+        (np.cumsum(groups) - groups)[tiles.group]
+        + chunk_offset(store.chunks)[tiles.chunk]
+        + tiles.start
     )
     seen = 0
     for batch in mapped.batches_of(lanes, epoch=1):
         position, confidence = windows.__getitems__(batch)
-        cut = buffer.cut(begin[batch], lanes.frames[batch], lanes.key(batch, 1))
-        whole = torch.from_numpy(lanes.frames[batch] == 100)
+        cut = buffer.cut(begin[batch], tiles.frames[batch], lanes.key(batch, 1))
+        whole = torch.from_numpy(tiles.frames[batch] == 100)
         torch.testing.assert_close(
             position[whole],
             cut.pose.position_BTMKX.flatten(2)[whole],
@@ -157,7 +158,7 @@ def test_resident_frames_are_each_cut_once_an_epoch() -> None:
     batches = [held.windows(step) for step in range(held.plan.steps - 1)]
     rows = sum(int(windows.valid_BT.sum()) for windows in batches)
     last = held._grid[held.plan.steps - 1]
-    assert rows + int(held.plan.frames[last[last >= 0]].sum()) == 3_000
+    assert rows + int(held.plan.tiles(last[last >= 0]).frames.sum()) == 3_000
     truth = torch.from_numpy(walks.walk(3_000)[0])
     first = batches[0].pose.position_BTMKX[0]
     begin = int(held._begin[held._grid[0, 0]])

@@ -74,7 +74,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     steps = plan.steps * recipe.epochs
     progress = Progress(
         steps=steps,
-        frames=int(plan.frames.sum()) * recipe.epochs,
+        frames=plan.frames * recipe.epochs,
         epochs=recipe.epochs,
         state=at["progress"],
         send_metrics=messages.send_metrics,
