@@ -9,6 +9,7 @@ trained. Blocks arrive in the order asked for, so a run repeats itself exactly, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ import torch
 from pretrain.data.ray_datasource import READ_BYTES, RESIDENT_READ_BYTES, GroupSource, Read
 from pretrain.data.store import Chunks, Store
 from pretrain.data.windows import BatchPlan, FrameBuffer, Ints, Windows, chunk_offset, group_frames
+
+log = logging.getLogger(__name__)
 
 _READERS = 2
 """Read tasks of a worker at a time. They reserve no CPU: where the workers have reserved all there
@@ -59,7 +62,14 @@ class FrameStream:
         self._chunk_offset = chunk_offset(store.chunks)
         groups = np.unique(plan.tiles(plan.windows_of(self._lanes)).group)
         self.bytes = int(self._frames[groups].sum()) * store.frame_bytes(features)
-        self.resident = self.bytes <= resident_bytes
+        free = _free_bytes(torch.device(device))
+        self.resident = self.bytes <= min(resident_bytes, free)
+        if free < self.bytes <= resident_bytes:
+            log.warning(
+                "the frames of a worker need %.1f GB, the GPU has room for %.1f: they stream",
+                self.bytes / 1e9,
+                free / 1e9,
+            )
         # Where in the buffer the frames of each key begin that is there.
         self._begin: dict[int, int] = {}
         if self.resident:
@@ -150,6 +160,12 @@ class FrameStream:
                 begin, end = end, end + int(frames)
                 yield next(keys), [values[begin:end] for values in arrays]
         assert next(keys, None) is None, "Ray Data returned fewer row groups than were asked for"
+
+
+def _free_bytes(device: torch.device) -> float:
+    """Memory of a GPU that frames may fill: half of what is free, since the model and its steps
+    come after them. A CPU's is the scale's to know."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
 
 
 def _prefetch(groups: Iterator[_Group]) -> Iterator[_Group]:
