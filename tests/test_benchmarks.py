@@ -588,3 +588,17 @@ def test_every_benchmark_says_what_it_measures_and_is_in_the_documents() -> None
             f"docs/benchmarks.md does not name {name}.py"
         )
         assert len(text.splitlines()) <= 400
+
+
+@pytest.mark.slow
+def test_scaling_counts_what_workers_send(tmp_path: Path) -> None:
+    small = ["--turns", "1", "--steps", "2", "--batch", "4", "--json", str(tmp_path / "s.json")]
+    bench("scaling").main(small)
+    found = figures(tmp_path / "s.json")
+    steps = bench("steps")
+    learner = steps.learner_of(steps.recipe_of("contrastive", {}))
+    gradients = sum(4 * p.numel() for p in learner.parameters())
+    assert found["strong, 2 workers: gradients"]["median"] == pytest.approx(gradients / 1e6)
+    assert found["strong, 1 workers: gradients"]["median"] == 0
+    weak, strong = (found[f"{kind}, 2 workers: other"]["median"] for kind in ("weak", "strong"))
+    assert weak == pytest.approx(2 * strong, rel=0.01), "the objective's grows with the batch"
