@@ -91,7 +91,8 @@ def windows_of(store: Store, lanes: BatchPlan) -> Ints:
     the end of a video is taken whole."""
     chunks = store.chunks
     before = np.cumsum(chunks.frames, dtype=np.int64) - chunks.frames
-    first: Ints = np.minimum(before[lanes.chunk] + lanes.start, store.frames - lanes.window)
+    tiles = lanes.tiles(np.arange(len(lanes)))
+    first: Ints = np.minimum(before[tiles.chunk] + tiles.start, store.frames - lanes.window)
     return first
 
 

@@ -98,13 +98,14 @@ class Resident:
             self.buffer.put(torch.from_numpy(position[:count]), steps[:count])
         begin = np.cumsum(chunks.frames, dtype=np.int64) - chunks.frames
         assert not chunk_offset(chunks).any(), "row groups here are of one chunk"
-        self._begin, self._grid = begin[self.plan.chunk] + self.plan.start, self.plan.epoch(0)
+        self._tiles = self.plan.tiles(np.arange(len(self.plan)))
+        self._begin, self._grid = begin[self._tiles.chunk] + self._tiles.start, self.plan.epoch(0)
 
     def windows(self, step: int) -> Windows:
         """The batch of a step; steps beyond the last whole one begin again."""
         row = self._grid[step % max(1, self.plan.steps - 1)]
         held = np.maximum(row, 0)
-        frames = np.where(row < 0, 0, self.plan.frames[held])
+        frames = np.where(row < 0, 0, self._tiles.frames[held])
         return self.buffer.cut(
             np.where(row < 0, 0, self._begin[held]), frames, self.plan.key(held, 0)
         )

@@ -87,7 +87,10 @@ def exit_status(command: Callable[[], None]) -> int:
             print(redact(f"the run failed: {error}: make room there"), file=sys.stderr)
             return 1
         if error.errno in _NOT_WRITABLE:
-            print(redact(f"error: {error}: choose a folder that can be written"), file=sys.stderr)
+            print(
+                redact(f"error: {error}: choose another place, or allow access to it"),
+                file=sys.stderr,
+            )
             return 2
         return _unexpected()
     except Exception:

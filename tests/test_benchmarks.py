@@ -127,16 +127,17 @@ def test_the_mapped_loop_delivers_what_the_stream_cuts(store: Store, tmp_path: P
     for part in range(len(store.parts)):
         buffer.put(*(torch.tensor(x) for x in store.decode(store.read_groups(part))))
     groups = np.bincount(store.chunks.group_id, weights=store.chunks.frames).astype(np.int64)
+    tiles = lanes.tiles(np.arange(len(lanes)))
     begin = (
-        (np.cumsum(groups) - groups)[lanes.group]
-        + chunk_offset(store.chunks)[lanes.chunk]
-        + lanes.start
+        (np.cumsum(groups) - groups)[tiles.group]
+        + chunk_offset(store.chunks)[tiles.chunk]
+        + tiles.start
     )
     seen = 0
     for batch in mapped.batches_of(lanes, epoch=1):
         position, confidence = windows.__getitems__(batch)
-        cut = buffer.cut(begin[batch], lanes.frames[batch], lanes.key(batch, 1))
-        whole = torch.from_numpy(lanes.frames[batch] == 100)
+        cut = buffer.cut(begin[batch], tiles.frames[batch], lanes.key(batch, 1))
+        whole = torch.from_numpy(tiles.frames[batch] == 100)
         torch.testing.assert_close(
             position[whole],
             cut.pose.position_BTMKX.flatten(2)[whole],
@@ -157,7 +158,7 @@ def test_resident_frames_are_each_cut_once_an_epoch() -> None:
     batches = [held.windows(step) for step in range(held.plan.steps - 1)]
     rows = sum(int(windows.valid_BT.sum()) for windows in batches)
     last = held._grid[held.plan.steps - 1]
-    assert rows + int(held.plan.frames[last[last >= 0]].sum()) == 3_000
+    assert rows + int(held.plan.tiles(last[last >= 0]).frames.sum()) == 3_000
     truth = torch.from_numpy(walks.walk(3_000)[0])
     first = batches[0].pose.position_BTMKX[0]
     begin = int(held._begin[held._grid[0, 0]])
@@ -587,3 +588,17 @@ def test_every_benchmark_says_what_it_measures_and_is_in_the_documents() -> None
             f"docs/benchmarks.md does not name {name}.py"
         )
         assert len(text.splitlines()) <= 400
+
+
+@pytest.mark.slow
+def test_scaling_counts_what_workers_send(tmp_path: Path) -> None:
+    small = ["--turns", "1", "--steps", "2", "--batch", "4", "--json", str(tmp_path / "s.json")]
+    bench("scaling").main(small)
+    found = figures(tmp_path / "s.json")
+    steps = bench("steps")
+    learner = steps.learner_of(steps.recipe_of("contrastive", {}))
+    gradients = sum(4 * p.numel() for p in learner.parameters())
+    assert found["strong, 2 workers: gradients"]["median"] == pytest.approx(gradients / 1e6)
+    assert found["strong, 1 workers: gradients"]["median"] == 0
+    weak, strong = (found[f"{kind}, 2 workers: other"]["median"] for kind in ("weak", "strong"))
+    assert weak == pytest.approx(2 * strong, rel=0.01), "the objective's grows with the batch"

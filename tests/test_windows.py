@@ -3,6 +3,8 @@ batches for any number of workers."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,9 +63,10 @@ def epoch_of(plan: BatchPlan, chunks: Chunks, *, epoch: int, workers: int) -> li
         for rank in range(workers):
             mine = windows[plan.lanes_of(rank, workers)]
             row = np.maximum(mine, 0)
-            begin = np.where(mine < 0, 0, begin_of_chunk[plan.chunk[row]] + plan.start[row])
+            tiles = plan.tiles(row)
+            begin = np.where(mine < 0, 0, begin_of_chunk[tiles.chunk] + tiles.start)
             step.append(
-                buffer.cut(begin, np.where(mine < 0, 0, plan.frames[row]), plan.key(row, epoch))
+                buffer.cut(begin, np.where(mine < 0, 0, tiles.frames), plan.key(row, epoch))
             )
         steps.append(step)
     return steps
@@ -115,23 +118,24 @@ def test_lanes_hold_every_window_once_and_differ_by_one_at_most(
     plan = BatchPlan.from_chunks(
         chunks_of(lengths, chunk_frames=chunk), window=window, batch=batch, seed=seed
     )
-    per_lane = np.bincount(plan.lane, minlength=batch)
+    tiles = plan.tiles(np.arange(len(plan)))
+    per_lane = np.bincount(tiles.lane, minlength=batch)
     assert per_lane.max() - per_lane.min() <= 1
-    assert plan.frames.sum() == sum(lengths)
-    assert plan.frames.min() >= 1
-    assert plan.frames.max() <= window
+    assert tiles.frames.sum() == plan.frames == sum(lengths)
+    assert tiles.frames.min() >= 1
+    assert tiles.frames.max() <= window
     grids = [plan.epoch(epoch) for epoch in (0, 0, 1)]
     for grid in grids:
         assert grid.shape == (plan.steps, batch)
         assert sorted(grid[grid >= 0]) == list(range(len(plan)))
         assert (grid[:-1] >= 0).all(), "only the last step may have rows without a window"
-        assert (plan.lane[grid] == np.arange(batch))[grid >= 0].all(), (
+        assert (tiles.lane[grid] == np.arange(batch))[grid >= 0].all(), (
             "a worker would need frames of another's lane"
         )
     np.testing.assert_array_equal(grids[0], grids[1])
     for lane in range(batch):
         windows = grids[0][:, lane]
-        groups = plan.group[windows[windows >= 0]]
+        groups = tiles.group[windows[windows >= 0]]
         runs = 1 + int((np.diff(groups) != 0).sum()) if len(groups) else 0
         assert runs == len(set(groups.tolist())), "a lane comes back to a row group it has left"
 
@@ -158,15 +162,59 @@ def test_a_seed_of_draws_names_one_window_of_one_epoch() -> None:
     keys = np.concatenate([plan.key(everyone, epoch) for epoch in range(5)])
     assert len(np.unique(keys)) == len(keys) == 5 * len(plan)
     again = BatchPlan.from_chunks(chunks_of([30_000, 30_000]), window=16, batch=12, seed=0)
-    where = {
-        (c, s): key
-        for c, s, key in zip(
-            again.chunk, again.start, again.key(np.arange(len(again)), 2), strict=True
-        )
-    }
-    assert [where[c, s] for c, s in zip(plan.chunk, plan.start, strict=True)] == list(
+    there, here = (one.tiles(np.arange(len(one))) for one in (again, plan))
+    keys = again.key(np.arange(len(again)), 2)
+    where = {(c, s): key for c, s, key in zip(there.chunk, there.start, keys, strict=True)}
+    assert [where[c, s] for c, s in zip(here.chunk, here.start, strict=True)] == list(
         plan.key(everyone, 2)
     ), "draws depend on the batch"
+
+
+@FEW
+@given(
+    lengths=LENGTHS,
+    group=st.integers(1, 4),
+    window=st.integers(1, 40),
+    batch=st.integers(1, 40),
+    left_out=st.integers(0, 2),
+)
+def test_the_plan_is_what_a_table_of_all_windows_would_be(
+    lengths: list[int], group: int, window: int, batch: int, left_out: int
+) -> None:
+    """Written down for every window of the store, as releases before did: old runs go on."""
+    chunks = chunks_of([*lengths, 33], chunk_frames=16, group_chunks=group)
+    if left_out < len(lengths):
+        chunks = replace(chunks, left_out=chunks.video == left_out)
+    plan = BatchPlan.from_chunks(chunks, window=window, batch=batch, seed=5)
+    groups = np.unique(chunks.group_id)
+    ranks = dict(zip(groups[np.argsort(hash_integers(5, 1, groups))], range(99), strict=False))
+    table = [
+        (c, start, min(window, int(chunks.frames[c]) - start), int(chunks.group_id[c]))
+        for c in sorted(range(len(chunks.frames)), key=lambda c: ranks[chunks.group_id[c]])
+        for start in range(0, int(chunks.frames[c]), window)
+        if chunks.left_out is None or not chunks.left_out[c]
+    ]
+    bounds = [lane * len(table) // batch for lane in range(batch + 1)]
+    lanes = [lane for lane in range(batch) for _ in range(bounds[lane], bounds[lane + 1])]
+    assert list(zip(*plan.tiles(np.arange(len(plan))), strict=True)) == [
+        (*row, lane) for row, lane in zip(table, lanes, strict=True)
+    ]
+    grid = np.full((-(-len(table) // batch), batch), -1)
+    for lane in range(batch):
+        order = sorted(
+            range(bounds[lane], bounds[lane + 1]),
+            key=lambda w: (hash_integers(5, 2, 7, lane, table[w][3]), hash_integers(5, 3, 7, w)),
+        )
+        grid[: len(order), lane] = order
+    np.testing.assert_array_equal(plan.epoch(7), grid)
+    some = slice(batch // 3, batch)
+    np.testing.assert_array_equal(plan.epoch(7, some), grid[:, some])
+
+
+def test_a_plan_takes_a_small_part_of_what_a_table_would() -> None:
+    plan = BatchPlan.from_chunks(chunks_of([4_000_000]), window=64, batch=8, seed=0)
+    arrays = (plan.chunk, plan.chunk_frames, plan.chunk_group, plan.first)
+    assert sum(array.nbytes for array in arrays) < 3 * len(plan), "bytes a window; a table had 40"
 
 
 def test_mix_spreads_neighbours() -> None:

@@ -62,6 +62,7 @@ def loss_and_gradient(model: nn.Module, learner: Learner, windows: Windows) -> d
         "loss": distributed.mean(loss.total),
         "parts": {k: distributed.mean(v) for k, v in loss.parts.items()},
         "gradient": gradient,
+        "buffers": dict(learner.named_buffers()),  # running averages, which nobody broadcasts
     }
 
 
@@ -79,7 +80,9 @@ def learn(world: int) -> dict[str, Any]:
         )  # which is said of what may have been multiplied in bf16
         for encoder, objective, batch in LEARNERS:
             learner = learner_of(MICE, encoder, objective, JOINED["whole"].pose, AUGMENT).double()
-            model = nn.parallel.DistributedDataParallel(learner) if world > 1 else learner
+            model: nn.Module = learner
+            if world > 1:
+                model = nn.parallel.DistributedDataParallel(learner, broadcast_buffers=False)
             rows = rows_of(JOINED[batch], rows_for(distributed.rank(), world))
             rows = rows._replace(pose=Pose(*(x.double() for x in rows.pose[:2])))
             found[encoder, objective, batch] = loss_and_gradient(model, learner, rows)
@@ -205,6 +208,8 @@ def test_workers_give_the_loss_and_gradient_of_the_joined_batch(
             near(mine["parts"][name], part, within=1e-12)
         assert set(mine["gradient"]) == set(truth["gradient"])
         assert truth["gradient"], "nothing has a gradient"
+        for name, value in truth["buffers"].items():
+            torch.testing.assert_close(mine["buffers"][name], value, rtol=1e-10, atol=1e-12)
         whole = torch.cat([g.flatten() for g in truth["gradient"].values()])
         assert whole.norm() > 1e-3
         for name, gradient in truth["gradient"].items():

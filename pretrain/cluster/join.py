@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -104,13 +105,14 @@ def _start_here(machine: Machine) -> None:
     """
     for attempt in (1, 2):
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(1, int(machine.cpus)),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
+            with _own_address():
+                ray.init(
+                    address="local",
+                    num_cpus=max(1, int(machine.cpus)),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                )
             return
         except Exception as error:
             ray.shutdown()
@@ -121,6 +123,26 @@ def _start_here(machine: Machine) -> None:
                     "can be written and has room, that memory is free, and try again"
                 ) from error
             log.warning("Ray did not start (%s); trying once more", error)
+
+
+@contextmanager
+def _own_address() -> Iterator[None]:
+    """Processes that Ray starts within the block ask this Ray about itself. Without an address they
+    ask the latest one on the machine, and Ray Train takes its controller for dead where that does
+    not know it."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    own = {
+        "RAY_GCS_SERVER_PORT": str(port),
+        "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}",
+    }
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            del os.environ[name]
 
 
 def _refuse_small(machines: Sequence[Machine], cpus: float, gpus: float, where: str) -> None:

@@ -9,6 +9,7 @@ trained. Blocks arrive in the order asked for, so a run repeats itself exactly, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from pretrain.data.ray_datasource import READ_BYTES, RESIDENT_READ_BYTES, GroupS
 from pretrain.data.store import Chunks, Store
 from pretrain.data.windows import BatchPlan, FrameBuffer, Ints, Windows, chunk_offset, group_frames
 
-_ABSENT = -1
+log = logging.getLogger(__name__)
+
 _READERS = 2
 """Read tasks of a worker at a time. They reserve no CPU: where the workers have reserved all there
 are, Ray Data would wait for one for ever, without a word."""
@@ -54,15 +56,19 @@ class FrameStream:
         self._store, self._plan, self._features = store, plan, tuple(features)
         self._lanes = plan.lanes_of(rank, workers)
         self._frames = group_frames(store.chunks)
-        self._begin_in_group = chunk_offset(store.chunks)[plan.chunk] + plan.start
-        mine = (plan.lane >= self._lanes.start) & (plan.lane < self._lanes.stop)
-        groups = np.unique(plan.group[mine])
+        self._chunk_offset = chunk_offset(store.chunks)
+        groups = np.unique(plan.tiles(plan.windows_of(self._lanes)).group)
         self.bytes = int(self._frames[groups].sum()) * store.frame_bytes(features)
-        self.resident = self.bytes <= resident_bytes
-        # A key is a row group in memory; while streaming, one for each lane that needs it.
-        self._key = plan.group if self.resident else plan.lane * (1 + plan.group.max()) + plan.group
-        # Where in the buffer each key's frames begin.
-        self._begin = np.full(int(self._key.max()) + 1, _ABSENT, np.int64)
+        free = _free_bytes(torch.device(device))
+        self.resident = self.bytes <= min(resident_bytes, free)
+        if free < self.bytes <= resident_bytes:
+            log.warning(
+                "the frames of a worker need %.1f GB, the GPU has room for %.1f: they stream",
+                self.bytes / 1e9,
+                free / 1e9,
+            )
+        # Where in the buffer the frames of each key begin that is there.
+        self._begin: dict[int, int] = {}
         if self.resident:
             capacity, slot = int(self._frames[groups].sum()), None
         else:  # the next row group of a lane may arrive before the last is dropped
@@ -75,29 +81,32 @@ class FrameStream:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Windows]:
         """This worker's rows of every step of an epoch, from ``first_step`` on."""
-        grid = self._plan.epoch(epoch)[first_step:, self._lanes]
-        uses = _uses(grid, self._key)
-        missing = np.flatnonzero(self._begin[uses.key] == _ABSENT)
-        needed = [
-            (int(uses.key[i]), int(self._plan.group[uses.window[i]]))  # key, row group
-            for i in missing
-        ]
+        grid = self._plan.epoch(epoch, self._lanes)[first_step:]
+        window, empty = np.maximum(grid, 0), grid < 0
+        tiles = self._plan.tiles(window)
+        # A key is a row group in memory; while streaming, one for each lane that needs it.
+        groups = len(self._frames)
+        key = tiles.group if self.resident else tiles.lane * groups + tiles.group
+        uses = _uses(grid, key)
+        missing = np.flatnonzero([one not in self._begin for one in uses.key.tolist()])
+        # key, row group
+        needed = [(one, one % groups) for one in uses.key[missing].tolist()]
         # How many of them must have arrived by each step.
         arrived_by = np.searchsorted(uses.first[missing], np.arange(len(grid)), side="right")
         for_first_step = int(arrived_by[0]) if len(grid) else 0
         incoming = self._read(needed[:for_first_step])
         by_last_use = np.argsort(uses.last, kind="stable")
         arrived = dropped = 0
-        window, empty = np.maximum(grid, 0), grid < 0
-        key, offset = self._key[window], self._begin_in_group[window]
-        frames = np.where(empty, 0, self._plan.frames[window])
+        offset = self._chunk_offset[tiles.chunk] + tiles.start
+        frames = np.where(empty, 0, tiles.frames)
         seeds = self._plan.key(window, epoch)
         for step in range(len(grid)):
             for _ in range(int(arrived_by[step]) - arrived):
                 group_key, values = next(incoming)
                 self._begin[group_key] = self._buffer.put(*values)
             arrived = int(arrived_by[step])
-            begin = np.where(empty[step], 0, self._begin[key[step]] + offset[step])
+            begin = np.array([self._begin.get(one, 0) for one in key[step].tolist()], np.int64)
+            begin = np.where(empty[step], 0, begin + offset[step])
             yield self._buffer.cut(
                 begin,
                 frames[step],
@@ -113,9 +122,7 @@ class FrameStream:
                 and dropped < len(by_last_use)
                 and uses.last[by_last_use[dropped]] <= step
             ):
-                group_key = uses.key[by_last_use[dropped]]
-                self._buffer.drop(int(self._begin[group_key]))
-                self._begin[group_key] = _ABSENT
+                self._buffer.drop(self._begin.pop(int(uses.key[by_last_use[dropped]])))
                 dropped += 1
 
     def _read(self, groups: list[tuple[int, int]]) -> Iterator[_Group]:
@@ -152,6 +159,12 @@ class FrameStream:
         assert next(keys, None) is None, "Ray Data returned fewer row groups than were asked for"
 
 
+def _free_bytes(device: torch.device) -> float:
+    """Memory of a GPU that frames may fill: half of what is free, since the model and its steps
+    come after them. A CPU's is the scale's to know."""
+    return torch.cuda.mem_get_info(device)[0] / 2 if device.type == "cuda" else float("inf")
+
+
 def _prefetch(groups: Iterator[_Group]) -> Iterator[_Group]:
     """The same groups, the first of which a thread begins to get at once."""
     first = ThreadPoolExecutor(1).submit(next, groups)
@@ -172,20 +185,17 @@ class _Uses:
     """Step."""
     last: Ints
     """Step."""
-    window: Ints
-    """A window of it."""
 
 
-def _uses(grid: Ints, key_of: Ints) -> _Uses:
-    windows = grid.ravel()
+def _uses(grid: Ints, key: Ints) -> _Uses:
     step = np.repeat(np.arange(len(grid)), grid.shape[1])
-    present = windows >= 0
-    windows, step = windows[present], step[present]
-    keys, first, inverse = np.unique(key_of[windows], return_index=True, return_inverse=True)
+    present = grid.ravel() >= 0
+    step = step[present]
+    keys, first, inverse = np.unique(key.ravel()[present], return_index=True, return_inverse=True)
     last = np.zeros(len(keys), np.int64)
     np.maximum.at(last, inverse, step)
     order = np.argsort(first, kind="stable")
-    return _Uses(keys[order], step[first[order]], last[order], windows[first[order]])
+    return _Uses(keys[order], step[first[order]], last[order])
 
 
 def _read_tasks(

@@ -98,12 +98,8 @@ def hash_integers(*parts: Ints | int) -> npt.NDArray[np.uint64]:
     return np.asarray(state, np.uint64)
 
 
-@dataclass(frozen=True)
-class BatchPlan:
-    """Which windows each global batch is made of, by lanes (see above).
-
-    Arrays have one entry for each window of the store, lane after lane.
-    """
+class Tiles(NamedTuple):
+    """Where windows lie; an entry for each."""
 
     chunk: Ints
     """Chunk of the store the window lies in."""
@@ -115,6 +111,24 @@ class BatchPlan:
     """Row group of the store the chunk lies in: what is read at once."""
     lane: Ints
     """Row of the global batch that the window is used in."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which windows each global batch is made of, by lanes (see above).
+
+    Windows are numbered lane after lane. Arrays have one entry for each chunk, in the order of its
+    windows: a store has some sixteen times as many windows, and every worker holds a plan.
+    """
+
+    chunk: Ints
+    """Chunk of the store."""
+    chunk_frames: Ints
+    """Its frames."""
+    chunk_group: Ints
+    """Its row group."""
+    first: Ints
+    """Its first window; one entry more, the number of windows."""
     window: int
     batch: int
     seed: int
@@ -129,46 +143,74 @@ class BatchPlan:
             np.argsort(hash_integers(seed, 1, groups), kind="stable"), kind="stable"
         )
         by_order = np.argsort(order[chunks.group_id], kind="stable")
-        tiles = -(-chunks.frames[by_order].astype(np.int64) // window)
         if chunks.left_out is not None:
-            tiles[chunks.left_out[by_order]] = 0
-        chunk = np.repeat(by_order, tiles)
-        start = (np.arange(tiles.sum()) - np.repeat(np.cumsum(tiles) - tiles, tiles)) * window
-        frames = np.minimum(chunks.frames[chunk] - start, window)
-        lane = np.repeat(np.arange(batch), np.diff(np.arange(batch + 1) * len(chunk) // batch))
-        return cls(
-            chunk, start, frames, chunks.group_id[chunk].astype(np.int64), lane, window, batch, seed
-        )
+            by_order = by_order[~chunks.left_out[by_order]]
+        frames = chunks.frames[by_order].astype(np.int64)
+        by_order, frames = by_order[frames > 0], frames[frames > 0]
+        first = np.concatenate([[0], np.cumsum(-(-frames // window))])
+        group = chunks.group_id[by_order].astype(np.int64)
+        return cls(by_order, frames, group, first, window, batch, seed)
 
     def __len__(self) -> int:
-        return len(self.chunk)
+        return int(self.first[-1])
 
     @cached_property
     def steps(self) -> int:
         """Global batches of an epoch."""
         return -(-len(self) // self.batch)
 
-    def epoch(self, epoch: int) -> Ints:
+    @cached_property
+    def frames(self) -> int:
+        """Frames of an epoch."""
+        return int(self.chunk_frames.sum())
+
+    @cached_property
+    def _lane_starts(self) -> Ints:
+        """First window of each lane; one entry more, the number of windows."""
+        return np.arange(self.batch + 1) * len(self) // self.batch
+
+    def tiles(self, windows: Ints) -> Tiles:
+        """Where windows lie, by their numbers, of whatever shape."""
+        at = np.searchsorted(self.first, windows, side="right") - 1
+        start = (windows - self.first[at]) * self.window
+        return Tiles(
+            self.chunk[at],
+            start,
+            np.minimum(self.chunk_frames[at] - start, self.window),
+            self.chunk_group[at],
+            np.searchsorted(self._lane_starts, windows, side="right") - 1,
+        )
+
+    def windows_of(self, lanes: slice) -> Ints:
+        """The windows of neighbouring lanes."""
+        return np.arange(self._lane_starts[lanes.start], self._lane_starts[lanes.stop])
+
+    def epoch(self, epoch: int, lanes: slice | None = None) -> Ints:
         """The windows of every step of an epoch.
 
+        Args:
+            epoch: Which.
+            lanes: Only these, which are neighbours; None: all.
+
         Returns:
-            (steps, batch): column ``i`` is lane ``i``, in an order drawn from (seed, epoch): row
-            group after row group, shuffled within each. -1 where a lane has no window left; only
-            the last step has such rows.
+            (steps, lanes): column ``i`` is the ``i``-th lane, in an order drawn from (seed, epoch):
+            row group after row group, shuffled within each. -1 where a lane has no window left;
+            only the last step has such rows.
         """
-        index = np.arange(len(self))
-        by_group = hash_integers(self.seed, 2, epoch, self.lane, self.group)
-        order = np.lexsort((hash_integers(self.seed, 3, epoch, index), by_group, self.lane))
-        rank = index - np.searchsorted(self.lane, self.lane)
-        grid = np.full((self.steps, self.batch), -1, np.int64)
-        grid[rank, self.lane] = order
+        lanes = lanes or slice(0, self.batch)
+        index = self.windows_of(lanes)
+        tiles = self.tiles(index)
+        by_group = hash_integers(self.seed, 2, epoch, tiles.lane, tiles.group)
+        order = np.lexsort((hash_integers(self.seed, 3, epoch, index), by_group, tiles.lane))
+        grid = np.full((self.steps, lanes.stop - lanes.start), -1, np.int64)
+        grid[index - self._lane_starts[tiles.lane], tiles.lane - lanes.start] = index[order]
         return grid
 
     def key(self, windows: Ints, epoch: int) -> Ints:
         """Seeds of the random numbers of windows in an epoch, the same for any number of
         workers."""
-        keys = hash_integers(self.seed, 4, epoch, self.chunk[windows], self.start[windows])
-        return keys.view(np.int64)
+        tiles = self.tiles(windows)
+        return hash_integers(self.seed, 4, epoch, tiles.chunk, tiles.start).view(np.int64)
 
     def batch_key(self, epoch: int, step: int) -> int:
         """Seed of the random numbers that all windows of a global batch share."""

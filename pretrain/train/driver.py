@@ -144,13 +144,7 @@ def pretrain(
             failure_config=ray.train.FailureConfig(max_failures=scale.retries),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-            worker_runtime_env={
-                "env_vars": {
-                    key: value
-                    for key, value in os.environ.items()
-                    if key.startswith(("NCCL_", "GLOO_"))
-                }
-            },
+            worker_runtime_env={"env_vars": network_environment()},
         ),
     )
     with messages.received(run, out / "train.log"), _stopping_at_sigterm(messages):
@@ -175,6 +169,11 @@ def pretrain(
     }
     write_json(out / "result.json", result)
     return result
+
+
+def network_environment() -> dict[str, str]:
+    """What this process was told of the network between workers; they are told the same."""
+    return {k: v for k, v in os.environ.items() if k.startswith(("NCCL_", "GLOO_"))}
 
 
 def _train_unless_hopeless(settings: dict[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class InMemory:
 
     def __init__(self, store: Store, recipe: Recipe, *, device: str = "cpu") -> None:
         chunks = store.chunks
-        self.plan = plan = BatchPlan.from_chunks(
+        self.plan = BatchPlan.from_chunks(
             chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed
         )
         features = tuple(recipe.features.get("external") or ())
@@ -45,15 +45,16 @@ class InMemory:
         begin = np.zeros(len(group_frames(chunks)), np.int64)
         for group in np.unique(chunks.group_id):
             begin[group] = self._buffer.put(*store.read_group(int(group), features))
-        self._begin = begin[plan.group] + chunk_offset(chunks)[plan.chunk] + plan.start
+        self._begin_of_chunk = begin[chunks.group_id] + chunk_offset(chunks)
 
     def batches(self) -> Iterator[Windows]:
         """Global batch after global batch, epoch after epoch, without end."""
         for epoch in itertools.count():
             for step, row in enumerate(self.plan.epoch(epoch)):
                 window, empty = np.maximum(row, 0), row < 0
-                begin = np.where(empty, 0, self._begin[window])
-                frames = np.where(empty, 0, self.plan.frames[window])
+                tiles = self.plan.tiles(window)
+                begin = np.where(empty, 0, self._begin_of_chunk[tiles.chunk] + tiles.start)
+                frames = np.where(empty, 0, tiles.frames)
                 yield self._buffer.cut(
                     begin,
                     frames,

@@ -63,7 +63,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         resident_bytes=scale.resident_gb * 1e9,
         features=tuple(learner.embedder.features.external),
     )
-    model = nn.parallel.DistributedDataParallel(learner) if distributed.count() > 1 else learner
+    model: nn.Module = learner
+    if distributed.count() > 1:  # running averages are of the global batch, the same everywhere
+        model = nn.parallel.DistributedDataParallel(learner, broadcast_buffers=False)
     optimiser_step = OptimiserStep(model, recipe.optimiser)
     at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}
     if state := latest_state(settings):
@@ -74,7 +76,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     steps = plan.steps * recipe.epochs
     progress = Progress(
         steps=steps,
-        frames=int(plan.frames.sum()) * recipe.epochs,
+        frames=plan.frames * recipe.epochs,
         epochs=recipe.epochs,
         state=at["progress"],
         send_metrics=messages.send_metrics,

@@ -22,11 +22,17 @@ def configure_torch(threads: int | None = None) -> None:
     in the next one: a tenth of a step of a middling encoder. Here it is set to keep it. Other C
     libraries are left as they are.
 
+    On a GPU float32 is float32 (cuDNN would take TF32, with 10 bits of mantissa, for convolutions;
+    a recipe's ``precision`` says where fewer bits will do), and cuDNN and cuBLAS repeat themselves.
+
     Args:
         threads: Of torch; None for as many CPUs as Ray reserved (``OMP_NUM_THREADS``, one without
             it).
     """
     torch.set_num_threads(threads or max(1, int(os.environ.get("OMP_NUM_THREADS", "1") or 1)))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
     with contextlib.suppress(OSError, TypeError, AttributeError):
         c_library = ctypes.CDLL(None)
         c_library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
