@@ -118,8 +118,8 @@ def _variety(labels: npt.NDArray[np.int8]) -> tuple[int, int]:
     return len(values), int(counts.sum())
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, *, dpi: int = 130) -> bytes:
     """A figure as a PNG file's bytes."""
     sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=130)
+    figure.savefig(sink, format="png", dpi=dpi)
     return sink.getvalue()

@@ -26,7 +26,7 @@ from pretrain.errors import BadInput
 
 NEAR_S = 0.5
 """Seconds from a transition within which an error is one of its time rather than of its kind."""
-MOST_PROBLEMS, MOST_VIDEOS, STRIPS = 6, 60, 3
+MOST_PROBLEMS, MOST_VIDEOS, STRIPS = 8, 60, 3
 
 
 def score_sections(out: Path) -> list[Section]:

@@ -31,7 +31,7 @@ class Section:
 
     def figure(self, figure: Figure, caption: str) -> None:
         """Adds a figure."""
-        self.figures.append((caption, base64.b64encode(png(figure)).decode()))
+        self.figures.append((caption, base64.b64encode(png(figure, dpi=90)).decode()))
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
