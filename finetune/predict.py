@@ -15,6 +15,8 @@ Leaves in --out, one file for each video:
     FORMAT/        for each --format
     ethograms/     pictures
     summary.csv    time for each behaviour, bouts, bout lengths
+    bouts.csv      each bout but those of the rest class
+    report.html    time budgets, ethograms, what follows what
 Formats of annotation tools are read back by `ethoray prepare tracks --labels`: corrected
 predictions become labels. A model of several problems (annotators, behaviours) gets a folder for
 each; --labels-of chooses one.
@@ -97,6 +99,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     from finetune.inference.model import open_model
     from finetune.inference.prediction_formats import prediction_formats
     from finetune.inference.recordings import recordings
+    from finetune.report.page.write import try_report
 
     chosen = prediction_formats(args.format)
     model = open_model(
@@ -126,16 +129,19 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
                     "task": problem.task,
                     "annotator": problem.annotator,
                     "classes": list(problem.classes),
+                    "overlapping": problem.overlapping,
                 }
                 for problem in model.problems
             },
         }
         write_json(unfinished / "predict.json", about)
         unfinished.replace(out)
+        try_report(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     print(
-        f"{summary_table(rows)}\n\n{len(opened) - len(failed)} recordings: {out / 'summary.csv'}, "
+        f"{summary_table(rows)}\n\n{len(opened) - len(failed)} recordings: {out / 'report.html'}, "
+        f"{out / 'summary.csv'}, "
         f"{out / 'ethograms'}, " + ", ".join(str(out / name) for name in args.format)
     )
     if failed:
@@ -157,11 +163,18 @@ def _write(
     Returns:
         The rows of the summary; and, of recordings that failed, why. Each costs itself alone.
     """
-    from finetune.inference.ethograms import Ethogram, draw, summary
+    from finetune.inference.ethograms import (
+        BOUT_COLUMNS,
+        Ethogram,
+        draw,
+        event_rows,
+        summary,
+    )
     from finetune.report.tables import write_csv
     from pretrain.data.recording_file import file_name, recording_file
 
     rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     unseen: dict[str, float] = {}
     out.mkdir(parents=True)
@@ -172,7 +185,7 @@ def _write(
             predictions = model.predict(
                 arrays, bridge_s=args.bridge, every_animal=args.every_animal
             )
-            of_recording = []
+            of_recording, bouts_of_recording = [], []
             for problem, prediction in zip(model.problems, predictions, strict=True):
                 ethogram = Ethogram(
                     video=recording.name,
@@ -182,6 +195,7 @@ def _write(
                     probabilities_TC=recording.at_own_rate(prediction.probabilities_TC, length),
                 )
                 of_recording += summary(ethogram)
+                bouts_of_recording += event_rows(ethogram)
                 unseen[recording.name] = 1 - float(ethogram.labelled_T.mean())
                 inside = file_name(problem.name) if len(model.problems) > 1 else ""
                 writers = {name: (f.ending, f.write) for name, f in formats.items()}
@@ -190,6 +204,7 @@ def _write(
                     files[-1].parent.mkdir(parents=True, exist_ok=True)
                     write(files[-1], ethogram)
             rows += of_recording
+            events += bouts_of_recording
         except Exception as error:
             failed[recording.name] = f"{type(error).__name__}: {error}"
             if isinstance(error, BadInput):
@@ -200,6 +215,7 @@ def _write(
                 raise
     if rows:
         write_csv(out / "summary.csv", rows)
+        write_csv(out / "bouts.csv", events, BOUT_COLUMNS)
     if lacking := [f"{name} ({share:.0%})" for name, share in unseen.items() if share]:
         what = "an animal is" if args.every_animal else "all animals are"
         log.warning(

@@ -18,7 +18,8 @@ test videos.
     ray job submit --working-dir . -- python finetune/run.py --encoder /absolute/run --task S1 \
         --data /absolute/STORE
 
-Leaves in --out: result.json, scores.txt, predictions/, model/, confusion.png, ethogram.png.
+Leaves in --out: report.html, result.json, scores.txt, predictions/, model/ (with a card),
+mlflow_model/, confusion.png, ethogram.png.
 """
 
 from __future__ import annotations
@@ -111,6 +112,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         with_test_of,
     )
     from finetune.labels.refine import with_parent
+    from finetune.report.page.write import try_report
     from finetune.report.run_log import encoder_params, run_name
     from finetune.search.space import examples
     from finetune.search.tune import TuningJob, tune
@@ -219,11 +221,13 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
             notes=notes,
         )
         result = tune(job, tuning, scale, out=out, run=run)
+        if page := try_report(out):
+            run.log_artifact(page)
         opener = "finetune.inference.served:label_table"
         run.log_model(out / "model", opener=opener, register=args.register)
     print(
         f"{(out / 'scores.txt').read_text(encoding='utf-8')}\nresult:   {out / 'result.json'}\n"
-        f"pictures: {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
+        f"pictures: {out / 'report.html'}, {out / 'confusion.png'}, {out / 'ethogram.png'}\n"
         f"macro F1 {result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}, MAP "
         f"{result['map']:.3f} ± {result['map_std']:.3f} "
         f"(chance {result['chance_map']:.3f})\ncompare runs: {tracking.ui_command(run.experiment)}"

@@ -68,11 +68,17 @@ def run(encoder: Path | str, task: str, arena: str, out: Path, *more: str) -> di
     return dict(json.loads((out / "result.json").read_text()))
 
 
-def test_search_finds_and_scores_and_leaves_everything(encoder: Path, arena: str) -> None:
+def test_search_finds_and_scores_and_leaves_everything(
+    encoder: Path, arena: str, caplog: pytest.LogCaptureFixture
+) -> None:
     out = encoder.parent / "task1"
     result = run(encoder, "classic_classification", arena, out, "--trials", "3", "--seeds", "2")
     assert len(result["search"]["trials"]) == 3
     assert result["search"]["score"] == max(trial["score"] for trial in result["search"]["trials"])
+    page = (out / "report.html").read_text()
+    assert f"{result['macro_f1']:.3f} ± {result['macro_f1_std']:.3f}" in page
+    assert "most uncertain" in page
+    assert "cannot be written" not in caplog.text
     for name in ("confusion.png", "ethogram.png", "scores.txt"):
         assert (out / name).stat().st_size > 100
     _recompute(out, result)
@@ -132,7 +138,7 @@ def _runs_in_mlflow(folder: Path, experiment: str, *, children: int) -> None:
         np.mean([r.data.metrics["test/macro_f1"] for r in runs if "seed" in r.data.params])
     )
     assert parents[0].info.run_name.startswith("tcn contrastive, all videos, ")
-    assert {"confusion.png", "ethogram.png"} <= {
+    assert {"confusion.png", "ethogram.png", "report.html"} <= {
         artifact.path for artifact in client.list_artifacts(parents[0].info.run_id)
     }
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from finetune.labels.frame_labels import Ints, Reals, looked_at
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
-from finetune.report.figures import png
+from finetune.report.figures import colours_of, png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,6 +89,17 @@ def summary(ethogram: Ethogram) -> list[dict[str, Any]]:
     return rows
 
 
+BOUT_COLUMNS = ("video", "problem", "behaviour", "start_s", "stop_s")
+
+
+def event_rows(ethogram: Ethogram) -> list[dict[str, Any]]:
+    """A row, :data:`BOUT_COLUMNS`, for each bout of one video but those of the rest class."""
+    fps = ethogram.fps
+    where = (ethogram.video, ethogram.problem.name)
+    rows = [(*where, b, round(i / fps, 4), round(j / fps, 4)) for i, j, b in ethogram.events()]
+    return [dict(zip(BOUT_COLUMNS, row, strict=True)) for row in rows]
+
+
 def summary_table(rows: list[dict[str, Any]]) -> str:
     """All videos together, a line for each behaviour."""
     lines = [f"{'':24} {'minutes':>9} {'share':>7} {'bouts':>7} {'mean bout':>10}"]
@@ -125,7 +136,7 @@ def picture(ethogram: Ethogram) -> Figure:
     ]
     figure = Figure(figsize=(11, 1.2 + 0.5 * len(classes)), layout="constrained")
     axes = figure.subplots(len(classes), 1, sharex=True, squeeze=False)[:, 0]
-    runs = bouts(ethogram.labels)
+    runs, colours = bouts(ethogram.labels), colours_of(ethogram.problem)
     seconds = np.arange(len(ethogram.labels)) / ethogram.fps
     step = max(1, len(seconds) // 5000)  # a screen shows nothing finer
     for row, (c, name) in zip(axes, classes, strict=True):
@@ -133,7 +144,7 @@ def picture(ethogram: Ethogram) -> Figure:
             (start / ethogram.fps, (stop - start) / ethogram.fps)
             for start, stop, _ in runs[runs[:, 2] == c]
         ]
-        row.broken_barh(bars, (0, 1), color=f"C{c % 10}")
+        row.broken_barh(bars, (0, 1), color=colours[name])
         row.plot(
             seconds[::step], ethogram.probabilities_TC[::step, c], color="black", linewidth=0.4
         )

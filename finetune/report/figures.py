@@ -22,6 +22,7 @@ ETHOGRAM_FRAMES = 5400
 # Told apart by colour-blind readers too (Okabe & Ito 2008).
 BLUE, ORANGE = "#0072B2", "#E69F00"
 COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+REST_COLOUR = "#BBBBBB"
 MARKERS = "oDs^vPX*"
 
 
@@ -49,6 +50,13 @@ def confusion_figure(scores: Scores) -> Figure:
     return figure
 
 
+def colours_of(problem: Problem) -> dict[str, str]:
+    """The colour of each class, the same in every figure; grey for the rest class."""
+    shown = [name for name in problem.classes if name != problem.rest]
+    colours = {name: COLOURS[c % len(COLOURS)] for c, name in enumerate(shown)}
+    return {name: colours.get(name, REST_COLOUR) for name in problem.classes}
+
+
 def draw_matrix(
     axes: Axes,
     values: npt.NDArray[np.float64],
@@ -57,12 +65,15 @@ def draw_matrix(
     title: str,
     colours: str = "Blues",
     lowest: float = 0.0,
+    counts: npt.NDArray[np.int64] | None = None,
 ) -> None:
-    """Numbers on colours, from ``lowest`` to 1; ``names`` label rows and columns."""
+    """Numbers on colours, from ``lowest`` to 1; ``names`` label rows and columns; ``counts`` stand
+    below the numbers."""
     axes.imshow(values, cmap=colours, vmin=lowest, vmax=1)
     for (i, j), value in np.ndenumerate(values):
         colour = "white" if abs(value) > 0.6 else "black"
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8)
+        text = f"{value:.2f}" + ("" if counts is None else f"\n{counts[i, j]:,}")
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set_title(title, fontsize=9)
@@ -107,8 +118,8 @@ def _variety(labels: npt.NDArray[np.int8]) -> tuple[int, int]:
     return len(values), int(counts.sum())
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure, *, dpi: int = 130) -> bytes:
     """A figure as a PNG file's bytes."""
     sink = io.BytesIO()
-    figure.savefig(sink, format="png", dpi=130)
+    figure.savefig(sink, format="png", dpi=dpi)
     return sink.getvalue()

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from finetune.fit.fit import Probabilities
-from finetune.labels.frame_labels import Ints, looked_at
+from finetune.labels.frame_labels import UNLABELLED, Ints, looked_at
 from finetune.labels.problems import Problem
+from pretrain.errors import BadInput
 
 _METADATA = "ethoray.problems"
 
@@ -79,6 +80,58 @@ def write_predictions(
     path = folder / f"seed-{seed}.parquet"
     pq.write_table(table, path, compression="zstd")
     return path
+
+
+def read_predictions(path: Path) -> tuple[list[Problem], list[Probabilities], list[Decisions]]:
+    """What :func:`write_predictions` wrote: problems with their test labels, probabilities, and
+    decisions after postprocessing (empty where there was none).
+
+    Raises:
+        BadInput: If there is no such file, or it is damaged.
+    """
+    try:
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[_METADATA.encode()])
+        rows = table.to_pandas()
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise BadInput(f"the predictions {path} cannot be read: {error}") from error
+    problems, probabilities, decided = [], list[Probabilities](), list[Decisions]()
+    for one in about:
+        of_problem = rows[rows["problem"] == one["name"]]
+        videos = {str(k): v for k, v in of_problem.groupby("video", observed=True) if len(v)}
+        classes, overlapping = tuple(one["classes"]), one["overlapping"]
+
+        def numbers(column: str, videos: Any = videos, one: Any = one) -> dict[str, Ints]:
+            return {name: _numbers(held[column], **one) for name, held in videos.items()}
+
+        first = next(iter(videos.values()), of_problem).iloc[:1]
+        task, annotator = (str(next(iter(first[key]), "")) for key in ("task", "annotator"))
+        problems.append(
+            Problem(
+                name=one["name"],
+                task=task,
+                classes=classes,
+                annotator=annotator,
+                overlapping=overlapping,
+                train={},
+                test=numbers("label"),
+            )
+        )
+        columns = [f"p_{name}" for name in classes]
+        probabilities.append({name: held[columns].to_numpy() for name, held in videos.items()})
+        decided.append({} if of_problem["decided"].isna().all() else numbers("decided"))
+    return problems, probabilities, decided
+
+
+def _numbers(texts: Any, *, classes: list[str], overlapping: bool, name: str) -> Ints:
+    """What :func:`names_of` made text of."""
+    values = [text if isinstance(text, str) else None for text in texts]
+    if overlapping:
+        shown = [text if text is None else text.split("+") for text in values]
+        rows = [[UNLABELLED if s is None else int(c in s) for c in classes] for s in shown]
+        return np.array(rows, np.int8)
+    index = {name: c for c, name in enumerate(classes)} | {None: UNLABELLED}
+    return np.array([index[text] for text in values], np.int8)
 
 
 def names_of(problem: Problem, labels: Ints, *, known: npt.NDArray[np.bool_]) -> list[str | None]:

@@ -48,14 +48,14 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """A Markdown table; short rows are filled up with empty cells."""
     lines = [list(header), ["---"] * len(header)]
     for row in rows:
-        cells = [_text(cell).replace("|", r"\|") for cell in row]
+        cells = [cell_text(cell).replace("|", r"\|") for cell in row]
         lines.append(cells + [""] * (len(header) - len(cells)))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plain_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """A table for a terminal: the first column flush left, the others flush right."""
-    lines = [list(header), *([*map(_text, row)] for row in rows)]
+    lines = [list(header), *([*map(cell_text, row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
@@ -72,12 +72,14 @@ def csv_text(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(
+    path: Path, rows: Iterable[Mapping[str, Any]], header: Sequence[str] | None = None
+) -> None:
     """Writes a CSV file with the keys of the rows, the same in all, as its header; numbers in full
-    precision, None as an empty cell."""
+    precision, None as an empty cell. Rows may be none where the header is given."""
     rows = list(rows)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, header or list(rows[0]))
         writer.writeheader()
         for row in rows:
             writer.writerow({k: csv_text(v) if isinstance(v, str) else v for k, v in row.items()})
@@ -167,7 +169,8 @@ def dot_plot(points: Sequence[Point], *, title: str) -> Figure:
     return figure
 
 
-def _text(cell: Cell) -> str:
+def cell_text(cell: Cell) -> str:
+    """A cell as text: three decimals of a number, nothing for None."""
     if cell is None:
         return ""
     if isinstance(cell, tuple):

@@ -55,7 +55,8 @@ def frames_last(position_BTMKX: Tensor) -> Tensor:
     x_NF = position_BTMKX.flatten(2).flatten(0, 1)
     rows, columns = x_NF.shape
     on_cpu = x_NF.device.type == "cpu" and x_NF.dtype == torch.float32
-    if not on_cpu or x_NF.requires_grad or not x_NF.numel():
+    # ONNX has no such operation
+    if not on_cpu or x_NF.requires_grad or torch.compiler.is_exporting() or not x_NF.numel():
         return x_NF.t().contiguous().view(*shape, batch, frames)
     # Shuffling the channels of one pixel is a transposition.
     size = rows * columns
