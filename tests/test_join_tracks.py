@@ -11,7 +11,7 @@ from reader_files import KEYPOINTS, world
 
 from pretrain.data.store import Store
 from pretrain.prepare import main as prepare
-from pretrain.readers.join_tracks import joined, warn_of_pieces
+from pretrain.quality.join_tracks import joined, warn_of_pieces
 from pretrain.readers.tracks import Tracks
 
 FRAMES = 200

@@ -19,9 +19,9 @@ from finetune.labels.frame_labels import Reals
 from pretrain.data.schema import Schema
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
+from pretrain.quality.join_tracks import joined
 from pretrain.readers import find_tracks, tracks
 from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
-from pretrain.readers.join_tracks import joined
 from pretrain.readers.tracks import Tracks
 from pretrain.runs import paths
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pretrain.errors import BadInput, refuse
+from pretrain.quality.join_tracks import joined, warn_of_pieces
 from pretrain.readers import tracks
-from pretrain.readers.join_tracks import joined, warn_of_pieces
 from pretrain.readers.tracks import Tracks
 
 
