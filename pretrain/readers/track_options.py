@@ -108,6 +108,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image"
     )
     parser.add_argument(
+        "--px-per-cm",
+        type=float,
+        metavar="NUMBER",
+        help="pixels of these recordings in a centimetre; the store keeps it, "
+        "and with --append it is the scale",
+    )
+    parser.add_argument(
         "--test-share",
         type=float,
         default=0.3,
