@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reader_files import BORIS, boris_project, write_workbook
+from reader_files import BORIS, boris_project, mabe_annotation, write_workbook
 
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import UNLABELLED, Labels
@@ -79,6 +79,14 @@ def test_in_mabe_the_stop_is_exclusive_and_a_directed_pair_a_label_set(tmp_path:
     assert set(labels) == {"sniff_1 to 2", "attack_2 to 1"}
     assert frames_of(labels["sniff_1 to 2"], "sniff") == list(range(5, 10))
     assert frames_of(labels["attack_2 to 1"], "attack") == list(range(12, 20))
+
+
+def test_bouts_of_mabes_parquet(tmp_path: Path) -> None:
+    (tmp_path / "mouse1.parquet").write_bytes(mabe_annotation())
+    labels, _ = read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0)
+    found = {each.task: each for each in labels}
+    assert frames_of(found["sniff_1 to 2"], "sniff") == [1, 2, 3]
+    assert frames_of(found["groom_2 to 2"], "groom") == [6, 7, 8]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ PLACE = re.compile(
     r"no stream|no line|no heading|annotated from|"
     r"animals? .* has bodyparts|there is no column|twice|belongs to no known recording"
 )
-BINARY = ("h5", "slp", "nwb", "npz", "xlsx", "zip")
+BINARY = ("h5", "slp", "nwb", "nc", "npz", "xlsx", "parquet", "zip")
 FORBIDDEN = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "socket.connect")
 _watched: list[str] = []
 _watching = False
@@ -299,11 +299,11 @@ def spoil_npz(raw: bytes, rng: np.random.Generator) -> bytes:
 
 
 def spoiler_of(name: str) -> Callable[[bytes, np.random.Generator], bytes]:
-    if name.endswith(BINARY[:3]):
+    if name.endswith(BINARY[:4]):
         return spoil_hdf5
     if name.endswith("npz"):
         return spoil_npz
-    if name.endswith("xlsx"):
+    if name.endswith(("xlsx", "parquet")):
         return spoil_bytes
     return lambda raw, rng: spoil_text(raw, rng, "\t" if name.endswith(("txt", "annot")) else ",")
 
