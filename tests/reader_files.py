@@ -241,6 +241,24 @@ def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = Fal
     return path
 
 
+def write_anipose(path: Path, w: World) -> Path:
+    """The first animal, at a height of 10 + frame where the world is flat."""
+    heights = 10.0 + np.arange(len(w.position))
+    names = [
+        f"{k}_{what}" for k in KEYPOINTS for what in ("x", "y", "error", "ncams", "score", "z")
+    ]
+    rows = [[*names, "M_00", "center_0", "fnum"]]
+    for t, points in enumerate(w.position[:, 0]):
+        cells = []
+        for point, sure in zip(points, w.confidence[t, 0], strict=True):
+            x, y, *z = ("" if np.isnan(v) else repr(float(v)) for v in point)
+            height = z[0] if z else "" if not x else repr(float(heights[t]))
+            cells += [x, y, "0.7" if x else "", "2", repr(float(sure)) if x else "", height]
+        rows.append([*cells, "1.0", "0.0", str(t)])
+    path.write_text(text_of(rows))
+    return path
+
+
 def write_movement(path: Path, w: World) -> Path:
     """As xarray lays out netCDF: scales for the axes, names as texts of any length."""
     import h5py
@@ -457,6 +475,7 @@ def npz_labels() -> bytes:
 TRACKS: dict[str, dict[str, Callable[[Path, World], Path]]] = {
     "deeplabcut": {"m1_DLC.csv": write_deeplabcut},
     "deeplabcut_h5": {f"m1{SCORER}_el.h5": write_deeplabcut_h5},
+    "anipose": {"m1.csv": write_anipose},
     "mabe": {"m1.parquet": write_mabe},
     "movement": {"m1.nc": write_movement},
     "jabs": {"m1_pose_est_v4.h5": write_jabs},

@@ -72,6 +72,16 @@ def test_every_format_gives_back_the_world(form: str, file: str, tmp_path: Path)
         assert tracks.animals == ("animal1", "animal2")
         assert tracks.keypoints[:3] == ("nose", "left_ear", "right_ear")
         assert np.isnan(tracks.position_TMKX[:, :, 3:]).all()
+    elif form == "anipose":
+        assert (tracks.animals, tracks.keypoints) == (("animal",), KEYPOINTS)
+        height = tracks.position_TMKX[..., 2]
+        seen = ~np.isnan(height)
+        np.testing.assert_array_equal(seen, ~np.isnan(w.position[:, :1, :, 0]))
+        np.testing.assert_array_equal(
+            height[seen], np.broadcast_to(10 + np.arange(7)[:, None, None], seen.shape)[seen]
+        )
+        flat = replace(tracks, coordinates=("x", "y"), position_TMKX=tracks.position_TMKX[..., :2])
+        assert_is_world(flat, World(w.position[:, :1], w.confidence[:, :1]))
     elif form == "mabe":  # which has no confidence, and keypoints as they appear
         assert tracks.animals == ("mouse1", "mouse2")
         w = replace(w, confidence=(w.confidence > 0).astype(float))
@@ -91,7 +101,7 @@ def test_every_format_gives_back_the_world(form: str, file: str, tmp_path: Path)
     assert (names.animals, names.keypoints, names.coordinates, names.fps) == (
         tracks.animals,
         tracks.keypoints,
-        ("x", "y"),
+        tracks.coordinates,
         tracks.fps,
     )
 

@@ -116,12 +116,10 @@ def relation(bodies: Bodies) -> list[Tensor]:
 @feature_group()
 def distances(bodies: Bodies) -> list[Tensor]:
     """Logarithm of all distances between points of two animals."""
-    x, y = bodies.position_MKXBT.unbind(2)
+    coordinates = bodies.position_MKXBT.unbind(2)
     return [
-        torch.log1p(
-            norm(x[a].unsqueeze(1) - x[b].unsqueeze(0), y[a].unsqueeze(1) - y[b].unsqueeze(0))
-        )
-        for a, b in itertools.combinations(range(len(x)), 2)
+        torch.log1p(norm(*(x[a].unsqueeze(1) - x[b].unsqueeze(0) for x in coordinates)))
+        for a, b in itertools.combinations(range(len(bodies.position_MKXBT)), 2)
     ]
 
 
@@ -135,17 +133,17 @@ def scene(bodies: Bodies) -> list[Tensor]:
 
 @feature_group()
 def place(bodies: Bodies) -> list[Tensor]:
-    """Distance to the four walls. It changes where the scene is moved or turned."""
+    """Distance to the walls of the image. It changes where the scene is moved or turned."""
     share = bodies.origin_MXBT / bodies.image_X[:, None, None]
     return [share, 1 - share]
 
 
 @feature_group(reach_s=REACH_S)
 def interaction(bodies: Bodies) -> list[Tensor]:
-    """What hand-made classifiers of behaviour live on, whoever is called the first animal:
-    pretrain/transforms/interaction.py."""
+    """What hand-made classifiers of behaviour live on, whoever is called the first animal, in the
+    plane of x and y: pretrain/transforms/interaction.py."""
     columns = Interaction(
-        bodies.position_MKXBT, bodies.confidence_MKBT, bodies.schema, bodies.body_px
+        bodies.position_MKXBT[:, :, :2], bodies.confidence_MKBT, bodies.schema, bodies.body_px
     ).compute()
     return [torch.stack(list(columns.values()))]
 
@@ -162,9 +160,12 @@ def all_groups() -> dict[str, FeatureGroup]:
     return {group.name: group for group in groups}
 
 
-def norm(x: Tensor, y: Tensor) -> Tensor:
+def norm(x: Tensor, *others: Tensor) -> Tensor:
     """Length of vectors given by their coordinates."""
-    return (x * x).addcmul_(y, y).sqrt_()
+    square = x * x
+    for y in others:
+        square.addcmul_(y, y)
+    return square.sqrt_()
 
 
 def squash(px: Tensor) -> Tensor:

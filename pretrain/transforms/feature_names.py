@@ -35,9 +35,13 @@ def feature_names(features: Features) -> list[str]:
     return names
 
 
+def _ways(schema: Schema) -> tuple[str, ...]:
+    return ("forward", "sideways", "up")[: len(schema.coordinates)]
+
+
 def _points(schema: Schema, unit: str) -> Iterable[str]:
     for animal, keypoint in itertools.product(schema.animals, schema.keypoints):
-        yield from (f"{animal} {keypoint} {way} ({unit})" for way in ("forward", "sideways"))
+        yield from (f"{animal} {keypoint} {way} ({unit})" for way in _ways(schema))
 
 
 def _posture(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
@@ -48,7 +52,7 @@ def _motion(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
     for lag in lags:
         over = f"over {lag} frames"
         for animal in schema.animals:
-            yield from (f"{animal} {way} {over} (log px)" for way in ("forward", "sideways"))
+            yield from (f"{animal} {way} {over} (log px)" for way in _ways(schema))
         yield from (f"{animal} turn {over} (sin)" for animal in schema.animals)
         yield from (f"{animal} turn {over} (cos)" for animal in schema.animals)
         for animal, keypoint in itertools.product(schema.animals, schema.keypoints):
@@ -58,7 +62,7 @@ def _motion(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
 def _relation(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
     for me, other in itertools.permutations(schema.animals, 2):
         pair = f"{other} seen by {me}"
-        yield from (f"{pair} {way} (direction)" for way in ("forward", "sideways"))
+        yield from (f"{pair} {way} (direction)" for way in _ways(schema))
         yield f"{pair} distance (log px)"
         yield from (f"{pair} heading ({part})" for part in ("cos", "sin"))
         yield from (f"{pair} distance over {lag} frames (log px)" for lag in lags)
@@ -75,14 +79,15 @@ def _scene(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
 
 
 def _place(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    walls = (("left", "top"), ("right", "bottom"))
-    for pair, animal in itertools.product(walls, schema.animals):
-        yield from (f"{animal} to the {wall} wall (share of the image)" for wall in pair)
+    walls = (("left", "top", "floor"), ("right", "bottom", "ceiling"))
+    for side, animal in itertools.product(walls, schema.animals):
+        for wall in side[: len(schema.coordinates)]:
+            yield f"{animal} to the {wall} wall (share of the image)"
 
 
 def _interaction(schema: Schema, lags: Sequence[int]) -> Iterable[str]:
-    animals, keypoints, coordinates = schema.shape
-    position = torch.zeros(animals, keypoints, coordinates, 1, 1)
+    animals, keypoints, _ = schema.shape
+    position = torch.zeros(animals, keypoints, 2, 1, 1)
     confidence = torch.ones(animals, keypoints, 1, 1)
     return Interaction(position, confidence, schema, torch.ones(())).compute()
 

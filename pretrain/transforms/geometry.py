@@ -1,4 +1,5 @@
-"""Rotations in the plane, differences over time, and the memory layout that makes both fast."""
+"""Rotations in the plane of x and y, differences over time, and the memory layout that makes both
+fast."""
 
 from __future__ import annotations
 
@@ -10,20 +11,20 @@ def rotate(vector: Tensor, heading: Tensor, *, axis: int = -1) -> Tensor:
     """Vectors given in the frame of a body, in the frame of the image.
 
     Args:
-        vector: (x, y) on ``axis``.
+        vector: (x, y) on ``axis``, or (x, y, z): z stays what it is, NaN where the heading is.
         heading: (cos, sin) of where the body points, on ``axis``.
         axis: Counted from the end.
     """
-    x, y = vector.unbind(axis)
+    x, y, *z = vector.unbind(axis)
     cos, sin = heading.unbind(axis)
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], axis)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y, *(up + 0 * cos for up in z)], axis)
 
 
 def rotate_back(vector: Tensor, heading: Tensor, *, axis: int = -1) -> Tensor:
     """Vectors given in the frame of the image, in the frame of a body: :func:`rotate` undone."""
-    x, y = vector.unbind(axis)
+    x, y, *z = vector.unbind(axis)
     cos, sin = heading.unbind(axis)
-    return torch.stack([cos * x + sin * y, cos * y - sin * x], axis)
+    return torch.stack([cos * x + sin * y, cos * y - sin * x, *(up + 0 * cos for up in z)], axis)
 
 
 def difference(x: Tensor, lag: int, *, axis: int = -1) -> Tensor:
