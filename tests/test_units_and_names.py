@@ -45,6 +45,19 @@ def test_a_store_that_does_not_say_it_is_the_same_as_ever(tmp_path: Path) -> Non
         tracks(tmp_path, "--px-per-cm", 5, "--append")
 
 
+def test_a_store_among_the_recordings_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording(tmp_path / "poses/one.npz", lines(9))
+    rows = "start_frame,end_frame,behavior\n2,5,attack\n"
+    (tmp_path / "poses/one_labels.csv").write_text(rows)
+    labels = str(tmp_path / "poses")
+    tracks(tmp_path, "--labels", labels, out="poses/store")
+    store = tracks(tmp_path, "--labels", labels, out="again")
+    assert [video["name"] for video in store.videos] == ["one"]
+    assert "of no format of labels" not in caplog.text  # nor are tracks labels that are not read
+
+
 def options(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_options(parser, required=True)

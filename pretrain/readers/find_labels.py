@@ -171,6 +171,7 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
         if path not in paths
         and path.suffix.lower() not in _TRACK_ENDINGS
         and candidates(path.stem, videos, folder=path.parent.name)
+        and track_format(path) is None
     ]
     if unread and paths:
         _log.warning(
