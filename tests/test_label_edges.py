@@ -101,6 +101,17 @@ def test_frames_that_can_only_be_counted_from_1_are(
     assert ("they are counted from 1" in caplog.text) == shifted
 
 
+def test_from_where_frames_are_counted_can_be_said(tmp_path: Path) -> None:
+    text = "start_frame,end_frame,behavior\n{first},30,attack\n31,{last},sniff\n"
+    for first, last, said, begins in ((1, 200, 1, 0), (1, LENGTH, 0, 1), (1, 200, None, 1)):
+        (tmp_path / "mouse1.csv").write_text(text.format(first=first, last=last))
+        (labels,), _ = read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0, first_frame=said)
+        assert frames_of(labels, "attack")[0] == begins
+    (tmp_path / "mouse1.csv").write_text(text.format(first=0, last=200))
+    with pytest.raises(BadInput, match=r"mouse1.csv has a frame 0: its frames are not counted"):
+        read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0, first_frame=1)
+
+
 def test_what_is_not_read_and_who_has_no_labels_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

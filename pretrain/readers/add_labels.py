@@ -34,6 +34,7 @@ def add_labels(
     unscored_margins: Sequence[str] = (),
     scored: Sequence[str] = (),
     annotator: str | None = None,
+    first_frame: int | None = None,
 ) -> None:
     """Reads label files and writes the labels of the videos that were added, at the store's rate.
 
@@ -50,12 +51,15 @@ def add_labels(
             the last frame of another class.
         scored: Behaviours that only some recordings were scored for, as of :func:`only_scored`.
         annotator: As of :func:`read_label_files`.
+        first_frame: As of :func:`read_label_files`.
 
     Raises:
         BadInput: If the files are damaged, or do not fit the videos or the labels in the store.
     """
     known = {video["name"]: video["frames"] for video in writer.videos} | dict(frames)
-    labels, mismatches = read_label_files(folder, known, fps, annotator=annotator)
+    labels, mismatches = read_label_files(
+        folder, known, fps, annotator=annotator, first_frame=first_frame
+    )
     for mismatch in mismatches:
         if mismatch.video in frames:
             log.warning("%s", mismatch)

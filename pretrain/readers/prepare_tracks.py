@@ -80,6 +80,7 @@ def prepare_tracks(args: argparse.Namespace) -> None:
                         unscored_margins=args.unscored_margins,
                         scored=args.scored,
                         annotator=args.annotator,
+                        first_frame=args.labels_from,
                     )
 
 

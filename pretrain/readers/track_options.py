@@ -30,6 +30,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "and learned as styles",
     )
     parser.add_argument(
+        "--labels-from",
+        type=int,
+        choices=(0, 1),
+        help="from where tables of bouts count frames, where their format leaves it open (left "
+        "out: from 0, or from 1 where nothing else can be)",
+    )
+    parser.add_argument(
         "--unscored",
         action="append",
         default=[],
