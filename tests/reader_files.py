@@ -242,6 +242,79 @@ def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = Fal
     return path
 
 
+def write_anipose(path: Path, w: World) -> Path:
+    """The first animal, at a height of 10 + frame where the world is flat."""
+    heights = 10.0 + np.arange(len(w.position))
+    names = [
+        f"{k}_{what}" for k in KEYPOINTS for what in ("x", "y", "error", "ncams", "score", "z")
+    ]
+    rows = [[*names, "M_00", "center_0", "fnum"]]
+    for t, points in enumerate(w.position[:, 0]):
+        cells = []
+        for point, sure in zip(points, w.confidence[t, 0], strict=True):
+            x, y, *z = ("" if np.isnan(v) else repr(float(v)) for v in point)
+            height = z[0] if z else "" if not x else repr(float(heights[t]))
+            cells += [x, y, "0.7" if x else "", "2", repr(float(sure)) if x else "", height]
+        rows.append([*cells, "1.0", "0.0", str(t)])
+    path.write_text(text_of(rows))
+    return path
+
+
+def write_movement(path: Path, w: World) -> Path:
+    """As xarray lays out netCDF: scales for the axes, names as texts of any length."""
+    import h5py
+
+    names = {"space": ("x", "y"), "keypoints": KEYPOINTS, "individuals": ANIMALS}
+    with h5py.File(path, "w") as file:
+        file.attrs["fps"], file.attrs["ds_type"] = np.array([25.0]), "poses"
+        file["time"] = np.arange(len(w.position)) / 25.0
+        for name, texts in names.items():
+            file[name] = np.array(texts, h5py.string_dtype())
+        file["position"] = w.position.transpose(0, 3, 2, 1)
+        file["confidence"] = w.confidence.transpose(0, 2, 1)
+        for name in ("time", *names):
+            file[name].make_scale(name)
+        axes = ("time", "space", "keypoints", "individuals")
+        for variable, own in (("position", axes), ("confidence", (axes[0], *axes[2:]))):
+            for n, name in enumerate(own):
+                file[variable].dims[n].attach_scale(file[name])
+    return path
+
+
+def write_mabe(path: Path, w: World) -> Path:
+    """A row a point that was seen, in no order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    t, m, k = np.nonzero(~np.isnan(w.position).any(-1))
+    order = np.random.default_rng(0).permutation(len(t))
+    columns = {
+        "video_frame": t.astype(np.int32),
+        "mouse_id": (m + 1).astype(np.int8),
+        "bodypart": np.array(KEYPOINTS)[k],
+        "x": w.position[t, m, k, 0].astype(np.float32),
+        "y": w.position[t, m, k, 1].astype(np.float32),
+    }
+    pq.write_table(pa.table({name: values[order] for name, values in columns.items()}), path)
+    return path
+
+
+def mabe_annotation() -> bytes:
+    """Bouts of one mouse to another, stop exclusive."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {
+        "agent_id": pa.array([1, 2], pa.int8()),
+        "target_id": pa.array([2, 2], pa.int8()),
+        "action": ["sniff", "groom"],
+        "start_frame": pa.array([1, 6], pa.int32()),
+        "stop_frame": pa.array([4, 9], pa.int32()),
+    }
+    pq.write_table(pa.table(columns), sink := io.BytesIO())
+    return sink.getvalue()
+
+
 def write_jabs(path: Path, w: World, *, version: int = 4) -> Path:
     """Two animals of the world's first keypoints; the other nine of JABS' twelve are missing. Slots
     are exchanged on odd frames."""
@@ -420,6 +493,9 @@ def npz_labels() -> bytes:
 TRACKS: dict[str, dict[str, Callable[[Path, World], Path]]] = {
     "deeplabcut": {"m1_DLC.csv": write_deeplabcut},
     "deeplabcut_h5": {f"m1{SCORER}_el.h5": write_deeplabcut_h5},
+    "anipose": {"m1.csv": write_anipose},
+    "mabe": {"m1.parquet": write_mabe},
+    "movement": {"m1.nc": write_movement},
     "jabs": {"m1_pose_est_v4.h5": write_jabs},
     "npz": {"m1_tracks.npz": write_npz},
     "nwb": {"m1.nwb": write_nwb},
@@ -436,7 +512,7 @@ LABELS: dict[str, dict[str, bytes]] = {
     | workbook(BORIS),
     "boris_project": {"m1.boris": json.dumps(boris_project("m1"), indent=0).encode()},
     "caltech": {"m1_annot.txt": CALTECH.encode()},
-    "intervals": {"m1.csv": INTERVALS.encode()},
+    "intervals": {"m1.csv": INTERVALS.encode(), "m1.parquet": mabe_annotation()},
     "npz": {"m1.npz": npz_labels()},
     "nwb": {"m1.nwb": nwb_labels()},
     "one_hot": {"m1.csv": ONE_HOT.encode()},

@@ -16,11 +16,13 @@ from worlds import BODY_KX, MICE, RATS, SKELETONS, line, pose_of, stiff, windows
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput
+from pretrain.transforms.feature_names import feature_names
 from pretrain.transforms.features import Features
 from pretrain.transforms.geometry import frames_last
 
 # Those whose truth is worked out here; tests/test_contracts.py holds for any group there is.
 GROUPS = ("posture", "motion", "relation", "distances", "scene", "place", "confidence")
+PLANE = [name for name, schema in SKELETONS.items() if len(schema.coordinates) == 2]
 UNIT = 1000.0  # of the columns of `measuring`, so that nothing is clipped
 
 
@@ -207,7 +209,7 @@ def moved(pose: Pose, *, angle: float, by: tuple[float, float]) -> Pose:
     )
 
 
-@pytest.mark.parametrize("skeleton", SKELETONS)
+@pytest.mark.parametrize("skeleton", PLANE)
 @pytest.mark.parametrize(
     ("angle", "by"), [(0.0, (55.0, -31.0)), (math.pi / 2, (0.0, 0.0)), (2.3, (-200.0, 90.0))]
 )
@@ -285,7 +287,7 @@ def mirrored_columns(x: dict[str, Tensor], schema: Schema, lags: int) -> dict[st
     }
 
 
-@pytest.mark.parametrize("skeleton", SKELETONS)
+@pytest.mark.parametrize("skeleton", PLANE)
 def test_a_mirror_turns_sideways_signs_only(skeleton: str) -> None:
     schema = SKELETONS[skeleton]
     features = measuring(schema)
@@ -300,7 +302,7 @@ def test_a_mirror_turns_sideways_signs_only(skeleton: str) -> None:
         close(mirror[group], values, within=0.05 if group in ("posture", "scene") else 0.01)
 
 
-@pytest.mark.parametrize("skeleton", SKELETONS)
+@pytest.mark.parametrize("skeleton", PLANE)
 def test_exchanging_animals_exchanges_their_columns(skeleton: str) -> None:
     schema = SKELETONS[skeleton]
     animals, keypoints, _ = schema.shape
@@ -531,9 +533,50 @@ def test_groups_that_hold_nothing_are_refused() -> None:
         Features(replace(RATS, animals=("a",)), groups=("relation", "distances"))
 
 
-def test_three_coordinates_are_refused() -> None:
-    with pytest.raises(BadInput, match="x, y"):
-        Features(replace(MICE, coordinates=("x", "y", "z"), image_px=(10.0, 10.0, 10.0)))
+def test_other_coordinates_are_refused() -> None:
+    with pytest.raises(BadInput, match="allowed: x, y and perhaps z"):
+        Features(replace(MICE, coordinates=("x", "z")))
+
+
+def in_space(pose: Pose, height: Tensor) -> Pose:
+    """The same pose, each point at a height (B, T, M, K)."""
+    height = height.masked_fill(pose.confidence_BTMK == 0, torch.nan)
+    position = torch.cat([pose.position_BTMKX, height.unsqueeze(-1)], -1)
+    return pose._replace(position_BTMKX=position)
+
+
+def test_height_adds_to_features_and_changes_nothing_in_the_plane() -> None:
+    """Where all is at one height, every column of the plane is what it was, and heights are 0."""
+    pose = windows_of(MICE, batch=3, frames=40, seed=4).pose
+    space = replace(MICE, coordinates=("x", "y", "z"), image_px=(*MICE.image_px, 300.0))
+    flat, solid = (Features(schema, groups=GROUPS) for schema in (MICE, space))
+    flat.fit(pose)
+    level = in_space(pose, torch.full_like(pose.confidence_BTMK, 70.0))
+    solid.fit(level)
+    names = feature_names(solid)
+    assert len(names) == len(solid.mean_F)
+    plane = [
+        n
+        for n, name in enumerate(names)
+        if not (" up " in name or "floor" in name or "ceil" in name)
+    ]
+    assert [names[n] for n in plane] == feature_names(flat)
+    torch.testing.assert_close(
+        solid.raw(level)[..., plane], flat.raw(pose), equal_nan=True, rtol=1e-4, atol=1e-4
+    )
+    upward = [n for n, name in enumerate(names) if " up " in name]
+    values = solid.raw(level)[..., upward]
+    assert values[values.isfinite()].abs().max() < 1e-4
+    # A raised nose is higher by as much, in the frame of its own body.
+    raised = pose.confidence_BTMK.new_full(pose.confidence_BTMK.shape, 70.0)
+    raised[:, :, 0, 0] += 20.0
+    posture = [n for n, name in enumerate(names) if name == "posture: resident nose up (px)"]
+    tilted = solid.raw(in_space(pose, raised))[..., posture]
+    seen = pose.confidence_BTMK[:, :, 0] > 0
+    others = seen.sum(-1)[tilted[..., 0].isfinite()]
+    torch.testing.assert_close(
+        tilted[tilted.isfinite()], 20.0 - 20.0 / others, rtol=1e-4, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from reader_files import KEYPOINTS, world
 
+from finetune.inference.recording_options import add_options
+from finetune.inference.recordings import recordings
 from pretrain.data.store import Store
+from pretrain.errors import BadInput
 from pretrain.prepare import main as prepare
 from pretrain.quality.join_tracks import joined, warn_of_pieces
 from pretrain.readers.tracks import Tracks
@@ -50,7 +54,7 @@ def test_pieces_become_the_animals_they_are_of(
     assert f"{len(tracks.animals)} tracks, at most 2 at once" in caplog.text
     found = joined(tracks, 2)
     assert found.animals == ("animal1", "animal2")
-    assert f"{len(tracks.animals) - 2} joins; 0% of what was" in caplog.text
+    assert f"{len(tracks.animals) - 2} joins\n" in caplog.text
     first = np.nanargmin(np.abs(found.position_TMKX[0, :, 0, 0] - truth[0, 0, 0, 0]))
     for animal, of in enumerate((int(first), 1 - int(first))):
         seen = ~np.isnan(found.position_TMKX[:, of])
@@ -74,8 +78,7 @@ def test_of_more_tracks_at_once_the_longer_are_kept(caplog: pytest.LogCaptureFix
     )
     expected = joined(tracks, 2).position_TMKX
     np.testing.assert_array_equal(joined(with_ghost, 2).position_TMKX, expected)
-    assert "0% of what was" in caplog.text
-    assert "1.2% of what was" in caplog.text
+    assert "1.2% of what was tracked is left out" in caplog.text
 
 
 def test_as_many_tracks_as_animals_stay_what_they_are() -> None:
@@ -103,9 +106,23 @@ def test_prepare_joins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
             tmp_path / "poses" / f"{name}.npz",
             position=tracks.position_TMKX[:, :count],
             keypoints=np.array(KEYPOINTS),
+            animals=np.array(tracks.animals[:count]),
         )
     words = ["tracks", "--poses", str(tmp_path / "poses"), "--fps", "30"]
     with caplog.at_level(logging.WARNING):
         prepare([*words, "--join-tracks", "2", "--out", str(tmp_path / "store")])
     assert "joined into 2 animals" in caplog.text
-    assert Store(str(tmp_path / "store")).schema.animals == ("animal1", "animal2")
+    store = Store(str(tmp_path / "store"))
+    assert store.schema.animals == ("animal1", "animal2")
+    parser = argparse.ArgumentParser()
+    add_options(parser, required=True)
+    words = ["--poses", str(tmp_path / "poses"), "--join-tracks", "2"]
+    with recordings(parser.parse_args(words), store.schema, {}) as opened:  # as predict.py does
+        for one in opened:
+            position = one.read()[0]["position"].numpy()
+            np.testing.assert_array_equal(position, store.read_video(one.name).position_TMKX)
+    with (
+        pytest.raises(BadInput, match="or join pieces of tracks with --join-tracks"),
+        recordings(parser.parse_args(words[:2]), store.schema, {}),
+    ):
+        pass

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reader_files import BORIS, boris_project, write_workbook
+from reader_files import BORIS, boris_project, mabe_annotation, write_workbook
 
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import UNLABELLED, Labels
@@ -81,6 +81,14 @@ def test_in_mabe_the_stop_is_exclusive_and_a_directed_pair_a_label_set(tmp_path:
     assert frames_of(labels["attack_2 to 1"], "attack") == list(range(12, 20))
 
 
+def test_bouts_of_mabes_parquet(tmp_path: Path) -> None:
+    (tmp_path / "mouse1.parquet").write_bytes(mabe_annotation())
+    labels, _ = read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0)
+    found = {each.task: each for each in labels}
+    assert frames_of(found["sniff_1 to 2"], "sniff") == [1, 2, 3]
+    assert frames_of(found["groom_2 to 2"], "groom") == [6, 7, 8]
+
+
 @pytest.mark.parametrize(
     ("first", "last", "shifted"), [(1, LENGTH, True), (0, 299, False), (1, 299, False)]
 )
@@ -91,6 +99,17 @@ def test_frames_that_can_only_be_counted_from_1_are(
     (labels,) = read(tmp_path, "mouse1.csv", text).values()
     assert frames_of(labels, "attack")[0] == (0 if shifted else first)
     assert ("they are counted from 1" in caplog.text) == shifted
+
+
+def test_from_where_frames_are_counted_can_be_said(tmp_path: Path) -> None:
+    text = "start_frame,end_frame,behavior\n{first},30,attack\n31,{last},sniff\n"
+    for first, last, said, begins in ((1, 200, 1, 0), (1, LENGTH, 0, 1), (1, 200, None, 1)):
+        (tmp_path / "mouse1.csv").write_text(text.format(first=first, last=last))
+        (labels,), _ = read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0, first_frame=said)
+        assert frames_of(labels, "attack")[0] == begins
+    (tmp_path / "mouse1.csv").write_text(text.format(first=0, last=200))
+    with pytest.raises(BadInput, match=r"mouse1.csv has a frame 0: its frames are not counted"):
+        read_label_files(tmp_path, {"mouse1": LENGTH}, 30.0, first_frame=1)
 
 
 def test_what_is_not_read_and_who_has_no_labels_is_said(

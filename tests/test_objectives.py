@@ -799,20 +799,6 @@ def test_settings_that_cannot_be(name: str, settings: dict[str, Any], message: s
         build("pretrain.objectives", {"name": name, **settings}, AbstractObjective, D, MICE)
 
 
-def test_poses_in_space_are_refused() -> None:
-    space = Schema(
-        animals=("a", "b"),
-        keypoints=("x1", "x2"),
-        fps=30.0,
-        image_px=(9.0, 9.0, 9.0),
-        coordinates=("x", "y", "z"),
-        axis=("x1", "x2"),
-    )
-    for name in ("masked", "multi_timescale", "task_programming"):
-        with pytest.raises(BadInput, match="for x, y"):
-            build("pretrain.objectives", {"name": name}, AbstractObjective, D, space)
-
-
 # -- two workers -----------------------------------------------------------------------------------
 
 ALL = ("contrastive", "cpc", "masked", "multi_timescale", "task_programming")

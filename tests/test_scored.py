@@ -83,6 +83,21 @@ def test_a_behaviour_that_no_recording_was_scored_for_is_no_class(tmp_path: Path
     assert {labels.classes for labels in labels_of(store).values()} == {("attack", "sniff")}
 
 
+def test_what_is_added_is_unlabelled_for_what_it_was_not_scored_for(tmp_path: Path) -> None:
+    prepared(tmp_path)
+    (tmp_path / "in").rename(tmp_path / "first")
+    (tmp_path / "in").mkdir()
+    for ending in (".npz", "_labels.csv"):
+        (tmp_path / "first" / f"a1{ending}").rename(tmp_path / "in" / f"c1{ending}")
+    words = ["--poses", str(tmp_path / "in"), "--labels", str(tmp_path / "in"), "--fps", "30"]
+    words += ["--out", str(tmp_path / "store"), "--append", "--scored", "sniff"]
+    prepare.main(["tracks", *words])
+    labels = labels_of(Store(tmp_path / "store"))
+    assert labels["c1"].classes == labels["a1"].classes == ("attack", "sniff", "groom")
+    assert (labels["c1"].frames[:, [0, 2]] == UNLABELLED).all()
+    np.testing.assert_array_equal(labels["c1"].frames[:, 1], labels["a1"].frames[:, 1])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

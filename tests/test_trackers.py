@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from reader_files import (
     ANIMALS,
@@ -24,6 +26,8 @@ from reader_files import (
     write_deeplabcut,
     write_deeplabcut_h5,
     write_jabs,
+    write_mabe,
+    write_movement,
     write_npz,
     write_nwb,
     write_simba,
@@ -68,6 +72,20 @@ def test_every_format_gives_back_the_world(form: str, file: str, tmp_path: Path)
         assert tracks.animals == ("animal1", "animal2")
         assert tracks.keypoints[:3] == ("nose", "left_ear", "right_ear")
         assert np.isnan(tracks.position_TMKX[:, :, 3:]).all()
+    elif form == "anipose":
+        assert (tracks.animals, tracks.keypoints) == (("animal",), KEYPOINTS)
+        height = tracks.position_TMKX[..., 2]
+        seen = ~np.isnan(height)
+        np.testing.assert_array_equal(seen, ~np.isnan(w.position[:, :1, :, 0]))
+        np.testing.assert_array_equal(
+            height[seen], np.broadcast_to(10 + np.arange(7)[:, None, None], seen.shape)[seen]
+        )
+        flat = replace(tracks, coordinates=("x", "y"), position_TMKX=tracks.position_TMKX[..., :2])
+        assert_is_world(flat, World(w.position[:, :1], w.confidence[:, :1]))
+    elif form == "mabe":  # which has no confidence, and keypoints as they appear
+        assert tracks.animals == ("mouse1", "mouse2")
+        w = replace(w, confidence=(w.confidence > 0).astype(float))
+        assert_is_world(conform(tracks, animals=tracks.animals, keypoints=KEYPOINTS), w)
     elif form == "simba":
         assert_is_world(tracks, w)
         assert (tracks.animals, tracks.keypoints) == (("animal1", "animal2"), KEYPOINTS)
@@ -83,7 +101,7 @@ def test_every_format_gives_back_the_world(form: str, file: str, tmp_path: Path)
     assert (names.animals, names.keypoints, names.coordinates, names.fps) == (
         tracks.animals,
         tracks.keypoints,
-        ("x", "y"),
+        tracks.coordinates,
         tracks.fps,
     )
 
@@ -99,6 +117,26 @@ def test_formats_are_recognised_by_content(form: str, file: str, tmp_path: Path)
     other = path.rename(tmp_path / "no_extension")
     assert type(track_format(other)) is type(recognised)
     assert read_tracks(other).frames == 7
+
+
+def test_rows_of_mabe_that_say_two_things_are_refused(tmp_path: Path) -> None:
+    path = write_mabe(tmp_path / "m1.parquet", world())
+    table = pq.read_table(path)
+    pq.write_table(pa.concat_tables([table, table.slice(3, 1)]), path)
+    with pytest.raises(BadInput, match=r"m1.parquet: frame \d, mouse\d, \w+ has several rows"):
+        read_tracks(path)
+    pq.write_table(table.drop_columns(["y"]), path)
+    with pytest.raises(BadInput, match="is not a tracks file"):
+        read_tracks(path)
+
+
+def test_movement_with_steps_of_unlike_length_is_refused(tmp_path: Path) -> None:
+    path = write_movement(tmp_path / "m1.nc", world())
+    assert read_tracks(path).fps == 25
+    with h5py.File(path, "a") as file:
+        file["time"][3] = 0.2
+    with pytest.raises(BadInput, match="time does not rise by one step throughout"):
+        read_tracks(path)
 
 
 def test_formats_describe_themselves() -> None:

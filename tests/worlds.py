@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ RATS = Schema.from_names(
     fps=30.0,
     image_px=(640.0, 480.0),
 )
-SKELETONS = {"mice": MICE, "rats": RATS}
+SPACE = replace(RATS, coordinates=("x", "y", "z"), image_px=(640.0, 480.0, 200.0))
+SKELETONS = {"mice": MICE, "rats": RATS, "rats in space": SPACE}
 
 # A mouse that looks along +x of the picture, its points around their mean. y points down, so its
 # left has the smaller y.
@@ -88,7 +90,7 @@ def wander(
     turn = rng.normal(scale=0.1, size=(frames, animals)).cumsum(0) + rng.uniform(0, 6, animals)
     centre = (
         rng.normal(scale=3, size=(frames, animals, 2)).cumsum(0)
-        + np.array(schema.image_px) / 2
+        + np.array(schema.image_px[:2]) / 2
         + rng.normal(scale=80, size=(animals, 2))
     )
     cos, sin = np.cos(turn)[..., None], np.sin(turn)[..., None]
@@ -98,6 +100,10 @@ def wander(
         + centre[:, :, None]
         + rng.normal(size=(frames, animals, keypoints, 2))
     )
+    if len(schema.coordinates) == 3:  # heads go up and down
+        height = 30 + 10 * np.sin(np.arange(frames) / 9)[:, None, None] * np.arange(keypoints)
+        height = height + rng.normal(size=position.shape[:3])
+        position = np.concatenate([position, height[..., None]], -1)
     gone = rng.random((frames, animals, keypoints)) < missing
     position[gone] = np.nan
     return position.astype(np.float32), np.where(gone, 0, rng.uniform(0.2, 1, gone.shape)).astype(
@@ -121,7 +127,8 @@ def windows_of(
     valid = torch.arange(frames) < length[:, None]
     shape = (batch, frames, *schema.shape[:2])
     pose = Pose(
-        torch.from_numpy(position).view(*shape, 2), torch.from_numpy(confidence).view(shape)
+        torch.from_numpy(position).view(*shape, schema.shape[2]),
+        torch.from_numpy(confidence).view(shape),
     )
     pose = Pose(
         pose.position_BTMKX.masked_fill(~valid[:, :, None, None, None], torch.nan),

@@ -49,3 +49,10 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the model's image"
     )
+    parser.add_argument(
+        "--px-per-cm",
+        type=float,
+        metavar="NUMBER",
+        help="pixels of these recordings in a centimetre; that is the scale, where "
+        "the model's store says it",
+    )

@@ -97,6 +97,8 @@ def recordings(
     common: dict[str, Any] = {
         "store_fps": schema.fps,
         "scale": args.scale,
+        "px_per_cm": args.px_per_cm,
+        "store_px_per_cm": schema.px_per_cm,
         "join_tracks": args.join_tracks,
         "image_px": parse_size(args.image, option="--image") if args.image else None,
         "scale_to": parse_size(args.scale_to, option="--scale-to") if args.scale_to else None,
@@ -211,12 +213,15 @@ def _refuse_unlike(headers: Sequence[Tracks], schema: Schema) -> None:
         for axis in ("keypoints", "animals"):
             mine, theirs = getattr(header, axis), getattr(schema, axis)
             if missing := [name for name in theirs if name not in mine]:
+                hint = " or join pieces of tracks with --join-tracks"
+                if axis == "keypoints":
+                    found = tracks.counterparts(missing, mine)
+                    words = ",".join(f"{old}={new}" for new, old in found.items())
+                    hint = f". Perhaps --keypoints {words}" * (len(found) == len(missing))
                 errors.append(
                     f"{header.path} has {axis} {', '.join(mine)}; the model was trained with "
                     f"{', '.join(theirs)}. Missing: {', '.join(missing)}; name them with --{axis} "
-                    "old=new,…"
-                    + " or join pieces of tracks with --join-tracks"
-                    * (axis == "animals")
+                    f"old=new,…{hint}"
                 )
             elif more := sorted(set(mine) - set(theirs)):
                 ignored.append(f"{header.path}: {axis} {', '.join(more)}")

@@ -44,6 +44,8 @@ class Schema:
     axis: tuple[str, str] = ("", "")
     """(back, front): the keypoints that give the direction of the body; CalMS21: tail base to
     neck."""
+    px_per_cm: float | None = None
+    """Pixels in a centimetre of the arena, where it is known."""
 
     def __post_init__(self) -> None:
         errors = [
@@ -64,6 +66,10 @@ class Schema:
                 f"image_px is {self.image_px}; it must give a positive extent for each of "
                 f"{self.coordinates}"
             )
+        if self.px_per_cm is not None and not (
+            math.isfinite(self.px_per_cm) and self.px_per_cm > 0
+        ):
+            errors.append(f"px_per_cm is {self.px_per_cm}; it must be a positive number")
         known = set(self.keypoints)
         for name, pairs in (
             ("edges", self.edges),
@@ -109,8 +115,8 @@ class Schema:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values; what is not known is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Schema:
@@ -129,6 +135,7 @@ class Schema:
                 edges=tuple((str(a), str(b)) for a, b in values["edges"]),
                 mirror_pairs=tuple((str(a), str(b)) for a, b in values["mirror_pairs"]),
                 axis=(str(values["axis"][0]), str(values["axis"][1])),
+                px_per_cm=float(values["px_per_cm"]) if "px_per_cm" in values else None,
             )
         except BadInput:
             raise

@@ -19,8 +19,8 @@ class Scene(nn.Module):
     point of one animal.
 
     For animal ``m`` and point ``k``: the point in the frame of the animal's body, in that of each
-    other animal, and its displacement over ``lag`` frames in the first; (x, y) each. Standardised
-    once fitted, else in units of 50 px.
+    other animal, and its displacement over ``lag`` frames in the first; all coordinates of each.
+    Standardised once fitted, else in units of 50 px.
 
     Args:
         lag: Frames, even.
@@ -34,10 +34,10 @@ class Scene(nn.Module):
 
     def __init__(self, schema: Schema, *, lag: int = 4) -> None:
         super().__init__()
-        animals, keypoints, _ = schema.shape
+        animals, keypoints, coordinates = schema.shape
         self.features = Features(schema, groups=("posture",), lags=())
         self.lag, self.others = lag, [[b for b in range(animals) if b != a] for a in range(animals)]
-        self.width = 2 * (animals + 1)
+        self.width = coordinates * (animals + 1)
         self.register_buffer("mean_MKV", torch.zeros(animals, keypoints, self.width))
         self.register_buffer("scale_MKV", torch.full((animals, keypoints, self.width), 1 / 50))
 

@@ -18,7 +18,7 @@ _JUMP = 10.0  # standard deviations; a tracker's jump is not worth more
 class TrajectoryState(nn.Module):
     """Egocentric decomposition of task programming (Sun et al. 2021) for any skeleton.
 
-    For each animal the origin of its body frame in half images from the centre (2), its heading as
+    For each animal the origin of its body frame in half images from the centre (X), its heading as
     cosine and sine (2), and the first principal components of its points in the body frame (at
     most 5). Fitted, all are standardised; unfitted, the components are the first of the points' own
     coordinates.
@@ -39,13 +39,16 @@ class TrajectoryState(nn.Module):
 
     def __init__(self, schema: Schema, *, components: int = 5) -> None:
         super().__init__()
-        animals, keypoints, _ = schema.shape
+        animals, keypoints, coordinates = schema.shape
         self.features = Features(schema, groups=("posture",), lags=())
-        self.keypoints, self.components = keypoints, min(components, 2 * keypoints)
-        self.size = animals * (4 + self.components)
+        self.points, self.components = (
+            (keypoints, coordinates),
+            min(components, coordinates * keypoints),
+        )
+        self.size = animals * (coordinates + 2 + self.components)
         self.register_buffer("half_X", torch.tensor(schema.image_px) / 2)
-        self.register_buffer("mean_Q", torch.zeros(2 * keypoints))
-        self.register_buffer("basis_CQ", torch.eye(self.components, 2 * keypoints))
+        self.register_buffer("mean_Q", torch.zeros(coordinates * keypoints))
+        self.register_buffer("basis_CQ", torch.eye(self.components, coordinates * keypoints))
         self.register_buffer("mean_S", torch.zeros(self.size))
         self.register_buffer("scale_S", torch.ones(self.size))
         self.register_buffer("step_S", torch.ones(self.size))
@@ -95,12 +98,14 @@ class TrajectoryState(nn.Module):
 
     def positions(self, state_NTS: Tensor) -> Tensor:
         """Back to (N, T, M, K, X) px, differentiable; only what the components express."""
+        x = self.points[1]
         state = (state_NTS * self.scale_S + self.mean_S).view(
-            *state_NTS.shape[:-1], -1, 4 + self.components
+            *state_NTS.shape[:-1], -1, x + 2 + self.components
         )
-        origin, heading, bent = state[..., :2], F.normalize(state[..., 2:4], dim=-1), state[..., 4:]
+        origin, heading = state[..., :x], F.normalize(state[..., x : x + 2], dim=-1)
+        bent = state[..., x + 2 :]
         own = bent * self.half_X[0] @ self.basis_CQ + self.mean_Q
-        points = rotate(own.view(*own.shape[:-1], self.keypoints, 2), heading.unsqueeze(-2))
+        points = rotate(own.view(*own.shape[:-1], *self.points), heading.unsqueeze(-2))
         return points + ((origin + 1) * self.half_X).unsqueeze(-2)
 
     def _own(self, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:

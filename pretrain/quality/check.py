@@ -42,6 +42,7 @@ def describe(store: Store) -> dict[str, Any]:
         "keypoints": list(schema.keypoints),
         "fps": schema.fps,
         "image_px": list(schema.image_px),
+        "px_per_cm": schema.px_per_cm,
         "features": {name: record["dim"] for name, record in store.features.items()},
     }
     measured = {"labels": {}} if damage else _of_frames(store) | {"labels": _labels(store)}
@@ -130,7 +131,8 @@ def report(facts: dict[str, Any]) -> str:
         f"{facts['frames']:,} frames, {facts['hours']:.2f} hours at {facts['fps']:g} frames/s, "
         f"{facts['videos']} videos "
         f"of {minutes['shortest']:.1f} to {minutes['longest']:.1f} minutes, image "
-        f"{'x'.join(f'{v:g}' for v in facts['image_px'])} px",
+        f"{'x'.join(f'{v:g}' for v in facts['image_px'])} px"
+        + (f", {facts['px_per_cm']:g} px a cm" if facts["px_per_cm"] else ""),
         f"fingerprint {facts['fingerprint']}",
         f"{', '.join(facts['animals'])}: {', '.join(facts['keypoints'])}",
     ]

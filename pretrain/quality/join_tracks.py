@@ -58,11 +58,11 @@ def joined(tracks: Tracks, animals: int) -> Tracks:
             points = np.nan_to_num(tracks.position_TMKX).sum(2)
             centre_TMX = points / (tracks.confidence_TMK > 0).sum(2)[..., None]
         track_TM, joins = _assigned(kept, centre_TMX, animals)
+        lost = 1 - kept.sum() / max(1, seen.sum())
         _log.warning(
-            "%s: %d tracks joined into %d animals by %d joins; %.2g%% of what was tracked is left "
-            "out, since more were seen at once",
+            "%s: %d tracks joined into %d animals by %d joins%s",
             *(tracks.path, len(tracks.animals), animals, joins),
-            100 * (1 - kept.sum() / max(1, seen.sum())),
+            f"; {lost:.1%} of what was tracked is left out: more were seen at once" if lost else "",
         )
     frame, empty = np.arange(tracks.frames)[:, None], (track_TM < 0)[..., None]
     position, confidence = tracks.position_TMKX[frame, track_TM], tracks.confidence_TMK

@@ -53,6 +53,8 @@ class LabelOptions:
     """Behaviours that only some recordings were scored for, as of :func:`only_scored`."""
     annotator: str | None = None
     """As of :func:`read_label_files`."""
+    first_frame: int | None = None
+    """As of :func:`read_label_files`."""
     task: str | None = None
     """The label set, whatever the files say."""
     rest: str | None = None
@@ -155,6 +157,7 @@ def _read(
         known,
         fps,
         annotator=options.annotator,
+        first_frame=options.first_frame,
         task=options.task,
         expected=expected,
     )

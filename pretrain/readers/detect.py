@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pretrain.components import find, names
 from pretrain.errors import BadInput
-from pretrain.readers.safe_files import hdf5, npz, xlsx
+from pretrain.readers.safe_files import hdf5, npz, parquet, xlsx
 
 if TYPE_CHECKING:
     from pretrain.readers.label_formats import AbstractLabelFormat
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HEAD_BYTES = 4096
 _LINES_BYTES = 1 << 18
-_LINES = 256  # of a workbook
+_LINES = 256  # of a workbook or parquet
 
 
 class UnknownFile:
@@ -54,8 +54,10 @@ class UnknownFile:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The first lines of a text, up to 256 KiB, or of a workbook; none where it is neither or
-        begins with a blank line."""
+        """The first lines of a text, up to 256 KiB, or of a workbook or parquet; none where it is
+        none of them or begins with a blank line."""
+        if self.parquet:
+            return parquet.csv_lines(self.path, rows=_LINES)
         if self.head.startswith(b"PK"):
             return xlsx.csv_lines(self.path, rows=_LINES)
         start = self._read(_LINES_BYTES)
@@ -76,6 +78,11 @@ class UnknownFile:
     def npz(self) -> tuple[str, ...]:
         """Names of the arrays in an npz; none where it is no npz."""
         return npz.members(self.path) if self.head.startswith(b"PK") else ()
+
+    @cached_property
+    def parquet(self) -> tuple[str, ...]:
+        """Names of the columns of a parquet; none where it is none, or damaged."""
+        return parquet.columns(self.path) if self.head.startswith(parquet.SIGNATURE) else ()
 
 
 class AbstractFormat(ABC):

@@ -57,6 +57,7 @@ def read_label_files(
     annotator: str | None = None,
     task: str | None = None,
     expected: Collection[str] | None = None,
+    first_frame: int | None = None,
 ) -> tuple[list[Labels], list[LengthMismatch]]:
     """Labels of the recordings in ``videos``, at the rate of their tracks.
 
@@ -70,6 +71,8 @@ def read_label_files(
             folder that each file lies in.
         task: The label set that all labels are of, whatever the files say.
         expected: Recordings that a warning names if they have no labels; None: all.
+        first_frame: 0 or 1, from where frames are counted in files that leave it open; None: from 1
+            where nothing else can be.
 
     Returns:
         Labels, each as long as its track (what the file does not cover is unlabelled); and where
@@ -113,7 +116,7 @@ def read_label_files(
             called = ", ".join(dict.fromkeys(name for s in sheets for name in s.recording))
             errors.append(f"{path} belongs to no recording: none is named like {called}")
     refuse(errors, about=f"labels in {address}")
-    assigned = [_from_zero(each, videos[each.video]) for each in assigned]
+    assigned = [_from_zero(each, videos[each.video], first_frame) for each in assigned]
     expected = videos if expected is None else expected
     without = sorted(set(expected) - {each.video for each in assigned})
     if without:
@@ -126,22 +129,24 @@ def read_label_files(
     return labels_of(assigned, frames=videos, fps=rates)
 
 
-def _from_zero(assigned: AssignedSheet, frames: int) -> AssignedSheet:
+def _from_zero(assigned: AssignedSheet, frames: int, first_frame: int | None) -> AssignedSheet:
     """The sheet with its frames counted from 0: where none is 0 and the last is as high as the
     recording has frames, they were counted from 1."""
     sheet = assigned.sheet
-    if not sheet.may_count_from_1 or not sheet.bouts:
+    if not sheet.may_count_from_1 or not sheet.bouts or first_frame == 0:
         return assigned
     first = min(bout.start for bout in sheet.bouts)
     last = max(bout.stop for bout in sheet.bouts)
-    if first < 1 or last != frames + 1:
-        return assigned
-    _log.warning(
-        "%s: frames 1 to %d of a recording of %d: they are counted from 1, and are read so",
-        sheet.path,
-        frames,
-        frames,
-    )
+    if first_frame is None:
+        if first < 1 or last != frames + 1:
+            return assigned
+        _log.warning(
+            "%s: frames 1 to %d of a recording of %d: they are counted from 1, and are read so "
+            "(--labels-from 0 reads them otherwise)",
+            *(sheet.path, frames, frames),
+        )
+    elif first < 1:
+        raise BadInput(f"{sheet.path} has a frame 0: its frames are not counted from 1")
     bouts = tuple(replace(b, start=b.start - 1, stop=b.stop - 1) for b in sheet.bouts)
     return replace(assigned, sheet=replace(sheet, bouts=bouts))
 
@@ -178,6 +183,7 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
         if path not in paths
         and path.suffix.lower() not in _TRACK_ENDINGS
         and candidates(path.stem, videos, folder=path.parent.name)
+        and track_format(path) is None
     ]
     if unread and paths:
         _log.warning(

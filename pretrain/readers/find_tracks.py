@@ -59,7 +59,7 @@ def find_tracks(poses: str) -> list[Path]:
         files = [
             path
             for path in folder.rglob("*")
-            if path.is_file() and not _hidden(path.relative_to(folder))
+            if path.is_file() and not _hidden(path.relative_to(folder)) and not _of_store(path)
         ]
         endings = suffixes(track_formats())
         candidates = [path for path in files if path.suffix.lower() in endings]
@@ -103,6 +103,13 @@ def find_tracks(poses: str) -> list[Path]:
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _of_store(path: Path) -> bool:
+    """Whether it is a part of a pose store."""
+    return path.suffix == ".parquet" and any(
+        (folder / "store.json").is_file() for folder in path.parents[1:3]
+    )
 
 
 def _nothing_found(poses: str, folder: Path, files: Sequence[Path], labels: Sequence[Path]) -> str:

@@ -88,6 +88,10 @@ class TrackConversion:
     """Pixels of the store in a pixel of the recording."""
     scale_to: tuple[float, ...] | None = None
     """Extent of the store's image, instead of ``scale``."""
+    px_per_cm: float | None = None
+    """Pixels of the recordings in a centimetre."""
+    store_px_per_cm: float | None = None
+    """Pixels of the store in a centimetre; with ``px_per_cm`` it says the scale."""
     join_tracks: int | None = None
     """Into how many animals pieces of tracks are joined."""
 
@@ -104,9 +108,21 @@ class TrackConversion:
                 f"--scale is {self.scale}; it must be a positive number (pixels of the store in a "
                 "pixel of the recording)"
             )
+        if self.px_per_cm is not None:
+            errors += self._errors_of_cm(self.px_per_cm)
         if self.join_tracks is not None and self.join_tracks < 1:
             errors.append(f"--join-tracks is {self.join_tracks}; it is the number of animals")
         refuse(errors, about="the recordings cannot be converted")
+
+    def _errors_of_cm(self, px_per_cm: float) -> list[str]:
+        if not _positive(px_per_cm):
+            return [f"--px-per-cm is {px_per_cm}; it must be a positive number"]
+        if self.store_px_per_cm is None:
+            return ["--px-per-cm: the store does not say how many pixels a cm has: use --scale"]
+        factor = self.store_px_per_cm / px_per_cm
+        if self.scale_to is not None or abs((self.scale or factor) - factor) > 1e-6 * factor:
+            return [f"--px-per-cm says a scale of {factor:g}: give no --scale or --scale-to"]
+        return []
 
     def renamed(self, recordings: Iterable[Tracks]) -> list[Tracks]:
         """Applies the names to recordings of which only the names were read.
@@ -169,6 +185,8 @@ class TrackConversion:
         return recording
 
     def _factor(self, recording: Tracks) -> float:
+        if self.px_per_cm and self.store_px_per_cm:
+            return self.store_px_per_cm / self.px_per_cm
         if self.scale_to is None:
             return self.scale or 1.0
         if recording.image_px is None:

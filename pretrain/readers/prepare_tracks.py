@@ -44,6 +44,7 @@ def prepare_tracks(args: argparse.Namespace) -> None:
         unscored_margins=args.unscored_margins,
         scored=args.scored,
         annotator=args.annotator,
+        first_frame=args.labels_from,
         task=args.task,
         rest=args.rest,
     )
@@ -82,7 +83,8 @@ def prepare_tracks(args: argparse.Namespace) -> None:
             added = _add_recordings(recordings, writer, conversion, like, features)
             extents = [each.extent_px for each in added]
             if existing is None:
-                writer.schema = tracks.schema_of(like, fps=conversion.store_fps, extents=extents)
+                schema = tracks.schema_of(like, fps=conversion.store_fps, extents=extents)
+                writer.schema = replace(schema, px_per_cm=conversion.store_px_per_cm)
             else:
                 _warn_of_other_extents(extents, existing)
             if args.labels:
@@ -152,6 +154,8 @@ def _conversion(args: argparse.Namespace, existing: Store | None) -> TrackConver
             "and that stays"
         )
 
+    px_per_cm = args.px_per_cm and args.px_per_cm * (args.scale or 1)
+
     def mapping(option: str, value: str | None) -> NameMapping | None:
         return NameMapping.parse(value, option=option) if value else None
 
@@ -166,6 +170,8 @@ def _conversion(args: argparse.Namespace, existing: Store | None) -> TrackConver
         animals=mapping("--animals", args.animals),
         image_px=size("--image", args.image),
         scale_to=size("--scale-to", args.scale_to),
+        px_per_cm=args.px_per_cm,
+        store_px_per_cm=existing.schema.px_per_cm if existing else px_per_cm,
         join_tracks=args.join_tracks,
     )
 

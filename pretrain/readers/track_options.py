@@ -41,6 +41,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "and learned as styles",
     )
     parser.add_argument(
+        "--labels-from",
+        type=int,
+        choices=(0, 1),
+        help="from where tables of bouts count frames, where their format leaves it open (left "
+        "out: from 0, or from 1 where nothing else can be)",
+    )
+    parser.add_argument(
         "--unscored",
         action="append",
         default=[],
@@ -117,6 +124,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image"
+    )
+    parser.add_argument(
+        "--px-per-cm",
+        type=float,
+        metavar="NUMBER",
+        help="pixels of these recordings in a centimetre; the store keeps it, "
+        "and with --append it is the scale",
     )
     test = parser.add_mutually_exclusive_group()
     test.add_argument(

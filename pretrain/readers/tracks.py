@@ -4,6 +4,7 @@ functions."""
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,6 +147,7 @@ def check_agreement(tracks: Sequence[Tracks]) -> None:
                     f"{axis} differ: {first.path} has {', '.join(mine)}; {other.path} has "
                     f"{', '.join(theirs)}. "
                     f"Either {option}, or prepare the two groups into two stores"
+                    + (_proposal(mine, theirs) if axis == "keypoints" else "")
                 )
         if first.coordinates != other.coordinates:
             errors.append(
@@ -153,6 +155,39 @@ def check_agreement(tracks: Sequence[Tracks]) -> None:
                 f"{other.path} {', '.join(other.coordinates)}"
             )
     refuse(errors, about=f"{len(tracks)} recordings do not have one skeleton")
+
+
+_SAME = (("snout", "nose"), ("lateral|lat|side|flank", "hip"), ("l", "left"), ("r", "right"))
+"""Words of names of keypoints, and the one that stands for them."""
+
+
+def counterparts(wanted: Iterable[str], there: Sequence[str]) -> dict[str, str]:
+    """Keypoints under other names: ``lateral_left`` is ``hip_left``, ``left_hip`` and ``hipL``.
+
+    Returns:
+        Of each wanted name the one that is there, where just one can be meant.
+    """
+
+    def words(name: str) -> tuple[str, ...]:
+        text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower().replace("tailbase", "tail base")
+        for pattern, word in _SAME:
+            text = re.sub(rf"(?<![a-z])({pattern})(?![a-z])", word, text.replace("_", " "))
+        return tuple(sorted(re.findall(r"[a-z0-9]+", text)))
+
+    found = {}
+    for name in wanted:
+        alike = [name] if name in there else [one for one in there if words(one) == words(name)]
+        if len(alike) == 1:
+            found[name] = alike[0]
+    return found
+
+
+def _proposal(mine: Sequence[str], theirs: Sequence[str]) -> str:
+    found = counterparts(mine, theirs)
+    if len(set(found.values())) < len(mine):
+        return ""
+    both = (name if found[name] == name else f"{found[name]}={name},{name}" for name in mine)
+    return f". Perhaps --keypoints {','.join(both)}"
 
 
 def conform(tracks: Tracks, *, animals: Sequence[str], keypoints: Sequence[str]) -> Tracks:

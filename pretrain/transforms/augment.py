@@ -57,9 +57,10 @@ def mirror(pose: Pose, schema: Schema, rng: WindowRNG, *, mirror: Share = 0.0) -
     position, confidence = pose.position_BTMKX, pose.confidence_BTMK
     flip = rng.chance("mirror", mirror, 1, 1, 1)
     partner = torch.tensor(schema.mirrored(), device=position.device)
-    image = position[:, :, :, partner] * position.new_tensor([-1.0, 1.0]) + position.new_tensor(
-        [schema.image_px[0], 0.0]
-    )
+    others = len(schema.coordinates) - 1
+    image = position[:, :, :, partner] * position.new_tensor(
+        [-1.0, *[1.0] * others]
+    ) + position.new_tensor([schema.image_px[0], *[0.0] * others])
     return pose._replace(
         position_BTMKX=torch.where(flip.unsqueeze(-1), image, position),
         confidence_BTMK=torch.where(flip, confidence[:, :, :, partner], confidence),
@@ -88,15 +89,15 @@ def exchange(pose: Pose, schema: Schema, rng: WindowRNG, *, exchange: Share = 0.
 def rotate_and_scale(
     pose: Pose, schema: Schema, rng: WindowRNG, *, rotate: bool = False, scale: NotNegative = 0.0
 ) -> Pose:
-    """With ``rotate`` turns the scene about the centre of the image by any angle; ``scale`` is the
-    spread of the logarithm of its size."""
+    """With ``rotate`` turns the scene about the centre of the image, upright, by any angle;
+    ``scale`` is the spread of the logarithm of its size."""
     centre = pose.position_BTMKX.new_tensor(schema.image_px) / 2
     angle = rng.uniform("angle", 1, 1, 1) * 2 * math.pi * rotate
     size = (rng.normal("scale", 1, 1, 1) * scale).exp()
     heading = torch.stack([angle.cos() * size, angle.sin() * size], -1)
-    return pose._replace(
-        position_BTMKX=geometry.rotate(pose.position_BTMKX - centre, heading) + centre
-    )
+    turned = geometry.rotate(pose.position_BTMKX - centre, heading)
+    turned[..., 2:] *= size.unsqueeze(-1)
+    return pose._replace(position_BTMKX=turned + centre)
 
 
 @augmentation(tracker_error=True)

@@ -107,21 +107,19 @@ def relation(bodies: Bodies) -> list[Tensor]:
 @feature_group()
 def distances(bodies: Bodies) -> list[Tensor]:
     """Logarithm of all distances between points of two animals."""
-    x, y = bodies.position_MKXBT.unbind(2)
+    coordinates = bodies.position_MKXBT.unbind(2)
     return [
-        torch.log1p(
-            norm(x[a].unsqueeze(1) - x[b].unsqueeze(0), y[a].unsqueeze(1) - y[b].unsqueeze(0))
-        )
-        for a, b in itertools.combinations(range(len(x)), 2)
+        torch.log1p(norm(*(x[a].unsqueeze(1) - x[b].unsqueeze(0) for x in coordinates)))
+        for a, b in itertools.combinations(range(len(bodies.position_MKXBT)), 2)
     ]
 
 
 @feature_group()
 def all_distances(bodies: Bodies) -> list[Tensor]:
     """Logarithm of the distances between any two points, be they of one animal or of two."""
-    x, y = bodies.position_MKXBT.flatten(0, 1).unbind(1)
-    one, other = torch.triu_indices(len(x), len(x), 1)
-    return [torch.log1p(norm(x[one] - x[other], y[one] - y[other]))]
+    points = bodies.position_MKXBT.flatten(0, 1)
+    one, other = torch.triu_indices(len(points), len(points), 1)
+    return [torch.log1p(norm(*(points[one] - points[other]).unbind(1)))]
 
 
 @feature_group()
@@ -134,17 +132,17 @@ def scene(bodies: Bodies) -> list[Tensor]:
 
 @feature_group()
 def place(bodies: Bodies) -> list[Tensor]:
-    """Distance to the four walls. It changes where the scene is moved or turned."""
+    """Distance to the walls of the image. It changes where the scene is moved or turned."""
     share = bodies.origin_MXBT / bodies.image_X[:, None, None]
     return [share, 1 - share]
 
 
 @feature_group(reach_s=REACH_S)
 def interaction(bodies: Bodies) -> list[Tensor]:
-    """What hand-made classifiers of behaviour live on, whoever is called the first animal:
-    pretrain/transforms/interaction.py."""
+    """What hand-made classifiers of behaviour live on, whoever is called the first animal, in the
+    plane of x and y: pretrain/transforms/interaction.py."""
     columns = Interaction(
-        bodies.position_MKXBT, bodies.confidence_MKBT, bodies.schema, bodies.body_px
+        bodies.position_MKXBT[:, :, :2], bodies.confidence_MKBT, bodies.schema, bodies.body_px
     ).compute()
     return [torch.stack(list(columns.values()))]
 
@@ -160,9 +158,12 @@ def all_groups() -> dict[str, FeatureGroup]:
     return {name: value for name, value in globals().items() if isinstance(value, FeatureGroup)}
 
 
-def norm(x: Tensor, y: Tensor) -> Tensor:
+def norm(x: Tensor, *others: Tensor) -> Tensor:
     """Length of vectors given by their coordinates."""
-    return (x * x).addcmul_(y, y).sqrt_()
+    square = x * x
+    for y in others:
+        square.addcmul_(y, y)
+    return square.sqrt_()
 
 
 def squash(px: Tensor) -> Tensor:

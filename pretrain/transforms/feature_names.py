@@ -40,7 +40,8 @@ def feature_names(features: Features) -> list[str]:
 def _names(group: str, schema: Schema, lags: Sequence[int]) -> Iterator[str]:
     """Of the columns of a group; none for one that is not known here."""
     animals, points = schema.animals, list(itertools.product(schema.animals, schema.keypoints))
-    ways = ("forward", "sideways")
+    dims = len(schema.coordinates)
+    ways = ("forward", "sideways", "up")[:dims]
     match group:
         case "posture" | "scene":
             unit = "px" if group == "posture" else f"px from {animals[0]}"
@@ -65,14 +66,15 @@ def _names(group: str, schema: Schema, lags: Sequence[int]) -> Iterator[str]:
             for (m, k), (n, j) in itertools.combinations(points, 2):
                 yield f"{m} {k} to {n} {j} (log px)"
         case "place":
-            for walls, m in itertools.product((("left", "top"), ("right", "bottom")), animals):
-                yield from (f"{m} to the {wall} wall (share of the image)" for wall in walls)
+            sides = (("left", "top", "floor"), ("right", "bottom", "ceiling"))
+            for walls, m in itertools.product(sides, animals):
+                yield from (f"{m} to the {wall} wall (share of the image)" for wall in walls[:dims])
         case "confidence":
             yield from (f"{m} {k} (0 to 1)" for m, k in points)
 
 
 def _interaction(schema: Schema) -> Iterable[str]:
-    animals, keypoints, coordinates = schema.shape
-    position = torch.zeros(animals, keypoints, coordinates, 1, 1)
+    animals, keypoints, _ = schema.shape
+    position = torch.zeros(animals, keypoints, 2, 1, 1)
     confidence = torch.ones(animals, keypoints, 1, 1)
     return Interaction(position, confidence, schema, torch.ones(())).compute()

@@ -7,7 +7,8 @@ keypoint appended, so that an encoder can tell "average" from "unknown".
 Every animal has a body frame: the rigid motion that lays its visible points on the store's mean
 body (Kabsch 1976, in the plane). It needs two visible points, not any particular one. Hence the
 features are unchanged by moving or rotating the scene (all but ``place``), and a mirror changes
-signs of sideways ones only.
+signs of sideways ones only. Of poses in space z is the height: bodies turn about the vertical, and
+every group but ``interaction``, which is of the plane, reads the height, too.
 """
 
 from __future__ import annotations
@@ -80,16 +81,16 @@ class Features(nn.Module):
                 if not isinstance(dim, int) or dim < 1
             ]
             + error_if(
-                len(schema.coordinates) != 2,
-                f"poses have coordinates {schema.coordinates}; these features are for x, y",
+                schema.coordinates not in (("x", "y"), ("x", "y", "z")),
+                f"poses have coordinates {schema.coordinates}; allowed: x, y and perhaps z",
             ),
             about="features",
         )
         self.schema, self.groups, self.lags = schema, tuple(groups), tuple(lags)
         self.external = dict(external or {})
-        animals, keypoints, _ = schema.shape
+        animals, keypoints, coordinates = schema.shape
         self.register_buffer("image_X", torch.tensor(schema.image_px))
-        self.register_buffer("body_KX", torch.zeros(keypoints, 2))
+        self.register_buffer("body_KX", torch.zeros(keypoints, coordinates))
         back, front = schema.keypoint(schema.axis[0]), schema.keypoint(schema.axis[1])
         self._axis = back, front
         # Until fitted, bodies are laid on their axis alone.
@@ -134,12 +135,12 @@ class Features(nn.Module):
         """
         position = pose.position_BTMKX.flatten(0, 2)
         back, front = self._axis
-        forward = nn.functional.normalize(position[:, front] - position[:, back], dim=-1)
+        forward = nn.functional.normalize((position[:, front] - position[:, back])[:, :2], dim=-1)
         sideways = torch.stack([-forward[:, 1], forward[:, 0]], -1)
         centre = position.nanmean(1, keepdim=True)
-        own = torch.stack(
-            [((position - centre) * axis.unsqueeze(1)).sum(-1) for axis in (forward, sideways)], -1
-        )
+        offset = position - centre
+        plane = [(offset[..., :2] * axis.unsqueeze(1)).sum(-1) for axis in (forward, sideways)]
+        own = torch.stack([*plane, *offset[..., 2:].unbind(-1)], -1)
         known_NK = own.isfinite().all(-1)
         body = own[known_NK.any(-1)].nanmean(0)
         refuse(
@@ -196,7 +197,7 @@ class Features(nn.Module):
         centre = _sum_of_points(position) / count
         # From the centre offsets add up to 0, so that it does not matter where the body's own
         # centre lies.
-        offset_x, offset_y = ((position - centre.unsqueeze(1)) * visible).unbind(2)
+        offset_x, offset_y, *_ = ((position - centre.unsqueeze(1)) * visible).unbind(2)
         cos = _sum_of_points(body[:, 0] * offset_x + body[:, 1] * offset_y)
         sin = _sum_of_points(body[:, 0] * offset_y - body[:, 1] * offset_x)
         length = norm(cos, sin).unsqueeze(1)

@@ -1,4 +1,5 @@
-"""Rotations in the plane, differences over time, and the memory layout that makes both fast."""
+"""Rotations in the plane of x and y, differences over time, and the memory layout that makes both
+fast."""
 
 from __future__ import annotations
 
@@ -8,17 +9,18 @@ from torch import Tensor
 
 def rotate(vector: Tensor, heading: Tensor, *, axis: int = -1) -> Tensor:
     """Vectors given in the frame of a body, in the frame of the image: (x, y) on ``axis``, counted
-    from the end, where headings have the (cos, sin) of where the body points."""
-    x, y = vector.unbind(axis)
+    from the end, or (x, y, z), where z stays what it is and is NaN where the heading is; headings
+    have the (cos, sin) of where the body points."""
+    x, y, *z = vector.unbind(axis)
     cos, sin = heading.unbind(axis)
-    return torch.stack([cos * x - sin * y, sin * x + cos * y], axis)
+    return torch.stack([cos * x - sin * y, sin * x + cos * y, *(up + 0 * cos for up in z)], axis)
 
 
 def rotate_back(vector: Tensor, heading: Tensor, *, axis: int = -1) -> Tensor:
     """Vectors given in the frame of the image, in the frame of a body: :func:`rotate` undone."""
-    x, y = vector.unbind(axis)
+    x, y, *z = vector.unbind(axis)
     cos, sin = heading.unbind(axis)
-    return torch.stack([cos * x + sin * y, cos * y - sin * x], axis)
+    return torch.stack([cos * x + sin * y, cos * y - sin * x, *(up + 0 * cos for up in z)], axis)
 
 
 def difference(x: Tensor, lag: int, *, axis: int = -1) -> Tensor:

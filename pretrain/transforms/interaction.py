@@ -213,7 +213,7 @@ class Interaction:
             turned = _dot(self._at(heading, half), self._at(heading, -half))
             self._add("turn", torch.acos(turned.clamp(-1 + 1e-6, 1 - 1e-6)))
         walls, centre = [], []
-        for x, extent in enumerate(self.schema.image_px):
+        for x, extent in enumerate(self.schema.image_px[:2]):
             place = self._body_MXBT[:, x] * self.body_px
             walls.append(torch.minimum(place, extent - place))
             centre.append((place / extent - 0.5).square())

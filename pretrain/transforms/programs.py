@@ -194,6 +194,7 @@ def measure_each(
     lays them out; as :func:`measure`."""
     animals = len(position_MKXBT)
     assert position_MKXBT.shape[:3] == schema.shape, "poses of another skeleton"
+    position_MKXBT = position_MKXBT[:, :, :2]  # of the plane, as they were published
     landmarks = Landmarks.of(schema)
     everyone = Animal(position_MKXBT, landmarks)
     sides: dict[tuple[int, ...], Animal] = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.annotations import UNLABELLED
-from pretrain.readers.safe_files.xlsx import csv_lines
+from pretrain.readers.safe_files import parquet, xlsx
 
 MAX_BYTES = 2**30
 MAX_FRAME = 10**8  # a month at 30 frames/s; a larger number is no frame
@@ -21,7 +21,7 @@ _LINE_BREAK = re.compile(r"\r\n|\n|\r")
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file, UTF-8, or UTF-16 where the file says so by its first bytes; of an
-    Excel workbook the rows of its first sheet.
+    Excel workbook the rows of its first sheet, of a parquet its rows.
 
     Raises:
         BadInput: If the file is empty, too large, or in another encoding.
@@ -31,9 +31,11 @@ def read_lines(path: Path) -> list[str]:
             f"{path} has {size / 2**30:.1f} GiB; label files are text of at most "
             f"{MAX_BYTES / 2**30:.0f} GiB"
         )
-    if workbook := csv_lines(path):
+    if workbook := xlsx.csv_lines(path):
         return workbook
     raw = path.read_bytes()
+    if raw.startswith(parquet.SIGNATURE):
+        return parquet.csv_lines(path)
     text = decoded(raw, path)
     if not text.strip():
         raise BadInput(f"{path} is empty")

@@ -60,8 +60,8 @@ _UNIT = r"(?:_|\s|\()*(?P<unit>frames?|s|sec|secs|seconds?|times?)?\)?"
 class Intervals(AbstractLabelFormat):
     """Columns are found by their names, in any order."""
 
-    description = "interval CSV"
-    suffixes = (".csv", ".tsv")
+    description = "interval CSV, xlsx or parquet"
+    suffixes = (".csv", ".tsv", ".xlsx", ".parquet")
     priority = -1  # BORIS' aggregated events are such a table
 
     def recognise(self, file: UnknownFile) -> bool:

@@ -43,8 +43,8 @@ _SAMPLE = 500  # rows that tell behaviours from features
 class OneHot(AbstractLabelFormat):
     """Every line is a frame."""
 
-    description = "one-hot CSV"
-    suffixes = (".csv", ".tsv")
+    description = "one-hot CSV or xlsx"
+    suffixes = (".csv", ".tsv", ".xlsx")
     priority = -2  # other tables, too, may end in a column of 0 and 1
 
     def recognise(self, file: UnknownFile) -> bool:

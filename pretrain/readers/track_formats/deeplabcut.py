@@ -81,7 +81,7 @@ def read_csv(
         )
     if last.strip():
         _log.warning("%s: the last line has no line break; it has all its cells and is read", path)
-    table = _table(raw, path, columns=len(columns) + 1, header_rows=header_rows)
+    table = table_of(raw, path, columns=len(columns) + 1, header_rows=header_rows)
     _refuse_broken_index(table.column(0).to_numpy(), path, header_rows)
     cells = np.column_stack([column.to_numpy() for column in table.columns[1:]])
 
@@ -156,7 +156,12 @@ def cells_of_lines(lines: Sequence[bytes], path: Path) -> list[list[str]]:
     return parsed
 
 
-def _table(raw: bytes, path: Path, *, columns: int, header_rows: int) -> pa.Table:
+def table_of(raw: bytes, path: Path, *, columns: int, header_rows: int) -> pa.Table:
+    """A CSV of numbers, NaN where a cell is empty.
+
+    Raises:
+        BadInput: If a cell is no number, or a row has another number of cells; with the line.
+    """
     names = [str(column) for column in range(columns)]
     longest = max(len(line) for line in raw[:_HEADER_BYTES].split(b"\n"))
     try:

@@ -1,0 +1,107 @@
+"""Recordings that differ in pixels a centimetre and in what they call the same points."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_prepare import POINTS, lines, recording, tracks
+
+from finetune.inference.recording_options import add_options
+from finetune.inference.recordings import recordings
+from pretrain.data.schema import Schema
+from pretrain.errors import BadInput
+from pretrain.quality.check import describe, report
+from pretrain.readers.tracks import counterparts
+
+
+def test_pixels_a_centimetre_are_kept_and_are_the_scale_of_what_is_added(tmp_path: Path) -> None:
+    recording(tmp_path / "poses/one.npz", lines(9))
+    store = tracks(tmp_path, "--px-per-cm", 10, "--scale", 2)
+    assert store.schema.px_per_cm == 20
+    assert "20 px a cm" in report(describe(store))
+    assert Schema.from_dict(store.schema.to_dict()) == store.schema
+    recording(tmp_path / "poses/one.npz", lines(9) / 2)
+    (tmp_path / "poses/one.npz").rename(tmp_path / "poses/two.npz")
+    store = tracks(tmp_path, "--px-per-cm", 5, "--append")
+    one, two = (store.read_video(name).position_TMKX for name in ("one", "two"))
+    np.testing.assert_allclose(one, 2 * lines(9))
+    np.testing.assert_allclose(one, two)
+    (tmp_path / "poses/two.npz").rename(tmp_path / "poses/three.npz")
+    with pytest.raises(BadInput, match="--px-per-cm says a scale of 4: give no --scale"):
+        tracks(tmp_path, "--px-per-cm", 5, "--scale", 3, "--append")
+
+
+def test_a_store_that_does_not_say_it_is_the_same_as_ever(tmp_path: Path) -> None:
+    recording(tmp_path / "poses/one.npz", lines(9))
+    store = tracks(tmp_path)
+    assert "px_per_cm" not in store.schema.to_dict()  # fingerprints of stores stay what they are
+    recording(tmp_path / "poses/two.npz", lines(9))
+    (tmp_path / "poses/one.npz").unlink()
+    with pytest.raises(BadInput, match="does not say how many pixels a cm has: use --scale"):
+        tracks(tmp_path, "--px-per-cm", 5, "--append")
+
+
+def test_a_store_among_the_recordings_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recording(tmp_path / "poses/one.npz", lines(9))
+    rows = "start_frame,end_frame,behavior\n2,5,attack\n"
+    (tmp_path / "poses/one_labels.csv").write_text(rows)
+    labels = str(tmp_path / "poses")
+    tracks(tmp_path, "--labels", labels, out="poses/store")
+    store = tracks(tmp_path, "--labels", labels, out="again")
+    assert [video["name"] for video in store.videos] == ["one"]
+    assert "of no format of labels" not in caplog.text  # nor are tracks labels that are not read
+
+
+def options(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_options(parser, required=True)
+    return parser.parse_args(words)
+
+
+def test_a_model_reads_recordings_at_its_own_scale_and_proposes_names(tmp_path: Path) -> None:
+    recording(tmp_path / "poses/one.npz", lines(9))
+    schema = replace(tracks(tmp_path).schema, px_per_cm=20)
+    with recordings(
+        options("--poses", str(tmp_path / "poses"), "--px-per-cm", "5"), schema, {}
+    ) as (one,):
+        np.testing.assert_allclose(one.read()[0]["position"].numpy(), 4 * lines(9))
+    recording(tmp_path / "poses/one.npz", lines(9), keypoints=("snout", "neck", "tail"))
+    with (
+        pytest.raises(BadInput, match=r"Perhaps --keypoints snout=nose$"),
+        recordings(options("--poses", str(tmp_path / "poses")), schema, {}),
+    ):
+        pass
+
+
+def test_keypoints_that_are_called_otherwise_are_proposed(tmp_path: Path) -> None:
+    recording(tmp_path / "poses/one.npz", lines(9))
+    recording(tmp_path / "poses/two.npz", lines(9), keypoints=("snout", "neck", "tail"))
+    with pytest.raises(BadInput, match=r"Perhaps --keypoints snout=nose,nose,neck,tail") as error:
+        tracks(tmp_path)
+    proposed = str(error.value).rpartition(" ")[2]
+    assert tracks(tmp_path, "--keypoints", proposed).schema.keypoints == POINTS
+    recording(tmp_path / "poses/two.npz", lines(9), keypoints=("paw", "neck", "tail"))
+    with pytest.raises(BadInput) as error:
+        tracks(tmp_path, out="other")
+    assert "Perhaps" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "found"),
+    [
+        ("hip_left", ["lateral_right", "lateral_left", "side"], "lateral_left"),
+        ("left_ear", ["EarL", "EarR"], "EarL"),
+        ("tail_base", ["tailbase", "tail_end"], "tailbase"),
+        ("right_side", ["Lat_right", "flank_left"], "Lat_right"),
+        ("nose", ["snout", "Snout"], None),
+        ("ear", ["barrel", "tail"], None),
+    ],
+)
+def test_names_of_one_point(wanted: str, there: list[str], found: str | None) -> None:
+    assert counterparts([wanted], there).get(wanted) == found
