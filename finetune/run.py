@@ -106,7 +106,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     # Ray and torch take seconds to import, which --help need not wait for.
     from finetune.fit.fit import initial_head
     from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder, seen_in_words
-    from finetune.labels.clips import parse_minutes
+    from finetune.labels.clips import labelled_minutes, parse_minutes
     from finetune.labels.folds import all_in_training, cross_validated_in_words
     from finetune.labels.problems import (
         ELSEWHERE,
@@ -154,6 +154,13 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     else:
         asked, notes = all_in_training(asked), [cross_validated_in_words(args.folds)]
     notes += refuse_unfit(asked, videos=args.videos, folds=args.folds, unknown_annotators=shared)
+    if minutes is not None:
+        there = {p.name: labelled_minutes(p.train, store.schema.fps) for p in asked}
+        notes += [
+            f"{name}: --budget {args.budget}, but {few:g} minutes are labelled: all are used"
+            for name, few in there.items()
+            if few < minutes
+        ]
     if args.refines:
         asked = with_parent(asked, args.refines, partial(problems, store))
     for sentence in notes:
