@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 from test_hold_out import noise
+from test_refine import family
 
 import finetune.run
 from finetune.fit.frames import recordings
-from finetune.labels.folds import cross_validation
+from finetune.labels.folds import all_in_training, cross_validation
+from finetune.labels.refine import with_parent
 from pretrain.arena.plan import recordings as arena_recordings
 from pretrain.arena.write import write_arena
 from pretrain.data.store import Store
@@ -60,6 +62,19 @@ def test_more_folds_than_recordings_are_refused() -> None:
     frames, problems = noise(renamed=True)
     with pytest.raises(BadInput, match="--folds 11: there are 10 labelled recordings"):
         cross_validation(problems, folds=11, share=0.3, seed=0, recording=recordings(frames))
+
+
+def test_a_parent_is_not_fitted_on_what_its_children_are_scored_on() -> None:
+    frames, child, parent = family()
+    children = all_in_training([child])
+    (parent,) = all_in_training([parent])
+    both = with_parent(children, "S1:aggression", lambda task: [parent])
+    for fold in cross_validation(both, folds=3, share=0.3, seed=0, recording=recordings(frames)):
+        acts, fights = fold
+        assert len(acts.test) == 2
+        assert not fights.test
+        assert fights.train.keys() == acts.train.keys()
+        assert not fights.train.keys() & acts.test.keys()
 
 
 # -- runs ------------------------------------------------------------------------------------------

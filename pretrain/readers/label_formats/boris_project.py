@@ -26,7 +26,8 @@ class BorisProject(AbstractLabelFormat):
 
     def recognise(self, file: UnknownFile) -> bool:
         """By what BORIS projects begin with."""
-        return file.head.lstrip().startswith(b"{") and b'"project_format_version"' in file.head
+        keys = (b'"project_format_version"', b'"behaviors_conf"', b'"observations"')
+        return file.head.lstrip().startswith(b"{") and any(key in file.head for key in keys)
 
     def read(self, path: Path) -> list[ScoreSheet]:
         """A sheet for each observation and subject; errors number the events of all observations
@@ -35,7 +36,7 @@ class BorisProject(AbstractLabelFormat):
         try:
             points = {
                 one["code"]
-                for one in project["behaviors_conf"].values()
+                for one in project.get("behaviors_conf", {}).values()
                 if one["type"].lower().startswith("point")
             }
             rows = [
