@@ -4,7 +4,7 @@ an encoder is given, over what the animals do in them."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +98,13 @@ def _segment(video: str, start: int, stop: int, z_D: Ints) -> Segment:
 
 
 def write_plan(
-    out: Path, clips: Clips, lengths: Mapping[str, int], *, fps: float, task: str
+    out: Path,
+    clips: Clips,
+    lengths: Mapping[str, int],
+    *,
+    fps: float,
+    task: str,
+    behaviours: Sequence[str] = (),
 ) -> Path:
     """Writes the clips as a table, which can be filled in, and next to it for BORIS.
 
@@ -108,6 +114,7 @@ def write_plan(
         lengths: Frames of each video.
         fps: Frames a second.
         task: The label set that they are for; may be empty.
+        behaviours: Its behaviours, as far as they are known.
 
     Returns:
         The project for BORIS.
@@ -127,7 +134,7 @@ def write_plan(
         name: ([(first, end, CLIP) for first, end in spans], lengths[name], fps)
         for name, spans in clips.items()
     }
-    return write_for_boris(out, events, task=task, behaviours=())
+    return write_for_boris(out, events, task=task, behaviours=behaviours)
 
 
 def run_plan(args: argparse.Namespace, out: Path) -> str:
@@ -150,7 +157,14 @@ def run_plan(args: argparse.Namespace, out: Path) -> str:
             on_progress=bar.update,
         )
     lengths = {video["name"]: video["frames"] for video in store.videos}
-    project = write_plan(out, clips, lengths, fps=store.schema.fps, task=args.task or "")
+    project = write_plan(
+        out,
+        clips,
+        lengths,
+        fps=store.schema.fps,
+        task=args.task or "",
+        behaviours=[name for one in known for name in one.classes if name != one.rest],
+    )
     frames = sum(end - first for spans in clips.values() for first, end in spans)
     return (
         f"{sum(map(len, clips.values()))} clips of {len(clips)} videos, "

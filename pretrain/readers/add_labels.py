@@ -205,7 +205,13 @@ def conformed(labels: Iterable[Labels], store: Store) -> list[Labels]:
     result, errors, notes = [], [], []
     for each in labels:
         each = replace(each, task=_task_in_store(each, forms))
-        if not each.annotator and len(who := annotators.get(each.task, {""})) == 1:
+        who = annotators.get(each.task, {""})
+        if not each.annotator and len(who) > 1 and "" not in who:
+            notes.append(
+                f"{each.task}: labels without an annotator, beside those of "
+                f"{', '.join(sorted(who))}: pass --annotator NAME to say whose they are"
+            )
+        if not each.annotator and len(who) == 1:
             each = replace(each, annotator=next(iter(who)))
             if each.annotator:
                 notes.append(
