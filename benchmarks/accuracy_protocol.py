@@ -20,9 +20,10 @@ import torch
 
 from finetune.fit.fit import Probabilities, fit, score_problems
 from finetune.fit.frames import Frames
+from finetune.labels.clips import draw_clips, labelled_minutes, within_clips
 from finetune.labels.frame_labels import UNLABELLED, looked_at
 from finetune.labels.hold_out import Recordings
-from finetune.labels.problems import Labelled, Problem, permuted
+from finetune.labels.problems import Problem, permuted
 from finetune.metrics.bouts import bouts
 from finetune.metrics.frame_metrics import Scores
 from finetune.settings import TASKS, Tuning
@@ -30,7 +31,6 @@ from pretrain.config import read
 from pretrain.errors import BadInput, refuse
 
 HZ = 5.0
-CLIP_S = 17.0
 BOUNDARY_S = 0.5
 BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
 ALL, CLIPS = "all", "clips"
@@ -169,41 +169,6 @@ def draw_split(
     return {"folds": [list(fold) for fold in folds], "draws": drawn}
 
 
-def draw_clips(
-    labels: Labelled, rng: np.random.Generator, *, fps: float, seconds: float = CLIP_S
-) -> dict[str, list[list[int]]]:
-    """One video's labelled minutes as clips, from one video after the other; clips never overlap.
-
-    Args:
-        labels: Of the videos that may be drawn from.
-        rng: Draws the order of the videos and the clips.
-        fps: Frames a second.
-        seconds: Of a clip; the last is cut to the minutes that are left, and where a labelled
-            stretch is shorter it is a clip.
-    """
-    length = max(1, round(seconds * fps))
-    budget = round(float(np.median([looked_at(y).sum() for y in labels.values()])))
-    clips: dict[str, list[list[int]]] = {}
-    waiting = []
-    for name in sorted(labels):
-        pieces = []
-        runs = bouts(np.where(looked_at(labels[name]), 0, UNLABELLED))
-        for start, stop, _ in runs.tolist():
-            offset = int(rng.integers((stop - start) % length + 1)) if stop - start > length else 0
-            for first in range(start + offset, stop, length):
-                if first + length <= stop or stop - start < length:
-                    pieces.append([first, min(first + length, stop)])
-        waiting.append((name, [pieces[i] for i in rng.permutation(len(pieces))]))
-    order = [waiting[i] for i in rng.permutation(len(waiting))]
-    for turn in range(max(len(pieces) for _, pieces in order)):
-        for name, pieces in order:
-            if budget > 0 and turn < len(pieces):
-                first, end = pieces[turn]
-                clips.setdefault(name, []).append([first, min(end, first + budget)])
-                budget -= min(end - first, budget)
-    return {name: sorted(spans) for name, spans in sorted(clips.items())}
-
-
 def digest(split: Split) -> str:
     """Names a split: what was drawn, to the frame."""
     return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:16]
@@ -217,12 +182,9 @@ def problems_of(problems: Sequence[Problem], split: Split, cell: Cell) -> list[P
     for problem in problems:
         # before clips are cut: rolled within a clip, most labels would still be true
         labels = (permuted(problem, seed=cell.draw) if cell.row.permuted else problem).train
-        train = {}
-        for video, spans in drawn["labelled"][problem.name].items():
-            assert video not in fold, f"{video} is in training and on test"
-            train[video] = np.full_like(labels[video], UNLABELLED)
-            for first, end in spans:
-                train[video][first:end] = labels[video][first:end]
+        clips = drawn["labelled"][problem.name]
+        assert not fold & clips.keys(), "a video is in training and on test"
+        train = within_clips(labels, clips)
         test = {v: y for v, y in problem.train.items() if v in fold}
         cut.append(replace(problem, train=train, test=test))
     return cut
@@ -284,7 +246,7 @@ def run_cell(
         "fold": split["draws"][cell.budget][cell.draw]["fold"],
         "split": digest(split),
         "head": tuning.head,
-        "minutes": {p.name: _minutes(p.train, frames.fps) for p in own},
+        "minutes": {p.name: labelled_minutes(p.train, frames.fps) for p in own},
         "scores": score_at(own, predicted, stride).to_dict(),
         "core_seconds": round(time.process_time() - begin, 2),
     }
@@ -298,10 +260,6 @@ def score_at(problems: Sequence[Problem], predicted: Sequence[Probabilities], st
         for problem, probabilities in zip(problems, predicted, strict=True)
     ]
     return score_problems(problems, predicted, truth)
-
-
-def _minutes(labels: Labelled, fps: float) -> float:
-    return round(sum(int(looked_at(y).sum()) for y in labels.values()) / fps / 60, 2)
 
 
 # -- where errors lie ------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ test videos.
     # three labelled videos, pretrained encoder and the control with random weights
     %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3
     %(prog)s --encoder none --task S1 --data STORE --videos 3
+    # ten labelled minutes, as clips out of many videos
+    %(prog)s --task S1 --data STORE --budget 10min
     # every label counts: scored by cross-validation, the model learns from all
     %(prog)s --task S1 --data STORE --folds 5
     # train the encoder as well as the head
@@ -67,7 +69,14 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         "--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)"
     )
     parser.add_argument("--out", help="folder of this run; left out: runs/finetune-…")
-    parser.add_argument(
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--budget",
+        metavar="TIME",
+        help="label budget: so much labelled time (10min, 90s, 1.5h), drawn with the seed as clips "
+        "of 17 s spread over the training videos",
+    )
+    budget.add_argument(
         "--videos",
         type=int,
         metavar="N",
@@ -103,6 +112,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     # Ray and torch take seconds to import, which --help need not wait for.
     from finetune.fit.fit import initial_head
     from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder, seen_in_words
+    from finetune.labels.clips import labelled_minutes, parse_minutes
     from finetune.labels.folds import all_in_training, cross_validated_in_words
     from finetune.labels.problems import (
         ELSEWHERE,
@@ -133,6 +143,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         read(Tuning, task_file(args.task), TASKS, for_tuning),
         read(Scale, args.scale, SCALES, for_scale),
     )
+    minutes = parse_minutes(args.budget) if args.budget else None
     if args.folds is not None and args.test_data:
         raise BadInput("--folds scores on the videos of --data: leave out --test-data")
     if args.encoder == HANDMADE and not tuning.frozen:
@@ -153,6 +164,13 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
     else:
         asked, notes = all_in_training(asked), [cross_validated_in_words(args.folds)]
     notes += refuse_unfit(asked, videos=args.videos, folds=args.folds, unknown_annotators=shared)
+    if minutes is not None:
+        there = {p.name: labelled_minutes(p.train, store.schema.fps) for p in asked}
+        notes += [
+            f"{name}: --budget {args.budget}, but {few:g} minutes are labelled: all are used"
+            for name, few in there.items()
+            if few < minutes
+        ]
     if args.refines:
         asked = with_parent(asked, args.refines, partial(problems, store))
     for sentence in notes:
@@ -185,10 +203,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         "tuning": plain(tuning),
         "videos": args.videos,
         "fingerprint": store.fingerprint,
-    } | {key: value for key in ("refines", "folds") if (value := getattr(args, key))}
+    } | {key: value for key in ("refines", "folds", "budget") if (value := getattr(args, key))}
     encoder = encoder_params(about, embedder)
     facts = {
-        key: settings.get(key) for key in ("task", "refines", "videos", "folds", "fingerprint")
+        key: settings.get(key)
+        for key in ("task", "refines", "videos", "folds", "budget", "fingerprint")
     }
     facts |= {"encoder": encoder}
     gpus = scale.gpus_per_trial if scale.gpu else 0
@@ -216,6 +235,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
             embedder=embedder,
             encoder=about,
             videos=args.videos,
+            minutes=minutes,
             folds=args.folds,
             refines=args.refines,
             notes=notes,

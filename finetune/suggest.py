@@ -5,6 +5,8 @@ unlike each other and what is labelled.
     %(prog)s --model runs/task1 --data STORE --number 50
     # recordings that nobody labelled
     %(prog)s --model runs/task1 --poses new/*.csv --fps 30
+    # nothing is labelled yet: ten minutes, as clips spread over all videos
+    %(prog)s --plan --budget 10min --data STORE --out first.csv
     # would it have paid, on labels that exist?
     %(prog)s --model runs/task1 --data STORE --simulate
 
@@ -47,9 +49,8 @@ if TYPE_CHECKING:
     from finetune.active_learning.segments import Segment
     from finetune.inference.model import LoadedModel
     from finetune.inference.recordings import Recording
-    from finetune.labels.problems import Labelled, Problem
+    from finetune.labels.problems import Labelled
     from finetune.settings import Tuning
-    from pretrain.data.store import Store
 
 
 def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/suggest.py") -> None:
@@ -59,7 +60,34 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
         prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--model", required=True, metavar="RUN", help="--out folder of a finished ethoray finetune"
+        "--model", metavar="RUN", help="--out folder of a finished ethoray finetune"
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="without a model: what to label first, as clips spread over the videos of --data",
+    )
+    parser.add_argument(
+        "--budget",
+        default="10min",
+        metavar="TIME",
+        help="with --plan: time to label, 10min, 90s, 1.5h (%(default)s)",
+    )
+    parser.add_argument(
+        "--clip",
+        type=float,
+        metavar="S",
+        help="with --plan: seconds of a clip (17)",
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="RUN|FOLDER|none|handmade",
+        help="with --plan: clips that are unlike each other in its embedding, not by chance",
+    )
+    parser.add_argument(
+        "--task",
+        metavar="NAME",
+        help="with --plan: label set that the clips are for; what is labelled in it is left out",
     )
     parser.add_argument(
         "--data",
@@ -102,7 +130,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
     parser.add_argument(
         "--out", metavar="FILE", help="list to write, .csv; left out: runs/suggest-….csv"
     )
-    parser.add_argument("--seed", type=int, help="the network of this seed; left out: the first")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="the network of this seed; left out: the first; with "
+        "--plan: another one draws other clips",
+    )
     parser.add_argument(
         "--ensemble", action="store_true", help="mean of the probabilities of all seeds"
     )
@@ -115,6 +148,11 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
     parser.add_argument("--seeds", type=int, default=3, help="of --simulate (%(default)s)")
     args = parser.parse_args(words)
     _refuse(args)
+    if args.plan:
+        from finetune.active_learning.plan import run_plan
+
+        print(run_plan(args, _free(args, "plan", "_boris.csv", ".boris")))
+        return
 
     from finetune.inference.model import open_model
 
@@ -129,14 +167,21 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
             f"{args.model} has several problems; choose one with --labels-of: "
             f"{', '.join(p.name for p in model.problems)}"
         )
-    out = paths.run_folder(args.out or None, kind="simulate" if args.simulate else "suggest")
+    if args.simulate:
+        _simulate(args, model, _free(args, "simulate", ".png"))
+    else:
+        _suggest(args, model, _free(args, "suggest", "_boris.csv", ".boris"))
+
+
+def _free(args: argparse.Namespace, kind: str, *endings: str) -> Path:
+    """Where the list goes; neither it nor what is written next to it is there."""
+    out = paths.run_folder(args.out or None, kind=kind)
     out = out if out.suffix == ".csv" else out.with_name(f"{out.name}.csv")
-    endings = [".png"] if args.simulate else ["_boris.csv", ".boris"]
     for path in (out, *(out.with_name(out.stem + ending) for ending in endings)):
         if path.exists():
             raise BadInput(f"{path} is there already: choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
-    (_simulate if args.simulate else _suggest)(args, model, out)
+    return out
 
 
 def _refuse(args: argparse.Namespace) -> None:
@@ -150,6 +195,14 @@ def _refuse(args: argparse.Namespace) -> None:
             f"--shortest is {args.shortest:g} and --longest {args.longest:g}; they must be seconds "
             "above 0, the second not less than the first"
         )
+    if bool(args.model) == bool(args.plan):
+        errors.append("give --model RUN, or --plan where there is none")
+    if args.plan and (args.simulate or not args.data):
+        errors.append("--plan goes with --data STORE, and without --simulate")
+    if not args.plan and (args.clip or args.encoder or args.task):
+        errors.append("--clip, --encoder and --task go with --plan")
+    if args.clip is not None and not args.clip > 0:
+        errors.append(f"--clip is {args.clip:g}; it must be seconds above 0")
     if bool(args.data) == bool(args.poses):
         errors.append("give --data STORE or --poses FILE…, one of them")
     if args.simulate and not args.data:
@@ -159,14 +212,16 @@ def _refuse(args: argparse.Namespace) -> None:
 
 
 def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
+    from finetune.active_learning.boris_project import write_for_boris
     from finetune.active_learning.query_rules import query_rule
     from finetune.inference.recordings import recordings
+    from finetune.labels.problems import labels_like
     from pretrain.data.store import Store
     from pretrain.readers.score_sheets import CLIP
 
     (problem,) = model.problems
     args.poses = args.poses or [args.data]
-    labels = _labels(Store(paths.absolute_address(args.data)), problem) if args.data else {}
+    labels = labels_like(Store(paths.absolute_address(args.data)), problem) if args.data else {}
     fps = model.schema.fps
     with recordings(args, model.schema, model.external) as opened:
         segments, labelled_ND, lengths = _segments(args, model, opened, labels)
@@ -207,24 +262,8 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     minutes = sum(float(row["stop_s"]) - float(row["start_s"]) for row in rows) / 60
     print(
         f"{len(rows)} of {len(segments):,} segments, {minutes:.1f} minutes to look at: {out}\n"
-        f"for BORIS: {_write_for_boris(out, events, task=problem.task, behaviours=behaviours)}"
+        f"for BORIS: {write_for_boris(out, events, task=problem.task, behaviours=behaviours)}"
     )
-
-
-def _write_for_boris(
-    out: Path, events: Mapping[str, Any], *, task: str, behaviours: Sequence[str]
-) -> Path:
-    """Writes the clips of each video next to the list, as events and as a project, which it
-    returns."""
-    from finetune.active_learning.boris_project import write_project
-    from finetune.inference.prediction_formats.boris import write_observations
-
-    project = out.with_suffix(".boris")
-    write_observations(
-        out.with_name(f"{out.stem}_boris.csv"), events, task=task, comment="to be labelled"
-    )
-    write_project(project, events, task=task, behaviours=behaviours)
-    return project
 
 
 def _segments(
@@ -280,12 +319,13 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     from finetune.active_learning.simulate import curve_figure, curve_table, fits_of, simulate
     from finetune.fit.frames import Frames
     from finetune.inference.recordings import recordings
+    from finetune.labels.problems import problem_like
     from finetune.report.figures import png
     from pretrain.data.store import Store
 
     tuning = _tuning(args.model)
     store = Store(paths.absolute_address(args.data))
-    problem = _problem(store, model.problems[0])
+    problem = problem_like(store, model.problems[0])
     args.poses = [args.data]
     fps = model.schema.fps
     spans: dict[str, tuple[int, int]] = {}
@@ -325,29 +365,6 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     picture.write_bytes(png(curve_figure(rows, title=title, fps=fps)))
     _write_rows(out, rows)
     print(f"{curve_table(rows, fps=fps)}\n\ntable: {out}\npicture: {picture}")
-
-
-def _labels(store: Store, problem: Problem) -> Labelled:
-    """All labels, of training and test, that a store has of a model's problem."""
-    from finetune.labels.problems import tasks
-
-    if problem.task not in tasks(store):
-        return {}
-    same = _problem(store, problem)
-    return {**same.train, **same.test}
-
-
-def _problem(store: Store, problem: Problem) -> Problem:
-    """The same problem with the labels of a store."""
-    from finetune.labels.problems import problems
-
-    for one in problems(store, problem.task):
-        if (one.classes, one.annotator) == (problem.classes, problem.annotator):
-            return one
-    raise BadInput(
-        f"{store.uri} has no labels under {problem.task!r} with the model's classes "
-        f"{', '.join(problem.classes)}" + (f" by {problem.annotator}" if problem.annotator else "")
-    )
 
 
 def _tuning(run: str) -> Tuning:

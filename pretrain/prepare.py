@@ -5,6 +5,7 @@ exports them.
     %(prog)s arena   --out FOLDER --as calms21-json --frames full
     %(prog)s calms21 --source FOLDER [--download] --out STORE
     %(prog)s tracks  --poses FOLDER [--labels FOLDER] --fps 30 --out STORE
+    %(prog)s tracks  --append --labels FOLDER --out STORE
     %(prog)s check   STORE [--json] [--picture FILE]
     %(prog)s unscored STORE CLASS
     %(prog)s export  STORE --out FOLDER [--as npz|calms21-json]

@@ -29,6 +29,7 @@ RAY_FILES = {
     "finetune.paper.jobs",
     "finetune.search.ray_jobs",
     "finetune.search.ray_tune",
+    "finetune.search.read_frames",
     "finetune.search.trial",
     "finetune.search.tune",
 }

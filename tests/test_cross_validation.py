@@ -14,10 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 from test_hold_out import noise
+from test_refine import family
 
 import finetune.run
+import finetune.search.tune
 from finetune.fit.frames import recordings
-from finetune.labels.folds import cross_validation
+from finetune.labels.folds import all_in_training, cross_validation
+from finetune.labels.problems import Problem
+from finetune.labels.refine import with_parent
+from finetune.postprocess.learn import LearnedPostprocessing
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.postprocess.smoothers.moving import Moving
 from pretrain.arena.plan import recordings as arena_recordings
 from pretrain.arena.write import write_arena
 from pretrain.data.store import Store
@@ -60,6 +67,19 @@ def test_more_folds_than_recordings_are_refused() -> None:
     frames, problems = noise(renamed=True)
     with pytest.raises(BadInput, match="--folds 11: there are 10 labelled recordings"):
         cross_validation(problems, folds=11, share=0.3, seed=0, recording=recordings(frames))
+
+
+def test_a_parent_is_not_fitted_on_what_its_children_are_scored_on() -> None:
+    frames, child, parent = family()
+    children = all_in_training([child])
+    (parent,) = all_in_training([parent])
+    both = with_parent(children, "S1:aggression", lambda task: [parent])
+    for fold in cross_validation(both, folds=3, share=0.3, seed=0, recording=recordings(frames)):
+        acts, fights = fold
+        assert len(acts.test) == 2
+        assert not fights.test
+        assert fights.train.keys() == acts.train.keys()
+        assert not fights.train.keys() & acts.test.keys()
 
 
 # -- runs ------------------------------------------------------------------------------------------
@@ -112,7 +132,7 @@ def test_a_store_without_test_videos_is_refused_with_the_way_out(
 @pytest.mark.ray
 @pytest.mark.slow
 def test_scores_are_of_predictions_that_a_videos_own_labels_never_touch(
-    ray_here: None, mice: Path, tmp_path: Path
+    ray_here: None, mice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = run(all_train(mice, tmp_path / "true"), tmp_path / "first", "--folds", "3")
     folds = {fold: one["videos"][TASK] for fold, one in result["folds"].items()}
@@ -136,12 +156,24 @@ def test_scores_are_of_predictions_that_a_videos_own_labels_never_touch(
     def rolled(one: Labels) -> Labels:
         return replace(one, frames=np.roll(one.frames, 150)) if one.video in folds["2"] else one
 
+    def by_number(problems: list[Problem], **others: object) -> list[LearnedPostprocessing]:
+        """Another smoother where all six videos are in training."""
+        frames = 301 if len(problems[0].train) == 6 else 31
+        steps = Postprocessing(smoother=Moving(frames=frames))
+        return [
+            LearnedPostprocessing(postprocessing=steps, name="x", scores={}, videos=1, frames=1)
+        ]
+
+    monkeypatch.setattr(finetune.search.tune, "fit_postprocessing", by_number)
     store = all_train(mice, tmp_path / "changed", rolled)
     again = run(store, tmp_path / "second", "--folds", "3")
     assert {fold: one["videos"][TASK] for fold, one in again["folds"].items()} == folds
     assert again["folds"]["2"]["search"] == result["folds"]["2"]["search"]
     other = pq.read_table(tmp_path / "second/predictions/seed-42.parquet").to_pandas()
     inside = table["video"].isin(folds["2"]).to_numpy()
-    predicted = [*(f"p_{name}" for name in classes), "decided"]
+    predicted = [f"p_{name}" for name in classes]
     assert table[inside][predicted].equals(other[inside][predicted])
     assert not table[~inside][predicted].equals(other[~inside][predicted])
+    for _, rows in other.groupby("video"):
+        decided = Postprocessing(smoother=Moving(frames=31)).decide(rows[predicted].to_numpy())
+        assert rows["decided"].tolist() == [classes[c] for c in decided]

@@ -85,13 +85,15 @@ def labels_of(store: Path, video: str) -> Labels:
 
 @pytest.mark.parametrize("form", ["annot", "boris", "csv", "nwb"])
 def test_corrected_predictions_join_the_label_set_that_they_came_from(
-    form: str, store: Path, tmp_path: Path
+    form: str, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.clear()
     if form == "nwb":
         pytest.importorskip("pynwb")
     back = predicted(tmp_path / "back", form, "e")
     given = ["--append", "--poses", poses(tmp_path / "new", "e"), "--fps", 30]
     tracks(store, *given, "--labels", back)
+    assert "no labels at all" not in caplog.text
     assert np.array_equal(labels_of(store, "e").frames, TRUTH)
     # and of a recording that the store has had, without its tracks
     tracks(store, "--append", "--labels", predicted(tmp_path / "more", form, "c"))
@@ -115,6 +117,25 @@ def test_options_say_what_a_file_does_not(
         tracks(store, *words, "--task", "S1", "--rest", "nothing")
     tracks(store, *words, "--task", "S1", "--rest", "base")
     assert np.array_equal(labels_of(store, "c").frames, np.where(TRUTH == 2, 0, TRUTH))
+
+
+def test_a_table_of_the_classes_of_one_label_set_is_of_that_set(tmp_path: Path) -> None:
+    """Overlapping behaviours, of which a corrected file need not show two at once."""
+    both = np.zeros((FRAMES, 2), np.int8)
+    both[10:40, 0], both[30:60, 1] = 1, 1
+    (tmp_path / "labels").mkdir()
+    for name in ("a", "b"):
+        np.savez(tmp_path / f"labels/{name}.npz", labels=both, classes=["run", "rear"], task="acts")
+    given = ["--poses", poses(tmp_path / "tracks", "a", "b", "c"), "--fps", 30]
+    tracks(tmp_path / "S", *given, "--labels", tmp_path / "labels")
+    (tmp_path / "c.csv").write_text("video,start,stop,behaviour\nc,0,9,run\nc,20,29,rear\n")
+    tracks(tmp_path / "S", "--append", "--labels", tmp_path / "c.csv")
+    (one,) = labels_by_video(Store(tmp_path / "S"))["c"]
+    assert (one.task, one.classes, one.overlapping) == ("acts", ("run", "rear"), True)
+    assert [np.flatnonzero(mark).tolist() for mark in one.frames.T] == [
+        list(range(10)),
+        list(range(20, 30)),
+    ]
 
 
 def test_a_set_of_both_kinds_of_files_has_one_rest_class(tmp_path: Path) -> None:

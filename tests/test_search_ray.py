@@ -24,7 +24,7 @@ import finetune.run
 from finetune.fit.frames import Frames, embed
 from finetune.search import ray_tune
 from finetune.search.ray_jobs import run_jobs
-from finetune.search.tune import embed_frames
+from finetune.search.read_frames import embed_frames
 from finetune.settings import Tuning
 from pretrain.config import Scale
 from pretrain.errors import BadInput

@@ -9,11 +9,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.inference.prediction_formats.boris import Events
+from finetune.inference.prediction_formats.boris import Events, write_observations
 from pretrain.readers.score_sheets import CLIP, LABEL_SET
 
 _PLAYERS = 8
 _KEYS = string.digits[1:] + string.ascii_lowercase
+
+
+def write_for_boris(
+    out: Path,
+    videos: Mapping[str, tuple[Events, int, float]],
+    *,
+    task: str,
+    behaviours: Sequence[str],
+) -> Path:
+    """Writes clips next to the list ``out``, as tabular events and as a project, which it returns;
+    arguments as of :func:`write_project`."""
+    table, project = out.with_name(f"{out.stem}_boris.csv"), out.with_suffix(".boris")
+    write_observations(table, videos, task=task, comment="to be labelled")
+    write_project(project, videos, task=task, behaviours=behaviours)
+    return project
 
 
 def write_project(

@@ -92,6 +92,29 @@ def problems(store: Store, task: str) -> list[Problem]:
     return loaded
 
 
+def problem_like(store: Store, problem: Problem) -> Problem:
+    """A model's problem with the labels of a store.
+
+    Raises:
+        BadInput: If the store has no such labels.
+    """
+    for one in problems(store, problem.task):
+        if (one.classes, one.annotator) == (problem.classes, problem.annotator):
+            return one
+    raise BadInput(
+        f"{store.uri} has no labels under {problem.task!r} with the model's classes "
+        f"{', '.join(problem.classes)}" + (f" by {problem.annotator}" if problem.annotator else "")
+    )
+
+
+def labels_like(store: Store, problem: Problem) -> Labelled:
+    """All labels, of training and test, that a store has of a model's problem."""
+    if problem.task not in tasks(store):
+        return {}
+    same = problem_like(store, problem)
+    return {**same.train, **same.test}
+
+
 def _behaviour(classes: tuple[str, ...]) -> str:
     rest = rest_class(classes=classes)
     return " / ".join(name for name in classes if name != rest)

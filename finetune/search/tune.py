@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from tqdm import tqdm
 
-from finetune.fit.fit import initial_head, score_problems
-from finetune.fit.frames import Frames, embed, gather_poses, recordings
+from finetune.fit.fit import score_problems
+from finetune.fit.frames import Frames, recordings
+from finetune.labels.clips import CLIP_S, draw_minutes, labelled_minutes
 from finetune.labels.folds import cross_validation
+from finetune.labels.frame_labels import looked_at
 from finetune.labels.hold_out import in_training_and_test
-from finetune.labels.problems import ELSEWHERE, Problem, draw_budget
+from finetune.labels.problems import Problem, draw_budget
 from finetune.labels.refine import with_videos_of_children
 from finetune.metrics.frame_metrics import over_seeds
 from finetune.report.annotator_styles import annotators_figure
@@ -29,8 +30,8 @@ from finetune.report.run_log import log_result
 from finetune.report.scores_text import scores_text
 from finetune.search.ray_jobs import run_jobs
 from finetune.search.ray_tune import search
-from finetune.search.space import examples
-from finetune.search.trial import embed_on_gpu, fit_final, fit_postprocessing
+from finetune.search.read_frames import read_frames
+from finetune.search.trial import fit_final, fit_postprocessing
 from finetune.settings import Tuning
 from pretrain.config import Scale, plain
 from pretrain.data.store import Store
@@ -56,6 +57,8 @@ class TuningJob:
     """What the result says of the encoder."""
     videos: int | None
     """Label budget."""
+    minutes: float | None = None
+    """Label budget, too: minutes in clips."""
     folds: int | None = None
     """Cross-validation, in so many folds; the problems then have no test videos."""
     refines: str | None = None
@@ -80,17 +83,26 @@ def tune(
     """
 
     def within_budget(problems: Sequence[Problem], seed: int) -> list[Problem]:
+        if job.minutes is not None:
+            return draw_minutes(
+                problems,
+                minutes=job.minutes,
+                fps=job.store.schema.fps,
+                seed=seed,
+                permute=tuning.permute_labels,
+            )
         drawn = draw_budget(
             list(problems), videos=job.videos, seed=seed, permute=tuning.permute_labels
         )
         return drawn if job.videos is None else with_videos_of_children(drawn)
 
     first = tuning.first_seed
+    budgeted = job.videos is not None or job.minutes is not None
     drawn: dict[Fit, list[Problem]] = {
         (seed, None): within_budget(job.problems, seed) for seed in tuning.seed_list
     }
     read = [job.problems] if job.folds else list(drawn.values())
-    shared_frames = ray.put(_read_frames(job, read, scale, tuning))
+    shared_frames = ray.put(read_frames(job, read, scale, tuning))
     frames = ray.get(shared_frames)  # a view of Ray's copy; ours goes
     scored: Sequence[int | None] = [None]
     if job.folds:
@@ -110,7 +122,7 @@ def tune(
     embedder = None if tuning.frozen else job.embedder
     searches: dict[Fit, dict[str, Any]] = {}
     for seed, fold in drawn:
-        if seed != first and not (tuning.search_each_seed and job.videos is not None):
+        if seed != first and not (tuning.search_each_seed and budgeted):
             searches[seed, fold] = searches[first, fold]
             continue
         words = [f"fold {fold}"] * bool(fold) + [f"seed {seed}"] * (seed != first)
@@ -214,8 +226,17 @@ def tune(
         "videos_drawn": {
             seed: {p.name: sorted(p.train) for p in budget} for seed, budget in budgets.items()
         }
-        if job.videos
+        if budgeted
         else None,
+        "budget": {
+            "videos": job.videos,
+            "minutes": job.minutes,
+            "clip_s": None if job.minutes is None else CLIP_S,
+            "labelled_minutes": {
+                seed: {p.name: labelled_minutes(p.train, job.store.schema.fps) for p in budget}
+                for seed, budget in budgets.items()
+            },
+        },
         "folds": {
             fold: {
                 "videos": {p.name: sorted(p.test) for p in drawn[first, fold] if p.test},
@@ -310,7 +331,13 @@ def settings_of_first_seed(
         budgets: Its labelled videos.
         first: The seed on whose videos the one search was made.
     """
-    drawn = {seed: [set(problem.train) for problem in budget] for seed, budget in budgets.items()}
+    drawn = {
+        seed: [
+            {video: looked_at(labels).tobytes() for video, labels in problem.train.items()}
+            for problem in budget
+        ]
+        for seed, budget in budgets.items()
+    }
     others = [
         seed
         for seed, one in searches.items()
@@ -320,62 +347,6 @@ def settings_of_first_seed(
         return []
     return [
         f"settings were chosen on the labelled videos of seed {first}; seeds "
-        f"{', '.join(map(str, others))} drew other videos, so their scores rest on more labels "
-        "than the budget (--set search_each_seed=true searches for each seed)"
+        f"{', '.join(map(str, others))} drew other videos or clips, so their scores rest on "
+        "more labels than the budget (--set search_each_seed=true searches for each seed)"
     ]
-
-
-def _read_frames(
-    job: TuningJob, budgets: Sequence[Sequence[Problem]], scale: Scale, tuning: Tuning
-) -> Frames:
-    """Poses of all labelled videos, or their embeddings where the encoder is frozen."""
-    frozen = tuning.frozen
-    train = {video for budget in budgets for problem in budget for video in problem.train}
-    test = {video for problem in job.problems for video in problem.test}
-    one_store = job.test_store is job.store
-    videos = sorted(train | test if one_store else train)
-    total = sum(job.store.videos[job.store.video_index(name)]["frames"] for name in videos)
-    with tqdm(
-        total=total * (2 if frozen else 1),
-        desc=f"{'embedding' if frozen else 'reading'} labelled videos",
-        unit="frame",
-        unit_scale=True,
-    ) as bar:
-        features = tuple(job.embedder.external)
-        poses = gather_poses(job.store, videos, features=features, on_progress=bar.update)
-        if not one_store:
-            poses = poses.joined(
-                gather_poses(job.test_store, sorted(test), features=features, suffix=ELSEWHERE)
-            )
-        if not frozen:
-            return poses
-        stride = _common_stride(tuning, job)
-        return embed_frames(poses, job.embedder, scale, stride=stride, on_progress=bar.update)
-
-
-def _common_stride(tuning: Tuning, job: TuningJob) -> int:
-    """Frames from one that the heads read to the next; 1 where they differ."""
-    choices = examples(tuning.search) if tuning.trials > 1 else ()
-    strides = {
-        initial_head(job.problems, one, job.embedder.dim, fps=job.store.schema.fps).stride
-        for one in (tuning, *map(tuning.with_choice, choices))
-    }
-    return strides.pop() if len(strides) == 1 else 1
-
-
-def embed_frames(
-    poses: Frames,
-    embedder: Embedder,
-    scale: Scale,
-    *,
-    stride: int = 1,
-    on_progress: Callable[[int], object],
-) -> Frames:
-    """Embeddings of all frames, each computed once for all trials and seeds: on a GPU where the
-    scale has them, else here."""
-    if not scale.gpu:
-        return embed(poses, embedder, stride=stride, on_progress=on_progress)
-    remote = ray.remote(num_cpus=1, num_gpus=scale.gpus_per_trial, max_retries=1)(embed_on_gpu)
-    embeddings: Frames = ray.get(remote.remote(poses, embedder, stride))
-    on_progress(len(poses.arrays["position"]))
-    return embeddings

@@ -84,7 +84,7 @@ def add_labels(
         BadInput: If the files are damaged, or do not fit the videos or the labels in the store.
     """
     known = {video["name"]: video["frames"] for video in writer.videos} | dict(frames)
-    labels = _read(folder, known, options, fps=fps, expected=known)
+    labels = _read(folder, known, options, fps=fps, expected=frames)
     new = [
         resample_labels(each, old_fps=fps, fps=writer.schema.fps)
         for each in labels
@@ -217,7 +217,13 @@ def conformed(labels: Iterable[Labels], store: Store) -> list[Labels]:
     result, errors, notes = [], [], []
     for each in labels:
         each = replace(each, task=_task_in_store(each, forms))
-        if not each.annotator and len(who := annotators.get(each.task, {""})) == 1:
+        who = annotators.get(each.task, {""})
+        if not each.annotator and len(who) > 1 and "" not in who:
+            notes.append(
+                f"{each.task}: labels without an annotator, beside those of "
+                f"{', '.join(sorted(who))}: pass --annotator NAME to say whose they are"
+            )
+        if not each.annotator and len(who) == 1:
             each = replace(each, annotator=next(iter(who)))
             if each.annotator:
                 notes.append(
@@ -265,10 +271,11 @@ def _task_in_store(
     """The label set of the store that has just these classes, where the files named none."""
     if labels.task in forms or labels.task not in (SEVERAL, *labels.classes):
         return labels.task
+    own = {*labels.classes} - {OTHER}  # overlapping labels have no class for the rest
     same = [
         task
         for task, of_task in forms.items()
-        if any(set(classes) == set(labels.classes) for classes, _ in of_task)
+        if any({*classes} - {OTHER} == own for classes, _ in of_task)
     ]
     return same[0] if len(same) == 1 else labels.task
 

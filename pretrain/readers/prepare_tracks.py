@@ -188,7 +188,8 @@ def _agreed_names(recordings: Sequence[Tracks], existing: Store | None) -> Track
             for recording in recordings
             if recording.name in videos
         ],
-        about=f"the store {existing.uri} has such videos: pass a pattern that leaves them out",
+        about=f"the store {existing.uri} has such videos: pass a pattern that leaves them out; for "
+        "their labels alone, leave out --poses",
     )
     position, confidence = tracks.no_frames(*existing.schema.shape)
     store = Tracks(

@@ -90,7 +90,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--append",
         action="store_true",
-        help="add to the store at --out; what it holds is not touched",
+        help="add to the store at --out; what it holds is not touched, but frames that are "
+        "labelled again",
     )
     parser.add_argument(
         "--keypoints",

@@ -36,7 +36,12 @@ class BorisProject(AbstractLabelFormat):
 
     def recognise(self, file: UnknownFile) -> bool:
         """By the keys that it begins with."""
-        keys = b'"project_name"', b'"observations"'
+        keys = (
+            b'"project_name"',
+            b'"project_format_version"',
+            b'"behaviors_conf"',
+            b'"observations"',
+        )
         return file.head.lstrip().startswith(b"{") and any(key in file.head for key in keys)
 
     def read(self, path: Path) -> list[ScoreSheet]:
