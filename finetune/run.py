@@ -217,7 +217,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         cluster(scale, cpus_wanted=1, gpus_wanted=gpus, meanwhile=opened) as tracking,
         tracking.start(
             f"finetune {args.task}",
-            run_name(encoder, args.videos, out.name),
+            run_name(encoder, args.budget or args.videos, out.name),
             params=facts,
             folder=out,
             resume=args.resume,

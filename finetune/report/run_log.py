@@ -31,16 +31,17 @@ def encoder_params(about: Mapping[str, Any], embedder: Embedder) -> dict[str, An
     }
 
 
-def run_name(encoder: Mapping[str, Any], videos: int | None, folder: str) -> str:
+def run_name(encoder: Mapping[str, Any], budget: int | str | None, folder: str) -> str:
     """``tcn contrastive, 3 videos, FOLDER``; controls say ``tcn none``, ``handmade``.
 
     Args:
         encoder: As of :func:`encoder_params`.
-        videos: Label budget.
+        budget: Labelled videos, or minutes of clips; None: all.
         folder: Name of the run's folder.
     """
     words = [encoder["name"], encoder["objective"] or KINDS.get(encoder["kind"], "pretrained")]
-    budget = "all videos" if videos is None else f"{videos} video{'s' * (videos != 1)}"
+    if budget is None or isinstance(budget, int):
+        budget = "all videos" if budget is None else f"{budget} video{'s' * (budget != 1)}"
     return f"{' '.join(dict.fromkeys(words))}, {budget}, {folder}"
 
 
