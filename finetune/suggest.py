@@ -42,14 +42,7 @@ from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from torch import Tensor
-
-    from finetune.active_learning.segments import Segment
     from finetune.inference.model import LoadedModel
-    from finetune.inference.recordings import Recording
-    from finetune.labels.problems import Labelled
     from finetune.settings import Tuning
 
 
@@ -214,6 +207,7 @@ def _refuse(args: argparse.Namespace) -> None:
 def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     from finetune.active_learning.boris_project import write_for_boris
     from finetune.active_learning.query_rules import query_rule
+    from finetune.active_learning.segments import segments_of
     from finetune.inference.recordings import recordings
     from finetune.labels.problems import labels_like
     from pretrain.data.store import Store
@@ -224,7 +218,10 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     labels = labels_like(Store(paths.absolute_address(args.data)), problem) if args.data else {}
     fps = model.schema.fps
     with recordings(args, model.schema, model.external) as opened:
-        segments, labelled_ND, lengths = _segments(args, model, opened, labels)
+        shortest, longest = _frames(args, fps)
+        segments, labelled_ND, lengths = segments_of(
+            model, opened, labels, shortest=shortest, longest=longest
+        )
     if not segments:
         raise BadInput(
             f"every frame of {args.data} has labels of {problem.name!r}: there is nothing to "
@@ -264,47 +261,6 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
         f"{len(rows)} of {len(segments):,} segments, {minutes:.1f} minutes to look at: {out}\n"
         f"for BORIS: {write_for_boris(out, events, task=problem.task, behaviours=behaviours)}"
     )
-
-
-def _segments(
-    args: argparse.Namespace, model: LoadedModel, opened: Sequence[Recording], labels: Labelled
-) -> tuple[list[Segment], npt.NDArray[np.float32], dict[str, int]]:
-    """Segments without labels, the (N, D) embeddings of what is labelled, and the frames of each
-    recording."""
-    import numpy as np
-    import torch
-
-    from finetune.active_learning.segments import labelled_embeddings, split_into_segments
-    from finetune.labels.frame_labels import looked_at
-
-    fps = model.schema.fps
-    shortest, longest = _frames(args, fps)
-    segments: list[Segment] = []
-    labelled, lengths = [], {}
-    for recording in tqdm(opened, desc="predicting", unit="video"):
-        arrays, length = recording.read()
-        lengths[recording.name] = length
-        parts: list[Tensor] = []
-        (prediction,) = model.predict(arrays, on_embeddings=parts.append)
-        z_TD = torch.cat(parts).repeat_interleave(model.stride, 0)[: len(prediction.labels)]
-        supported = looked_at(prediction.labels)  # what no pose supports is not suggested
-        known = None
-        if recording.name in labels:
-            index_T = np.rint(np.arange(len(z_TD)) * (recording.fps / fps)).astype(np.int64)
-            known = labels[recording.name][np.minimum(index_T, length - 1)]
-            labelled.append(labelled_embeddings(known, z_TD.numpy()))
-        segments += split_into_segments(
-            recording.name,
-            model.problems[0],
-            prediction.labels,
-            prediction.probabilities_TC,
-            z_TD.numpy(),
-            unlabelled_T=supported if known is None else supported & ~looked_at(known),
-            shortest=shortest,
-            longest=longest,
-        )
-    dim = len(segments[0].z_D) if segments else 0
-    return segments, np.concatenate([np.empty((0, dim), np.float32), *labelled]), lengths
 
 
 def _frames(args: argparse.Namespace, fps: float) -> tuple[int, int]:

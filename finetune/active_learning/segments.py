@@ -8,9 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
-from finetune.labels.frame_labels import UNLABELLED, Ints, Reals
-from finetune.labels.problems import Problem
+from finetune.inference.model import LoadedModel
+from finetune.inference.recordings import Recording
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, looked_at
+from finetune.labels.problems import Labelled, Problem
 from finetune.metrics.bouts import bouts
 
 
@@ -122,3 +127,52 @@ def labelled_embeddings(labels: Ints, z_TD: npt.NDArray[np.float32]) -> npt.NDAr
     """(N, D): the mean embedding of every labelled bout of one video."""
     means = [z_TD[start:stop].mean(axis=0) for start, stop, _ in bouts(labels)]
     return np.stack(means) if means else np.empty((0, z_TD.shape[1]), np.float32)
+
+
+def segments_of(
+    model: LoadedModel,
+    opened: Sequence[Recording],
+    labels: Labelled,
+    *,
+    shortest: int,
+    longest: int,
+) -> tuple[list[Segment], npt.NDArray[np.float32], dict[str, int]]:
+    """Segments of recordings that have no labels and that a pose supports.
+
+    Args:
+        model: Of one problem.
+        opened: The recordings.
+        labels: What is labelled of them, at their own rates.
+        shortest: As of :func:`split_into_segments`.
+        longest: As of :func:`split_into_segments`.
+
+    Returns:
+        The segments, the (N, D) embeddings of what is labelled, and the frames of each recording.
+    """
+    fps = model.schema.fps
+    segments: list[Segment] = []
+    labelled, lengths = [], {}
+    for recording in tqdm(opened, desc="predicting", unit="video"):
+        arrays, length = recording.read()
+        lengths[recording.name] = length
+        parts: list[Tensor] = []
+        (prediction,) = model.predict(arrays, on_embeddings=parts.append)
+        z_TD = torch.cat(parts).repeat_interleave(model.stride, 0)[: len(prediction.labels)].numpy()
+        supported = looked_at(prediction.labels)
+        known = None
+        if recording.name in labels:
+            index_T = np.rint(np.arange(len(z_TD)) * (recording.fps / fps)).astype(np.int64)
+            known = labels[recording.name][np.minimum(index_T, length - 1)]
+            labelled.append(labelled_embeddings(known, z_TD))
+        segments += split_into_segments(
+            recording.name,
+            model.problems[0],
+            prediction.labels,
+            prediction.probabilities_TC,
+            z_TD,
+            unlabelled_T=supported if known is None else supported & ~looked_at(known),
+            shortest=shortest,
+            longest=longest,
+        )
+    dim = len(segments[0].z_D) if segments else 0
+    return segments, np.concatenate([np.empty((0, dim), np.float32), *labelled]), lengths
