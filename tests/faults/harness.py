@@ -259,6 +259,24 @@ class Cluster:
         """A process of any machine whose title has this in it."""
         return next(filter(None, (m.find(title) for m in [self.head, *self.machines])), None)
 
+    def wait_for(self, title: str, command: subprocess.Popen[str]) -> psutil.Process:
+        """The first process with this in its title, once there is one."""
+        found: list[psutil.Process | None] = [None]
+
+        def is_there() -> bool:
+            found[0] = self.find(title)
+            return found[0] is not None
+
+        assert until(is_there, command), f"the command ended before there was a {title}"
+        assert found[0] is not None
+        return found[0]
+
+    def kill_machine_of(self, process: psutil.Process) -> None:
+        """Kills the machine that a process runs on."""
+        machine = next(one for one in self.machines if process in one.processes)
+        self.machines.remove(machine)
+        machine.kill()
+
     def close(self) -> None:
         """Ends all machines."""
         for machine in [*self.machines, self.head]:

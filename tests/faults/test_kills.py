@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from harness import Cluster, Lab, Relay, kill, moment, until
@@ -154,29 +153,19 @@ def test_a_fault_changes_no_result(
     title = VICTIMS.get(hit, VICTIMS["worker" if command == "pretrain" else "trial"])
     log = lab.folder / f"{out}.log"
     assert until(lambda: lab.records(out) >= when, process), log.read_text()
-    found: list[psutil.Process | None] = [None]
-
-    def victim_is_there() -> bool:
-        found[0] = cluster.find(title)
-        return found[0] is not None
-
-    if hit != "driver":
-        assert until(victim_is_there, process), log.read_text()
+    victim = None if hit == "driver" else cluster.wait_for(title, process)
     match hit:
         case "driver":
             kill(process)
         case "machine":
-            machine = next(one for one in cluster.machines if found[0] in one.processes)
-            machine.kill()
-            cluster.machines.remove(machine)
+            cluster.kill_machine_of(victim)
             cluster.add()
         case "storage" | "tracking":
             server.cut()
             time.sleep(2 + 3 * draw)
             server.open()
         case _:
-            assert found[0] is not None
-            kill(found[0])
+            kill(victim)
     status, said = lab.end(process, out)
     if hit == "driver":
         assert status != 0, "it was killed"
@@ -208,9 +197,7 @@ def test_machines_that_share_nothing_but_s3(
     )
     when = moment(out, records // 2)
     assert until(lambda: lab.records(out) >= when, process), (lab.folder / f"{out}.log").read_text()
-    machine = next(one for one in cluster.machines if one.find(VICTIMS["worker"]))
-    cluster.machines.remove(machine)
-    machine.kill()
+    cluster.kill_machine_of(cluster.wait_for(VICTIMS["worker"], process))
     status, said = lab.end(process, out)
     assert status == 0, said
     whole = lab.weights("pretrain-whole")
