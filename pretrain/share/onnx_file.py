@@ -56,14 +56,14 @@ def write_onnx(path: Path, embedder: Embedder, *, about: dict[str, Any]) -> None
     if embedder.external:
         inputs.append(torch.zeros(1, FRAMES, sum(embedder.external.values())))
     names = ["position_BTMKX", "confidence_BTMK", "extra_BTE"][: len(inputs)]
-    frames = torch.export.Dim("frames", min=2 * max(embedder.features.lags) + 2, max=2**20)
     try:
         program = torch.onnx.export(
             _PosesIn(embedder).eval(),
             tuple(inputs),
             dynamo=True,
             verbose=False,
-            dynamic_shapes=tuple({1: frames} for _ in inputs),
+            optimize=False,  # onnxruntime does it when it loads, and this fails at LSTMs
+            dynamic_shapes=tuple({1: torch.export.Dim.DYNAMIC} for _ in inputs),
             input_names=names,
             output_names=["z_BTD"],
         )
