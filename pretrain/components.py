@@ -164,8 +164,10 @@ def type_name(annotation: Any) -> str:
     """A type as a person would say it."""
     if get_origin(annotation) is Annotated:
         return type_name(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
+    if get_origin(annotation) in (Union, types.UnionType, Literal):
         return " or ".join(type_name(one) for one in get_args(annotation))
+    if isinstance(annotation, str):  # a choice
+        return repr(annotation)
     return _TYPE_NAMES.get(annotation) or str(annotation).replace("typing.", "").replace(
         "collections.abc.", ""
     )

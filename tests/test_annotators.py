@@ -129,7 +129,7 @@ def test_sharing_what_cannot_be_shared_is_refused() -> None:
         build_head(SHARED, 4, [2, 3])
     with pytest.raises(BadInput, match="cannot learn annotators"):
         build_head({"name": "prototype", "annotator": "embedding"}, 4, [2, 2])
-    with pytest.raises(BadInput, match=r"annotator is 'some'; allowed: apart, embedding"):
+    with pytest.raises(BadInput, match=r"annotator is 'some'; it must be 'apart' or 'embedding'"):
         build_head({"name": "linear", "annotator": "some"}, 4, [2, 2])
     behaviours = [
         replace(problems[0], classes=("other", "groom")),

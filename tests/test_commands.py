@@ -550,7 +550,7 @@ def finetune(
         (("--scale", "nonsense"), ("there is no scale 'nonsense'",)),
         (("--set", "nonsense=1"), ("unknown key 'nonsense'", "frozen", "workers")),
         (("--set", "head.name=nonsense"), ("there is no 'nonsense'", "linear")),
-        (("--set", "lr=0"), ("lr must be above 0",)),
+        (("--set", "lr=0"), ("lr is 0; it must be above 0",)),
         (("--trials", "0"), ("trials is 0",)),
         (("--seeds", "0"), ("seeds is 0",)),
         (("--videos", "0"), ("--videos 0",)),

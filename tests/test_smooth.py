@@ -519,7 +519,7 @@ def test_what_cannot_be_fitted_is_refused_in_words(
 def test_settings_and_videos_that_make_no_sense_are_refused() -> None:
     with pytest.raises(BadInput, match="odd number"):
         Moving(frames=4)
-    with pytest.raises(BadInput, match="'mean', 'median'"):
+    with pytest.raises(BadInput, match="'mean' or 'median'"):
         Moving(frames=3, kind="mode")  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="allowed: \\(T, 4\\)"):
         MinimumBout(frames=(1, 1, 1, 1)).apply(np.zeros((5, 3)))
