@@ -24,6 +24,7 @@ from pretrain.train.checkpoint import (
     save_encoder,
     save_state,
 )
+from pretrain.train.learner import restore
 
 WINDOWS = windows_of(MICE, batch=3, frames=24)
 
@@ -181,3 +182,10 @@ def test_no_code_in_a_state_is_run(tmp_path: Path) -> None:
     assert not ran.exists()
     pickle.loads(pickle.dumps(Evil(ran)))
     assert ran.exists(), "the trap would have worked"
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_words() -> None:
+    learner = torch.nn.Linear(2, 3)
+    restore(learner, {name: x + 1 for name, x in learner.state_dict().items()})
+    with pytest.raises(BadInput, match="finish the run with that release, or choose another --out"):
+        restore(learner, torch.nn.Linear(2, 4).state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import manual_seed, nn
 
@@ -13,7 +14,7 @@ from pretrain.data.store import Store
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Windows, concatenate
 from pretrain.encoders import Embedder, build_embedder
-from pretrain.errors import refuse
+from pretrain.errors import BadInput, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
 from pretrain.train.collapse_metrics import collapse_metrics
 from pretrain.train.torch_setup import matmul_precision, one_thread
@@ -101,6 +102,21 @@ def build_unfitted(recipe: Recipe, store: Store) -> tuple[Embedder, AbstractObje
     )
     check_external_features(embedder.features.external, store)
     return embedder, objective
+
+
+def restore(learner: Learner, state: Mapping[str, Any]) -> None:
+    """Gives it the state of a checkpoint.
+
+    Raises:
+        BadInput: If it is of another network.
+    """
+    try:
+        learner.load_state_dict(state)
+    except RuntimeError as error:
+        raise BadInput(
+            "the checkpoint is of an earlier release in which this encoder or objective was "
+            f"another network: finish the run with that release, or choose another --out. {error}"
+        ) from error
 
 
 def check_external_features(external: Mapping[str, int], store: Store) -> None:

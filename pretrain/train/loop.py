@@ -16,7 +16,7 @@ from pretrain.config import Recipe, Scale, make
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
-from pretrain.train.learner import Learner
+from pretrain.train.learner import Learner, restore
 from pretrain.train.messages import Messages
 from pretrain.train.progress import Progress
 from pretrain.train.ray_checkpoints import StopNotice, latest_state, report_checkpoint
@@ -70,7 +70,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}
     if state := latest_state(settings):
         at = state["at"]
-        learner.load_state_dict(state["learner"])
+        restore(learner, state["learner"])
         optimiser_step.optimiser.load_state_dict(state["optimiser"])
 
     steps = plan.steps * recipe.epochs
