@@ -1,10 +1,12 @@
-"""The main job as a submitted Ray job, on a head that the test starts and stops."""
+"""Jobs submitted to a head without CPUs and two machines, by the commands of docs/cluster.md."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +22,31 @@ from pretrain.runs import paths
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
+SMALL = {
+    "pretrain/run.py": "--recipe quickstart --set epochs=1 --set batch=32 --set encoder.width=16 "
+    "--set encoder.layers=2",
+    "finetune/run.py": "--trials 1 --seeds 1 --set steps=5",
+    "finetune/reproduce.py": "--rows task1_single_frame --seeds 1 --epochs-share 0.0001",
+}
+
+
+MACHINES_ARE_UP = """
+import ray, time
+ray.init(log_to_driver=False, logging_level="ERROR")
+while sum(node["Alive"] for node in ray.nodes()) < 3:
+    time.sleep(0.5)
+"""
+
+
+def blocks() -> list[str]:
+    """What the page has to be typed on the head, on the other machines, and to submit; the
+    environment is the one that runs the tests."""
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    section = page.partition("## Submitting to a Ray cluster")[2].partition("\n## ")[0]
+    return [
+        block.replace(". .venv/bin/activate", ":")
+        for block in re.findall(r"^```\n(.*?)^```", section, flags=re.S | re.M)
+    ]
 
 
 def free_port() -> int:
@@ -29,145 +56,117 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
-    """Address of a job server with token authentication, and the environment its users need."""
+def submitting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """The block that submits, for a cluster that is up, and the environment it is typed in."""
+    on_head, on_machine, submit = blocks()
     scratch = Path("/tmp") / f"eth-{os.getpid()}"  # Ray's sockets need a short path
     scratch.mkdir()
+    (scratch / "token").write_text("0123456789abcdef" * 4)
     environment = os.environ | {
-        "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(scratch / "token"),
+        "RAY_TMPDIR": str(scratch),
+        # what activating the environment does: a job's `python` is found there
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "ETHORAY_HOME": str(tmp_path_factory.mktemp("home")),
     }
     environment.pop("RAY_ADDRESS", None)
-    environment["PATH"] = (
-        # what activating the environment does: a job's `python` is found there
-        f"{BIN}{os.pathsep}{environment['PATH']}"
-    )
-    (scratch / "token").write_text("0123456789abcdef" * 4)
-    port, page = free_port(), free_port()
-    command = [
-        str(BIN / "ray"),
-        "start",
-        "--head",
-        "--block",
-        f"--port={port}",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={page}",
+    ports = {"6379": str(free_port()), "8265": str(free_port()), "HEAD": "127.0.0.1"}
+
+    def here(block: str) -> str:
+        for word, value in ports.items():
+            block = re.sub(rf"\b{word}\b", value, block)
+        return block
+
+    started = []
+
+    def start(block: str, *more: str) -> None:
+        own = ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000", *more]
         # The usual ports of its agent may be taken by another Ray.
-        f"--dashboard-agent-listen-port={free_port()}",
-        f"--dashboard-agent-grpc-port={free_port()}",
-        "--num-cpus=3",
-        "--disable-usage-stats",
-        f"--temp-dir={scratch / 'ray'}",
-        "--object-store-memory=134217728",
-    ]
-    server = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{page}"
+        own += [f"--dashboard-agent-{kind}-port={free_port()}" for kind in ("listen", "grpc")]
+        started.append(
+            subprocess.Popen(
+                ["bash", "-ec", here(block).replace("--block", f"--block {' '.join(own)}")],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )
+
     try:
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            # The page answers before the agent that starts jobs is up; only a job that ran shows
-            # that both are.
-            tried = [str(BIN / "ray"), "job", "submit", "--address", address, "--", "true"]
-            if (
-                subprocess.run(tried, env=environment, capture_output=True, check=False).returncode
-                == 0
+        start(on_head)
+        wait, _, _ = submit.partition("ray job submit --working-dir")
+        subprocess.run(["bash", "-ec", here(wait)], env=environment, check=True, timeout=300)
+        for _ in range(2):
+            start(on_machine, "--num-cpus=1")
+            # two that start at once on one computer get into each other's way
+            while not any(
+                "raylet" in one.name()
+                for one in psutil.Process(started[-1].pid).children(recursive=True)
             ):
-                break
-            time.sleep(1)
-        else:
-            pytest.fail("the job server did not answer within three minutes")
-        yield address, environment
+                assert started[-1].poll() is None, "the machine does not come up"
+                time.sleep(0.2)
+        counted = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": f"127.0.0.1:{ports['6379']}"}
+        waiting = [sys.executable, "-c", MACHINES_ARE_UP]
+        subprocess.run(waiting, env=environment | counted, check=True, timeout=300)
+        yield here(submit), environment
     finally:
         # Ray waits half a minute for its own processes to end; they hold nothing that is wanted.
-        started = psutil.Process(server.pid).children(recursive=True)
-        server.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs([psutil.Process(server.pid), *started], timeout=3)
+        alive = [psutil.Process(one.pid) for one in started if one.poll() is None]
+        alive += [child for one in alive for child in one.children(recursive=True)]
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
+        for process in psutil.wait_procs(alive, timeout=3)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        server.wait(60)
-        subprocess.run(["rm", "-rf", str(scratch)], check=True)
-
-
-@pytest.fixture(scope="module")
-def arena(own_places: None) -> str:
-    return paths.default_store()
+        for one in started:
+            one.wait(60)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_results_of_a_submitted_job_survive_it(
-    head: tuple[str, dict[str, str]], arena: str, tmp_path: Path
+def test_the_pages_jobs_leave_their_results(
+    submitting: tuple[str, dict[str, str]], own_places: None, tmp_path: Path
 ) -> None:
-    address, environment = head
-    home = tmp_path / "home"
-    variables = json.dumps({"env_vars": {"ETHORAY_HOME": str(home)}})
+    block, environment = submitting
+    shutil.copytree(paths.default_store(), tmp_path / "store")
+    block = block.replace("/shared/", f"{tmp_path}/")
+    before, *jobs = re.split(r"^(?=ray job submit --working-dir)", block, flags=re.M)
+    exports = "\n".join(line for line in before.splitlines() if line.startswith("export"))
 
-    def submit(*command: str) -> subprocess.CompletedProcess[str]:
-        submitted = [
-            str(BIN / "ray"),
-            "job",
-            "submit",
-            "--address",
-            address,
-            "--working-dir",
-            str(ROOT),
-            "--runtime-env-json",
-            variables,
-            "--",
-            "python",
-            *command,
-        ]
+    def submit(job: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            submitted, env=environment, capture_output=True, text=True, timeout=400, check=False
+            ["bash", "-ec", f"{exports}\n{job}"],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
         )
 
-    small = [
-        "--set",
-        "epochs=1",
-        "--set",
-        "batch=32",
-        "--set",
-        "encoder.width=16",
-        "--set",
-        "encoder.layers=2",
-    ]
-    pretrained = submit(
-        "pretrain/run.py", "--recipe", "quickstart", "--data", arena, "--out", "mine", *small
-    )
-    assert pretrained.returncode == 0, pretrained.stdout + pretrained.stderr
-    assert json.loads((home / "mine" / "result.json").read_text())["frames"] > 0
-    assert (home / "mlflow.db").is_file(), (
-        "the tracking store must lie beside the runs, not in the job's folder"
-    )
-    tuned = submit(
-        "finetune/run.py",
-        "--encoder",
-        "mine",
-        "--task",
-        "classic_classification",
-        "--data",
-        arena,
-        "--out",
-        "tuned",
-        "--trials",
-        "1",
-        "--seeds",
-        "1",
-        "--set",
-        "steps=5",
-    )
-    assert tuned.returncode == 0, tuned.stdout + tuned.stderr
-    result = json.loads((home / "tuned" / "result.json").read_text())
-    assert 0 < result["map"] <= 1
-    assert list((home / "tuned" / "predictions").glob("*.parquet"))
+    assert len(jobs) == 3
+    for job in jobs:
+        program = next(name for name in SMALL if name in job)
+        done = submit(f"{job.strip()} {SMALL[program]}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "runs" / "mine" / "result.json").read_text())
+    assert (result["frames"] > 0, result["scale"]["workers"]) == (True, 2)
+    assert list((tmp_path / "checkpoints" / "mine").glob("checkpoint_*"))
+    assert 0 < json.loads((tmp_path / "runs" / "task1" / "result.json").read_text())["map"] <= 1
+    assert (tmp_path / "runs" / "paper" / "table.csv").is_file()
 
-    refused = submit("pretrain/run.py", "--data", str(tmp_path / "nothing"))
+    # a relative --out survives the job's folder
+    words = f"{SMALL['finetune/run.py']} --encoder handmade --task classic_classification"
+    job = "ray job submit --working-dir . -- python finetune/run.py --out tuned --data"
+    done = submit(f"{job} {tmp_path}/store {words}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    home = Path(environment["ETHORAY_HOME"])
+    assert (home / "tuned" / "result.json").is_file()
+    assert (home / "mlflow.db").is_file(), "the tracking store lies beside the runs"
+
+    refused = submit(f"{job} {tmp_path}/nothing {words}")
     assert refused.returncode != 0
     assert "there is no store at" in refused.stdout + refused.stderr

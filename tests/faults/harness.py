@@ -223,6 +223,13 @@ class Cluster:
         self.machines.append(self._start([f"--address={self.address}", "--num-cpus=1"], before))
         return self.machines[-1]
 
+    def replace_machines(self, number: int, *, hidden: Path | None = None) -> None:
+        """Kills all machines but the head and adds others."""
+        while self.machines:
+            self.machines.pop().kill()
+        for _ in range(number):
+            self.add(hidden=hidden)
+
     def _start(self, words: list[str], before: str) -> Machine:
         ray = Path(sys.executable).with_name("ray")
         command = " ".join(

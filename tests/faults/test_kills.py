@@ -180,15 +180,17 @@ def test_a_fault_changes_no_result(
 @pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces are root's")
 @pytest.mark.parametrize("spare", [True, False], ids=["spare", "no spare"])
 def test_machines_that_share_nothing_but_s3(
-    spare: bool, lab: Lab, cluster: Cluster, undisturbed: dict[str, tuple[Any, int]]
+    spare: bool,
+    lab: Lab,
+    cluster: Cluster,
+    undisturbed: dict[str, tuple[Any, int]],
+    request: pytest.FixtureRequest,
 ) -> None:
     """Two work and one of them is killed; the lab's folder is empty on each of them."""
     _, records = undisturbed["pretrain"]
     prepare.main(["arena", "--frames", "15000", "--out", f"s3://lab/store-{spare}"])
-    while cluster.machines:
-        cluster.machines.pop().kill()
-    for _ in range(3 if spare else 2):
-        cluster.add(hidden=lab.folder)
+    request.addfinalizer(lambda: cluster.replace_machines(2))
+    cluster.replace_machines(3 if spare else 2, hidden=lab.folder)
     out, workers = f"apart-{spare}", 2 if spare else [1, 2]
     process = lab.start(
         *("pretrain", out, "--data", f"s3://lab/store-{spare}"),
