@@ -91,7 +91,7 @@ def test_embeddings_are_those_of_the_command(world: Path, tmp_path: Path) -> Non
         z_TD = encoder.embed(video.position_TMKX, video.confidence_TMK)
         assert z_TD.dtype == np.float32
         assert z_TD.shape == (len(video.position_TMKX), encoder.dim)
-        assert np.array_equal(z_TD, np.load(tmp_path / "out" / f"{name.replace(' ', '%20')}.npy"))
+        assert np.array_equal(z_TD, np.load(tmp_path / "out" / f"{name}.npy"))
         tensors = torch.tensor(video.position_TMKX, requires_grad=True), video.confidence_TMK
         assert np.array_equal(encoder.embed(*tensors), z_TD)
         assert np.array_equal(

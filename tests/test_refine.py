@@ -193,10 +193,10 @@ def test_a_run_is_scored_saved_and_predicts(ray_here: None, tmp_path: Path) -> N
     assert [problem.name for problem in model.problems] == ["S2", "S1"]
     assert model.problems[0].refines == ("S1", "aggression")
     video = store.read_video(store.videos[5]["name"])
-    (acts, fights), _ = model.predict(
+    acts, fights = model.predict(
         as_tensors({"position": video.position_TMKX, "confidence": video.confidence_TMK})
     )
-    (again,), _ = open_model(str(out), labels_of="S2").predict(
+    (again,) = open_model(str(out), labels_of="S2").predict(
         as_tensors({"position": video.position_TMKX, "confidence": video.confidence_TMK})
     )
     assert np.array_equal(again.probabilities_TC, acts.probabilities_TC)

@@ -669,7 +669,7 @@ def test_replay_as_a_command(
 # -- the file --------------------------------------------------------------------------------------
 
 
-KILLED = """
+LEFT_RUNNING = """
 import os, signal
 from pathlib import Path
 from pretrain.runs.folder import open_run_folder
@@ -691,7 +691,7 @@ def test_what_a_killed_command_left_running_is_closed_by_one_command(
 ) -> None:
     busy = "from pretrain.runs.replay import main; main(['runs/mine'])"
     ran = subprocess.run(
-        [*PYTHON, KILLED % busy], cwd=runs.parent, capture_output=True, text=True, check=False
+        [*PYTHON, LEFT_RUNNING % busy], cwd=runs.parent, capture_output=True, text=True, check=False
     )
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert "closed" not in ran.stdout, "a living process is at work in that folder"
