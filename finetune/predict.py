@@ -185,6 +185,7 @@ def _write(
             predictions = model.predict(
                 arrays, bridge_s=args.bridge, every_animal=args.every_animal
             )
+            del arrays  # hours of poses, while the files are written
             of_recording, bouts_of_recording = [], []
             for problem, prediction in zip(model.problems, predictions, strict=True):
                 ethogram = Ethogram(

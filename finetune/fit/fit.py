@@ -30,7 +30,7 @@ Probabilities = Mapping[str, npt.NDArray[np.float32]]
 """Video to (T, C)."""
 WARMUP_STEPS = 20
 STANDARDISING_WINDOWS = 32
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 1024
 """Embeddings that heads are handed when they label a video."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pretrain.errors import BadInput, refuse
 MAX_PX = 1e6  # no camera is this wide; beyond it a number is not a position
 # Peaks of a heat map may leave 0…1 a little; beyond this it is another column.
 CONFIDENCE_RANGE = (-0.5, 2.0)
+_FRAMES_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,28 +97,38 @@ def clean_points(
         BadInput: If a number is infinite or cannot be a position or a confidence; with the first of
             each kind.
     """
+    clean, kept = np.empty(position.shape, np.float32), np.empty(confidence.shape, np.float32)
+    first, number = dict[str, tuple[int, ...]](), Counter[str]()
+    low, high = CONFIDENCE_RANGE
+    for begin in range(0, len(position), _FRAMES_AT_ONCE):
+        rows = slice(begin, begin + _FRAMES_AT_ONCE)
+        p, c = position[rows].astype(np.float64), confidence[rows].astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            far, odd = np.abs(p) > MAX_PX, (c < low) | (c > high)
+        for kind, wrong in (("position", far), ("confidence", odd)):
+            if wrong.any():
+                number[kind] += int(wrong.sum())
+                t, *at = (int(i) for i in np.argwhere(wrong)[0])
+                first.setdefault(kind, (begin + t, *at))
+        seen = ~np.isnan(p).any(-1) & ~(c <= 0)
+        clean[rows] = np.where(seen[..., None], p, np.nan)
+        clipped = np.clip(np.where(np.isnan(c), 1, c), np.finfo(np.float32).tiny, 1)
+        kept[rows] = np.where(seen, clipped, 0)
     errors = []
-    with np.errstate(invalid="ignore"):
-        low, high = CONFIDENCE_RANGE
-        impossible = np.abs(position) > MAX_PX
-        doubtful = (confidence < low) | (confidence > high)
-    if impossible.any():
-        t, m, k, x = (int(i) for i in np.argwhere(impossible)[0])
+    if "position" in first:
+        t, m, k, x = first["position"]
         errors.append(
             f"{where(t, m, k, x)}: {position[t, m, k, x]:g} is not a position in pixels "
-            f"({int(impossible.sum())} such numbers)"
+            f"({number['position']} such numbers)"
         )
-    if doubtful.any():
-        t, m, k = (int(i) for i in np.argwhere(doubtful)[0])
+    if "confidence" in first:
+        t, m, k = first["confidence"]
         errors.append(
             f"{where(t, m, k, -1)}: {confidence[t, m, k]:g} is not a confidence between 0 and 1 "
-            f"({int(doubtful.sum())} such numbers)"
+            f"({number['confidence']} such numbers)"
         )
     refuse(errors, about=about)
-    seen = ~np.isnan(position).any(-1) & ~(confidence <= 0)
-    clean = np.where(seen[..., None], position, np.nan).astype(np.float32)
-    clipped = np.clip(np.where(np.isnan(confidence), 1, confidence), np.finfo(np.float32).tiny, 1)
-    return clean, np.where(seen, clipped, 0).astype(np.float32)
+    return clean, kept
 
 
 def no_frames(animals: int, keypoints: int, coordinates: int) -> tuple[Float, Float]:

@@ -96,10 +96,10 @@ class NpzTracks(AbstractTrackFormat):
         points = no_frames(*position.shape[1:])
         if not names_only:
             points = clean_points(
-                position.astype(np.float64),
-                np.ones(position.shape[:3])
+                position,
+                np.broadcast_to(np.float32(1), position.shape[:3])
                 if confidence is None
-                else _reordered(confidence, axes.replace("X", ""), "TMK").astype(np.float64),
+                else _reordered(confidence, axes.replace("X", ""), "TMK"),
                 about=str(path),
                 where=lambda t, m, k, x: (
                     f"{'confidence' if x < 0 else 'position'}, frame {t}, {animals[m]}, "
