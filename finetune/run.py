@@ -159,10 +159,12 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         asked = with_test_of(
             asked, problems(test_store, args.task), store, test_store, unknown_annotators=shared
         )
+    trained = args.encoder not in (RANDOM, HANDMADE)
     if args.folds is None:
         asked, notes = with_some_test(asked, fps=store.schema.fps)
     else:
-        asked, notes = all_in_training(asked), [cross_validated_in_words(args.folds)]
+        sentence = cross_validated_in_words(args.folds, pretrained=trained)
+        asked, notes = all_in_training(asked), [sentence]
     notes += refuse_unfit(asked, videos=args.videos, folds=args.folds, unknown_annotators=shared)
     if minutes is not None:
         there = {p.name: labelled_minutes(p.train, store.schema.fps) for p in asked}
@@ -175,7 +177,6 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/run
         asked = with_parent(asked, args.refines, partial(problems, store))
     for sentence in notes:
         log.warning("%s", sentence)
-    trained = args.encoder not in (RANDOM, HANDMADE)
     embedder, about = open_encoder(
         paths.absolute_address(args.encoder) if trained else args.encoder,
         store,

@@ -19,7 +19,7 @@ from test_refine import family
 import finetune.run
 import finetune.search.tune
 from finetune.fit.frames import recordings
-from finetune.labels.folds import all_in_training, cross_validation
+from finetune.labels.folds import all_in_training, cross_validated_in_words, cross_validation
 from finetune.labels.problems import Problem
 from finetune.labels.refine import with_parent
 from finetune.postprocess.learn import LearnedPostprocessing
@@ -177,3 +177,8 @@ def test_scores_are_of_predictions_that_a_videos_own_labels_never_touch(
     for _, rows in other.groupby("video"):
         decided = Postprocessing(smoother=Moving(frames=31)).decide(rows[predicted].to_numpy())
         assert rows["decided"].tolist() == [classes[c] for c in decided]
+
+
+def test_it_says_what_saw_the_poses_of_the_fold() -> None:
+    assert "standardised on the poses" in cross_validated_in_words(3, pretrained=False)
+    assert "standardised" not in cross_validated_in_words(3, pretrained=True)

@@ -38,6 +38,8 @@ def result(kind: str = "pretrained", **changes: Any) -> dict[str, Any]:
         "encoder_saw_test": 0.0,
         "frozen": True,
         "videos": 3,
+        "budget": {"videos": 3, "minutes": None},
+        "folds": None,
         "fingerprint": "abc",
         "test_data": "store",
         "settings": {
@@ -85,6 +87,8 @@ def test_controls_are_the_latest_runs_alike_in_all_but_one_thing(tmp_path: Path)
         "new": result("random weights", map=0.3),
         "shifted": result(settings=shifted, map=0.4),
         "other budget": result("hand-made features", videos=9),
+        "minutes": result("hand-made features", budget={"videos": 3, "minutes": 10.0}),
+        "folds": result("hand-made features", folds={"1": {}, "2": {}}),
         "other data": result("hand-made features", fingerprint="xyz"),
         "no finetune": {"loss": 1},
     }
@@ -98,3 +102,13 @@ def test_controls_are_the_latest_runs_alike_in_all_but_one_thing(tmp_path: Path)
         "random weights": 0.3,
         "labels shifted in time": 0.4,
     }
+
+
+def test_it_says_what_was_labelled_and_how_scores_came_about() -> None:
+    minutes = {"videos": None, "minutes": 10.0}
+    assert "10 labelled minutes as clips" in card(result(videos=None, budget=minutes))
+    everything = {"videos": None, "budget": {"videos": None, "minutes": None}}
+    assert "all labelled training videos" in card(result(**everything))
+    folds = card(result(**everything, folds={"1": {}, "2": {}}))
+    assert "all labelled videos" in folds
+    assert "Scores of a cross-validation" in folds

@@ -4,7 +4,6 @@ but itself."""
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import re
 from dataclasses import replace
@@ -21,6 +20,7 @@ from finetune.labels.problems import Problem
 from finetune.make_report import main
 from finetune.report.page.errors import boundary_errors, predicted_bouts
 from finetune.report.predictions import read_predictions, write_predictions
+from finetune.report.tables import write_csv
 from pretrain.data.windows import Pose
 from pretrain.errors import BadInput
 from pretrain.train.checkpoint import save_encoder
@@ -168,7 +168,7 @@ def test_the_page_of_a_run_is_whole_and_its_own(
     text = "\n".join(page.words)
     assert "run <1>" in text, "a name was taken for markup"
     assert "0.751 ± 0.012" in text
-    assert "No control lies beside this run" in text
+    assert "No control is in the same folder" in text
     assert "1.000 ± 0.000" in text, "the first video is labelled without an error"
     # no frame of the two bouts is further than half a second from an end
     assert "100% of the wrong frames lie within 0.5 s" in text
@@ -183,26 +183,29 @@ def test_without_the_store_there_are_no_skeletons_but_a_page(run: Path) -> None:
     assert not any("confident" in caption for caption in page.captions)
 
 
-def test_the_page_of_predictions_counts_what_the_tables_hold(tmp_path: Path) -> None:
-    about = {"task": "S1", "annotator": "", "classes": list(CLASSES), "overlapping": False}
+@pytest.mark.parametrize("behaviour", ["attack", "=attack", "-attack"])
+def test_the_page_of_predictions_counts_what_the_tables_hold(
+    behaviour: str, tmp_path: Path
+) -> None:
+    classes = [behaviour, *CLASSES[1:]]
+    about = {"task": "S1", "annotator": "", "classes": classes, "overlapping": False}
     predict = {"model": "runs/mine", "problems": {"S1": about}}
     (tmp_path / "predict.json").write_text(json.dumps(predict))
     keys = ("video", "problem", "behaviour", "video_s", "unlabelled_s", "seconds", "share", "bouts")
     rows = [
         ("m1", "S1", b, 60, 10, s, s / 50, n)
-        for b, s, n in (("attack", 30, 6), ("mount", 0, 0), ("other", 20, 5))
+        for b, s, n in ((behaviour, 30, 6), ("mount", 0, 0), ("other", 20, 5))
     ]
-    bouts = [("m1", "S1", "attack", t, t + 5) for t in range(0, 60, 10)]
+    bouts = [("m1", "S1", behaviour, t, t + 5) for t in range(0, 60, 10)]
     header = ("video", "problem", "behaviour", "start_s", "stop_s")
     for name, head, body in (("summary", keys, rows), ("bouts", header, bouts)):
-        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([head, *body])
+        write_csv(tmp_path / f"{name}.csv", [dict(zip(head, row, strict=True)) for row in body])
     main([str(tmp_path)])
     page = Page(tmp_path / "report.html")
     page.check()
     assert len(page.loads) == 3
-    row = page.words[page.words.index("attack") :][:5]
-    assert row == ["attack", "0.5", "0.600", "6", "5.000"]
+    row = page.words[page.words.index(behaviour) :][:5]
+    assert row == [behaviour, "0.5", "0.600", "6", "5.000"]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

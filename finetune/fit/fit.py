@@ -31,7 +31,7 @@ Probabilities = Mapping[str, npt.NDArray[np.float32]]
 WARMUP_STEPS = 20
 STANDARDISING_WINDOWS = 32
 ROWS_AT_ONCE = 1024
-"""Embeddings that heads are handed when they label a video."""
+"""Embeddings that heads are handed when a video's come in parts."""
 
 
 @dataclass
@@ -118,17 +118,19 @@ def _stretches(
     parts: Iterable[Tensor], total: int, margin: int
 ) -> Iterator[tuple[int, Tensor, slice]]:
     """Rows that come in parts, in stretches of :data:`ROWS_AT_ONCE` with ``margin`` more to either
-    side: the index of the first, the rows, and which of them no other stretch has inside."""
-    held, begin, have, done = [], 0, 0, 0
+    side, or all at once where they come so: the index of the first, the rows, and which of them no
+    other stretch has inside."""
+    buffer, begin, have, done = list[Tensor](), 0, 0, 0
     for part in parts:
-        held.append(part)
+        rows = total if len(part) == total else ROWS_AT_ONCE
+        buffer.append(part)
         have += len(part)
-        while done < have and (have == total or have >= done + ROWS_AT_ONCE + margin):
-            z_SD = torch.cat(held) if len(held) > 1 else held[0]
-            stop = min(done + ROWS_AT_ONCE, total)
+        while done < have and (have == total or have >= done + rows + margin):
+            z_SD = torch.cat(buffer) if len(buffer) > 1 else buffer[0]
+            stop = min(done + rows, total)
             yield begin, z_SD[: stop + margin - begin], slice(done - begin, stop - begin)
             first = max(begin, stop - margin)
-            held, begin, done = [z_SD[first - begin :]], first, stop
+            buffer, begin, done = [z_SD[first - begin :]], first, stop
 
 
 def as_probabilities(

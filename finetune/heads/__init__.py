@@ -50,7 +50,8 @@ def frame_weights(label_N: npt.NDArray[Any], power: float) -> npt.NDArray[np.flo
     """Weights of frames, (share of their class) to the power -``power``, with a mean of 1."""
     counts = np.bincount(label_N)
     raw = np.where(counts > 0, (counts.sum() / np.maximum(counts, 1)) ** power, 0.0)
-    return (raw * counts.sum() / (raw * counts).sum())[label_N]
+    out: npt.NDArray[np.float64] = (raw * counts.sum() / (raw * counts).sum())[label_N]
+    return out
 
 
 class AbstractHead(nn.Module, ABC):

@@ -39,4 +39,5 @@ class Annotators(nn.Module):
     def forward(self, z_BTD: Tensor, problem_B: Tensor) -> Tensor:
         """Standardised embeddings as the annotator of each window would have them, (B, T, D)."""
         scale_BD, shift_BD = self.film(self.vectors()[problem_B]).chunk(2, -1)
-        return z_BTD * (1 + scale_BD[:, None]) + shift_BD[:, None]
+        out: Tensor = z_BTD * (1 + scale_BD[:, None]) + shift_BD[:, None]
+        return out

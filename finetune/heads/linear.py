@@ -22,4 +22,5 @@ class Linear(AbstractHead):
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """The embedding itself."""
-        return self.drop(z_BTD)
+        out: Tensor = self.drop(z_BTD)
+        return out

@@ -58,7 +58,8 @@ class Logistic(AbstractHead):
         low = torch.searchsorted(knots_DQ, z_DN)
         high = torch.searchsorted(knots_DQ, z_DN, right=True)
         rank = (low + high) / (2 * _QUANTILES)
-        return torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
+        out: Tensor = torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
+        return out
 
     @torch.no_grad()
     def fit_videos(

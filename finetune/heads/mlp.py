@@ -26,4 +26,5 @@ class Mlp(AbstractHead):
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Hidden units of each frame."""
-        return self.drop(nn.functional.gelu(self.enter(z_BTD)))
+        out: Tensor = self.drop(nn.functional.gelu(self.enter(z_BTD)))
+        return out

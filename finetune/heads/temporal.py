@@ -43,7 +43,8 @@ class Temporal(AbstractHead):
         )
         h_BDT = _without(h_BDT, beyond_B1T)
         h_BDT = h_BDT + nn.functional.gelu(self.wider(self.drop(h_BDT)))
-        return self.drop(h_BDT).transpose(1, 2)
+        out: Tensor = self.drop(h_BDT).transpose(1, 2)
+        return out
 
 
 def _without(h_BDT: Tensor, beyond_B1T: Tensor | None) -> Tensor:

@@ -220,7 +220,8 @@ class _Network(nn.Module):
         h_BTW = self.enter(self.drop(x_BTD.transpose(1, 2)).transpose(1, 2))
         for block in self.blocks:
             h_BTW = block(h_BTW)
-        return self.leave(F.gelu(h_BTW))
+        out: Tensor = self.leave(F.gelu(h_BTW))
+        return out
 
 
 class _Block(nn.Module):

@@ -109,7 +109,7 @@ class LoadedModel:
                 _embedder(self.models[indices[0]]).eval(), arrays, stride=heads[0].stride
             )
             if 0 in indices:
-                parts = _told(parts, on_embeddings)
+                parts = _passed_on(parts, on_embeddings)
             for i, logits in zip(
                 indices, logits_of(heads, parts, len(arrays["position"])), strict=True
             ):
@@ -151,7 +151,7 @@ class LoadedModel:
         return groups
 
 
-def _told(parts: Iterable[Tensor], on_part: Callable[[Tensor], object]) -> Iterator[Tensor]:
+def _passed_on(parts: Iterable[Tensor], on_part: Callable[[Tensor], object]) -> Iterator[Tensor]:
     for part in parts:
         on_part(part)
         yield part

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from pretrain.readers.track_options import add_conversion_options
+
 
 def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """The options that say where the recordings are and how they differ from the model's."""
@@ -28,27 +30,7 @@ def add_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
         help="what the recordings call the model's keypoints: snout=nose,rump=tail_base",
     )
     parser.add_argument("--animals", metavar="OLD=NEW,…", help="the same for animals")
-    parser.add_argument(
-        "--join-tracks",
-        type=int,
-        metavar="N",
-        help="join pieces of tracks by position into N animals, animal1, animal2…: for trackers "
-        "that give an animal a new track after each gap",
-    )
-    parser.add_argument(
-        "--image",
-        metavar="WIDTHxHEIGHT",
-        help="extent of the recordings' image, where their files do not say it",
-    )
-    parser.add_argument(
-        "--scale",
-        type=float,
-        metavar="FACTOR",
-        help="pixels of the model's recordings in a pixel of these",
-    )
-    parser.add_argument(
-        "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the model's image"
-    )
+    add_conversion_options(parser, to="the model")
     parser.add_argument(
         "--px-per-cm",
         type=float,

@@ -23,12 +23,23 @@ def all_in_training(problems: Sequence[Problem]) -> list[Problem]:
     return [replace(p, train={**p.train, **p.test}, test={}) for p in problems]
 
 
-def cross_validated_in_words(folds: int) -> str:
-    """What a reader of such scores should know."""
+def cross_validated_in_words(folds: int, *, pretrained: bool) -> str:
+    """What a reader of such scores should know.
+
+    Args:
+        folds: How many.
+        pretrained: Whether the encoder was; one that was not is standardised here.
+    """
+    standardised = (
+        ""
+        if pretrained
+        else "; the encoder's inputs are standardised on the poses (not the labels) of all "
+        "recordings, those of the fold included"
+    )
     return (
         f"scores are of a cross-validation in {folds} folds: every recording is predicted by fits "
         "whose labels, settings and postprocessing came from the other folds; the saved model "
-        "learned from all labels, and these scores are not of itself"
+        f"learned from all labels, and these scores are not of itself{standardised}"
     )
 
 
@@ -70,9 +81,9 @@ def cross_validation(
         seed=seed,
         recording=lambda video: first[recording(video)],
     ):
-        held = [{} if is_parent(problems, part) else labels for part, labels in sides]
-        parts = without_scored_frames([part for part, _ in sides], held)
-        split.append([replace(p, test=labels) for p, labels in zip(parts, held, strict=True)])
+        held_out = [{} if is_parent(problems, part) else labels for part, labels in sides]
+        parts = without_scored_frames([part for part, _ in sides], held_out)
+        split.append([replace(p, test=labels) for p, labels in zip(parts, held_out, strict=True)])
     return split
 
 
@@ -105,22 +116,22 @@ def split_folds(
             if inside:
                 sides.append((problem.only(inside), outside))
                 continue
-            ((part, held),) = hold_out([problem], share=share, seed=seed, recording=recording)
+            ((part, held_out),) = hold_out([problem], share=share, seed=seed, recording=recording)
             for name, labels in part.train.items():
                 known = np.flatnonzero(looked_at(labels))
                 last = int(known[-1]) + 1 if len(known) else 0
                 fitted_until[recording(name)] = max(last, fitted_until.get(recording(name), 0))
-            sides.append((part, held))
+            sides.append((part, held_out))
         # nobody is scored on frames that another problem is fitted on
-        sides = [(part, _from(held, fitted_until, recording)) for part, held in sides]
+        sides = [(part, _from(held_out, fitted_until, recording)) for part, held_out in sides]
         split.append(sides)
     return split
 
 
-def _from(held: Labelled, begins: Mapping[str, int], recording: Recordings) -> Labelled:
+def _from(held_out: Labelled, begins: Mapping[str, int], recording: Recordings) -> Labelled:
     """Held-out labels without the first frames of some recordings."""
     kept = {}
-    for name, labels in held.items():
+    for name, labels in held_out.items():
         if begin := begins.get(recording(name), 0):
             labels = labels.copy()
             labels[:begin] = UNLABELLED

@@ -139,7 +139,8 @@ class _InputNorm(nn.Module):
         self.norm = _norm(inputs)
 
     def forward(self, x_BWF: Tensor) -> Tensor:
-        return self.norm(x_BWF.flatten(0, 1)).view(x_BWF.shape)
+        out: Tensor = self.norm(x_BWF.flatten(0, 1)).view(x_BWF.shape)
+        return out
 
 
 class _Convolution(nn.Module):
@@ -150,7 +151,8 @@ class _Convolution(nn.Module):
 
     def forward(self, x_BWC: Tensor) -> Tensor:
         x_BCW = F.max_pool1d(F.relu(self.norm(self.conv(x_BWC.transpose(1, 2)))), 2)
-        return self.drop(x_BCW.transpose(1, 2))
+        out: Tensor = self.drop(x_BCW.transpose(1, 2))
+        return out
 
     def every_window(self, x_1CN: Tensor, step: int) -> Tensor:
         """The same for the windows around every frame; ``step`` frames lie between two of their
@@ -173,7 +175,8 @@ class _Attention(nn.Module):
         value = self.value(x_BWC)
         mixed = self.mix(F.scaled_dot_product_attention(self.query(x_BWC), value, value, scale=1.0))
         x_BCW = F.max_pool1d(F.relu(self.norm(mixed.transpose(1, 2))), 2)
-        return self.drop(x_BCW.transpose(1, 2))
+        out: Tensor = self.drop(x_BCW.transpose(1, 2))
+        return out
 
 
 class _LastState(nn.Module):
@@ -182,7 +185,8 @@ class _LastState(nn.Module):
         self.lstm = nn.LSTM(inputs, width, batch_first=True)
 
     def forward(self, x_BWF: Tensor) -> Tensor:
-        return self.lstm(x_BWF)[1][0][0]
+        out: Tensor = self.lstm(x_BWF)[1][0][0]
+        return out
 
 
 class _Dense(nn.Module):
@@ -192,7 +196,8 @@ class _Dense(nn.Module):
         self.drop = nn.Dropout(settings.dropout)
 
     def forward(self, x_BC: Tensor) -> Tensor:
-        return self.drop(F.relu(self.norm(self.linear(x_BC))))
+        out: Tensor = self.drop(F.relu(self.norm(self.linear(x_BC))))
+        return out
 
 
 def _as_keras(module: nn.Module) -> None:

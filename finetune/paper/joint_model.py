@@ -120,7 +120,8 @@ class JointModel(nn.Module):
         """Logits (B, T, C) of one output layer, in the style of an annotator."""
         h_BTD = torch.cat([z_BTD, extra_BTE], -1)
         style_BTA = self.annotators[annotator_B].unsqueeze(1).expand(-1, z_BTD.shape[1], -1)
-        return self.out[layer](h_BTD + self.mix(torch.cat([h_BTD, style_BTA], -1)))
+        out: Tensor = self.out[layer](h_BTD + self.mix(torch.cat([h_BTD, style_BTA], -1)))
+        return out
 
 
 def head_inputs(position_TMKX: Tensor, settings: JointSettings, schema: Schema) -> Tensor:

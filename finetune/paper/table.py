@@ -86,7 +86,10 @@ def read_rows(file: Path = PAPER / "table.yaml") -> dict[str, Row]:
 
 def read_published() -> dict[str, dict[str, Any]]:
     """Published figures: entry, then label set."""
-    return yaml.safe_load((PAPER / "published.yaml").read_text(encoding="utf-8"))
+    out: dict[str, dict[str, Any]] = yaml.safe_load(
+        (PAPER / "published.yaml").read_text(encoding="utf-8")
+    )
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,5 +219,5 @@ def about_data(store: Store, problems: Iterable[Problem]) -> tuple[str, bool]:
     why = "SIMULATED MICE"
     if "simulated" not in store.origin:
         why = f"Label counts are not those of CalMS21 in {len(different)} of {len(counts)} sets"
-    beside = "NOT COMPARABLE to the paper; its figures stand beside for their scale only."
-    return f"{what}. {why}: {beside}", False
+    caution = "NOT COMPARABLE to the paper; its figures stand beside for their scale only."
+    return f"{what}. {why}: {caution}", False

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_SAME = ("task", "fingerprint", "test_data", "videos", "refines")
-
 
 def find_controls(out: Path, result: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Results of the runs beside ``out`` that differ in what is to be shown alone.
+    """Results of the runs in the same folder as ``out`` that differ in nothing else: of the same
+    task, data, label budget and folds.
 
     Args:
         out: The run's folder.
@@ -27,13 +26,18 @@ def find_controls(out: Path, result: Mapping[str, Any]) -> dict[str, dict[str, A
     for path in sorted(files, key=lambda path: path.stat().st_mtime):
         try:
             other = json.loads(path.read_text(encoding="utf-8"))
-            if any(other[key] != result[key] for key in _SAME):
-                continue
-            if _kind(other) != _kind(result):
+            if _setting(other) == _setting(result) and _kind(other) != _kind(result):
                 found[_kind(other)] = other
         except (ValueError, KeyError, TypeError):
             continue  # of another command, or not finished
     return found
+
+
+def _setting(result: Mapping[str, Any]) -> list[Any]:
+    """What scores must share to be compared."""
+    same = [result[key] for key in ("task", "fingerprint", "test_data", "videos", "refines")]
+    minutes = (result.get("budget") or {}).get("minutes")  # earlier versions had none
+    return [*same, minutes, len(result.get("folds") or ())]
 
 
 def _kind(result: Mapping[str, Any]) -> str:

@@ -89,7 +89,7 @@ def model_card(
         "where no pose supports a label, none is given",
     ]
     if not controls:
-        limits.append("no run with random weights or hand-made features lies beside this one")
+        limits.append("no run with random weights or hand-made features is in the same folder")
     return "\n".join(
         [
             f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
@@ -97,7 +97,7 @@ def model_card(
             f"Tells {', '.join(result['per_class'])} in every frame of tracked video. Made with "
             "Ethoray.\n",
             markdown(["", ""], facts),
-            "\n## Scores on test videos\n",
+            f"\n## Scores {'of a cross-validation' if result['folds'] else 'on test videos'}\n",
             "Mean and standard deviation over seeds. MAP of a random scorer is the chance level.\n",
             markdown(columns, scores),
             "",
@@ -116,5 +116,9 @@ def model_card(
 
 
 def _budget(result: Mapping[str, Any]) -> str:
+    if minutes := result["budget"]["minutes"]:
+        return f"{minutes:g} labelled minutes as clips"
     videos = result["videos"]
-    return "all labelled training videos" if videos is None else f"{videos} labelled videos"
+    if videos is None:
+        return "all labelled videos" if result["folds"] else "all labelled training videos"
+    return f"{videos} labelled videos"

@@ -79,7 +79,8 @@ class Timeline:
         """Frames of one of Task 3's behaviours (or any other action), (T,)."""
         if behaviour == "whiterearing":
             return self.rears_T
-        return self.action_T == ACTIONS.index(behaviour)
+        out: npt.NDArray[np.bool_] = self.action_T == ACTIONS.index(behaviour)
+        return out
 
 
 def draw_timeline(

@@ -119,7 +119,8 @@ class Embedder(nn.Module):
 
     def embed(self, windows: Windows) -> Tensor:
         """As calling it, on :class:`Windows`."""
-        return self(windows.pose, windows.valid_BT)
+        out: Tensor = self(windows.pose, windows.valid_BT)
+        return out
 
 
 def build_embedder(

@@ -60,7 +60,8 @@ class EmbedderContexter(AbstractEncoder):
         """(B, T, F) to (B, T, D)."""
         past, future = self.context
         x, _ = zero_padded(x_BTF, valid_BT, past=past, future=future)
-        return self.leave(self.relate(self.embed(x)))
+        out: Tensor = self.leave(self.relate(self.embed(x)))
+        return out
 
 
 class _Convolution(nn.Module):

@@ -57,4 +57,5 @@ class FullyConnected(AbstractEncoder):
         h = F.relu(self.norms[0](over_time(self.enter, self.norm(x, exists)), valid_BT))
         for layer, norm in zip(self.layers, list(self.norms)[1:], strict=True):
             h = F.relu(norm(layer(h), valid_BT))
-        return self.leave(h)
+        out: Tensor = self.leave(h)
+        return out

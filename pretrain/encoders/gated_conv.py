@@ -52,7 +52,8 @@ class GatedConv(AbstractEncoder):
         h_BTD = self.enter(x_BTF)
         for block in self.blocks:
             h_BTD = block(h_BTD, valid_BT)
-        return self.leave(h_BTD)
+        out: Tensor = self.leave(h_BTD)
+        return out
 
 
 class _Block(nn.Module):
@@ -70,4 +71,5 @@ class _Block(nn.Module):
     def forward(self, h_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         n_BTD = self.norm(h_BTD)
         moved = each_channel_over_time(self.move, zero_invalid(self.value(n_BTD), valid_BT))
-        return h_BTD + self.mix(F.silu(self.gate(n_BTD)) * moved)
+        out: Tensor = h_BTD + self.mix(F.silu(self.gate(n_BTD)) * moved)
+        return out

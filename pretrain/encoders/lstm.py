@@ -77,7 +77,8 @@ class LSTM(AbstractEncoder):
         h_BTC = torch.cat([last_state(part) for part in inputs_BLG.split(at_once)])
         for layer, norm in zip(self.layers, self.norms, strict=True):
             h_BTC = F.relu(norm(layer(h_BTC), valid_BT))
-        return self.leave(h_BTC)
+        out: Tensor = self.leave(h_BTC)
+        return out
 
     def _last_state(self, inputs_BLG: Tensor) -> Tensor:
         """(B, past + T + future, gates) to (B, T, C)."""

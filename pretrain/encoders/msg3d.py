@@ -98,7 +98,8 @@ class MSG3D(AbstractEncoder):
         for block in self.blocks:
             h = block(h, valid_BT)
         animals = reduce(h, "(m k) b t c -> b t (m c)", "mean", m=self.animals, k=self.keypoints)
-        return self.leave(animals)
+        out: Tensor = self.leave(animals)
+        return out
 
 
 class _Block(nn.Module):
@@ -136,7 +137,8 @@ class _OverGraph(nn.Module):
         by_scale = torch.matmul(h.reshape(1, -1, h.shape[-1]), self.weight).view(
             self.also_NL.shape[1], -1
         )
-        return self.norm(((self.adjacency_NL + self.also_NL) @ by_scale).view(h.shape))
+        out: Tensor = self.norm(((self.adjacency_NL + self.also_NL) @ by_scale).view(h.shape))
+        return out
 
 
 class _OverGraphAndTime(nn.Module):
@@ -199,7 +201,10 @@ class _OverTime(nn.Module):
             .unfold(1, 2 * self.step + 1, 1)[..., :: self.step]
             .amax(-1)
         )
-        return h + self.leave(torch.cat([*convolved, around, x[..., -width:]], -1)).view(h.shape)
+        out: Tensor = h + self.leave(torch.cat([*convolved, around, x[..., -width:]], -1)).view(
+            h.shape
+        )
+        return out
 
 
 def _weights(number: int, width: int) -> nn.Parameter:

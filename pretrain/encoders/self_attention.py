@@ -62,7 +62,8 @@ class SelfAttention(AbstractEncoder):
         h_BTC = self.norm(zero_invalid(x_BTF, valid_BT), valid_BT)
         for block in self.blocks:
             h_BTC = block(h_BTC, valid_BT)
-        return self.leave(h_BTC)
+        out: Tensor = self.leave(h_BTC)
+        return out
 
 
 class _Block(nn.Module):

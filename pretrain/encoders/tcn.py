@@ -35,7 +35,8 @@ class TCN(AbstractEncoder):
         ones_BTD = valid_BT.unsqueeze(-1).to(h_BTD.dtype).expand_as(h_BTD).contiguous()
         for block in self.blocks:
             h_BTD = block(h_BTD, ones_BTD)
-        return self.leave(h_BTD)
+        out: Tensor = self.leave(h_BTD)
+        return out
 
 
 class Block(nn.Module):
@@ -52,4 +53,5 @@ class Block(nn.Module):
     def forward(self, h_BTD: Tensor, ones_BTD: Tensor) -> Tensor:
         """Frames that are not valid reach no other."""
         x_BTD = over_time(self.conv, self.norm(h_BTD) * ones_BTD)
-        return h_BTD + self.mix(nn.functional.gelu(x_BTD))
+        out: Tensor = h_BTD + self.mix(nn.functional.gelu(x_BTD))
+        return out

@@ -64,4 +64,5 @@ class TwoRate(AbstractEncoder):
         for block in self.blocks:
             s_BSW = block(s_BSW, valid_BS1)
         around_BTN = F.gelu(self.unfold(self.norm(s_BSW))).view_as(h_BTN)
-        return self.leave(self.join(torch.cat([h_BTN, around_BTN], -1)[:, :frames]))
+        out: Tensor = self.leave(self.join(torch.cat([h_BTN, around_BTN], -1)[:, :frames]))
+        return out

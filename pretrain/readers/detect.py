@@ -114,12 +114,14 @@ def _formats(folder: str) -> Any:
 
 def track_formats() -> tuple[AbstractTrackFormat, ...]:
     """All formats of tracks, in the order in which they are tried."""
-    return _formats("track_formats")
+    out: tuple[AbstractTrackFormat, ...] = _formats("track_formats")
+    return out
 
 
 def label_formats() -> tuple[AbstractLabelFormat, ...]:
     """All formats of labels, in the order in which they are tried."""
-    return _formats("label_formats")
+    out: tuple[AbstractLabelFormat, ...] = _formats("label_formats")
+    return out
 
 
 def descriptions(formats: Iterable[AbstractFormat]) -> str:

@@ -100,32 +100,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--animals", metavar="OLD=NEW,KEEP", help="the same for animals")
     parser.add_argument(
-        "--join-tracks",
-        type=int,
-        metavar="N",
-        help="join pieces of tracks by position into N animals, animal1, animal2…: for trackers "
-        "that give an animal a new track after each gap",
-    )
-    parser.add_argument(
         "--store-fps",
         type=float,
         metavar="FPS",
         help="frames per second of the store; poses, labels and features follow",
     )
-    parser.add_argument(
-        "--image",
-        metavar="WIDTHxHEIGHT",
-        help="extent of the recordings' image, where their files do not say it",
-    )
-    parser.add_argument(
-        "--scale",
-        type=float,
-        metavar="FACTOR",
-        help="pixels of the store in a pixel of the recordings",
-    )
-    parser.add_argument(
-        "--scale-to", metavar="WIDTHxHEIGHT", help="the same, by the extent of the store's image"
-    )
+    add_conversion_options(parser, to="the store")
     parser.add_argument(
         "--px-per-cm",
         type=float,
@@ -148,4 +128,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seed", type=int, default=0, help="another one draws other test videos (%(default)s)"
+    )
+
+
+def add_conversion_options(parser: argparse.ArgumentParser, *, to: str) -> None:
+    """How recordings differ from what they are converted ``to``, in words."""
+    parser.add_argument(
+        "--join-tracks",
+        type=int,
+        metavar="N",
+        help="join pieces of tracks by position into N animals, animal1, animal2…: for trackers "
+        "that give an animal a new track after each gap",
+    )
+    parser.add_argument(
+        "--image",
+        metavar="WIDTHxHEIGHT",
+        help="extent of the recordings' image, where their files do not say it",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        metavar="FACTOR",
+        help=f"pixels of {to} in a pixel of the recordings",
+    )
+    parser.add_argument(
+        "--scale-to", metavar="WIDTHxHEIGHT", help=f"the same, by the extent of {to}'s image"
     )

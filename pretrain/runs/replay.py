@@ -53,10 +53,10 @@ def _own_address(file: Path) -> str:
     """
     runs_folder = file.absolute().parent.parent
     params = [record.get("params", {}) for record in JsonLines(file).read()]
-    told = next((each["scale.tracking"] for each in params if "scale.tracking" in each), "null")
-    if "***" in told:
-        raise BadInput(f"{file} does not keep the password of {told}: give the address too")
-    return full_address(None if told == "null" else told, runs_folder=runs_folder)
+    tracking = next((each["scale.tracking"] for each in params if "scale.tracking" in each), "null")
+    if "***" in tracking:
+        raise BadInput(f"{file} does not keep the password of {tracking}: give the address too")
+    return full_address(None if tracking == "null" else tracking, runs_folder=runs_folder)
 
 
 def close_open_runs(file: Path) -> int:

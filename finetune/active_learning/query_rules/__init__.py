@@ -38,4 +38,5 @@ def query_rule(name: str) -> AbstractQueryRule:
     Raises:
         BadInput: If there is none; lists those there are.
     """
-    return find(__name__, name, AbstractQueryRule)()
+    out: AbstractQueryRule = find(__name__, name, AbstractQueryRule)()
+    return out

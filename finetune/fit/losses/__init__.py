@@ -37,4 +37,5 @@ def build_loss(spec: str | Mapping[str, Any]) -> AbstractLoss:
         BadInput: If the name or a setting is unknown or a value is not allowed.
     """
     settings = {"name": spec} if isinstance(spec, str) else spec
-    return build(__name__, settings, AbstractLoss)
+    out: AbstractLoss = build(__name__, settings, AbstractLoss)
+    return out

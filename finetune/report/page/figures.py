@@ -50,13 +50,13 @@ def problem_figure(problem: Problem, probabilities: Probabilities, scores: Score
         which = np.clip(np.digitize(p, edges) - 1, 0, BINS - 1)
         count = np.bincount(which, minlength=BINS)
         filled = count > 0
-        said, so = (
+        predicted, observed = (
             np.bincount(which, values, BINS)[filled] / count[filled] for values in (p, shown)
         )
-        reliability.plot(said, so, ".-", color=colours[name], label=name)
+        reliability.plot(predicted, observed, ".-", color=colours[name], label=name)
     reliability.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=1)
     curves.set(xlabel="recall", ylabel="precision", title="precision and recall (dotted: chance)")
-    reliability.set(xlabel="probability said", ylabel="share of frames", title="reliability")
+    reliability.set(xlabel="predicted probability", ylabel="share of frames", title="reliability")
     for axes in (curves, reliability):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     reliability.legend(fontsize=8)
@@ -143,15 +143,15 @@ def transition_figure(count_CC: Any, problem: Problem) -> Figure:
     kept = [c for c, name in enumerate(problem.classes) if name != problem.rest]
     share = (count_CC / np.maximum(count_CC.sum(1, keepdims=True), 1))[np.ix_(kept, kept)]
     angle = np.linspace(0, 2 * np.pi, len(kept), endpoint=False) + np.pi / 2
-    place = np.stack([np.cos(angle), np.sin(angle)], 1)
+    centre = np.stack([np.cos(angle), np.sin(angle)], 1)
     for a, b in zip(*np.nonzero((share >= 0.05) & ~np.eye(len(kept), dtype=bool)), strict=True):
         style = {"arrowstyle": "-|>", "connectionstyle": "arc3,rad=0.15", "shrinkA": 22}
         arrow = style | {"linewidth": 0.5 + 5 * share[a, b], "shrinkB": 22, "color": "#555555"}
-        axes.annotate("", place[b], place[a], arrowprops=arrow | {"alpha": 0.7})
-        middle = 0.62 * place[a] + 0.38 * place[b]
+        axes.annotate("", centre[b], centre[a], arrowprops=arrow | {"alpha": 0.7})
+        middle = 0.62 * centre[a] + 0.38 * centre[b]
         axes.text(middle[0], middle[1], f"{share[a, b]:.0%}", fontsize=7, ha="center", va="center")
     colours = colours_of(problem)
-    for n, ((x, y), c) in enumerate(zip(place, kept, strict=True)):
+    for n, ((x, y), c) in enumerate(zip(centre, kept, strict=True)):
         name = problem.classes[c]
         axes.plot(x, y, "o", markersize=34, color=colours[name])
         axes.text(x, y, f"{share[n, n]:.0%}", fontsize=7, ha="center", va="center", color="white")

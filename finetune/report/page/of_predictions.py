@@ -15,6 +15,7 @@ from finetune.labels.problems import Problem
 from finetune.report.page import figures
 from finetune.report.page.section import Section
 from finetune.report.tables import Cell
+from pretrain.readers.label_formats._text import cell_text
 
 MOST_VIDEOS = 60
 
@@ -77,4 +78,4 @@ def _budget(behaviour: str, rows: Sequence[Mapping[str, str]]) -> list[Cell]:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        return [{key: cell_text(cell) for key, cell in row.items()} for row in csv.DictReader(file)]

@@ -47,7 +47,10 @@ def score_sections(out: Path) -> list[Section]:
 
 
 def _scores(out: Path, result: Mapping[str, Any]) -> Section:
-    section = Section(title="Scores on test videos", lines=list(result["notes"]))
+    section = Section(
+        title=f"Scores {'of a cross-validation' if result['folds'] else 'on test videos'}",
+        lines=list(result["notes"]),
+    )
     section.lines += extended_lines(result)
     rows = {f"this run ({result['encoder']['kind']})": result, **find_controls(out, result)}
     points = [
@@ -63,7 +66,7 @@ def _scores(out: Path, result: Mapping[str, Any]) -> Section:
     )
     if len(rows) == 1:
         section.lines.append(
-            "No control lies beside this run: --encoder none, --encoder handmade and --set "
+            "No control is in the same folder: --encoder none, --encoder handmade and --set "
             "permute_labels=true, with the same task, data and label budget, appear here."
         )
     section.figure(dot_plot(points, title=""), "this run and its controls")

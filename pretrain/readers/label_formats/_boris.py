@@ -122,8 +122,8 @@ def _add_events(
     """Pairs each START with its STOP."""
     open_since: dict[tuple[str, str, str], tuple[str, float]] = {}
     errors = []
-    for place, row in rows:
-        where = f"{path}, {place}"
+    for location, row in rows:
+        where = f"{path}, {location}"
         name = _observation_of(row, block)
         observation = observations[name]
         subject, behaviour, offset = _take_common(observation, row, block, where)
@@ -135,23 +135,23 @@ def _add_events(
         elif status == "START":
             if key in open_since:
                 errors.append(
-                    f"{place}: {behaviour} starts again at {time:g} s; it has not stopped "
+                    f"{location}: {behaviour} starts again at {time:g} s; it has not stopped "
                     f"since {open_since[key][0]}"
                 )
-            open_since[key] = (place, time)
+            open_since[key] = (location, time)
         elif status == "STOP":
             begun = open_since.pop(key, None)
             if begun is None or begun[1] > time:
                 errors.append(
-                    f"{place}: {behaviour} stops at {time:g} s without having started before"
+                    f"{location}: {behaviour} stops at {time:g} s without having started before"
                 )
             else:
                 observation.bouts[subject].append(Bout(begun[1], time, behaviour))
         else:
-            errors.append(f"{place}: status {status[:20]!r}; wanted START, STOP or POINT")
+            errors.append(f"{location}: status {status[:20]!r}; wanted START, STOP or POINT")
     errors += [
-        f"{place}: {key[2]} starts at {time:g} s and never stops"
-        for key, (place, time) in open_since.items()
+        f"{location}: {key[2]} starts at {time:g} s and never stops"
+        for key, (location, time) in open_since.items()
     ]
     refuse(errors, about=str(path))
 
@@ -160,8 +160,8 @@ def _add_bouts(
     rows: Rows, block: Mapping[str, str], observations: dict[str, _Observation], path: Path
 ) -> None:
     """Takes aggregated events, a row a bout."""
-    for place, row in rows:
-        where = f"{path}, {place}"
+    for location, row in rows:
+        where = f"{path}, {location}"
         observation = observations[_observation_of(row, block)]
         subject, behaviour, offset = _take_common(observation, row, block, where)
         kind = row.get("behavior type", "STATE").upper() or "STATE"

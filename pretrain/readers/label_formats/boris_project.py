@@ -87,26 +87,26 @@ def _rows(name: str, observation: Any, types: Mapping[str, str], path: Path) -> 
         about["media duration (s)"] = ";".join(str(lengths[medium]) for medium in media)
     if media and media[0] in rates:
         about["fps"] = str(rates[media[0]])
-    return [(place, about | bout) for place, bout in _bouts(name, observation, types, path)]
+    return [(location, about | bout) for location, bout in _bouts(name, observation, types, path)]
 
 
 def _bouts(name: str, observation: Any, types: Mapping[str, str], path: Path) -> Iterator[_Row]:
     begun: dict[tuple[str, str, str], tuple[str, str]] = {}
     events = sorted(enumerate(observation["events"], start=1), key=lambda each: float(each[1][0]))
     for number, (time, subject, behaviour, *more) in events:
-        place, key = f"observation {name!r}, event {number}", (subject, behaviour, *more[:1])
+        location, key = f"observation {name!r}, event {number}", (subject, behaviour, *more[:1])
         row = {"subject": str(subject), "behavior": str(behaviour), "start (s)": str(time)}
         if types.get(behaviour, "").lower().startswith("point"):
-            yield place, row | {"behavior type": "POINT"}
+            yield location, row | {"behavior type": "POINT"}
         elif key in begun:
             yield begun[key][0], row | {"start (s)": begun[key][1], "stop (s)": str(time)}
             del begun[key]
         else:
-            begun[key] = place, str(time)
+            begun[key] = location, str(time)
     refuse(
         [
-            f"{place}: {key[1]} starts at {start} s and never stops"
-            for key, (place, start) in begun.items()
+            f"{location}: {key[1]} starts at {start} s and never stops"
+            for key, (location, start) in begun.items()
         ],
         about=str(path),
     )
