@@ -4,6 +4,8 @@ features under each head, encoders alone and next to the features, and controls.
     python benchmarks/accuracy.py --data STORE --task S1                     the whole, hours
     python benchmarks/accuracy.py --data STORE --task S1 --quick             two draws, few rows
     python benchmarks/accuracy.py --data STORE --task S1 --encoder runs/mine runs/other
+    python benchmarks/accuracy.py --data STORE --task S1 --ablation --budgets 3 all
+    python benchmarks/accuracy.py --data STORE --task S2 --refines S1:aggression --budgets all
     python benchmarks/accuracy.py --data TRACKS --prepare '--fps 30 --unscored S1:base' --task S1
 
 All labelled videos, whichever side of the store's split they are on, are dealt to folds; recordings
@@ -14,7 +16,8 @@ all pools the folds. The split is written to --out before the first fit, and eve
 What is in --out already is not fitted again: the same command goes on after an interruption, and
 after --quick the whole fits only what is lacking.
 
-In --out: table.md, table.csv, table.png, result.json, and a file for each fit in cells/.
+In --out: table.md, table.csv, table.png, result.json, failing_bouts.png (bouts the first row is
+surest of that were labelled otherwise), and a file for each fit in cells/.
 """
 
 from __future__ import annotations
@@ -32,12 +35,14 @@ from typing import Any
 import accuracy_protocol as protocol
 import measure
 import numpy as np
+from accuracy_ablation import columns_of
 from accuracy_report import write_report
 from tqdm import tqdm
 
 from finetune.fit.frames import Frames, embed, gather_poses, recordings
 from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
 from finetune.labels.problems import Problem, problems
+from finetune.labels.refine import with_parent
 from finetune.search.ray_jobs import run_jobs
 from pretrain import prepare
 from pretrain.cluster.join import cluster
@@ -61,7 +66,7 @@ def main(words: Sequence[str] | None = None) -> None:
     (out / "cells").mkdir(parents=True, exist_ok=True)
     store = open_store(args.data, args.prepare, out)
     scale = read(Scale, args.scale, SCALES, {})
-    asked = all_labelled(store, args.task)
+    asked = all_labelled(store, args.task, args.refines)
     poses = gather_poses(store, sorted({v for problem in asked for v in problem.train}))
     folds = protocol.grouped_folds(list(poses.spans), recordings(poses), folds=args.folds)
     split = protocol.draw_split(
@@ -72,9 +77,10 @@ def main(words: Sequence[str] | None = None) -> None:
         fps=store.schema.fps,
     )
     encoders = named(args.encoder)
-    write_split(out, split, store=store, task=args.task, encoders=encoders)
+    task = f"{args.task} as a kind of {args.refines}" if args.refines else args.task
+    write_split(out, split, store=store, task=task, encoders=encoders)
 
-    rows = protocol.rows(list(encoders), quick=args.quick)
+    rows = protocol.rows(list(encoders), quick=args.quick, ablation=args.ablation)
     fitted = min(2, args.draws) if args.quick else args.draws
     cells = [
         protocol.Cell(row=row, budget=budget, draw=draw)
@@ -91,21 +97,29 @@ def main(words: Sequence[str] | None = None) -> None:
         if lacking:
             used = {name for cell in lacking for name in cell.row.inputs}
             embedded = embed_all(poses, store, used, encoders)
+            columns = columns_of(open_input(protocol.FEATURES, store, {})) if args.ablation else []
             with cluster(scale, cpus_wanted=1):
-                for cell, (result, predicted) in run_jobs(
+                for cell, (result, predicted, decided) in run_jobs(
                     protocol.run_cell,
                     lacking,
                     lambda cell: {"cell": cell},
-                    shared={"inputs": embedded, "problems": asked, "split": split},
+                    shared={
+                        "inputs": embedded,
+                        "problems": asked,
+                        "split": split,
+                        "columns": columns,
+                    },
                     scale=scale,
                     description="fits",
                     unit="fit",
                     name=lambda cell: f"{cell.row.name}, {cell.budget}",
                 ):
-                    keep(out, cell, result | {"data": store.fingerprint}, predicted)
+                    keep(out, cell, result | {"data": store.fingerprint}, predicted, decided)
                     scores = {key: result["scores"][key] for key in ("macro_f1", "map")}
                     run.log_metrics({cell.row.name: {cell.budget: scores}}, step=cell.draw)
-        for file in write_report(out, cells, asked, poses, split, measure.describe_machine()):
+        for file in write_report(
+            out, cells, asked, poses, store.schema, split, measure.describe_machine()
+        ):
             run.log_artifact(file)
     page = tracking.ui_command(run.experiment)
     print(f"{(out / 'table.md').read_text(encoding='utf-8')}\nin {out}; {page}")
@@ -133,6 +147,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--task", default="classic_classification", help="label set (%(default)s)")
     parser.add_argument(
+        "--refines",
+        metavar="LABELSET:CLASS",
+        help="the task says what kind of another label set's class a behaviour is, as in "
+        "finetune/run.py",
+    )
+    parser.add_argument(
         "--encoder",
         nargs="+",
         default=[],
@@ -154,6 +174,11 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         "--quick", action="store_true", help="the first two draws and the rows that matter most"
     )
     parser.add_argument(
+        "--ablation",
+        action="store_true",
+        help="other rows: the features and the default head without each ingredient in turn",
+    )
+    parser.add_argument(
         "--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)"
     )
     parser.add_argument("--out", help="folder of the results; left out: runs/accuracy-…")
@@ -168,6 +193,8 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     errors += [f"--draws is {args.draws}; it must be at least 1"] if args.draws < 1 else []
     if args.prepare is not None and not args.data:
         errors.append("--prepare goes with --data, the folder or archive of tracks")
+    if args.ablation and args.encoder:
+        errors.append("--ablation takes from the hand-made features: give --encoder without it")
     refuse(errors, about="the command line")
     args.budgets = list(dict.fromkeys(args.budgets))
     return args
@@ -185,12 +212,17 @@ def open_store(data: str | None, options: str | None, out: Path) -> Store:
     return Store(str(made))
 
 
-def all_labelled(store: Store, task: str) -> list[Problem]:
-    """The problems of a label set, all labelled videos in ``train``."""
-    return [
-        replace(problem, train={**problem.train, **problem.test}, test={})
-        for problem in problems(store, task)
-    ]
+def all_labelled(store: Store, task: str, refines: str | None = None) -> list[Problem]:
+    """The problems of a label set, all labelled videos in ``train``; with ``refines`` the parent's
+    after them."""
+
+    def joined(name: str) -> list[Problem]:
+        return [
+            replace(problem, train={**problem.train, **problem.test}, test={})
+            for problem in problems(store, name)
+        ]
+
+    return with_parent(joined(task), refines, joined) if refines else joined(task)
 
 
 def named(encoders: Sequence[str]) -> dict[str, str]:
@@ -273,7 +305,11 @@ def finished(out: Path, cell: protocol.Cell, split: protocol.Split) -> bool:
 
 
 def keep(
-    out: Path, cell: protocol.Cell, result: Mapping[str, Any], predicted: Sequence[Any]
+    out: Path,
+    cell: protocol.Cell,
+    result: Mapping[str, Any],
+    predicted: Sequence[Any],
+    decided: Sequence[Any],
 ) -> None:
     """Writes a cell's files, its JSON last and whole: a cell that has one is finished."""
     file = out / "cells" / f"{cell.name}.json"
@@ -281,6 +317,11 @@ def keep(
         f"{number}:{video}": probabilities.astype(np.float16)
         for number, one in enumerate(predicted)
         for video, probabilities in one.items()
+    }
+    arrays |= {
+        f"{number}={video}": labels
+        for number, one in enumerate(decided)
+        for video, labels in one.items()
     }
     np.savez_compressed(file.with_suffix(".npz"), **arrays)
     partial = file.with_suffix(".partial")

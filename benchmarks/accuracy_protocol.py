@@ -7,6 +7,7 @@ and every draw of a budget names the frames whose labels a fit may see.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 import time
@@ -17,16 +18,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from accuracy_ablation import ABLATIONS, LEADING, without
 
 from finetune.fit.fit import Probabilities, fit, score_problems
 from finetune.fit.frames import Frames
+from finetune.heads import AbstractHead
 from finetune.labels.clips import draw_clips, labelled_minutes, within_clips
-from finetune.labels.frame_labels import UNLABELLED, looked_at
+from finetune.labels.frame_labels import UNLABELLED, Ints, looked_at
 from finetune.labels.hold_out import Recordings
 from finetune.labels.problems import Problem, permuted
+from finetune.labels.refine import is_parent
 from finetune.metrics.bouts import bouts
-from finetune.metrics.frame_metrics import Scores
+from finetune.metrics.frame_metrics import Scores, frame_f1
+from finetune.postprocess.cross_fit import learn_postprocessing
 from finetune.settings import TASKS, Tuning
+from pretrain.components import find
 from pretrain.config import read
 from pretrain.errors import BadInput, refuse
 
@@ -35,7 +41,6 @@ BOUNDARY_S = 0.5
 BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
 ALL, CLIPS = "all", "clips"
 FEATURES, OLD_FEATURES, RANDOM = "features", "old features", "random weights"
-_TEMPORAL_COLUMNS = 160  # leading columns of the features that temporal_wide reads by default
 _FEW: Mapping[str, Any] = {
     "name": "stack",
     "members": [{"name": "boosted"}, {"name": "logistic"}],
@@ -46,6 +51,8 @@ _MANY: Mapping[str, Any] = {
     "members": [{"name": "boosted"}, {"name": "temporal_wide"}],
 }
 
+Decisions = Mapping[str, Ints]
+"""Video to the labels of its frames."""
 Split = dict[str, Any]
 """``folds``: lists of videos. ``draws``: budget to draws, each with its ``fold`` (the test videos)
 and ``labelled``: problem to video to [first, end) of the frames whose labels may be used."""
@@ -60,6 +67,10 @@ class Row:
     """Embeddings that are joined; see :func:`joined`."""
     head: str = "stack"
     permuted: bool = False
+    without: str = ""
+    """The ingredient that is left out, of :data:`accuracy_ablation.ABLATIONS`."""
+    postprocessed: bool = False
+    """Whether calibration, decision rule and smoother follow, learned on the training videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +88,19 @@ class Cell:
         return "".join(c if c.isalnum() else "-" for c in words)
 
 
-def rows(encoders: Sequence[str], *, quick: bool) -> list[Row]:
+def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> list[Row]:
     """The rows of the table, the one that the others are compared with first.
 
     Args:
         encoders: Names of further embeddings, each as a row of its own and joined to the features.
         quick: Only those without which the others mean nothing.
+        ablation: The first row, and it again without each ingredient; no other.
     """
     new = [Row(name="features, stack", inputs=(FEATURES,))]
+    if ablation:
+        new.append(Row(name="features, boosted", inputs=(FEATURES,), head="boosted"))
+        return new + [Row(name=name, inputs=(FEATURES,), without=name) for name in ABLATIONS]
+    new.append(replace(new[0], name="features, stack, postprocessed", postprocessed=True))
     heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide")
     new += [Row(name=f"features, {head}", inputs=(FEATURES,), head=head) for head in heads]
     new.append(Row(name="old features, boosted", inputs=(OLD_FEATURES,), head="boosted"))
@@ -156,6 +172,8 @@ def draw_split(
             fold = draw % len(folds)
             labelled = {}
             for problem in problems:
+                if is_parent(problems, problem):
+                    continue  # its labels are those of its children's frames
                 rng = np.random.default_rng([draw, 6])  # alike for all problems
                 train = {v: y for v, y in problem.train.items() if v not in folds[fold]}
                 names = sorted(train)
@@ -182,6 +200,16 @@ def problems_of(problems: Sequence[Problem], split: Split, cell: Cell) -> list[P
     for problem in problems:
         # before clips are cut: rolled within a clip, most labels would still be true
         labels = (permuted(problem, seed=cell.draw) if cell.row.permuted else problem).train
+        if is_parent(problems, problem):
+            train = {v: y for v, y in labels.items() if v not in fold}
+            if cell.budget != ALL:
+                child = next(
+                    each for each in problems if (each.refines or ("",))[0] == problem.name
+                )
+                clips = drawn["labelled"][child.name]
+                train = within_clips(train, {v: clips[v] for v in clips.keys() & train.keys()})
+            cut.append(replace(problem, train=train, test={}))
+            continue
         clips = drawn["labelled"][problem.name]
         assert not fold & clips.keys(), "a video is in training and on test"
         train = within_clips(labels, clips)
@@ -199,45 +227,81 @@ def joined(inputs: Mapping[str, Frames], names: Sequence[str]) -> tuple[Frames, 
     first, *others = (inputs[name] for name in names)
     z = first.arrays["z"]
     if not others:
-        return first, _TEMPORAL_COLUMNS
+        return first, LEADING
     more = [other.arrays["z"] for other in others]
-    arrays = {"z": np.concatenate([z[:, :_TEMPORAL_COLUMNS], *more, z[:, _TEMPORAL_COLUMNS:]], 1)}
-    width = min(_TEMPORAL_COLUMNS, z.shape[1]) + sum(one.shape[1] for one in more)
+    arrays = {"z": np.concatenate([z[:, :LEADING], *more, z[:, LEADING:]], 1)}
+    width = min(LEADING, z.shape[1]) + sum(one.shape[1] for one in more)
     return replace(first, arrays=arrays), width
 
 
-def head_settings(head: str, budget: str, columns: int) -> dict[str, Any]:
+def head_settings(
+    head: str, budget: str, columns: int, changed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Settings of a head; a stack is the default for the budget: trees with a linear model, and
-    with all videos trees with a temporal network."""
+    with all videos trees with a temporal network. ``changed`` settings go to the heads that have
+    them; ``columns`` to the temporal network."""
     chosen = (_MANY if budget == ALL else _FEW) if head == "stack" else {"name": head}
-    wide = {"columns": columns}
+
+    def with_settings(one: Mapping[str, Any]) -> dict[str, Any]:
+        known = inspect.signature(find("finetune.heads", one["name"], AbstractHead)).parameters
+        own = {key: value for key, value in (changed or {}).items() if key in known}
+        return {**one, **own, **({"columns": columns} if one["name"] == "temporal_wide" else {})}
+
     if "members" not in chosen:
-        return {**chosen, **(wide if head == "temporal_wide" else {})}
-    members = [{**m, **(wide if m["name"] == "temporal_wide" else {})} for m in chosen["members"]]
-    return {**chosen, "members": members}
+        return with_settings(chosen)
+    return {**chosen, "members": [with_settings(member) for member in chosen["members"]]}
 
 
 def run_cell(
-    cell: Cell, *, inputs: Mapping[str, Frames], problems: Sequence[Problem], split: Split
-) -> tuple[dict[str, Any], list[Probabilities]]:
+    cell: Cell,
+    *,
+    inputs: Mapping[str, Frames],
+    problems: Sequence[Problem],
+    split: Split,
+    columns: Sequence[tuple[str, str]] = (),
+) -> tuple[dict[str, Any], list[Probabilities], list[Decisions]]:
     """Fits a cell's head and scores it on the videos of its fold, at 5 Hz.
 
+    Args:
+        cell: Which.
+        inputs: Embeddings by name.
+        problems: With all labelled videos in ``train``.
+        split: As :func:`draw_split` gives it.
+        columns: Statistic and feature of each column of the features, for ablations.
+
     Returns:
-        The result for its JSON, and the probabilities of each problem's test videos at 5 Hz.
+        The result for its JSON, and the scores of each problem's test videos at 5 Hz; of a row with
+        postprocessing their labels as well.
     """
     begin = time.process_time()
     torch.set_num_threads(1)
     own = problems_of(problems, split, cell)
-    frames, columns = joined(inputs, cell.row.inputs)
+    frames, read_columns = joined(inputs, cell.row.inputs)
+    changed: Mapping[str, Any] = {}
+    if cell.row.without:
+        frames, read_columns = without(frames, columns, cell.row.without)
+        changed = ABLATIONS[cell.row.without].head
     tuning = replace(
         read(Tuning, "default", TASKS, {}),
-        head=head_settings(cell.row.head, cell.budget, columns),
+        head=head_settings(cell.row.head, cell.budget, read_columns, changed),
         search={},
         trials=1,
     )
     ((_, _, model),) = fit(frames, own, tuning, embedder=None, seed=cell.draw, stops=[1])
     every = model.predict(frames, own, [problem.test for problem in own])
-    stride = frames.stride
+    stride, decided, steps = frames.stride, [], []
+    if cell.row.postprocessed:
+        learned = learn_postprocessing(frames, own, tuning, None, seed=cell.draw, stop=1)
+        steps = [one.name for one in learned]
+        after = [one.postprocessing for one in learned]
+        decided = [
+            {v: step.decide(p)[::stride].astype(np.int8) for v, p in one.items()}
+            for step, one in zip(after, every, strict=True)
+        ]
+        every = [
+            {v: step.scores(p).astype(np.float32) for v, p in one.items()}
+            for step, one in zip(after, every, strict=True)
+        ]
     predicted = [{v: p[::stride] for v, p in one.items()} for one in every]
     result = {
         "row": cell.row.name,
@@ -247,19 +311,34 @@ def run_cell(
         "split": digest(split),
         "head": tuning.head,
         "minutes": {p.name: labelled_minutes(p.train, frames.fps) for p in own},
-        "scores": score_at(own, predicted, stride).to_dict(),
+        "postprocessing": steps,
+        "scores": score_at(own, predicted, stride, decided).to_dict(),
         "core_seconds": round(time.process_time() - begin, 2),
     }
-    return result, predicted
+    return result, predicted, decided
 
 
-def score_at(problems: Sequence[Problem], predicted: Sequence[Probabilities], step: int) -> Scores:
-    """Scores of every ``step``-th labelled frame of the test videos there are predictions of."""
+def score_at(
+    problems: Sequence[Problem],
+    predicted: Sequence[Probabilities],
+    step: int,
+    decided: Sequence[Decisions] = (),
+) -> Scores:
+    """Scores of every ``step``-th labelled frame of the test videos there are predictions of; macro
+    F1 of the labels where some were ``decided``, of the likeliest class else."""
     truth = [
         {v: problem.test[v][::step] for v in probabilities}
         for problem, probabilities in zip(problems, predicted, strict=True)
     ]
-    return score_problems(problems, predicted, truth)
+    scores = score_problems(problems, predicted, truth)
+    if not decided:
+        return scores
+    f1 = [
+        frame_f1(labels=labels, predicted=own, classes=problem.classes, rest=problem.rest or "")
+        for problem, labels, own in zip(problems, truth, decided, strict=True)
+        if labels
+    ]
+    return replace(scores, macro_f1=float(np.mean(f1)))
 
 
 # -- where errors lie ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,14 @@ from finetune.fit.fit import Probabilities
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import plain
 from finetune.labels.problems import Problem
+from finetune.report.page.errors import predicted_bouts
+from finetune.report.page.figures import Strip, strips_figure
 from finetune.report.tables import Cell, Point, Score, dot_plot, markdown, write_csv
+from pretrain.data.schema import Schema
 from pretrain.redact import write_json
 
+FAILING = "failing_bouts.png"
+DRAWN = 3
 _METRICS = {"macro_f1": "macro F1", "map": "MAP"}
 
 
@@ -28,16 +34,19 @@ def write_report(
     cells: Sequence[protocol.Cell],
     problems: Sequence[Problem],
     poses: Frames,
+    schema: Schema,
     split: protocol.Split,
     machine: Mapping[str, Any],
 ) -> list[Path]:
-    """Writes table.md, table.csv, table.png and result.json.
+    """Writes table.md, table.csv, table.png and result.json, and a picture of bouts where the first
+    row fails.
 
     Args:
         out: Folder with the files of all ``cells``.
         cells: Of the table, in the order of its rows within a budget.
         problems: With all labelled videos in ``train``.
         poses: Of these videos.
+        schema: Their skeleton.
         split: That the cells were fitted on.
         machine: As :func:`measure.describe_machine` gives it.
     """
@@ -58,7 +67,7 @@ def write_report(
         for name in names[1:]
         if name != "chance"
     ]
-    errors = where_it_fails(out, results, names[0], problems, poses, step)
+    errors = list(where_it_fails(out, results, names[0], problems, poses, schema, step))
     seconds = sum(result["core_seconds"] for result in results.values())
     sections = [
         markdown(header, table),
@@ -91,7 +100,8 @@ def write_report(
     )
     whole = {"command": measure.command(), "machine": dict(machine), "split": split, "rows": lines}
     write_json(out / "result.json", plain(whole))
-    return [out / name for name in ("table.md", "table.csv", "table.png", "result.json")]
+    written = ("table.md", "table.csv", "table.png", "result.json", FAILING)
+    return [out / name for name in written if (out / name).exists()]
 
 
 def summaries(
@@ -109,7 +119,8 @@ def summaries(
     for (row, budget), own in groups.items():
         if budget == protocol.ALL:
             tested = [replace(problem, test=problem.train) for problem in problems]
-            scores = protocol.score_at(tested, pooled(out, own, problems), step).to_dict()
+            decided = pooled(out, own, problems, "=") if row.endswith("postprocessed") else ()
+            scores = protocol.score_at(tested, pooled(out, own, problems), step, decided).to_dict()
             each, spread = [scores], False
         else:
             each, spread = [results[cell]["scores"] for cell in own], len(own) > 1
@@ -130,16 +141,20 @@ def summaries(
 
 
 def pooled(
-    out: Path, cells: Sequence[protocol.Cell], problems: Sequence[Problem]
+    out: Path, cells: Sequence[protocol.Cell], problems: Sequence[Problem], mark: str = ":"
 ) -> list[Probabilities]:
-    """Probabilities at 5 Hz of every problem's test videos of some cells, by video."""
+    """Probabilities at 5 Hz of every problem's test videos of some cells, by video; with the mark
+    ``=`` labels."""
     each: list[dict[str, Any]] = [{} for _ in problems]
     for cell in cells:
         with np.load(out / "cells" / f"{cell.name}.npz") as arrays:
             for key in arrays:
-                number, _, video = key.partition(":")
+                number, own, video = re.split("([:=])", key, maxsplit=1)
+                if own != mark:
+                    continue
                 assert video not in each[int(number)], f"{video} was tested twice"
-                each[int(number)][video] = arrays[key].astype(np.float32)
+                kind = np.float32 if mark == ":" else np.int8
+                each[int(number)][video] = arrays[key].astype(kind)
     return list(each)
 
 
@@ -149,6 +164,7 @@ def where_it_fails(
     row: str,
     problems: Sequence[Problem],
     poses: Frames,
+    schema: Schema,
     step: int,
 ) -> Iterator[str]:
     """Sections on the errors of a row that learned from all videos: per class, and by kind of
@@ -163,6 +179,8 @@ def where_it_fails(
         return np.isnan(poses.arrays["position"][first:end]).any(-1).all(-1).any(-1)
 
     for problem, probabilities in zip(problems, predicted, strict=True):
+        if not probabilities:
+            continue  # a parent, which is not scored
         tested = replace(problem, test=problem.train)
         scores = protocol.score_at([tested], [probabilities], step)
         yield f"Where `{row}`, all videos, fails ({problem.name}):"
@@ -183,6 +201,40 @@ def where_it_fails(
                 problem, probabilities, fps=poses.fps, step=step, unseen=unseen
             )
             yield markdown(list(table[0]), [list(line.values()) for line in table])
+            if draw_failing_bouts(out / FAILING, problem, probabilities, poses, schema, step):
+                yield f"Bouts it is surest of, and that were labelled otherwise: {FAILING}."
+
+
+def draw_failing_bouts(
+    file: Path,
+    problem: Problem,
+    predicted: Probabilities,
+    poses: Frames,
+    schema: Schema,
+    step: int,
+) -> bool:
+    """Draws the bouts, one a video, that are predicted with most confidence and labelled otherwise;
+    whether there are any."""
+    read = replace(problem, test={v: problem.train[v][::step] for v in predicted})
+    wrong = [bout for bout in predicted_bouts(read, predicted, least=3) if bout.right < 0.5]
+    of_video = {bout.video: bout for bout in sorted(wrong, key=lambda bout: bout.sure)}
+    chosen = sorted(of_video.values(), key=lambda bout: -bout.sure)[:DRAWN]
+    strips = []
+    for bout in chosen:
+        frames = slice(bout.start * step, bout.stop * step)
+        shown = problem.train[bout.video][frames]
+        labelled = problem.classes[int(np.bincount(shown[shown >= 0]).argmax())]
+        first, last = (frame / poses.fps for frame in (frames.start, frames.stop))
+        strips.append(
+            Strip(
+                title=f"{bout.video}, {first:.1f} to {last:.1f} s: called {bout.behaviour} "
+                f"(p = {bout.sure:.2f}), labelled {labelled}",
+                position_TMKX=poses.video(bout.video)["position"].numpy()[frames],
+            )
+        )
+    if strips:
+        strips_figure(strips, schema).savefig(file, dpi=110)
+    return bool(strips)
 
 
 def _budget_name(budget: str, split: protocol.Split) -> str:

@@ -26,6 +26,7 @@ from pretrain.errors import BadInput, exit_status
 
 HERE = Path(__file__).parent
 SHARED = {
+    "accuracy_ablation",
     "accuracy_protocol",
     "accuracy_report",
     "beside",

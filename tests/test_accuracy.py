@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, looked_at
 from finetune.labels.problems import Problem
+from pretrain.data.schema import Schema
+from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
 
 FPS = 30.0
@@ -123,6 +127,84 @@ def test_permuted_labels_are_not_the_true_ones_of_a_clip(protocol: Any) -> None:
     assert set(right.values()) == {1.0}
 
 
+def test_a_kind_of_a_class_is_fitted_with_its_parent(protocol: Any) -> None:
+    """A draw's parent labels are those of the child's frames, none of the fold's videos."""
+    parent = replace(problem(videos=13), name="P", task="P")
+    child = replace(problem(), refines=("P", "chase"))
+    folds = protocol.grouped_folds(sorted(parent.train), lambda video: video, folds=3)
+    budgets = ["1", "clips", "all"]
+    split = protocol.draw_split([child, parent], folds, budgets=budgets, draws=2, fps=FPS)
+    row = protocol.rows([], quick=True)[0]
+    for budget in budgets:
+        for draw in range(2):
+            cell = protocol.Cell(row=row, budget=budget, draw=draw)
+            own, above = protocol.problems_of([child, parent], split, cell)
+            assert not set(above.train) & set(folds[draw])
+            assert not above.test
+            if budget == "all":
+                assert set(above.train) == set(parent.train) - set(folds[draw])
+                continue
+            assert set(above.train) == set(own.train)
+            for video, labels in own.train.items():
+                assert (looked_at(above.train[video]) == looked_at(labels)).all()
+
+
+def test_an_ablation_leaves_out_what_it_says(protocol: Any) -> None:
+    ablation = importlib.import_module("accuracy_ablation")
+    schema = Schema(
+        animals=("a", "b"),
+        keypoints=("nose", "neck", "left hip", "right hip", "tail"),
+        edges=(),
+        mirror_pairs=(("left hip", "right hip"),),
+        image_px=(400, 300),
+        fps=FPS,
+        axis=("nose", "tail"),
+    )
+    embedder = build_embedder(
+        schema, features={"groups": ["interaction"]}, encoder={"name": "handmade"}
+    )
+    columns = ablation.columns_of(embedder)
+    z = np.arange(2 * embedder.dim, dtype=np.float32).reshape(2, -1)
+    frames = Frames(spans={"v": (0, 2)}, arrays={"z": z})
+    every = len(columns)
+    for name, one in ablation.ABLATIONS.items():
+        left, leading = ablation.without(frames, columns, name)
+        kept = left.arrays["z"][0].astype(int)
+        gone = [columns[c] for c in range(every) if c not in set(kept.tolist())]
+        assert all(one.drops(*column) for column in gone)
+        assert bool(gone) != bool(one.head), f"{name} takes nothing, or two things at once"
+        assert leading == (kept < ablation.LEADING).sum()
+    few = protocol.head_settings("stack", "3", 9, {"time": False, "columns": 1.0})
+    boosted, logistic = few["members"]
+    assert (boosted["time"], boosted["columns"], logistic["time"]) == (False, 1.0, False)
+    assert "columns" not in logistic
+    many = protocol.head_settings("stack", "all", 9, {"time": False})
+    assert many["members"][1] == {"name": "temporal_wide", "columns": 9}
+
+
+def test_the_surest_wrong_bouts_are_drawn(tmp_path: Path) -> None:
+    report = importlib.import_module("accuracy_report")
+    whole = problem(videos=2)
+    step = 6
+    probabilities = {v: np.eye(2)[y[::step].clip(0)] * 0.8 + 0.1 for v, y in whole.train.items()}
+    position = np.random.default_rng(0).normal(100, 30, (6_000, 2, 3, 2)).astype(np.float32)
+    poses = Frames(spans={"v00": (0, 3_000), "v01": (3_000, 6_000)}, arrays={"position": position})
+    schema = Schema(
+        animals=("a", "b"),
+        keypoints=("nose", "neck", "tail"),
+        edges=(("nose", "neck"),),
+        image_px=(400, 300),
+        fps=FPS,
+        axis=("nose", "tail"),
+    )
+    file = tmp_path / "bouts.png"
+    assert not report.draw_failing_bouts(file, whole, probabilities, poses, schema, step)
+    assert not file.exists()
+    probabilities["v01"][120:160] = 1 - probabilities["v01"][120:160]
+    assert report.draw_failing_bouts(file, whole, probabilities, poses, schema, step)
+    assert file.stat().st_size > 5_000
+
+
 def test_errors_are_counted_where_they_are(protocol: Any) -> None:
     whole = problem(videos=1)
     probabilities = np.eye(2)[whole.train["v00"][::6].clip(0)]
@@ -158,7 +240,7 @@ def test_what_is_fitted_is_not_fitted_again(
     words = ["--quick", "--budgets", "3", "--draws", "1", "--folds", "2", "--out", str(out)]
     accuracy.main(words)
     cells = sorted((out / "cells").glob("*.json"))
-    assert len(cells) == len(set(fitted)) == 4
+    assert len(cells) == len(set(fitted)) == 5
     split = json.loads((out / "split.json").read_text())["split"]
     assert split["draws"].keys() == {"3"}
     result = json.loads((out / "result.json").read_text())
@@ -166,11 +248,12 @@ def test_what_is_fitted_is_not_fitted_again(
     scores = {line["row"]: line["map"] for line in result["rows"]}
     assert scores["features, stack"] > scores["chance"] + 0.2
     assert scores["permuted labels, stack"] < scores["features, stack"] - 0.2
+    assert scores["features, stack, postprocessed"] > scores["chance"] + 0.2
     table = (out / "table.md").read_text()
 
     cells[0].unlink()
     accuracy.main(words)
-    assert fitted[4:] == [cells[0].stem]
+    assert fitted[5:] == [cells[0].stem]
     assert (out / "table.md").read_text().splitlines()[:7] == table.splitlines()[:7]
 
     with pytest.raises(BadInput, match="results of another split"):
