@@ -1,6 +1,6 @@
 # make quickstart   set up, then the main job on simulated mice, in a few minutes
 # make test         set up, then all tests
-# make faults       kills, outages, machines that come and go: minutes
+# make faults       kills, outages, machines that come and go, jobs on a cluster: an hour
 # make check        ruff and mypy
 # make wheel-test   the wheel, installed in a clean environment and used from elsewhere
 # make bench        benchmarks, each a table and JSON
@@ -31,7 +31,7 @@ test: setup
 	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: setup
-	$(RUN) -m pytest -m faults tests/faults $(ARGS)
+	$(RUN) -m pytest -m faults tests/faults tests/test_job.py $(ARGS)
 
 check: setup
 	$(RUN) -m ruff check .
