@@ -26,7 +26,7 @@ COMMANDS = {
     "finetune": ("finetune.run", "fit classifiers on few labels, and score them"),
     "predict": ("finetune.predict", "label new recordings with a fitted model"),
     "report": ("finetune.make_report", "one HTML page of a run of finetune or predict"),
-    "export": ("pretrain.export", "write an encoder as ONNX; share a model on a hub"),
+    "export": ("finetune.export", "write an encoder or model as ONNX; share it on a hub"),
     "suggest": ("finetune.suggest", "say which stretches of video to label next"),
     "compare": ("finetune.compare", "set encoders and label budgets side by side"),
     "meta-learn": ("finetune.meta_learn", "learn from other behaviours where a head should start"),

@@ -4,6 +4,8 @@
     %(prog)s --model runs/task1 --poses new/*.csv --fps 30
     %(prog)s --model runs/task1 --poses new/ --format csv boris annot nwb
     %(prog)s --model runs/task1 --poses new/ --keypoints snout=nose,tailbase=tail_base
+    # drawn over the recording that was tracked
+    %(prog)s --model runs/task1 --poses m1.csv --video m1.mp4
     # a pose store, with the networks of all seeds together
     %(prog)s --model runs/task1 --poses STORE --ensemble
 
@@ -17,6 +19,7 @@ Leaves in --out, one file for each video:
     summary.csv    time for each behaviour, bouts, bout lengths
     bouts.csv      each bout but those of the rest class
     report.html    time budgets, ethograms, what follows what
+    video/         with --video: skeletons, labels and probabilities over the recording, MP4
 Formats of annotation tools are read back by `ethoray prepare tracks --labels`: corrected
 predictions become labels. A model of several problems (annotators, behaviours) gets a folder for
 each; --labels-of chooses one.
@@ -76,6 +79,13 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
         + " ".join(f"{name}: {line}" for name, line in formats.items()).replace("%", "%%"),
     )
     parser.add_argument(
+        "--video",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="recordings to draw skeletons and labels on, each called like its track file",
+    )
+    parser.add_argument(
         "--bridge",
         type=float,
         default=1.0,
@@ -99,6 +109,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     from finetune.inference.model import open_model
     from finetune.inference.prediction_formats import prediction_formats
     from finetune.inference.recordings import recordings
+    from finetune.inference.video import videos_of
     from finetune.report.page.write import try_report
 
     chosen = prediction_formats(args.format)
@@ -115,7 +126,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         with recordings(args, model.schema, model.external) as opened:
-            rows, failed = _write(unfinished, model, opened, chosen, args)
+            videos = videos_of(args.video, opened) if args.video else {}
+            rows, failed = _write(unfinished, model, opened, chosen, videos, args)
         if len(failed) == len(opened):
             raise BadInput(f"no recording could be labelled: {next(iter(failed.values()))}")
         about = {
@@ -156,6 +168,7 @@ def _write(
     model: LoadedModel,
     opened: Sequence[Recording],
     formats: Mapping[str, AbstractPredictionFormat],
+    videos: Mapping[str, Path],
     args: argparse.Namespace,
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Writes the files of every recording.
@@ -170,6 +183,7 @@ def _write(
         event_rows,
         summary,
     )
+    from finetune.inference.video import check_video, draw_video
     from finetune.report.tables import write_csv
     from pretrain.data.recording_file import file_name, recording_file
 
@@ -182,11 +196,14 @@ def _write(
         files: list[Path] = []
         try:
             arrays, length = recording.read()
+            video = videos.get(recording.name)
+            if video:
+                check_video(video, frames=length, fps=recording.fps)
             predictions = model.predict(
                 arrays, bridge_s=args.bridge, every_animal=args.every_animal
             )
             del arrays  # hours of poses, while the files are written
-            of_recording, bouts_of_recording = [], []
+            of_recording, bouts_of_recording, ethograms = [], [], []
             for problem, prediction in zip(model.problems, predictions, strict=True):
                 ethogram = Ethogram(
                     video=recording.name,
@@ -195,6 +212,7 @@ def _write(
                     labels=recording.at_own_rate(prediction.labels, length),
                     probabilities_TC=recording.at_own_rate(prediction.probabilities_TC, length),
                 )
+                ethograms.append(ethogram)
                 of_recording += summary(ethogram)
                 bouts_of_recording += event_rows(ethogram)
                 unseen[recording.name] = 1 - float(ethogram.labelled_T.mean())
@@ -204,6 +222,16 @@ def _write(
                     files.append(recording_file(out / name / inside, recording.name, ending))
                     files[-1].parent.mkdir(parents=True, exist_ok=True)
                     write(files[-1], ethogram)
+            if video:
+                files.append(recording_file(out / "video", recording.name, ".mp4"))
+                files[-1].parent.mkdir(exist_ok=True)
+                draw_video(
+                    files[-1],
+                    video,
+                    poses=recording.in_own_pixels(),
+                    schema=model.schema,
+                    ethograms=ethograms,
+                )
             rows += of_recording
             events += bouts_of_recording
         except Exception as error:

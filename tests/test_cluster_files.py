@@ -52,10 +52,12 @@ def commands() -> list[str]:
 
 
 def test_ray_is_the_pinned_one() -> None:
-    image = re.search(r"^FROM rayproject/ray:([\d.]+)-py3(\d+)-gpu$", dockerfile(), re.M)
+    image = re.search(
+        r"^FROM rayproject/ray:([\d.]+)-py3(\d+)-\$\{KIND\} AS cluster$", dockerfile(), re.M
+    )
     assert image is not None
     assert image[1] == PINNED["ray"] == ray.__version__
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = settings()["project"]
     assert project["requires-python"] == f">=3.{image[2]}"
     for spec in (cluster_spec(), job_spec()):
         assert spec["rayVersion"] == PINNED["ray"]
@@ -64,8 +66,47 @@ def test_ray_is_the_pinned_one() -> None:
     assert {pod["image"] for pod in pods(cluster_spec()).values()} == {image_name}
 
 
+def settings() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
 def dockerfile() -> str:
-    return (CLUSTERS / "Dockerfile").read_text()
+    return (ROOT / "Dockerfile").read_text()
+
+
+def test_a_laptop_gets_the_command_and_a_cluster_a_shell() -> None:
+    project, text = settings()["project"], dockerfile()
+    stages = re.findall(r"^FROM \S+ AS (\w+)$", text, re.M)
+    assert stages == ["cluster", "laptop"], "what is built without --target comes last"
+    of_cluster, _, of_laptop = text.partition("FROM cluster AS laptop")
+    assert "ENTRYPOINT" not in of_cluster, "KubeRay and `ray up` start programs of their own"
+    (entry,) = re.findall(r'^ENTRYPOINT \["(\S+)"\]$', of_laptop, re.M)
+    assert project["scripts"][entry] == "ethoray.__main__:main"
+    assert set(re.findall(r"--target (\w+)", text)) <= set(stages)
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.M))
+    assert (arguments["KIND"], arguments["TORCH"][-4:]) == ("cpu", "/cpu")
+    assert set(re.findall(r"--build-arg (\w+)=", text)) <= set(arguments)
+    (extras,) = re.findall(r"-e '\.\[(\S+)\]'", text)
+    assert set(extras.split(",")) == set(project["optional-dependencies"]) - {"dev"}
+    assert text.count("-c constraints.txt") == text.count("pip install"), "all of it is pinned"
+    (line,) = re.findall(r"docker run .* ethoray (predict .*)", text)
+    known = help_of("finetune/predict.py")
+    assert not [word for word in line.split() if word.startswith("--") and word not in known]
+
+
+def test_an_image_gets_what_is_installed_and_nothing_else() -> None:
+    project = settings()
+    let_in = {
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
+    packages = {
+        name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
+    about = {project["project"]["readme"], *project["project"]["license-files"]}
+    assert let_in == packages | about | {"pyproject.toml", "constraints.txt"}
+    assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def cluster_spec() -> dict[str, Any]:

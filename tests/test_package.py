@@ -160,7 +160,7 @@ def test_every_module_and_every_settings_file_is_in_the_wheel(wheel: Path) -> No
         path.relative_to(ROOT)
         for package in packages
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".yaml", ".typed", ".j2", ".sh") or path.name == "Dockerfile"
+        if path.suffix in (".py", ".yaml", ".typed", ".j2", ".sh")
     }
     there = {path.relative_to(wheel) for path in wheel.rglob("*") if path.is_file()}
     about = {path for path in there if path.parts[0].endswith(".dist-info")}

@@ -16,8 +16,8 @@ import pytest
 import torch
 from worlds import MICE, embedder_of, wander
 
+from finetune.export import main
 from pretrain.errors import exit_status
-from pretrain.export import main
 from pretrain.train.checkpoint import load_encoder, save_encoder
 from pretrain.train.embed_video import as_pose
 

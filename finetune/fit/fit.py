@@ -136,9 +136,14 @@ def _stretches(
 def as_probabilities(
     problems: Sequence[Problem], logits: Sequence[Tensor]
 ) -> list[npt.NDArray[np.float32]]:
+    """As :func:`probabilities_of`, for numpy."""
+    return [p_TC.numpy() for p_TC in probabilities_of(problems, logits)]
+
+
+def probabilities_of(problems: Sequence[Problem], logits: Sequence[Tensor]) -> list[Tensor]:
     """(T, C) of each problem; of one that refines another, times its parent's."""
     each = {
-        p: (logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)).numpy()
+        p: logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)
         for p, problem in enumerate(problems)
     }
     return [times_parent(problems, each, p) for p in range(len(problems))]
@@ -149,8 +154,9 @@ def between(scores_SC: Tensor, stride: int, frames: int) -> Tensor:
     if stride == 1:
         return scores_SC
     at_T = torch.arange(frames) / stride
-    low_T = at_T.long().clamp(max=len(scores_SC) - 1)
-    high_T = (low_T + 1).clamp(max=len(scores_SC) - 1)
+    last = scores_SC.shape[0] - 1
+    low_T = at_T.long().clamp(max=last)
+    high_T = (low_T + 1).clamp(max=last)
     return torch.lerp(scores_SC[low_T], scores_SC[high_T], (at_T - low_T).unsqueeze(1).clamp(max=1))
 
 

@@ -40,8 +40,8 @@ def with_time(z_TD: Tensor, seconds: float, stretch: tuple[int, int] | None = No
     """Embeddings (T, D), and the seconds since the recording's beginning and until its end;
     ``seconds`` lie between two frames. ``stretch``: index of the first frame in the recording, and
     how many the recording has; None: these are all of them."""
-    first, total = stretch or (0, len(z_TD))
-    frame = torch.arange(first, first + len(z_TD), device=z_TD.device, dtype=z_TD.dtype)
+    first, total = stretch or (0, z_TD.shape[0])
+    frame = torch.arange(first, first + z_TD.shape[0], device=z_TD.device, dtype=z_TD.dtype)
     times = torch.stack([frame, total - 1 - frame], 1) * seconds
     return torch.cat([z_TD, times], 1)
 
@@ -52,6 +52,22 @@ def frame_weights(label_N: npt.NDArray[Any], power: float) -> npt.NDArray[np.flo
     raw = np.where(counts > 0, (counts.sum() / np.maximum(counts, 1)) ** power, 0.0)
     out: npt.NDArray[np.float64] = (raw * counts.sum() / (raw * counts).sum())[label_N]
     return out
+
+
+def logits_of_mean(
+    logits: Sequence[Tensor], weights: Sequence[float], overlapping: Tensor
+) -> Tensor:
+    """Logits of the weighted mean of the probabilities of several members.
+
+    Args:
+        logits: (…, C) of each.
+        weights: Of each; their sum is 1.
+        overlapping: bool, whether a frame may show several classes.
+    """
+    pairs = list(zip(weights, logits, strict=True))
+    exclusive = torch.stack([w * x.softmax(-1) for w, x in pairs]).sum(0).clamp(min=1e-6).log()
+    apart = torch.stack([w * x.sigmoid() for w, x in pairs]).sum(0).logit(eps=1e-6)
+    return torch.where(overlapping, apart, exclusive)
 
 
 class AbstractHead(nn.Module, ABC):
@@ -103,6 +119,9 @@ class AbstractHead(nn.Module, ABC):
     def is_given(self, stretch: tuple[int, int] | None) -> None:
         """Says which part of a recording comes next, as of :func:`with_time`."""
         self.stretch = stretch
+
+    def make_traceable(self) -> None:
+        """Makes it one that ``torch.export`` can follow; it gives the same as before."""
 
     def fit_videos(
         self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int

@@ -4,7 +4,8 @@ hand-made features the strongest single head there is, at any number of labels."
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import lightgbm
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
+from finetune.heads._tree_tensors import TreeTensors
 from pretrain.components import Count, Positive, ShareAbove0
 
 _MANY_FRAMES = 20_000  # labelled frames read, from which on larger trees pay
@@ -83,6 +85,12 @@ class Boosted(AbstractHead):
         step = self.stride / self.fps
         return torch.stack([with_time(z_TD, step, self.stretch) for z_TD in z_BTD])
 
+    def make_traceable(self) -> None:
+        """Trees become tensors."""
+        for trees in self.out:
+            assert isinstance(trees, _Trees)
+            trees.make_traceable()
+
     @torch.no_grad()
     def fit_videos(
         self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int
@@ -147,7 +155,7 @@ class _Trees(nn.Module):
         self._classes = classes
         self.register_buffer("text", torch.zeros(0, dtype=torch.uint8))
         self.register_buffer("overlapping", torch.zeros((), dtype=torch.bool))
-        self._open: list[tuple[list[int], Any]] | None = None
+        self._open: _Opened | None = None
 
     def keep(self, fits: list[dict[str, Any]], *, overlapping: bool) -> None:
         """Takes fitted models in place of those there were."""
@@ -157,36 +165,46 @@ class _Trees(nn.Module):
         self.overlapping = torch.tensor(overlapping)
         self._open = None
 
-    def _models(self) -> list[tuple[list[int], Any]]:
+    def _models(self) -> _Opened:
         if self._open is None:
-            fits = json.loads(self.text.cpu().numpy().tobytes() or b"[]")
-            self._open = [
-                (
-                    fit["classes"],
-                    lightgbm.Booster(model_str=fit["text"]) if "text" in fit else fit["always"],
-                )
-                for fit in fits
-            ]
+            overlapping, models = bool(self.overlapping), list[tuple[list[int], _Model]]()
+            for fit in json.loads(self.text.cpu().numpy().tobytes() or b"[]"):
+                classes = fit["classes"]
+                if "text" in fit:
+                    booster = lightgbm.Booster(model_str=fit["text"])
+                    models.append((classes, partial(_predict, booster)))
+                elif overlapping:
+                    models.append((classes, float(fit["always"])))
+                else:
+                    models.append(([classes[fit["always"]]], 1.0))
+            self._open = overlapping, models
         return self._open
 
+    def make_traceable(self) -> None:
+        """From now on LightGBM computes nothing."""
+        overlapping, models = self._models()
+        traced = [
+            (classes, TreeTensors(model.args[0]) if isinstance(model, partial) else model)
+            for classes, model in models
+        ]
+        self.traced = nn.ModuleList(model for _, model in traced if isinstance(model, nn.Module))
+        self._open = overlapping, traced
+
     def forward(self, z_BTD: Tensor) -> Tensor:
-        x = z_BTD.flatten(0, -2).cpu().numpy()
-        p = np.zeros((len(x), self._classes))
-        number = np.zeros(self._classes)
-        for classes, model in self._models():
-            if self.overlapping:
-                p[:, classes[0]] += _predict(model, x)
-                number[classes] += 1
-            else:
-                q = np.ones(len(x)) if isinstance(model, int) else _predict(model, x)
-                if isinstance(model, int):
-                    p[:, classes[model]] += q
-                else:
-                    p[:, classes] += np.stack([1 - q, q], 1) if q.ndim == 1 else q
-                number += 1
-        p = np.clip(p / np.maximum(number, 1), _LEAST, 1 - _LEAST)
-        logits = np.log(p / (1 - p)) if self.overlapping else np.log(p)
-        logits_NC = torch.from_numpy(logits.astype(np.float32)).to(z_BTD.device)
+        x_ND = z_BTD.flatten(0, -2)
+        overlapping, models = self._models()
+        p_NC = x_ND.new_zeros((x_ND.shape[0], self._classes), dtype=torch.float64)
+        number_C = p_NC.new_zeros(self._classes)
+        for classes, model in models:
+            if isinstance(model, float):
+                q_NK = p_NC.new_full((x_ND.shape[0], 1), model)
+            elif (q_NK := model(x_ND)).ndim == 1:
+                q_NK = torch.stack([q_NK] if overlapping else [1 - q_NK, q_NK], 1)
+            place_KC = torch.eye(self._classes, dtype=p_NC.dtype, device=p_NC.device)[classes]
+            p_NC = p_NC + q_NK @ place_KC
+            number_C = number_C + (place_KC.sum(0) if overlapping else 1)
+        p_NC = (p_NC / number_C.clamp(min=1)).clamp(_LEAST, 1 - _LEAST)
+        logits_NC = (p_NC.logit() if overlapping else p_NC.log()).float()
         return logits_NC.view(*z_BTD.shape[:-1], -1)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -199,7 +217,12 @@ class _Trees(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *more)
 
 
-def _predict(model: Any, x: _Reals) -> npt.NDArray[np.float64]:
-    if isinstance(model, int):
-        return np.full(len(x), float(model))
-    return np.asarray(model.predict(x, num_threads=torch.get_num_threads()))
+def _predict(booster: lightgbm.Booster, x_ND: Tensor) -> Tensor:
+    p = booster.predict(x_ND.cpu().numpy(), num_threads=torch.get_num_threads())
+    return torch.from_numpy(np.asarray(p)).to(x_ND.device)
+
+
+_Model = Callable[[Tensor], Tensor] | float
+"""(N, D) to (N,) or (N, K) probabilities; or what all frames get."""
+_Opened = tuple[bool, list[tuple[list[int], _Model]]]
+"""Whether behaviours overlap; of each model its classes, and the model."""

@@ -43,6 +43,10 @@ class Logistic(AbstractHead):
         width = dim + 2 * time
         self.quantiles_QD: Tensor
         self.register_buffer("quantiles_QD", torch.zeros(_QUANTILES, width))
+        rank_R = torch.arange(2 * _QUANTILES + 1) / (2 * _QUANTILES)
+        normal_R = torch.special.ndtri(rank_R.clamp(_CLIP, 1 - _CLIP))
+        self.normal_R: Tensor
+        self.register_buffer("normal_R", normal_R, persistent=False)
         self.out = nn.ModuleList(nn.Linear(width, number) for number in classes)
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
@@ -55,11 +59,9 @@ class Logistic(AbstractHead):
     def _normal(self, z_ND: Tensor) -> Tensor:
         knots_DQ = self.quantiles_QD.T.contiguous()
         z_DN = z_ND.T.contiguous()
-        low = torch.searchsorted(knots_DQ, z_DN)
-        high = torch.searchsorted(knots_DQ, z_DN, right=True)
-        rank = (low + high) / (2 * _QUANTILES)
-        out: Tensor = torch.special.ndtri(rank.clamp(_CLIP, 1 - _CLIP)).T.contiguous()
-        return out
+        search = _search if torch.compiler.is_exporting() else torch.searchsorted
+        between_DN = search(knots_DQ, z_DN) + search(knots_DQ, z_DN, right=True)
+        return self.normal_R[between_DN].T.contiguous()
 
     @torch.no_grad()
     def fit_videos(
@@ -115,3 +117,15 @@ class Logistic(AbstractHead):
             optimiser.step(loss)  # type: ignore[no-untyped-call]
         out.weight[columns] = coefficients.detach()[:-1].T
         out.bias[columns] = coefficients.detach()[-1]
+
+
+def _search(knots_DQ: Tensor, z_DN: Tensor, *, right: bool = False) -> Tensor:
+    """``torch.searchsorted`` in halves, which ONNX lacks."""
+    at_DN = torch.zeros_like(z_DN, dtype=torch.int64)
+    number = knots_DQ.shape[1]
+    for step in (2**n for n in reversed(range(number.bit_length()))):
+        to_DN = at_DN + step
+        knot_DN = knots_DQ.gather(1, to_DN.clamp(max=number) - 1)
+        before_DN = knot_DN <= z_DN if right else knot_DN < z_DN
+        at_DN = torch.where(before_DN & (to_DN <= number), to_DN, at_DN)
+    return at_DN

@@ -78,10 +78,7 @@ class _Means(nn.Module):
         self._cosine, self._temperature = cosine, temperature
 
     def forward(self, z_BTD: Tensor) -> Tensor:
-        nearness_BTC = self._nearness(z_BTD, 0)
-        if self.against:
-            nearness_BTC = nearness_BTC - self._nearness(z_BTD, 1)
-        return nearness_BTC
+        return self._nearness(z_BTD, 0) - self.against * self._nearness(z_BTD, 1)
 
     def _nearness(self, z_BTD: Tensor, side: int) -> Tensor:
         mean_CD = self.mean_SCD[side]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.heads import AbstractHead, LabelledVideo, build_head
+from finetune.heads import AbstractHead, LabelledVideo, build_head, logits_of_mean
 from pretrain.errors import BadInput
 
 
@@ -72,6 +72,11 @@ class Stack(AbstractHead):
         for head in self.heads:
             head.is_given(stretch)
 
+    def make_traceable(self) -> None:
+        """Every member."""
+        for head in self.heads:
+            head.make_traceable()
+
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """The embedding: each member has a trunk of its own."""
         return z_BTD
@@ -81,17 +86,10 @@ class Stack(AbstractHead):
     ) -> list[Tensor]:
         """Logits of the mean probabilities, (B, T, C) for each problem."""
         each = [head(z_BTD, valid_BT) for head in self.heads]
-        logits = []
-        for p, overlapping in enumerate(self.overlapping_P.tolist()):
-            probabilities = [
-                weight * (one[p].sigmoid() if overlapping else one[p].softmax(-1))
-                for weight, one in zip(self._weights, each, strict=True)
-            ]
-            mean = torch.stack(probabilities).sum(0)
-            logits.append(
-                torch.logit(mean, eps=1e-6) if overlapping else mean.clamp(min=1e-6).log()
-            )
-        return logits
+        return [
+            logits_of_mean(members, self._weights, self.overlapping_P[p])
+            for p, members in enumerate(zip(*each, strict=True))
+        ]
 
     def fit_videos(
         self, problem: int, videos: list[LabelledVideo], *, overlapping: bool, seed: int

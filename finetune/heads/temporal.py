@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from finetune.heads import AbstractHead
@@ -36,8 +37,9 @@ class Temporal(AbstractHead):
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         """Channels of each frame."""
-        # Most batches have no frame beyond its video: nothing to mask then.
-        beyond_B1T = None if valid_BT.all() else ~valid_BT.unsqueeze(1)
+        # Most batches have no frame beyond its video, and what is exported never: nothing to mask.
+        whole = torch.compiler.is_exporting() or valid_BT.all()
+        beyond_B1T = None if whole else ~valid_BT.unsqueeze(1)
         h_BDT = nn.functional.gelu(
             self.enter(self.drop(_without(z_BTD.transpose(1, 2), beyond_B1T)))
         )

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.heads import AbstractHead, LabelledVideo
+from finetune.heads import AbstractHead, LabelledVideo, logits_of_mean
 from pretrain.components import Count, Positive, ShareBelow1
 from pretrain.train.torch_setup import matmul_precision
 
@@ -84,11 +84,11 @@ class TemporalWide(AbstractHead):
         logits = []
         for p, networks in enumerate(self.out):
             assert isinstance(networks, nn.ModuleList)
-            each = torch.stack([network(x_BTD) for network in networks])
-            if self.overlapping_P[p]:
-                logits.append(torch.logit(each.sigmoid().mean(0), eps=1e-6))
-            else:
-                logits.append(each.softmax(-1).mean(0).clamp(min=1e-6).log())
+            each, weights = (
+                [network(x_BTD) for network in networks],
+                [1 / len(networks)] * len(networks),
+            )
+            logits.append(logits_of_mean(each, weights, self.overlapping_P[p]))
         return logits
 
     def fit_videos(

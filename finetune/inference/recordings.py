@@ -60,8 +60,7 @@ class Recording:
             )
             features = video.features
         else:
-            assert self.path is not None
-            raw = find_tracks.read_tracks(self.path, name=self.name)
+            raw = self._of_file()
         if not raw.frames:
             raise BadInput(f"{raw.path}: {self.name!r} has no frames")
         converted = self.convert.apply(raw, like=_without_frames(self.schema, "the model"))
@@ -76,6 +75,15 @@ class Recording:
             ]
             arrays["extra"] = np.concatenate(values, axis=1)
         return as_tensors(arrays), raw.frames
+
+    def _of_file(self) -> Tracks:
+        assert self.path is not None
+        return find_tracks.read_tracks(self.path, name=self.name)
+
+    def in_own_pixels(self) -> Tracks:
+        """A file's poses at the recording's scale and rate, in the model's order."""
+        (renamed,) = self.convert.renamed([self._of_file()])
+        return tracks.conform(renamed, animals=self.schema.animals, keypoints=self.schema.keypoints)
 
     def at_own_rate(self, values_T: Reals, length: int) -> Reals:
         """Values of the model's frames for each frame of the recording: the nearest one's."""

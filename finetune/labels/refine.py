@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from finetune.labels.frame_labels import UNLABELLED, looked_at
 from finetune.labels.problems import Labelled, Problem
 from pretrain.errors import BadInput, refuse
+
+Array = TypeVar("Array", npt.NDArray[Any], Tensor)
 
 
 def with_parent(
@@ -156,9 +159,7 @@ def _given(child: Problem, parent: Problem) -> Problem:
     return replace(child, train=train)
 
 
-def times_parent(
-    problems: Sequence[Problem], probabilities: Mapping[int, npt.NDArray[Any]], p: int
-) -> npt.NDArray[Any]:
+def times_parent(problems: Sequence[Problem], probabilities: Mapping[int, Array], p: int) -> Array:
     """(T, C) probabilities of a problem: of a child P(class | parent class) x P(parent class), and
     what remains is its rest class.
 
@@ -174,7 +175,7 @@ def times_parent(
     assert problem.refines is not None
     column = problems[parent].classes.index(problem.refines[1])
     of_class_T1 = probabilities[parent][:, column : column + 1]
-    product_TC: npt.NDArray[Any] = probabilities[p] * of_class_T1
+    product_TC: Array = probabilities[p] * of_class_T1
     if not problem.overlapping:
         assert problem.rest is not None
         product_TC[:, problem.classes.index(problem.rest)] += 1 - of_class_T1[:, 0]

@@ -7,6 +7,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from finetune.labels.frame_labels import Ints, Reals
 from finetune.postprocess.as_json import AbstractStep
 from pretrain.components import find, names
@@ -30,8 +34,13 @@ class AbstractCalibration(AbstractStep):
         """
 
     @abstractmethod
+    def rescale(self, probabilities_TC: Tensor) -> Tensor:
+        """(T, C) calibrated probabilities in double precision, by operations that ``torch.export``
+        can follow."""
+
     def apply(self, probabilities_TC: Reals) -> Reals:
         """(T, C) calibrated probabilities."""
+        return np.asarray(self.rescale(torch.from_numpy(np.ascontiguousarray(probabilities_TC))))
 
 
 def calibrations() -> list[type[AbstractCalibration]]:

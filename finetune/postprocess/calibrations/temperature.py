@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
+from torch import Tensor
 
 from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, examine, log_odds, log_probability
 from finetune.postprocess.calibrations import AbstractCalibration
@@ -50,11 +52,12 @@ class Temperature(AbstractCalibration):
         )
         return cls(temperature=float(np.exp(-result.x[0])), overlapping=labels.ndim == 2)
 
-    def apply(self, probabilities_TC: Reals) -> Reals:
+    def rescale(self, probabilities_TC: Tensor) -> Tensor:
         """(T, C) probabilities with softer or sharper logits; classes keep their order within a
         frame."""
-        if self.overlapping:
-            return np.asarray(expit(log_odds(probabilities_TC) / self.temperature))
-        return np.asarray(
-            np.exp(log_softmax(log_probability(probabilities_TC) / self.temperature, axis=1))
-        )
+        least, p_TC = torch.finfo(torch.float32).tiny, probabilities_TC.double()
+        log_TC = p_TC.clamp(min=least).log() / self.temperature
+        if not self.overlapping:
+            return log_TC.softmax(-1)
+        nearest = torch.finfo(probabilities_TC.dtype).eps / 2
+        return (log_TC - (1 - p_TC).clamp(min=nearest).log() / self.temperature).sigmoid()

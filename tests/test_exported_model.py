@@ -1,0 +1,124 @@
+"""A whole fitted model as ONNX and as a program of torch: the probabilities of ``predict``, for
+every head there is, on other lengths than the traced one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from worlds import MICE, embedder_of, wander
+
+from finetune.export import main
+from finetune.heads import LabelledVideo, build_head
+from finetune.inference.model import open_model
+from finetune.labels.problems import Problem
+from finetune.postprocess.calibrations.temperature import Temperature
+from finetune.postprocess.postprocessing import Postprocessing
+from finetune.report.model_folder import save_model
+from pretrain.components import names
+from pretrain.encoders import Embedder
+from pretrain.train.embed_video import as_pose, embed_video
+
+pytestmark = pytest.mark.slow
+SMALL: dict[str, dict[str, Any]] = {
+    "boosted": {"trees": 20},
+    "temporal_wide": {"steps": 5, "blocks": 3, "crop": 60},
+    "stack": {"members": [{"name": "boosted", "trees": 20, "leaves": 31}, {"name": "logistic"}]},
+}
+"""An exclusive label set, one of a single pair, and acts that refine a class of the first."""
+PROBLEMS = [
+    ("task", ("attack", "sniff", "other"), False, None),
+    ("pair", ("rear", "other"), False, None),
+    ("acts", ("bite", "kick"), True, ("task", "attack")),
+]
+
+
+def poses(frames: int, seed: int) -> dict[str, torch.Tensor]:
+    """Two mice, unseen for a second (which is bridged) and for two, and at the end."""
+    position, confidence = wander(MICE, frames, seed=seed)
+    for start, stop in ((40, 70), (90, 150), (frames - 31, frames)):
+        position[start:stop] = np.nan
+    confidence[np.isnan(position).any(-1)] = 0
+    return {"position": torch.from_numpy(position), "confidence": torch.from_numpy(confidence)}
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    arrays = poses(400, 1)
+    return embedder_of(MICE, "handmade", as_pose({k: v[None] for k, v in arrays.items()}))
+
+
+def saved_model(folder: Path, embedder: Embedder, head_settings: dict[str, Any]) -> None:
+    """Fitted to labels that are a coarse function of the poses."""
+    problems = [
+        Problem(
+            name=name,
+            task=name,
+            classes=classes,
+            annotator="",
+            overlapping=overlapping,
+            refines=refines,
+            train={},
+            test={},
+        )
+        for name, classes, overlapping, refines in PROBLEMS
+    ]
+    torch.manual_seed(0)
+    head = build_head(head_settings, embedder.dim, [len(p.classes) for p in problems])
+    z_TD = embed_video(embedder, poses(600, 2))[:: head.stride]
+    if head.by_gradient:
+        head.standardise(z_TD)
+        for out in head.out:
+            torch.nn.init.normal_(out.weight, std=1.0)
+    else:
+        near_T = z_TD[:, :20].sum(1).argsort().argsort()
+        for p, problem in enumerate(problems):
+            number = len(problem.classes)
+            shown = (near_T * number // len(z_TD))[:, None] == torch.arange(number)
+            video = LabelledVideo(z_TD, shown.to(torch.int8))
+            head.fit_videos(p, [video], overlapping=problem.overlapping, seed=0)
+    steps = [
+        Postprocessing(
+            calibration=Temperature(temperature=1.7, overlapping=p.overlapping),
+            overlapping=p.overlapping,
+        )
+        for p in problems
+    ]
+    save_model(
+        folder,
+        head.eval(),
+        embedder,
+        problems,
+        head_settings=head_settings,
+        made_by={},
+        postprocessing=steps,
+    )
+
+
+@pytest.mark.parametrize("name", names("finetune.heads"))
+def test_what_is_written_gives_what_predict_gives(
+    name: str, embedder: Embedder, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    head = {"name": name, **SMALL.get(name, {})}
+    saved_model(tmp_path / "model" / "seed-42", embedder, head)
+    main([str(tmp_path), "--onnx", str(tmp_path / "m.onnx")])
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    said = json.loads(session.get_modelmeta().custom_metadata_map["ethoray"])
+    assert said["problems"] == {name: list(classes) for name, classes, *_ in PROBLEMS}
+    assert [output.name for output in session.get_outputs()] == ["z_BTD", "task", "pair", "acts"]
+    model = open_model(str(tmp_path))
+    for frames in (203, 700):
+        arrays = poses(frames, seed=frames)
+        inputs = {f"{k}_BTMK{'X' * (k == 'position')}": v[None] for k, v in arrays.items()}
+        given = session.run(None, {k: v.numpy() for k, v in inputs.items()})
+        for prediction, theirs in zip(model.predict(arrays), given[1:], strict=True):
+            ours = prediction.probabilities_TC
+            np.testing.assert_allclose(theirs[0], ours, atol=1e-4)
+            assert np.isnan(ours[90:150]).all()
+            assert np.nanstd(ours, axis=0).min() > 0.02
