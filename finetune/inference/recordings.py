@@ -48,9 +48,38 @@ class Recording:
         Raises:
             BadInput: If the file is damaged.
         """
-        features: Mapping[str, Reals] = {}
-        if self.store is not None:
-            video = self.store.read_video(self.name, features=tuple(self.external))
+        raw = self._raw()
+        converted = self.convert.apply(raw, like=_without_frames(self.schema, "the model"))
+        arrays = {
+            "position": converted.position_TMKX,
+            "confidence": converted.confidence_TMK.astype(np.float32),
+        }
+        if self.external:
+            assert self.store is not None
+            features = self.store.read_video(self.name, features=tuple(self.external)).features
+            values = [
+                tracks.resample_values(features[name], old_fps=self.fps, fps=self.schema.fps)
+                for name in self.external
+            ]
+            arrays["extra"] = np.concatenate(values, axis=1)
+        return as_tensors(arrays), raw.frames
+
+    def read_tracks(self) -> Tracks:
+        """The poses at the recording's own rate, with the names and in the scale of its file;
+        pieces of tracks are joined.
+
+        Raises:
+            BadInput: If the file is damaged.
+        """
+        pieces = self.convert.join_tracks
+        return joined(self._raw(), pieces) if pieces else self._raw()
+
+    def _raw(self) -> Tracks:
+        if self.store is None:
+            assert self.path is not None
+            raw = find_tracks.read_tracks(self.path, name=self.name)
+        else:
+            video = self.store.read_video(self.name, features=())
             seen = video.confidence_TMK > 0
             raw = replace(
                 _without_frames(self.store.schema, self.store.uri),
@@ -58,24 +87,9 @@ class Recording:
                 confidence_TMK=video.confidence_TMK,
                 position_TMKX=np.where(seen[..., None], video.position_TMKX, np.float32(np.nan)),
             )
-            features = video.features
-        else:
-            assert self.path is not None
-            raw = find_tracks.read_tracks(self.path, name=self.name)
         if not raw.frames:
             raise BadInput(f"{raw.path}: {self.name!r} has no frames")
-        converted = self.convert.apply(raw, like=_without_frames(self.schema, "the model"))
-        arrays = {
-            "position": converted.position_TMKX,
-            "confidence": converted.confidence_TMK.astype(np.float32),
-        }
-        if self.external:
-            values = [
-                tracks.resample_values(features[name], old_fps=self.fps, fps=self.schema.fps)
-                for name in self.external
-            ]
-            arrays["extra"] = np.concatenate(values, axis=1)
-        return as_tensors(arrays), raw.frames
+        return raw
 
     def at_own_rate(self, values_T: Reals, length: int) -> Reals:
         """Values of the model's frames for each frame of the recording: the nearest one's."""
@@ -251,6 +265,7 @@ def _without_frames(schema: Schema, path: str) -> Tracks:
         coordinates=schema.coordinates,
         fps=schema.fps,
         image_px=schema.image_px,
+        edges=schema.edges,
         position_TMKX=position,
         confidence_TMK=confidence,
         path=Path(path),
