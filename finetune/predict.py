@@ -209,6 +209,7 @@ def _write(
                     video=recording.name,
                     problem=problem,
                     fps=recording.fps,
+                    tracks=recording.read_tracks,
                     labels=recording.at_own_rate(prediction.labels, length),
                     probabilities_TC=recording.at_own_rate(prediction.probabilities_TC, length),
                 )
@@ -239,7 +240,7 @@ def _write(
             if isinstance(error, BadInput):
                 failed[recording.name] = str(error)
             for file in files:
-                file.unlink(missing_ok=True)
+                shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
     if rows:

@@ -205,7 +205,7 @@ def _refuse(args: argparse.Namespace) -> None:
 
 
 def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
-    from finetune.active_learning.boris_project import write_for_boris
+    from finetune.active_learning.plan import write_for_boris
     from finetune.active_learning.query_rules import query_rule
     from finetune.active_learning.segments import segments_of
     from finetune.inference.recordings import recordings

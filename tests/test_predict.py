@@ -34,6 +34,7 @@ from pretrain.data.windows import Pose
 from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import UNLABELLED
 from pretrain.readers.find_labels import read_label_files
+from pretrain.readers.score_sheets import CLIP
 from pretrain.train.embed_video import embed_video
 
 PLAIN: dict[str, object] = {"edges": None, "mirror_pairs": None, "axis": None}
@@ -127,13 +128,16 @@ def ethogram(problem: Problem, *, fps: float = 30.0, seed: int = 0) -> Ethogram:
     return Ethogram(video="m1", problem=problem, labels=labels, probabilities_TC=p, fps=fps)
 
 
-FORMATS = names("finetune.inference.prediction_formats")
-LABELS = ("annot", "boris", "csv", "nwb")
+FOLDER = "finetune.inference.prediction_formats"
+FORMATS = names(FOLDER)
+LABELS = ("annot", "boris", "boris_events", "csv", "nwb")
 """Formats that ``prepare.py --labels`` reads."""
 
 
 def written(name: str, ethogram: Ethogram, folder: Path) -> Path:
     """The file of a format."""
+    for module in find(FOLDER, name, AbstractPredictionFormat).requires:
+        pytest.importorskip(module)
     (form,) = prediction_formats([name]).values()
     path = folder / f"m1{form.ending}"
     form.write(path, ethogram)
@@ -146,8 +150,8 @@ def test_a_format_writes_one_file_with_every_behaviour(
     name: str, problem: Problem, tmp_path: Path
 ) -> None:
     form = find("finetune.inference.prediction_formats", name, AbstractPredictionFormat)
-    if form.requires:
-        pytest.importorskip(form.requires)
+    for module in form.requires:
+        pytest.importorskip(module)
     path = written(name, ethogram(problem), tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.suffix == form.ending
@@ -182,7 +186,9 @@ class Starts(AbstractPredictionFormat):
     words = ["--model", str(run), "--poses", str(tracks(tmp_path / "new")), "--labels-of", "task"]
     main([*words, "--out", str(tmp_path / "out"), "--format", "starts"])
     assert (tmp_path / "out" / "starts" / "m1.txt").read_text().count("\n") > 3
-    with pytest.raises(BadInput, match="there is no 'magic'; there are: annot, boris, csv, nwb"):
+    with pytest.raises(
+        BadInput, match="there is no 'magic'; there are: annot, boris, boris_events"
+    ):
         prediction_formats(["starts", "magic"])
 
 
@@ -236,12 +242,13 @@ def test_behaviours_of_any_name_survive_the_csv(form: str, tmp_path: Path) -> No
 
 def test_nwb_holds_the_bouts_and_the_probabilities(tmp_path: Path) -> None:
     pynwb = pytest.importorskip("pynwb")
+    pytest.importorskip("ndx_ethogram")
     shown = ethogram(MOUSE)
     with pynwb.NWBHDF5IO(str(written("nwb", shown, tmp_path)), "r") as file:
         module = file.read().processing["behavior"]
         table = module["ethogram"].to_dataframe()
         assert [
-            (round(row.start_time * 30), round(row.stop_time * 30), row.behavior)
+            (round(row.start_time * 30), round(row.stop_time * 30), row.label)
             for row in table.itertuples()
         ] == shown.events()
         assert np.array_equal(
@@ -558,6 +565,7 @@ def test_no_pose_no_behaviour(
 ) -> None:
     """In every format."""
     pynwb = pytest.importorskip("pynwb")
+    pytest.importorskip("ndx_ethogram")
     poses = with_gap(tmp_path / "poses", gap, animals)
     out = tmp_path / "out"
     words = ["--model", str(run), "--poses", str(poses), "--out", str(out), *options]
@@ -572,16 +580,25 @@ def test_no_pose_no_behaviour(
     (summed,) = {row["unlabelled_s"] for row in csv.DictReader((out / "summary.csv").open())}
     assert float(summed) == pytest.approx((last - first) / 30, abs=1e-3)
     assert ("m1 (" in caplog.text) == (last > first)
-    times = [float(row["Time"]) for row in csv.DictReader((out / "boris" / "m1.csv").open())]
+    events = list(csv.DictReader((out / "boris_events" / "m1.csv").open()))
+    clips = [e for e in events if e["Behavior"] == CLIP]
+    assert bool(clips) == (0 < last - first < 601)
+    times = [float(e["Time"]) for e in events if e not in clips]
     assert not [t for t in times if first / 30 < t < last / 30]
     with pynwb.NWBHDF5IO(str(out / "nwb" / "m1.nwb"), "r") as file:
         read = file.read()
         p = read.processing["behavior"]["probabilities"].data[:]
         assert np.isnan(p[first:last]).all()
         assert np.isfinite(np.delete(p, np.s_[first:last], 0)).all()
-        invalid = read.invalid_times
-        assert (invalid is not None) == (last > first)
         table = read.processing["behavior"]["ethogram"]
+        observed = table.observation_intervals
+        assert (observed is not None) == (last > first)
+        if observed is not None:
+            spans = [
+                (round(a * 30), round(b * 30))
+                for a, b in zip(observed.start_time, observed.stop_time, strict=True)
+            ]
+            assert spans == [span for span in ((0, first), (last, 601)) if span[0] < span[1]]
         assert len(table) * 2 == len(times)
         if last == 601 and first == 0:
             assert len(table) == 0

@@ -83,13 +83,13 @@ def labels_of(store: Path, video: str) -> Labels:
     return one
 
 
-@pytest.mark.parametrize("form", ["annot", "boris", "csv", "nwb"])
+@pytest.mark.parametrize("form", ["annot", "boris", "boris_events", "csv", "nwb"])
 def test_corrected_predictions_join_the_label_set_that_they_came_from(
     form: str, store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.clear()
     if form == "nwb":
-        pytest.importorskip("pynwb")
+        pytest.importorskip("ndx_ethogram")
     back = predicted(tmp_path / "back", form, "e")
     given = ["--append", "--poses", poses(tmp_path / "new", "e"), "--fps", 30]
     tracks(store, *given, "--labels", back)

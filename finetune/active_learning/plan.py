@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from finetune.active_learning.boris_project import write_for_boris
 from finetune.active_learning.query_rules.diverse import Diverse
 from finetune.active_learning.segments import Segment
 from finetune.fit.frames import embed, gather_poses
 from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
 from finetune.inference.model import BRIDGE_S, without_pose
+from finetune.inference.prediction_formats.boris import write_project
+from finetune.inference.prediction_formats.boris_events import Events, write_events
 from finetune.labels.clips import CLIP_S, Clips, draw_clips, parse_minutes
 from finetune.labels.frame_labels import UNLABELLED, Ints, looked_at
 from finetune.labels.problems import Labelled, problems, tasks
@@ -135,6 +136,21 @@ def write_plan(
         for name, spans in clips.items()
     }
     return write_for_boris(out, events, task=task, behaviours=behaviours)
+
+
+def write_for_boris(
+    out: Path,
+    videos: Mapping[str, tuple[Events, int, float]],
+    *,
+    task: str,
+    behaviours: Sequence[str],
+) -> Path:
+    """Writes clips next to the list ``out``, as tabular events and as a project, which it returns;
+    arguments as of :func:`write_project`."""
+    table, project = out.with_name(f"{out.stem}_boris.csv"), out.with_suffix(".boris")
+    write_events(table, videos, task=task, comment="to be labelled")
+    write_project(project, videos, task=task, behaviours=behaviours)
+    return project
 
 
 def run_plan(args: argparse.Namespace, out: Path) -> str:

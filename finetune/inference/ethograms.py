@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,12 @@ from finetune.labels.frame_labels import Ints, Reals, looked_at
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
 from finetune.report.figures import colours_of, png
+from pretrain.readers.score_sheets import CLIP
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from pretrain.readers.tracks import Tracks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,8 @@ class Ethogram:
     probabilities_TC: Reals
     """NaN there."""
     fps: float
+    tracks: Callable[[], Tracks] | None = None
+    """Reads the poses that it was made of, for formats that have room for them."""
 
     @property
     def shown_TC(self) -> Ints:
@@ -58,6 +64,15 @@ class Ethogram:
             for start, stop, c in bouts(self.labels)
         ]
         return [event for event in named if event[2] != self.problem.rest]
+
+    def marks(self) -> list[tuple[int, int, str]]:
+        """The events, for formats that mark what they name; where there are none, or some frames
+        have no label, those that have one are marked as clips that were looked at."""
+        events, labelled_T = self.events(), self.labelled_T
+        if events and labelled_T.all():
+            return events
+        runs = bouts(labelled_T.astype(np.int8))
+        return [(int(a), int(b), CLIP) for a, b, labelled in runs if labelled] + events
 
 
 def summary(ethogram: Ethogram) -> list[dict[str, Any]]:

@@ -48,27 +48,15 @@ class Recording:
         Raises:
             BadInput: If the file is damaged.
         """
-        features: Mapping[str, Reals] = {}
-        if self.store is not None:
-            video = self.store.read_video(self.name, features=tuple(self.external))
-            seen = video.confidence_TMK > 0
-            raw = replace(
-                _without_frames(self.store.schema, self.store.uri),
-                name=self.name,
-                confidence_TMK=video.confidence_TMK,
-                position_TMKX=np.where(seen[..., None], video.position_TMKX, np.float32(np.nan)),
-            )
-            features = video.features
-        else:
-            raw = self._of_file()
-        if not raw.frames:
-            raise BadInput(f"{raw.path}: {self.name!r} has no frames")
+        raw = self._raw()
         converted = self.convert.apply(raw, like=_without_frames(self.schema, "the model"))
         arrays = {
             "position": converted.position_TMKX,
             "confidence": converted.confidence_TMK.astype(np.float32),
         }
         if self.external:
+            assert self.store is not None
+            features = self.store.read_video(self.name, features=tuple(self.external)).features
             values = [
                 tracks.resample_values(features[name], old_fps=self.fps, fps=self.schema.fps)
                 for name in self.external
@@ -76,13 +64,36 @@ class Recording:
             arrays["extra"] = np.concatenate(values, axis=1)
         return as_tensors(arrays), raw.frames
 
-    def _of_file(self) -> Tracks:
-        assert self.path is not None
-        return find_tracks.read_tracks(self.path, name=self.name)
+    def read_tracks(self) -> Tracks:
+        """The poses at the recording's own rate, with the names and in the scale of its file;
+        pieces of tracks are joined.
+
+        Raises:
+            BadInput: If the file is damaged.
+        """
+        pieces = self.convert.join_tracks
+        return joined(self._raw(), pieces) if pieces else self._raw()
+
+    def _raw(self) -> Tracks:
+        if self.store is None:
+            assert self.path is not None
+            raw = find_tracks.read_tracks(self.path, name=self.name)
+        else:
+            video = self.store.read_video(self.name, features=())
+            seen = video.confidence_TMK > 0
+            raw = replace(
+                _without_frames(self.store.schema, self.store.uri),
+                name=self.name,
+                confidence_TMK=video.confidence_TMK,
+                position_TMKX=np.where(seen[..., None], video.position_TMKX, np.float32(np.nan)),
+            )
+        if not raw.frames:
+            raise BadInput(f"{raw.path}: {self.name!r} has no frames")
+        return raw
 
     def in_own_pixels(self) -> Tracks:
         """A file's poses at the recording's scale and rate, in the model's order."""
-        (renamed,) = self.convert.renamed([self._of_file()])
+        (renamed,) = self.convert.renamed([self.read_tracks()])
         return tracks.conform(renamed, animals=self.schema.animals, keypoints=self.schema.keypoints)
 
     def at_own_rate(self, values_T: Reals, length: int) -> Reals:
@@ -259,6 +270,7 @@ def _without_frames(schema: Schema, path: str) -> Tracks:
         coordinates=schema.coordinates,
         fps=schema.fps,
         image_px=schema.image_px,
+        edges=schema.edges,
         position_TMKX=position,
         confidence_TMK=confidence,
         path=Path(path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def plain_text(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 def csv_text(text: str) -> str:
     """A name as a cell that no spreadsheet takes for a formula: behind an apostrophe, which label
     readers take off again."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if re.match(r"'*[=+\-@\t\r]", text) else text
 
 
 def write_csv(

@@ -145,15 +145,16 @@ def track_format(path: Path) -> AbstractTrackFormat | None:
 
 
 def label_format(path: Path) -> AbstractLabelFormat | None:
-    """The format of a label file; None where it is no such file, and where it is a tracker's.
+    """The format of a label file; None where it is no such file, and where it is a tracker's that
+    has no labels beside its poses.
 
     Raises:
         BadInput: If it cannot be opened, or is HDF5 but damaged.
     """
     with UnknownFile(path) as file:
-        if any(fmt.recognise(file) for fmt in track_formats()):
-            return None
-        return next((fmt for fmt in label_formats() if fmt.recognise(file)), None)
+        has_poses = any(fmt.recognise(file) for fmt in track_formats())
+        formats = (fmt for fmt in label_formats() if fmt.beside_poses or not has_poses)
+        return next((fmt for fmt in formats if fmt.recognise(file)), None)
 
 
 def describe_start(path: Path) -> str:

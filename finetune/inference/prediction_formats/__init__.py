@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 
 class AbstractPredictionFormat(ABC):
-    """A file for each video. ``--help`` shows the first line of the docstring of the format's file.
+    """A file (or folder) for each video. ``--help`` shows the first line of the docstring of the
+    format's file.
 
     What ``ethoray prepare tracks --labels`` reads back must come back frame by frame, which a
     test holds.
     """
 
     ending: ClassVar[str]
-    """Of the file's name, ``.csv``."""
-    requires: ClassVar[str | None] = None
-    """Of the extra ``trackers``, if it needs one."""
+    """Of the file's name, ``.csv``; empty where it is a folder."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules that it needs of the extra ``trackers``."""
 
     @abstractmethod
     def write(self, path: Path, ethogram: Ethogram) -> None:
@@ -47,10 +48,11 @@ def prediction_formats(chosen: Iterable[str]) -> dict[str, AbstractPredictionFor
         name: find(__name__, name, AbstractPredictionFormat)() for name in chosen
     }
     for name, one in formats.items():
-        try:
-            importlib.import_module(one.requires or __name__)
-        except ImportError as error:
-            raise BadInput(
-                f"--format {name} needs {one.requires}: pip install 'ethoray[trackers]'"
-            ) from error
+        for module in one.requires:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise BadInput(
+                    f"--format {name} needs {module}: pip install 'ethoray[trackers]'"
+                ) from error
     return formats

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.inference.prediction_formats import AbstractPredictionFormat
+from pretrain.readers.label_formats.bento import escaped
+from pretrain.readers.score_sheets import CLIP
 
 if TYPE_CHECKING:
     from finetune.inference.ethograms import Ethogram
@@ -18,9 +20,10 @@ class CaltechAnnotation(AbstractPredictionFormat):
 
     def write(self, path: Path, ethogram: Ethogram) -> None:
         """Frames count from 1, both ends inclusive."""
-        problem, events = ethogram.problem, ethogram.events()
+        problem, events = ethogram.problem, ethogram.marks()
         names = [name for name in problem.classes if name != problem.rest]
-        channel = problem.task.rstrip("-") or "Ch1"
+        names += [CLIP] * any(name == CLIP for *_, name in events)
+        channel = escaped(problem.task).rstrip("-") or "Ch1"
         lines = [
             "Bento annotation file",
             "Movie file(s):",
@@ -34,12 +37,12 @@ class CaltechAnnotation(AbstractPredictionFormat):
             channel,
             "",
             "List of annotations:",
-            *names,
+            *map(escaped, names),
             "",
             f"{channel}----------",
         ]
         for name in names:
-            lines += [f">{name}", "Start\tStop\tDuration"]
+            lines += [f">{escaped(name)}", "Start\tStop\tDuration"]
             lines += [
                 f"{start + 1}\t{stop}\t{stop - start}"
                 for start, stop, behaviour in events

@@ -22,6 +22,9 @@ class AbstractLabelFormat(AbstractFormat):
     """Those of its suffixes that no other kind of file has: such a file in a folder is refused
     where it cannot be read, not passed over."""
 
+    beside_poses: bool = False
+    """Whether its files may hold poses as well; others that do are a tracker's."""
+
     @abstractmethod
     def read(self, path: Path) -> list[ScoreSheet]:
         """What a file says.

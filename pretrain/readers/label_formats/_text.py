@@ -4,6 +4,7 @@ and column."""
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from collections import Counter
@@ -19,9 +20,13 @@ MAX_FRAME = 10**8  # a month at 30 frames/s; a larger number is no frame
 _LINE_BREAK = re.compile(r"\r\n|\n|\r")
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, *, keep_ends: bool = False) -> list[str]:
     """The lines of a text file, UTF-8, or UTF-16 where the file says so by its first bytes; of an
     Excel workbook the rows of its first sheet, of a parquet its rows.
+
+    Args:
+        path: The file.
+        keep_ends: Leave the line breaks in, which a quoted cell may hold.
 
     Raises:
         BadInput: If the file is empty, too large, or in another encoding.
@@ -44,7 +49,7 @@ def read_lines(path: Path) -> list[str]:
         raise BadInput(
             f"{path}, line {line}: a zero byte; this is not text, or the file is damaged"
         )
-    return _LINE_BREAK.split(text)
+    return list(io.StringIO(text, newline="")) if keep_ends else _LINE_BREAK.split(text)
 
 
 def decoded(raw: bytes, path: Path) -> str:
@@ -92,8 +97,12 @@ def cells_of(
 def cell_text(cell: str) -> str:
     """A cell without spaces around it and without the apostrophe that keeps a spreadsheet from
     taking a name for a formula."""
-    text = cell.strip()
-    return text[1:] if re.match(r"'[=+\-@]", text) else text
+    return without_apostrophe(cell.strip())
+
+
+def without_apostrophe(name: str) -> str:
+    """The inverse of ``csv_text`` in ``finetune/report/tables.py``."""
+    return name[1:] if re.match(r"'+[=+\-@\t\r]", name) else name
 
 
 def heading_of(line: str) -> list[str]:
@@ -101,19 +110,16 @@ def heading_of(line: str) -> list[str]:
     return [cell.strip().strip('"').strip() for cell in line.split(delimiter_of(line))]
 
 
-def headed_table(
-    path: Path, *, names_repeat: bool = False
-) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def headed_table(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """A table whose first line names its columns: the names, and (line, cells) of each row.
 
     Raises:
-        BadInput: If the file is no text, or two columns have one name and may not.
+        BadInput: If the file is no text, or two columns have one name.
     """
-    lines = read_lines(path)
+    lines = read_lines(path, keep_ends=True)
     rows = cells_of(lines, delimiter_of(lines[0]), path)
     _, heading = next(rows)
-    counts = {} if names_repeat else Counter(heading)
-    twice = [name for name, number in counts.items() if number > 1]
+    twice = [name for name, number in Counter(heading).items() if number > 1]
     refuse([f"line 1: column {name!r} comes twice" for name in twice], about=str(path))
     return heading, rows
 

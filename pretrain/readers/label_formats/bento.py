@@ -2,7 +2,8 @@
 
 Frames count from 1, both ends inclusive; where any number has decimals, times are seconds (frame =
 seconds times the file's frame rate). A channel is a task of its name; a frame between the
-annotation's start and stop in no bout is "other".
+annotation's start and stop in no bout is "other". What a line cannot hold of a behaviour's name
+(line breaks and the like, five hyphens at its end) is written as %XX by ``ethoray predict``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ from pretrain.readers.score_sheets import Bout, ScoreSheet
 _CHANNEL = re.compile(r"^(.*?)-{5,}\s*$")
 _RANGE = re.compile(r"^Annotation (start|stop) (frame|time)\s*:\s*(\S+)\s*$", re.IGNORECASE)
 _RATE = re.compile(r"^Annotation framerate\s*:\s*(\S+)\s*$", re.IGNORECASE)
+_UNFIT = re.compile(r"[\x00-\x1f\x7f]|^ | $|-(?=-{4,}$)|%(?=(?:[01][0-9A-F]|7F|2[05D]))")
+_ESCAPE = re.compile(r"%([01][0-9A-F]|7F|2[05D])")
+
+
+def escaped(name: str) -> str:
+    """A behaviour's name as a line can hold it."""
+    return _UNFIT.sub(lambda match: f"%{ord(match[0]):02X}", name)
 
 
 class Bento(AbstractLabelFormat):
@@ -132,7 +140,7 @@ def _channels(lines: Sequence[str], path: Path, *, first_line: int) -> dict[str,
                 )
             channels[channel] = []
         elif line.startswith(">") and channel:
-            behaviour = line[1:].strip()
+            behaviour = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), line[1:].strip())
             channels[channel].append(_Row(number, behaviour, ()))
             if not behaviour:
                 errors.append(f"line {number}: a behaviour without a name")

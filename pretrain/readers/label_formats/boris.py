@@ -50,7 +50,7 @@ def _heading(lines: Sequence[str]) -> int | None:
 
 def _table(path: Path) -> tuple[Rows, dict[str, str]]:
     """The rows of the table, and what the lines above it say of the observation."""
-    lines = read_lines(path)
+    lines = read_lines(path, keep_ends=True)
     index = _heading(lines)
     if index is None:
         raise BadInput(

@@ -7,6 +7,7 @@ Columns are known by their position, so that behaviours may have any name: ``fra
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,15 +17,17 @@ from pretrain.errors import BadInput
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.label_formats import AbstractLabelFormat
 from pretrain.readers.label_formats._text import (
-    cell_text,
+    cells_of,
     delimiter_of,
     frame_number,
-    headed_table,
     marks_of_row,
+    read_lines,
+    without_apostrophe,
 )
-from pretrain.readers.score_sheets import OTHER, ScoreSheet
+from pretrain.readers.score_sheets import ScoreSheet
 
 _FIRST = ["frame", "time_s", "label"]
+_BEGINS = re.compile(r'("?)frame\1([\t;,])\1time_s\1\2\1label\1\2"?p_')
 
 
 class Predictions(AbstractLabelFormat):
@@ -35,13 +38,24 @@ class Predictions(AbstractLabelFormat):
     priority = 1  # behaviours named start and stop would make it an interval table
 
     def recognise(self, file: UnknownFile) -> bool:
-        """By its heading."""
-        return bool(file.lines) and bool(_behaviours(_heading(file.lines[0])))
+        """By how its heading begins: names of behaviours may hold line breaks."""
+        return bool(file.lines) and _BEGINS.match(file.lines[0]) is not None
 
     def read(self, path: Path) -> list[ScoreSheet]:
         """One sheet; errors name line and column."""
-        heading, rows = headed_table(path, names_repeat=True)
-        names, marks = _behaviours(heading), []
+        lines = read_lines(path, keep_ends=True)
+        delimiter = delimiter_of(lines[0])
+        rows, marks = cells_of(lines, delimiter, path), []
+        next(rows)
+        heading = [
+            without_apostrophe(cell) for cell in next(csv.reader(lines, delimiter=delimiter))
+        ]
+        names = _behaviours(heading)
+        if not names:
+            raise BadInput(
+                f"{path}, line 1: after frame, time_s and label there must be a column p_NAME for "
+                "each behaviour, then one named like each, in the same order"
+            )
         columns = range(len(heading) - len(names), len(heading))
         for frame, (line, cells) in enumerate(rows):
             where = f"{path}, line {line}"
@@ -57,18 +71,9 @@ class Predictions(AbstractLabelFormat):
             raise BadInput(f"{path}, line 2: a heading and no frames")
         return [
             ScoreSheet(
-                path=path,
-                recording=(),
-                behaviours=tuple(OTHER if name.lower() == "none" else name for name in names),
-                marks=np.array(marks, np.int8),
+                path=path, recording=(), behaviours=tuple(names), marks=np.array(marks, np.int8)
             )
         ]
-
-
-def _heading(line: str) -> list[str]:
-    return [
-        cell_text(cell) for row in csv.reader([line], delimiter=delimiter_of(line)) for cell in row
-    ]
 
 
 def _behaviours(heading: Sequence[str]) -> list[str]:

@@ -93,6 +93,12 @@ def node(file: Any, name: str, path: Path) -> Any:
     return here
 
 
+def kind(thing: Any) -> str:
+    """The type that NWB states of a group or dataset; empty where it states none."""
+    value = getattr(thing, "attrs", {}).get("neurodata_type", "")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def array(file: Any, name: str, path: Path, *, ndim: int | None = None) -> npt.NDArray[Any]:
     """The numbers in a dataset of a file or group, which may have to have ``ndim`` axes.
 

@@ -19,6 +19,7 @@ from pretrain.readers.detect import UnknownFile
 from pretrain.readers.recording_names import recording_stem
 from pretrain.readers.safe_files.hdf5 import (
     array,
+    kind,
     node,
     open_hdf5,
     refuse_bad_names,
@@ -42,7 +43,7 @@ class Nwb(AbstractTrackFormat):
         module = "processing/behavior"
         if f"{module}/ethogram" in file.hdf5:
             things = (node(file.hdf5, f"{module}/{n}", file.path) for n in file.hdf5[module])
-            return "PoseEstimation" in map(_kind, things)
+            return "PoseEstimation" in map(kind, things)
         attributes = getattr(file.hdf5, "attrs", {})
         return "nwb_version" in attributes or {"processing", "specifications"} <= set(file.hdf5)
 
@@ -104,18 +105,13 @@ class Nwb(AbstractTrackFormat):
         )
 
 
-def _kind(thing: Any) -> str:
-    value = getattr(thing, "attrs", {}).get("neurodata_type", "")
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
 def _animals(file: Any, path: Path) -> dict[str, Any]:
     animals: dict[str, Any] = {}
     for module in node(file, "processing", path) or ():
         group = node(file, f"processing/{module}", path)
         for name in group if hasattr(group, "keys") else ():
             pose = node(group, name, path)
-            if _kind(pose) == "PoseEstimation":
+            if kind(pose) == "PoseEstimation":
                 if name in animals:
                     raise BadInput(f"{path}: two PoseEstimation are named {name!r}")
                 animals[name] = pose
@@ -128,7 +124,7 @@ def _animals(file: Any, path: Path) -> dict[str, Any]:
 
 def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """Names in the skeleton's order where there is one, else in the file's."""
-    series = [name for name in group if _kind(node(group, name, path)) == "PoseEstimationSeries"]
+    series = [name for name in group if kind(node(group, name, path)) == "PoseEstimationSeries"]
     if not series:
         raise BadInput(f"{path}: {group.name} holds no PoseEstimationSeries")
     # The link to the skeleton bears the skeleton's own name; older files list the nodes next to
@@ -137,7 +133,7 @@ def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str
         (
             thing
             for thing in (node(group, name, path) for name in group)
-            if _kind(thing) == "Skeleton"
+            if kind(thing) == "Skeleton"
         ),
         group,
     )
