@@ -23,6 +23,7 @@ surest of that were labelled otherwise), and a file for each fit in cells/.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import shlex
@@ -33,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import accuracy_protocol as protocol
+import accuracy_split
 import measure
 import numpy as np
 from accuracy_ablation import columns_of
@@ -68,35 +70,38 @@ def main(words: Sequence[str] | None = None) -> None:
     scale = read(Scale, args.scale, SCALES, {})
     asked = all_labelled(store, args.task, args.refines)
     poses = gather_poses(store, sorted({v for problem in asked for v in problem.train}))
-    folds = protocol.grouped_folds(list(poses.spans), recordings(poses), folds=args.folds)
-    split = protocol.draw_split(
+    folds = accuracy_split.grouped_folds(list(poses.spans), recordings(poses), folds=args.folds)
+    encoders = named(args.encoder)
+    planned = any(accuracy_split.PLANNED in budget for budget in args.budgets)
+    embedded = embed_all(poses, store, {protocol.FEATURES} if planned else set(), encoders)
+    split = accuracy_split.draw_split(
         asked,
         folds,
         budgets=args.budgets,
         draws=args.draws,
         fps=store.schema.fps,
+        features=embedded.get(protocol.FEATURES),
     )
-    encoders = named(args.encoder)
     task = f"{args.task} as a kind of {args.refines}" if args.refines else args.task
     write_split(out, split, store=store, task=task, encoders=encoders)
 
     rows = protocol.rows(list(encoders), quick=args.quick, ablation=args.ablation)
     fitted = min(2, args.draws) if args.quick else args.draws
     cells = [
-        protocol.Cell(row=row, budget=budget, draw=draw)
+        accuracy_split.Cell(row=row, budget=budget, draw=draw)
         for budget in args.budgets
         for row in rows
         for draw in range(len(split["draws"][budget]))
-        if budget == protocol.ALL or draw < fitted
+        if budget == accuracy_split.ALL or draw < fitted
     ]
     lacking = [cell for cell in cells if not finished(out, cell, split)]
     tracking = open_tracking(scale.tracking, runs_folder=out.parent)
-    settings = {"task": args.task, "quick": args.quick, "split": protocol.digest(split)}
+    settings = {"task": args.task, "quick": args.quick, "split": accuracy_split.digest(split)}
     with tracking.start("accuracy", out.name, folder=out, params=settings, resume=True) as run:
         run.log_dataset(args.task, store.fingerprint, store.uri)
         if lacking:
-            used = {name for cell in lacking for name in cell.row.inputs}
-            embedded = embed_all(poses, store, used, encoders)
+            used = {name for cell in lacking for name in cell.row.inputs} - embedded.keys()
+            embedded |= embed_all(poses, store, used, encoders)
             columns = columns_of(open_input(protocol.FEATURES, store, {})) if args.ablation else []
             with cluster(scale, cpus_wanted=1):
                 for cell, (result, predicted, decided) in run_jobs(
@@ -162,9 +167,10 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--budgets",
         nargs="+",
-        default=["1", protocol.CLIPS, "3", protocol.ALL],
-        metavar="N|clips|all",
-        help="whole videos, one video's minutes as clips, all (1 clips 3 all)",
+        default=["1", accuracy_split.CLIPS, "3", accuracy_split.ALL],
+        metavar="BUDGET",
+        help="1, 3, …: whole videos; clips, 3clips, …: the minutes of one or of three videos as "
+        "clips; planned, 3planned, …: as clips that the features choose; all (1 clips 3 all)",
     )
     parser.add_argument("--folds", type=int, default=3, help="groups of videos (%(default)s)")
     parser.add_argument(
@@ -184,10 +190,9 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", help="folder of the results; left out: runs/accuracy-…")
     args = parser.parse_args(words)
     errors = [
-        f"--budgets {budget}: give a number of videos above 0, clips or all"
+        f"--budgets {budget}: give a number of videos above 0, clips, planned or all"
         for budget in args.budgets
-        if budget not in (protocol.CLIPS, protocol.ALL)
-        and not (budget.isdecimal() and int(budget) > 0)
+        if not known(budget)
     ]
     errors += [f"--folds is {args.folds}; it must be at least 2"] if args.folds < 2 else []
     errors += [f"--draws is {args.draws}; it must be at least 1"] if args.draws < 1 else []
@@ -198,6 +203,14 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     refuse(errors, about="the command line")
     args.budgets = list(dict.fromkeys(args.budgets))
     return args
+
+
+def known(budget: str) -> bool:
+    """Whether it is a budget."""
+    with contextlib.suppress(ValueError):
+        accuracy_split.parse_budget(budget)
+        return True
+    return False
 
 
 def open_store(data: str | None, options: str | None, out: Path) -> Store:
@@ -240,7 +253,7 @@ def named(encoders: Sequence[str]) -> dict[str, str]:
 
 
 def write_split(
-    out: Path, split: protocol.Split, *, store: Store, task: str, encoders: Mapping[str, str]
+    out: Path, split: accuracy_split.Split, *, store: Store, task: str, encoders: Mapping[str, str]
 ) -> None:
     """Writes the split down, or checks that it is the one that is there.
 
@@ -296,17 +309,19 @@ def open_input(name: str, store: Store, encoders: Mapping[str, str]) -> Embedder
     return open_encoder(sources[name], store, recipe=RECIPE, seed=0)[0]
 
 
-def finished(out: Path, cell: protocol.Cell, split: protocol.Split) -> bool:
+def finished(out: Path, cell: accuracy_split.Cell, split: accuracy_split.Split) -> bool:
     """Whether a cell was fitted, on this split."""
     file = out / "cells" / f"{cell.name}.json"
     if not (file.is_file() and file.with_suffix(".npz").is_file()):
         return False
-    return bool(json.loads(file.read_text(encoding="utf-8"))["split"] == protocol.digest(split))
+    return bool(
+        json.loads(file.read_text(encoding="utf-8"))["split"] == accuracy_split.digest(split)
+    )
 
 
 def keep(
     out: Path,
-    cell: protocol.Cell,
+    cell: accuracy_split.Cell,
     result: Mapping[str, Any],
     predicted: Sequence[Any],
     decided: Sequence[Any],

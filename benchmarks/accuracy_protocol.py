@@ -1,45 +1,36 @@
-"""What `accuracy.py` compares, and on which frames: folds, budgets, rows, and where errors lie.
-
-The split is drawn once, for all rows, before anything is fitted: whole recordings make the folds,
-and every draw of a budget names the frames whose labels a fit may see.
-"""
+"""What `accuracy.py` compares: its rows, one fit and its scores, and where errors lie."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import itertools
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from accuracy_ablation import ABLATIONS, LEADING, without
+from accuracy_split import ALL, Cell, Row, Split, digest, problems_of
 
 from finetune.fit.fit import Probabilities, fit, score_problems
 from finetune.fit.frames import Frames
 from finetune.heads import AbstractHead
-from finetune.labels.clips import draw_clips, labelled_minutes, within_clips
+from finetune.labels.clips import labelled_minutes
 from finetune.labels.frame_labels import UNLABELLED, Ints, looked_at
-from finetune.labels.hold_out import Recordings
-from finetune.labels.problems import Problem, permuted
-from finetune.labels.refine import is_parent
+from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
 from finetune.metrics.frame_metrics import Scores, frame_f1
 from finetune.postprocess.cross_fit import learn_postprocessing
 from finetune.settings import TASKS, Tuning
 from pretrain.components import find
 from pretrain.config import read
-from pretrain.errors import BadInput, refuse
 
 HZ = 5.0
 BOUNDARY_S = 0.5
 BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
-ALL, CLIPS = "all", "clips"
 FEATURES, OLD_FEATURES, RANDOM = "features", "old features", "random weights"
 _FEW: Mapping[str, Any] = {
     "name": "stack",
@@ -53,39 +44,6 @@ _MANY: Mapping[str, Any] = {
 
 Decisions = Mapping[str, Ints]
 """Video to the labels of its frames."""
-Split = dict[str, Any]
-"""``folds``: lists of videos. ``draws``: budget to draws, each with its ``fold`` (the test videos)
-and ``labelled``: problem to video to [first, end) of the frames whose labels may be used."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of the table."""
-
-    name: str
-    inputs: tuple[str, ...]
-    """Embeddings that are joined; see :func:`joined`."""
-    head: str = "stack"
-    permuted: bool = False
-    without: str = ""
-    """The ingredient that is left out, of :data:`accuracy_ablation.ABLATIONS`."""
-    postprocessed: bool = False
-    """Whether calibration, decision rule and smoother follow, learned on the training videos."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One fit: a row, a budget and a draw."""
-
-    row: Row
-    budget: str
-    draw: int
-
-    @property
-    def name(self) -> str:
-        """Of its files."""
-        words = f"{self.row.name} {self.budget} {self.draw}"
-        return "".join(c if c.isalnum() else "-" for c in words)
 
 
 def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> list[Row]:
@@ -108,114 +66,6 @@ def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> lis
         new.append(Row(name=f"{encoder}, stack", inputs=(encoder,)))
         new.append(Row(name=f"features + {encoder}, stack", inputs=(FEATURES, encoder)))
     return [*new, Row(name="permuted labels, stack", inputs=(FEATURES,), permuted=True)]
-
-
-# -- the split -------------------------------------------------------------------------------------
-
-
-def grouped_folds(videos: Sequence[str], recording: Recordings, *, folds: int) -> list[list[str]]:
-    """Deals recordings to folds, longest list of videos last: no recording is in two.
-
-    Raises:
-        BadInput: If there are fewer recordings than folds.
-    """
-    of: dict[str, list[str]] = {}
-    for video in sorted(videos):
-        of.setdefault(recording(video), []).append(video)
-    if len(of) < folds:
-        raise BadInput(
-            f"--folds {folds}: the label set has {len(of)} labelled recordings; give at most as "
-            "many folds, and at least 2"
-        )
-    order = np.random.default_rng([0, 5]).permutation(len(of))
-    dealt: list[list[str]] = [[] for _ in range(folds)]
-    for position, index in enumerate(order):
-        dealt[position % folds] += list(of.values())[index]
-    return [sorted(fold) for fold in dealt]
-
-
-def draw_split(
-    problems: Sequence[Problem],
-    folds: Sequence[Sequence[str]],
-    *,
-    budgets: Sequence[str],
-    draws: int,
-    fps: float,
-) -> Split:
-    """Which labels every fit may see. A draw of a budget belongs to one fold; ``all`` has a draw
-    for each fold, with all labels of the others.
-
-    Args:
-        problems: With all labelled videos in ``train``.
-        folds: As :func:`grouped_folds` gives them.
-        budgets: Numbers of whole videos, ``all``, or ``clips``: as many labelled frames as a video
-            has in the median, in clips of 17 s spread over the videos.
-        draws: Of each budget but ``all``.
-        fps: Frames a second.
-
-    Raises:
-        BadInput: If a problem has labelled videos in one fold alone.
-    """
-    refuse(
-        (
-            f"{problem.name}: all its labelled videos are in one fold, so that nothing is left to "
-            "learn from: give other --folds, or label more videos"
-            for problem in problems
-            if any(set(problem.train) <= set(fold) for fold in folds)
-        ),
-        about="the split",
-    )
-    drawn: dict[str, list[dict[str, Any]]] = {}
-    for budget in budgets:
-        drawn[budget] = []
-        for draw in range(len(folds) if budget == ALL else draws):
-            fold = draw % len(folds)
-            labelled = {}
-            for problem in problems:
-                if is_parent(problems, problem):
-                    continue  # its labels are those of its children's frames
-                rng = np.random.default_rng([draw, 6])  # alike for all problems
-                train = {v: y for v, y in problem.train.items() if v not in folds[fold]}
-                names = sorted(train)
-                if budget == CLIPS:
-                    labelled[problem.name] = draw_clips(train, rng, fps=fps)
-                else:
-                    count = len(names) if budget == ALL else int(budget)
-                    chosen = [names[i] for i in rng.permutation(len(names))[:count]]
-                    labelled[problem.name] = {v: [[0, len(train[v])]] for v in sorted(chosen)}
-            drawn[budget].append({"fold": fold, "labelled": labelled})
-    return {"folds": [list(fold) for fold in folds], "draws": drawn}
-
-
-def digest(split: Split) -> str:
-    """Names a split: what was drawn, to the frame."""
-    return hashlib.sha256(json.dumps(split, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def problems_of(problems: Sequence[Problem], split: Split, cell: Cell) -> list[Problem]:
-    """The problems of a cell: the labels it may see as ``train``, its fold's as ``test``."""
-    drawn = split["draws"][cell.budget][cell.draw]
-    fold = set(split["folds"][drawn["fold"]])
-    cut = []
-    for problem in problems:
-        # before clips are cut: rolled within a clip, most labels would still be true
-        labels = (permuted(problem, seed=cell.draw) if cell.row.permuted else problem).train
-        if is_parent(problems, problem):
-            train = {v: y for v, y in labels.items() if v not in fold}
-            if cell.budget != ALL:
-                child = next(
-                    each for each in problems if (each.refines or ("",))[0] == problem.name
-                )
-                clips = drawn["labelled"][child.name]
-                train = within_clips(train, {v: clips[v] for v in clips.keys() & train.keys()})
-            cut.append(replace(problem, train=train, test={}))
-            continue
-        clips = drawn["labelled"][problem.name]
-        assert not fold & clips.keys(), "a video is in training and on test"
-        train = within_clips(labels, clips)
-        test = {v: y for v, y in problem.train.items() if v in fold}
-        cut.append(replace(problem, train=train, test=test))
-    return cut
 
 
 # -- a cell ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import accuracy_protocol as protocol
+import accuracy_split
 import measure
 import numpy as np
 
@@ -31,11 +32,11 @@ _METRICS = {"macro_f1": "macro F1", "map": "MAP"}
 
 def write_report(
     out: Path,
-    cells: Sequence[protocol.Cell],
+    cells: Sequence[accuracy_split.Cell],
     problems: Sequence[Problem],
     poses: Frames,
     schema: Schema,
-    split: protocol.Split,
+    split: accuracy_split.Split,
     machine: Mapping[str, Any],
 ) -> list[Path]:
     """Writes table.md, table.csv, table.png and result.json, and a picture of bouts where the first
@@ -77,7 +78,7 @@ def write_report(
         *errors,
         f"`{measure.command()}`; {len(results)} fits, {seconds / 60:.0f} core-minutes. "
         f"{measure.machine_line(machine)}.",
-        f"Split {protocol.digest(split)}: "
+        f"Split {accuracy_split.digest(split)}: "
         + "; ".join(f"fold {n}: {', '.join(fold)}" for n, fold in enumerate(split["folds"])),
     ]
     (out / "table.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
@@ -106,18 +107,18 @@ def write_report(
 
 def summaries(
     out: Path,
-    results: Mapping[protocol.Cell, Mapping[str, Any]],
+    results: Mapping[accuracy_split.Cell, Mapping[str, Any]],
     problems: Sequence[Problem],
     step: int,
 ) -> list[dict[str, Any]]:
     """A line for each row and budget: the mean over draws; of all videos, scores of the pooled
     folds. Then chance: what one who guesses by the classes' frequencies reaches."""
-    groups: dict[tuple[str, str], list[protocol.Cell]] = {}
+    groups: dict[tuple[str, str], list[accuracy_split.Cell]] = {}
     for cell in results:
         groups.setdefault((cell.row.name, cell.budget), []).append(cell)
     lines = []
     for (row, budget), own in groups.items():
-        if budget == protocol.ALL:
+        if budget == accuracy_split.ALL:
             tested = [replace(problem, test=problem.train) for problem in problems]
             decided = pooled(out, own, problems, "=") if row.endswith("postprocessed") else ()
             scores = protocol.score_at(tested, pooled(out, own, problems), step, decided).to_dict()
@@ -141,7 +142,7 @@ def summaries(
 
 
 def pooled(
-    out: Path, cells: Sequence[protocol.Cell], problems: Sequence[Problem], mark: str = ":"
+    out: Path, cells: Sequence[accuracy_split.Cell], problems: Sequence[Problem], mark: str = ":"
 ) -> list[Probabilities]:
     """Probabilities at 5 Hz of every problem's test videos of some cells, by video; with the mark
     ``=`` labels."""
@@ -160,7 +161,7 @@ def pooled(
 
 def where_it_fails(
     out: Path,
-    results: Mapping[protocol.Cell, Mapping[str, Any]],
+    results: Mapping[accuracy_split.Cell, Mapping[str, Any]],
     row: str,
     problems: Sequence[Problem],
     poses: Frames,
@@ -169,7 +170,7 @@ def where_it_fails(
 ) -> Iterator[str]:
     """Sections on the errors of a row that learned from all videos: per class, and by kind of
     frame where classes exclude each other."""
-    own = [cell for cell in results if (cell.row.name, cell.budget) == (row, protocol.ALL)]
+    own = [cell for cell in results if (cell.row.name, cell.budget) == (row, accuracy_split.ALL)]
     if not own:
         return
     predicted = pooled(out, own, problems)
@@ -237,12 +238,17 @@ def draw_failing_bouts(
     return bool(strips)
 
 
-def _budget_name(budget: str, split: protocol.Split) -> str:
-    if budget == protocol.ALL:
+def _budget_name(budget: str, split: accuracy_split.Split) -> str:
+    if budget == accuracy_split.ALL:
         return "all, folds pooled"
-    if budget == protocol.CLIPS:
-        return "one video's minutes as clips"
-    return f"{budget} video" + ("s" if budget != "1" else "")
+    number, kind = accuracy_split.parse_budget(budget)
+    videos = f"{number} video" + ("s" if number > 1 else "")
+    minutes = "one video's minutes" if number == 1 else f"{number} videos' minutes"
+    names = {
+        accuracy_split.CLIPS: f"{minutes} as clips",
+        accuracy_split.PLANNED: f"{minutes} as chosen clips",
+    }
+    return names.get(kind, videos)
 
 
 def _scores(line: Mapping[str, Any] | None) -> Cell:
@@ -254,7 +260,7 @@ def _scores(line: Mapping[str, Any] | None) -> Cell:
 
 
 def _gain(
-    results: Mapping[protocol.Cell, Mapping[str, Any]], row: str, other: str, budget: str
+    results: Mapping[accuracy_split.Cell, Mapping[str, Any]], row: str, other: str, budget: str
 ) -> Cell:
     """By how much the MAP of a row exceeds that of another, draw by draw."""
     each = {

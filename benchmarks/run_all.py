@@ -29,6 +29,7 @@ SHARED = {
     "accuracy_ablation",
     "accuracy_protocol",
     "accuracy_report",
+    "accuracy_split",
     "beside",
     "linear_probe",
     "mapped",

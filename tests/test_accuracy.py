@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,11 @@ def protocol() -> Any:
     return importlib.import_module("accuracy_protocol")
 
 
+@pytest.fixture
+def split_of() -> Any:
+    return importlib.import_module("accuracy_split")
+
+
 def problem(videos: int = 12, frames: int = 3_000) -> Problem:
     """Alternating classes in bouts of 2 s; a margin of 500 frames that nobody looked at."""
     labels = np.repeat(np.arange(frames // 60) % 2, 60).astype(np.int8)
@@ -53,29 +59,29 @@ def problem(videos: int = 12, frames: int = 3_000) -> Problem:
     )
 
 
-def test_a_recording_is_in_one_fold_alone(protocol: Any) -> None:
+def test_a_recording_is_in_one_fold_alone(protocol: Any, split_of: Any) -> None:
     videos = [f"v{number:02}" for number in range(12)]
-    folds = protocol.grouped_folds(videos, lambda video: f"r{int(video[1:]) // 2}", folds=3)
+    folds = split_of.grouped_folds(videos, lambda video: f"r{int(video[1:]) // 2}", folds=3)
     assert sorted(video for fold in folds for video in fold) == videos
     for fold in folds:
         assert len(fold) == 4
         assert all(f"v{int(video[1:]) ^ 1:02}" in fold for video in fold)
     with pytest.raises(BadInput, match="6 labelled recordings"):
-        protocol.grouped_folds(videos, lambda video: f"r{int(video[1:]) // 2}", folds=7)
+        split_of.grouped_folds(videos, lambda video: f"r{int(video[1:]) // 2}", folds=7)
 
 
-def test_a_fit_sees_its_budget_and_nothing_of_its_fold(protocol: Any) -> None:
+def test_a_fit_sees_its_budget_and_nothing_of_its_fold(protocol: Any, split_of: Any) -> None:
     whole = problem()
-    folds = protocol.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
+    folds = split_of.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
     budgets = ["1", "clips", "3", "all"]
-    split = protocol.draw_split([whole], folds, budgets=budgets, draws=5, fps=FPS)
+    split = split_of.draw_split([whole], folds, budgets=budgets, draws=5, fps=FPS)
     assert [len(split["draws"][budget]) for budget in budgets] == [5, 5, 5, 3]
     row = protocol.rows([], quick=True)[0]
     of_one = {}
     for budget, videos in zip(budgets, (1, 5, 3, 8), strict=True):
         for draw in range(len(split["draws"][budget])):
-            cell = protocol.Cell(row=row, budget=budget, draw=draw)
-            (own,) = protocol.problems_of([whole], split, cell)
+            cell = split_of.Cell(row=row, budget=budget, draw=draw)
+            (own,) = split_of.problems_of([whole], split, cell)
             assert sorted(own.test) == folds[draw % 3]
             assert not set(own.train) & set(own.test)
             assert len(own.train) == videos
@@ -87,16 +93,16 @@ def test_a_fit_sees_its_budget_and_nothing_of_its_fold(protocol: Any) -> None:
                 assert of_one[draw] < set(own.train)
     assert len({name for names in of_one.values() for name in names}) > 1
     with pytest.raises(BadInput, match="in one fold"):
-        protocol.draw_split([whole], [sorted(whole.train), []], budgets=["1"], draws=1, fps=FPS)
-    assert protocol.digest(split) != protocol.digest(
-        protocol.draw_split([whole], folds, budgets=budgets, draws=4, fps=FPS)
+        split_of.draw_split([whole], [sorted(whole.train), []], budgets=["1"], draws=1, fps=FPS)
+    assert split_of.digest(split) != split_of.digest(
+        split_of.draw_split([whole], folds, budgets=budgets, draws=4, fps=FPS)
     )
 
 
 @pytest.mark.parametrize("videos", [2, 12])
-def test_clips_hold_one_videos_minutes(protocol: Any, videos: int) -> None:
+def test_clips_hold_one_videos_minutes(protocol: Any, split_of: Any, videos: int) -> None:
     labels = problem(videos=videos).train
-    clips = protocol.draw_clips(labels, np.random.default_rng(0), fps=FPS)
+    clips = split_of.draw_clips(labels, np.random.default_rng(0), fps=FPS)
     seen = {name: np.zeros(3_000, int) for name in labels}
     for name, spans in clips.items():
         for first, end in spans:
@@ -108,16 +114,16 @@ def test_clips_hold_one_videos_minutes(protocol: Any, videos: int) -> None:
     assert len(clips) == min(videos, 5)
 
 
-def test_permuted_labels_are_not_the_true_ones_of_a_clip(protocol: Any) -> None:
+def test_permuted_labels_are_not_the_true_ones_of_a_clip(protocol: Any, split_of: Any) -> None:
     whole = problem()
     for labels in whole.train.values():
         labels[500:1_750], labels[1_750:] = 0, 1  # a clip lies in one bout, but for the odd one
-    folds = protocol.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
-    split = protocol.draw_split([whole], folds, budgets=["clips"], draws=1, fps=FPS)
+    folds = split_of.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
+    split = split_of.draw_split([whole], folds, budgets=["clips"], draws=1, fps=FPS)
     right = {}
     for row in protocol.rows([], quick=True):
-        (own,) = protocol.problems_of(
-            [whole], split, protocol.Cell(row=row, budget="clips", draw=0)
+        (own,) = split_of.problems_of(
+            [whole], split, split_of.Cell(row=row, budget="clips", draw=0)
         )
         pairs = [(y[looked_at(y)], whole.train[v][looked_at(y)]) for v, y in own.train.items()]
         assert sum(len(y) for y, _ in pairs) == 2_500
@@ -127,18 +133,18 @@ def test_permuted_labels_are_not_the_true_ones_of_a_clip(protocol: Any) -> None:
     assert set(right.values()) == {1.0}
 
 
-def test_a_kind_of_a_class_is_fitted_with_its_parent(protocol: Any) -> None:
+def test_a_kind_of_a_class_is_fitted_with_its_parent(protocol: Any, split_of: Any) -> None:
     """A draw's parent labels are those of the child's frames, none of the fold's videos."""
     parent = replace(problem(videos=13), name="P", task="P")
     child = replace(problem(), refines=("P", "chase"))
-    folds = protocol.grouped_folds(sorted(parent.train), lambda video: video, folds=3)
+    folds = split_of.grouped_folds(sorted(parent.train), lambda video: video, folds=3)
     budgets = ["1", "clips", "all"]
-    split = protocol.draw_split([child, parent], folds, budgets=budgets, draws=2, fps=FPS)
+    split = split_of.draw_split([child, parent], folds, budgets=budgets, draws=2, fps=FPS)
     row = protocol.rows([], quick=True)[0]
     for budget in budgets:
         for draw in range(2):
-            cell = protocol.Cell(row=row, budget=budget, draw=draw)
-            own, above = protocol.problems_of([child, parent], split, cell)
+            cell = split_of.Cell(row=row, budget=budget, draw=draw)
+            own, above = split_of.problems_of([child, parent], split, cell)
             assert not set(above.train) & set(folds[draw])
             assert not above.test
             if budget == "all":
@@ -149,7 +155,7 @@ def test_a_kind_of_a_class_is_fitted_with_its_parent(protocol: Any) -> None:
                 assert (looked_at(above.train[video]) == looked_at(labels)).all()
 
 
-def test_an_ablation_leaves_out_what_it_says(protocol: Any) -> None:
+def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> None:
     ablation = importlib.import_module("accuracy_ablation")
     schema = Schema(
         animals=("a", "b"),
@@ -205,7 +211,7 @@ def test_the_surest_wrong_bouts_are_drawn(tmp_path: Path) -> None:
     assert file.stat().st_size > 5_000
 
 
-def test_errors_are_counted_where_they_are(protocol: Any) -> None:
+def test_errors_are_counted_where_they_are(protocol: Any, split_of: Any) -> None:
     whole = problem(videos=1)
     probabilities = np.eye(2)[whole.train["v00"][::6].clip(0)]
     near = np.arange(540, 3_000, 60) // 6  # the first frame read of each later bout
@@ -267,3 +273,47 @@ def test_what_the_protocol_cannot_do_is_refused() -> None:
     assert all(word in str(error.value) for word in ("0:", "some:", "--folds", "--prepare"))
     with pytest.raises(BadInput, match="two folders have one name"):
         accuracy.named(["a/mine", "b/mine"])
+
+
+def test_budgets_are_read_as_they_are_written(split_of: Any) -> None:
+    read = split_of.parse_budget
+    assert [read(b) for b in ("1", "12", "clips", "3clips", "2planned", "all")] == [
+        (1, "videos"),
+        (12, "videos"),
+        (1, "clips"),
+        (3, "clips"),
+        (2, "planned"),
+        (1, "all"),
+    ]
+    for wrong in ("", "0", "0clips", "3all", "clip", "1.5"):
+        with pytest.raises(ValueError, match="^" + re.escape(wrong) + "$"):
+            read(wrong)
+
+
+def test_planned_clips_are_of_the_budget_and_unlike_each_other(split_of: Any) -> None:
+    """Half of the clips look alike; the others, each of its own kind, are taken before them."""
+    whole = problem(videos=9)
+    folds = split_of.grouped_folds(sorted(whole.train), lambda video: video, folds=3)
+    names = sorted(whole.train)
+    z = np.zeros((9 * 500, 40), np.float32)
+    rng = np.random.default_rng(0)
+    for v in range(9):
+        if v % 2:
+            z[v * 500 : (v + 1) * 500] = np.repeat(rng.normal(0, 1, (10, 40)), 50, 0)
+    features = Frames(
+        spans={name: (500 * v, 500 * (v + 1)) for v, name in enumerate(names)},
+        arrays={"z": z},
+        stride=6,
+        lengths=dict.fromkeys(names, 3_000),
+    )
+    split = split_of.draw_split(
+        [whole], folds, budgets=["planned", "clips"], draws=3, fps=FPS, features=features
+    )
+    share = {}
+    for budget in ("planned", "clips"):
+        own = [draw["labelled"]["S"] for draw in split["draws"][budget]]
+        frames = [sum(e - f for spans in one.values() for f, e in spans) for one in own]
+        assert all(abs(n - 2_500) <= 510 for n in frames)
+        distinct = [sum(len(s) for v, s in one.items() if int(v[1:]) % 2) for one in own]
+        share[budget] = sum(distinct) / sum(len(s) for one in own for s in one.values())
+    assert share["planned"] > share["clips"] + 0.2

@@ -18,7 +18,7 @@ from finetune.inference.model import BRIDGE_S, without_pose
 from finetune.inference.prediction_formats.boris import write_project
 from finetune.inference.prediction_formats.boris_events import Events, write_events
 from finetune.labels.clips import CLIP_S, Clips, draw_clips, parse_minutes
-from finetune.labels.frame_labels import UNLABELLED, Ints, looked_at
+from finetune.labels.frame_labels import UNLABELLED, Ints, Reals, looked_at
 from finetune.labels.problems import Labelled, problems, tasks
 from finetune.report.tables import write_csv
 from pretrain.data.store import Store
@@ -66,18 +66,50 @@ def plan_clips(
         free[video["name"]] = np.where(taken, UNLABELLED, 0).astype(np.int8)
         on_progress(video["frames"])
     frames, rng = round(minutes * 60 * fps), np.random.default_rng([seed, 7])
-    pool = frames if embedder is None else POOL * frames
-    clips = draw_clips(free, rng, fps=fps, seconds=seconds, frames=pool)
+    drawn = draw_clips if embedder is None else draw_pool
+    clips = drawn(free, rng, fps=fps, seconds=seconds, frames=frames)
     if not clips:
         raise BadInput(f"{store.uri}: no frame shows an animal and is unlabelled")
     if embedder is None:
         return clips
-    segments = []
+    mean: dict[tuple[str, int], Reals] = {}
     for name, spans in clips.items():
         poses = gather_poses(store, [name], features=tuple(embedder.external))
         z_TD = embed(poses, embedder).arrays["z"]
-        segments += [_segment(name, first, end, z_TD[first:end].mean(0)) for first, end in spans]
+        mean |= {(name, first): z_TD[first:end].mean(0) for first, end in spans}
     number = max(1, round(frames / (seconds * fps)))
+    return choose_clips(clips, lambda name, first, end: mean[name, first], number=number)
+
+
+def draw_pool(
+    labels: Labelled,
+    rng: np.random.Generator,
+    *,
+    fps: float,
+    seconds: float = CLIP_S,
+    frames: int,
+) -> Clips:
+    """Clips of :data:`POOL` times a budget, or of all there is, to choose from; arguments as of
+    :func:`draw_clips`."""
+    there = sum(int(looked_at(y).sum()) for y in labels.values())
+    if frames < there:  # of the whole, draw_clips would give stretches, not clips
+        frames = min(POOL * frames, there - 1)
+    return draw_clips(labels, rng, fps=fps, seconds=seconds, frames=frames)
+
+
+def choose_clips(clips: Clips, mean_of: Callable[[str, int, int], Reals], *, number: int) -> Clips:
+    """So many of the clips, as unlike each other as can be.
+
+    Args:
+        clips: To choose from.
+        mean_of: The mean embedding (D,) of a video from a frame to another.
+        number: How many.
+    """
+    segments = [
+        _segment(name, first, end, mean_of(name, first, end))
+        for name, spans in clips.items()
+        for first, end in spans
+    ]
     nothing = np.empty((0, len(segments[0].z_D)), np.float32)
     chosen: Clips = {}
     for one in Diverse().choose(segments, number=number, labelled_ND=nothing):
@@ -85,7 +117,7 @@ def plan_clips(
     return {name: sorted(spans) for name, spans in sorted(chosen.items())}
 
 
-def _segment(video: str, start: int, stop: int, z_D: Ints) -> Segment:
+def _segment(video: str, start: int, stop: int, z_D: Reals) -> Segment:
     return Segment(
         video=video,
         start=start,
