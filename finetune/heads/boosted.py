@@ -41,6 +41,7 @@ class Boosted(AbstractHead):
     """
 
     by_gradient = False
+    differentiable = False
 
     def __init__(
         self,
