@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from finetune.active_learning.clip_list import frame_columns, free_path, write_rows
 from finetune.inference.recording_options import add_options
 from pretrain.components import summaries
 from pretrain.errors import BadInput, exit_status
@@ -144,7 +145,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
     if args.plan:
         from finetune.active_learning.plan import run_plan
 
-        print(run_plan(args, _free(args, "plan", "_boris.csv", ".boris")))
+        print(run_plan(args, free_path(args.out, "plan", "_boris.csv", ".boris")))
         return
 
     from finetune.inference.model import open_model
@@ -161,20 +162,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
             f"{', '.join(p.name for p in model.problems)}"
         )
     if args.simulate:
-        _simulate(args, model, _free(args, "simulate", ".png"))
+        _simulate(args, model, free_path(args.out, "simulate", ".png"))
     else:
-        _suggest(args, model, _free(args, "suggest", "_boris.csv", ".boris"))
-
-
-def _free(args: argparse.Namespace, kind: str, *endings: str) -> Path:
-    """Where the list goes; neither it nor what is written next to it is there."""
-    out = paths.run_folder(args.out or None, kind=kind)
-    out = out if out.suffix == ".csv" else out.with_name(f"{out.name}.csv")
-    for path in (out, *(out.with_name(out.stem + ending) for ending in endings)):
-        if path.exists():
-            raise BadInput(f"{path} is there already: choose another --out")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return out
+        _suggest(args, model, free_path(args.out, "suggest", "_boris.csv", ".boris"))
 
 
 def _refuse(args: argparse.Namespace) -> None:
@@ -238,16 +228,13 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
             {
                 "rank": rank,
                 "video": segment.video,
-                "first_frame": start,
-                "last_frame": stop - 1,
-                "start_s": f"{start / rate:.3f}",
-                "stop_s": f"{stop / rate:.3f}",
+                **frame_columns(start, stop, rate),
                 "guess": segment.guess,
                 "uncertainty": f"{segment.uncertainty:.4f}",
                 "why": segment.why,
             }
         )
-    _write_rows(out, rows)
+    write_rows(out, rows)
     events: dict[str, tuple[list[tuple[int, int, str]], int, float]] = {}
     for row in sorted(rows, key=lambda row: (row["video"], row["first_frame"])):
         name = row["video"]
@@ -319,7 +306,7 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     title = f"{name}: {args.number} segments a round, {args.rule.replace('_', ' ')} or random"
     picture = out.with_suffix(".png")
     picture.write_bytes(png(curve_figure(rows, title=title, fps=fps)))
-    _write_rows(out, rows)
+    write_rows(out, rows)
     print(f"{curve_table(rows, fps=fps)}\n\ntable: {out}\npicture: {picture}")
 
 
@@ -344,14 +331,6 @@ def _tuning(run: str) -> Tuning:
             "are to be found out: --simulate needs a run with a frozen encoder"
         )
     return tuning
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from finetune.report.tables import write_csv
-
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    write_csv(unfinished, rows)
-    unfinished.replace(path)
 
 
 if __name__ == "__main__":

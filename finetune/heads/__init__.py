@@ -81,6 +81,8 @@ class AbstractHead(nn.Module, ABC):
     """Frames to either side that a score depends on."""
     by_gradient: bool = True
     """Whether gradient steps fit it; if not, :meth:`fit_videos` does."""
+    differentiable: bool = True
+    """Whether gradients of its scores reach the embeddings."""
     hz: float | None = None
     """Frames a second that it reads; None: all. Scores of those between are interpolated."""
     fps: float = 30.0

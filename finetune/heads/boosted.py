@@ -43,6 +43,7 @@ class Boosted(AbstractHead):
     """
 
     by_gradient = False
+    differentiable = False
 
     def __init__(
         self,

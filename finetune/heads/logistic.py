@@ -27,6 +27,7 @@ class Logistic(AbstractHead):
     """
 
     by_gradient = False
+    differentiable = False
 
     def __init__(
         self,

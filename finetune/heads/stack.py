@@ -52,6 +52,7 @@ class Stack(AbstractHead):
                 )
         self.members = nn.ModuleList(heads)
         self.context = max(head.context for head in heads)
+        self.differentiable = all(head.differentiable for head in heads)
         self.out = nn.ModuleList()
         self.overlapping_P: Tensor
         self.register_buffer("overlapping_P", torch.zeros(len(classes), dtype=torch.bool))

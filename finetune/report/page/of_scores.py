@@ -16,6 +16,7 @@ from finetune.metrics.frame_metrics import Scores
 from finetune.report.controls import find_controls
 from finetune.report.page import figures
 from finetune.report.page.errors import boundary_errors, predicted_bouts
+from finetune.report.page.of_explanation import explanation_sections
 from finetune.report.page.section import Section
 from finetune.report.predictions import read_predictions
 from finetune.report.scores_text import extended_lines
@@ -43,7 +44,7 @@ def score_sections(out: Path) -> list[Section]:
             sections += _problem(problem, p, schema, result, first)
     if len(problems) > MOST_PROBLEMS:
         sections[-1].lines.append(f"{len(problems) - MOST_PROBLEMS} more problems are not shown")
-    return sections
+    return sections + explanation_sections(out, schema)
 
 
 def _scores(out: Path, result: Mapping[str, Any]) -> Section:

@@ -1,0 +1,276 @@
+"""What gradients say of a differentiable classifier: which points at which time a decision comes
+from, and which poses would excite a class most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from finetune.explanation.stretches import Stretch, filled
+from finetune.fit.fit import Model
+from finetune.labels.frame_labels import Reals
+from finetune.labels.problems import Problem
+from pretrain.data.windows import Pose
+from pretrain.transforms.geometry import rotate, rotate_back
+
+EXAMPLES, STEPS, AT_ONCE = 12, 32, 8
+MOST_REACH_S = 8.0
+CLIP_S, MOST_CLIPS, REAL = 2.0, 1500, 3
+COMPONENTS, ASCENT_STEPS, ASCENT_RATE = 32, 150, 0.05
+BOUNDS = (0.01, 0.99)
+
+
+def is_differentiable(model: Model) -> bool:
+    """Whether its encoder and its head are; all encoders are."""
+    return model.head.differentiable
+
+
+def _scores(model: Model, pose: Pose, problem: Problem, p: int, first: int, total: int) -> Tensor:
+    """(B, T / stride, C): probabilities of windows that begin ``first`` frames into a recording of
+    ``total``, with gradients."""
+    embedder, head = model.embedder, model.head
+    assert embedder is not None
+    valid_BT = torch.ones(pose.position_BTMKX.shape[:2], dtype=torch.bool)
+    z_BSD = embedder(pose, valid_BT)[:, :: head.stride].float()
+    head.is_given((first // head.stride, -(-total // head.stride)))
+    logits = head(z_BSD, valid_BT[:, :: head.stride])[p]
+    head.is_given(None)
+    return logits.sigmoid() if problem.overlapping else logits.softmax(-1)
+
+
+def _pose(stretch: Stretch, frames: slice) -> Pose:
+    """One window, B = 1, with no point missing."""
+    arrays = stretch.arrays
+    extra = arrays["extra"][frames].unsqueeze(0) if "extra" in arrays else None
+    position = filled(arrays["position"][frames]).unsqueeze(0)
+    return Pose(position, arrays["confidence"][frames].unsqueeze(0), extra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saliency:
+    """Integrated gradients of one problem; C classes, L frames of lag, M animals, K keypoints."""
+
+    attribution_CLMK: Reals
+    """Mean over frames that show the class of the absolute share of the probability, at that frame,
+    that a point brings so many frames before or after; NaN for a class that no frame shows."""
+    lag_s: Reals
+    """Negative: before the frame."""
+
+
+def integrated_gradients(
+    model: Model,
+    problem: Problem,
+    p: int,
+    stretches: Sequence[Stretch],
+    shown: Sequence[np.ndarray],
+    *,
+    fps: float,
+    examples: int = EXAMPLES,
+    steps: int = STEPS,
+) -> Saliency:
+    """Integrated gradients (Sundararajan et al. 2017) of the probability of each class at frames
+    that show it; the baselines are windows of real poses, another one for each step of the path
+    (expected gradients, Erion et al. 2021). Missing points are filled in before.
+
+    Args:
+        model: Encoder and head, differentiable.
+        problem: What is decided.
+        p: Its index among the head's outputs.
+        stretches: Where the frames are taken from.
+        shown: Of each, (T, C) whether a frame shows a class.
+        fps: Frames per second.
+        examples: Frames of each class.
+        steps: Points of the path.
+    """
+    model.head.eval()
+    embedder, stride = model.embedder, model.head.stride
+    assert embedder is not None
+    embedder.eval()
+    rng = np.random.default_rng(0)
+    reach = min(embedder.overlap + model.head.context * stride, round(MOST_REACH_S * fps))
+    reach = -(-max(reach, stride) // stride) * stride  # so that the head reads the middle frame
+    shape = embedder.features.schema.shape[:2]
+    attribution = np.full((len(problem.classes), 2 * reach + 1, *shape), np.nan)
+    for c in range(len(problem.classes)):
+        frames = [(s, int(t)) for s, one in enumerate(shown) for t in np.flatnonzero(one[:, c])]
+        if not frames:
+            continue
+        total = np.zeros(attribution.shape[1:])
+        chosen = rng.choice(len(frames), min(examples, len(frames)), replace=False)
+        for s, t in (frames[n] for n in chosen):
+            begin = t - min(t // stride * stride, reach)
+            end = min(t + reach + 1, len(stretches[s]))
+            pose = _pose(stretches[s], slice(begin, end))
+            baselines = [_baseline(stretches, end - begin, rng) for _ in range(steps)]
+            gradients = []
+            for first in range(0, steps, AT_ONCE):
+                base = torch.stack(baselines[first : first + AT_ONCE])
+                # stratified: each step a random point of its own part of the path
+                share = (np.arange(first, first + len(base)) + rng.random(len(base))) / steps
+                share_B = torch.from_numpy(share.astype(np.float32)).view(-1, 1, 1, 1, 1)
+                position = torch.lerp(base, pose.position_BTMKX, share_B).requires_grad_()
+                rows = [None if x is None else x.expand(len(base), *x.shape[1:]) for x in pose[1:]]
+                window = Pose(position, *rows)  # type: ignore[arg-type]
+                score = _scores(model, window, problem, p, begin, len(stretches[s]))
+                (gradient,) = torch.autograd.grad(
+                    score[:, (t - begin) // stride, c].sum(), position
+                )
+                # where a root has no slope there is nothing to attribute
+                gradients.append(gradient.nan_to_num(0, 0, 0) * (pose.position_BTMKX - base))
+            mean_TMK = torch.cat(gradients).mean(0).sum(-1).numpy()
+            total[begin - t + reach : end - t + reach] += np.abs(mean_TMK)
+        attribution[c] = total / len(chosen)
+    return Saliency(attribution_CLMK=attribution, lag_s=np.arange(-reach, reach + 1) / fps)
+
+
+def _baseline(stretches: Sequence[Stretch], frames: int, rng: np.random.Generator) -> Tensor:
+    """(T, M, K, X) of a random window; its last pose again where its stretch is too short."""
+    one = stretches[rng.integers(len(stretches))]
+    start = int(rng.integers(max(1, len(one) - frames + 1)))
+    index = torch.arange(start, start + frames).clamp(max=len(one) - 1)
+    return filled(one.arrays["position"][index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exciting:
+    """What excites a class most."""
+
+    videos: list[str]
+    start: list[int]
+    """First frames of real clips in their videos, the most exciting first."""
+    real_NTMKX: Reals
+    real_p: list[float]
+    """Mean probability over each."""
+    ascended_TMKX: Reals | None = None
+    """Poses found by gradient ascent; None: not done."""
+    start_p: float = float("nan")
+    """Probability of the clip that the ascent began with, taken by itself, within the bounds."""
+    ascended_p: float = float("nan")
+
+
+def real_clips(
+    stretches: Sequence[Stretch], probabilities: Sequence[Reals], c: int, *, fps: float
+) -> Exciting:
+    """The clips of real poses with the highest mean probability of a class, that do not overlap."""
+    length = round(CLIP_S * fps)
+    ranked = []
+    for s, p_TC in enumerate(probabilities):
+        column = np.concatenate([[0], np.cumsum(np.nan_to_num(p_TC[:, c], nan=0.0))])
+        mean_W = (column[length:] - column[:-length]) / length
+        ranked += [(float(mean), s, t) for t, mean in enumerate(mean_W)]
+    chosen: list[tuple[float, int, int]] = []
+    for mean, s, t in sorted(ranked, reverse=True):
+        if all(s != other or abs(t - at) >= length for _, other, at in chosen):
+            chosen.append((mean, s, t))
+        if len(chosen) == REAL:
+            break
+    return Exciting(
+        videos=[stretches[s].video for _, s, _ in chosen],
+        start=[stretches[s].start + t for _, s, t in chosen],
+        real_NTMKX=np.stack(
+            [stretches[s].arrays["position"][t : t + length].numpy() for _, s, t in chosen]
+        )
+        if chosen
+        else np.empty((0, length, *stretches[0].arrays["position"].shape[1:]), np.float32),
+        real_p=[mean for mean, _, _ in chosen],
+    )
+
+
+class RealPoses:
+    """The range of real clips: principal components of clips, seen from the first animal at their
+    middle frame, each within the bounds that real ones keep.
+
+    Args:
+        model: Whose features say where a body is.
+        stretches: Whose clips they are.
+        fps: Frames per second.
+    """
+
+    def __init__(self, model: Model, stretches: Sequence[Stretch], *, fps: float) -> None:
+        assert model.embedder is not None
+        self._features, length = model.embedder.features, round(CLIP_S * fps)
+        clips = [
+            stretch.arrays["position"][t : t + length]
+            for stretch in stretches
+            for t in range(0, len(stretch) - length + 1, max(1, length // 4))
+        ]
+        clips = [clip for clip in clips if clip.isfinite().flatten(1).any(1).all()]
+        own = [self.own(clip)[0].flatten() for clip in clips[:: -(-len(clips) // MOST_CLIPS)]]
+        own_NF = torch.stack([one for one in own if one.isfinite().all()]).numpy()
+        self._pca = PCA(min(COMPONENTS, *own_NF.shape), random_state=0).fit(own_NF)
+        scores = self._pca.transform(own_NF) / self._spread
+        self.low_C, self.high_C = (
+            torch.from_numpy(np.quantile(scores, q, axis=0).astype(np.float32)) for q in BOUNDS
+        )
+
+    @property
+    def _spread(self) -> Reals:
+        return np.asarray(np.sqrt(self._pca.explained_variance_) + 1e-6)
+
+    def own(self, clip_TMKX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A clip with no point missing, seen from the first animal; its origin and heading."""
+        position = filled(clip_TMKX)
+        pose = Pose(position.unsqueeze(0), torch.ones(1, *position.shape[:3]))
+        middle = len(position) // 2
+        origin, heading = (x[0, middle, 0] for x in self._features.body_frames(pose))
+        return (
+            rotate_back(position - origin, heading.expand(*position.shape[:3], 2)),
+            origin,
+            heading,
+        )
+
+    def components(self, own: Tensor) -> Tensor:
+        """Of a clip, in standard deviations, brought within the bounds."""
+        scores = self._pca.transform(own.flatten().numpy()[None])[0] / self._spread
+        return torch.from_numpy(scores.astype(np.float32)).clamp(self.low_C, self.high_C)
+
+    def clip(self, scores_C: Tensor, origin: Tensor, heading: Tensor) -> Tensor:
+        """(1, T, M, K, X): the clip that components describe, in the image."""
+        basis = torch.from_numpy((self._pca.components_ * self._spread[:, None]).astype(np.float32))
+        mean = torch.from_numpy(self._pca.mean_.astype(np.float32))
+        own = (mean + scores_C @ basis).view(1, -1, *self._features.schema.shape)
+        return rotate(own, heading.expand(*own.shape[:-1], 2)) + origin
+
+
+def ascend(
+    model: Model, problem: Problem, p: int, c: int, real: RealPoses, best: Exciting
+) -> Exciting:
+    """Activation maximisation (Simonyan et al. 2014): gradient ascent of the mean log probability
+    of a class over a clip that is a recording of its own, from the most exciting real clip on,
+    within the range of real ones. External features, which no pose determines, are unknown."""
+    embedder = model.embedder
+    assert embedder is not None
+    own, origin, heading = real.own(torch.from_numpy(best.real_NTMKX[0]))
+    scores_C = real.components(own).requires_grad_()
+    width = sum(embedder.external.values())
+    optimiser = torch.optim.Adam([scores_C], lr=ASCENT_RATE)
+    found: list[tuple[float, Tensor]] = []
+    for _ in range(ASCENT_STEPS + 1):
+        position = real.clip(scores_C, origin, heading)
+        frames = position.shape[1]
+        extra = torch.full((1, frames, width), torch.nan) if width else None
+        pose = Pose(position, torch.ones(position.shape[:4]), extra)
+        p_T = _scores(model, pose, problem, p, 0, frames)[0, :, c]
+        found.append((float(p_T.detach().mean()), position.detach()[0]))
+        optimiser.zero_grad()
+        (-p_T.clamp(min=1e-6).log().mean()).backward()  # type: ignore[no-untyped-call]
+        assert scores_C.grad is not None
+        scores_C.grad.nan_to_num_(0, 0, 0)
+        optimiser.step()
+        with torch.no_grad():
+            scores_C.clamp_(real.low_C, real.high_C)
+    ascended_p, poses = max(found, key=lambda one: one[0])
+    return Exciting(
+        videos=best.videos,
+        start=best.start,
+        real_NTMKX=best.real_NTMKX,
+        real_p=best.real_p,
+        ascended_TMKX=poses.numpy(),
+        start_p=found[0][0],
+        ascended_p=ascended_p,
+    )
