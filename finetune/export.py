@@ -74,9 +74,8 @@ def _write(folder: Path, path: Path) -> str:
     about["external"] = embedder.external
     if not (first / "head.json").is_file():
         name = f"the encoder {embedder.settings['encoder']['name']}"
-        write_exported(
-            path, PosesToEmbeddings(embedder), embedder, outputs=["z_BTD"], about=about, name=name
-        )
+        network = PosesToEmbeddings(embedder)
+        write_exported(path, network, embedder, outputs=["z_BTD"], about=about, name=name)
         return f"position_BTMKX, confidence_BTMK -> z_BTD, D = {embedder.dim}"
     model = open_model(str(folder))
     outputs = ["z_BTD", *(problem.name for problem in model.problems)]
@@ -89,6 +88,7 @@ def _write(folder: Path, path: Path) -> str:
         outputs=outputs,
         about=about,
         name=f"the model with encoder {embedder.settings['encoder']['name']} and head {head}",
+        instead="its MLflow model, RUN/mlflow_model, goes anywhere that Python does",
     )
     told = "; ".join(f"{problem.name}: {', '.join(problem.classes)}" for problem in model.problems)
     return f"position_BTMKX, confidence_BTMK -> {', '.join(outputs)} ({told})"

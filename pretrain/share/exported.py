@@ -44,6 +44,7 @@ def write_exported(
     outputs: Sequence[str],
     about: dict[str, Any],
     name: str,
+    instead: str = "",
 ) -> None:
     """Writes the file: a program of torch where its name ends in ``.pt2``, else ONNX.
 
@@ -59,6 +60,7 @@ def write_exported(
         outputs: Their names.
         about: What to say of it: schema, features, encoder.
         name: What errors call it.
+        instead: What else they advise.
 
     Raises:
         BadInput: If onnx is not installed, or the network has operations that ONNX lacks.
@@ -96,7 +98,7 @@ def write_exported(
     except Exception as error:
         raise BadInput(
             f"{name} cannot be written as {path.suffix.strip('.') or 'onnx'}: "
-            f"{str(error).strip().splitlines()[0]}"
+            f"{str(error).strip().splitlines()[0]}{instead and f'; {instead}'}"
         ) from error
     assert onnx is not None, "dynamo=True gives a program"
     onnx.model.metadata_props["ethoray"] = said
