@@ -55,9 +55,9 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/exp
     if args.hub:
         print(hub.push(shared, args.hub, endpoint=args.endpoint, private=args.private))
         return
-    if args.pt2 and not args.pt2.endswith(".pt2"):
-        raise BadInput(f"--pt2 {args.pt2}: torch wants a name that ends in .pt2")
     path = Path(paths.base() / (args.onnx or args.pt2))
+    if (path.suffix == ".pt2") != bool(args.pt2):
+        raise BadInput(f"{path}: --pt2 writes files that end in .pt2, --onnx others")
     print(f"{path}: {_write(shared, path)}")
 
 
@@ -68,30 +68,17 @@ def _write(folder: Path, path: Path) -> str:
     from pretrain.share.exported import PosesToEmbeddings, write_exported
     from pretrain.train.checkpoint import load_encoder
 
-    first = next(iter(sorted(folder.glob("seed-*"))), folder)
-    embedder, about = load_encoder(first)
-    about = {key: about[key] for key in ("schema", "features", "encoder", "dim")}
-    about["external"] = embedder.external
-    if not (first / "head.json").is_file():
-        name = f"the encoder {embedder.settings['encoder']['name']}"
-        write_exported(
-            path, PosesToEmbeddings(embedder), embedder, outputs=["z_BTD"], about=about, name=name
-        )
+    if not (any(folder.glob("head.json")) or any(folder.glob("seed-*/head.json"))):
+        embedder, _ = load_encoder(folder)
+        write_exported(path, PosesToEmbeddings(embedder), embedder)
         return f"position_BTMKX, confidence_BTMK -> z_BTD, D = {embedder.dim}"
     model = open_model(str(folder))
-    outputs = ["z_BTD", *(problem.name for problem in model.problems)]
-    about["problems"] = {problem.name: list(problem.classes) for problem in model.problems}
-    head = type(model.models[0].head).__name__
-    write_exported(
-        path,
-        PosesToProbabilities(model),
-        embedder,
-        outputs=outputs,
-        about=about,
-        name=f"the model with encoder {embedder.settings['encoder']['name']} and head {head}",
-    )
-    told = "; ".join(f"{problem.name}: {', '.join(problem.classes)}" for problem in model.problems)
-    return f"position_BTMKX, confidence_BTMK -> {', '.join(outputs)} ({told})"
+    network = PosesToProbabilities(model)
+    head = type(network.head).__name__
+    outputs = {problem.name: list(problem.classes) for problem in model.problems}
+    write_exported(path, network, network.embed.embedder, head=head, problems=outputs)
+    told = "; ".join(f"{name}: {', '.join(classes)}" for name, classes in outputs.items())
+    return f"position_BTMKX, confidence_BTMK -> z_BTD, {', '.join(outputs)} ({told})"
 
 
 if __name__ == "__main__":

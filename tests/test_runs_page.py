@@ -1,32 +1,25 @@
 """The line that a command ends with opens a page on which runs can be compared, in a real browser
-where there is one."""
+where there is one; the pictures of docs/ are taken in the same way."""
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
+import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import screenshots
 
-from pretrain.runs.quiet_environment import MLFLOW
 from pretrain.runs.tracked_run import open_tracking
 
 pytestmark = pytest.mark.slow
 
-QUIET = MLFLOW | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = "finetune S1"
 NAMES = ("a search on rats", "a search on mice")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="module")
@@ -37,58 +30,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
     tracking = open_tracking(None, runs_folder=folder)
     for index, name in enumerate(NAMES):
         with tracking.start(
-            "finetune S1",
+            EXPERIMENT,
             name,
             params={"head": {"name": "linear"}, "lr": 0.01 * index},
             folder=folder / name,
         ) as run:
             run.log_metrics({"validation/score": 0.5 + 0.1 * index}, step=10)
-    ids = [run["run_id"] for run in _runs(folder / "mlflow.db")]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    line, opened = tracking.ui_command("finetune S1").split("\nthen open:")
-    program, *words = shlex.split(line)
-    assert (program, words[-2:]) == ("mlflow", ["--port", "5000"])
-    command = [str(Path(sys.executable).with_name(program)), *words[:-1], port, "--workers", "1"]
-    with (folder / "server.log").open("wb") as told:
-        server = subprocess.Popen(
-            command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET
-        )
-    try:
-        until = time.monotonic() + 90
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert time.monotonic() < until, (folder / "server.log").read_text()[-2000:]
-            time.sleep(0.1)
-        experiments = urllib.parse.quote(
-            json.dumps([_runs(folder / "mlflow.db")[0]["experiment_id"]])
-        )
-        both = f"runs={urllib.parse.quote(json.dumps(ids))}&experiments={experiments}"
-        yield (
-            opened.strip().replace(":5000/", f":{port}/"),
-            f"http://127.0.0.1:{port}/#/compare-runs?{both}",
-        )
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(10)
-
-
-def _runs(database: Path) -> list[dict[str, str]]:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{database}")
-    return [
-        dict(run.info)
-        for run in client.search_runs([client.get_experiment_by_name("finetune S1").experiment_id])
-    ]
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    with screenshots.serving(tracking.ui_command(EXPERIMENT), folder / "server.log") as page:
+        yield page, screenshots.side_by_side(page, folder / "mlflow.db", EXPERIMENT)
 
 
 def test_the_page_is_served(pages: tuple[str, str]) -> None:
@@ -98,7 +47,7 @@ def test_the_page_is_served(pages: tuple[str, str]) -> None:
 
 def test_the_line_opens_on_the_runs(pages: tuple[str, str], tmp_path: Path) -> None:
     shown = _browse(pages[0], tmp_path)
-    for word in (*NAMES, "finetune S1"):
+    for word in (*NAMES, EXPERIMENT):
         assert word in shown, f"{word!r} is not on the page"
 
 
@@ -110,19 +59,29 @@ def test_a_browser_shows_two_runs_side_by_side(pages: tuple[str, str], tmp_path:
 
 def _browse(page: str, profile: Path) -> str:
     """What a browser that knows nothing of MLflow makes of a page."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser on this machine (looked for {', '.join(BROWSERS)})")
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={profile}",
-        "--no-proxy-server",
-        "--virtual-time-budget=30000",
-        "--dump-dom",
-        page,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+    if not any(map(shutil.which, screenshots.BROWSERS)):
+        pytest.skip(f"no browser on this machine (looked for {', '.join(screenshots.BROWSERS)})")
+    return screenshots.browse(page, profile, "--dump-dom")
+
+
+def test_a_picture_is_what_a_browser_shows(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    if not any(map(shutil.which, screenshots.BROWSERS)):
+        pytest.skip("no browser on this machine")
+    page = tmp_path / "page.html"
+    page.write_text('<body style="margin: 0; background: rgb(0, 114, 178)">')
+    screenshots.picture(tmp_path / "it.webp", page.as_uri(), width=640, height=480)
+    with image.open(tmp_path / "it.webp") as taken:
+        assert taken.size == (640, 480)
+        assert max(map(abs, np.subtract(taken.getpixel((300, 200)), (0, 114, 178)))) < 8
+
+
+def test_the_pictures_of_docs_are_those_of_the_script_and_stand_in_a_page() -> None:
+    docs = ROOT / "docs"
+    taken = set(re.findall(r'HERE / "(\S+)"', (docs / "screenshots.py").read_text()))
+    assert len(taken) == 3
+    assert taken == {path.name for path in docs.glob("*.webp")}
+    text = "".join(path.read_text(encoding="utf-8") for path in docs.glob("*.md"))
+    for name in taken:
+        assert 0 < (docs / name).stat().st_size < screenshots.MOST_BYTES
+        assert re.search(rf"!\[[^\]]*simulated mice[^\]]*\]\({name}\)", text), name

@@ -1,1 +1,1 @@
-"""What leaves the house: encoders as ONNX, folders on the Hugging Face Hub."""
+"""What leaves the house: networks as ONNX, folders on the Hugging Face Hub."""

@@ -4,9 +4,8 @@ number of frames."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,24 +40,22 @@ def write_exported(
     network: nn.Module,
     embedder: Embedder,
     *,
-    outputs: Sequence[str],
-    about: dict[str, Any],
-    name: str,
+    head: str = "",
+    problems: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Writes the file: a program of torch where its name ends in ``.pt2``, else ONNX.
 
     Inputs are ``position_BTMKX`` (px, NaN = missing), ``confidence_BTMK`` and, where ``embedder``
-    reads external features, ``extra_BTE``. B is 1, T any number from the encoder's reach on. What
-    the axes mean is the metadata entry ``ethoray`` of ONNX, the extra file ``ethoray.json`` of
-    torch.
+    reads external features, ``extra_BTE``; outputs are ``z_BTD`` and one for each problem. B is 1,
+    T any number from the encoder's reach on. What the axes mean is the metadata entry ``ethoray``
+    of ONNX, the extra file ``ethoray.json`` of torch.
 
     Args:
         path: File to write.
-        network: In evaluation mode, from these inputs to the outputs.
+        network: From these inputs to the outputs.
         embedder: The encoder in it.
-        outputs: Their names.
-        about: What to say of it: schema, features, encoder.
-        name: What errors call it.
+        head: What follows the encoder, for errors.
+        problems: Name to classes, in the order of the outputs.
 
     Raises:
         BadInput: If onnx is not installed, or the network has operations that ONNX lacks.
@@ -70,6 +67,13 @@ def write_exported(
     inputs = [position, torch.ones(1, FRAMES, animals, keypoints)]
     if embedder.external:
         inputs.append(torch.zeros(1, FRAMES, sum(embedder.external.values())))
+    about = {
+        "schema": embedder.features.schema.to_dict(),
+        **embedder.settings,
+        "dim": embedder.dim,
+        "external": embedder.external,
+        "problems": problems or {},
+    }
     said = json.dumps(about)
     try:
         program = torch.export.export(
@@ -87,16 +91,17 @@ def write_exported(
             verbose=False,
             optimize=False,  # onnxruntime does it when it loads, and this fails at LSTMs
             input_names=INPUTS[: len(inputs)],
-            output_names=outputs,
+            output_names=["z_BTD", *(problems or ())],
         )
     except ImportError as error:
         raise BadInput(
             f"ONNX needs more packages: pip install 'ethoray[share]' ({error})"
         ) from error
     except Exception as error:
+        name = f"encoder {embedder.settings['encoder']['name']}" + (head and f" with head {head}")
         raise BadInput(
-            f"{name} cannot be written as {path.suffix.strip('.') or 'onnx'}: "
-            f"{str(error).strip().splitlines()[0]}"
+            f"{name} cannot be written as {path.suffix.strip('.') or 'onnx'} (its mlflow_model "
+            f"goes anywhere that Python does): {str(error).strip().splitlines()[0]}"
         ) from error
     assert onnx is not None, "dynamo=True gives a program"
     onnx.model.metadata_props["ethoray"] = said

@@ -1,0 +1,171 @@
+"""Takes the pictures of docs/: MLflow's pages and a report, of small runs on simulated mice.
+
+    python docs/screenshots.py [--runs FOLDER]
+
+Needs Chromium. Makes a small arena, an encoder and three classifiers (some minutes), unless FOLDER
+has them from an earlier call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pretrain.runs.quiet_environment import MLFLOW
+
+HERE = Path(__file__).parent
+QUIET = MLFLOW | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+TASK, ENCODERS = "classic_classification", ("pretrained", "none", "handmade")
+SMALL = ("steps=80", "evaluations=2", "postprocess_folds=2", "search={lr: [0.002, 0.005]}")
+MOST_BYTES = 150_000
+
+
+@contextmanager
+def serving(printed: str, log: Path) -> Iterator[str]:
+    """Runs the line with which commands end, on a free port; the address of the page it names."""
+    line, page = printed.split("\nthen open:")
+    program, *words = shlex.split(line)
+    assert (program, words[-2:]) == ("mlflow", ["--port", "5000"])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [str(Path(sys.executable).with_name(program)), *words[:-1], port, "--workers", "1"]
+    with log.open("wb") as told:
+        server = subprocess.Popen(
+            command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET
+        )
+    try:
+        until = time.monotonic() + 300
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            assert time.monotonic() < until, log.read_text(encoding="utf-8")[-2000:]
+            time.sleep(0.1)
+        yield page.strip().replace(":5000/", f":{port}/")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(10)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def side_by_side(page: str, database: Path, experiment: str) -> str:
+    """Of the server of a runs page the page that compares an experiment's runs."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{database}")
+    found = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([found.experiment_id], "tags.mlflow.parentRunId IS NULL")
+    ids, of = (
+        urllib.parse.quote(json.dumps(each))
+        for each in ([run.info.run_id for run in runs], [found.experiment_id])
+    )
+    return f"{page.partition('#')[0]}#/compare-runs?runs={ids}&experiments={of}"
+
+
+def browse(page: str, profile: Path, *options: str) -> str:
+    """What a browser that knows nothing of MLflow prints of a page.
+
+    Raises:
+        FileNotFoundError: If there is no browser.
+    """
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise FileNotFoundError(f"no browser (looked for {', '.join(BROWSERS)})")
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        f"--user-data-dir={profile}",
+        "--no-proxy-server",
+        "--virtual-time-budget=30000",
+        *options,
+        page,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+
+
+def picture(path: Path, page: str, *, width: int, height: int) -> None:
+    """Writes what a browser shows of a page, small."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        taken = Path(folder) / "taken.png"
+        size = f"--window-size={width},{height}"
+        browse(page, Path(folder) / "profile", f"--screenshot={taken}", size)
+        image = Image.open(io.BytesIO(taken.read_bytes())).convert("RGB")
+    image.save(path, quality=60, method=6)
+    assert path.stat().st_size < MOST_BYTES, f"{path} is too large: {path.stat().st_size:,}"
+
+
+def make_runs(folder: Path) -> None:
+    """An arena, an encoder, and a classifier with it and with each control."""
+    import finetune.run
+    import pretrain.prepare
+    import pretrain.run
+    from pretrain.cluster.join import cluster
+    from pretrain.config import SCALES, Scale, read
+
+    store, encoder = folder / "mice", folder / "encoder"
+    if not store.exists():
+        pretrain.prepare.main(["arena", "--out", str(store), "--frames", "30000"])
+    with cluster(read(Scale, "laptop", SCALES, {})):
+        if not encoder.exists():
+            words = ["--recipe", "quickstart", "--data", str(store), "--out", str(encoder)]
+            pretrain.run.main([*words, "--set", "epochs=4"])
+        for name in ENCODERS:
+            if not (folder / name).exists():
+                words = ["--encoder", str(encoder) if name == "pretrained" else name]
+                words += ["--data", str(store), "--task", TASK, "--out", str(folder / name)]
+                words += ["--trials", "2", "--seeds", "2"]
+                finetune.run.main([*words, *(w for pair in SMALL for w in ("--set", pair))])
+
+
+def main() -> None:
+    """Takes them all."""
+    from pretrain.runs.tracked_run import open_tracking
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, help="where the runs are kept; left out: nowhere")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (args.runs or Path(scratch) / "runs").absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        make_runs(folder)
+        experiment = f"finetune {TASK}"
+        printed = open_tracking(None, runs_folder=folder).ui_command(experiment)
+        with serving(printed, Path(scratch) / "server.log") as page:
+            picture(HERE / "mlflow_runs.webp", page, width=1400, height=560)
+            both = side_by_side(page, folder / "mlflow.db", experiment)
+            picture(HERE / "mlflow_compare.webp", both, width=1400, height=1100)
+        report = (folder / "pretrained" / "report.html").as_uri()
+        picture(HERE / "report.webp", report, width=1100, height=1500)
+
+
+if __name__ == "__main__":
+    main()
