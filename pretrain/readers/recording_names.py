@@ -23,7 +23,7 @@ _NAME_ENDINGS = (
     *("features?", "embeddings?"),
 )
 """Beside those that formats state."""
-_DEEPLABCUT = re.compile(r"(?<=.)[_\-]?DLC_.*shuffle\d.*$")
+_DEEPLABCUT = re.compile(r"(?<=.)[_\-]?(?:DLC|DeepCut)_.*shuffle\d.*$")
 
 
 def natural_order(text: str) -> list[tuple[int, int, str]]:

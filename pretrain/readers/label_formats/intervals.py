@@ -1,9 +1,10 @@
 """Tables of bouts that people make themselves or export: a row a bout.
 
 Columns are known by their names: recording (``video``, ``file``, ``recording``, ``sequence``,
-``group``; without it the file's name tells), start, stop, behaviour, and if they are there
-annotator and subject (``actor``). They say the unit, too: ``start_s``, ``Start (s)``,
-``start_time`` are seconds; ``start``, ``start_frame``, ``onset`` are frames from 0, both ends
+``group``; where several are there, the first of which a recording is known; without one the file's
+name tells), start, stop, behaviour, and if they are there annotator and subject (``actor``). They
+say the unit, too: ``start_s``, ``Start (s)``, ``start_time`` are seconds, and so is ``start`` where
+most times have decimals; else ``start``, ``start_frame``, ``onset`` are frames from 0, both ends
 inclusive, unless a column ``duration`` or ``frames`` shows that stop is the frame after the last.
 With agent and target (MABe) each directed pair is a label set, and stop is exclusive.
 ``none`` and ``other`` are "other". A frame in no bout is "other" up to the end of the track; where
@@ -24,18 +25,12 @@ from pretrain.readers.label_formats._text import frame_number, headed_table, hea
 from pretrain.readers.recording_names import file_stem
 from pretrain.readers.score_sheets import OTHER, Bout, ScoreSheet
 
+_RECORDING = (
+    *("dlcfile", "csvname", "video", "videoid", "file", "filename", "recording", "sequence"),
+    *("session", "group", "videoname", "videofile"),
+)
+"""The surest first."""
 _COLUMNS = {
-    "recording": (
-        "video",
-        "file",
-        "filename",
-        "recording",
-        "sequence",
-        "session",
-        "group",
-        "videoname",
-        "videofile",
-    ),
     "behaviour": (
         "behaviour",
         "behavior",
@@ -45,13 +40,15 @@ _COLUMNS = {
         "event",
         "action",
         "annotation",
+        "type",
     ),
-    "annotator": ("annotator", "observer", "coder", "scorer", "rater"),
+    "annotator": ("annotator", "observer", "coder", "scorer", "rater", "experimenter"),
     "subject": ("actor", "subject", "animal", "individual", "agentid", "agent"),
     "target": ("targetid", "target"),
     "duration": ("duration", "frames", "length", "durationframes"),
 }
 _START, _STOP = r"(?:start|begin|onset|first|from)", r"(?:stop|end|offset|last|to)"
+_DECIMAL = re.compile(r"\d*\.\d*[1-9]\d*")
 _Rows = Sequence[tuple[int, list[str]]]
 """Line and cells of each."""
 _UNIT = r"(?:_|\s|\()*(?P<unit>frames?|s|sec|secs|seconds?|times?)?\)?"
@@ -83,17 +80,19 @@ class Intervals(AbstractLabelFormat):
             ],
             about=str(path),
         )
+        times = [cells[columns[end]] for _, cells in rows for end in ("start", "stop")]
+        if columns["no unit"] and 2 * sum(bool(_DECIMAL.fullmatch(t)) for t in times) > len(times):
+            columns["seconds"] = 1
         return _sheets(heading, rows, columns, path)
 
 
 def _columns(names: Sequence[str]) -> dict[str, int] | None:
-    """Index of each column by meaning, and ``seconds`` 1 or 0; None where start, stop or behaviour
-    is missing."""
+    """Index of each column by meaning, and ``seconds`` and ``no unit`` 1 or 0; None where start,
+    stop or behaviour is missing."""
     columns: dict[str, int] = {}
     for index, name in enumerate(names):
-        plain = re.sub(r"[^a-z0-9]", "", name.lower())
         for meaning, words in _COLUMNS.items():
-            if plain in words:
+            if _plain(name) in words:
                 columns.setdefault(meaning, index)
         for meaning, word in (("start", _START), ("stop", _STOP)):
             for pattern in (rf"{word}{_UNIT}", rf"(?:(?P<unit>frame|time)_)?{word}"):
@@ -103,17 +102,30 @@ def _columns(names: Sequence[str]) -> dict[str, int] | None:
                     columns[f"{meaning} in seconds"] = int(
                         bool(unit) and not unit.startswith("frame")
                     )
+                    columns["no unit"] = int(not unit)
     required = {"start", "stop", "behaviour"}
     if required <= set(columns) and columns["start in seconds"] == columns["stop in seconds"]:
         return columns | {"seconds": columns["start in seconds"]}
     return None
 
 
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _recordings(heading: Sequence[str]) -> list[int]:
+    """Columns that name the recording, the surest first; a bare ``id`` only beside another."""
+    there = [_plain(name) for name in heading]
+    found = [there.index(word) for word in _RECORDING if word in there]
+    return [*found, there.index("id")] if found and "id" in there else found
+
+
 def _sheets(
     heading: Sequence[str], rows: _Rows, columns: dict[str, int], path: Path
 ) -> list[ScoreSheet]:
     in_seconds = bool(columns["seconds"])
-    bouts: dict[tuple[str, str, str], list[Bout]] = defaultdict(list)
+    bouts: dict[tuple[tuple[str, ...], str, str], list[Bout]] = defaultdict(list)
+    named = _recordings(heading)
     inclusive = _stop_is_inclusive(rows, columns, path)
     errors = []
     for line, cells in rows:
@@ -131,14 +143,14 @@ def _sheets(
             )
         if not behaviour:
             errors.append(f"line {line}: no behaviour")
-        recording, subject, annotator = (
-            cells[columns[key]] if key in columns else ""
-            for key in ("recording", "subject", "annotator")
+        recording = tuple(dict.fromkeys(file_stem(cells[c]) for c in named if cells[c]))
+        subject, annotator = (
+            cells[columns[key]] if key in columns else "" for key in ("subject", "annotator")
         )
         if "target" in columns:
             subject = f"{subject} to {cells[columns['target']]}"
-        if "recording" in columns and not recording:
-            errors.append(f"line {line}: no {heading[columns['recording']]}")
+        if named and not recording:
+            errors.append(f"line {line}: no {heading[named[0]]}")
         bouts[recording, subject, annotator].append(Bout(start, stop, behaviour))
     refuse(errors, about=str(path))
     if not bouts:
@@ -146,7 +158,7 @@ def _sheets(
     return [
         ScoreSheet(
             path=path,
-            recording=(file_stem(recording),) if recording else (),
+            recording=recording,
             stream=subject,
             annotator=annotator,
             bouts=tuple(group),

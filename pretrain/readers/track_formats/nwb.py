@@ -3,11 +3,15 @@ PoseEstimationSeries for each keypoint.
 
 HDF5 keeps no order of its groups, so animals come in the order of the alphabet, keypoints in that
 of the skeleton. Frames come from the series' rate, or from their timestamps; where timestamps leave
-frames out, those are missing.
+frames out, those are missing. Series that begin or end at other times lie on one clock, the
+earliest first. A rate of exactly 1 counts frames, and tells none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -64,23 +68,14 @@ class Nwb(AbstractTrackFormat):
                 about=str(path),
             )
             refuse_bad_names(path, animals=names, keypoints=keypoints)
-            first = _times(node(animals[names[0]], keypoints[0], path), path)
-            coordinates = ("x", "y", "z")[
-                : _width(node(animals[names[0]], keypoints[0], path), path)
-            ]
+            series = [[node(animals[a], k, path) for k in keypoints] for a in names]
+            coordinates = ("x", "y", "z")[: _width(series[0][0], path)]
+            rate = _rate(series, path)
             if names_only:
                 position, confidence = no_frames(len(names), len(keypoints), len(coordinates))
             else:
-                series = [
-                    [
-                        _series(node(animals[a], k, path), first, len(coordinates), path)
-                        for k in keypoints
-                    ]
-                    for a in names
-                ]
-                raw_position, raw_confidence = (
-                    np.stack([np.stack([s[i] for s in row], axis=1) for row in series], axis=1)
-                    for i in (0, 1)
+                raw_position, raw_confidence = _on_one_clock(
+                    series, rate, width=len(coordinates), path=path
                 )
                 position, confidence = clean_points(
                     raw_position,
@@ -97,7 +92,7 @@ class Nwb(AbstractTrackFormat):
             animals=names,
             keypoints=keypoints,
             coordinates=coordinates,
-            fps=first[0],
+            fps=None if rate == 1.0 else rate,
             image_px=image,
             edges=edges,
             position_TMKX=position,
@@ -172,19 +167,67 @@ def _width(series: Any, path: Path) -> int:
     return int(data.shape[1])
 
 
-def _times(series: Any, path: Path) -> tuple[float | None, int]:
-    """(frames per second, or None where the file counts frames; frames)."""
-    frames = (
-        int(node(series, "data", path).shape[0]) if node(series, "data", path) is not None else 0
-    )
+@dataclass(frozen=True)
+class _Clock:
+    """When the rows of a series were."""
+
+    rate: float | None
+    """Frames per second; 1 where the file counts frames, None where a row or none cannot say it."""
+    start: float
+    """Of the first row, s."""
+    frame: npt.NDArray[np.int64]
+    """Of each row, counted from the first."""
+
+
+def _clock(series: Any, path: Path) -> _Clock:
+    _width(series, path)
+    rows = int(node(series, "data", path).shape[0])
     start = node(series, "starting_time", path)
     if start is not None:
-        rate = float(start.attrs["rate"])
-        if not (np.isfinite(rate) and rate > 0) or not frames:
-            raise BadInput(f"{path}: {series.name} has rate {rate} and {frames} frames")
-        return rate, frames
-    frame_of, rate = _frames_of(array(series, "timestamps", path, ndim=1), series.name, path)
-    return (None if rate == 1.0 else rate), int(frame_of[-1]) + 1
+        rate, begin = float(start.attrs.get("rate", 1.0)), float(start[()])
+        if not (np.isfinite(rate) and rate > 0 and np.isfinite(begin)):
+            raise BadInput(f"{path}: {series.name} starts at {begin} s with rate {rate}")
+        return _Clock(rate if rows else None, begin, np.arange(rows))
+    stamps = array(series, "timestamps", path, ndim=1)
+    if len(stamps) != rows:
+        raise BadInput(f"{path}: {series.name} has {rows} positions and {len(stamps)} timestamps")
+    if rows < 2 and np.isfinite(stamps).all():
+        return _Clock(None, float(stamps.sum()), np.arange(rows))
+    frame, rate = _frames_of(stamps, series.name, path)
+    return _Clock(rate, float(stamps[0]), frame)
+
+
+def _rate(series: Sequence[Sequence[Any]], path: Path) -> float:
+    """Of the first series that says it."""
+    clocks = (_clock(each, path) for row in series for each in row)
+    rate = next((clock.rate for clock in clocks if clock.rate), None)
+    if rate is None:
+        raise BadInput(f"{path}: no PoseEstimationSeries has two timestamps, or a rate and frames")
+    return rate
+
+
+def _on_one_clock(
+    series: Sequence[Sequence[Any]], rate: float, *, width: int, path: Path
+) -> tuple[Numbers, Numbers]:
+    """Positions (T, M, K, X) px and confidence (T, M, K)."""
+    clocks = {(m, k): _clock(s, path) for m, row in enumerate(series) for k, s in enumerate(row)}
+    refuse(
+        [
+            f"{series[m][k].name} has {clock.rate:g} frames/s, another series {rate:g}"
+            for (m, k), clock in clocks.items()
+            if clock.rate and abs(clock.rate - rate) > 1e-3 * rate
+        ],
+        about=str(path),
+    )
+    begin = min(clock.start for clock in clocks.values() if len(clock.frame))
+    frames = {at: c.frame + round((c.start - begin) * rate) for at, c in clocks.items()}
+    length = 1 + max(int(frame[-1]) for frame in frames.values() if len(frame))
+    shape = (length, len(series), len(series[0]))
+    refuse_too_large(prod(shape) * 24, name="PoseEstimation", path=path)
+    position, confidence = np.full((*shape, width), np.nan), np.zeros(shape)
+    for (m, k), frame in frames.items():
+        position[frame, m, k], confidence[frame, m, k] = _values(series[m][k], width, path)
+    return position, confidence
 
 
 def _frames_of(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int64], float]:
@@ -215,21 +258,12 @@ def _frames_of(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.i
     return count.astype(np.int64), 1.0 if numbered else rate
 
 
-def _series(
-    series: Any, times: tuple[float | None, int], width: int, path: Path
-) -> tuple[Numbers, Numbers]:
-    """Position (T, X) px and confidence (T,) of one keypoint."""
+def _values(series: Any, width: int, path: Path) -> tuple[Numbers, Numbers]:
+    """Position (rows, X) px and confidence (rows,) of one keypoint."""
     if _width(series, path) != width:
         raise BadInput(
             f"{path}: {series.name} has {_width(series, path)} coordinates, the first keypoint "
             f"{width}"
-        )
-    rate, length = _times(series, path)
-    here, first = rate or 1.0, times[0] or 1.0
-    if length != times[1] or abs(here - first) > 1e-3 * first:
-        raise BadInput(
-            f"{path}: {series.name} has {length} frames at {here:g}/s, the first keypoint "
-            f"{times[1]} at {first:g}/s"
         )
     data = array(series, "data", path, ndim=2).astype(np.float64)
     factor = float(node(series, "data", path).attrs.get("conversion", 1.0))
@@ -242,16 +276,7 @@ def _series(
         raise BadInput(
             f"{path}: {series.name} has {len(data)} positions and {len(seen)} confidences"
         )
-    if node(series, "starting_time", path) is not None:
-        return data * factor, seen
-    frame_of, _ = _frames_of(array(series, "timestamps", path, ndim=1), series.name, path)
-    if len(frame_of) != len(data):
-        raise BadInput(
-            f"{path}: {series.name} has {len(data)} positions and {len(frame_of)} timestamps"
-        )
-    position, confidence = np.full((length, width), np.nan), np.zeros(length)
-    position[frame_of], confidence[frame_of] = data * factor, seen
-    return position, confidence
+    return data * factor, seen
 
 
 def _image(group: Any, path: Path) -> tuple[float, ...] | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.recfunctions import unstructured_to_structured
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.detect import UnknownFile
@@ -158,7 +159,16 @@ _FIELDS = {
 
 
 def _records(file: Any, name: str, fields: Sequence[str], path: Path) -> Numbers:
-    rows = array(file, name, path, ndim=1)
+    rows = array(file, name, path)
+    stated = getattr(node(file, name, path), "attrs", {}).get("field_names")
+    if rows.ndim == 2 and stated is not None:  # written by SLEAP in a browser: a plain table
+        names = parsed_json(text(stated, name, path), name, path)
+        if not isinstance(names, list) or len(names) != rows.shape[1]:
+            raise BadInput(f"{path}: {name} has {rows.shape[1]} columns, and names {names}")
+        kinds = [(str(n), bool if n == "visible" else rows.dtype) for n in names]
+        rows = unstructured_to_structured(rows, np.dtype(kinds))
+    if rows.ndim != 1:
+        raise BadInput(f"{path}: {name} has shape {rows.shape}; wanted a list of records")
     missing = [field for field in fields if field not in (rows.dtype.names or ())]
     refuse([f"{name} has no field {field!r}" for field in missing], about=str(path))
     return rows
