@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve
 
@@ -75,28 +76,31 @@ class Strip:
 def strips_figure(strips: Sequence[Strip], schema: Schema) -> Figure:
     """Each bout as a row of skeletons from its first frame to its last, an animal a colour, from
     above as the camera sees it."""
-    size = (1.8 * STRIP_FRAMES, 1.7 * len(strips))
+    size = (1.8 * STRIP_FRAMES, 1.95 * len(strips))
     figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(strips), STRIP_FRAMES, squeeze=False)
+    grid = figure.subplots(len(strips), squeeze=False)[:, 0]
     at = {name: k for k, name in enumerate(schema.keypoints)}
     bones = [(at[a], at[b]) for a, b in schema.edges]
-    for row, strip in zip(grid, strips, strict=True):
-        title = row[0].text(0, 1.06, strip.title, transform=row[0].transAxes, fontsize=9)
-        title.set_in_layout(False)
-        row[1].set_title(" ", fontsize=9)  # leaves room for it
+    for axes, strip in zip(grid, strips, strict=True):
         frames = np.linspace(0, len(strip.position_TMKX) - 1, STRIP_FRAMES).astype(int)
-        points = strip.position_TMKX[frames][..., :2].reshape(-1, 2)
+        pose_SMKX = strip.position_TMKX[frames][..., :2]
+        points = pose_SMKX.reshape(-1, 2)
         points = points[np.isfinite(points).all(1)]
         low, high = (points.min(0), points.max(0)) if len(points) else (np.zeros(2), np.ones(2))
-        middle, half = (low + high) / 2, float((high - low).max()) / 2 + 10
-        for axes, frame in zip(row, frames, strict=True):
-            for m, pose_KX in enumerate(strip.position_TMKX[frame]):
-                colour = COLOURS[m % len(COLOURS)]
-                for a, b in bones:
-                    axes.plot(*pose_KX[[a, b], :2].T, color=colour, linewidth=1.5)
-                axes.plot(*pose_KX[:, :2].T, ".", color=colour, markersize=3)
-            axes.set(xlim=(middle[0] - half, middle[0] + half), xticks=[], yticks=[])
-            axes.set(ylim=(middle[1] + half, middle[1] - half), aspect="equal")
+        side = float((high - low).max()) + 20
+        # one drawing for all frames, each beside the one before: many small axes take seconds
+        corner_S2 = np.stack([np.arange(STRIP_FRAMES) * side, np.zeros(STRIP_FRAMES)], 1)
+        drawn_SMKX = pose_SMKX - (low + high) / 2 + side / 2 + corner_S2[:, None, None]
+        for m in range(drawn_SMKX.shape[1]):
+            colour = COLOURS[m % len(COLOURS)]
+            lines = drawn_SMKX[:, m][:, bones].reshape(-1, 2, 2)
+            axes.add_collection(LineCollection(list(lines), colors=colour, linewidths=1.5))
+            axes.plot(*drawn_SMKX[:, m].reshape(-1, 2).T, ".", color=colour, markersize=3)
+        for edge in corner_S2[1:, 0]:
+            axes.axvline(edge, color="black", linewidth=0.8)
+        axes.set(xlim=(0, STRIP_FRAMES * side), ylim=(side, 0), xticks=[], yticks=[])
+        axes.set_aspect("equal")
+        axes.set_title(strip.title, fontsize=9, loc="left")
     return figure
 
 
