@@ -35,8 +35,8 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sim
 
     import numpy as np
 
-    from finetune.active_learning.boris_project import write_for_boris
     from finetune.active_learning.clip_list import frame_columns, free_path, write_rows
+    from finetune.active_learning.plan import write_for_boris
     from finetune.active_learning.similarity import (
         Reference,
         most_unlike,
