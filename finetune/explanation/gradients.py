@@ -38,7 +38,7 @@ def _scores(model: Model, pose: Pose, problem: Problem, p: int, first: int, tota
     valid_BT = torch.ones(pose.position_BTMKX.shape[:2], dtype=torch.bool)
     z_BSD = embedder(pose, valid_BT)[:, :: head.stride].float()
     head.is_given((first // head.stride, -(-total // head.stride)))
-    logits = head(z_BSD, valid_BT[:, :: head.stride])[p]
+    logits: Tensor = head(z_BSD, valid_BT[:, :: head.stride])[p]
     head.is_given(None)
     return logits.sigmoid() if problem.overlapping else logits.softmax(-1)
 
@@ -130,7 +130,7 @@ def integrated_gradients(
 
 def _baseline(stretches: Sequence[Stretch], frames: int, rng: np.random.Generator) -> Tensor:
     """(T, M, K, X) of a random window; its last pose again where its stretch is too short."""
-    one = stretches[rng.integers(len(stretches))]
+    one = stretches[int(rng.integers(len(stretches)))]
     start = int(rng.integers(max(1, len(one) - frames + 1)))
     index = torch.arange(start, start + frames).clamp(max=len(one) - 1)
     return filled(one.arrays["position"][index])
@@ -224,10 +224,14 @@ class RealPoses:
             heading,
         )
 
-    def components(self, own: Tensor) -> Tensor:
-        """Of a clip, in standard deviations, brought within the bounds."""
+    def unbounded(self, own: Tensor) -> Tensor:
+        """Components of a clip, in standard deviations."""
         scores = self._pca.transform(own.flatten().numpy()[None])[0] / self._spread
-        return torch.from_numpy(scores.astype(np.float32)).clamp(self.low_C, self.high_C)
+        return torch.from_numpy(scores.astype(np.float32))
+
+    def components(self, own: Tensor) -> Tensor:
+        """The same, brought within the bounds."""
+        return self.unbounded(own).clamp(self.low_C, self.high_C)
 
     def clip(self, scores_C: Tensor, origin: Tensor, heading: Tensor) -> Tensor:
         """(1, T, M, K, X): the clip that components describe, in the image."""

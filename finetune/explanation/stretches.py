@@ -106,7 +106,7 @@ def _scored(
     """The store of a run's test videos, and their labels."""
     result = json.loads((run / "result.json").read_text(encoding="utf-8"))
     tested = {problem.name: problem.test for problem in read_predictions(predictions)[0]}
-    labels = [
+    labels: list[Labelled] = [
         {name.removesuffix(ELSEWHERE): shown for name, shown in tested[problem.name].items()}
         for problem in problems
     ]
@@ -122,4 +122,6 @@ def filled(position_TMKX: Tensor) -> Tensor:
 def shown_of(problem: Problem, labels: Ints, decided: Ints) -> np.ndarray:
     """(T, C): whether a frame shows a class, as labelled; where nobody looked, as predicted."""
     merged = np.where(labels == UNLABELLED, decided, labels)
-    return merged == 1 if problem.overlapping else merged[:, None] == range(len(problem.classes))
+    if problem.overlapping:
+        return np.asarray(merged == 1)
+    return np.asarray(merged[:, None] == np.arange(len(problem.classes)))
