@@ -63,5 +63,5 @@ class TreeTensors(nn.Module):
             left_NI, right_NI = self.child_V2[at_NI].unbind(-1)
             at_NI = torch.where(below_NI, left_NI, right_NI)
         value_NI = self.value_V[at_NI]
-        score_NK = value_NI.reshape(len(value_NI), -1, self._outputs).sum(1)
+        score_NK = value_NI.reshape(-1, value_NI.shape[1] // self._outputs, self._outputs).sum(1)
         return score_NK.softmax(-1) if self._outputs > 1 else score_NK[:, 0].sigmoid()
