@@ -27,8 +27,8 @@ from pretrain.redact import redact
 from pretrain.runs import replay as replay_entry
 from pretrain.runs import tracked_run
 from pretrain.runs.addresses import ui_command
-from pretrain.runs.background_sender import batches
-from pretrain.runs.json_lines import JsonLines
+from pretrain.runs.background_sender import BackgroundSender, ServerUnavailable, batches
+from pretrain.runs.json_lines import JsonLines, Record
 from pretrain.runs.mlflow_limits import plain_name
 from pretrain.runs.provenance import code_tags
 from pretrain.runs.quiet_environment import MLFLOW
@@ -509,6 +509,34 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(("away_s", "left"), [(1.2, 0), (60.0, 1)])
+def test_the_end_of_a_run_waits_for_a_server_that_is_away_for_a_moment(
+    tmp_path: Path, away_s: float, left: int
+) -> None:
+    began = time.monotonic()
+
+    def send(batch: list[Record]) -> None:
+        if time.monotonic() < began + away_s:
+            raise ServerUnavailable("it restarts")
+
+    sender = BackgroundSender(send, file=JsonLines(tmp_path / "m.jsonl"), address="http://x")
+    sender.put({"kind": "status", "run": "r", "experiment": "e", "status": "FINISHED"})
+    assert sender.drain(2.5) == left
+    assert time.monotonic() - began < 6
+
+
+def test_the_end_of_a_run_waits_for_its_model(tmp_path: Path) -> None:
+    """Hundreds of files, which take longer than a record may."""
+
+    def send(batch: list[Record]) -> None:
+        time.sleep(1.5 if batch[0]["kind"] == "model" else 0)
+
+    sender = BackgroundSender(send, file=JsonLines(tmp_path / "m.jsonl"), address="http://x")
+    for kind in ("model", "status"):
+        sender.put({"kind": kind, "run": "r", "experiment": "e"})
+    assert sender.drain(0.2) == 0
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 BATCHED = ("metrics", "params", "tags")
 BATCH_RECORDS = 500
+UPLOADS, UPLOAD_PATIENCE = ("artifact", "model"), 12
+"""Records that are files, a model hundreds of them: how many times as long they are waited for."""
 LINGER_S = 0.5
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 30.0
 
@@ -56,6 +58,7 @@ class BackgroundSender:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._failures = self._draining = 0
+        self._away_since = 0.0  # of the first failure in a row
         self._unavailable = self._file_failed = False
         self._rejected: set[tuple[str, str]] = set()
 
@@ -88,8 +91,9 @@ class BackgroundSender:
     def drain(self, seconds: float) -> int:
         """Sends what is queued now.
 
-        Gives up after two more failures, when nothing was taken for ``seconds``, or when all of it
-        takes six times as long.
+        Gives up on a server that has been away for ``seconds`` (after two more failures), when
+        nothing was taken for as long, or when all of it takes six times as long; files are waited
+        for longer.
 
         Returns:
             How many records are left.
@@ -98,13 +102,21 @@ class BackgroundSender:
             failures, deadline = self._failures + 2, time.monotonic() + 6 * seconds
             self._draining += 1
             self._changed.notify_all()
-            while self._queue and self._failures < failures and time.monotonic() < deadline:
-                left = len(self._queue)
+
+            def gone() -> bool:
+                away = self._failures and time.monotonic() - self._away_since >= seconds
+                return bool(away and self._failures >= failures)
+
+            while self._queue and not gone() and time.monotonic() < deadline:
+                left, patience = len(self._queue), seconds
+                if self._queue[0]["kind"] in UPLOADS:
+                    patience = UPLOAD_PATIENCE * seconds
+                    deadline = max(deadline, time.monotonic() + patience)
 
                 def moved(left: int = left) -> bool:
-                    return len(self._queue) < left or self._failures >= failures
+                    return len(self._queue) < left or gone()
 
-                if not self._changed.wait_for(moved, seconds):
+                if not self._changed.wait_for(moved, patience):
                     self._report_unavailable("it does not answer")
                     break
             self._draining -= 1
@@ -136,6 +148,8 @@ class BackgroundSender:
     def _pause(self, reason: str) -> None:
         """Waits after a failure: longer each time, but not while somebody waits for the queue."""
         with self._changed:
+            if not self._failures:
+                self._away_since = time.monotonic()
             self._failures += 1
             if self._failures > 1:  # one failure may be a connection that idled too long
                 self._report_unavailable(reason)
