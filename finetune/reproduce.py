@@ -48,6 +48,7 @@ from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import BadInput, exit_status
 from pretrain.runs import paths
+from pretrain.runs.folder import is_whole, open_run_folder
 
 if TYPE_CHECKING:
     from finetune.labels.problems import Problem
@@ -81,7 +82,6 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     from pretrain.cluster.join import cluster
     from pretrain.config import SCALES, Scale, read
     from pretrain.data.store import Store
-    from pretrain.runs.folder import open_run_folder
     from pretrain.runs.tracked_run import open_tracking
 
     if not args.data:
@@ -308,7 +308,7 @@ def _tune_encoder(
     results = {}
     for task in (task for task in row.tasks if task in has):
         task_out = folder.path / task
-        if not (task_out / "result.json").is_file():
+        if not is_whole(task_out):
             options = {
                 "--encoder": encoder,
                 "--task": task,

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from pretrain.errors import BadInput
-from pretrain.runs.folder import open_run_folder
+from pretrain.runs.folder import is_whole, open_run_folder
+from pretrain.runs.json_lines import JsonLines
 
 
 def test_resuming_names_each_setting_that_changed(tmp_path: Path) -> None:
@@ -59,3 +60,20 @@ def test_paths_beyond_ascii_work_under_the_c_locale(tmp_path: Path, module: str)
     assert finished.returncode == 0, finished.stderr.decode("utf-8", "replace")
     assert '"name": "m \\u00e9"' in (store / "store.json").read_text(encoding="utf-8")
     assert "Käfig" in finished.stdout.decode("utf-8") + finished.stderr.decode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("ends", "whole"), [([], False), (["KILLED"], False), (["KILLED", "FINISHED"], True)]
+)
+def test_a_run_is_whole_when_its_log_says_so(tmp_path: Path, ends: list[str], whole: bool) -> None:
+    """A kill after the result leaves a run without its model, report and end in MLflow."""
+    assert not is_whole(tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    assert is_whole(tmp_path), "a run whose log could not be written"
+    log = JsonLines(tmp_path / "metrics.jsonl")
+    log.append({"kind": "start", "run": "a", "parent": None})
+    log.append({"kind": "start", "run": "b", "parent": "a"})
+    log.append({"kind": "status", "run": "b", "status": "FINISHED"})
+    for end in ends:
+        log.append({"kind": "status", "run": "a", "status": end})
+    assert is_whole(tmp_path) == whole

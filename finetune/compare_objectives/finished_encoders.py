@@ -20,6 +20,7 @@ from pretrain.cluster.join import cluster
 from pretrain.config import Scale
 from pretrain.errors import BadInput
 from pretrain.runs import paths
+from pretrain.runs.folder import is_whole
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def compare_encoders(
             if encoder == HANDMADE and mode == "trained":
                 continue
             folder = out / f"{task}-{videos}-{names[encoder]}-{mode}"
-            if not (folder / "result.json").is_file():
+            if not is_whole(folder):
                 log.info("\n== %s, %s labelled videos, %s, %s", task, videos, names[encoder], mode)
                 changes = [word for pair in settings[mode] for word in ("--set", pair)]
                 _tune(encoder, task, videos, [*words, *changes], folder)

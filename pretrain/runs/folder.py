@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from pretrain.errors import BadInput, refuse
 from pretrain.redact import redacted, write_json
+from pretrain.runs.json_lines import JsonLines
 
 _SETTINGS_FILE, _LOCK_FILE = "run.json", ".lock"
 _NOT_SET = object()
@@ -54,6 +55,21 @@ def is_locked(out: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+def is_whole(out: Path) -> bool:
+    """Whether a run came to its end: it has a result, and its log does not leave it open. One that
+    was killed after its result may lack its model, its report and what MLflow was to be sent."""
+    if not (out / "result.json").is_file():
+        return False
+    left_open: set[str] = set()
+    with suppress(OSError):  # the result of a run that could not write its log counts
+        for record in JsonLines(out / "metrics.jsonl").read():
+            if record["kind"] == "start" and record["parent"] is None:
+                left_open.add(record["run"])
+            elif record["kind"] == "status" and record["status"] == "FINISHED":
+                left_open.discard(record["run"])
+    return not left_open
 
 
 @contextmanager
