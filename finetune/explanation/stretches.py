@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,11 @@ class Stretch:
 
     def __len__(self) -> int:
         return len(self.arrays["position"])
+
+    @cached_property
+    def filled(self) -> Tensor:
+        """Its positions with no point missing."""
+        return filled(self.arrays["position"])
 
 
 def stretches_of(
