@@ -18,7 +18,7 @@ from finetune.labels.problems import Problem
 from pretrain.data.windows import Pose
 from pretrain.transforms.geometry import rotate, rotate_back
 
-EXAMPLES, STEPS, AT_ONCE = 12, 32, 8
+EXAMPLES, STEPS, AT_ONCE = 8, 24, 8
 MOST_REACH_S = 8.0
 CLIP_S, MOST_CLIPS, REAL = 2.0, 1000, 3
 COMPONENTS, ASCENT_STEPS, ASCENT_RATE = 32, 150, 0.05
