@@ -44,9 +44,9 @@ def explain(
     Returns:
         The files; docs/explanations.md names their arrays.
     """
-    found = sensitivities(model, stretches, on_progress=on_progress)
-    (network,) = model.models
     base = [model.predict(stretch.arrays) for stretch in stretches]
+    found = sensitivities(model, stretches, base, on_progress=on_progress)
+    (network,) = model.models
     fps, by_gradient = model.schema.fps, is_differentiable(network)
     minutes = sum(map(len, stretches)) / fps / 60
     notes = [
@@ -80,7 +80,7 @@ def explain(
             arrays["saliency_CLMK"] = saliency.attribution_CLMK
             arrays["saliency_lag_s"] = saliency.lag_s
             most = [
-                ascend(network, problem, p, c, real, one) if one.videos else one
+                ascend(network, problem, p, c, real, one) if one.videos and real.known else one
                 for c, one in enumerate(most)
             ]
         arrays |= _of_clips(most, length=round(CLIP_S * fps))

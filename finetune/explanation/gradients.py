@@ -18,9 +18,9 @@ from finetune.labels.problems import Problem
 from pretrain.data.windows import Pose
 from pretrain.transforms.geometry import rotate, rotate_back
 
-EXAMPLES, STEPS, AT_ONCE = 12, 32, 8
+EXAMPLES, STEPS, AT_ONCE = 8, 24, 8
 MOST_REACH_S = 8.0
-CLIP_S, MOST_CLIPS, REAL = 2.0, 1500, 3
+CLIP_S, MOST_CLIPS, REAL = 2.0, 1000, 3
 COMPONENTS, ASCENT_STEPS, ASCENT_RATE = 32, 150, 0.05
 BOUNDS = (0.01, 0.99)
 
@@ -47,8 +47,9 @@ def _pose(stretch: Stretch, frames: slice) -> Pose:
     """One window, B = 1, with no point missing."""
     arrays = stretch.arrays
     extra = arrays["extra"][frames].unsqueeze(0) if "extra" in arrays else None
-    position = filled(arrays["position"][frames]).unsqueeze(0)
-    return Pose(position, arrays["confidence"][frames].unsqueeze(0), extra)
+    return Pose(
+        stretch.filled[frames].unsqueeze(0), arrays["confidence"][frames].unsqueeze(0), extra
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +134,7 @@ def _baseline(stretches: Sequence[Stretch], frames: int, rng: np.random.Generato
     one = stretches[int(rng.integers(len(stretches)))]
     start = int(rng.integers(max(1, len(one) - frames + 1)))
     index = torch.arange(start, start + frames).clamp(max=len(one) - 1)
-    return filled(one.arrays["position"][index])
+    return one.filled[index]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,13 +196,19 @@ class RealPoses:
         assert model.embedder is not None
         self._features, length = model.embedder.features, round(CLIP_S * fps)
         clips = [
-            stretch.arrays["position"][t : t + length]
+            stretch.filled[t : t + length]
             for stretch in stretches
             for t in range(0, len(stretch) - length + 1, max(1, length // 4))
         ]
-        clips = [clip for clip in clips if clip.isfinite().flatten(1).any(1).all()]
-        own = [self.own(clip)[0].flatten() for clip in clips[:: -(-len(clips) // MOST_CLIPS)]]
-        own_NF = torch.stack([one for one in own if one.isfinite().all()]).numpy()
+        own = [
+            self.own(clip)[0].flatten() for clip in clips[:: max(1, -(-len(clips) // MOST_CLIPS))]
+        ]
+        own = [one for one in own if one.isfinite().all()]
+        self.known = len(own) > 1
+        """Whether there are clips to tell the range of."""
+        if not self.known:
+            return
+        own_NF = torch.stack(own).numpy()
         self._pca = PCA(min(COMPONENTS, *own_NF.shape), random_state=0).fit(own_NF)
         scores = self._pca.transform(own_NF) / self._spread
         self.low_C, self.high_C = (
@@ -214,15 +221,10 @@ class RealPoses:
 
     def own(self, clip_TMKX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A clip with no point missing, seen from the first animal; its origin and heading."""
-        position = filled(clip_TMKX)
-        pose = Pose(position.unsqueeze(0), torch.ones(1, *position.shape[:3]))
-        middle = len(position) // 2
-        origin, heading = (x[0, middle, 0] for x in self._features.body_frames(pose))
-        return (
-            rotate_back(position - origin, heading.expand(*position.shape[:3], 2)),
-            origin,
-            heading,
-        )
+        shape = clip_TMKX.shape[:3]
+        pose = Pose(clip_TMKX.unsqueeze(0), torch.ones(1, *shape))
+        origin, heading = (x[0, len(clip_TMKX) // 2, 0] for x in self._features.body_frames(pose))
+        return rotate_back(clip_TMKX - origin, heading.expand(*shape, 2)), origin, heading
 
     def unbounded(self, own: Tensor) -> Tensor:
         """Components of a clip, in standard deviations."""
@@ -249,7 +251,7 @@ def ascend(
     within the range of real ones. External features, which no pose determines, are unknown."""
     embedder = model.embedder
     assert embedder is not None
-    own, origin, heading = real.own(torch.from_numpy(best.real_NTMKX[0]))
+    own, origin, heading = real.own(filled(torch.from_numpy(best.real_NTMKX[0])))
     scores_C = real.components(own).requires_grad_()
     width = sum(embedder.external.values())
     optimiser = torch.optim.Adam([scores_C], lr=ASCENT_RATE)

@@ -20,7 +20,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from finetune.explanation.stretches import Stretch, shown_of
-from finetune.inference.model import LoadedModel
+from finetune.inference.model import LoadedModel, Prediction
 from finetune.labels.frame_labels import UNLABELLED, Reals
 from pretrain.data.windows import Pose
 from pretrain.encoders import Embedder
@@ -162,11 +162,18 @@ def _columns_permuted(embedder: Embedder, columns: Sequence[int]) -> Iterator[No
 def sensitivities(
     model: LoadedModel,
     stretches: Sequence[Stretch],
+    base: Sequence[Sequence[Prediction]],
     *,
     on_progress: Callable[[], object] = lambda: None,
 ) -> list[Sensitivity]:
-    """Of each problem of a model of one network; ``on_progress`` is called as often as
-    :func:`passes_of` says."""
+    """Of each problem of a model of one network.
+
+    Args:
+        model: The model.
+        stretches: Where it is looked.
+        base: What it predicts there, of each stretch in each problem.
+        on_progress: Called as often as :func:`passes_of` says.
+    """
     (network,) = model.models
     embedder = network.embedder
     assert embedder is not None, "a saved model has its encoder"
@@ -174,7 +181,6 @@ def sensitivities(
     half, hidden = round(REACH_S / HIDDEN_S), max(1, round(HIDDEN_S * fps))
     lag_s = np.arange(-half, half + 1) * hidden / fps
     found = [Sensitivity(lag_s=lag_s) for _ in model.problems]
-    base = [model.predict(stretch.arrays) for stretch in stretches]
     shown = [
         [
             shown_of(problem, labels, prediction.labels)

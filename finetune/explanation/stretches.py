@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,11 @@ class Stretch:
 
     def __len__(self) -> int:
         return len(self.arrays["position"])
+
+    @cached_property
+    def filled(self) -> Tensor:
+        """Its positions with no point missing."""
+        return filled(self.arrays["position"])
 
 
 def stretches_of(
@@ -116,7 +122,9 @@ def _scored(
 def filled(position_TMKX: Tensor) -> Tensor:
     """Missing points in a straight line between those before and after; 0 where there are none."""
     flat = pd.DataFrame(position_TMKX.flatten(1).numpy()).interpolate(limit_direction="both")
-    return torch.from_numpy(flat.fillna(0.0).to_numpy(np.float32)).view(position_TMKX.shape)
+    return torch.from_numpy(flat.fillna(0.0).to_numpy(np.float32, copy=True)).view(
+        position_TMKX.shape
+    )
 
 
 def shown_of(problem: Problem, labels: Ints, decided: Ints) -> np.ndarray:
