@@ -32,7 +32,7 @@ HERE = Path(__file__).parent
 QUIET = MLFLOW | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TASK, ENCODERS = "classic_classification", ("pretrained", "none", "handmade")
-SMALL = ("steps=80", "evaluations=2", "postprocess_folds=2", "search={lr: [0.002, 0.005]}")
+SMALL = ("steps=80", "evaluations=2", "postprocess_folds=0", "search={}")
 MOST_BYTES = 150_000
 
 
@@ -75,12 +75,13 @@ def side_by_side(page: str, database: Path, experiment: str) -> str:
 
     client = MlflowClient(f"sqlite:///{database}")
     found = client.get_experiment_by_name(experiment)
-    runs = client.search_runs([found.experiment_id], "tags.mlflow.parentRunId IS NULL")
-    ids, of = (
-        urllib.parse.quote(json.dumps(each))
-        for each in ([run.info.run_id for run in runs], [found.experiment_id])
-    )
-    return f"{page.partition('#')[0]}#/compare-runs?runs={ids}&experiments={of}"
+    ids = [
+        run.info.run_id
+        for run in client.search_runs([found.experiment_id])
+        if "mlflow.parentRunId" not in run.data.tags
+    ]
+    runs, of = (urllib.parse.quote(json.dumps(each)) for each in (ids, [found.experiment_id]))
+    return f"{page.partition('#')[0]}#/compare-runs?runs={runs}&experiments={of}"
 
 
 def browse(page: str, profile: Path, *options: str) -> str:
@@ -131,16 +132,16 @@ def make_runs(folder: Path) -> None:
 
     store, encoder = folder / "mice", folder / "encoder"
     if not store.exists():
-        pretrain.prepare.main(["arena", "--out", str(store), "--frames", "30000"])
+        pretrain.prepare.main(["arena", "--out", str(store), "--frames", "15000"])
     with cluster(read(Scale, "laptop", SCALES, {})):
         if not encoder.exists():
             words = ["--recipe", "quickstart", "--data", str(store), "--out", str(encoder)]
-            pretrain.run.main([*words, "--set", "epochs=4"])
+            pretrain.run.main([*words, "--set", "epochs=2"])
         for name in ENCODERS:
             if not (folder / name).exists():
                 words = ["--encoder", str(encoder) if name == "pretrained" else name]
                 words += ["--data", str(store), "--task", TASK, "--out", str(folder / name)]
-                words += ["--trials", "2", "--seeds", "2"]
+                words += ["--trials", "1", "--seeds", "2"]
                 finetune.run.main([*words, *(w for pair in SMALL for w in ("--set", pair))])
 
 

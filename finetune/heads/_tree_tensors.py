@@ -62,6 +62,6 @@ class TreeTensors(nn.Module):
             below_NI = x_ND.gather(1, self.feature_V[at_NI]) <= self.threshold_V[at_NI]
             left_NI, right_NI = self.child_V2[at_NI].unbind(-1)
             at_NI = torch.where(below_NI, left_NI, right_NI)
-        value_NI = self.value_V[at_NI]
-        score_NK = value_NI.reshape(-1, value_NI.shape[1] // self._outputs, self._outputs).sum(1)
-        return score_NK.softmax(-1) if self._outputs > 1 else score_NK[:, 0].sigmoid()
+        score_NK = self.value_V[at_NI].view(x_ND.shape[0], -1, self._outputs).sum(1)
+        p: Tensor = score_NK.softmax(-1) if self._outputs > 1 else score_NK[:, 0].sigmoid()
+        return p

@@ -12,6 +12,7 @@ from pretrain.components import Positive
 
 _QUANTILES = 65
 _CLIP = 0.005
+_SAME = 1e-6  # of a column's range: rounding must not part what ties, as frames without a pose do
 _NEVER_SEEN = -6.0  # logit of a class that no training frame showed
 
 
@@ -61,7 +62,9 @@ class Logistic(AbstractHead):
         knots_DQ = self.quantiles_QD.T.contiguous()
         z_DN = z_ND.T.contiguous()
         search = _search if torch.compiler.is_exporting() else torch.searchsorted
-        between_DN = search(knots_DQ, z_DN) + search(knots_DQ, z_DN, right=True)
+        slack_D1 = _SAME * (knots_DQ[:, -1:] - knots_DQ[:, :1])
+        between_DN = search(knots_DQ, z_DN - slack_D1)
+        between_DN = between_DN + search(knots_DQ, z_DN + slack_D1, right=True)
         return self.normal_R[between_DN].T.contiguous()
 
     @torch.no_grad()
