@@ -14,6 +14,7 @@ features, D embedding, C classes. A missing point is NaN with confidence 0. What
 
 from ethoray.learned import Encoder, Model, load_encoder, load_model
 from ethoray.poses import features, open_store, read_tracks, schema, schema_of
+from ethoray.toolboxes import to_dataset, to_intervals
 from pretrain.errors import BadInput
 
 __all__ = [
@@ -27,4 +28,6 @@ __all__ = [
     "read_tracks",
     "schema",
     "schema_of",
+    "to_dataset",
+    "to_intervals",
 ]

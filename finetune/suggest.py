@@ -10,14 +10,16 @@ unlike each other and what is labelled.
     # would it have paid, on labels that exist?
     %(prog)s --model runs/task1 --data STORE --simulate
 
-Leaves in --out a list, best first (video, frames, seconds, guessed behaviour, why), and next to it
-the same for BORIS: a project to open and to correct (….boris, an observation for each video), and
-tabular events (…_boris.csv). Each segment is a "labelled clip" with the guess in it. Delete the
-clips that you do not look at; within the others mark all behaviours, or none. Then
+Leaves in --out a list, best first (video, frames, seconds, a column for the behaviour, the guess,
+why), and next to it the same for BORIS: a project to open and to correct (….boris, an observation
+for each video), and tabular events (…_boris.csv). Each segment is a "labelled clip" with the guess
+in it. Delete the clips that you do not look at; within the others mark all behaviours, or none.
+Then
 
     ethoray prepare tracks --append --labels ….boris --out STORE
 
 adds the clips to the label set; what lies outside them stays unlabelled (docs/labelling_loop.md).
+So does the list, with --task NAME, once behaviours are filled in; rows without one are left out.
 
 --simulate begins with one labelled training video and labels --number segments a round, suggested
 ones and, for comparison, random ones of the same number and lengths; scores are on training videos
@@ -229,6 +231,7 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
                 "rank": rank,
                 "video": segment.video,
                 **frame_columns(start, stop, rate),
+                "behaviour": "",
                 "guess": segment.guess,
                 "uncertainty": f"{segment.uncertainty:.4f}",
                 "why": segment.why,

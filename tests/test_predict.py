@@ -35,6 +35,7 @@ from pretrain.errors import BadInput, exit_status
 from pretrain.readers.annotations import UNLABELLED
 from pretrain.readers.find_labels import read_label_files
 from pretrain.readers.score_sheets import CLIP
+from pretrain.readers.tracks import Tracks
 from pretrain.train.embed_video import embed_video
 
 PLAIN: dict[str, object] = {"edges": None, "mirror_pairs": None, "axis": None}
@@ -128,6 +129,17 @@ def ethogram(problem: Problem, *, fps: float = 30.0, seed: int = 0) -> Ethogram:
     return Ethogram(video="m1", problem=problem, labels=labels, probabilities_TC=p, fps=fps)
 
 
+def poses(frames: int) -> Tracks:
+    position, confidence = wander(MICE, frames, seed=0)
+    return Tracks(
+        name="m1",
+        animals=MICE.animals,
+        keypoints=MICE.keypoints,
+        position_TMKX=position,
+        confidence_TMK=confidence,
+    )
+
+
 FOLDER = "finetune.inference.prediction_formats"
 FORMATS = names(FOLDER)
 LABELS = ("annot", "boris", "boris_events", "csv", "nwb")
@@ -152,10 +164,11 @@ def test_a_format_writes_one_file_with_every_behaviour(
     form = find("finetune.inference.prediction_formats", name, AbstractPredictionFormat)
     for module in form.requires:
         pytest.importorskip(module)
-    path = written(name, ethogram(problem), tmp_path)
+    path = written(name, replace(ethogram(problem), tracks=lambda: poses(280)), tmp_path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.suffix == form.ending
-    data = path.read_bytes()
+    files = list(path.iterdir()) if path.is_dir() else [path]
+    data = b"".join(file.name.encode() + file.read_bytes() for file in files)
     for behaviour in problem.classes:
         if behaviour != problem.rest:
             assert behaviour.encode() in data
@@ -566,6 +579,7 @@ def test_no_pose_no_behaviour(
     """In every format."""
     pynwb = pytest.importorskip("pynwb")
     pytest.importorskip("ndx_ethogram")
+    pytest.importorskip("h5netcdf")
     poses = with_gap(tmp_path / "poses", gap, animals)
     out = tmp_path / "out"
     words = ["--model", str(run), "--poses", str(poses), "--out", str(out), *options]

@@ -311,10 +311,14 @@ def test_a_list_is_written_of_what_nobody_labelled(run: Path, store: str, tmp_pa
         [(*span, CLIP) for span in spans] + [g for g in guesses if g[-1] != "other"]
     )
     # What comes back unchanged is the guess, in the suggested frames and in no others.
-    for name in ("list.boris", "list_boris.csv"):
+    with (tmp_path / "filled.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows([row | {"behaviour": row["guess"]} for row in rows])
+    for name in ("list.boris", "list_boris.csv", "filled.csv"):
         copy = shutil.copytree(store, tmp_path / f"store of {name}")
         words = ["--append", "--labels", str(tmp_path / name), "--out", str(copy)]
-        prepare.main(["tracks", *words])
+        prepare.main(["tracks", *words, *["--task", "task"] * (name == "filled.csv")])
         before = problems(Store(store), "task")[0].train
         (after,) = problems(Store(copy), "task")
         for video in ("day/v4", "day/v5", "day/v6"):

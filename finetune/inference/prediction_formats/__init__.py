@@ -28,7 +28,7 @@ class AbstractPredictionFormat(ABC):
     """
 
     ending: ClassVar[str]
-    """Of the file's name, ``.csv``; empty where it is a folder."""
+    """Of the file's name, ``.csv``."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules that it needs of the extra ``trackers``."""
 

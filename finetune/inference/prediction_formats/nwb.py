@@ -54,8 +54,8 @@ class NeurodataWithoutBorders(AbstractPredictionFormat):
         module.add(catalogue)
         links: dict[str, Any] = {"ethogram": catalogue}
         if not ethogram.labelled_T.all():
-            stretches = bouts(ethogram.labelled_T.astype(np.int8))
-            spans = stretches[stretches[:, 2] == 1, :2] / fps
+            runs = bouts(ethogram.labelled_T.astype(np.int8))
+            spans = runs[runs[:, 2] == 1, :2] / fps
             links["observation_intervals"] = pynwb.epoch.TimeIntervals(
                 name="observed",
                 description="where poses support a label",

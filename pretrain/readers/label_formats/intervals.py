@@ -8,7 +8,8 @@ most times have decimals; else ``start``, ``start_frame``, ``onset`` are frames 
 inclusive, unless a column ``duration`` or ``frames`` shows that stop is the frame after the last.
 With agent and target (MABe) each directed pair is a label set, and stop is exclusive.
 ``none`` and ``other`` are "other". A frame in no bout is "other" up to the end of the track; where
-a recording's rows say "other" themselves, a frame in no bout is unlabelled.
+a recording's rows say "other" themselves, a frame in no bout is unlabelled. In the list of
+``ethoray suggest`` a row with a behaviour is a clip that was looked at, and shows it throughout.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pretrain.readers.detect import UnknownFile
 from pretrain.readers.label_formats import AbstractLabelFormat
 from pretrain.readers.label_formats._text import frame_number, headed_table, heading_of, seconds
 from pretrain.readers.recording_names import file_stem
-from pretrain.readers.score_sheets import OTHER, Bout, ScoreSheet
+from pretrain.readers.score_sheets import CLIP, OTHER, Bout, ScoreSheet
 
 _RECORDING = (
     *("dlcfile", "csvname", "video", "videoid", "file", "filename", "recording", "sequence"),
@@ -51,6 +52,8 @@ _START, _STOP = r"(?:start|begin|onset|first|from)", r"(?:stop|end|offset|last|t
 _DECIMAL = re.compile(r"\d*\.\d*[1-9]\d*")
 _Rows = Sequence[tuple[int, list[str]]]
 """Line and cells of each."""
+_SUGGESTED = {"rank", "guess", "uncertainty"}
+"""Columns of the list of ``ethoray suggest``."""
 _UNIT = r"(?:_|\s|\()*(?P<unit>frames?|s|sec|secs|seconds?|times?)?\)?"
 
 
@@ -97,8 +100,10 @@ def _columns(names: Sequence[str]) -> dict[str, int] | None:
         for meaning, word in (("start", _START), ("stop", _STOP)):
             for pattern in (rf"{word}{_UNIT}", rf"(?:(?P<unit>frame|time)_)?{word}"):
                 if match := re.fullmatch(pattern, name.lower().strip()):
-                    columns.setdefault(meaning, index)
+                    if meaning in columns:
+                        continue  # of frames and seconds, what comes first
                     unit = match.groupdict().get("unit") or ""
+                    columns[meaning] = index
                     columns[f"{meaning} in seconds"] = int(
                         bool(unit) and not unit.startswith("frame")
                     )
@@ -127,6 +132,9 @@ def _sheets(
     bouts: dict[tuple[tuple[str, ...], str, str], list[Bout]] = defaultdict(list)
     named = _recordings(heading)
     inclusive = _stop_is_inclusive(rows, columns, path)
+    suggested = set(heading) >= _SUGGESTED
+    if suggested:
+        rows = [(line, cells) for line, cells in rows if cells[columns["behaviour"]]]
     errors = []
     for line, cells in rows:
         where = f"{path}, line {line}"
@@ -151,10 +159,12 @@ def _sheets(
             subject = f"{subject} to {cells[columns['target']]}"
         if named and not recording:
             errors.append(f"line {line}: no {heading[named[0]]}")
-        bouts[recording, subject, annotator].append(Bout(start, stop, behaviour))
+        clip = [Bout(start, stop, CLIP)] if suggested else []
+        bouts[recording, subject, annotator] += [*clip, Bout(start, stop, behaviour)]
     refuse(errors, about=str(path))
     if not bouts:
-        raise BadInput(f"{path}, line 2: a heading and no bouts")
+        lacking = "no suggestion has a behaviour" if suggested else "a heading and no bouts"
+        raise BadInput(f"{path}, line 2: {lacking}")
     return [
         ScoreSheet(
             path=path,
@@ -163,7 +173,7 @@ def _sheets(
             annotator=annotator,
             bouts=tuple(group),
             in_seconds=in_seconds,
-            may_count_from_1=inclusive and not in_seconds,
+            may_count_from_1=inclusive and not in_seconds and not suggested,
             behaviours=tuple(dict.fromkeys(b.behaviour for b in group)),
             rest_is_other=all(b.behaviour != OTHER for b in group),
         )
