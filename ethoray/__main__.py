@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("finetune.make_report", "one HTML page of a run of finetune or predict"),
     "export": ("pretrain.export", "write an encoder as ONNX; share a model on a hub"),
     "suggest": ("finetune.suggest", "say which stretches of video to label next"),
+    "translate": ("finetune.translate", "turn one annotator's labels into another's style"),
     "compare": ("finetune.compare", "set encoders and label budgets side by side"),
     "meta-learn": ("finetune.meta_learn", "learn from other behaviours where a head should start"),
     "reproduce": ("finetune.reproduce", "run the CalMS21 paper's tables"),

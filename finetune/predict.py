@@ -114,7 +114,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     unfinished = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with recordings(args, model.schema, model.external) as opened:
+        with recordings(args, model.schema, model.external, model.features) as opened:
             rows, failed = _write(unfinished, model, opened, chosen, args)
         if len(failed) == len(opened):
             raise BadInput(f"no recording could be labelled: {next(iter(failed.values()))}")

@@ -418,6 +418,12 @@ def boris_project(*media: str, subjects: tuple[str, ...] = ("",)) -> dict[str, A
     }
 
 
+def jabs_annotations() -> dict[str, Any]:
+    """Grooming seen in frames 1 to 3 and not in 6 to 7, of one mouse."""
+    blocks = [{"start": 1, "end": 3, "present": True}, {"start": 6, "end": 7, "present": False}]
+    return {"file": "m1.avi", "num_frames": 10, "labels": {"0": {"Grooming": blocks}}}
+
+
 def write_workbook(path: Path, table: str) -> Path:
     """A CSV as Excel's, its numbers as numbers."""
     import openpyxl
@@ -513,6 +519,7 @@ LABELS: dict[str, dict[str, bytes]] = {
     "boris_project": {"m1.boris": json.dumps(boris_project("m1"), indent=0).encode()},
     "caltech": {"m1_annot.txt": CALTECH.encode()},
     "intervals": {"m1.csv": INTERVALS.encode(), "m1.parquet": mabe_annotation()},
+    "jabs": {"m1.json": json.dumps(jabs_annotations(), indent=0).encode()},
     "npz": {"m1.npz": npz_labels()},
     "nwb": {"m1.nwb": nwb_labels()},
     "one_hot": {"m1.csv": ONE_HOT.encode()},
