@@ -62,16 +62,18 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/tra
         if len(pairs) < 2:
             continue
         target = np.concatenate([b for _, b in pairs])
-        size = {"classes": len(one.classes), "fps": store.schema.fps}
+        classes, fps = len(one.classes), store.schema.fps
         scores = {
             "raw": agreement(other, target, np.concatenate([a for a, _ in pairs])),
-            "translated": agreement(other, target, np.concatenate(out_of_fold(pairs, **size))),
+            "translated": agreement(
+                other, target, np.concatenate(out_of_fold(pairs, classes=classes, fps=fps))
+            ),
         }
         rows.append(
             {"source": one.annotator, "target": other.annotator, "recordings": len(pairs)} | scores
         )
         if args.out:
-            translator = Translator(**size)
+            translator = Translator(classes, fps)
             translator.fit(pairs)
             out = Path(paths.absolute_address(args.out))
             for name, labels in {**one.train, **one.test}.items():
@@ -93,6 +95,15 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/tra
             f"more with the same classes (annotators: {', '.join(known) or 'none'})"
         )
     print(_table(rows))
+    better = [r for r in rows if _kappa(r["translated"]) > _kappa(r["raw"])]
+    print(
+        f"{len(better)} of {len(rows)} translations agree better than the labels as they are"
+        + ("" if len(better) == len(rows) else "; leave the others as they are")
+    )
+
+
+def _kappa(scores: dict[str, Any]) -> float:
+    return float(scores.get("kappa") or 0)
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

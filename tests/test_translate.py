@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import cohen_kappa_score
 from test_prepare import lines, recording, tracks
 
 from finetune import translate
@@ -14,8 +16,12 @@ from finetune.labels.frame_labels import UNLABELLED, Ints
 from finetune.labels.problems import problems
 from finetune.labels.translate import Translator, out_of_fold
 from pretrain import prepare
+from pretrain.arena.annotators import ANNOTATORS, annotate
+from pretrain.arena.plan import recordings
+from pretrain.arena.write import _random_sources, draw_scene, truth
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
+from pretrain.readers.calms21.expected_counts import CLASSES
 
 FRAMES, FPS = 600, 30.0
 
@@ -94,3 +100,27 @@ def test_translated_labels_come_back_as_an_annotator(
     assert (by["ann as bob"].train["three"] == second(2)).mean() > 0.98
     with pytest.raises(BadInput, match=r"no annotator 'eve' of .*; there are ann, "):
         translate.main([*data, "--source", "eve"])
+
+
+@pytest.mark.slow
+def test_simulated_annotators_are_turned_into_each_other() -> None:
+    """The five of the arena write down the same mice, each with errors of their own."""
+    made = [
+        r for r in recordings(40_000) if (r.task, r.split) == ("classic_classification", "train")
+    ]
+    noted: dict[str, list[Ints]] = {name: [] for name in "12345"}
+    for number, one in enumerate(made):
+        timeline = truth(one)
+        scene = draw_scene(_random_sources(one)[1], timeline)
+        for name, labels in noted.items():
+            rng = np.random.default_rng((number, int(name), 0))
+            labels.append(annotate(rng, ANNOTATORS[name], timeline, scene.reach_T))
+    kappas = []
+    for source, target in permutations(noted, 2):
+        pairs = list(zip(noted[source], noted[target], strict=True))
+        found = np.concatenate(out_of_fold(pairs, classes=len(CLASSES), fps=FPS))
+        a, b = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        kappas.append((cohen_kappa_score(a, b), cohen_kappa_score(found, b)))
+    raw, translated = np.mean(kappas, 0)
+    assert translated > raw + 0.03
+    assert sum(after > before for before, after in kappas) > len(kappas) / 2

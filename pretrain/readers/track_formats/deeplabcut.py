@@ -163,8 +163,10 @@ def cells_of_lines(lines: Sequence[bytes], path: Path) -> list[list[str]]:
     return parsed
 
 
-def table_of(raw: bytes, path: Path, *, columns: int, header_rows: int) -> pa.Table:
-    """A CSV of numbers, NaN where a cell is empty.
+def table_of(
+    raw: bytes, path: Path, *, columns: int, header_rows: int, texts: Sequence[int] = ()
+) -> pa.Table:
+    """A CSV of numbers, NaN where a cell is empty, and in some columns of text.
 
     Raises:
         BadInput: If a cell is no number, or a row has another number of cells; with the line.
@@ -183,7 +185,8 @@ def table_of(raw: bytes, path: Path, *, columns: int, header_rows: int) -> pa.Ta
             ),
             parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
             convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.float64()),
+                column_types=dict.fromkeys(names, pa.float64())
+                | {names[column]: pa.string() for column in texts},
                 null_values=["", "nan", "NaN", "NA", "null"],
             ),
         )
