@@ -30,6 +30,7 @@ COMMANDS = {
     "export": ("finetune.export", "write an encoder or model as ONNX; share it on a hub"),
     "suggest": ("finetune.suggest", "say which stretches of video to label next"),
     "similar": ("finetune.similar", "find what is like an example, or like nothing else"),
+    "translate": ("finetune.translate", "turn one annotator's labels into another's style"),
     "compare": ("finetune.compare", "set encoders and label budgets side by side"),
     "meta-learn": ("finetune.meta_learn", "learn from other behaviours where a head should start"),
     "reproduce": ("finetune.reproduce", "run the CalMS21 paper's tables"),

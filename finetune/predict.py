@@ -125,7 +125,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/pre
     unfinished = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        with recordings(args, model.schema, model.external) as opened:
+        with recordings(args, model.schema, model.external, model.features) as opened:
             videos = videos_of(args.video, opened) if args.video else {}
             rows, failed = _write(unfinished, model, opened, chosen, videos, args)
         if len(failed) == len(opened):

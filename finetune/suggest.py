@@ -209,7 +209,7 @@ def _suggest(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     args.poses = args.poses or [args.data]
     labels = labels_like(Store(paths.absolute_address(args.data)), problem) if args.data else {}
     fps = model.schema.fps
-    with recordings(args, model.schema, model.external) as opened:
+    with recordings(args, model.schema, model.external, model.features) as opened:
         shortest, longest = _frames(args, fps)
         segments, labelled_ND, lengths = segments_of(
             model, opened, labels, shortest=shortest, longest=longest
@@ -276,7 +276,7 @@ def _simulate(args: argparse.Namespace, model: LoadedModel, out: Path) -> None:
     fps = model.schema.fps
     spans: dict[str, tuple[int, int]] = {}
     arrays, end = [], 0
-    with recordings(args, model.schema, model.external) as opened:
+    with recordings(args, model.schema, model.external, model.features) as opened:
         if store.schema.fps != fps:
             raise BadInput(
                 f"{store.uri} has {store.schema.fps:g} frames/s, the model {fps:g}: --simulate "

@@ -210,6 +210,19 @@ def write_sleap_project(path: Path, w: World) -> Path:
     return path
 
 
+def write_sleap_csv(path: Path, w: World) -> Path:
+    """A row an instance, track after track."""
+    nodes = [f"{k}.{axis}" for k in KEYPOINTS for axis in ("x", "y", "score")]
+    rows = [["track", "frame_idx", "instance.score", *nodes]]
+    for m, animal in enumerate(ANIMALS):
+        for t in range(len(w.position)):
+            values = np.concatenate([w.position[t, m], w.confidence[t, m, :, None]], 1)
+            cells = ["" if np.isnan(v) else repr(float(v)) for v in values.flatten()]
+            rows.append([animal, str(t), "0.9", *cells])
+    path.write_text(text_of(rows))
+    return path
+
+
 def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = False) -> Path:
     import h5py
 
@@ -418,6 +431,12 @@ def boris_project(*media: str, subjects: tuple[str, ...] = ("",)) -> dict[str, A
     }
 
 
+def jabs_annotations() -> dict[str, Any]:
+    """Grooming seen in frames 1 to 3 and not in 6 to 7, of one mouse."""
+    blocks = [{"start": 1, "end": 3, "present": True}, {"start": 6, "end": 7, "present": False}]
+    return {"file": "m1.avi", "num_frames": 10, "labels": {"0": {"Grooming": blocks}}}
+
+
 def write_workbook(path: Path, table: str) -> Path:
     """A CSV as Excel's, its numbers as numbers."""
     import openpyxl
@@ -501,6 +520,7 @@ TRACKS: dict[str, dict[str, Callable[[Path, World], Path]]] = {
     "nwb": {"m1.nwb": write_nwb},
     "simba": {"m1.csv": write_simba},
     "sleap": {"m1.analysis.h5": write_sleap_analysis},
+    "sleap_csv": {"m1.analysis.csv": write_sleap_csv},
     "sleap_project": {"m1.mp4.predictions.slp": write_sleap_project},
 }
 """By format (a file in ``pretrain/readers/track_formats/``) and name of the file: a function that
@@ -513,6 +533,7 @@ LABELS: dict[str, dict[str, bytes]] = {
     "boris_project": {"m1.boris": json.dumps(boris_project("m1"), indent=0).encode()},
     "caltech": {"m1_annot.txt": CALTECH.encode()},
     "intervals": {"m1.csv": INTERVALS.encode(), "m1.parquet": mabe_annotation()},
+    "jabs": {"m1.json": json.dumps(jabs_annotations(), indent=0).encode()},
     "npz": {"m1.npz": npz_labels()},
     "nwb": {"m1.nwb": nwb_labels()},
     "one_hot": {"m1.csv": ONE_HOT.encode()},

@@ -403,11 +403,11 @@ def test_whose_labels(tmp_path: Path) -> None:
         BadInput, match=r"m3_annot\.txt could belong to several recordings: a/m3, b/m3"
     ):
         read_label_files(tmp_path, {"a/m3": 10, "b/m3": 10}, 30.0)
-    put(tmp_path, m3__txt=CALTECH)
+    put(tmp_path, m3__txt=CALTECH.replace("\t9\t10\tattack", "\t9\t9\tattack"))
     with pytest.raises(
         BadInput,
         match=(
-            r"video 'm3' has labels under 'S1' twice: .*m3\.txt and "
+            r"video 'm3' has labels under 'S1' twice, and they differ: .*m3\.txt and "
             r".*m3_annot\.txt|m3_annot\.txt and .*m3\.txt"
         ),
     ):

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reader_files import BORIS, boris_project, mabe_annotation, write_workbook
+from reader_files import (
+    BORIS,
+    boris_project,
+    jabs_annotations,
+    mabe_annotation,
+    write_workbook,
+)
 
 from pretrain.errors import BadInput
 from pretrain.readers.annotations import UNLABELLED, Labels
@@ -194,6 +200,90 @@ def test_a_boris_project_of_several_media_and_subjects(tmp_path: Path) -> None:
     assert frames_of(found["b", "behaviors_rat"], "jump") == []
     with pytest.raises(BadInput, match="none is named like day, a, b"):
         read_label_files(tmp_path, {"another": 10}, 10.0)
+
+
+def test_of_an_observation_in_part_that_part_alone_is_labelled(tmp_path: Path) -> None:
+    project = boris_project("a", "b")
+    project["observations"]["day"]["observation time interval"] = [0.4, 1.5]
+    (tmp_path / "day.boris").write_text(json.dumps(project))
+    labels, _ = read_label_files(tmp_path, {"a": 10, "b": 10}, 10.0)
+    seen = {each.video: (each.marks != UNLABELLED).any(1) for each in labels}
+    # the bout that begins at 0.2 s was marked, so somebody looked
+    assert np.flatnonzero(seen["a"]).tolist() == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert np.flatnonzero(seen["b"]).tolist() == [0, 1, 2, 3, 4]
+    table = BORIS.replace("FPS,", "FPS,Observation interval start,Observation interval stop,")
+    (tmp_path / "day.boris").unlink()
+    found = read(tmp_path, "mouse1.csv", table.replace(",10.0,", ",10.0,0.1,0.95,"), fps=10.0)
+    (labels_of_table,) = found.values()
+    assert np.flatnonzero(labels_of_table.frames != UNLABELLED).tolist() == [1, *range(2, 9)]
+
+
+def test_a_project_and_its_export_are_read_once_where_they_agree(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    project = boris_project("mouse1")
+    (tmp_path / "day.boris").write_text(json.dumps(project))
+    alone, _ = read_label_files(tmp_path, {"mouse1": 12}, 10.0)
+    rows = ["Time,Total length,FPS,Subject,Behavior,Status"]
+    for time, what in ((0.5, "START"), (0.8, "STOP"), (1.0, "START"), (1.2, "STOP")):
+        rows.append(f"{time - 0.3:.3f},1.0,10,No focal subject,sniff,{what}")
+    rows.append("0.750,1.0,10,No focal subject,jump,POINT")
+    export = "\n".join(rows) + "\n"
+    (tmp_path / "mouse1.csv").write_text(export)
+    both, _ = read_label_files(tmp_path, {"mouse1": 12}, 10.0)
+    assert "say the same of mouse1: read once" in caplog.text
+    assert [(b.task, b.marks.tolist()) for b in both] == [(a.task, a.marks.tolist()) for a in alone]
+    (tmp_path / "mouse1.csv").write_text(export.replace("0.500,", "0.600,"))
+    with pytest.raises(BadInput, match=r"'mouse1' has labels under 'behaviors' twice, and they"):
+        read_label_files(tmp_path, {"mouse1": 12}, 10.0)
+
+
+def test_live_observations_of_a_boris_project_have_no_media(tmp_path: Path) -> None:
+    project = boris_project("mouse1")
+    live = {"file": [], "type": "LIVE", "time offset": 0, "events": [[1.0, "", "jump", "", ""]]}
+    project["observations"]["live"] = live
+    (tmp_path / "day.boris").write_text(json.dumps(project))
+    labels, _ = read_label_files(tmp_path, {"mouse1": 12}, 10.0)
+    assert [each.video for each in labels] == ["mouse1"]
+
+
+def test_tables_of_bouts_with_decimals_name_recording_and_experimenter(tmp_path: Path) -> None:
+    """As DLCAnalyzer writes them."""
+    (tmp_path / "all.csv").write_text(
+        "file;Experimenter;from;to;type;ID;DLCFile\n"
+        "OFT_1_J.csv;Jin;0.15;0.55;rear;OFT_1;m1DeepCut_resnet50_eMay9shuffle1_1030000.csv\n"
+        "OFT_1_O.csv;Oliver;1;1.25;groom;OFT_1;m1DeepCut_resnet50_eMay9shuffle1_1030000.csv\n"
+    )
+    labels, _ = read_label_files(tmp_path, {"m1": 20, "m2": 20}, 10.0)
+    by = {each.annotator: each for each in labels}
+    assert frames_of(by["Jin"], "rear") == [1, 2, 3, 4]
+    assert frames_of(by["Oliver"], "groom") == [10, 11]
+
+
+def test_mabe_submissions_name_their_videos(tmp_path: Path) -> None:
+    (tmp_path / "submission.csv").write_text(
+        "row_id,video_id,agent_id,target_id,action,start_frame,stop_frame\n"
+        "0,44,mouse1,self,rear,2,4\n1,45,mouse1,self,rear,3,5\n"
+    )
+    labels, _ = read_label_files(tmp_path, {"44": 10, "45": 10}, 30.0)
+    assert {each.video: frames_of(each, "rear") for each in labels} == {"44": [2, 3], "45": [3, 4]}
+
+
+def test_jabs_annotations_say_what_was_seen_and_what_not(tmp_path: Path) -> None:
+    annotations = jabs_annotations()
+    (tmp_path / "m1.json").write_text(json.dumps(annotations))
+    (tmp_path / "mouse1.json").write_text('{"settings": 3}')  # another tool's
+    labels, _ = read_label_files(tmp_path, {"m1": 10, "mouse1": 10}, 30.0)
+    assert [(each.task, each.classes) for each in labels] == [("Grooming", ("other", "Grooming"))]
+    assert labels[0].frames.tolist() == [-1, 1, 1, 1, -1, -1, 0, 0, -1, -1]
+    annotations["labels"]["1"] = {"Rearing": [{"start": 0, "end": 9, "present": True}]}
+    (tmp_path / "m1.json").write_text(json.dumps(annotations))
+    labels, _ = read_label_files(tmp_path, {"m1": 10}, 30.0)
+    assert {each.task for each in labels} == {"Grooming_animal1", "Rearing_animal2"}
+    annotations["labels"]["1"]["Rearing"][0]["end"] = 10
+    (tmp_path / "m1.json").write_text(json.dumps(annotations))
+    with pytest.raises(BadInput, match=r"identity 1, Rearing, block 1: frames 0 to 10 of 10"):
+        read_label_files(tmp_path, {"m1": 10}, 30.0)
 
 
 def test_faults_of_a_boris_project_name_observation_and_event(tmp_path: Path) -> None:

@@ -283,3 +283,33 @@ def test_what_does_not_fit_the_store_changes_nothing(tmp_path: Path) -> None:
     assert {
         path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()
     } == before
+
+
+def test_recordings_may_begin_later_in_their_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """400 tracked frames of a long video are no long recording, unless somebody says so."""
+    position = np.full((9000, 2, 3, 2), np.nan, np.float32)
+    position[3600:4000] = lines(400)
+    recording(tmp_path / "poses/one.npz", position)
+    assert tracks(tmp_path).frames == 9000
+    assert "of 9000 frames only 3600 to 3999 show an animal (--first-frame 3600" in caplog.text
+    store = tracks(tmp_path, "--first-frame", 3600, out="trimmed")
+    np.testing.assert_array_equal(store.read_video("one").position_TMKX, lines(400))
+    with pytest.raises(BadInput, match=r"no animal is seen from frame 4000 on \(--first-frame\)"):
+        tracks(tmp_path, "--first-frame", 4000, out="after")
+
+
+def test_a_table_that_begins_at_another_frame_is_asked_about(tmp_path: Path) -> None:
+    rows = ["scorer,s,s,s,s", "bodyparts,a,a,b,b", "coords,x,y,x,y"]
+    rows += [f"{t},{t},1,2,{t}" for t in range(70, 90)]
+    (tmp_path / "poses").mkdir()
+    (tmp_path / "poses/one.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(BadInput, match=r"first frame is 70, not 0: --first-frame 70 begins there"):
+        tracks(tmp_path)
+    for first, frames in ((70, 20), (60, 30), (80, 10)):
+        store = tracks(tmp_path, "--first-frame", first, out=f"from-{first}")
+        x_T = store.read_video("one").position_TMKX[:, 0, 0, 0]
+        assert len(x_T) == frames
+        assert x_T[-1] == 89
+        assert np.isnan(x_T).sum() == max(0, 70 - first)

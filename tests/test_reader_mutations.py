@@ -69,7 +69,7 @@ CELLS = (
 # Where in a text: a line or column; or that the whole is empty, of no known kind, or lacks a part
 # that it must have.
 PLACE = re.compile(
-    r"lines? \d|observation '|BORIS, or damaged|"
+    r"lines? \d|identity |observation '|BORIS, or damaged|"
     r"column \d|is empty|not a tracks file \(|not a label file|no format known|"
     r"no stream|no line|no heading|annotated from|"
     r"animals? .* has bodyparts|there is no column|twice|belongs to no known recording"

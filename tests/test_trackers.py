@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import os
 import pickle
 import re
@@ -283,9 +284,9 @@ BROKEN = {
         lambda r: text_of([*r[:6], *r[7:]]),
         r"line 7, column 1: frame index is 3, wanted 2",
     ),
-    "starts late": (
-        lambda r: text_of([*r[:4], *r[5:]]),
-        r"line 5, column 1: frame index is 1, wanted 0",
+    "labelled images": (
+        lambda r: text_of(cell(r, 4, 0, "labeled-data/m1/img0001.png")),
+        r"column 1: line 5: .*these are labelled images, no recording",
     ),
     "no frames": (lambda r: text_of(r[:4]), r"line 5: a header and no frames"),
     "blank line": (
@@ -859,3 +860,58 @@ def test_sleap_writes_an_empty_list_of_tracks_as_numbers(tmp_path: Path) -> None
         file["node_names"] = np.array(["a", "b", "c"], "S")
     found = read_tracks(path)
     assert (found.animals, found.position_TMKX.shape) == (("animal",), (40, 1, 3, 2))
+
+
+def test_animals_of_an_nwb_lie_on_one_clock(tmp_path: Path) -> None:
+    """Each begins when it was first seen; of one nothing but two frames is there."""
+    w, path = world(), write_nwb(tmp_path / "m1.nwb", world(), timestamps=True)
+    with h5py.File(path, "a") as file:
+        for keypoint in KEYPOINTS:
+            series = file[f"processing/behavior/{ANIMALS[1]}/{keypoint}"]
+            cut = {name: series[name][2:4] for name in ("data", "confidence", "timestamps")}
+            for name, values in cut.items():
+                del series[name]
+                series[name] = values
+    found = conform(read_tracks(path), animals=ANIMALS, keypoints=KEYPOINTS)
+    expected = w.position.astype(np.float32)
+    expected[:2, 1] = expected[4:, 1] = np.nan
+    np.testing.assert_array_equal(found.position_TMKX, expected)
+    path = write_nwb(tmp_path / "m2.nwb", world())
+    with h5py.File(path, "a") as file:
+        for animal in ANIMALS:
+            for keypoint in KEYPOINTS:
+                start = file[f"processing/behavior/{animal}/{keypoint}/starting_time"]
+                del start.attrs["rate"]
+    assert read_tracks(path).fps is None  # it counts frames
+    assert read_tracks(path).frames == len(w.position)
+
+
+def test_sleap_projects_of_a_browser_are_plain_tables(tmp_path: Path) -> None:
+    path = write_sleap_project(tmp_path / "m1.slp", world())
+    whole = read_tracks(path)
+    with h5py.File(path, "a") as file:
+        for name in ("frames", "instances", "points", "pred_points"):
+            records = file[name][()]
+            fields = records.dtype.names
+            plain = np.array([[row[f] for f in fields] for row in records], np.float64)
+            del file[name]
+            file[name] = plain.reshape(-1, len(fields))
+            file[name].attrs["field_names"] = json.dumps(fields)
+    found = read_tracks(path)
+    np.testing.assert_array_equal(found.position_TMKX, whole.position_TMKX)
+    np.testing.assert_allclose(found.confidence_TMK, whole.confidence_TMK)
+
+
+def test_jabs_identities_count_whatever_the_version_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_jabs(tmp_path / "m1_pose_est_v5.h5", world())
+    whole = read_tracks(path)
+    with h5py.File(path, "a") as file:
+        file["poseest"].attrs["version"] = np.array([3, 0], "u2")
+    np.testing.assert_array_equal(read_tracks(path).position_TMKX, whole.position_TMKX)
+    assert "tracklets were joined" not in caplog.text
+
+
+def test_names_of_deepcut_end_where_deeplabcuts_do(tmp_path: Path) -> None:
+    assert recording_stem("8_01_A_19DeepCut_resnet50_May9shuffle1_1030000.csv") == "8_01_A_19"

@@ -9,13 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_prepare import POINTS, lines, recording, tracks
+from worlds import MICE, wander
 
+from finetune.fit.open_encoder import open_encoder
 from finetune.inference.recording_options import add_options
 from finetune.inference.recordings import recordings
-from pretrain.data.schema import Schema
+from pretrain import embed
+from pretrain.data.sample import sample
+from pretrain.data.schema import Schema, Video
+from pretrain.data.store import Store
+from pretrain.data.store_writer import StoreWriter
+from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
 from pretrain.quality.check import describe, report
 from pretrain.readers.tracks import counterparts
+from pretrain.train.checkpoint import save_encoder
+from pretrain.transforms.features import Features
+from pretrain.transforms.units import pixel_of_store
 
 
 def test_pixels_a_centimetre_are_kept_and_are_the_scale_of_what_is_added(tmp_path: Path) -> None:
@@ -77,6 +87,51 @@ def test_a_model_reads_recordings_at_its_own_scale_and_proposes_names(tmp_path: 
         recordings(options("--poses", str(tmp_path / "poses")), schema, {}),
     ):
         pass
+
+
+def rig(folder: Path, scale: float, px_per_cm: float | None) -> Store:
+    """One recording of wandering mice, through a camera of this scale."""
+    image = tuple(scale * extent for extent in MICE.image_px)
+    schema = replace(MICE, image_px=image, px_per_cm=px_per_cm)
+    position, confidence = wander(MICE, 300)
+    with StoreWriter(folder, schema, origin="wandering mice") as writer:
+        position *= np.float32(scale)
+        writer.add(Video(name="one", position_TMKX=position, confidence_TMK=confidence))
+    return Store(folder)
+
+
+@pytest.mark.parametrize("units", ["px", "body", "cm"])
+def test_an_encoder_serves_a_rig_of_another_scale(tmp_path: Path, units: str) -> None:
+    near, far = rig(tmp_path / "near", 1.0, 10.0), rig(tmp_path / "far", 2.0, 20.0)
+    features = {"groups": ["posture", "motion", "relation", "place"], "units": units}
+    embedder = build_embedder(near.schema, features=features, encoder={"name": "conv1d"})
+    embedder.features.fit(sample(near, seed=0))
+    save_encoder(tmp_path / "encoder", embedder, made_by={})
+    for store, name in ((near, "one"), (far, "other")):
+        embed.main(
+            [
+                *("--encoder", str(tmp_path / "encoder"), "--data", str(store.address)),
+                *("--out", str(tmp_path / name)),
+            ]
+        )
+    one, other = (np.load(tmp_path / name / "one.npy") for name in ("one", "other"))
+    assert np.allclose(one, other, atol=1e-3) == (units != "px")
+    opened, _ = open_encoder(str(tmp_path / "encoder"), far, recipe="default", seed=0)
+    assert opened.features.pixel == pytest.approx(1.0 if units == "px" else 0.5)
+    # what predict.py does with recordings of the other rig
+    words = ("--poses", str(far.address))
+    with recordings(options(*words), near.schema, {}, embedder.features) as (read,):
+        position = read.read()[0]["position"].numpy()
+    factor = 2.0 if units == "px" else 1.0
+    np.testing.assert_allclose(position, factor * wander(MICE, 300)[0], rtol=5e-3)
+
+
+def test_centimetres_must_be_known(tmp_path: Path) -> None:
+    near, far = rig(tmp_path / "near", 1.0, 10.0), rig(tmp_path / "far", 2.0, None)
+    with pytest.raises(BadInput, match=r"units are cm, .* prepare it with --px-per-cm"):
+        Features(far.schema, units="cm")
+    with pytest.raises(BadInput, match=r"is not known of .*far: say it with --px-per-cm"):
+        pixel_of_store(Features(near.schema, units="cm"), far)
 
 
 def test_keypoints_that_are_called_otherwise_are_proposed(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pretrain.data.schema import Schema
 from pretrain.encoders import Embedder
 from pretrain.errors import BadInput, refuse
 from pretrain.train.embed_video import embed_parts, embed_video
+from pretrain.transforms.features import Features
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,11 @@ class LoadedModel:
     def problems(self) -> list[Problem]:
         """The problems that are asked for."""
         return [self.all_problems[p] for p in self.selected]
+
+    @property
+    def features(self) -> Features:
+        """What the first network reads of poses."""
+        return _embedder(self.models[0]).features
 
     @property
     def external(self) -> Mapping[str, int]:

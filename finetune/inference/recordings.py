@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from finetune.inference.model import as_tensors
@@ -24,6 +25,8 @@ from pretrain.readers import find_tracks, tracks
 from pretrain.readers.harmonise import NameMapping, TrackConversion, parse_size
 from pretrain.readers.tracks import Tracks
 from pretrain.runs import paths
+from pretrain.transforms.features import Features
+from pretrain.transforms.units import pixel
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,8 @@ class Recording:
     """The model's."""
     external: Mapping[str, int]
     convert: TrackConversion
+    in_body_lengths: Features | None = None
+    """Of the model, where they are in body lengths."""
     path: Path | None = None
     store: Store | None = None
 
@@ -50,6 +55,10 @@ class Recording:
         """
         raw = self._raw()
         converted = self.convert.apply(raw, like=_without_frames(self.schema, "the model"))
+        if self.in_body_lengths is not None:
+            body = torch.from_numpy(converted.position_TMKX)
+            factor = pixel(self.in_body_lengths, px_per_cm=None, body=body, where=self.name)
+            converted = tracks.scale(converted, factor)
         arrays = {
             "position": converted.position_TMKX,
             "confidence": converted.confidence_TMK.astype(np.float32),
@@ -89,7 +98,7 @@ class Recording:
             )
         if not raw.frames:
             raise BadInput(f"{raw.path}: {self.name!r} has no frames")
-        return raw
+        return self.convert.trimmed(raw)
 
     def in_own_pixels(self) -> Tracks:
         """A file's poses at the recording's scale and rate, in the model's order."""
@@ -104,9 +113,18 @@ class Recording:
 
 @contextmanager
 def recordings(
-    args: argparse.Namespace, schema: Schema, external: Mapping[str, int]
+    args: argparse.Namespace,
+    schema: Schema,
+    external: Mapping[str, int],
+    features: Features | None = None,
 ) -> Iterator[list[Recording]]:
     """The recordings that ``--poses`` means, checked by their names; no frames are read.
+
+    Args:
+        args: The options.
+        schema: The model's.
+        external: Features that the model reads beside poses.
+        features: The model's, where they may be in cm or body lengths.
 
     Zips stay unpacked for as long as the block lasts.
 
@@ -119,6 +137,7 @@ def recordings(
         "px_per_cm": args.px_per_cm,
         "store_px_per_cm": schema.px_per_cm,
         "join_tracks": args.join_tracks,
+        "first_frame": args.first_frame,
         "image_px": parse_size(args.image, option="--image") if args.image else None,
         "scale_to": parse_size(args.scale_to, option="--scale-to") if args.scale_to else None,
     }
@@ -133,6 +152,8 @@ def recordings(
         for word in (word for word in args.poses if word not in stores):
             files += find_tracks.find_tracks(stack.enter_context(find_tracks.unpacked(word)))
         headers = find_tracks.read_all_names(list(dict.fromkeys(files))) if files else []
+        if headers and features is not None and features.units == "cm" and not args.scale:
+            pixel(features, px_per_cm=args.px_per_cm, body=None, where="the recordings")
         if headers and external:
             raise BadInput(
                 f"the model reads external features ({', '.join(external)}), which track files do "
@@ -164,7 +185,16 @@ def recordings(
                 schema.fps,
             )
         for word in stores:
-            opened += _of_store(Store(paths.absolute_address(word)), args, schema, external, common)
+            stored = Store(paths.absolute_address(word))
+            if features is not None and features.units == "cm" and not args.px_per_cm:
+                known = stored.schema.px_per_cm
+                pixel(features, px_per_cm=known, body=None, where=stored.uri)
+                options = common | {"px_per_cm": known}
+            else:
+                options = common
+            opened += _of_store(stored, args, schema, external, options)
+        if features is not None and features.units == "body":
+            opened = [replace(one, in_body_lengths=features) for one in opened]
         names = [one.name for one in opened]
         twice = sorted({name for name in names if names.count(name) > 1})
         refuse([f"two recordings are named {name!r}" for name in twice[:20]], about="--poses")

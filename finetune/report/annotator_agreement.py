@@ -34,14 +34,12 @@ def agreement_between_annotators(
     for a, b in combinations(problems, 2):
         if a.annotator == b.annotator or (a.classes, a.overlapping) != (b.classes, b.overlapping):
             continue
-        shared = _shared({**a.train, **a.test}, {**b.train, **b.test}, recording)
-        if not shared:
+        both = shared({**a.train, **a.test}, {**b.train, **b.test}, recording)
+        if not both:
             continue
-        one, other = (np.concatenate(side) for side in zip(*shared, strict=True))
+        one, other = (np.concatenate(side) for side in zip(*both, strict=True))
         if scores := agreement(a, one, other):
-            pairs.append(
-                {"annotators": [a.annotator, b.annotator], "videos": len(shared), **scores}
-            )
+            pairs.append({"annotators": [a.annotator, b.annotator], "videos": len(both), **scores})
     return pairs
 
 
@@ -95,7 +93,7 @@ def _kappa(a: Ints, b: Ints) -> float:
     return float(cohen_kappa_score(a, b))
 
 
-def _shared(one: Labelled, other: Labelled, recording: Recordings) -> list[tuple[Ints, Ints]]:
+def shared(one: Labelled, other: Labelled, recording: Recordings) -> list[tuple[Ints, Ints]]:
     """Both labels of each recording: under one name, or, of those left over, under two."""
     pairs = [(labels, other[name]) for name, labels in one.items() if name in other]
     unpaired = {recording(name): labels for name, labels in other.items() if name not in one}

@@ -169,7 +169,8 @@ def _find(address: Path, videos: Mapping[str, int]) -> list[Path]:
             continue
         if label_format(path) is not None:
             paths.append(path)
-        elif track_format(path) is None and (
+        # other tools keep settings in JSON
+        elif (suffix != ".json" and track_format(path) is None) and (
             suffix in unmistakable or candidates(path.name, videos, folder=path.parent.name)
         ):
             errors.append(

@@ -3,15 +3,21 @@ options of a command say them. Pure functions."""
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from pretrain.errors import BadInput, refuse
 from pretrain.quality.join_tracks import joined, warn_of_pieces
 from pretrain.readers import tracks
 from pretrain.readers.tracks import Tracks
+
+_SHORT = 1000  # frames; of so few nobody minds that most are missing
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,8 @@ class TrackConversion:
     """Pixels of the store in a centimetre; with ``px_per_cm`` it says the scale."""
     join_tracks: int | None = None
     """Into how many animals pieces of tracks are joined."""
+    first_frame: int | None = None
+    """Of the file; the recording begins there and ends with the last frame that shows an animal."""
 
     def __post_init__(self) -> None:
         errors = [
@@ -146,6 +154,49 @@ class TrackConversion:
 
     def _joined(self, recording: Tracks) -> Tracks:
         return joined(recording, self.join_tracks) if self.join_tracks else recording
+
+    def trimmed(self, recording: Tracks) -> Tracks:
+        """From ``first_frame`` on. Where none is given and most of a recording lies before and
+        after the only frames that show an animal, a warning says so.
+
+        Raises:
+            BadInput: If the file counts its frames from another than 0 and none is given, or none
+                is left.
+        """
+        seen = np.flatnonzero(recording.confidence_TMK.any((1, 2))) + recording.counted_from
+        first, last = (int(seen[0]), int(seen[-1])) if len(seen) else (0, -1)
+        if self.first_frame is None:
+            if recording.counted_from:
+                raise BadInput(
+                    f"{recording.path}: its first frame is {recording.counted_from}, not 0: "
+                    f"--first-frame {recording.counted_from} begins there, --first-frame 0 puts "
+                    "missing frames before it"
+                )
+            if 0 <= last - first < recording.frames / 2 and recording.frames > _SHORT:
+                _log.warning(
+                    "%s: of %d frames only %d to %d show an animal (--first-frame %d leaves out "
+                    "those before and after)",
+                    *(recording.path, recording.frames, first, last, first),
+                )
+            return recording
+        if self.first_frame > last:
+            raise BadInput(
+                f"{recording.path}: no animal is seen from frame {self.first_frame} on "
+                f"(--first-frame); frames {first} to {last} show one"
+            )
+        before = max(0, recording.counted_from - self.first_frame)
+        rows = slice(
+            max(0, self.first_frame - recording.counted_from), last + 1 - recording.counted_from
+        )
+        space = [(before, 0), (0, 0), (0, 0)]
+        return replace(
+            recording,
+            counted_from=0,
+            confidence_TMK=np.pad(recording.confidence_TMK[rows], space),
+            position_TMKX=np.pad(
+                recording.position_TMKX[rows], [*space, (0, 0)], constant_values=np.nan
+            ),
+        )
 
     def apply(self, recording: Tracks, *, like: Tracks) -> Tracks:
         """The recording with names, order, scale and rate of the store.

@@ -173,6 +173,7 @@ def _conversion(args: argparse.Namespace, existing: Store | None) -> TrackConver
         px_per_cm=args.px_per_cm,
         store_px_per_cm=existing.schema.px_per_cm if existing else px_per_cm,
         join_tracks=args.join_tracks,
+        first_frame=args.first_frame,
     )
 
 
@@ -214,7 +215,7 @@ def _add_recordings(
 ) -> list[_Added]:
     added, notes = [], []
     for recording in tqdm(recordings, desc="reading tracks", unit="video"):
-        raw = find_tracks.read_tracks(recording.path, name=recording.name)
+        raw = conversion.trimmed(find_tracks.read_tracks(recording.path, name=recording.name))
         external: dict[str, Float] = {}
         for files in features:
             values, note = files.read(recording.name, frames=raw.frames)

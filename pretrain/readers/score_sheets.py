@@ -189,24 +189,29 @@ def labels_of(
         fps: Of each video's track.
 
     Raises:
-        BadInput: If two sheets are of one video under one task.
+        BadInput: If two sheets are of one video under one task and contradict each other.
     """
     labels, mismatches, errors = [], [], []
     for task, sheets in _by_task(_with_clips(assigned)).items():
-        path_of: dict[tuple[str, ...], Path] = {}
+        marks_at: dict[tuple[str, ...], tuple[ScoreSheet, Marks]] = {}
         marked = []
         for each in sheets:
             sheet, video = each.sheet, each.video
             key = (video, sheet.annotator, *(sheet.behaviours if sheet.exact else ()))
-            if key in path_of:
-                errors.append(
-                    f"video {video!r} has labels under {task!r} twice: {path_of[key]} and "
-                    f"{sheet.path}"
-                )
-                continue
-            path_of[key] = sheet.path
-            _warn_of_another_rate(each, fps[video])
             marks, first, stop = marks_of(sheet, frames=frames[video], fps=fps[video])
+            other, theirs = marks_at.setdefault(key, (sheet, marks))
+            if other is not sheet:
+                if _by_behaviour(sheet, marks) == _by_behaviour(other, theirs):
+                    _log.warning(
+                        "%s and %s say the same of %s: read once", other.path, sheet.path, video
+                    )
+                else:
+                    errors.append(
+                        f"video {video!r} has labels under {task!r} twice, and they differ: "
+                        f"{other.path} and {sheet.path}"
+                    )
+                continue
+            _warn_of_another_rate(each, fps[video])
             if first > 0 or stop != frames[video]:
                 mismatches.append(
                     LengthMismatch(
@@ -223,6 +228,12 @@ def labels_of(
         labels += _joined(task, [(each, marks) for each, marks in marked if not each.sheet.exact])
     refuse(errors[:20], about="more than one label file for a recording")
     return labels, mismatches
+
+
+def _by_behaviour(sheet: ScoreSheet, marks: Marks) -> dict[str, bytes]:
+    """Marks of the behaviours that were seen."""
+    columns = zip(sheet.behaviours, marks.T, strict=True)
+    return {name: column.tobytes() for name, column in columns if (column == 1).any()}
 
 
 def _with_clips(assigned: Sequence[AssignedSheet]) -> list[AssignedSheet]:

@@ -141,6 +141,13 @@ def add_conversion_options(parser: argparse.ArgumentParser, *, to: str) -> None:
         "that give an animal a new track after each gap",
     )
     parser.add_argument(
+        "--first-frame",
+        type=int,
+        metavar="N",
+        help="recordings begin at frame N of their files and end with the last one that shows an "
+        "animal; frames (of labels, too) are counted from there",
+    )
+    parser.add_argument(
         "--image",
         metavar="WIDTHxHEIGHT",
         help="extent of the recordings' image, where their files do not say it",

@@ -45,6 +45,8 @@ class Tracks:
     """Keypoints that a mirror exchanges, where the file says them."""
     axis: tuple[str, str] | None = None
     """(back, front) of the body, where the file says it."""
+    counted_from: int = 0
+    """What the file calls its first frame."""
     path: Path = Path()
     source_sha256: str = ""
     """Checksum of the file; empty where only the names were read."""

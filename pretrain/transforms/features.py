@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,11 @@ class Features(nn.Module):
         lags: Frames over which motion is measured, centred on the frame.
         external: External features that the store holds for each frame (name to D), taken as they
             are: whether they change when the scene is moved, turned or mirrored is theirs to say.
+        units: What keeps its length where poses of another store are read: a pixel, a centimetre,
+            or a body (pretrain/transforms/units.py).
 
     Attributes:
+        pixel: Pixels of the poses fitted on in a pixel of those that are read.
         columns: Which columns of axis F are each group's (the external ones as ``external``), and
             ``visible``, the visibility (M, K) that always comes last.
 
@@ -59,6 +63,7 @@ class Features(nn.Module):
         groups: Sequence[str] = ("posture", "motion", "relation", "distances", "confidence"),
         lags: Sequence[int] = (2, 8, 24),
         external: Mapping[str, int] | None = None,
+        units: Literal["px", "body", "cm"] = "px",
     ) -> None:
         super().__init__()
         allowed = ", ".join(all_groups())
@@ -81,6 +86,11 @@ class Features(nn.Module):
                 if not isinstance(dim, int) or dim < 1
             ]
             + error_if(
+                units == "cm" and schema.px_per_cm is None,
+                "units are cm, and the store does not say how many pixels a cm has: prepare it "
+                "with --px-per-cm",
+            )
+            + error_if(
                 schema.coordinates not in (("x", "y"), ("x", "y", "z")),
                 f"poses have coordinates {schema.coordinates}; allowed: x, y and perhaps z",
             ),
@@ -88,6 +98,7 @@ class Features(nn.Module):
         )
         self.schema, self.groups, self.lags = schema, tuple(groups), tuple(lags)
         self.external = dict(external or {})
+        self.units, self.pixel = units, 1.0
         animals, keypoints, coordinates = schema.shape
         self.register_buffer("image_X", torch.tensor(schema.image_px))
         self.register_buffer("body_KX", torch.zeros(keypoints, coordinates))
@@ -165,7 +176,7 @@ class Features(nn.Module):
         In memory frames come last: layers that multiply read them so, and turning them would take
         longer than most layers.
         """
-        position = frames_last(pose.position_BTMKX)
+        position = self._position(pose)
         all_FN = torch.cat(
             [*self._raw(pose, position), _visible(position[:, :, :1]).flatten(0, 1)]
         ).flatten(1)
@@ -177,13 +188,22 @@ class Features(nn.Module):
 
     def raw(self, pose: Pose) -> Tensor:
         """Returns (B, T, F) before they are standardised, without visibility; NaN where unknown."""
-        return torch.cat(self._raw(pose, frames_last(pose.position_BTMKX))).permute(1, 2, 0)
+        return torch.cat(self._raw(pose, self._position(pose))).permute(1, 2, 0)
 
     def body_frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """The frame of each animal's body: its origin, (B, T, M, X) px, and its heading as (cos,
         sin), (B, T, M, 2)."""
-        origin, heading = self._body_frames(frames_last(pose.position_BTMKX))
+        origin, heading = self._body_frames(self._position(pose))
         return origin.permute(2, 3, 0, 1), heading.permute(2, 3, 0, 1)
+
+    @property
+    def body_length_px(self) -> float:
+        """From the back to the front of a body, in the poses fitted on."""
+        return float(self._body_px())
+
+    def _position(self, pose: Pose) -> Tensor:
+        position = frames_last(pose.position_BTMKX)
+        return position if self.pixel == 1.0 else position * self.pixel
 
     # From here on the frames come last, (…, X, B, T), so that arithmetic runs at the speed of
     # memory.

@@ -2,7 +2,8 @@
 
 A frame belongs to a bout if its middle does. A point event is a bout of one frame. What lies in no
 bout is "other" for the whole length of the observed medium, where the file states it; frames after
-that are unlabelled. Where it states none, the whole track counts as observed.
+that are unlabelled. Where it states none, the whole track counts as observed. Of an observation
+that was limited to a time interval, that interval counts.
 
 One behaviour in the whole set gives a task of its name (``interact``: other, interact); several
 give one task, ``behaviors``, and overlapping ones stay so. Subjects, if several were scored, give a
@@ -19,11 +20,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pretrain.errors import BadInput, refuse
-from pretrain.readers.label_formats._text import seconds
+from pretrain.readers.label_formats._text import MAX_FRAME, seconds
 from pretrain.readers.recording_names import file_stem
 from pretrain.readers.score_sheets import LABEL_SET, Bout, ScoreSheet
 
 _LENGTH = ("total length", "media duration (s)")
+_INTERVAL = ("observation interval start", "observation interval stop")
+_NOBODY = "No focal subject"
+"""In exports, where a project names no subject."""
 _RATE = ("fps", "fps (frame/s)")
 _MEDIA = ("media file path", "media file name")
 # the second is what earlier versions wrote of a label set of one problem
@@ -65,6 +69,8 @@ class _Observation:
     names: list[str] = field(default_factory=list)
     length_s: float | None = None
     fps: float | None = None
+    interval: tuple[float, float] = (0.0, 0.0)
+    """The part of the media that was observed (s); stop 0: to the end."""
     task: str = ""
     """The label set that it says it is of."""
     media: dict[str, float] = field(default_factory=dict)
@@ -91,6 +97,12 @@ def _take_common(
         player = row.get("source", "").split("|")[0].partition(":")[2].split(";")
         if len(lengths) > 1 and len(player) == len(lengths):
             observation.media = dict(zip(map(file_stem, player), lengths, strict=True))
+    limits = [row.get(name, "") for name in _INTERVAL]
+    if any(cell not in ("", "NA") for cell in limits):
+        start, stop = (seconds(cell or "0", f"{where}, observation interval") for cell in limits)
+        observation.interval = start, stop
+        if 0 < stop <= start:
+            raise BadInput(f"{where}: the observation ends at {stop:g} s, it starts at {start:g} s")
     for cell in (row.get("comment", ""), row.get("description", "")):  # the second is the surer
         if stated := _TASK.search(cell):
             observation.task = stated[1].strip()
@@ -104,7 +116,8 @@ def _take_common(
         if recording and recording not in observation.names:
             observation.names.append(recording)
     offset = row.get("time offset (s)") or block.get("time offset (s)") or "0"
-    return row.get("subject", ""), behaviour, _offset(offset, where)
+    subject = row.get("subject", "")
+    return "" if subject == _NOBODY else subject, behaviour, _offset(offset, where)
 
 
 def _offset(cell: str, where: str) -> float:
@@ -183,7 +196,9 @@ def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreS
     # A file of one observation is named by its user; the media path may be another computer's or a
     # re-encoded copy's.
     recording = tuple(dict.fromkeys([own, *names] if only else names or [own]))
-    length = observation.length_s
+    start, stop = observation.interval
+    # where nothing says how long the recording is, to its end
+    stop = stop or observation.length_s or (MAX_FRAME / 10 if start else 0.0)
     whole = [
         ScoreSheet(
             path=path,
@@ -195,7 +210,7 @@ def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreS
             behaviours=tuple(
                 b for b in observation.behaviours if b in {bout.behaviour for bout in bouts}
             ),
-            observed=None if length is None else (0.0, length),
+            observed=(start, stop) if stop else None,
             fps=observation.fps,
         )
         for subject, bouts in (observation.bouts or {"": []}).items()
@@ -215,7 +230,7 @@ def _sheets(observation: _Observation, path: Path, *, only: bool) -> list[ScoreS
                     sheet,
                     recording=(name,),
                     bouts=bouts,
-                    observed=(0.0, length),
+                    observed=(max(0.0, start - begin), max(0.0, min(length, stop - begin))),
                     alternative=True,
                 )
             )

@@ -56,7 +56,12 @@ class BorisProject(AbstractLabelFormat):
                 for each in project.get("behaviors_conf", {}).values()
             }
             for name, observation in observations:
-                rows += _rows(name, observation, types, path)
+                try:
+                    rows += _rows(name, observation, types, path)
+                except BadInput as error:
+                    if observation.get("type") != "LIVE":
+                        raise
+                    _log.warning("%s; an observation of no video, passed over", error)
             empty = [name for name, observation in observations if not observation["events"]]
         except BadInput:
             raise
@@ -71,9 +76,9 @@ class BorisProject(AbstractLabelFormat):
 
 def _rows(name: str, observation: Any, types: Mapping[str, str], path: Path) -> list[_Row]:
     """The bouts of an observation, as a table of aggregated events has them."""
-    media: list[str] = next(
-        (files for _, files in sorted(observation["file"].items()) if files), []
-    )
+    players = observation["file"] or {}  # of a live observation an empty list
+    media: list[str] = next((files for _, files in sorted(players.items()) if files), [])
+    interval = observation.get("observation time interval") or (0, 0)
     info = observation.get("media_info", {})
     lengths, rates = info.get("length", {}), info.get("fps", {})
     about = {
@@ -82,6 +87,8 @@ def _rows(name: str, observation: Any, types: Mapping[str, str], path: Path) -> 
         "source": "player #1:" + ";".join(media),
         "media file name": media[0] if media else "",
         "time offset (s)": str(observation.get("time offset", 0)),
+        "observation interval start": str(interval[0] or 0),
+        "observation interval stop": str(interval[1] or 0),
     }
     if media and all(medium in lengths for medium in media):
         about["media duration (s)"] = ";".join(str(lengths[medium]) for medium in media)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pretrain.data.schema import Float
-from pretrain.errors import refuse
+from pretrain.errors import BadInput, refuse
 from pretrain.readers.recording_names import recording_stem
 from pretrain.readers.tracks import Tracks, clean_points, no_frames
 
@@ -98,7 +100,7 @@ class Layout:
         position[(position == 0).all(-1)] = np.nan
         return clean_points(position, confidence, where=cell, about=str(self.path))
 
-    def tracks(self, position: Float, confidence: Float) -> Tracks:
+    def tracks(self, position: Float, confidence: Float, *, counted_from: int = 0) -> Tracks:
         """Under the names of the header."""
         return Tracks(
             name=self.name,
@@ -107,6 +109,7 @@ class Layout:
             coordinates=self.coordinates,
             position_TMKX=position,
             confidence_TMK=confidence,
+            counted_from=counted_from,
         )
 
     def no_tracks(self) -> Tracks:
@@ -114,6 +117,34 @@ class Layout:
         return self.tracks(
             *no_frames(len(self.animals), len(self.keypoints), len(self.coordinates))
         )
+
+
+IMAGES = re.compile(r"labeled-data|\.(png|jpe?g|tiff?)\b", re.I)
+NO_RECORDING = "these are labelled images, no recording: give what the network made of a video"
+
+
+def first_index(index: npt.NDArray[Any], where: Callable[[int], str]) -> int:
+    """What a file calls its first frame; the others follow without a gap.
+
+    Args:
+        index: Of each row.
+        where: Says where in the file a row is.
+
+    Raises:
+        BadInput: If they do not.
+    """
+    numbers = index.dtype.kind in "iuf"
+    first = index[0] if numbers and index[0] >= 0 and index[0] == index[0] // 1 else 0
+    wrong = np.flatnonzero(index != first + np.arange(len(index)))
+    if len(wrong):
+        frame = int(wrong[0])
+        found = f"{index[frame]:.0f}" if numbers else str(index[frame])
+        hint = NO_RECORDING if IMAGES.search(found) else "frames must be counted without a gap"
+        raise BadInput(
+            f"{where(frame)}: frame index is {found.replace('nan', 'empty')}, wanted "
+            f"{int(first) + frame}; {hint}"
+        )
+    return int(first)
 
 
 def _indices(

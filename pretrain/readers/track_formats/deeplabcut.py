@@ -16,14 +16,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from pretrain.errors import BadInput
 from pretrain.readers.detect import UnknownFile
 from pretrain.readers.track_formats import AbstractTrackFormat
-from pretrain.readers.track_formats._deeplabcut import Layout
+from pretrain.readers.track_formats._deeplabcut import (
+    IMAGES,
+    NO_RECORDING,
+    Layout,
+    first_index,
+)
 from pretrain.readers.tracks import Tracks
 
 _LEVELS = ("scorer", "individuals", "bodyparts", "coords")
@@ -82,7 +86,10 @@ def read_csv(
     if last.strip():
         _log.warning("%s: the last line has no line break; it has all its cells and is read", path)
     table = table_of(raw, path, columns=len(columns) + 1, header_rows=header_rows)
-    _refuse_broken_index(table.column(0).to_numpy(), path, header_rows)
+    index = table.column(0).to_numpy()
+    if not len(index):
+        raise BadInput(f"{path}, line {header_rows + 1}: a header and no frames")
+    first = first_index(index, lambda frame: f"{path}, line {header_rows + frame + 1}, column 1")
     cells = np.column_stack([column.to_numpy() for column in table.columns[1:]])
 
     def where(column: int, frame: int) -> str:
@@ -91,7 +98,7 @@ def read_csv(
             f"({', '.join(filter(None, columns[column][1:]))})"
         )
 
-    return layout.tracks(*layout.points(cells, where))
+    return layout.tracks(*layout.points(cells, where), counted_from=first)
 
 
 def _header(raw: bytes, path: Path) -> tuple[Columns, int]:
@@ -156,8 +163,10 @@ def cells_of_lines(lines: Sequence[bytes], path: Path) -> list[list[str]]:
     return parsed
 
 
-def table_of(raw: bytes, path: Path, *, columns: int, header_rows: int) -> pa.Table:
-    """A CSV of numbers, NaN where a cell is empty.
+def table_of(
+    raw: bytes, path: Path, *, columns: int, header_rows: int, texts: Sequence[int] = ()
+) -> pa.Table:
+    """A CSV of numbers, NaN where a cell is empty, and in some columns of text.
 
     Raises:
         BadInput: If a cell is no number, or a row has another number of cells; with the line.
@@ -176,12 +185,15 @@ def table_of(raw: bytes, path: Path, *, columns: int, header_rows: int) -> pa.Ta
             ),
             parse_options=pacsv.ParseOptions(ignore_empty_lines=False),
             convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.float64()),
+                column_types=dict.fromkeys(names, pa.float64())
+                | {names[column]: pa.string() for column in texts},
                 null_values=["", "nan", "NaN", "NA", "null"],
             ),
         )
     except (pa.ArrowException, ValueError, OverflowError) as error:
-        raise BadInput(f"{path}: {_as_an_editor_counts(str(error), header_rows)}") from error
+        message = _as_an_editor_counts(str(error), header_rows)
+        hint = f": {NO_RECORDING}" if IMAGES.search(message) else ""
+        raise BadInput(f"{path}: {message}{hint}") from error
 
 
 def _as_an_editor_counts(error: str, header_rows: int) -> str:
@@ -194,16 +206,3 @@ def _as_an_editor_counts(error: str, header_rows: int) -> str:
     if "empty csv" in error.lower():
         return f"line {header_rows + 1}: a header and no frames"
     return error
-
-
-def _refuse_broken_index(index: npt.NDArray[np.float64], path: Path, header_rows: int) -> None:
-    if not len(index):
-        raise BadInput(f"{path}, line {header_rows + 1}: a header and no frames")
-    wrong = np.flatnonzero(index != np.arange(len(index)))
-    if len(wrong):
-        frame = int(wrong[0])
-        found = "empty" if np.isnan(index[frame]) else f"{index[frame]:.0f}"
-        raise BadInput(
-            f"{path}, line {header_rows + frame + 1}, column 1: frame index is {found}, wanted "
-            f"{frame}; frames must be counted from 0 without a gap"
-        )

@@ -18,7 +18,7 @@ from pretrain.readers.detect import UnknownFile
 from pretrain.readers.safe_files.hdf5 import array, node, open_hdf5, text, texts
 from pretrain.readers.safe_files.pickle import PickleRefused, load
 from pretrain.readers.track_formats import AbstractTrackFormat
-from pretrain.readers.track_formats._deeplabcut import Layout
+from pretrain.readers.track_formats._deeplabcut import Layout, first_index
 from pretrain.readers.tracks import Tracks
 
 
@@ -62,13 +62,7 @@ class DeepLabCutH5(AbstractTrackFormat):
                 f"{path}: {len(columns)} columns and {len(index)} frames are named, but its "
                 f"numbers have shape {cells.shape}"
             )
-        wrong = np.flatnonzero(index != np.arange(len(index)))
-        if len(wrong):
-            frame = int(wrong[0])
-            raise BadInput(
-                f"{path}, row {frame + 1}: frame index is {index[frame]}, wanted {frame}; frames "
-                "must be counted from 0 without a gap"
-            )
+        first = first_index(index, lambda frame: f"{path}, row {frame + 1}")
         points = layout.points(
             cells,
             lambda column, frame: (
@@ -76,7 +70,7 @@ class DeepLabCutH5(AbstractTrackFormat):
                 f"({', '.join(filter(None, columns[column][1:]))})"
             ),
         )
-        return layout.tracks(*points)
+        return layout.tracks(*points, counted_from=first)
 
 
 def _key(file: Any) -> str | None:

@@ -1,10 +1,11 @@
 """JABS pose files (``VIDEO_pose_est_vN.h5``), versions 2 to 8: twelve keypoints of a mouse, seen
 from above.
 
-Points are stored (y, x); a point with confidence 0 was not found. From version 4 on an animal is a
-long-term identity; instances that have none are left out. Version 3 has tracklets only: each takes
-the animal that has been free for longest, so an animal there is one only as long as its tracklet
-lasts. The log says so.
+Points are stored (y, x); a point with confidence 0 was not found. Where there are long-term
+identities (from version 4 on, whatever the file calls its version), they are the animals, and
+instances that have none are left out. Where there are tracklets only, each takes the animal that
+has been free for longest, so an animal there is one only as long as its tracklet lasts. The log
+says so.
 """
 
 from __future__ import annotations
@@ -110,7 +111,9 @@ def _instances(file: Any, path: Path) -> tuple[Numbers, Numbers, npt.NDArray[np.
         raise BadInput(
             f"{path}: JABS pose version {version}; versions {_OLDEST} to {_NEWEST} are read"
         )
-    points = array(file, "poseest/points", path, ndim=3 if version == _OLDEST else 4)
+    points = array(file, "poseest/points", path)
+    if points.ndim not in (3, 4):
+        raise BadInput(f"{path}: points have shape {points.shape}; wanted 3 axes or 4")
     confidence = array(file, "poseest/confidence", path, ndim=points.ndim - 1)
     if (
         points.shape[-2:] != (len(KEYPOINTS), 2)
@@ -123,10 +126,10 @@ def _instances(file: Any, path: Path) -> tuple[Numbers, Numbers, npt.NDArray[np.
         )
     # heights of heat maps, which reach 6 in real files
     confidence = np.clip(confidence, 0, 1)
-    if version == _OLDEST:
+    if points.ndim == 3:
         return points[:, None], confidence[:, None], np.zeros((len(points), 1), np.int64)
-    animal_of = (_tracklets if version == 3 else _identities)(file, path, confidence)
-    return points, confidence, animal_of
+    known = version > 3 or node(file, "poseest/instance_embed_id", path) is not None
+    return points, confidence, (_identities if known else _tracklets)(file, path, confidence)
 
 
 def _refuse_twice_in_a_frame(frame: Numbers, animal: Numbers, path: Path) -> None:
@@ -182,7 +185,7 @@ def _tracklets(file: Any, path: Path, confidence: Numbers) -> npt.NDArray[np.int
         animal_of[number], free_since[chosen] = chosen, int(last[number])
     if len(ids) > len(free_since):
         _log.warning(
-            "%s: %d tracklets were joined into %d animals; version 3 knows no longer identities",
+            "%s: %d tracklets were joined into %d animals; the file knows no longer identities",
             path,
             len(ids),
             len(free_since),

@@ -158,6 +158,13 @@ _FIELDS = {
 }
 
 
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("x", "y", "score", "tracking_score"), np.float64),
+    **dict.fromkeys(("visible", "complete"), np.bool_),
+}
+"""Of a table's columns that are no whole numbers."""
+
+
 def _records(file: Any, name: str, fields: Sequence[str], path: Path) -> Numbers:
     rows = array(file, name, path)
     stated = getattr(node(file, name, path), "attrs", {}).get("field_names")
@@ -165,8 +172,11 @@ def _records(file: Any, name: str, fields: Sequence[str], path: Path) -> Numbers
         names = parsed_json(text(stated, name, path), name, path)
         if not isinstance(names, list) or len(names) != rows.shape[1]:
             raise BadInput(f"{path}: {name} has {rows.shape[1]} columns, and names {names}")
-        kinds = [(str(n), bool if n == "visible" else rows.dtype) for n in names]
-        rows = unstructured_to_structured(rows, np.dtype(kinds))
+        if rows.dtype == np.float32 and rows.size and np.nanmax(rows) >= 2**24:
+            raise BadInput(f"{path}: {name} counts in float32 beyond 2**24; export analysis h5")
+        kinds = np.dtype([(str(n), _KINDS.get(str(n), np.int64)) for n in names])
+        with np.errstate(invalid="ignore"):
+            rows = unstructured_to_structured(rows, kinds, casting="unsafe")
     if rows.ndim != 1:
         raise BadInput(f"{path}: {name} has shape {rows.shape}; wanted a list of records")
     missing = [field for field in fields if field not in (rows.dtype.names or ())]
