@@ -57,21 +57,21 @@ class SleapCsv(AbstractTrackFormat):
         refuse_too_large(
             shape[0] * shape[1] * len(keypoints) * 24, name="line 2, frames", path=path
         )
-        line = np.zeros(shape, np.int64)
+        line_TM = np.zeros(shape, np.int64)
         values = np.full((*shape, len(keypoints), 3), np.nan)
         cells = np.stack([table.column(column_of[name]).to_numpy() for name in columns], 1)
         for n, at in enumerate(zip(frame_N.astype(np.int64), animal_N, strict=True)):
-            if line[at]:
+            if line_TM[at]:
                 raise BadInput(
                     f"{path}, line {n + 2}: frame {at[0]} has two instances of one animal, as line "
-                    f"{line[at]} says; track the animals in SLEAP first"
+                    f"{line_TM[at]} says; track the animals in SLEAP first"
                 )
-            line[at], values[at] = n + 2, cells[n].reshape(-1, 3)
+            line_TM[at], values[at] = n + 2, cells[n].reshape(-1, 3)
         position, confidence = clean_points(
             values[..., :2],
             values[..., 2],
             about=str(path),
-            where=lambda t, m, k, x: f"line {line[t, m]}, {keypoints[k]}",
+            where=lambda t, m, k, x: f"line {line_TM[t, m]}, {keypoints[k]}",
         )
         return Tracks(
             name=recording_stem(path),
