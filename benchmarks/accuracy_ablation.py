@@ -1,5 +1,5 @@
-"""What `accuracy.py --ablation` takes away, one thing at a time, from the features and heads that a
-user gets by default."""
+"""What `accuracy.py --ablation` takes away, one thing at a time: from hand-made features and from the
+trees on them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class Ablation:
     drops: Callable[[str, str], bool] = lambda statistic, feature: False
     """Whether a column is left out, by its statistic and the name of its feature."""
     head: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of every member of the head that has them."""
-    budgets_with: str = ""
-    """A member that the ingredient is for; with other heads there is nothing to leave out."""
+    """Settings that the head gets."""
 
 
 def _of(pattern: str) -> Callable[[str, str], bool]:
@@ -49,7 +47,7 @@ ABLATIONS: Mapping[str, Ablation] = {
     "nothing of the tracker": Ablation(drops=_of("seen|^confidence|^exchanged")),
     "no time in the recording": Ablation(head={"time": False}),
     "no class weights": Ablation(head={"class_weight": 0.0}),
-    "every column for every tree": Ablation(head={"columns": 1.0}, budgets_with="boosted"),
+    "every column for every tree": Ablation(head={"columns": 1.0}),
 }
 
 

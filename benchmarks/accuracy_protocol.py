@@ -52,12 +52,13 @@ def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> lis
     Args:
         encoders: Names of further embeddings, each as a row of its own and joined to the features.
         quick: Only those without which the others mean nothing.
-        ablation: The first row, and it again without each ingredient; no other.
+        ablation: Trees on the features, the whole default head, and the trees again without each
+            ingredient; no other row.
     """
     new = [Row(name="features, stack", inputs=(FEATURES,))]
     if ablation:
-        new.append(Row(name="features, boosted", inputs=(FEATURES,), head="boosted"))
-        return new + [Row(name=name, inputs=(FEATURES,), without=name) for name in ABLATIONS]
+        trees = Row(name="features, boosted", inputs=(FEATURES,), head="boosted")
+        return [trees, *new, *(replace(trees, name=name, without=name) for name in ABLATIONS)]
     new.append(replace(new[0], name="features, stack, postprocessed", postprocessed=True))
     heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide")
     new += [Row(name=f"features, {head}", inputs=(FEATURES,), head=head) for head in heads]
