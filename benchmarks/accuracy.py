@@ -86,6 +86,7 @@ def main(words: Sequence[str] | None = None) -> None:
     write_split(out, split, store=store, task=task, encoders=encoders)
 
     rows = protocol.rows(list(encoders), quick=args.quick, ablation=args.ablation)
+    rows = only(rows, args.rows)
     fitted = min(2, args.draws) if args.quick else args.draws
     cells = [
         accuracy_split.Cell(row=row, budget=budget, draw=draw)
@@ -185,6 +186,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         help="other rows: the features and the default head without each ingredient in turn",
     )
     parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="NAME",
+        help="of the table's rows only these, next to the first",
+    )
+    parser.add_argument(
         "--scale", default="laptop", help="where: a name from ray_configs/ or a file (%(default)s)"
     )
     parser.add_argument("--out", help="folder of the results; left out: runs/accuracy-…")
@@ -203,6 +210,20 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     refuse(errors, about="the command line")
     args.budgets = list(dict.fromkeys(args.budgets))
     return args
+
+
+def only(
+    rows: Sequence[accuracy_split.Row], names: Sequence[str] | None
+) -> list[accuracy_split.Row]:
+    """The first row, and those that are named; all where none is.
+
+    Raises:
+        BadInput: If there is no such row.
+    """
+    there = [row.name for row in rows]
+    if unknown := set(names or ()) - set(there):
+        raise BadInput(f"--rows: no {', '.join(sorted(unknown))}; there are: {'; '.join(there)}")
+    return [row for row in rows if names is None or row.name in (there[0], *names)]
 
 
 def known(budget: str) -> bool:

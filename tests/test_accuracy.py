@@ -271,6 +271,14 @@ def test_what_the_protocol_cannot_do_is_refused() -> None:
     with pytest.raises(BadInput) as error:
         accuracy.parse(["--budgets", "0", "some", "--folds", "1", "--prepare", "--fps 30"])
     assert all(word in str(error.value) for word in ("0:", "some:", "--folds", "--prepare"))
+    rows = importlib.import_module("accuracy_protocol").rows([], quick=True)
+    assert [row.name for row in accuracy.only(rows, ["old features, boosted"])] == [
+        "features, stack",
+        "old features, boosted",
+    ]
+    assert accuracy.only(rows, None) == rows
+    with pytest.raises(BadInput, match="no features, forest; there are: features, stack"):
+        accuracy.only(rows, ["features, forest"])
     with pytest.raises(BadInput, match="two folders have one name"):
         accuracy.named(["a/mine", "b/mine"])
 
