@@ -1,4 +1,4 @@
-"""What `accuracy.py --ablation` takes away, one thing at a time: from hand-made features and from the
+"""What `accuracy.py --ablation` takes away, one thing at a time, from hand-made features and from
 trees on them."""
 
 from __future__ import annotations
