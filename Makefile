@@ -28,7 +28,7 @@ quickstart: setup
 	$(RUN) finetune/quickstart.py
 
 test: setup
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30 $(ARGS)
 
 faults: setup
 	$(RUN) -m pytest -m faults tests/faults tests/test_job.py $(ARGS)
