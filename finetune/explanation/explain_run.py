@@ -80,7 +80,9 @@ def explain(
             arrays["saliency_CLMK"] = saliency.attribution_CLMK
             arrays["saliency_lag_s"] = saliency.lag_s
             most = [
-                ascend(network, problem, p, c, real, one) if one.videos and real.known else one
+                ascend(network, problem, p, c, real, one, stretches)
+                if one.videos and real.known
+                else one
                 for c, one in enumerate(most)
             ]
         arrays |= _of_clips(most, length=round(CLIP_S * fps))

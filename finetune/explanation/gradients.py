@@ -4,14 +4,14 @@ from, and which poses would excite a class most."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from finetune.explanation.stretches import Stretch, filled
+from finetune.explanation.stretches import Stretch
 from finetune.fit.fit import Model
 from finetune.labels.frame_labels import Reals
 from finetune.labels.problems import Problem
@@ -21,7 +21,7 @@ from pretrain.transforms.geometry import rotate, rotate_back
 EXAMPLES, STEPS, AT_ONCE = 8, 24, 8
 MOST_REACH_S = 8.0
 CLIP_S, MOST_CLIPS, REAL = 2.0, 1000, 3
-COMPONENTS, ASCENT_STEPS, ASCENT_RATE = 32, 150, 0.05
+COMPONENTS, ASCENT_STEPS, ASCENT_RATE = 32, 80, 0.1
 BOUNDS = (0.01, 0.99)
 
 
@@ -50,6 +50,14 @@ def _pose(stretch: Stretch, frames: slice) -> Pose:
     return Pose(
         stretch.filled[frames].unsqueeze(0), arrays["confidence"][frames].unsqueeze(0), extra
     )
+
+
+def _margin(model: Model) -> int:
+    """Frames beyond what a score depends on, in whole strides of the head: where a window ends,
+    motion is unknown, and what is unknown has no gradient, nor have its neighbours."""
+    assert model.embedder is not None
+    stride = model.head.stride
+    return -(-2 * model.embedder.features.context // stride) * stride
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +103,7 @@ def integrated_gradients(
     rng = np.random.default_rng(0)
     reach = min(embedder.overlap + model.head.context * stride, round(MOST_REACH_S * fps))
     reach = -(-max(reach, stride) // stride) * stride  # so that the head reads the middle frame
+    around = reach + _margin(model)
     shape = embedder.features.schema.shape[:2]
     attribution = np.full((len(problem.classes), 2 * reach + 1, *shape), np.nan)
     for c in range(len(problem.classes)):
@@ -104,8 +113,8 @@ def integrated_gradients(
         total = np.zeros(attribution.shape[1:])
         chosen = rng.choice(len(frames), min(examples, len(frames)), replace=False)
         for s, t in (frames[n] for n in chosen):
-            begin = t - min(t // stride * stride, reach)
-            end = min(t + reach + 1, len(stretches[s]))
+            begin = t - min(t // stride * stride, around)
+            end = min(t + around + 1, len(stretches[s]))
             pose = _pose(stretches[s], slice(begin, end))
             baselines = [_baseline(stretches, end - begin, rng) for _ in range(steps)]
             gradients = []
@@ -124,7 +133,10 @@ def integrated_gradients(
                 # where a root has no slope there is nothing to attribute
                 gradients.append(gradient.nan_to_num(0, 0, 0) * (pose.position_BTMKX - base))
             mean_TMK = torch.cat(gradients).mean(0).sum(-1).numpy()
-            total[begin - t + reach : end - t + reach] += np.abs(mean_TMK)
+            first, last = max(begin, t - reach), min(end, t + reach + 1)
+            total[first - t + reach : last - t + reach] += np.abs(
+                mean_TMK[first - begin : last - begin]
+            )
         attribution[c] = total / len(chosen)
     return Saliency(attribution_CLMK=attribution, lag_s=np.arange(-reach, reach + 1) / fps)
 
@@ -150,7 +162,7 @@ class Exciting:
     ascended_TMKX: Reals | None = None
     """Poses found by gradient ascent; None: not done."""
     start_p: float = float("nan")
-    """Probability of the clip that the ascent began with, taken by itself, within the bounds."""
+    """Probability of the clip that the ascent began with: the first, brought within the bounds."""
     ascended_p: float = float("nan")
 
 
@@ -194,7 +206,7 @@ class RealPoses:
 
     def __init__(self, model: Model, stretches: Sequence[Stretch], *, fps: float) -> None:
         assert model.embedder is not None
-        self._features, length = model.embedder.features, round(CLIP_S * fps)
+        self._features, self.fps, length = model.embedder.features, fps, round(CLIP_S * fps)
         clips = [
             stretch.filled[t : t + length]
             for stretch in stretches
@@ -244,39 +256,44 @@ class RealPoses:
 
 
 def ascend(
-    model: Model, problem: Problem, p: int, c: int, real: RealPoses, best: Exciting
+    model: Model,
+    problem: Problem,
+    p: int,
+    c: int,
+    real: RealPoses,
+    best: Exciting,
+    stretches: Sequence[Stretch],
 ) -> Exciting:
     """Activation maximisation (Simonyan et al. 2014): gradient ascent of the mean log probability
-    of a class over a clip that is a recording of its own, from the most exciting real clip on,
-    within the range of real ones. External features, which no pose determines, are unknown."""
-    embedder = model.embedder
+    of a class over a clip, from the most exciting real clip on, within the range of real ones. What
+    lies around the clip in its video, and external features, stay as they are."""
+    embedder, stride = model.embedder, model.head.stride
     assert embedder is not None
-    own, origin, heading = real.own(filled(torch.from_numpy(best.real_NTMKX[0])))
+    stretch = next(one for one in stretches if one.video == best.videos[0])
+    t, length = best.start[0] - stretch.start, best.real_NTMKX.shape[1]
+    around = embedder.overlap + model.head.context * stride
+    around = -(-min(around, round(MOST_REACH_S * real.fps)) // stride) * stride + _margin(model)
+    begin = t - min(t // stride * stride, around)
+    window = _pose(stretch, slice(begin, t + length + around))
+    before, after = (
+        window.position_BTMKX[:, : t - begin],
+        window.position_BTMKX[:, t - begin + length :],
+    )
+    read = slice((t - begin) // stride, (t - begin + length - 1) // stride + 1)
+    own, origin, heading = real.own(window.position_BTMKX[0, t - begin : t - begin + length])
     scores_C = real.components(own).requires_grad_()
-    width = sum(embedder.external.values())
     optimiser = torch.optim.Adam([scores_C], lr=ASCENT_RATE)
     found: list[tuple[float, Tensor]] = []
     for _ in range(ASCENT_STEPS + 1):
-        position = real.clip(scores_C, origin, heading)
-        frames = position.shape[1]
-        extra = torch.full((1, frames, width), torch.nan) if width else None
-        pose = Pose(position, torch.ones(position.shape[:4]), extra)
-        p_T = _scores(model, pose, problem, p, 0, frames)[0, :, c]
-        found.append((float(p_T.detach().mean()), position.detach()[0]))
+        clip = real.clip(scores_C, origin, heading)
+        clip.register_hook(lambda gradient: gradient.nan_to_num(0, 0, 0))
+        pose = window._replace(position_BTMKX=torch.cat([before, clip, after], 1))
+        p_T = _scores(model, pose, problem, p, begin, len(stretch))[0, read, c]
+        found.append((float(p_T.detach().mean()), clip.detach()[0]))
         optimiser.zero_grad()
         (-p_T.clamp(min=1e-6).log().mean()).backward()  # type: ignore[no-untyped-call]
-        assert scores_C.grad is not None
-        scores_C.grad.nan_to_num_(0, 0, 0)
         optimiser.step()
         with torch.no_grad():
             scores_C.clamp_(real.low_C, real.high_C)
     ascended_p, poses = max(found, key=lambda one: one[0])
-    return Exciting(
-        videos=best.videos,
-        start=best.start,
-        real_NTMKX=best.real_NTMKX,
-        real_p=best.real_p,
-        ascended_TMKX=poses.numpy(),
-        start_p=found[0][0],
-        ascended_p=ascended_p,
-    )
+    return replace(best, ascended_TMKX=poses.numpy(), start_p=found[0][0], ascended_p=ascended_p)

@@ -152,8 +152,8 @@ def _strips(found: Mapping[str, Any], c: int, fps: float) -> list[Strip]:
     ]
     if strips and "ascended_p_C" in found:
         title = (
-            f"gradient ascent, by itself: p = {found['ascended_p_C'][c]:.2f}, from "
-            f"{found['ascent_start_p_C'][c]:.2f}"
+            f"gradient ascent, from the first in the range of real poses (p = "
+            f"{found['ascent_start_p_C'][c]:.2f}): p = {found['ascended_p_C'][c]:.2f}"
         )
         strips.append(Strip(title=title, position_TMKX=found["ascended_position_CTMKX"][c]))
     return strips
