@@ -49,8 +49,8 @@ class SleapCsv(AbstractTrackFormat):
         track_N = [name or "" for name in table.column(0).to_pylist()]
         animals = tuple(sorted(dict.fromkeys(track_N), key=_number))
         if "" in animals and len(animals) > 1:
-            line = track_N.index("") + 2
-            raise BadInput(f"{path}, line {line}: an instance without a track; track it in SLEAP")
+            first = track_N.index("") + 2
+            raise BadInput(f"{path}, line {first}: an instance without a track; track it in SLEAP")
         animal_N = np.array([animals.index(name) for name in track_N])
         animals = animals if animals != ("",) else ("animal",)
         refuse_bad_names(path, nodes=keypoints)
