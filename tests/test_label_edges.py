@@ -241,7 +241,8 @@ def test_a_project_and_its_export_are_read_once_where_they_agree(
 def test_live_observations_of_a_boris_project_have_no_media(tmp_path: Path) -> None:
     project = boris_project("mouse1")
     live = {"file": [], "type": "LIVE", "time offset": 0, "events": [[1.0, "", "jump", "", ""]]}
-    project["observations"]["live"] = live
+    never_stops = [[1.0, "", "sniff", "", ""]]
+    project["observations"] |= {"live": live, "broken": live | {"events": never_stops}}
     (tmp_path / "day.boris").write_text(json.dumps(project))
     labels, _ = read_label_files(tmp_path, {"mouse1": 12}, 10.0)
     assert [each.video for each in labels] == ["mouse1"]

@@ -271,6 +271,17 @@ def test_interval_tables(path: str) -> None:
         assert {sheet.recording for sheet in sheets} == {(str(v),) for v in table["video_id"]}
 
 
+def test_sleap_csv() -> None:
+    name = "minimal_instance.000_centered_pair_low_quality.analysis.csv"
+    path = public(f"talmolab+sleap/tests/data/csv_format/{name}")
+    table = pd.read_csv(path)
+    ours = read_tracks(path)
+    assert (ours.animals, ours.frames) == (("animal",), len(table))
+    theirs = table[["A.x", "A.y", "B.x", "B.y"]].to_numpy().reshape(-1, 1, 2, 2)
+    np.testing.assert_allclose(ours.position_TMKX, theirs, rtol=1e-6)
+    assert (ours.confidence_TMK == 1).all()  # placed by a person
+
+
 def test_sleap_of_other_writers() -> None:
     """Each analysis file of sleap-io.js, against what its Python sibling says that it holds."""
     folder = public("talmolab+sleap-io.js/tests/data/analysis-h5")

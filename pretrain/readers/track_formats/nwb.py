@@ -182,6 +182,7 @@ class _Clock:
 def _clock(series: Any, path: Path) -> _Clock:
     _width(series, path)
     rows = int(node(series, "data", path).shape[0])
+    refuse_too_large(rows * 24, name=f"{series.name}/data", path=path)
     start = node(series, "starting_time", path)
     if start is not None:
         rate, begin = float(start.attrs.get("rate", 1.0)), float(start[()])

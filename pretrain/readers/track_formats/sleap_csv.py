@@ -43,13 +43,14 @@ class SleapCsv(AbstractTrackFormat):
         frame_N = table.column(column_of["frame_idx"]).to_numpy()
         if not len(frame_N):
             raise BadInput(f"{path}, line 2: a heading and no instances")
-        if len(wrong := np.flatnonzero(~((frame_N >= 0) & (frame_N < 1e8) & (frame_N % 1 == 0)))):
+        wrong = np.flatnonzero(~((frame_N >= 0) & (frame_N < 1e8) & (frame_N == frame_N.round())))
+        if len(wrong):
             raise BadInput(f"{path}, line {wrong[0] + 2}: {frame_N[wrong[0]]} is no frame")
         track_N = [name or "" for name in table.column(0).to_pylist()]
         animals = tuple(sorted(dict.fromkeys(track_N), key=_number))
         if "" in animals and len(animals) > 1:
-            line = track_N.index("") + 2
-            raise BadInput(f"{path}, line {line}: an instance without a track; track it in SLEAP")
+            first = track_N.index("") + 2
+            raise BadInput(f"{path}, line {first}: an instance without a track; track it in SLEAP")
         animal_N = np.array([animals.index(name) for name in track_N])
         animals = animals if animals != ("",) else ("animal",)
         refuse_bad_names(path, nodes=keypoints)
