@@ -136,7 +136,10 @@ def draw_split(
                     if kind == PLANNED:
                         assert features is not None, "planned clips are chosen by features"
                         clips = choose_clips(
-                            clips, partial(mean_of, features), number=round(frames / fps / CLIP_S)
+                            clips,
+                            partial(mean_of, features),
+                            number=round(frames / fps / CLIP_S),
+                            seed=draw,
                         )
                     labelled[problem.name] = clips
                 else:

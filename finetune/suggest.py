@@ -78,7 +78,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/sug
     parser.add_argument(
         "--encoder",
         metavar="RUN|FOLDER|none|handmade",
-        help="with --plan: clips that are unlike each other in its embedding, not by chance",
+        help="with --plan: clips that are typical in its embedding, not by chance",
     )
     parser.add_argument(
         "--task",

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from sklearn.cluster import KMeans
 from tqdm import tqdm
 
-from finetune.active_learning.query_rules.diverse import Diverse
-from finetune.active_learning.segments import Segment
 from finetune.fit.frames import embed, gather_poses
 from finetune.fit.open_encoder import HANDMADE, RANDOM, open_encoder
 from finetune.inference.model import BRIDGE_S, without_pose
@@ -49,8 +48,8 @@ def plan_clips(
         seconds: Of a clip.
         seed: Another one draws other clips.
         labelled: What is labelled already.
-        embedder: Chooses clips that are unlike each other in its embedding; None: clips drawn by
-            chance.
+        embedder: Chooses clips that are typical of all there is in its embedding; None: clips
+            drawn by chance.
         on_progress: Called with the number of frames read.
 
     Raises:
@@ -78,7 +77,7 @@ def plan_clips(
         z_TD = embed(poses, embedder).arrays["z"]
         mean |= {(name, first): z_TD[first:end].mean(0) for first, end in spans}
     number = max(1, round(frames / (seconds * fps)))
-    return choose_clips(clips, lambda name, first, end: mean[name, first], number=number)
+    return choose_clips(clips, lambda name, first, end: mean[name, first], number=number, seed=seed)
 
 
 def draw_pool(
@@ -97,37 +96,29 @@ def draw_pool(
     return draw_clips(labels, rng, fps=fps, seconds=seconds, frames=frames)
 
 
-def choose_clips(clips: Clips, mean_of: Callable[[str, int, int], Reals], *, number: int) -> Clips:
-    """So many of the clips, as unlike each other as can be.
+def choose_clips(
+    clips: Clips, mean_of: Callable[[str, int, int], Reals], *, number: int, seed: int = 0
+) -> Clips:
+    """So many of the clips, each the most typical of what is alike among them: k-means, and the
+    clip that is nearest to each centre (Hacohen et al. 2022, Active Learning on a Budget: Opposite
+    Strategies Suit High and Low Budgets).
 
     Args:
         clips: To choose from.
         mean_of: The mean embedding (D,) of a video from a frame to another.
         number: How many.
+        seed: Of where the centres begin.
     """
-    segments = [
-        _segment(name, first, end, mean_of(name, first, end))
-        for name, spans in clips.items()
-        for first, end in spans
-    ]
-    nothing = np.empty((0, len(segments[0].z_D)), np.float32)
+    every = [(name, first, end) for name, spans in clips.items() for first, end in spans]
+    mean_ND = np.stack([mean_of(*clip) for clip in every])
+    spread_D = mean_ND.std(0)
+    mean_ND = (mean_ND - mean_ND.mean(0)) / np.where(spread_D > 0, spread_D, 1)
+    centres = KMeans(min(number, len(every)), n_init=3, random_state=seed).fit(mean_ND)
     chosen: Clips = {}
-    for one in Diverse().choose(segments, number=number, labelled_ND=nothing):
-        chosen.setdefault(one.video, []).append([one.start, one.stop])
+    for n in dict.fromkeys(centres.transform(mean_ND).argmin(0).tolist()):
+        name, first, end = every[n]
+        chosen.setdefault(name, []).append([first, end])
     return {name: sorted(spans) for name, spans in sorted(chosen.items())}
-
-
-def _segment(video: str, start: int, stop: int, z_D: Reals) -> Segment:
-    return Segment(
-        video=video,
-        start=start,
-        stop=stop,
-        guess="",
-        rival="",
-        mean_probabilities=(0.0, 0.0),
-        uncertainty=1.0,
-        z_D=z_D,
-    )
 
 
 def write_plan(
