@@ -100,19 +100,19 @@ class FrameStream:
         offset = self._chunk_offset[tiles.chunk] + tiles.start
         frames = np.where(empty, 0, tiles.frames)
         seeds = self._plan.key(window, epoch)
+        batch_keys = self._plan.batch_key(epoch, first_step + np.arange(len(grid))).tolist()
+        # what `_begin` says of each key, as an array: a look-up a window would take longer
+        keys, number = np.unique(key, return_inverse=True)
+        begins = np.array([self._begin.get(one, 0) for one in keys.tolist()], np.int64)
         for step in range(len(grid)):
             for _ in range(int(arrived_by[step]) - arrived):
                 group_key, values = next(incoming)
-                self._begin[group_key] = self._buffer.put(*values)
+                begins[np.searchsorted(keys, group_key)] = self._begin[group_key] = (
+                    self._buffer.put(*values)
+                )
             arrived = int(arrived_by[step])
-            begin = np.array([self._begin.get(one, 0) for one in key[step].tolist()], np.int64)
-            begin = np.where(empty[step], 0, begin + offset[step])
-            yield self._buffer.cut(
-                begin,
-                frames[step],
-                seeds[step],
-                batch_key=self._plan.batch_key(epoch, first_step + step),
-            )
+            begin = np.where(empty[step], 0, begins[number[step]] + offset[step])
+            yield self._buffer.cut(begin, frames[step], seeds[step], batch_key=batch_keys[step])
             if step == 0 and needed[for_first_step:]:
                 # Ray Data's processes take seconds to come up, in which a step is trained on what
                 # is here.

@@ -212,9 +212,9 @@ class BatchPlan:
         tiles = self.tiles(windows)
         return hash_integers(self.seed, 4, epoch, tiles.chunk, tiles.start).view(np.int64)
 
-    def batch_key(self, epoch: int, step: int) -> int:
-        """Seed of the random numbers that all windows of a global batch share."""
-        return int(hash_integers(self.seed, 5, epoch, step).view(np.int64))
+    def batch_key(self, epoch: int, step: Ints | int) -> Ints:
+        """Seed of the random numbers that all windows of a global batch share, for each step."""
+        return hash_integers(self.seed, 5, epoch, step).view(np.int64)
 
     def lanes_of(self, rank: int, workers: int) -> slice:
         """The lanes of one worker."""

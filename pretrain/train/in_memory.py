@@ -59,7 +59,7 @@ class InMemory:
                     begin,
                     frames,
                     self.plan.key(window, epoch),
-                    batch_key=self.plan.batch_key(epoch, step),
+                    batch_key=int(self.plan.batch_key(epoch, step)),
                 )
 
 
