@@ -283,7 +283,7 @@ def test_a_differentiable_model_is_explained_by_gradients_as_well(tmp_path: Path
     out = run_with(
         tmp_path, {"name": "linear"}, embedder_of(MICE, "tcn", windows_of(MICE).pose).eval()
     )
-    main([str(out), "--minutes", "0.5"])
+    main([str(out), "--minutes", "0.5", "--data", str(tmp_path / "store")])
     with np.load(out / "explanation" / "acts.npz") as found:
         assert found["saliency_CLMK"].shape[0] == 2
         assert found["saliency_CLMK"].shape[1:] == (len(found["saliency_lag_s"]), 2, 7)
@@ -293,8 +293,6 @@ def test_a_differentiable_model_is_explained_by_gradients_as_well(tmp_path: Path
         assert (found["ascended_p_C"] > found["ascent_start_p_C"]).all()
     captions = Page(out / "report.html").captions
     assert any(caption.startswith("integrated gradients") for caption in captions)
-    main([str(out), "--minutes", "1", "--data", str(tmp_path / "store")])  # in its place
-    assert "minutes of 2 videos" in "\n".join(Page(out / "report.html").words)
 
 
 def test_what_is_no_run_is_not_explained(tmp_path: Path) -> None:
