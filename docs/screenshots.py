@@ -51,7 +51,7 @@ def serving(printed: str, log: Path) -> Iterator[str]:
             command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET
         )
     try:
-        until = time.monotonic() + 300
+        until = time.monotonic() + 900
         while not _answers(f"http://127.0.0.1:{port}/health"):
             assert time.monotonic() < until, log.read_text(encoding="utf-8")[-2000:]
             time.sleep(0.1)
@@ -124,6 +124,7 @@ def picture(path: Path, page: str, *, width: int, height: int) -> None:
 
 def make_runs(folder: Path) -> None:
     """An arena, an encoder, and a classifier with it and with each control."""
+    import finetune.make_report
     import finetune.run
     import pretrain.prepare
     import pretrain.run
@@ -143,6 +144,7 @@ def make_runs(folder: Path) -> None:
                 words += ["--data", str(store), "--task", TASK, "--out", str(folder / name)]
                 words += ["--trials", "1", "--seeds", "2"]
                 finetune.run.main([*words, *(w for pair in SMALL for w in ("--set", pair))])
+    finetune.make_report.main([str(folder / ENCODERS[0])])  # again, now that there are controls
 
 
 def main() -> None:
@@ -157,7 +159,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = (args.runs or Path(scratch) / "runs").absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        make_runs(folder)
+        if not (folder / ENCODERS[-1] / "result.json").exists():
+            make_runs(folder)
         experiment = f"finetune {TASK}"
         printed = open_tracking(None, runs_folder=folder).ui_command(experiment)
         with serving(printed, Path(scratch) / "server.log") as page:

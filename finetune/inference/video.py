@@ -84,7 +84,9 @@ def check_video(path: Path, *, frames: int, fps: float) -> None:
             f"it has {number:,} frames, the poses {frames:,}: give the very file that was tracked"
         )
     if abs(rate - fps) > RATE_TOLERANCE * fps:
-        errors.append(f"it has {rate:g} frames/s, the poses {fps:g}: --fps {rate:g} says otherwise")
+        errors.append(
+            f"it has {rate:g} frames/s, the poses {fps:g}: if the video is right, --fps {rate:g}"
+        )
     refuse(errors, about=f"the video {path} does not fit the poses")
 
 
