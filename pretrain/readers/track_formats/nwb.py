@@ -185,7 +185,8 @@ def _clock(series: Any, path: Path) -> _Clock:
     refuse_too_large(rows * 24, name=f"{series.name}/data", path=path)
     start = node(series, "starting_time", path)
     if start is not None:
-        rate, begin = float(start.attrs.get("rate", 1.0)), float(start[()])
+        rate = float(start.attrs.get("rate", 1.0))
+        begin = array(series, "starting_time", path).item()
         if not (np.isfinite(rate) and rate > 0 and np.isfinite(begin)):
             raise BadInput(f"{path}: {series.name} starts at {begin} s with rate {rate}")
         return _Clock(rate if rows else None, begin, np.arange(rows))
