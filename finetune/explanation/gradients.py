@@ -286,7 +286,9 @@ def ascend(
     found: list[tuple[float, Tensor]] = []
     for _ in range(ASCENT_STEPS + 1):
         clip = real.clip(scores_C, origin, heading)
-        clip.register_hook(lambda gradient: gradient.nan_to_num(0, 0, 0))
+        clip.register_hook(  # type: ignore[no-untyped-call]
+            lambda gradient: gradient.nan_to_num(0, 0, 0)
+        )
         pose = window._replace(position_BTMKX=torch.cat([before, clip, after], 1))
         p_T = _scores(model, pose, problem, p, begin, len(stretch))[0, read, c]
         found.append((float(p_T.detach().mean()), clip.detach()[0]))
