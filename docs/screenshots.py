@@ -149,7 +149,9 @@ def make_runs(folder: Path) -> None:
 
 def main() -> None:
     """Takes them all."""
-    from pretrain.runs.tracked_run import open_tracking
+    from mlflow import MlflowClient
+
+    from pretrain.runs.addresses import ui_command
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -162,7 +164,8 @@ def main() -> None:
         if not (folder / ENCODERS[-1] / "result.json").exists():
             make_runs(folder)
         experiment = f"finetune {TASK}"
-        printed = open_tracking(None, runs_folder=folder).ui_command(experiment)
+        found = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_experiment_by_name(experiment)
+        printed = ui_command(None, folder, experiment_id=found.experiment_id)
         with serving(printed, Path(scratch) / "server.log") as page:
             picture(HERE / "mlflow_runs.webp", page, width=1400, height=560)
             both = side_by_side(page, folder / "mlflow.db", experiment)
