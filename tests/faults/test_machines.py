@@ -68,7 +68,7 @@ class Lab:
 
     def run(self, out: str, *more: str) -> tuple[int, str]:
         process = self.start(out, *more)
-        said, _ = process.communicate(timeout=240)
+        said, _ = process.communicate(timeout=900)
         return process.returncode, said
 
     def weights(self, out: str) -> dict[str, torch.Tensor]:
@@ -165,7 +165,7 @@ def test_a_machine_that_comes_and_one_that_goes_change_no_result(
     before = lab.checkpoints("elastic")
     lab.until(lambda: lab.checkpoints("elastic")[-1] > before[-1], process)
     nodes.remove_node(first, allow_graceful=False)  # type: ignore[attr-defined]
-    said, _ = process.communicate(timeout=240)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
     for name, value in lab.weights("elastic").items():
         torch.testing.assert_close(value, whole[name], atol=1e-5, rtol=1e-4)
