@@ -11,6 +11,7 @@ from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import (
     ELSEWHERE,
     Problem,
+    _in_classes_of,
     draw_budget,
     permuted,
     problems,
@@ -198,6 +199,38 @@ def test_another_store_gives_the_test_videos(tmp_path: Path) -> None:
     other = make(tmp_path / "other", [label("a", classes=("bite", "other"))])
     with pytest.raises(BadInput, match=r"no labels for S1 with classes attack, other"):
         with_test_of(problems(here, "S1"), problems(other, "S1"), here, other)
+
+
+def test_another_store_may_list_its_classes_otherwise_or_lack_one(tmp_path: Path) -> None:
+    frames = halves(0, 1)
+    frames[:5] = UNLABELLED
+    here = make(tmp_path / "here", [label("a", classes=("bite", "attack", "other"))])
+    there = make(tmp_path / "there", [label("a", classes=("other", "bite"), frames=frames)])
+    (problem,) = with_test_of(problems(here, "S1"), problems(there, "S1"), here, there)
+    assert problem.classes == ("bite", "attack", "other")
+    (labels,) = problem.test.values()
+    assert np.array_equal(labels == 2, frames == 0), "other"
+    assert np.array_equal(labels == 0, frames == 1), "bite"
+    assert np.array_equal(labels == UNLABELLED, frames == UNLABELLED)
+
+
+def test_overlapping_behaviours_of_another_store_keep_their_names() -> None:
+    here = Problem(
+        name="S",
+        task="S",
+        classes=("run", "rear", "groom"),
+        annotator="",
+        overlapping=True,
+        train={},
+        test={},
+    )
+    labels = np.array([[1, 0], [1, 1], [-1, -1], [0, 0]], np.int8)
+    assert _in_classes_of(here, labels, ("groom", "run")).tolist() == [
+        [0, 0, 1],
+        [1, 0, 1],
+        [-1, -1, -1],
+        [0, 0, 0],
+    ]
 
 
 def test_damaged_labels_are_named(tmp_path: Path) -> None:

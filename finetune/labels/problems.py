@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from finetune.labels.frame_labels import UNLABELLED, rest_class
+from finetune.labels.frame_labels import UNLABELLED, looked_at, rest_class
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.annotations import read_label_file
@@ -316,37 +316,53 @@ def with_test_of(
             only: then they are scored too.
 
     Raises:
-        BadInput: If the skeletons or the classes of the two stores differ.
+        BadInput: If the skeletons differ, or the other store has classes that this one has not.
+            Their order may differ, and a class that is not in the other store never occurs there.
     """
-    by_key = {(other.annotator, other.classes): other for other in others}
+
+    def fits(problem: Problem, other: Problem) -> bool:
+        alike = set(other.classes) <= set(problem.classes)
+        return alike and problem.overlapping == other.overlapping
+
+    found = {
+        problem.name: next(
+            (o for o in others if o.annotator == problem.annotator and fits(problem, o)), None
+        )
+        for problem in problems
+    }
     refuse(
         store.schema.differences(test_store.schema)
         + [
             f"{test_store.uri} has no labels for {p.name} with classes {', '.join(p.classes)}"
             for p in problems
-            if (p.annotator, p.classes) not in by_key
+            if found[p.name] is None
         ],
         about=f"--test-data {test_store.uri} (there) does not fit {store.uri} (here)",
     )
 
-    def test_of(other: Problem) -> Labelled:
+    def test_of(problem: Problem, other: Problem | None) -> Labelled:
+        assert other is not None
         return {
-            f"{name}{ELSEWHERE}": labels for name, labels in {**other.train, **other.test}.items()
+            f"{name}{ELSEWHERE}": _in_classes_of(problem, labels, other.classes)
+            for name, labels in {**other.train, **other.test}.items()
         }
 
     tested = [
         replace(
             problem,
             train={**problem.train, **problem.test},
-            test=test_of(by_key.pop((problem.annotator, problem.classes))),
+            test=test_of(problem, found[problem.name]),
         )
         for problem in problems
     ]
-    for other in by_key.values():
-        if unknown_annotators and other.classes in {problem.classes for problem in problems}:
-            tested.append(
-                replace(other, name=f"annotator {other.annotator}", train={}, test=test_of(other))
-            )
+    taken = [other.name for other in found.values() if other is not None]
+    for other in others:
+        if other.name in taken:
+            continue
+        like = next((problem for problem in problems if fits(problem, other)), None)
+        if unknown_annotators and like is not None:
+            name, test = f"annotator {other.annotator}", test_of(like, other)
+            tested.append(replace(other, name=name, classes=like.classes, train={}, test=test))
         else:
             log.warning(
                 "%s: %s has no counterpart among the training labels and is not scored",
@@ -354,3 +370,17 @@ def with_test_of(
                 other.name,
             )
     return tested
+
+
+def _in_classes_of(
+    problem: Problem, labels: npt.NDArray[np.int8], classes: Sequence[str]
+) -> npt.NDArray[np.int8]:
+    """Labels of other ``classes``, all of which a problem has, by the problem's."""
+    index = np.array([problem.classes.index(name) for name in classes], np.int8)
+    known = looked_at(labels)
+    if not problem.overlapping:
+        return np.where(known, index[labels.clip(0)], np.int8(UNLABELLED))
+    shown = np.zeros((len(labels), len(problem.classes)), np.int8)
+    shown[:, index] = labels
+    shown[~known] = UNLABELLED
+    return shown
