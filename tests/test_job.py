@@ -168,8 +168,8 @@ def test_a_job_of_the_page_leaves_its_results(page: Page) -> None:
     assert (result["frames"] > 0, result["scale"]["workers"]) == (True, 2)
     assert list((page.folder / "checkpoints" / "mine").glob("checkpoint_*"))
 
-    job = "ray job submit --working-dir . -- python finetune/run.py --data"
-    refused = page.submit(f"{job} {page.folder}/nothing {SMALL['finetune/run.py']}")
+    job = "ray job submit --working-dir . -- python finetune/run.py --task classic_classification"
+    refused = page.submit(f"{job} --data {page.folder}/nothing")
     assert refused.returncode != 0
     assert "there is no store at" in refused.stdout + refused.stderr
 

@@ -191,7 +191,7 @@ class Exchange(AbstractCalibration):
     def fit(cls, *, probabilities_TC, labels, classes):
         return cls()
 
-    def apply(self, probabilities_TC):
+    def rescale(self, probabilities_TC):
         return probabilities_TC[:, {[1, 0, 2] if good else [0, 1, 2]}]
 """,
     )

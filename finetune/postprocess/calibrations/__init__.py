@@ -40,7 +40,7 @@ class AbstractCalibration(AbstractStep):
 
     def apply(self, probabilities_TC: Reals) -> Reals:
         """(T, C) calibrated probabilities."""
-        return np.asarray(self.rescale(torch.from_numpy(np.ascontiguousarray(probabilities_TC))))
+        return np.asarray(self.rescale(torch.tensor(np.asarray(probabilities_TC))))
 
 
 def calibrations() -> list[type[AbstractCalibration]]:
