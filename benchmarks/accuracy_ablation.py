@@ -34,7 +34,7 @@ def _of(pattern: str) -> Callable[[str, str], bool]:
 
 ABLATIONS: Mapping[str, Ablation] = {
     "nothing over 2 s": Ablation(drops=lambda statistic, _: statistic.endswith(" 8")),
-    "the frame and 0.27 s alone": Ablation(
+    "only the frame and 0.27 s": Ablation(
         drops=lambda statistic, _: statistic not in ("frame", "mean 0.27")
     ),
     "no spreads": Ablation(drops=lambda statistic, _: statistic.startswith("spread")),

@@ -105,7 +105,7 @@ def draw_split(
         features: For planned clips: at 5 Hz, of all labelled videos.
 
     Raises:
-        BadInput: If a problem has labelled videos in one fold alone.
+        BadInput: If a problem has labelled videos in only one fold.
     """
     refuse(
         (

@@ -46,9 +46,9 @@ def serving(printed: str, log: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     command = [str(Path(sys.executable).with_name(program)), *words[:-1], port, "--workers", "1"]
-    with log.open("wb") as told:
+    with log.open("wb") as output:
         server = subprocess.Popen(
-            command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET
+            command, stdout=output, stderr=output, start_new_session=True, env=os.environ | QUIET
         )
     try:
         until = time.monotonic() + 900

@@ -77,8 +77,8 @@ def _write(folder: Path, path: Path) -> str:
     head = type(network.head).__name__
     outputs = {problem.name: list(problem.classes) for problem in model.problems}
     write_exported(path, network, network.embed.embedder, head=head, problems=outputs)
-    told = "; ".join(f"{name}: {', '.join(classes)}" for name, classes in outputs.items())
-    return f"position_BTMKX, confidence_BTMK -> z_BTD, {', '.join(outputs)} ({told})"
+    classes_of = "; ".join(f"{name}: {', '.join(classes)}" for name, classes in outputs.items())
+    return f"position_BTMKX, confidence_BTMK -> z_BTD, {', '.join(outputs)} ({classes_of})"
 
 
 if __name__ == "__main__":

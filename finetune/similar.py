@@ -4,7 +4,7 @@
     %(prog)s --data STORE --example m1:12.5-14
     # rare behaviours and tracking errors: clips unlike all other videos
     %(prog)s --data STORE --unlike
-    # frames that a model has not seen the like of: new recordings beside those it learned from
+    # frames that a model has not seen the like of: new recordings against those it learned from
     %(prog)s --data NEW --unlike STORE --encoder runs/mine
 
 Leaves in --out a list, best first, and next to it the same for BORIS, as `ethoray suggest` does: a

@@ -190,4 +190,4 @@ def test_all_jobs_of_the_page_leave_their_results(page: Page) -> None:
         f"--data {page.folder}/store --encoder handmade --task classic_classification"
     )
     assert (page.home / "tuned" / "result.json").is_file()
-    assert (page.home / "mlflow.db").is_file(), "the tracking store lies beside the runs"
+    assert (page.home / "mlflow.db").is_file(), "the tracking store lies next to the runs"

@@ -58,12 +58,12 @@ def parse_example(text: str, store: Store) -> Clip:
 
 def open_embedder(source: str, store: Store) -> Embedder:
     """What frames are compared by: an encoder as ``--encoder`` names it; ``handmade`` means the
-    features alone, since clips are described by their own mean and spread."""
+    features only, since clips are described by their own mean and spread."""
     if source != HANDMADE:
         return open_encoder(source, store, recipe="contrastive", seed=0)[0]
-    alone: dict[str, list[float]] = {"means": [], "spreads": [], "extremes": [], "shifts": []}
+    no_context: dict[str, list[float]] = {"means": [], "spreads": [], "extremes": [], "shifts": []}
     embedder = build_embedder(
-        store.schema, features=interaction_features({}), encoder={"name": HANDMADE, **alone}
+        store.schema, features=interaction_features({}), encoder={"name": HANDMADE, **no_context}
     )
     embedder.features.fit(sample(store, seed=0))
     return embedder.eval()

@@ -57,7 +57,7 @@ def explain(
         "ones."
         if by_gradient
         else "This head has no gradients (trees, or ranks): what it depends on was found by "
-        "changing what it reads alone, and the poses that excite a behaviour most are those of "
+        "changing only what it reads, and the poses that excite a behaviour most are those of "
         "real clips.",
     ]
     real = RealPoses(network, stretches, fps=fps) if by_gradient else None

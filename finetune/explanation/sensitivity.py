@@ -3,7 +3,7 @@ changed, and one looks how much they change with it.
 
 Feature groups, keypoints and animals are permuted (Breiman 2001): they take the values of another
 time of the same stretch, so that they stay real and lose their relation to all the rest. For time,
-points are hidden for half a second (Zeiler & Fergus 2014), again and again, and changes are told
+points are hidden for half a second (Zeiler & Fergus 2014), again and again, and changes are kept
 apart by how long before or after a frame that was. Models take missing points as they come.
 """
 

@@ -123,7 +123,7 @@ def recordings(
     Args:
         args: The options.
         schema: The model's.
-        external: Features that the model reads beside poses.
+        external: Features that the model reads with the poses.
         features: The model's, where they may be in cm or body lengths.
 
     Zips stay unpacked for as long as the block lasts.

@@ -39,8 +39,8 @@ def videos_of(words: Sequence[str], recordings: Sequence[Recording]) -> dict[str
         raise BadInput("--video needs one more package: pip install 'ethoray[video]'") from None
     files = [Path(word).expanduser() for word in words]
     names = [one.name for one in recordings]
-    alone = len(files) == len(names) == 1
-    found = {names[0] if alone else file.stem: file for file in files}
+    only_one = len(files) == len(names) == 1
+    found = {names[0] if only_one else file.stem: file for file in files}
     errors = [f"there is no file {file}" for file in files if not file.is_file()]
     errors += [
         f"{file} is of no recording; they are called {', '.join(names[:20])}: name it like its own"

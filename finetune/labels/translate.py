@@ -3,7 +3,7 @@
 What the other would have marked in a frame is learned from recordings that both labelled: by
 logistic regression on the first one's marks around the frame, in windows of growing length before,
 around and after it, so that habits of beginning early, of joining bouts or of calling one behaviour
-another can be told. Where the recordings say nothing of a behaviour, a second of it that both call
+another are learned. Where the recordings say nothing of a behaviour, a second of it that both call
 the same stands for what would be expected.
 """
 

@@ -74,7 +74,7 @@ def write_exported(
         "external": embedder.external,
         "problems": problems or {},
     }
-    said = json.dumps(about)
+    about_text = json.dumps(about)
     try:
         program = torch.export.export(
             network.eval(),
@@ -83,7 +83,7 @@ def write_exported(
             strict=False,
         )
         if path.suffix == ".pt2":
-            torch.export.save(program, path, extra_files={"ethoray.json": said})
+            torch.export.save(program, path, extra_files={"ethoray.json": about_text})
             return
         onnx = torch.onnx.export(
             program,
@@ -104,5 +104,5 @@ def write_exported(
             f"goes anywhere that Python does): {str(error).strip().splitlines()[0]}"
         ) from error
     assert onnx is not None, "dynamo=True gives a program"
-    onnx.model.metadata_props["ethoray"] = said
+    onnx.model.metadata_props["ethoray"] = about_text
     onnx.save(path)

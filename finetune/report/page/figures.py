@@ -88,7 +88,7 @@ def strips_figure(strips: Sequence[Strip], schema: Schema) -> Figure:
         points = points[np.isfinite(points).all(1)]
         low, high = (points.min(0), points.max(0)) if len(points) else (np.zeros(2), np.ones(2))
         side = float((high - low).max()) + 20
-        # one drawing for all frames, each beside the one before: many small axes take seconds
+        # one drawing for all frames, from left to right: many small axes take seconds
         corner_S2 = np.stack([np.arange(STRIP_FRAMES) * side, np.zeros(STRIP_FRAMES)], 1)
         drawn_SMKX = pose_SMKX - (low + high) / 2 + side / 2 + corner_S2[:, None, None]
         for m in range(drawn_SMKX.shape[1]):

@@ -84,7 +84,7 @@ def _section(found: Mapping[str, Any], schema: Schema) -> Section:
 
 
 def _dependence(found: Mapping[str, Any], classes: Sequence[str]) -> Figure:
-    """Feature groups beside animals and keypoints, one scale of colours."""
+    """Feature groups, animals and keypoints on one scale of colours."""
     of_features = found["kind_R"] == "feature group"
     sides = {"feature group": of_features, "animal or keypoint": ~of_features}
     rows = max(int(chosen.sum()) for chosen in sides.values())

@@ -119,7 +119,7 @@ def _plain(name: str) -> str:
 
 
 def _recordings(heading: Sequence[str]) -> list[int]:
-    """Columns that name the recording, the surest first; a bare ``id`` only beside another."""
+    """Columns that name the recording, the surest first; a bare ``id`` only with another."""
     there = [_plain(name) for name in heading]
     found = [there.index(word) for word in _RECORDING if word in there]
     return [*found, there.index("id")] if found and "id" in there else found
