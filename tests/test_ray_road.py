@@ -247,7 +247,9 @@ def test_a_run_leaves_what_was_promised(lab: Path, whole: str) -> None:
     assert about["schema"]["keypoints"] == list(MICE.keypoints)
     log = (lab / whole / "train.log").read_text().splitlines()
     assert log
-    assert all(line.startswith("step ") for line in log), "lines of other libraries"
+    *steps_done, last = log
+    assert all(line.startswith("step ") for line in steps_done), "lines of other libraries"
+    assert last.startswith("hand-made features read from the frozen embedding")
 
 
 def test_resume_equals_not_stopping(lab: Path, whole: str) -> None:
@@ -274,10 +276,11 @@ def test_resume_equals_not_stopping(lab: Path, whole: str) -> None:
     one, other = weights(lab, whole), weights(lab, "halted")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
-    assert (
-        json.loads((lab / "halted" / "result.json").read_text())["loss"]
-        == json.loads((lab / whole / "result.json").read_text())["loss"]
-    )
+    for key in ("loss", "probe"):
+        assert (
+            json.loads((lab / "halted" / "result.json").read_text())[key]
+            == json.loads((lab / whole / "result.json").read_text())[key]
+        )
 
 
 @pytest.mark.parametrize("out", ["whole", "halted"])
@@ -293,6 +296,8 @@ def test_the_curves_are_in_the_file_and_in_mlflow(lab: Path, whole: str, out: st
     )
     assert set(range(steps)) <= set(logged)
     assert {"loss", "gradient_norm", "lr", "effective_rank"} <= set(logged[0])
+    probed = {r["step"] for r in records if "probe/2_s" in r.get("metrics", {})}
+    assert probed == {steps // EPOCHS * epoch for epoch in range(EPOCHS + 1)}
     client = MlflowClient(f"sqlite:///{lab / 'mlflow.db'}")
     (run,) = client.search_runs(
         [client.get_experiment_by_name("pretrain").experiment_id],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import joblib
@@ -18,10 +19,13 @@ from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
 from pretrain.train.learner import Learner, restore
 from pretrain.train.messages import Messages
+from pretrain.train.probe import as_metrics, is_due, open_probe
 from pretrain.train.progress import Progress
 from pretrain.train.ray_checkpoints import StopNotice, latest_state, report_checkpoint
 from pretrain.train.step import OptimiserStep
 from pretrain.train.torch_setup import configure_torch
+
+log = logging.getLogger(__name__)
 
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
@@ -67,9 +71,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     if distributed.count() > 1:  # running averages are of the global batch, the same everywhere
         model = nn.parallel.DistributedDataParallel(learner, broadcast_buffers=False)
     optimiser_step = OptimiserStep(model, recipe.optimiser)
-    at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None}
+    at: dict[str, Any] = {"epoch": 0, "step": 0, "progress": None, "probe": []}
     if state := latest_state(settings):
-        at = state["at"]
+        at |= state["at"]
         restore(learner, state["learner"])
         optimiser_step.optimiser.load_state_dict(state["optimiser"])
 
@@ -82,6 +86,13 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         send_metrics=messages.send_metrics,
     )
     stop = StopNotice(messages, device)
+    probe = None
+    if distributed.rank() == 0:
+        external = tuple(learner.embedder.features.external)
+        probe = open_probe(store, seed=recipe.seed, external=external, device=str(device))
+    if probe and at["epoch"] == at["step"] == 0:
+        at["probe"] = [probe.measure(learner.embedder, epoch=0)]
+        messages.send_metrics(as_metrics(at["probe"][0]), 0)
     while at["epoch"] < recipe.epochs and not stop.must_end:
         for windows in stream.epoch(at["epoch"], at["step"]):
             step = at["epoch"] * plan.steps + at["step"]
@@ -94,6 +105,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             epoch_ended = at["step"] == plan.steps
             if epoch_ended:
                 at["epoch"], at["step"] = at["epoch"] + 1, 0
+                if probe and is_due(at["epoch"], recipe.epochs):
+                    at["probe"].append(probe.measure(learner.embedder, epoch=at["epoch"]))
+                    messages.send_metrics(as_metrics(at["probe"][-1]), step + 1)
             due = scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0
             if stop.is_new(step) or epoch_ended or due:
                 at |= {"progress": progress.state(), "command": settings["command"]}
@@ -107,4 +121,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                 report_checkpoint(learner, state, made_by | {"step": step + 1, "steps": steps})
                 if stop.must_end:
                     break
-    return {} if at["epoch"] < recipe.epochs else progress.result()
+    if at["epoch"] < recipe.epochs:
+        return {}
+    if probe:
+        log.info(probe.summary(at["probe"]))
+    return progress.result() | {"probe": at["probe"]}
