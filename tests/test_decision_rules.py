@@ -66,6 +66,11 @@ def test_rules_by_hand() -> None:
     halved = PriorCorrection(prior=(0.04, 0.25, 0.64), power=0.5)
     expected = p / np.sqrt([0.04, 0.25, 0.64])
     np.testing.assert_allclose(halved.apply(p), expected / expected.sum(1, keepdims=True))
+    labels = {"v": np.repeat([0, 2, 0, 2, 0], [9, 1, 9, 1, 9])}
+    few = PriorCorrection.by_bouts(prior=(0.93, 0.0, 0.07), labels=labels)
+    assert few.power == pytest.approx((0.5 * 30 / 33, 0.0, 0.5 * 30 / 32))
+    by_hand = p / np.array([0.93, 1.0, 0.07]) ** few.power
+    np.testing.assert_allclose(few.apply(p), by_hand / by_hand.sum(1, keepdims=True))
     odds = PriorCorrection(prior=(0.2,), power=1.0, overlapping=True)
     np.testing.assert_allclose(odds.apply(np.array([[0.2], [0.5]]))[:, 0], [0.5, 0.8])
 

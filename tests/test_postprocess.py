@@ -16,9 +16,11 @@ from finetune.fit.fit import fit
 from finetune.labels.folds import split_folds
 from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.labels.problems import Problem
+from finetune.metrics.bouts import bouts
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.calibrations.temperature import Temperature
 from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing
+from finetune.postprocess.decision_rules.prior_correction import BY_BOUTS
 from finetune.postprocess.decision_rules.thresholds import Thresholds
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.learn import NO_STEPS, best_calibration, choose_steps
@@ -112,14 +114,20 @@ def test_steps_are_judged_on_videos_that_they_were_not_fitted_on() -> None:
 def test_with_one_video_nothing_is_fitted_on_what_it_is_judged_on() -> None:
     asked, held_out = unsure(noise=2.0, videos=1)
     one = choose_steps(asked, held_out)
-    assert (one.name, one.postprocessing) == (NO_STEPS, Postprocessing())
+    labels, p = held_out.labels["v0"], held_out.probabilities["v0"]
+    share = np.bincount(labels, minlength=3) / len(labels)
+    number = np.bincount(bouts(labels)[:, 2], minlength=3)
+    assert one.name == BY_BOUTS
+    assert one.postprocessing.calibration is one.postprocessing.smoother is None
+    sooner = p / share ** (0.5 * 30 / (30 + number))
+    assert np.array_equal(one.postprocessing.decide(p), sooner.argmax(1))
     assert any("no two labelled training videos" in note for note in one.notes)
-    p = held_out.probabilities["v0"]
-    assert np.array_equal(one.postprocessing.decide(p), p.argmax(1))
+    lies = replace(held_out, probabilities={"v0": np.roll(p, 1, axis=1)})
+    assert choose_steps(asked, lies).postprocessing == one.postprocessing, "of the labels alone"
     frames, labels = world(videos=2, frames=200)
     single = problem(labels, test=()).only(["v0"])
     (learned,) = learn_postprocessing(frames, [single], TUNING, None, seed=0, stop=5)
-    assert learned.postprocessing == Postprocessing()
+    assert learned.name == BY_BOUTS
     assert learned.notes == one.notes or "no two labelled" in learned.notes[0]
     blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held_out.labels.items()}
     assert choose_steps(asked, replace(held_out, labels=blank)).frames == 0
@@ -306,7 +314,7 @@ def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() ->
 def test_a_handful_of_bouts_judges_no_step() -> None:
     asked, held_out = unsure(noise=2.0, videos=3, frames=250, doubled=3.0)
     found = choose_steps(asked, held_out)
-    assert found.name == NO_STEPS
+    assert (found.name, found.scores) == (BY_BOUTS, {})
     assert "too few to judge" in found.notes[0]
     assert found.postprocessing.smoother is None
     assert isinstance(found.postprocessing.calibration, Temperature)

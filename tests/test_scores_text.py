@@ -12,7 +12,6 @@ from test_postprocess import unsure
 
 from finetune.fit.fit import score_problems
 from finetune.fit.frames import Frames
-from finetune.labels.frame_labels import decide
 from finetune.metrics.frame_metrics import frame_f1, over_seeds
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.learn import choose_steps
@@ -55,17 +54,17 @@ def test_what_helped_is_named_with_f1_and_the_map_of_its_scores() -> None:
     assert more["after"]["map"] > raw.map + 0.05
 
 
-def test_with_one_labelled_video_the_text_says_that_nothing_was_done() -> None:
+def test_with_one_labelled_video_the_text_says_that_nothing_was_fitted() -> None:
     _, train = unsure(noise=2.0, videos=1)
     text, more = result_of(train)
-    assert "postprocessing: none, for none helped" in text
+    assert "after postprocessing (not judged: prior correction where bouts are few)" in text
     assert "note: p: no two labelled training videos were held out" in text
-    assert "bouts after postprocessing" not in text
     assert "after calibration" not in text
-    _, new = unsure(noise=2.0, seed=9)
-    plain = {video: decide(probabilities_TC=p) for video, p in new.probabilities.items()}
+    asked, new = unsure(noise=2.0, seed=9)
+    steps = choose_steps(replace(asked, train=train.labels), train).postprocessing
+    sooner = {video: steps.decide(p) for video, p in new.probabilities.items()}
     assert more["after"]["macro_f1"] == pytest.approx(
-        frame_f1(labels=new.labels, predicted=plain, classes=CLASSES)
+        frame_f1(labels=new.labels, predicted=sooner, classes=CLASSES)
     )
     assert np.isclose(more["after"]["calibration_error"], more["calibration_error"])
 

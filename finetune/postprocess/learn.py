@@ -30,6 +30,7 @@ from finetune.metrics.bouts import score_bouts
 from finetune.metrics.frame_metrics import frame_f1, score
 from finetune.postprocess import decision_rules, smoothers
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
+from finetune.postprocess.decision_rules.prior_correction import BY_BOUTS, PriorCorrection
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.one_standard_error import BOUT_OVERLAP, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
@@ -44,6 +45,10 @@ LEAST_GAIN = 0.005
 LEAST_BOUTS = 30
 """Of the scored classes: with a handful any gain may be chance, in every fold alike."""
 NO_STEPS = "as it is"
+UNJUDGED = (
+    "nothing was fitted; behaviours of which few bouts are labelled are decided for a little "
+    "sooner, probabilities are the network's own"
+)
 AND = " + "
 
 
@@ -84,15 +89,19 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     good the simplest; and none where it gains no more than a standard error, or than
     ``LEAST_GAIN``, in either F1.
     With one labelled video nothing could be judged on frames that it was not fitted on, so nothing
-    is fitted; with fewer than ``LEAST_BOUTS`` bouts no more than a calibration is.
+    is fitted; with fewer than ``LEAST_BOUTS`` bouts no more than a calibration is. What is done
+    then, :meth:`PriorCorrection.by_bouts`, follows from the number of labels alone.
     """
     labelled = [name for name, labels in held_out.labels.items() if looked_at(labels).any()]
     frames = sum(int(looked_at(labels).sum()) for labels in held_out.labels.values())
     learned = partial(LearnedPostprocessing, videos=len(labelled), frames=frames)
     if len(labelled) < 2:
+        unjudged = Postprocessing(
+            decision_rule=_of_labels_alone(problem), overlapping=problem.overlapping
+        )
         return learned(
-            postprocessing=Postprocessing(overlapping=problem.overlapping),
-            name=NO_STEPS,
+            postprocessing=unjudged,
+            name=BY_BOUTS if unjudged.decision_rule else NO_STEPS,
             scores={},
             notes=(nothing_to_judge_on(problem),) if problem.train else (),
         )
@@ -108,10 +117,10 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     if bouts < LEAST_BOUTS:
         few = (
             f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
-            f"decision rules and smoothing on ({LEAST_BOUTS} are needed): none is used"
+            f"decision rules and smoothing on ({LEAST_BOUTS} are needed): {UNJUDGED}"
         )
-        neutral = _decision_rules(problem, held_out, kind)[NO_STEPS]
-        return learned(postprocessing=neutral, name=NO_STEPS, scores={}, notes=(few,))
+        rule = _decision_rules(problem, held_out, kind)[BY_BOUTS]
+        return learned(postprocessing=rule, name=BY_BOUTS, scores={}, notes=(few,))
     fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
@@ -143,9 +152,26 @@ def nothing_to_judge_on(problem: Problem) -> str:
     """What is said where there are no two videos to learn from and to judge on."""
     return (
         f"{problem.name}: no two labelled training videos were held out, one to learn calibration, "
-        "decision rule and smoothing on and one to judge them on: none is used, labels and "
-        "probabilities are the network's own"
+        f"decision rule and smoothing on and one to judge them on: {UNJUDGED}"
     )
+
+
+def _of_labels_alone(problem: Problem) -> PriorCorrection | None:
+    """The rule of :meth:`PriorCorrection.by_bouts` with the shares of the labels for the network's
+    mean probabilities; None where there are no labels."""
+    labels = {name: y for name, y in problem.train.items() if looked_at(y).any()}
+    if not labels:
+        return None
+    every = np.concatenate(list(labels.values()))
+    if not problem.overlapping:
+        every = np.where(
+            (every == UNLABELLED)[:, None],
+            UNLABELLED,
+            every[:, None] == np.arange(len(problem.classes)),
+        )
+    known = every != UNLABELLED
+    share_C = (every == 1).sum(0) / np.maximum(known.sum(0), 1)
+    return PriorCorrection.by_bouts(prior=share_C.tolist(), labels=labels)
 
 
 def _best(

@@ -74,9 +74,8 @@ def extended_lines(result: Mapping[str, Any]) -> list[str]:
 
 def _postprocessing_line(after: Mapping[str, Any]) -> str:
     """What is done after the network, and what it comes to."""
-    names = Counter(
-        one["name"] for problems in after["learned"].values() for one in problems.values()
-    )
+    learned = [one for problems in after["learned"].values() for one in problems.values()]
+    names = Counter(one["name"] for one in learned)
     if set(names) == {NO_STEPS}:
         return (
             "postprocessing: none, for none helped on held-out training videos, or there were too "
@@ -90,7 +89,12 @@ def _postprocessing_line(after: Mapping[str, Any]) -> str:
     scores = f"macro F1 {Score.of(after, 'macro_f1')}"
     if after.get("map") is not None:
         scores += f", MAP {Score.of(after, 'map')}"
-    return f"after postprocessing (chosen on held-out training videos: {chosen}): {scores}"
+    judged = (
+        "chosen on held-out training videos"
+        if any(one["scores"] for one in learned)
+        else ("not judged")
+    )
+    return f"after postprocessing ({judged}: {chosen}): {scores}"
 
 
 def _number(value: float | None, *, digits: int = 3) -> str:

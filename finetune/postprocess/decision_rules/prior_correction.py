@@ -11,15 +11,19 @@ from scipy.special import expit, softmax
 
 from finetune.labels.frame_labels import (
     UNLABELLED,
+    ByVideo,
     Ints,
     Reals,
     examine,
     log_odds,
     log_probability,
 )
+from finetune.metrics.bouts import bouts
 from finetune.postprocess.decision_rules import AbstractDecisionRule
 
 POWERS = (0.5, 0.75, 1.0)
+FEW_BOUTS = 30
+BY_BOUTS = "prior correction where bouts are few"
 LEAST_PRIOR = 1e-6
 
 
@@ -34,14 +38,33 @@ class PriorCorrection(AbstractDecisionRule):
     prior: tuple[float, ...]
     """(C,): the network's mean probabilities on labelled frames. Training with class weights moves
     them away from the shares of the classes, and it is the network's that divide."""
-    power: float
+    power: float | tuple[float, ...]
+    """For all classes, or for each."""
     overlapping: bool = False
+
+    @classmethod
+    def by_bouts(cls, *, prior: Sequence[float], labels: ByVideo) -> Self:
+        """What is done where nothing could be judged: half the correction for classes of which few
+        bouts are labelled, less and less with more, 0.5 x 30 / (30 + bouts).
+
+        A classifier that saw a behaviour a handful of times is too timid with it. A class that was
+        never seen is left alone.
+        """
+        rows = np.concatenate([bouts(values) for values in labels.values()])
+        number_C = np.bincount(rows[:, 2], minlength=len(prior))
+        power_C = np.where(number_C > 0, 0.5 * FEW_BOUTS / (FEW_BOUTS + number_C), 0.0)
+        clipped = np.clip(prior, LEAST_PRIOR, 1 - LEAST_PRIOR)
+        return cls(
+            prior=tuple(clipped.tolist()),
+            power=tuple(power_C.tolist()),
+            overlapping=any(values.ndim == 2 for values in labels.values()),
+        )
 
     @classmethod
     def candidates(
         cls, *, probabilities_TC: Reals, labels: Ints, classes: Sequence[str], rest: str | None
     ) -> dict[str, Self]:
-        """Several powers."""
+        """Several powers, and that of :meth:`by_bouts`."""
         examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
         known_TC = labels.reshape(len(labels), -1) != UNLABELLED
         sum_C = np.where(known_TC, np.asarray(probabilities_TC, np.float64), 0.0).sum(axis=0)
@@ -52,12 +75,12 @@ class PriorCorrection(AbstractDecisionRule):
         return {
             f"prior correction {power:g}": cls(prior=prior, power=power, overlapping=overlapping)
             for power in POWERS
-        }
+        } | {BY_BOUTS: cls.by_bouts(prior=prior, labels={"": labels})}
 
     def apply(self, probabilities_TC: Reals) -> Reals:
         """(T, C) corrected probabilities."""
-        prior = np.array(self.prior)
+        prior, power = np.array(self.prior), np.array(self.power)
         if self.overlapping:
-            return np.asarray(expit(log_odds(probabilities_TC) - self.power * log_odds(prior)))
-        logits_TC = log_probability(probabilities_TC) - self.power * np.log(prior)
+            return np.asarray(expit(log_odds(probabilities_TC) - power * log_odds(prior)))
+        logits_TC = log_probability(probabilities_TC) - power * np.log(prior)
         return np.asarray(softmax(logits_TC, axis=1))
