@@ -116,7 +116,7 @@ def sleap_tracks(
 
 
 def _in_space(file: Any, path: Path, names_only: bool) -> Tracks:
-    shape = getattr(node(file, "tracks", path), "shape", ())
+    shape: tuple[int, ...] = getattr(node(file, "tracks", path), "shape", ())
     if len(shape) != 4 or shape[-1] != 3 or not 0 < max(shape[1:3]) <= _MOST:
         raise BadInput(f"{path}: tracks has shape {shape}; wanted {_SPACE}")
     points = np.empty(0)
