@@ -129,7 +129,11 @@ def main(
         unit_scale=True,
     ) as bar:
         frames = gather_poses(
-            store, names, features=tuple(embedder.external), on_progress=bar.update
+            store,
+            names,
+            features=tuple(embedder.external),
+            scaled_to=embedder.features,
+            on_progress=bar.update,
         )
         if not train_encoder:
             frames = embed(frames, embedder, on_progress=bar.update)

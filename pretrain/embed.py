@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
     from pretrain.train.checkpoint import load_encoder
     from pretrain.train.embed_store import embed_stored, fit_components
     from pretrain.train.learner import check_external_features
-    from pretrain.transforms.units import pixel_of_store
+    from pretrain.transforms.units import refuse_unknown_scale
 
     refuse(
         (["give --out FOLDER, or --as NAME, or both"] if not (args.out or args.name) else [])
@@ -61,7 +61,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python pretrain/emb
     store = Store(paths.absolute_address(args.data))
     embedder, about = load_encoder(paths.absolute_address(args.encoder), store.schema)
     check_external_features(embedder.external, store)
-    embedder.features.pixel = pixel_of_store(embedder.features, store)
+    refuse_unknown_scale(embedder.features, store)
     videos = [video for video in store.videos if fnmatch.fnmatchcase(video["name"], args.videos)]
     if not videos:
         raise BadInput(

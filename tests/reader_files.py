@@ -227,9 +227,13 @@ def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = Fal
     import h5py
 
     with h5py.File(path, "w") as file:
-        file.attrs["nwb_version"] = "2.7.0"
+        file.attrs["nwb_version"] = "2.9.0"
+        file["general/subject/subject_id"] = "m1"
+        video = file.create_group("acquisition/video")
+        video.attrs["neurodata_type"] = "ImageSeries"
+        video["external_file"], video["dimension"] = np.array(["m1.mp4"], "S"), [640, 480]
         module = file.create_group("processing/behavior")
-        skeleton = module.create_group("Skeletons/subject")
+        skeleton = module.create_group("Skeletons/mouse")
         skeleton.attrs["neurodata_type"] = "Skeleton"
         skeleton["nodes"], skeleton["edges"] = (
             np.array(KEYPOINTS, "S"),
@@ -238,11 +242,12 @@ def write_nwb(path: Path, w: World, *, fps: float = 30.0, timestamps: bool = Fal
         for m, animal in enumerate(ANIMALS):
             pose = module.create_group(animal)
             pose.attrs["neurodata_type"] = "PoseEstimation"
-            pose["subject"] = h5py.SoftLink("/processing/behavior/Skeletons/subject")
-            pose["dimensions"] = np.array([[640, 480]], "u2")
+            pose["skeleton"] = h5py.SoftLink("/processing/behavior/Skeletons/mouse")
+            pose["source_video"] = h5py.SoftLink("/acquisition/video")
             for k, name in enumerate(KEYPOINTS):
                 series = pose.create_group(name)
                 series.attrs["neurodata_type"] = "PoseEstimationSeries"
+                series.attrs["description"] = f"Keypoint {name} from individual {animal}."
                 series["data"], series["confidence"] = (
                     w.position[:, m, k].astype("f4"),
                     w.confidence[:, m, k].astype("f4"),
@@ -479,7 +484,31 @@ PREDICTIONS = (
 )
 
 
+def nwb_ethogram() -> bytes:
+    """As ndx-ethogram lays it out."""
+    file = io.BytesIO()
+    with h5py.File(file, "w") as nwb:
+        nwb.attrs["nwb_version"] = "2.9.0"
+        module = nwb.create_group("processing/behavior")
+        table, observed = module.create_group("ethogram"), module.create_group("observed")
+        table.attrs["neurodata_type"], observed.attrs["neurodata_type"] = (
+            "EthogramBouts",
+            "TimeIntervals",
+        )
+        table.attrs["description"], table.attrs["annotator"] = "label set: S1", "ann"
+        table["start_time"], table["stop_time"] = [0.1, 0.5], [0.3, 0.8]
+        table["label"] = ["attack", "sniff"]
+        table["observation_intervals"] = h5py.SoftLink("/processing/behavior/observed")
+        observed["start_time"], observed["stop_time"] = [0.0], [0.8]
+        series = module.create_group("probabilities")
+        series["data"] = np.zeros((10, 2), np.float32)
+        series["starting_time"] = 0.0
+        series["starting_time"].attrs["rate"] = 10.0
+    return file.getvalue()
+
+
 def nwb_labels() -> bytes:
+    """As ``predict.py`` once wrote it."""
     file = io.BytesIO()
     with h5py.File(file, "w") as nwb:
         nwb.attrs["nwb_version"] = "2.8.0"
@@ -535,7 +564,7 @@ LABELS: dict[str, dict[str, bytes]] = {
     "intervals": {"m1.csv": INTERVALS.encode(), "m1.parquet": mabe_annotation()},
     "jabs": {"m1.json": json.dumps(jabs_annotations(), indent=0).encode()},
     "npz": {"m1.npz": npz_labels()},
-    "nwb": {"m1.nwb": nwb_labels()},
+    "nwb": {"m1.nwb": nwb_ethogram(), "m1_labels.nwb": nwb_labels()},
     "one_hot": {"m1.csv": ONE_HOT.encode()},
     "predictions": {"m1.csv": PREDICTIONS.encode()},
 }

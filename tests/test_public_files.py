@@ -26,6 +26,8 @@ Points = dict[tuple[str, str], np.ndarray]
 MICE, SINGLE = "mlfpm+deepof/tests/test_examples/test_", "talmolab+sleap-anipose/tests/data/"
 EKS, JABS = "paninski-lab+eks/data/", "KumarLabJax+JABS-behavior-classifier/tests/data/"
 BORIS, ETHOME = "olivierfriard+BORIS/tests/files/", "benlansdell+ethome/"
+TWO_MICE = "tests/data/test_projects/two_c57/"
+TESTS = ("test", "test2")
 ZURICH = "ETHZ-INS+DLCAnalyzer/data/"
 
 
@@ -123,6 +125,7 @@ def sleap_analysis(path: Path, animals: tuple[str, ...]) -> Points:
         (f"{SINGLE}minimal_session/{view}/minimal_{view}_proofread.analysis.h5", True)
         for view in ("back", "side")
     ]
+    + [(f"{MICE}single_topview/Tables/SLEAP/{name}DLC_sleap.analysis.h5", True) for name in TESTS]
     + [("talmolab+sleap/docs/notebooks/analysis_example/predictions.analysis.h5", False)],
 )
 def test_sleap(path: str, scored: bool) -> None:
@@ -133,6 +136,15 @@ def test_sleap(path: str, scored: bool) -> None:
     if scored:
         compare(slp, theirs)
     np.testing.assert_allclose(slp.position_TMKX, ours.position_TMKX, rtol=1e-6)
+
+
+def test_sleap_in_space() -> None:
+    path = public(f"{SINGLE}minimal_session/points3d.h5")
+    with h5py.File(path) as file:
+        xyz = file["tracks"][()]  # frame, track, node, xyz
+    ours = read_tracks(path)
+    assert (ours.animals, len(ours.keypoints), ours.coordinates) == (("animal",), 15, tuple("xyz"))
+    np.testing.assert_allclose(ours.position_TMKX, xyz, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +257,23 @@ def test_boris_aggregated_events() -> None:
         }
         assert of_sheets(read_sheets(path), str(name)) == theirs
         assert of_sheets(read_sheets(public(f"{BORIS}test.boris")), str(name)) == theirs
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["misc/bento_example.annot", f"{TWO_MICE}bento_annotations/Together_1.annot"],
+)
+def test_bento(path: str) -> None:
+    """Times in seconds are frames of 30 a second, counted from 1, both ends held."""
+    text, theirs = public(f"sgoldenlab+simba/{path}").read_text(), set()
+    for block in text.split("Ch1----------")[1].split(">")[1:]:
+        name, _, *rows = block.strip().splitlines()
+        for row in rows:
+            start, stop, _ = map(float, row.split())
+            theirs.add((name, round(start * 30) - 1, round(stop * 30)))
+    (sheet,) = read_sheets(public(f"sgoldenlab+simba/{path}"))
+    assert {(bout.behaviour, bout.start, bout.stop) for bout in sheet.bouts} == theirs
+    assert (sheet.observed, sheet.fps, len(sheet.bouts)) == ((0, 19_955), 30.0, len(theirs))
 
 
 @pytest.mark.parametrize(

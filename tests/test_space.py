@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,11 +19,37 @@ from finetune.report.model_folder import save_model
 from pretrain import prepare
 from pretrain.config import RECIPES, Recipe, read
 from pretrain.data.store import Store
+from pretrain.errors import BadInput
+from pretrain.readers.find_tracks import read_tracks
 from pretrain.train.checkpoint import save_encoder
 from pretrain.train.in_memory import learn_in_memory
 
 FRAMES = 200
 SMALL = {"window": 32, "batch": 2, "encoder": {"name": "tcn", "width": 16, "layers": 2}}
+
+
+def test_points_of_sleap_anipose(tmp_path: Path) -> None:
+    """No names; where frames in the middle were triangulated, they say so."""
+    points = np.random.default_rng(0).normal(0, 20, (40, 2, 3, 3))
+    points[5, 1, 2] = np.nan
+    path = tmp_path / "m1.h5"
+    with h5py.File(path, "w") as file:
+        file["tracks"], file["frames"] = points, (100, 140)
+        file["tracks"].attrs["Description"] = (
+            "Shape: (n_frames, n_tracks, n_nodes, 3). In calibration camera order: ['back']."
+        )
+    found = read_tracks(path)
+    assert (found.animals, found.coordinates) == (("track_0", "track_1"), ("x", "y", "z"))
+    assert (found.keypoints, found.counted_from) == (("node_0", "node_1", "node_2"), 100)
+    np.testing.assert_array_equal(found.position_TMKX, points.astype(np.float32))
+    assert not found.confidence_TMK[5, 1, 2]
+    assert read_tracks(path, names_only=True).keypoints == found.keypoints
+    with h5py.File(path, "a") as file:
+        del file["tracks"]
+        file["tracks"] = points[..., :2]
+        file["tracks"].attrs["Description"] = "Shape: (n_frames, n_tracks, n_nodes, 3)."
+    with pytest.raises(BadInput, match=r"tracks has shape \(40, 2, 3, 2\); wanted"):
+        read_tracks(path)
 
 
 @pytest.mark.parametrize(("file", "objective"), [("m1.nwb", "contrastive"), ("m1.csv", "masked")])

@@ -11,6 +11,7 @@ import pytest
 from test_prepare import POINTS, lines, recording, tracks
 from worlds import MICE, wander
 
+from finetune.fit.frames import gather_poses
 from finetune.fit.open_encoder import open_encoder
 from finetune.inference.recording_options import add_options
 from finetune.inference.recordings import recordings
@@ -24,8 +25,9 @@ from pretrain.errors import BadInput
 from pretrain.quality.check import describe, report
 from pretrain.readers.tracks import counterparts
 from pretrain.train.checkpoint import save_encoder
+from pretrain.train.embed_store import embed_stored
 from pretrain.transforms.features import Features
-from pretrain.transforms.units import pixel_of_store
+from pretrain.transforms.units import refuse_unknown_scale
 
 
 def test_pixels_a_centimetre_are_kept_and_are_the_scale_of_what_is_added(tmp_path: Path) -> None:
@@ -89,20 +91,21 @@ def test_a_model_reads_recordings_at_its_own_scale_and_proposes_names(tmp_path: 
         pass
 
 
-def rig(folder: Path, scale: float, px_per_cm: float | None) -> Store:
-    """One recording of wandering mice, through a camera of this scale."""
-    image = tuple(scale * extent for extent in MICE.image_px)
+def rig(folder: Path, *scales: float, px_per_cm: float | None) -> Store:
+    """Recordings of the same wandering mice, each through a camera of its scale."""
+    image = tuple(max(scales) * extent for extent in MICE.image_px)
     schema = replace(MICE, image_px=image, px_per_cm=px_per_cm)
     position, confidence = wander(MICE, 300)
     with StoreWriter(folder, schema, origin="wandering mice") as writer:
-        position *= np.float32(scale)
-        writer.add(Video(name="one", position_TMKX=position, confidence_TMK=confidence))
+        for name, scale in zip(("one", "two"), scales, strict=False):
+            scaled = position * np.float32(scale)
+            writer.add(Video(name=name, position_TMKX=scaled, confidence_TMK=confidence))
     return Store(folder)
 
 
 @pytest.mark.parametrize("units", ["px", "body", "cm"])
 def test_an_encoder_serves_a_rig_of_another_scale(tmp_path: Path, units: str) -> None:
-    near, far = rig(tmp_path / "near", 1.0, 10.0), rig(tmp_path / "far", 2.0, 20.0)
+    near, far = rig(tmp_path / "near", 1.0, px_per_cm=10), rig(tmp_path / "far", 2.0, px_per_cm=20)
     features = {"groups": ["posture", "motion", "relation", "place"], "units": units}
     embedder = build_embedder(near.schema, features=features, encoder={"name": "conv1d"})
     embedder.features.fit(sample(near, seed=0))
@@ -117,21 +120,43 @@ def test_an_encoder_serves_a_rig_of_another_scale(tmp_path: Path, units: str) ->
     one, other = (np.load(tmp_path / name / "one.npy") for name in ("one", "other"))
     assert np.allclose(one, other, atol=1e-3) == (units != "px")
     opened, _ = open_encoder(str(tmp_path / "encoder"), far, recipe="default", seed=0)
-    assert opened.features.pixel == pytest.approx(1.0 if units == "px" else 0.5)
+    fitted = gather_poses(far, ["one"], scaled_to=opened.features).arrays["position"]
+    factor = 2.0 if units == "px" else 1.0
+    np.testing.assert_allclose(fitted, factor * wander(MICE, 300)[0], rtol=5e-3)
     # what predict.py does with recordings of the other rig
     words = ("--poses", str(far.address))
     with recordings(options(*words), near.schema, {}, embedder.features) as (read,):
-        position = read.read()[0]["position"].numpy()
-    factor = 2.0 if units == "px" else 1.0
-    np.testing.assert_allclose(position, factor * wander(MICE, 300)[0], rtol=5e-3)
+        np.testing.assert_array_equal(read.read()[0]["position"].numpy(), fitted)
+
+
+def test_recordings_of_two_rigs_in_a_store_are_each_measured(tmp_path: Path) -> None:
+    """A recording is read the same to be embedded, fitted and predicted, whatever lies beside
+    it."""
+    near, both = rig(tmp_path / "near", 1.0, px_per_cm=None), tmp_path / "both"
+    mixed = rig(both, 1.0, 3.0, px_per_cm=None)
+    features = {"groups": ["posture", "motion", "relation"], "units": "body"}
+    embedder = build_embedder(near.schema, features=features, encoder={"name": "conv1d"}).eval()
+    embedder.features.fit(sample(near, seed=0))
+    one, two = (embed_stored(embedder, mixed, name) for name in ("one", "two"))
+    np.testing.assert_allclose(one, two, atol=1e-3)
+    np.testing.assert_allclose(one, embed_stored(embedder, near, "one"), atol=1e-3)
+    fitted = gather_poses(mixed, ["one", "two"], scaled_to=embedder.features)
+    with recordings(options("--poses", str(both)), near.schema, {}, embedder.features) as opened:
+        for recording in opened:
+            position = recording.read()[0]["position"]
+            expected = fitted.video(recording.name)["position"]
+            np.testing.assert_array_equal(position.numpy(), expected.numpy())
 
 
 def test_centimetres_must_be_known(tmp_path: Path) -> None:
-    near, far = rig(tmp_path / "near", 1.0, 10.0), rig(tmp_path / "far", 2.0, None)
+    near, far = (
+        rig(tmp_path / "near", 1.0, px_per_cm=10),
+        rig(tmp_path / "far", 2.0, px_per_cm=None),
+    )
     with pytest.raises(BadInput, match=r"units are cm, .* prepare it with --px-per-cm"):
         Features(far.schema, units="cm")
     with pytest.raises(BadInput, match=r"is not known of .*far: say it with --px-per-cm"):
-        pixel_of_store(Features(near.schema, units="cm"), far)
+        refuse_unknown_scale(Features(near.schema, units="cm"), far)
 
 
 def test_keypoints_that_are_called_otherwise_are_proposed(tmp_path: Path) -> None:

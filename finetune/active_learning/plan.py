@@ -73,7 +73,9 @@ def plan_clips(
         return clips
     mean: dict[tuple[str, int], Reals] = {}
     for name, spans in clips.items():
-        poses = gather_poses(store, [name], features=tuple(embedder.external))
+        poses = gather_poses(
+            store, [name], features=tuple(embedder.external), scaled_to=embedder.features
+        )
         z_TD = embed(poses, embedder).arrays["z"]
         mean |= {(name, first): z_TD[first:end].mean(0) for first, end in spans}
     number = max(1, round(frames / (seconds * fps)))

@@ -76,7 +76,9 @@ def stretches_of(
     number = max(1, round(60 * minutes * fps / longest))
     stretches = []
     for name in names[:: -(-len(names) // number)]:
-        poses = gather_poses(store, [name], features=tuple(model.external)).video(name)
+        poses = gather_poses(
+            store, [name], features=tuple(model.external), scaled_to=model.features
+        ).video(name)
         frames = len(poses["position"])
         shape = [
             (frames, len(problem.classes)) if problem.overlapping else (frames,)

@@ -15,6 +15,8 @@ from torch import Tensor
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.train.embed_video import embed_video
+from pretrain.transforms.features import Features
+from pretrain.transforms.units import at_learned_scale
 
 _FRAMES_COMPARED = 256
 
@@ -107,11 +109,13 @@ def gather_poses(
     videos: Iterable[str],
     *,
     features: Sequence[str] = (),
+    scaled_to: Features | None = None,
     suffix: str = "",
     on_progress: Callable[[int], object] = lambda frames: None,
 ) -> Frames:
-    """Poses of some videos of a store, and external features where they are asked for. The names of
-    the videos have a ``suffix`` that those in the store do not.
+    """Poses of some videos of a store, at the scale that features were fitted on
+    (pretrain/transforms/units.py), and external features where they are asked for. The names of the
+    videos have a ``suffix`` that those in the store do not.
 
     Raises:
         BadInput: If the store has no such videos or features, or a part is damaged.
@@ -119,7 +123,10 @@ def gather_poses(
     positions, confidences, extras, spans, end = [], [], [], {}, 0
     for name in videos:
         video = store.read_video(name.removesuffix(suffix), features=features)
-        positions.append(video.position_TMKX)
+        position = video.position_TMKX
+        if scaled_to is not None:
+            position = at_learned_scale(position, scaled_to, store=store, video=video.name)
+        positions.append(position)
         confidences.append(video.confidence_TMK.astype(np.float32))
         extras.append([video.features[key] for key in features])
         spans[name] = (end, end := end + len(video.position_TMKX))

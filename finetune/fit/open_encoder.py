@@ -13,11 +13,10 @@ from pretrain.data.leave_out import fingerprints, joined, share_seen
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
-from pretrain.errors import BadInput
 from pretrain.train.checkpoint import load_encoder
 from pretrain.train.learner import check_external_features
 from pretrain.transforms.interaction import MAX_POINTS, points_of
-from pretrain.transforms.units import pixel_of_store
+from pretrain.transforms.units import refuse_unknown_scale
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +63,8 @@ def open_encoder(
     if source not in (RANDOM, HANDMADE):
         embedder, saved = load_encoder(source, store.schema)
         check_external_features(embedder.external, store)
-        embedder.features.pixel = pixel = pixel_of_store(embedder.features, store)
-        other = pixel_of_store(embedder.features, test_store) if test_store else pixel
-        if abs(other - pixel) > 0.05 * pixel:
-            raise BadInput(
-                f"the test data is at {pixel / other:.3g} times the scale of {store.uri}: prepare "
-                "both at one (--px-per-cm or --scale)"
-            )
+        for one in (store, test_store or store):
+            refuse_unknown_scale(embedder.features, one)
         made_by = saved.get("made_by", {})
         records = [_learned_from(made_by, store)]
         made_by = {k: v for k, v in made_by.items() if k not in ("learned_from", "videos")}
@@ -150,7 +144,6 @@ def _with_extra(names: Sequence[str], embedder: Embedder, store: Store, *, seed:
         extra_features={**embedder.extra_features, **extra},
     ).eval()
     wider.features.load_state_dict(embedder.features.state_dict())
-    wider.features.pixel = embedder.features.pixel
     wider.encoder.load_state_dict(embedder.encoder.state_dict())
     wider.fit_extra_features(sample(store, seed=seed, features=tuple(wider.external)))
     return wider

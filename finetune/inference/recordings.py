@@ -44,7 +44,8 @@ class Recording:
     convert: TrackConversion
     in_body_lengths: Features | None = None
     """Of the model, where they are in body lengths."""
-    path: Path | None = None
+    header: Tracks | None = None
+    """What its file says without its frames; None: it is in ``store``."""
     store: Store | None = None
 
     def read(self) -> tuple[dict[str, Tensor], int]:
@@ -85,8 +86,8 @@ class Recording:
 
     def _raw(self) -> Tracks:
         if self.store is None:
-            assert self.path is not None
-            raw = find_tracks.read_tracks(self.path, name=self.name)
+            assert self.header is not None
+            raw = find_tracks.read_recording(self.header)
         else:
             video = self.store.read_video(self.name, features=())
             seen = video.confidence_TMK > 0
@@ -174,7 +175,7 @@ def recordings(
                     fps=rate,
                     schema=schema,
                     external=external,
-                    path=header.path,
+                    header=header,
                     convert=TrackConversion(fps=rate, **common, **naming),
                 )
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import ray
@@ -37,12 +38,12 @@ def read_frames(
         unit="frame",
         unit_scale=True,
     ) as bar:
-        features = tuple(job.embedder.external)
-        poses = gather_poses(job.store, videos, features=features, on_progress=bar.update)
+        read = partial(
+            gather_poses, features=tuple(job.embedder.external), scaled_to=job.embedder.features
+        )
+        poses = read(job.store, videos, on_progress=bar.update)
         if not one_store:
-            poses = poses.joined(
-                gather_poses(job.test_store, sorted(test), features=features, suffix=ELSEWHERE)
-            )
+            poses = poses.joined(read(job.test_store, sorted(test), suffix=ELSEWHERE))
         if not frozen:
             return poses
         stride = _common_stride(tuning, job)

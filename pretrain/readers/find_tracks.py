@@ -3,7 +3,7 @@
 paths = find_tracks("FOLDER")              # or a pattern
 names = read_all_names(paths)              # headers only: cheap, and enough to see whether
 check_agreement(names)                     # recordings fit each other (pretrain/readers/tracks.py)
-tracks = read_tracks(names[0].path, name=names[0].name)
+tracks = read_recording(names[0])
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import hashlib
 import logging
 import re
 import zipfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from pretrain.errors import BadInput, refuse
 from pretrain.readers.detect import (
@@ -29,10 +32,10 @@ from pretrain.readers.detect import (
     track_format,
     track_formats,
 )
-from pretrain.readers.recording_names import natural_order, unique_names
+from pretrain.readers.recording_names import natural_order, recording_stem, unique_names
 from pretrain.readers.safe_files import npz
 from pretrain.readers.safe_files.zip import ZIP_ERRORS, leaves_folder, refuse_bomb
-from pretrain.readers.tracks import Tracks
+from pretrain.readers.tracks import Tracks, conform, rename
 
 _log = logging.getLogger(__name__)
 _SIDE_FILE = re.compile(r"_(temporal_norm|pca_\w+_error|pixel_error)\.csv$", re.IGNORECASE)
@@ -163,14 +166,103 @@ def read_tracks(path: Path, *, name: str = "", names_only: bool = False) -> Trac
 def read_all_names(paths: Sequence[Path]) -> list[Tracks]:
     """The names of every recording, without frames: one quick pass before anything long is read.
 
-    Each gets a name that is its own among them.
+    Each gets a name that is its own among them. Files of one animal each are one recording of
+    several where they lie in one folder, name the same video and are called alike but for the end,
+    which is the animal that the file says it is of.
 
     Raises:
         BadInput: If a file is damaged, or two are of one recording.
     """
-    recordings = [read_tracks(path, names_only=True) for path in paths]
+    together: dict[object, list[Tracks]] = defaultdict(list)
+    for path in paths:
+        header = read_tracks(path, names_only=True)
+        together[_shared(header)].append(header)
+    recordings, several = [], []
+    for headers in together.values():
+        animals = {header.individual for header in headers}
+        if 1 < len(headers) == len(animals):
+            recordings.append(_joined(headers))
+            several.append(recordings[-1])
+        else:
+            recordings += headers
+    if several:
+        _log.info(
+            "%d files of one animal each are joined, those of one video into one recording: %s%s",
+            sum(len(one.animals) for one in several),
+            "; ".join(f"{one.name} ({', '.join(one.animals)})" for one in several[:5]),
+            f" and {len(several) - 5} more" * (len(several) > 5),
+        )
     names = unique_names([(tracks.path, tracks.name) for tracks in recordings])
     return [replace(tracks, name=name) for tracks, name in zip(recordings, names, strict=True)]
+
+
+def read_recording(header: Tracks) -> Tracks:
+    """All frames of a recording whose names :func:`read_all_names` read.
+
+    Raises:
+        BadInput: If a file is damaged, or those of its animals disagree in rate, start or length.
+    """
+    first = read_tracks(header.path, name=header.name)
+    if not header.more_paths:
+        return first
+    return _joined([first, *map(read_tracks, header.more_paths)], name=header.name)
+
+
+def _shared(header: Tracks) -> object:
+    """What the files of a recording have in common, each of one animal; else the file alone."""
+    if not (header.individual and header.original_videos):
+        return header.path
+    own = _own_keypoints(header)
+    return (
+        header.path.parent,
+        header.path.stem.removesuffix(f"_{header.individual}"),
+        header.original_videos,
+        frozenset(own.keypoints),
+        own.coordinates,
+    )
+
+
+def _own_keypoints(tracks: Tracks) -> Tracks:
+    """With the animal in the animal's name and not in those of its keypoints, ``ind1_snout``."""
+    start = f"{tracks.individual}_"
+    called = rename(tracks, {tracks.animals[0]: tracks.individual}, of="animals")
+    if not all(keypoint.startswith(start) for keypoint in tracks.keypoints):
+        return called
+    return rename(called, {keypoint: keypoint.removeprefix(start) for keypoint in called.keypoints})
+
+
+def _joined(parts: Sequence[Tracks], *, name: str = "") -> Tracks:
+    """One recording of as many animals as there are parts.
+
+    Raises:
+        BadInput: If they disagree in rate, start or length, once their frames are read.
+    """
+    parts = sorted(map(_own_keypoints, parts), key=lambda one: natural_order(one.individual))
+    errors = [
+        f"{a.path.name} has {a.frames} frames from {a.start_s:g} s on at {a.fps or 1:g} a second, "
+        f"{b.path.name} {b.frames} from {b.start_s:g} s on at {b.fps or 1:g}"
+        for a, b in pairwise(parts if parts[0].source_sha256 else ())
+        if a.frames != b.frames
+        or abs((a.fps or 1) / (b.fps or 1) - 1) > 1e-3
+        or abs(a.start_s - b.start_s) * (a.fps or 1) > 0.5
+    ]
+    about = (
+        "they name one video and are called like animals of one recording, but their time differs"
+    )
+    refuse(errors, about=f"{parts[0].path.parent}: {about}; move away those that are of another")
+    first, *others = [conform(p, animals=p.animals, keypoints=parts[0].keypoints) for p in parts]
+    every = [first, *others]
+    digests = "".join(part.source_sha256 for part in every)
+    return replace(
+        first,
+        name=name or recording_stem(first.path.stem.removesuffix(f"_{first.individual}")),
+        animals=tuple(part.individual for part in every),
+        position_TMKX=np.concatenate([part.position_TMKX for part in every], 1),
+        confidence_TMK=np.concatenate([part.confidence_TMK for part in every], 1),
+        individual="",
+        more_paths=tuple(part.path for part in others),
+        source_sha256=digests and hashlib.sha256(digests.encode()).hexdigest(),
+    )
 
 
 @contextmanager

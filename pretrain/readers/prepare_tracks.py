@@ -215,7 +215,7 @@ def _add_recordings(
 ) -> list[_Added]:
     added, notes = [], []
     for recording in tqdm(recordings, desc="reading tracks", unit="video"):
-        raw = conversion.trimmed(find_tracks.read_tracks(recording.path, name=recording.name))
+        raw = conversion.trimmed(find_tracks.read_recording(recording))
         external: dict[str, Float] = {}
         for files in features:
             values, note = files.read(recording.name, frames=raw.frames)

@@ -47,9 +47,17 @@ class Tracks:
     """(back, front) of the body, where the file says it."""
     counted_from: int = 0
     """What the file calls its first frame."""
+    individual: str = ""
+    """Of a file of one animal that says which, and whose name ends so: that animal."""
+    start_s: float = 0.0
+    """When the first frame was, by the file."""
+    original_videos: tuple[str, ...] = ()
+    """The videos it is of, where the file says them."""
     path: Path = Path()
+    more_paths: tuple[Path, ...] = ()
+    """Of the other animals, where each has a file of its own."""
     source_sha256: str = ""
-    """Checksum of the file; empty where only the names were read."""
+    """Checksum of the file, or of those of all files; empty where only the names were read."""
 
     def __post_init__(self) -> None:
         shape = (len(self.animals), len(self.keypoints), len(self.coordinates))
@@ -67,7 +75,7 @@ class Tracks:
             name=self.name,
             position_TMKX=self.position_TMKX,
             confidence_TMK=self.confidence_TMK,
-            source=str(self.path),
+            source=", ".join(map(str, (self.path, *self.more_paths))),
             source_sha256=self.source_sha256,
         )
 

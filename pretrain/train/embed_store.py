@@ -13,6 +13,7 @@ from pretrain.data.schema import Float
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder
 from pretrain.train.embed_video import PrincipalComponents, embed_video
+from pretrain.transforms.units import at_learned_scale, pixel
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ def embed_stored(
     features = tuple(embedder.external)
     video = store.read_video(name, features=features)
     extra = np.concatenate([video.features[key] for key in features], 1) if features else None
+    position = at_learned_scale(video.position_TMKX, embedder.features, store=store, video=name)
     frames = _frames(
-        torch.from_numpy(video.position_TMKX),
+        torch.from_numpy(position),
         torch.from_numpy(video.confidence_TMK.astype(np.float32)),
         None if extra is None else torch.from_numpy(extra),
     )
@@ -54,10 +56,12 @@ def fit_components(
 ) -> PrincipalComponents:
     """The first principal components of the embeddings of frames from all over a store."""
     pose = sample(store, seed=0, features=tuple(embedder.external))
+    body, px_per_cm = pose.position_BTMKX, store.schema.px_per_cm
+    scale = pixel(embedder.features, px_per_cm=px_per_cm, body=body, where=store.uri)
     pieces = []
     for b in range(len(pose.position_BTMKX)):
         frames = _frames(
-            pose.position_BTMKX[b],
+            pose.position_BTMKX[b] * scale,
             pose.confidence_BTMK[b],
             None if pose.extra_BTE is None else pose.extra_BTE[b],
         )

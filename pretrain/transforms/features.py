@@ -43,7 +43,6 @@ class Features(nn.Module):
             or a body (pretrain/transforms/units.py).
 
     Attributes:
-        pixel: Pixels of the poses fitted on in a pixel of those that are read.
         columns: Which columns of axis F are each group's (the external ones as ``external``), and
             ``visible``, the visibility (M, K) that always comes last.
 
@@ -98,7 +97,7 @@ class Features(nn.Module):
         )
         self.schema, self.groups, self.lags = schema, tuple(groups), tuple(lags)
         self.external = dict(external or {})
-        self.units, self.pixel = units, 1.0
+        self.units = units
         animals, keypoints, coordinates = schema.shape
         self.register_buffer("image_X", torch.tensor(schema.image_px))
         self.register_buffer("body_KX", torch.zeros(keypoints, coordinates))
@@ -176,7 +175,7 @@ class Features(nn.Module):
         In memory frames come last: layers that multiply read them so, and turning them would take
         longer than most layers.
         """
-        position = self._position(pose)
+        position = frames_last(pose.position_BTMKX)
         all_FN = torch.cat(
             [*self._raw(pose, position), _visible(position[:, :, :1]).flatten(0, 1)]
         ).flatten(1)
@@ -188,22 +187,18 @@ class Features(nn.Module):
 
     def raw(self, pose: Pose) -> Tensor:
         """Returns (B, T, F) before they are standardised, without visibility; NaN where unknown."""
-        return torch.cat(self._raw(pose, self._position(pose))).permute(1, 2, 0)
+        return torch.cat(self._raw(pose, frames_last(pose.position_BTMKX))).permute(1, 2, 0)
 
     def body_frames(self, pose: Pose) -> tuple[Tensor, Tensor]:
         """The frame of each animal's body: its origin, (B, T, M, X) px, and its heading as (cos,
         sin), (B, T, M, 2)."""
-        origin, heading = self._body_frames(self._position(pose))
+        origin, heading = self._body_frames(frames_last(pose.position_BTMKX))
         return origin.permute(2, 3, 0, 1), heading.permute(2, 3, 0, 1)
 
     @property
     def body_length_px(self) -> float:
         """From the back to the front of a body, in the poses fitted on."""
         return float(self._body_px())
-
-    def _position(self, pose: Pose) -> Tensor:
-        position = frames_last(pose.position_BTMKX)
-        return position if self.pixel == 1.0 else position * self.pixel
 
     # From here on the frames come last, (…, X, B, T), so that arithmetic runs at the speed of
     # memory.

@@ -3,8 +3,11 @@ second.
 
 Features are standardised with the means and spreads of the poses that they were fitted on, and
 distances of the group ``interaction`` are in body lengths: what is left of the pixel is the scale
-of those poses. With ``features.units`` ``cm`` or ``body`` other poses are brought to it, by how
-long a centimetre or a body is in both; with ``px`` (the default) they are taken as they are.
+of those poses. With ``features.units`` ``cm`` or ``body`` other poses are brought to it as they
+are read, by how long a centimetre or a body is in both; with ``px`` (the default) they are taken
+as they are. Bodies are measured in each recording by itself, wherever it is read: to be embedded,
+to fit heads or an encoder to labels, to be predicted. So recordings of several rigs may share a
+store, and a recording is read the same whatever lies beside it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,11 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.data.sample import sample
-from pretrain.data.schema import Schema
+from pretrain.data.schema import Float, Schema
 from pretrain.data.store import Store
 from pretrain.errors import BadInput
 from pretrain.transforms.features import Features
@@ -62,7 +65,10 @@ def pixel(features: Features, *, px_per_cm: float | None, body: Tensor | None, w
         return 1.0
     if features.units == "body":
         assert body is not None
-        return features.body_length_px / body_px(body, features.schema)
+        try:
+            return features.body_length_px / body_px(body, features.schema)
+        except BadInput as error:
+            raise BadInput(f"{where}: {error}") from error
     learned = features.schema.px_per_cm
     if learned is None or px_per_cm is None:
         unknown = where if learned else "the store that the encoder learned on"
@@ -73,7 +79,22 @@ def pixel(features: Features, *, px_per_cm: float | None, body: Tensor | None, w
     return learned / px_per_cm
 
 
-def pixel_of_store(features: Features, store: Store) -> float:
-    """As :func:`pixel`, of the poses of a store."""
-    poses = sample(store, seed=0).position_BTMKX if features.units == "body" else None
-    return pixel(features, px_per_cm=store.schema.px_per_cm, body=poses, where=store.uri)
+def at_learned_scale(
+    position_TMKX: Float, features: Features, *, store: Store, video: str
+) -> Float:
+    """Positions of a video of a store at the scale that features were fitted on.
+
+    Raises:
+        BadInput: As :func:`pixel`.
+    """
+    if features.units == "px":
+        return position_TMKX
+    body, where = torch.from_numpy(position_TMKX), f"{store.uri}, {video}"
+    factor = pixel(features, px_per_cm=store.schema.px_per_cm, body=body, where=where)
+    return position_TMKX * np.float32(factor)
+
+
+def refuse_unknown_scale(features: Features, store: Store) -> None:
+    """Refuses a store that does not say how long a centimetre is where features ask for it."""
+    if features.units == "cm":
+        pixel(features, px_per_cm=store.schema.px_per_cm, body=None, where=store.uri)

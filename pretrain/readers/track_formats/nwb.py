@@ -5,10 +5,14 @@ HDF5 keeps no order of its groups, so animals come in the order of the alphabet,
 of the skeleton. Frames come from the series' rate, or from their timestamps; where timestamps leave
 frames out, those are missing. Series that begin or end at other times lie on one clock, the
 earliest first. A rate of exactly 1 counts frames, and tells none.
+
+DLC2NWB writes a file for each individual, ``…_ind1.nwb``; which one it is of stands in the
+descriptions of its series, ``Keypoint snout from individual ind1.`` Other writers state a subject.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -28,6 +32,7 @@ from pretrain.readers.safe_files.hdf5 import (
     open_hdf5,
     refuse_bad_names,
     refuse_too_large,
+    text,
     texts,
 )
 from pretrain.readers.track_formats import AbstractTrackFormat
@@ -70,11 +75,11 @@ class Nwb(AbstractTrackFormat):
             refuse_bad_names(path, animals=names, keypoints=keypoints)
             series = [[node(animals[a], k, path) for k in keypoints] for a in names]
             coordinates = ("x", "y", "z")[: _width(series[0][0], path)]
-            rate = _rate(series, path)
+            rate, start = _rate(series, path), 0.0
             if names_only:
                 position, confidence = no_frames(len(names), len(keypoints), len(coordinates))
             else:
-                raw_position, raw_confidence = _on_one_clock(
+                raw_position, raw_confidence, start = _on_one_clock(
                     series, rate, width=len(coordinates), path=path
                 )
                 position, confidence = clean_points(
@@ -87,6 +92,8 @@ class Nwb(AbstractTrackFormat):
                 )
             # of 3-D poses the image says nothing: their extent is taken from the points
             image = _image(animals[names[0]], path) if len(coordinates) == 2 else None
+            individual = _individual(file, series[0], path) if len(names) == 1 else ""
+            videos = _videos(animals[names[0]], path)
         return Tracks(
             name=recording_stem(path),
             animals=names,
@@ -95,6 +102,9 @@ class Nwb(AbstractTrackFormat):
             fps=None if rate == 1.0 else rate,
             image_px=image,
             edges=edges,
+            individual=individual,
+            start_s=start,
+            original_videos=videos,
             position_TMKX=position,
             confidence_TMK=confidence,
         )
@@ -115,6 +125,28 @@ def _animals(file: Any, path: Path) -> dict[str, Any]:
             f"{path}: no PoseEstimation (ndx-pose) under processing; it is NWB without poses"
         )
     return animals
+
+
+def _individual(file: Any, series: Sequence[Any], path: Path) -> str:
+    """Which animal the file says it is of; empty where the file's name does not end so."""
+    subject = node(file, "general/subject/subject_id", path)
+    said = [] if subject is None else list(texts(file, "general/subject/subject_id", path))
+    for each in series:
+        words = text(each.attrs.get("description", ""), f"{each.name}: its description", path)
+        said += re.findall(r" from individual (.+)\.$", words)
+    return next((name for name in said if name and path.stem[1:].endswith(f"_{name}")), "")
+
+
+def _videos(group: Any, path: Path) -> tuple[str, ...]:
+    """Those the poses are of, as far as the file names them."""
+    places = ("original_videos", "source_video/external_file")  # before and since ndx-pose 0.4
+    return tuple(
+        video
+        for place in places
+        if node(group, place, path) is not None
+        for video in texts(group, place, path)
+        if video
+    )
 
 
 def _keypoints(group: Any, path: Path) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
@@ -210,8 +242,8 @@ def _rate(series: Sequence[Sequence[Any]], path: Path) -> float:
 
 def _on_one_clock(
     series: Sequence[Sequence[Any]], rate: float, *, width: int, path: Path
-) -> tuple[Numbers, Numbers]:
-    """Positions (T, M, K, X) px and confidence (T, M, K)."""
+) -> tuple[Numbers, Numbers, float]:
+    """Positions (T, M, K, X) px, confidence (T, M, K), and when the first frame was, s."""
     clocks = {(m, k): _clock(s, path) for m, row in enumerate(series) for k, s in enumerate(row)}
     refuse(
         [
@@ -229,7 +261,7 @@ def _on_one_clock(
     position, confidence = np.full((*shape, width), np.nan), np.zeros(shape)
     for (m, k), frame in frames.items():
         position[frame, m, k], confidence[frame, m, k] = _values(series[m][k], width, path)
-    return position, confidence
+    return position, confidence, begin
 
 
 def _frames_of(stamps: Numbers, name: str, path: Path) -> tuple[npt.NDArray[np.int64], float]:
@@ -282,9 +314,9 @@ def _values(series: Any, width: int, path: Path) -> tuple[Numbers, Numbers]:
 
 
 def _image(group: Any, path: Path) -> tuple[float, ...] | None:
-    if node(group, "dimensions", path) is None:
-        return None
-    sizes = array(group, "dimensions", path)
-    if sizes.ndim != 2 or sizes.shape[1:] != (2,) or not len(sizes) or not (sizes[0] > 0).all():
-        return None
-    return float(sizes[0, 0]), float(sizes[0, 1])
+    for place in ("dimensions", "source_video/dimension"):  # before and since ndx-pose 0.4
+        if node(group, place, path) is not None:
+            sizes = np.atleast_2d(array(group, place, path))
+            if sizes.ndim == 2 and sizes.shape[1] == 2 and len(sizes) and (sizes[0] > 0).all():
+                return float(sizes[0, 0]), float(sizes[0, 1])
+    return None

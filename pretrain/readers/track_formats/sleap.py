@@ -3,6 +3,9 @@
 Axes are taken from the ``dims`` that newer files state; without them they are in SLEAP's own order
 (track, xy, node, frame) where the names' lengths allow it, else in the one order that fits. A file
 that could be read two ways is refused rather than guessed.
+
+sleap-anipose writes points in space, (frame, track, node, xyz), without a name: they are
+``track_0``… and ``node_0``…
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ Edges = tuple[tuple[str, str], ...]
 Content = tuple[Numbers, Numbers, Names, Names, Edges]
 """Positions (T, M, K, X), confidence (T, M, K), animals, keypoints, bones."""
 _AXES = ("frame", "track", "node", "xy")
+_MOST = 10_000  # tracks or nodes
+_SPACE = "(n_frames, n_tracks, n_nodes, 3)"
 
 
 class SleapAnalysis(AbstractTrackFormat):
@@ -46,12 +51,18 @@ class SleapAnalysis(AbstractTrackFormat):
     name_endings = ("sleap",)
 
     def recognise(self, file: UnknownFile) -> bool:
-        """By its datasets."""
-        return "tracks" in file.hdf5 and "node_names" in file.hdf5
+        """By its datasets; points in space by how their axes are described."""
+        if "tracks" not in file.hdf5:
+            return False
+        tracks = node(file.hdf5, "tracks", file.path)
+        described = getattr(tracks, "attrs", {}).get("Description", "")
+        return "node_names" in file.hdf5 or _SPACE in str(described)
 
     def read(self, path: Path, *, names_only: bool = False) -> Tracks:
         """Errors name frame, track and node."""
         with open_hdf5(path) as file:
+            if "node_names" not in file:
+                return _in_space(file, path, names_only)
             position, confidence, animals, keypoints, edges = _analysis(file, path, names_only)
         return sleap_tracks(
             path,
@@ -71,16 +82,18 @@ def sleap_tracks(
     *,
     animals: Names,
     keypoints: Names,
-    edges: Edges,
+    edges: Edges = (),
+    coordinates: Names = ("x", "y"),
+    counted_from: int = 0,
     names_only: bool,
 ) -> Tracks:
-    """What both of SLEAP's formats end in: numbers checked and named.
+    """What all of SLEAP's formats end in: numbers checked and named.
 
     Raises:
         BadInput: If there are no frames, or a number is impossible.
     """
     if names_only:
-        position, confidence = no_frames(len(animals), len(keypoints), 2)
+        position, confidence = no_frames(len(animals), len(keypoints), len(coordinates))
     else:
         if not len(position):
             raise BadInput(f"{path} has no frames")
@@ -96,7 +109,32 @@ def sleap_tracks(
         keypoints=keypoints,
         position_TMKX=position,
         confidence_TMK=confidence,
+        coordinates=coordinates,
         edges=edges,
+        counted_from=counted_from,
+    )
+
+
+def _in_space(file: Any, path: Path, names_only: bool) -> Tracks:
+    shape: tuple[int, ...] = getattr(node(file, "tracks", path), "shape", ())
+    if len(shape) != 4 or shape[-1] != 3 or not 0 < max(shape[1:3]) <= _MOST:
+        raise BadInput(f"{path}: tracks has shape {shape}; wanted {_SPACE}")
+    points = np.empty(0)
+    if not names_only:
+        points = array(file, "tracks", path, ndim=4).astype(np.float64)
+    first = 0
+    if node(file, "frames", path) is not None:
+        frames = array(file, "frames", path, ndim=1)
+        first = int(frames[0]) if len(frames) and 0 <= frames[0] < 2**31 else 0
+    return sleap_tracks(
+        path,
+        points,
+        np.where(np.isnan(points).any(-1), 0.0, 1.0),
+        animals=tuple(f"track_{m}" for m in range(shape[1])) if shape[1] > 1 else ("animal",),
+        keypoints=tuple(f"node_{k}" for k in range(shape[2])),
+        coordinates=("x", "y", "z"),
+        counted_from=first,
+        names_only=names_only,
     )
 
 
