@@ -191,10 +191,10 @@ def main() -> None:
         # without the assistant of MLflow, which opens at the right of a new user's window
         printed = open_tracking(None, runs_folder=folder).ui_command(experiment)
         with serving(printed, Path(scratch) / "server.log") as page:
-            runs, box = HERE / "mlflow_runs.webp", (0, 0, 1305, 480)
-            picture(runs, page, window=(1760, 480), box=box)
+            runs, box = HERE / "mlflow_runs.webp", (0, 0, 1305, 400)
+            picture(runs, page, window=(1760, 560), box=box)
             compared, both = HERE / "mlflow_compare.webp", side_by_side(page, database, experiment)
-            picture(compared, both, window=(1560, 2100), box=(200, 650, 1160, 2040))
+            picture(compared, both, window=(1560, 2100), box=(200, 1375, 1160, 2040))
             of = client.get_experiment_by_name(experiment).experiment_id
             run = next(r for r in client.search_runs([of]) if "test/macro_f1_std" in r.data.metrics)
             artifact = f"/runs/{run.info.run_id}/artifacts/confusion.png?"
