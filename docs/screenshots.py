@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,37 +36,56 @@ SMALL = ("steps=80", "evaluations=2", "postprocess_folds=0", "search={}")
 MOST_BYTES = 150_000
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(words: Sequence[str], health: str, log: Path) -> Iterator[None]:
+    """Runs a command of the environment's MLflow from when ``health`` answers to the end."""
+    programs = Path(sys.executable).parent
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [str(programs / "mlflow"), *words],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=os.environ | QUIET | {"PATH": path},
+        )
+    try:
+        until = time.monotonic() + 900
+        while not answers(health):
+            waiting = server.poll() is None and time.monotonic() < until
+            assert waiting, log.read_text(encoding="utf-8")[-2000:]
+            time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(10)
+
+
+def answers(address: str) -> bool:
+    """Whether a server is there."""
+    try:
+        with urllib.request.urlopen(address, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
 @contextmanager
 def serving(printed: str, log: Path) -> Iterator[str]:
     """Runs the line with which commands end, on a free port; the address of the page it names."""
     line, page = printed.split("\nthen open:")
     program, *words = shlex.split(line)
     assert (program, words[-2:]) == ("mlflow", ["--port", "5000"])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [str(Path(sys.executable).with_name(program)), *words[:-1], port, "--workers", "1"]
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env=os.environ | QUIET
-        )
-    try:
-        until = time.monotonic() + 900
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            assert time.monotonic() < until, log.read_text(encoding="utf-8")[-2000:]
-            time.sleep(0.1)
+    port = str(free_port())
+    with running([*words[:-1], port, "--workers", "1"], f"http://127.0.0.1:{port}/health", log):
         yield page.strip().replace(":5000/", f":{port}/")
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait(10)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 def side_by_side(page: str, database: Path, experiment: str) -> str:
@@ -81,7 +100,8 @@ def side_by_side(page: str, database: Path, experiment: str) -> str:
         if "mlflow.parentRunId" not in run.data.tags
     ]
     runs, of = (urllib.parse.quote(json.dumps(each)) for each in (ids, [found.experiment_id]))
-    return f"{page.partition('#')[0]}#/compare-runs?runs={runs}&experiments={of}"
+    place = f"#/compare-runs?runs={runs}&experiments={of}&workflowType=machine_learning"
+    return f"{page.partition('#')[0]}{place}"
 
 
 def browse(page: str, profile: Path, *options: str) -> str:
@@ -109,15 +129,18 @@ def browse(page: str, profile: Path, *options: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
-def picture(path: Path, page: str, *, width: int, height: int) -> None:
-    """Writes what a browser shows of a page, small."""
+def picture(
+    path: Path, page: str, *, window: tuple[int, int], box: tuple[int, int, int, int] | None = None
+) -> None:
+    """Writes what a browser shows of a page, small: of a window of some size (px) all, or a box
+    (left, top, right, bottom) of it."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
         taken = Path(folder) / "taken.png"
-        size = f"--window-size={width},{height}"
+        size = "--window-size={},{}".format(*window)
         browse(page, Path(folder) / "profile", f"--screenshot={taken}", size)
-        image = Image.open(io.BytesIO(taken.read_bytes())).convert("RGB")
+        image = Image.open(io.BytesIO(taken.read_bytes())).convert("RGB").crop(box)
     image.save(path, quality=60, method=6)
     assert path.stat().st_size < MOST_BYTES, f"{path} is too large: {path.stat().st_size:,}"
 
@@ -151,7 +174,7 @@ def main() -> None:
     """Takes them all."""
     from mlflow import MlflowClient
 
-    from pretrain.runs.addresses import ui_command
+    from pretrain.runs.tracked_run import open_tracking
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -163,15 +186,22 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / ENCODERS[-1] / "result.json").exists():
             make_runs(folder)
-        experiment = f"finetune {TASK}"
-        found = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_experiment_by_name(experiment)
-        printed = ui_command(None, folder, experiment_id=found.experiment_id)
+        experiment, database = f"finetune {TASK}", folder / "mlflow.db"
+        client = MlflowClient(f"sqlite:///{database}")
+        # without the assistant of MLflow, which opens at the right of a new user's window
+        printed = open_tracking(None, runs_folder=folder).ui_command(experiment)
         with serving(printed, Path(scratch) / "server.log") as page:
-            picture(HERE / "mlflow_runs.webp", page, width=1400, height=560)
-            both = side_by_side(page, folder / "mlflow.db", experiment)
-            picture(HERE / "mlflow_compare.webp", both, width=1400, height=1100)
-        report = (folder / "pretrained" / "report.html").as_uri()
-        picture(HERE / "report.webp", report, width=1100, height=1500)
+            runs, box = HERE / "mlflow_runs.webp", (0, 0, 1305, 400)
+            picture(runs, page, window=(1760, 560), box=box)
+            compared, both = HERE / "mlflow_compare.webp", side_by_side(page, database, experiment)
+            picture(compared, both, window=(1560, 2100), box=(200, 1375, 1160, 2040))
+            of = client.get_experiment_by_name(experiment).experiment_id
+            run = next(r for r in client.search_runs([of]) if "test/macro_f1_std" in r.data.metrics)
+            artifact = f"/runs/{run.info.run_id}/artifacts/confusion.png?"
+            figure, box = HERE / "mlflow_figure.webp", (0, 0, 1160, 640)
+            picture(figure, page.replace("/runs?", artifact), window=(1560, 640), box=box)
+        report = (folder / ENCODERS[0] / "report.html").as_uri()
+        picture(HERE / "report.webp", report, window=(1100, 1500))
 
 
 if __name__ == "__main__":

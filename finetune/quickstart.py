@@ -62,7 +62,6 @@ def main(
     # Ray and torch take seconds to import, which --help need not wait for.
     from pretrain.cluster.join import cluster
     from pretrain.config import SCALES, Scale, read
-    from pretrain.runs.addresses import ui_command
 
     out = paths.run_folder(args.out, kind="quickstart")
     if out.exists():
@@ -102,7 +101,16 @@ def main(
     _say(f"done in {time.monotonic() - began:.0f} s. Simulated mice: these are not CalMS21 scores.")
     print(_table(scores))
     print(f"\npictures: {out}/*/confusion.png, {out}/*/ethogram.png")
-    print(f"compare the runs: {ui_command(scale.tracking, Path(out))}")
+    print(f"compare the runs: {page_of_runs(scale.tracking, out)}")
+
+
+def page_of_runs(address: str | None, out: Path) -> str:
+    """What to type to see the runs of the first task side by side; those of the others are one
+    click away."""
+    from pretrain.runs.tracked_run import open_tracking
+
+    tracking = open_tracking(address, runs_folder=out)
+    return tracking.ui_command(f"finetune {next(iter(TASKS))}")
 
 
 def _say(sentence: str) -> None:

@@ -137,7 +137,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/rep
     print(
         f"{(out / 'table.md').read_text(encoding='utf-8')}\ntable:   "
         f"{out / 'table.csv'}\npicture: {out / 'table.png'}\n"
-        f"compare runs: {tracking.ui_command()}"
+        f"compare runs: {tracking.ui_command(run.experiment)}"
     )
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from screenshots import free_port
 
 from pretrain.runs import paths
 
@@ -47,12 +47,6 @@ def blocks() -> list[str]:
         block.replace(". .venv/bin/activate", ":")
         for block in re.findall(r"^```\n(.*?)^```", section, flags=re.S | re.M)
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,15 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import screenshots
 import torch
 from worlds import MICE, embedder_of, wander
 
@@ -151,35 +149,11 @@ def test_a_clean_process_without_ray_loads_what_predict_writes(
 
 @pytest.fixture
 def server(saved: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    command = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", str(saved)]
-    command += ["--env-manager", "local", "-h", "127.0.0.1", "-p", port]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # an activated .venv
-    environment = os.environ | MLFLOW | {"PATH": path}
-    with (saved.parent / "server.log").open("wb") as told:
-        process = subprocess.Popen(
-            command, stdout=told, stderr=told, start_new_session=True, env=environment
-        )
-    try:
-        until = time.monotonic() + 120
-        while not _answers(f"http://127.0.0.1:{port}/ping"):
-            alive = process.poll() is None and time.monotonic() < until
-            assert alive, (saved.parent / "server.log").read_text()[-2000:]
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/invocations"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-
-
-def _answers(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(address, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
+    port = screenshots.free_port()
+    words = ["models", "serve", "-m", str(saved), "--env-manager", "local", "-h", "127.0.0.1"]
+    address, log = f"http://127.0.0.1:{port}", saved.parent / "server.log"
+    with screenshots.running([*words, "-p", str(port)], f"{address}/ping", log):
+        yield f"{address}/invocations"
 
 
 def test_a_server_answers_poses_with_what_predict_writes(

@@ -70,7 +70,7 @@ def test_a_picture_is_what_a_browser_shows(tmp_path: Path) -> None:
         pytest.skip("no browser on this machine")
     page = tmp_path / "page.html"
     page.write_text('<body style="margin: 0; background: rgb(0, 114, 178)">')
-    screenshots.picture(tmp_path / "it.webp", page.as_uri(), width=640, height=480)
+    screenshots.picture(tmp_path / "it.webp", page.as_uri(), window=(640, 480))
     with image.open(tmp_path / "it.webp") as taken:
         assert taken.size == (640, 480)
         assert max(map(abs, np.subtract(taken.getpixel((300, 200)), (0, 114, 178)))) < 8
@@ -79,9 +79,9 @@ def test_a_picture_is_what_a_browser_shows(tmp_path: Path) -> None:
 def test_the_pictures_of_docs_are_those_of_the_script_and_stand_in_a_page() -> None:
     docs = ROOT / "docs"
     taken = set(re.findall(r'HERE / "(\S+)"', (docs / "screenshots.py").read_text()))
-    assert len(taken) == 3
+    assert len(taken) == 4
     shown = {path.name for path in docs.glob("*.webp")}
-    assert "report.webp" in shown <= taken
+    assert {"mlflow_runs.webp", "mlflow_compare.webp", "report.webp"} <= shown <= taken
     text = "".join(path.read_text(encoding="utf-8") for path in docs.glob("*.md"))
     for name in shown:
         assert 0 < (docs / name).stat().st_size < screenshots.MOST_BYTES

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,13 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import screenshots
 
+from finetune.quickstart import page_of_runs
 from pretrain.errors import BadInput, exit_status
 from pretrain.redact import redact
 from pretrain.runs import replay as replay_entry
@@ -63,9 +65,7 @@ def tracking(runs: Path) -> Tracking:
 @pytest.fixture
 def nobody() -> str:
     """An address where nobody listens, with a password in it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://me:secret@127.0.0.1:{probe.getsockname()[1]}"
+    return f"http://me:secret@127.0.0.1:{screenshots.free_port()}"
 
 
 def client(address: str | Path) -> Any:
@@ -175,12 +175,22 @@ def test_a_child_has_the_settings_of_its_parent(tracking: Tracking, runs: Path) 
     assert tracking.ui_command("search").endswith(
         f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
     )
+    elsewhere = open_tracking(None, runs_folder=runs)
+    assert elsewhere.ui_command("search") == tracking.ui_command("search")
     assert {
         one.info.run_name: one.data.params for one in found.search_runs([experiment.experiment_id])
     } == {
         "run": {"encoder.name": "tcn", "lr": "0.1"},
         "trial": {"encoder.name": "tcn", "lr": "0.2"},
     }
+
+
+def test_the_quickstart_ends_with_the_page_of_its_runs(tracking: Tracking, runs: Path) -> None:
+    with tracking.start("finetune classic_classification", "one", folder=runs / "one"):
+        pass
+    printed = page_of_runs(None, runs)
+    assert printed == tracking.ui_command("finetune classic_classification")
+    assert re.search(r"/#/experiments/\d+/runs\?workflowType=machine_learning$", printed)
 
 
 def test_settings_of_any_shape_and_length_fit_mlflows_limits(
@@ -442,9 +452,7 @@ class ServerProcess:
     def __init__(self, folder: Path, database: Path) -> None:
         self.folder = folder
         shutil.copy(database, folder / "server.db")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = screenshots.free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -463,16 +471,8 @@ class ServerProcess:
             self._process = subprocess.Popen(
                 command, stdout=told, stderr=told, start_new_session=True, env=os.environ | QUIET
             )
-        assert wait_until(self._healthy, seconds=60), (self.folder / "server.log").read_text()[
-            -2000:
-        ]
-
-    def _healthy(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.address}/health", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
+        healthy = wait_until(lambda: screenshots.answers(f"{self.address}/health"), seconds=60)
+        assert healthy, (self.folder / "server.log").read_text()[-2000:]
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -66,8 +66,14 @@ class MLflowServer:
             fresh.replace(database)
 
     def experiment_id(self, name: str) -> str | None:
-        """MLflow's id of an experiment, by its name; None until a run of it was sent."""
-        return self._experiments.get(name)
+        """MLflow's id of an experiment, by its name; None where there is none or nobody answers."""
+        if name in self._experiments:
+            return self._experiments[name]
+        try:
+            found = _import_mlflow().MlflowClient(self.address).get_experiment_by_name(name)
+        except Exception:  # the page of all experiments is good enough
+            return None
+        return found.experiment_id if found else None
 
     def run_id(self, key: str) -> str | None:
         """MLflow's id of a run, by the run's own key; None until it was sent."""

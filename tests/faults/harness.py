@@ -25,6 +25,7 @@ import psutil
 import safetensors.torch
 import torch
 import yaml
+from screenshots import free_port
 
 from pretrain import prepare
 
@@ -205,9 +206,7 @@ class Cluster:
 
     def __init__(self, scratch: Path) -> None:
         self._scratch, self.machines = scratch, list[Machine]()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.head = self._start(
             ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"], ""
