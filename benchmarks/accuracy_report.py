@@ -19,6 +19,7 @@ from finetune.fit.fit import Probabilities
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import plain
 from finetune.labels.problems import Problem
+from finetune.postprocess.learn import rule_of_labels
 from finetune.report.page.errors import predicted_bouts
 from finetune.report.page.figures import Strip, strips_figure
 from finetune.report.tables import Cell, Point, Score, dot_plot, markdown, write_csv
@@ -68,6 +69,9 @@ def write_report(
         for name in names[1:]
         if name != "chance"
     ]
+    sooner = [
+        [name, *_sooner(out, results, name, budgets, problems, split, step)] for name in names
+    ]
     errors = list(where_it_fails(out, results, names[0], problems, poses, schema, step))
     seconds = sum(result["core_seconds"] for result in results.values())
     sections = [
@@ -75,6 +79,10 @@ def write_report(
         f"MAP minus that of `{names[0]}` on the same labels, mean ± standard deviation over draws "
         "(over folds for all):",
         markdown(["", *header[1:]], gains),
+        "Macro F1 where behaviours of which few bouts are labelled are decided for sooner (what is "
+        "done where nothing can be judged, docs/heads.md), and by how much it is above that of the "
+        "first table, mean ± standard deviation over draws:",
+        markdown(["", *header[1:]], [row for row in sooner if any(row[1:])]),
         *errors,
         f"`{measure.command()}`; {len(results)} fits, {seconds / 60:.0f} core-minutes. "
         f"{measure.machine_line(machine)}.",
@@ -139,6 +147,56 @@ def summaries(
         scores = {"row": "chance", "macro_f1": line["chance"], "map": line["chance"]}
         lines.append({**line, **nothing, **scores})
     return lines
+
+
+def _sooner(
+    out: Path,
+    results: Mapping[accuracy_split.Cell, Mapping[str, Any]],
+    row: str,
+    budgets: Sequence[str],
+    problems: Sequence[Problem],
+    split: accuracy_split.Split,
+    step: int,
+) -> Iterator[Cell]:
+    """Macro F1 of a row without postprocessing under :func:`rule_of_labels`, by budget."""
+    for budget in budgets:
+        cells = [c for c in results if (c.row.name, c.budget) == (row, budget)]
+        scores: list[tuple[float, float]] = []
+        predicted: list[list[Probabilities]] = []
+        decided: list[list[protocol.Decisions]] = []
+        for cell in cells if not row.endswith("postprocessed") else ():
+            own = accuracy_split.problems_of(problems, split, cell)
+            predicted.append(pooled(out, [cell], problems))
+            rules = [rule_of_labels(problem) for problem in own]
+            decided.append(
+                [
+                    {v: (rule.decide(p) if rule else p.argmax(1)) for v, p in one.items()}
+                    for rule, one in zip(rules, predicted[-1], strict=True)
+                ]
+            )
+        if budget == accuracy_split.ALL:
+            predicted, decided = ([_union(one)] if one else [] for one in (predicted, decided))
+        tested = [replace(problem, test=problem.train) for problem in problems]
+        for p, labels in zip(predicted, decided, strict=True):
+            plainly, sooner = (
+                protocol.score_at(tested, p, step, one).macro_f1 for one in ((), labels)
+            )
+            scores.append((sooner, sooner - plainly))
+        spread = [np.std(one) if len(scores) > 1 else None for one in zip(*scores, strict=True)]
+        if not scores:
+            yield None
+            continue
+        mean, gain = (float(np.mean(one)) for one in zip(*scores, strict=True))
+        more = f"{gain:+.3f}" if spread[1] is None else f"{gain:+.3f} ± {spread[1]:.3f}"
+        yield f"{Score(mean, spread[0])} ({more})"
+
+
+def _union(parts: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The videos of all folds, problem by problem."""
+    return [
+        {video: values for one in each for video, values in one.items()}
+        for each in zip(*parts, strict=True)
+    ]
 
 
 def pooled(

@@ -97,7 +97,7 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     learned = partial(LearnedPostprocessing, videos=len(labelled), frames=frames)
     if len(labelled) < 2:
         unjudged = Postprocessing(
-            decision_rule=_of_labels_alone(problem), overlapping=problem.overlapping
+            decision_rule=rule_of_labels(problem), overlapping=problem.overlapping
         )
         return learned(
             postprocessing=unjudged,
@@ -156,7 +156,7 @@ def nothing_to_judge_on(problem: Problem) -> str:
     )
 
 
-def _of_labels_alone(problem: Problem) -> PriorCorrection | None:
+def rule_of_labels(problem: Problem) -> PriorCorrection | None:
     """The rule of :meth:`PriorCorrection.by_bouts` with the shares of the labels for the network's
     mean probabilities; None where there are no labels."""
     labels = {name: y for name, y in problem.train.items() if looked_at(y).any()}
