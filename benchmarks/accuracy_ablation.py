@@ -45,6 +45,12 @@ ABLATIONS: Mapping[str, Ablation] = {
     "no posture": Ablation(drops=_of("^length|^bend")),
     "no place": Ablation(drops=_of("^wall|^from the centre")),
     "nothing of the tracker": Ablation(drops=_of("seen|^confidence|^exchanged")),
+    "no extremes, no before and after": Ablation(
+        drops=lambda statistic, _: statistic[:5] in ("great", "least", "shift")
+    ),
+    "no posture, no place, nothing of the tracker": Ablation(
+        drops=_of("^length|^bend|^wall|^from the centre|seen|^confidence|^exchanged")
+    ),
     "no time in the recording": Ablation(head={"time": False}),
     "no class weights": Ablation(head={"class_weight": 0.0}),
     "every column for every tree": Ablation(head={"columns": 1.0}),

@@ -80,11 +80,32 @@ def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_vide
 
 
 def test_where_nothing_helps_nothing_is_done() -> None:
-    asked, held_out = unsure(noise=0.0)
+    asked, held_out = unsure(noise=0.0, videos=12)
     found = choose_steps(asked, held_out)
     assert found.name == NO_STEPS
+    assert BY_BOUTS not in found.scores, "of every class enough bouts are labelled"
     assert found.postprocessing.decision_rule is None
     assert found.postprocessing.smoother is None
+
+
+def test_where_bouts_are_few_what_helps_must_help_more_than_deciding_sooner() -> None:
+    """A network that gives a behaviour of 32 bouts no more than 0.45 whenever it is shown."""
+    draw = np.random.default_rng(0)
+    labels = {f"v{i}": np.tile(np.repeat([2, 0], [110, 15]), 8).astype(np.int8) for i in range(4)}
+    timid = {}
+    for name, shown in labels.items():
+        p = np.where(shown == 0, 0.43, 0.05) + draw.uniform(-0.02, 0.02, len(shown))
+        timid[name] = np.stack([p, np.full(len(p), 0.001), 0.999 - p], 1).astype(np.float32)
+    asked = replace(unsure(noise=0.0)[0], train=labels)
+    found = choose_steps(
+        asked,
+        HeldOutPredictions(
+            probabilities=timid, labels=labels, fold={name: i for i, name in enumerate(labels)}
+        ),
+    )
+    assert found.scores[NO_STEPS]["macro_f1"] < 0.1
+    assert found.scores[BY_BOUTS]["macro_f1"] > 0.4, "of two classes, one is never shown"
+    assert found.name == BY_BOUTS, "nothing is better than what follows from the labels alone"
 
 
 def test_what_gains_by_chance_alone_is_not_used() -> None:

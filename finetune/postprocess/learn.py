@@ -83,14 +83,15 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     """Fits every candidate, scores it on folds it was not fitted on, and takes none that does not
     help there.
 
-    First the decision rules compete, then every smoother after none of them and after the best.
+    What there is to improve on is no step; where some behaviour has few bouts,
+    :meth:`PriorCorrection.by_bouts`, which follows from the number of labels alone. First the
+    decision rules compete, then every smoother after none of them, that and the best.
     Of the candidates whose macro F1 (frames) is within a standard error of the best one's and on no
-    fold below that of no step, the one with the best mean of bout F1 and MAP is taken, of those as
-    good the simplest; and none where it gains no more than a standard error, or than
+    fold below the one to improve on, the one with the best mean of bout F1 and MAP is taken, of
+    those as good the simplest; and none where it gains no more than a standard error, or than
     ``LEAST_GAIN``, in either F1.
     With one labelled video nothing could be judged on frames that it was not fitted on, so nothing
-    is fitted; with fewer than ``LEAST_BOUTS`` bouts no more than a calibration is. What is done
-    then, :meth:`PriorCorrection.by_bouts`, follows from the number of labels alone.
+    is fitted; with fewer than ``LEAST_BOUTS`` bouts no more than a calibration is.
     """
     labelled = [name for name, labels in held_out.labels.items() if looked_at(labels).any()]
     frames = sum(int(looked_at(labels).sum()) for labels in held_out.labels.values())
@@ -119,15 +120,21 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
             f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
             f"decision rules and smoothing on ({LEAST_BOUTS} are needed): {UNJUDGED}"
         )
-        rule = _decision_rules(problem, held_out, kind)[BY_BOUTS]
-        return learned(postprocessing=rule, name=BY_BOUTS, scores={}, notes=(few,))
+        rules = _decision_rules(problem, held_out, kind)
+        name = _start(rules)
+        return learned(postprocessing=rules[name], name=name, scores={}, notes=(few,))
     fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
     f1 = {name: _macro_f1(problem, held_out, decided) for name, decided in decisions.items()}
+    start = _start(fitted)
     best_rule = max((name for name in fitted if name != NO_STEPS), key=lambda name: f1[name])
     more, *more_on_others = [
-        _smoothers(problem, part, {name: rules[name] for name in (NO_STEPS, best_rule)})
+        _smoothers(
+            problem,
+            part,
+            {name: rules[name] for name in (NO_STEPS, start, best_rule) if name in rules},
+        )
         for part, rules in zip(parts, [fitted, *on_others], strict=True)
     ]
     both = [rules | later for rules, later in zip(on_others, more_on_others, strict=True)]
@@ -139,7 +146,7 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
         | {"map": _mean_ap(problem, held_out, scored[name], stride=stride)}
         for name in fitted
     }
-    best = _best(problem, [inside.labels for _, inside in folds], decisions, scores)
+    best = _best(problem, [inside.labels for _, inside in folds], decisions, scores, start)
     few = (
         f"{problem.name}: the postprocessing was learned on {len(labelled)} videos; use "
         f"{FEW_VIDEOS} or more"
@@ -174,38 +181,44 @@ def rule_of_labels(problem: Problem) -> PriorCorrection | None:
     return PriorCorrection.by_bouts(prior=share_C.tolist(), labels=labels)
 
 
+def _start(rules: Mapping[str, object]) -> str:
+    """What the others must improve on."""
+    return BY_BOUTS if BY_BOUTS in rules else NO_STEPS
+
+
 def _best(
     problem: Problem,
     folds: Sequence[ByVideo],
     decisions: Mapping[str, ByVideo],
     scores: Mapping[str, Mapping[str, float]],
+    start: str,
 ) -> str:
     named = _named(problem)
     labels = {name: values for fold in folds for name, values in fold.items()}
     as_good = within_one_standard_error(labels=labels, decisions=decisions, **named)
     f1 = {
         name: [frame_f1(labels=fold, predicted=decisions[name], **named) for fold in folds]
-        for name in {NO_STEPS, *as_good}
+        for name in {start, *as_good}
     }
     eligible = [
         name
         for name in as_good
-        if not any(ours < plain for ours, plain in zip(f1[name], f1[NO_STEPS], strict=True))
-    ] or [NO_STEPS]
+        if not any(ours < plain for ours, plain in zip(f1[name], f1[start], strict=True))
+    ] or [start]
     means = {name: (scores[name]["bout_f1"] + scores[name]["map"]) / 2 for name in eligible}
     merit = {name: -1.0 if math.isnan(mean) else mean for name, mean in means.items()}
     best = next(name for name in eligible if merit[name] >= max(merit.values()) - LEAST_GAIN)
-    both = {name: decisions[name] for name in (NO_STEPS, best)}
+    both = {name: decisions[name] for name in (start, best)}
     kinds: tuple[tuple[Literal["frames", "bouts"], str], ...] = (
         ("frames", "macro_f1"),
         ("bouts", "bout_f1"),
     )
     helps = any(
-        scores[best][key] >= scores[NO_STEPS][key] + LEAST_GAIN
+        scores[best][key] >= scores[start][key] + LEAST_GAIN
         and within_one_standard_error(labels=labels, decisions=both, of=of, **named) == [best]
         for of, key in kinds
     )
-    return best if helps else NO_STEPS
+    return best if helps else start
 
 
 def best_calibration(

@@ -23,6 +23,8 @@ from finetune.postprocess.decision_rules import AbstractDecisionRule
 
 POWERS = (0.5, 0.75, 1.0)
 FEW_BOUTS = 30
+LEAST_POWER = 0.1
+"""Less of :meth:`PriorCorrection.by_bouts`, with 120 bouts and more of every class, is nothing."""
 BY_BOUTS = "prior correction where bouts are few"
 LEAST_PRIOR = 1e-6
 
@@ -72,10 +74,12 @@ class PriorCorrection(AbstractDecisionRule):
         mean_C = np.where(number_C > 0, sum_C / np.maximum(number_C, 1), 0.5)  # of none: no shift
         prior = tuple(np.clip(mean_C, LEAST_PRIOR, 1 - LEAST_PRIOR).tolist())
         overlapping = labels.ndim == 2
-        return {
+        by_bouts = cls.by_bouts(prior=prior, labels={"": labels})
+        offered = {BY_BOUTS: by_bouts} if np.max(by_bouts.power) > LEAST_POWER else {}
+        return offered | {
             f"prior correction {power:g}": cls(prior=prior, power=power, overlapping=overlapping)
             for power in POWERS
-        } | {BY_BOUTS: cls.by_bouts(prior=prior, labels={"": labels})}
+        }
 
     def apply(self, probabilities_TC: Reals) -> Reals:
         """(T, C) corrected probabilities."""
