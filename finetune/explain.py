@@ -5,11 +5,11 @@
     %(prog)s runs/interact --data STORE --minutes 20
 
 For models of any kind: how much the probability of each behaviour changes, and how much average
-precision is lost, when a group of features, a keypoint or an animal takes the values of another
-time; and how much when a keypoint is hidden for half a second, by how long before or after that
-was. Where head and encoder are differentiable also integrated gradients over keypoints and time.
-The poses that excite each behaviour most: real clips, and from there, where there are gradients,
-what gradient ascent finds within the range of real poses.
+precision is lost, when a group of features or an animal takes the values of another time; and how
+much when a keypoint is hidden for half a second, by how long before or after that was. Where head
+and encoder are differentiable also integrated gradients over keypoints and time. The poses that
+excite each behaviour most: real clips, and from there, where there are gradients, what gradient
+ascent finds within the range of real poses.
 
 Leaves explanation/PROBLEM.npz in the run's folder and writes its report.html again.
 docs/explanations.md says how to read them. The default head (trees) has no gradients.
@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/exp
     parser.add_argument(
         "--minutes",
         type=float,
-        default=5.0,
+        default=3.0,
         help="of video, a stretch of each that shows most behaviour (%(default)s)",
     )
     parser.add_argument("--seed", type=int, help="the network of this seed; left out: the first")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.runs import quiet_environment
+from pretrain.runs import paths, quiet_environment
 
 # Before anything imports ray or torch, which read them once.
 quiet_environment.set_defaults(
@@ -34,14 +34,15 @@ os.environ.pop("RAY_ADDRESS", None)
 
 @pytest.fixture(scope="session", autouse=True)
 def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The default store is made once a session, and Ray's session folders go when the session
-    ends."""
+    """The default store is made once a session, a quarter as long as that of users, and Ray's
+    session folders go when the session ends."""
     # Ray keeps sockets in there, whose paths may have 107 characters at most.
     ray_folder = tempfile.mkdtemp(prefix="eth-", dir="/tmp" if os.path.isdir("/tmp") else None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ETHORAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_TMPDIR", ray_folder)
         patch.delenv("ETHORAY_HOME", raising=False)
+        patch.setattr(paths, "DEFAULT_FRAMES", 15_000)
         yield
     shutil.rmtree(ray_folder, ignore_errors=True)
 

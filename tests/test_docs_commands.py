@@ -32,8 +32,10 @@ GUIDES = ("ten_minutes", "getting_started", "own_recordings", "calms21", "cluste
 INSTALLED = {name: f"{module.replace('.', '/')}.py" for name, (module, _) in COMMANDS.items()}
 SMALL = {
     "pretrain/run.py": "--set epochs=1 --set batch=8 --set window=64",
-    "finetune/run.py": "--trials 1 --seeds 1 --set steps=4 --set evaluations=1",
-    "finetune/compare.py": "--frozen-set trials=1 seeds=1 steps=4 evaluations=1",
+    "finetune/run.py": "--trials 1 --seeds 1 --set steps=4 --set evaluations=1 "
+    "--set postprocess_folds=1",
+    "finetune/compare.py": "--frozen-set trials=1 seeds=1 steps=4 evaluations=1 "
+    "postprocess_folds=0",
     "finetune/reproduce.py": "--rows task1_single_frame --seeds 1 --epochs-share 0.0001",
 }
 ONLINE = " --download"  # the archives cannot be fetched in a test; the reader's folder has them

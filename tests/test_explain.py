@@ -115,8 +115,8 @@ def test_a_model_that_reads_one_keypoint_depends_on_that_alone(delay: int) -> No
     assert len(passes) == passes_of(model)
     change = dict(zip(zip(found.kinds, found.rows, strict=True), found.change_RC, strict=True))
     on = {row for row, change_C in change.items() if change_C.max() > 0}
-    assert on == {("keypoint", "resident nose"), ("animal", "resident")}
-    assert change["keypoint", "resident nose"].min() > 0.001
+    assert on == {("animal", "resident")}
+    assert change["animal", "resident"].min() > 0.001
     lost = found.ap_lost_RC[found.rows.index("intruder")]
     np.testing.assert_array_equal(lost, 0)
     by_point = dict(zip(found.points, found.change_PCL, strict=True))

@@ -1,10 +1,10 @@
 """What probabilities depend on, for a classifier of any kind: something of what it reads is
 changed, and one looks how much they change with it.
 
-Feature groups, keypoints and animals are permuted (Breiman 2001): they take the values of another
-time of the same stretch, so that they stay real and lose their relation to all the rest. For time,
-points are hidden for half a second (Zeiler & Fergus 2014), again and again, and changes are kept
-apart by how long before or after a frame that was. Models take missing points as they come.
+Feature groups and animals are permuted (Breiman 2001): they take the values of another time of the
+same stretch, so that they stay real and lose their relation to all the rest. For keypoints and
+time, points are hidden for half a second (Zeiler & Fergus 2014), again and again, and changes are
+kept apart by how long before or after a frame that was. Models take missing points as they come.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from torch import Tensor
 from finetune.explanation.stretches import Stretch, shown_of
 from finetune.inference.model import LoadedModel, Prediction
 from finetune.labels.frame_labels import UNLABELLED, Reals
-from pretrain.data.windows import Pose
 from pretrain.encoders import Embedder
 from pretrain.transforms.feature_names import feature_names
-from pretrain.transforms.geometry import rotate, rotate_back
 
 HIDDEN_S, REACH_S = 0.5, 8.0
 EVERYTHING = "all points"
@@ -38,7 +36,7 @@ class Part:
     """Something that a classifier reads."""
 
     kind: str
-    """``feature group``, ``keypoint`` or ``animal``."""
+    """``feature group`` or ``animal``."""
     name: str
     change: Callable[[Arrays], Arrays] = lambda arrays: arrays
     columns: Sequence[int] = ()
@@ -77,13 +75,10 @@ def parts_of(embedder: Embedder) -> list[Part]:
     for name, dim in embedder.external.items():
         columns = slice(begin, begin := begin + dim)
         parts.append(Part("feature group", f"external: {name}", _extra_permuted(columns)))
-    several = len(schema.animals) > 1
-    for m, animal in enumerate(schema.animals):
-        if several:
-            parts.append(Part("animal", animal, _animal_permuted(m)))
-        for k, keypoint in enumerate(schema.keypoints):
-            name = f"{animal} {keypoint}" if several else keypoint
-            parts.append(Part("keypoint", name, _keypoint_permuted(embedder, m, k)))
+    if len(schema.animals) > 1:
+        parts += [
+            Part("animal", animal, _animal_permuted(m)) for m, animal in enumerate(schema.animals)
+        ]
     return parts
 
 
@@ -117,23 +112,6 @@ def _animal_permuted(m: int) -> Callable[[Arrays], Arrays]:
         position, confidence = arrays["position"].clone(), arrays["confidence"].clone()
         position[:, m] = _another_time(position[:, m])
         confidence[:, m] = _another_time(confidence[:, m])
-        return {**arrays, "position": position, "confidence": confidence}
-
-    return change
-
-
-def _keypoint_permuted(embedder: Embedder, m: int, k: int) -> Callable[[Arrays], Arrays]:
-    """In the frame of the animal's body: the point stays one of it."""
-
-    def change(arrays: Arrays) -> Arrays:
-        position, confidence = arrays["position"].clone(), arrays["confidence"].clone()
-        pose = Pose(position.unsqueeze(0), confidence.unsqueeze(0))
-        origin, heading = (x[0, :, m] for x in embedder.features.body_frames(pose))
-        own_TX = _another_time(rotate_back(position[:, m, k] - origin, heading))
-        position[:, m, k] = rotate(own_TX, heading) + origin
-        seen_T = position[:, m, k].isfinite().all(-1)
-        confidence[:, m, k] = torch.where(seen_T, _another_time(confidence[:, m, k]), 0.0)
-        position[:, m, k] = torch.where(seen_T[:, None], position[:, m, k], torch.nan)
         return {**arrays, "position": position, "confidence": confidence}
 
     return change
@@ -218,14 +196,13 @@ def sensitivities(
         on_progress()
     for name, points in _points(embedder).items():
         sums = [np.zeros((2, len(lag_s), len(q.classes))) for q in model.problems]
-        for offset in (0, (len(lag_s) // 2) * hidden):
-            lags = [_lag_of(len(s), offset, hidden=hidden, period=len(lag_s)) for s in stretches]
-            for s, after in enumerate(predicted(_hidden(points, offset, hidden, len(lag_s)))):
-                for p, after_TC in enumerate(after):
-                    change_TC = np.abs(after_TC - base[s][p].probabilities_TC)
-                    counts = shown[s][p] & np.isfinite(change_TC)
-                    np.add.at(sums[p][0], lags[s], np.where(counts, change_TC, 0))
-                    np.add.at(sums[p][1], lags[s], counts)
+        for s, after in enumerate(predicted(_hidden(points, hidden, len(lag_s)))):
+            lag_T = len(lag_s) - 1 - (np.arange(len(stretches[s])) // hidden) % len(lag_s)
+            for p, after_TC in enumerate(after):
+                change_TC = np.abs(after_TC - base[s][p].probabilities_TC)
+                counts = shown[s][p] & np.isfinite(change_TC)
+                np.add.at(sums[p][0], lag_T, np.where(counts, change_TC, 0))
+                np.add.at(sums[p][1], lag_T, counts)
         for one, (total_LC, count_LC) in zip(found, sums, strict=True):
             one.points.append(name)
             mean_LC = np.where(count_LC > 0, total_LC / np.maximum(count_LC, 1), np.nan)
@@ -253,24 +230,18 @@ def _points(embedder: Embedder) -> dict[str, list[tuple[int, int]]]:
 
 
 def _hidden(
-    points: Sequence[tuple[int, int]], offset: int, hidden: int, period: int
+    points: Sequence[tuple[int, int]], hidden: int, period: int
 ) -> Callable[[Arrays], Arrays]:
     """Hides points for ``hidden`` frames of every ``period`` times as many."""
 
     def change(arrays: Arrays) -> Arrays:
         position, confidence = arrays["position"].clone(), arrays["confidence"].clone()
-        frames = torch.arange(len(position)) + offset
-        inside = (frames // hidden) % period == period // 2
+        inside = (torch.arange(len(position)) // hidden) % period == period // 2
         for m, k in points:
             position[inside, m, k], confidence[inside, m, k] = torch.nan, 0.0
         return {**arrays, "position": position, "confidence": confidence}
 
     return change
-
-
-def _lag_of(frames: int, offset: int, *, hidden: int, period: int) -> Reals:
-    """(T,): index of the lag from each frame to the hidden ones next to it."""
-    return period - 1 - ((np.arange(frames) + offset) // hidden) % period
 
 
 def _mean_where(values_NC: Reals, shown_NC: Reals) -> Reals:

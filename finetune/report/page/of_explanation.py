@@ -43,8 +43,8 @@ def _section(found: Mapping[str, Any], schema: Schema) -> Section:
     section = Section(title=f"{problem.name}: what it looked at", lines=list(found["notes"]))
     section.figure(
         _dependence(found, classes),
-        "mean change of a behaviour's probability, over the frames that show it, when a row takes "
-        "the values of another time (keypoints within the animal's body)",
+        "mean change of a behaviour's probability, over the frames that show it, when a feature "
+        "group or an animal takes the values of another time",
     )
     section.figure(
         _over_time(found, problem),
@@ -84,25 +84,22 @@ def _section(found: Mapping[str, Any], schema: Schema) -> Section:
 
 
 def _dependence(found: Mapping[str, Any], classes: Sequence[str]) -> Figure:
-    """Feature groups, animals and keypoints on one scale of colours."""
-    of_features = found["kind_R"] == "feature group"
-    sides = {"feature group": of_features, "animal or keypoint": ~of_features}
-    rows = max(int(chosen.sum()) for chosen in sides.values())
-    width = 5 + 1.1 * len(classes) * 2
-    figure = Figure(figsize=(width, 1.5 + 0.27 * rows), layout="constrained")
-    for axes, (title, chosen) in zip(figure.subplots(1, 2), sides.items(), strict=True):
-        values = found["change_RC"][chosen]
-        top = max(float(np.nanmax(found["change_RC"], initial=0)), 1e-6)
-        image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
-        for (i, j), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                colour = "white" if value > 0.6 * top else "black"
-                text = f"{value:.2f}"
-                axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
-        axes.set_yticks(range(len(values)), found["row_R"][chosen], fontsize=8)
-        axes.set_title(title, fontsize=9)
-    figure.colorbar(image, ax=figure.axes, label="change of probability", shrink=0.8)
+    """Feature groups and animals, on one scale of colours."""
+    values = found["change_RC"]
+    figure = Figure(
+        figsize=(4 + 1.1 * len(classes), 1.5 + 0.27 * len(values)), layout="constrained"
+    )
+    axes = figure.subplots()
+    top = max(float(np.nanmax(values, initial=0)), 1e-6)
+    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=top, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "white" if value > 0.6 * top else "black"
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(values)), found["row_R"], fontsize=8)
+    axes.set_title("what it depends on", fontsize=9)
+    figure.colorbar(image, ax=axes, label="change of probability", shrink=0.8)
     return figure
 
 
