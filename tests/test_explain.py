@@ -17,7 +17,7 @@ from worlds import MICE, embedder_of, stiff, wander, windows_of
 from finetune.explain import main
 from finetune.explanation.gradients import RealPoses, ascend, integrated_gradients, real_clips
 from finetune.explanation.sensitivity import passes_of, sensitivities
-from finetune.explanation.stretches import Stretch, filled
+from finetune.explanation.stretches import Stretch, _most_shown, filled
 from finetune.fit.fit import Model
 from finetune.heads import LabelledVideo, build_head
 from finetune.inference.model import LoadedModel, as_tensors
@@ -300,3 +300,26 @@ def test_what_is_no_run_is_not_explained(tmp_path: Path) -> None:
         main([str(tmp_path)])
     with pytest.raises(BadInput, match="--minutes is 0"):
         main([str(tmp_path), "--minutes", "0"])
+
+
+def test_a_rare_behaviour_gets_its_stretch_and_the_rest_class_none() -> None:
+    labels = {f"v{i}": np.zeros(1000, np.int8) for i in range(6)}
+    for name, shown in labels.items():
+        shown[300:700] = 1
+        shown[:100] = UNLABELLED
+        if name == "v4":
+            shown[620:640] = 2
+    problem = Problem(
+        name="p",
+        task="t",
+        classes=("other", "sniff", "attack"),
+        annotator="",
+        overlapping=False,
+        train={},
+        test=labels,
+    )
+    found = _most_shown(sorted(labels), [problem], [labels], number=3, longest=200)
+    assert len(found) == 3
+    assert found["v4"] <= 620 <= 640 <= found["v4"] + 200
+    assert all(300 <= start <= 500 for name, start in found.items() if name != "v4")
+    assert _most_shown(["v0"], [problem], [{}], number=3, longest=200) == {}

@@ -49,7 +49,8 @@ class Stretch:
 def stretches_of(
     run: Path, model: LoadedModel, *, data: str | None, minutes: float
 ) -> list[Stretch]:
-    """Of each video the stretch that shows most labelled behaviour, about ``minutes`` together.
+    """Stretches of the videos that show most behaviour, rare behaviours counting as much as common
+    ones, about ``minutes`` together.
 
     Args:
         run: A run of finetune.
@@ -74,8 +75,11 @@ def stretches_of(
     # short videos leave room for more of others, but not much: nobody counts frames here
     longest = round(max(SHORTEST_S, 60 * minutes / len(names)) * fps)
     number = max(1, round(60 * minutes * fps / longest))
+    best = _most_shown(names, model.problems, labels, number=number, longest=longest)
     stretches = []
-    for name in names[:: -(-len(names) // number)]:
+    for name, start in sorted(
+        (best or dict.fromkeys(names[:: -(-len(names) // number)], 0)).items()
+    ):
         poses = gather_poses(
             store, [name], features=tuple(model.external), scaled_to=model.features
         ).video(name)
@@ -88,15 +92,7 @@ def stretches_of(
             np.asarray(one.get(name, np.full(size, UNLABELLED, np.int8)))
             for one, size in zip(labels, shape, strict=True)
         ]
-        acts_T = np.zeros(frames)
-        for problem, shown in zip(model.problems, of_problem, strict=True):
-            rest = None if problem.rest is None else problem.classes.index(problem.rest)
-            acts = shown == 1 if problem.overlapping else (shown >= 0) & (shown != rest)
-            acts_T += acts.reshape(frames, -1).any(1)
-        sums = np.concatenate([[0], np.cumsum(acts_T)])
-        length = min(longest, frames)
-        start = int(np.argmax(sums[length:] - sums[: frames - length + 1]))
-        part = slice(start, start + length)
+        part = slice(start, start + longest)
         stretches.append(
             Stretch(
                 video=name,
@@ -106,6 +102,41 @@ def stretches_of(
             )
         )
     return stretches
+
+
+def _most_shown(
+    names: Sequence[str],
+    problems: Sequence[Problem],
+    labels: Sequence[Labelled],
+    *,
+    number: int,
+    longest: int,
+) -> dict[str, int]:
+    """Video to the first frame of its stretch: behaviours in turn get the video, of those that are
+    left, that shows most of them within ``longest`` frames; the rest class gets none."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for problem, of_video in zip(problems, labels, strict=True):
+        for c, behaviour in enumerate(problem.classes):
+            if behaviour == problem.rest:
+                continue
+            own = found[f"{problem.name} {behaviour}"] = {}
+            for name in of_video.keys() & set(names):
+                shown = of_video[name][:, c] == 1 if problem.overlapping else of_video[name] == c
+                sums = np.concatenate([[0], np.cumsum(shown)])
+                length = min(longest, len(shown))
+                within = sums[length:] - sums[: len(sums) - length]
+                if within.max(initial=0):
+                    own[name] = (int(within.max()), int(within.argmax()))
+    best: dict[str, int] = {}
+    while len(best) < number and any(found.values()):
+        for own in found.values():
+            left = {name: most for name, most in own.items() if name not in best}
+            own.clear()
+            if left and len(best) < number:
+                name = max(left, key=lambda one: (left[one][0], one))
+                best[name] = left.pop(name)[1]
+                own.update(left)
+    return best
 
 
 def _scored(

@@ -121,16 +121,20 @@ def _maps(values_CPL: Reals, points: Sequence[str], lag_s: Reals, classes: Seque
     rows = -(-len(classes) // columns)
     size = (6 * columns, rows * (1.2 + 0.17 * len(points)))
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     half = (lag_s[1] - lag_s[0]) / 2 if len(lag_s) > 1 else 0.5
     extent = (lag_s[0] - half, lag_s[-1] + half, len(points) - 0.5, -0.5)
     for axes, name, values_PL in zip(panels, classes, values_CPL, strict=False):
+        if not np.isfinite(values_PL).any():
+            axes.text(0.5, 0.5, f"{name}: not in these stretches", ha="center", va="center")
+            axes.axis("off")
+            continue
         image = axes.imshow(values_PL, cmap="Blues", vmin=0, aspect="auto", extent=extent)
         axes.set_yticks(range(len(points)), points, fontsize=7)
         axes.set(xlabel="time from the frame (s)")
         axes.set_title(name, fontsize=9)
         figure.colorbar(image, ax=axes)
-    for axes in list(panels)[len(classes) :]:
+    for axes in panels[len(classes) :]:
         axes.axis("off")
     return figure
 
