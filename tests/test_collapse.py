@@ -13,7 +13,7 @@ from worlds import MICE, learner_of, windows_of
 from pretrain.data.window_rng import WindowRNG
 from pretrain.data.windows import Pose
 from pretrain.objectives import View
-from pretrain.train.collapse_metrics import (
+from pretrain.train.diagnostics.collapse_metrics import (
     alignment,
     collapse_metrics,
     effective_rank,

@@ -13,7 +13,7 @@ from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.as_json import from_json
 from finetune.postprocess.decision_rules import AbstractDecisionRule, candidates, decision_rules
 from finetune.postprocess.decision_rules.excess import Excess
-from finetune.postprocess.decision_rules.prior_correction import BY_BOUTS, PriorCorrection
+from finetune.postprocess.decision_rules.prior_correction import PriorCorrection
 from finetune.postprocess.learn import choose_steps
 from pretrain.components import names
 
@@ -87,6 +87,6 @@ def test_all_rules_compete_and_the_best_is_smoothed_too() -> None:
     assert set(offered) < set(found.scores)
     combined = [name for name in found.scores if " + " in name]
     assert combined
-    assert len({name.split(" + ")[0] for name in combined} - {BY_BOUTS}) == 1
+    assert len({name.split(" + ")[0] for name in combined}) == 1
     shifted = {name: np.roll(p, 1, axis=1) for name, p in held_out.probabilities.items()}
     assert choose_steps(asked, replace(held_out, probabilities=shifted)).scores != found.scores

@@ -81,7 +81,7 @@ def test_smoothing_is_learned_where_neighbours_tell_more_and_helps_on_other_vide
 
 def test_where_nothing_helps_nothing_is_done() -> None:
     asked, held_out = unsure(noise=0.0, videos=12)
-    found = choose_steps(asked, held_out)
+    found = choose_steps(asked, held_out, timid=True)
     assert found.name == NO_STEPS
     assert BY_BOUTS not in found.scores, "of every class enough bouts are labelled"
     assert found.postprocessing.decision_rule is None
@@ -97,15 +97,14 @@ def test_where_bouts_are_few_what_helps_must_help_more_than_deciding_sooner() ->
         p = np.where(shown == 0, 0.43, 0.05) + draw.uniform(-0.02, 0.02, len(shown))
         timid[name] = np.stack([p, np.full(len(p), 0.001), 0.999 - p], 1).astype(np.float32)
     asked = replace(unsure(noise=0.0)[0], train=labels)
-    found = choose_steps(
-        asked,
-        HeldOutPredictions(
-            probabilities=timid, labels=labels, fold={name: i for i, name in enumerate(labels)}
-        ),
+    held_out = HeldOutPredictions(
+        probabilities=timid, labels=labels, fold={name: i for i, name in enumerate(labels)}
     )
+    found = choose_steps(asked, held_out, timid=True)
     assert found.scores[NO_STEPS]["macro_f1"] < 0.1
     assert found.scores[BY_BOUTS]["macro_f1"] > 0.4, "of two classes, one is never shown"
     assert found.name == BY_BOUTS, "nothing is better than what follows from the labels alone"
+    assert choose_steps(asked, held_out).name != BY_BOUTS, "of other heads it is one of many"
 
 
 def test_what_gains_by_chance_alone_is_not_used() -> None:
@@ -134,7 +133,9 @@ def test_steps_are_judged_on_videos_that_they_were_not_fitted_on() -> None:
 
 def test_with_one_video_nothing_is_fitted_on_what_it_is_judged_on() -> None:
     asked, held_out = unsure(noise=2.0, videos=1)
-    one = choose_steps(asked, held_out)
+    neutral = choose_steps(asked, held_out)
+    assert (neutral.name, neutral.postprocessing) == (NO_STEPS, Postprocessing())
+    one = choose_steps(asked, held_out, timid=True)
     labels, p = held_out.labels["v0"], held_out.probabilities["v0"]
     share = np.bincount(labels, minlength=3) / len(labels)
     number = np.bincount(bouts(labels)[:, 2], minlength=3)
@@ -144,10 +145,15 @@ def test_with_one_video_nothing_is_fitted_on_what_it_is_judged_on() -> None:
     assert np.array_equal(one.postprocessing.decide(p), sooner.argmax(1))
     assert any("no two labelled training videos" in note for note in one.notes)
     lies = replace(held_out, probabilities={"v0": np.roll(p, 1, axis=1)})
-    assert choose_steps(asked, lies).postprocessing == one.postprocessing, "of the labels alone"
+    assert choose_steps(asked, lies, timid=True).postprocessing == one.postprocessing, (
+        "of the labels alone"
+    )
     frames, labels = world(videos=2, frames=200)
     single = problem(labels, test=()).only(["v0"])
     (learned,) = learn_postprocessing(frames, [single], TUNING, None, seed=0, stop=5)
+    assert learned.postprocessing == Postprocessing()
+    trees = replace(TUNING, head={"name": "stack", "members": [{"name": "boosted"}]})
+    (learned,) = learn_postprocessing(frames, [single], trees, None, seed=0, stop=5)
     assert learned.name == BY_BOUTS
     assert learned.notes == one.notes or "no two labelled" in learned.notes[0]
     blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held_out.labels.items()}
@@ -335,7 +341,8 @@ def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() ->
 def test_a_handful_of_bouts_judges_no_step() -> None:
     asked, held_out = unsure(noise=2.0, videos=3, frames=250, doubled=3.0)
     found = choose_steps(asked, held_out)
-    assert (found.name, found.scores) == (BY_BOUTS, {})
+    assert (found.name, found.scores) == (NO_STEPS, {})
+    assert choose_steps(asked, held_out, timid=True).name == BY_BOUTS
     assert "too few to judge" in found.notes[0]
     assert found.postprocessing.smoother is None
     assert isinstance(found.postprocessing.calibration, Temperature)

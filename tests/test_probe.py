@@ -12,7 +12,7 @@ from worlds import MICE, marked_store, wander_store
 from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
-from pretrain.train.probe import MAX_TIMES, Probe, as_metrics, is_due, open_probe
+from pretrain.train.diagnostics.probe import MAX_TIMES, Probe, as_metrics, is_due, open_probe
 
 LENGTHS = [2900, 2700, 2800, 3000]
 
@@ -92,7 +92,7 @@ def test_what_still_grows_is_not_said_to_be_enough(place: Path) -> None:
         {"epoch": e, "frame": e / 10, "2_s": e / 10, "8_s": 0.0} for e in (0.0, 2.0, 4.0, 6.0)
     ]
     said = opened(Store(place)).summary(measured)
-    assert "0.000 with the first weights, 0.267 after epoch 4" in said
+    assert "0.000 after epoch 0, 0.267 after epoch 4" in said
     assert "0.400 in the end" in said
     assert "add little" not in said
 

@@ -83,6 +83,9 @@ class AbstractHead(nn.Module, ABC):
     """Whether gradient steps fit it; if not, :meth:`fit_videos` does."""
     differentiable: bool = True
     """Whether gradients of its scores reach the embeddings."""
+    timid: bool = False
+    """Whether it gives behaviours too little probability of which it saw few bouts; then they are
+    decided for sooner (:meth:`PriorCorrection.by_bouts`)."""
     hz: float | None = None
     """Frames a second that it reads; None: all. Scores of those between are interpolated."""
     fps: float = 30.0
@@ -180,6 +183,11 @@ def head_class(spec: Mapping[str, Any]) -> type[AbstractHead]:
         BadInput: If there is no such head.
     """
     return find(__name__, spec.get("name"), AbstractHead)
+
+
+def is_timid(head: Mapping[str, Any]) -> bool:
+    """Whether a head of these settings, or a member of the stack that it is, is ``timid``."""
+    return any(head_class(one).timid for one in head.get("members") or [head])
 
 
 def build_head(

@@ -44,6 +44,7 @@ class Boosted(AbstractHead):
 
     by_gradient = False
     differentiable = False
+    timid = True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class Logistic(AbstractHead):
 
     by_gradient = False
     differentiable = False
+    timid = True
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune.fit.fit import fit
 from finetune.fit.frames import Frames, recordings
+from finetune.heads import is_timid
 from finetune.labels.folds import split_folds
 from finetune.labels.problems import Problem
 from finetune.labels.refine import without_scored_frames
@@ -33,12 +34,13 @@ def learn_postprocessing(
     Networks are fitted as in the run itself: from poses where there is an ``embedder`` to train
     along, for ``stop`` steps.
     """
+    timid = is_timid(tuning.head)
     if all(len(problem.train) < 2 for problem in problems):  # a fit would serve nothing
         nobody = HeldOutPredictions(probabilities={}, labels={}, fold={})
-        return [choose_steps(problem, nobody) for problem in problems]
+        return [choose_steps(problem, nobody, timid=timid) for problem in problems]
     predictions = cross_fit(frames, problems, tuning, embedder, seed=seed, stop=stop)
     return [
-        choose_steps(problem, held_out)
+        choose_steps(problem, held_out, timid=timid)
         for problem, held_out in zip(problems, predictions, strict=True)
     ]
 

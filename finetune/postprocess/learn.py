@@ -45,10 +45,6 @@ LEAST_GAIN = 0.005
 LEAST_BOUTS = 30
 """Of the scored classes: with a handful any gain may be chance, in every fold alike."""
 NO_STEPS = "as it is"
-UNJUDGED = (
-    "nothing was fitted; behaviours of which few bouts are labelled are decided for a little "
-    "sooner, probabilities are the network's own"
-)
 AND = " + "
 
 
@@ -79,11 +75,13 @@ class LearnedPostprocessing:
         }
 
 
-def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostprocessing:
+def choose_steps(
+    problem: Problem, held_out: HeldOutPredictions, *, timid: bool = False
+) -> LearnedPostprocessing:
     """Fits every candidate, scores it on folds it was not fitted on, and takes none that does not
     help there.
 
-    What there is to improve on is no step; where some behaviour has few bouts,
+    What there is to improve on is no step; of a ``timid`` head, where some behaviour has few bouts,
     :meth:`PriorCorrection.by_bouts`, which follows from the number of labels alone. First the
     decision rules compete, then every smoother after none of them, that and the best.
     Of the candidates whose macro F1 (frames) is within a standard error of the best one's and on no
@@ -98,13 +96,14 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     learned = partial(LearnedPostprocessing, videos=len(labelled), frames=frames)
     if len(labelled) < 2:
         unjudged = Postprocessing(
-            decision_rule=rule_of_labels(problem), overlapping=problem.overlapping
+            decision_rule=rule_of_labels(problem) if timid else None,
+            overlapping=problem.overlapping,
         )
         return learned(
             postprocessing=unjudged,
             name=BY_BOUTS if unjudged.decision_rule else NO_STEPS,
             scores={},
-            notes=(nothing_to_judge_on(problem),) if problem.train else (),
+            notes=(nothing_to_judge_on(problem, timid=timid),) if problem.train else (),
         )
     held_out = held_out.only(labelled)
     folds = list(held_out.folds())
@@ -118,16 +117,16 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     if bouts < LEAST_BOUTS:
         few = (
             f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
-            f"decision rules and smoothing on ({LEAST_BOUTS} are needed): {UNJUDGED}"
+            f"decision rules and smoothing on ({LEAST_BOUTS} are needed): {_unjudged(timid)}"
         )
         rules = _decision_rules(problem, held_out, kind)
-        name = _start(rules)
+        name = _start(rules, timid)
         return learned(postprocessing=rules[name], name=name, scores={}, notes=(few,))
     fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
     f1 = {name: _macro_f1(problem, held_out, decided) for name, decided in decisions.items()}
-    start = _start(fitted)
+    start = _start(fitted, timid)
     best_rule = max((name for name in fitted if name != NO_STEPS), key=lambda name: f1[name])
     more, *more_on_others = [
         _smoothers(
@@ -155,11 +154,20 @@ def choose_steps(problem: Problem, held_out: HeldOutPredictions) -> LearnedPostp
     return learned(postprocessing=fitted[best], name=best, scores=scores, notes=notes)
 
 
-def nothing_to_judge_on(problem: Problem) -> str:
+def nothing_to_judge_on(problem: Problem, *, timid: bool) -> str:
     """What is said where there are no two videos to learn from and to judge on."""
     return (
         f"{problem.name}: no two labelled training videos were held out, one to learn calibration, "
-        f"decision rule and smoothing on and one to judge them on: {UNJUDGED}"
+        f"decision rule and smoothing on and one to judge them on: {_unjudged(timid)}"
+    )
+
+
+def _unjudged(timid: bool) -> str:
+    if not timid:
+        return "none is used, labels and probabilities are the network's own"
+    return (
+        "none was fitted; behaviours of which few bouts are labelled are decided for a little "
+        "sooner, probabilities are the head's own"
     )
 
 
@@ -181,9 +189,9 @@ def rule_of_labels(problem: Problem) -> PriorCorrection | None:
     return PriorCorrection.by_bouts(prior=share_C.tolist(), labels=labels)
 
 
-def _start(rules: Mapping[str, object]) -> str:
+def _start(rules: Mapping[str, object], timid: bool) -> str:
     """What the others must improve on."""
-    return BY_BOUTS if BY_BOUTS in rules else NO_STEPS
+    return BY_BOUTS if timid and BY_BOUTS in rules else NO_STEPS
 
 
 def _best(

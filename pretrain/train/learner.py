@@ -16,7 +16,7 @@ from pretrain.data.windows import Windows, concatenate
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.errors import BadInput, refuse
 from pretrain.objectives import AbstractObjective, Loss, View
-from pretrain.train.collapse_metrics import collapse_metrics
+from pretrain.train.diagnostics.collapse_metrics import collapse_metrics
 from pretrain.train.torch_setup import matmul_precision, one_thread
 from pretrain.transforms.augment import Augment
 

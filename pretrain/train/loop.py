@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import joblib
@@ -17,15 +16,13 @@ from pretrain.config import Recipe, Scale, make
 from pretrain.data.ray_stream import FrameStream
 from pretrain.data.store import Store
 from pretrain.data.windows import BatchPlan
+from pretrain.train.diagnostics.probe import ProbedEpochs, open_probe
 from pretrain.train.learner import Learner, restore
 from pretrain.train.messages import Messages
-from pretrain.train.probe import as_metrics, is_due, open_probe
 from pretrain.train.progress import Progress
 from pretrain.train.ray_checkpoints import StopNotice, latest_state, report_checkpoint
 from pretrain.train.step import OptimiserStep
 from pretrain.train.torch_setup import configure_torch
-
-log = logging.getLogger(__name__)
 
 
 def train(settings: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +55,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         store.chunks, window=recipe.window, batch=recipe.batch, seed=recipe.seed
     )
     learner: Learner = ray.get(settings["learner"]).to(device)
+    external = tuple(learner.embedder.features.external)
     stream = FrameStream(
         store,
         plan,
@@ -65,7 +63,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         workers=distributed.count(),
         device=device,
         resident_bytes=scale.resident_gb * 1e9,
-        features=tuple(learner.embedder.features.external),
+        features=external,
     )
     model: nn.Module = learner
     if distributed.count() > 1:  # running averages are of the global batch, the same everywhere
@@ -86,13 +84,11 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         send_metrics=messages.send_metrics,
     )
     stop = StopNotice(messages, device)
-    probe = None
-    if distributed.rank() == 0:
-        external = tuple(learner.embedder.features.external)
-        probe = open_probe(store, seed=recipe.seed, external=external, device=str(device))
-    if probe and at["epoch"] == at["step"] == 0:
-        at["probe"] = [probe.measure(learner.embedder, epoch=0)]
-        messages.send_metrics(as_metrics(at["probe"][0]), 0)
+    first = distributed.rank() == 0
+    probe = open_probe(store, seed=recipe.seed, external=external, device=device) if first else None
+    probed = ProbedEpochs(probe, recipe.epochs, at["probe"], messages.send_metrics)
+    if not at["epoch"] and not at["step"]:
+        probed.after(0, learner.embedder, step=0)
     while at["epoch"] < recipe.epochs and not stop.must_end:
         for windows in stream.epoch(at["epoch"], at["step"]):
             step = at["epoch"] * plan.steps + at["step"]
@@ -105,9 +101,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             epoch_ended = at["step"] == plan.steps
             if epoch_ended:
                 at["epoch"], at["step"] = at["epoch"] + 1, 0
-                if probe and is_due(at["epoch"], recipe.epochs):
-                    at["probe"].append(probe.measure(learner.embedder, epoch=at["epoch"]))
-                    messages.send_metrics(as_metrics(at["probe"][-1]), step + 1)
+                probed.after(at["epoch"], learner.embedder, step=step + 1)
             due = scale.checkpoint_steps and (step + 1) % scale.checkpoint_steps == 0
             if stop.is_new(step) or epoch_ended or due:
                 at |= {"progress": progress.state(), "command": settings["command"]}
@@ -121,8 +115,4 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
                 report_checkpoint(learner, state, made_by | {"step": step + 1, "steps": steps})
                 if stop.must_end:
                     break
-    if at["epoch"] < recipe.epochs:
-        return {}
-    if probe:
-        log.info(probe.summary(at["probe"]))
-    return progress.result() | {"probe": at["probe"]}
+    return {} if at["epoch"] < recipe.epochs else progress.result() | probed.result()

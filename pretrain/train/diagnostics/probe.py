@@ -3,7 +3,9 @@ read, linearly, from the frozen embedding. Plain torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from pretrain.data.sample import sample
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.train.embed_video import embed_video
+
+log = logging.getLogger(__name__)
 
 MAX_VIDEOS = 12
 FRAMES_PER_VIDEO = 3000
@@ -30,7 +34,7 @@ Measured = dict[str, float]
 
 
 def open_probe(
-    store: Store, *, seed: int, external: Sequence[str] = (), device: str = "cpu"
+    store: Store, *, seed: int, external: Sequence[str] = (), device: torch.device | str = "cpu"
 ) -> Probe | None:
     """A probe on some videos of a store: of those that nothing is learned from where there are two,
     else of the others; None where there are no two.
@@ -83,10 +87,10 @@ class Probe:
         handmade: Embedder,
         *,
         stride: int,
-        device: str,
+        device: torch.device | str,
         left_out: bool,
     ) -> None:
-        self._videos, self._stride, self._device = videos, stride, device
+        self._videos, self._stride, self._device = videos, stride, str(device)
         self._left_out = left_out
         self._fit_on = len(videos) // 2
         self._features = self._halves(handmade.eval())
@@ -125,14 +129,39 @@ class Probe:
     def summary(self, measured: Sequence[Measured]) -> str:
         """From where to where, and whether the last third of the training added anything."""
         until = 2 / 3 * measured[-1]["epoch"]
-        before = max((one for one in measured if one["epoch"] <= until), key=lambda m: m["epoch"])
+        earlier_ones = [one for one in measured if one["epoch"] <= until]
+        before = earlier_ones[-1] if earlier_ones else measured[0]
         first, earlier, last = (_mean(one) for one in (measured[0], before, measured[-1]))
         videos = f"{len(self._videos)} videos {'left out' if self._left_out else 'learned from'}"
+        more = ": more epochs would add little" if last - earlier < LITTLE else ""
         return (
             f"hand-made features read from the frozen embedding (mean R2, {videos}): {first:.3f} "
-            f"with the first weights, {earlier:.3f} after epoch {before['epoch']:g}, {last:.3f} in "
-            f"the end{': more epochs would add little' if last - earlier < LITTLE else ''}"
+            f"after epoch {measured[0]['epoch']:g}, {earlier:.3f} after epoch {before['epoch']:g}, "
+            f"{last:.3f} in the end{more}"
         )
+
+
+@dataclass(frozen=True)
+class ProbedEpochs:
+    """Measures after the epochs of a run that are due, on rank 0; elsewhere it does nothing."""
+
+    probe: Probe | None
+    epochs: int
+    measured: list[Measured]
+    """So far, earlier starts included."""
+    send_metrics: Callable[[Mapping[str, float], int], None]
+
+    def after(self, epoch: int, embedder: Embedder, *, step: int) -> None:
+        """Measures where it is due; epoch 0 is before the first step."""
+        if self.probe and is_due(epoch, self.epochs):
+            self.measured.append(self.probe.measure(embedder, epoch=epoch))
+            self.send_metrics(as_metrics(self.measured[-1]), step)
+
+    def result(self) -> dict[str, Any]:
+        """For ``result.json``; what it comes to is logged."""
+        if self.probe:
+            log.info(self.probe.summary(self.measured))
+        return {"probe": self.measured}
 
 
 def is_due(epoch: int, epochs: int) -> bool:

@@ -1,0 +1,1 @@
+"""What tells, without labels, how a training goes. Plain torch."""
