@@ -198,8 +198,8 @@ def main() -> None:
             of = client.get_experiment_by_name(experiment).experiment_id
             run = next(r for r in client.search_runs([of]) if "test/macro_f1_std" in r.data.metrics)
             artifact = f"/runs/{run.info.run_id}/artifacts/confusion.png?"
-            figure, box = HERE / "mlflow_figure.webp", (0, 0, 1160, 640)
-            picture(figure, page.replace("/runs?", artifact), window=(1560, 640), box=box)
+            figure, box = HERE / "mlflow_figure.webp", (0, 0, 1160, 700)
+            picture(figure, page.replace("/runs?", artifact), window=(1560, 740), box=box)
         report = (folder / ENCODERS[0] / "report.html").as_uri()
         picture(HERE / "report.webp", report, window=(1100, 1500))
 
