@@ -3,7 +3,8 @@ whatever was done to it.
 
 ETHORAY_MUTATIONS says how many of each kind of file are tried (default 150). With thousands, HDF5's
 own library may not return: it loops for ever over a heap in which an object states the size 0 (seen
-once in 3,000 damaged files, HDF5 2.0).
+once in 3,000 damaged files, HDF5 2.0), or ends the process as it reads texts of a damaged heap
+(once in 2,000 files of movement).
 """
 
 from __future__ import annotations

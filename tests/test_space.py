@@ -88,3 +88,12 @@ def test_a_recording_in_space_goes_all_the_way(tmp_path: Path, file: str, object
     finetune.predict.main([*words, "--out", str(tmp_path / "labels")])
     with (tmp_path / "labels" / "csv" / "m1.csv").open() as file:
         assert len(list(csv.DictReader(file))) == FRAMES
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_heading_alone_is_said_to_be_one(tmp_path: Path, end: str) -> None:
+    (path := tmp_path / "cut.csv").write_text("a_x,a_y,a_z,a_error,a_ncams,a_score,fnum" + end)
+    with pytest.raises(
+        BadInput, match="line 1: it ends in its heading|line 2: a heading and no fr"
+    ):
+        read_tracks(path)

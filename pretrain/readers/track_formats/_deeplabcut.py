@@ -151,7 +151,7 @@ def _indices(
     columns: Sequence[tuple[str, str, str]], path: Path
 ) -> dict[tuple[str, str, str], int]:
     """The index of each column by what it holds."""
-    errors = [] if columns else ["it has no columns"]
+    errors = [] if columns else ["it has no columns: no heading names a point"]
     known = {column for column in columns if column[2] in ("x", "y", "z", "likelihood")}
     # An ensemble Kalman smoother writes medians and variances next to the coordinates.
     aside = {

@@ -203,6 +203,8 @@ def _as_an_editor_counts(error: str, header_rows: int) -> str:
     error = re.sub(r"Row #(\d+)", lambda m: f"line {int(m[1])}", error)
     if "straddling" in error:
         return "a line is far longer than the header: line breaks are missing"
+    if "could not skip" in error.lower():
+        return f"line {header_rows}: it ends in its heading"
     if "empty csv" in error.lower():
         return f"line {header_rows + 1}: a header and no frames"
     return error
