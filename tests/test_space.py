@@ -94,6 +94,6 @@ def test_a_recording_in_space_goes_all_the_way(tmp_path: Path, file: str, object
 def test_a_heading_alone_is_said_to_be_one(tmp_path: Path, end: str) -> None:
     (path := tmp_path / "cut.csv").write_text("a_x,a_y,a_z,a_error,a_ncams,a_score,fnum" + end)
     with pytest.raises(
-        BadInput, match="line 1: it ends in its heading|line 2: a heading and no fr"
+        BadInput, match=r"line 1: it ends in its heading|line 2: a heading and no fr"
     ):
         read_tracks(path)
