@@ -100,8 +100,8 @@ def side_by_side(page: str, database: Path, experiment: str) -> str:
         if "mlflow.parentRunId" not in run.data.tags
     ]
     runs, of = (urllib.parse.quote(json.dumps(each)) for each in (ids, [found.experiment_id]))
-    place = f"#/compare-runs?runs={runs}&experiments={of}&workflowType=machine_learning"
-    return f"{page.partition('#')[0]}{place}"
+    fragment = f"#/compare-runs?runs={runs}&experiments={of}&workflowType=machine_learning"
+    return f"{page.partition('#')[0]}{fragment}"
 
 
 def browse(page: str, profile: Path, *options: str) -> str:

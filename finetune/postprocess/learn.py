@@ -30,7 +30,12 @@ from finetune.metrics.bouts import score_bouts
 from finetune.metrics.frame_metrics import frame_f1, score
 from finetune.postprocess import decision_rules, smoothers
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
-from finetune.postprocess.decision_rules.prior_correction import BY_BOUTS, PriorCorrection
+from finetune.postprocess.decision_rules.prior_correction import (
+    BY_BOUTS,
+    LEAST_POWER,
+    PriorCorrection,
+    mean_probabilities,
+)
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.one_standard_error import BOUT_OVERLAP, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
@@ -119,14 +124,14 @@ def choose_steps(
             f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
             f"decision rules and smoothing on ({LEAST_BOUTS} are needed): {_unjudged(timid)}"
         )
-        rules = _decision_rules(problem, held_out, kind)
-        name = _start(rules, timid)
+        rules = _decision_rules(problem, held_out, kind, timid)
+        name = _start(rules)
         return learned(postprocessing=rules[name], name=name, scores={}, notes=(few,))
-    fitted, *on_others = [_decision_rules(problem, part, kind) for part in parts]
+    fitted, *on_others = [_decision_rules(problem, part, kind, timid) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
     f1 = {name: _macro_f1(problem, held_out, decided) for name, decided in decisions.items()}
-    start = _start(fitted, timid)
+    start = _start(fitted)
     best_rule = max((name for name in fitted if name != NO_STEPS), key=lambda name: f1[name])
     more, *more_on_others = [
         _smoothers(
@@ -189,9 +194,9 @@ def rule_of_labels(problem: Problem) -> PriorCorrection | None:
     return PriorCorrection.by_bouts(prior=share_C.tolist(), labels=labels)
 
 
-def _start(rules: Mapping[str, object], timid: bool) -> str:
+def _start(rules: Mapping[str, object]) -> str:
     """What the others must improve on."""
-    return BY_BOUTS if timid and BY_BOUTS in rules else NO_STEPS
+    return BY_BOUTS if BY_BOUTS in rules else NO_STEPS
 
 
 def _best(
@@ -260,9 +265,13 @@ def _log_loss(p_TC: Reals, labels: Ints) -> float:
 
 
 def _decision_rules(
-    problem: Problem, held_out: HeldOutPredictions, kind: type[AbstractCalibration] | None
+    problem: Problem,
+    held_out: HeldOutPredictions,
+    kind: type[AbstractCalibration] | None,
+    timid: bool,
 ) -> dict[str, Postprocessing]:
-    """No rule, and every rule; the calibration is common to all."""
+    """No rule, and every rule; the calibration is common to all. :meth:`PriorCorrection.by_bouts`
+    is for a ``timid`` head, where some class has few bouts."""
     p, truth = held_out.pooled()
     classes = problem.classes
     calibration = None
@@ -271,9 +280,13 @@ def _decision_rules(
     known = np.flatnonzero(looked_at(truth))
     some = known[:: -(-len(known) // RULE_FRAMES)]
     none = Postprocessing(calibration=calibration, overlapping=problem.overlapping)
-    offered = decision_rules.candidates(
-        probabilities_TC=none.calibrated(p[some]), labels=truth[some], **_named(problem)
-    )
+    p, truth = none.calibrated(p[some]), truth[some]
+    offered = decision_rules.candidates(probabilities_TC=p, labels=truth, **_named(problem))
+    if timid:
+        prior = mean_probabilities(probabilities_TC=p, labels=truth)
+        sooner = PriorCorrection.by_bouts(prior=prior, labels=held_out.labels)
+        if np.max(sooner.power) > LEAST_POWER:
+            offered = {BY_BOUTS: sooner, **offered}
     return {NO_STEPS: none} | {
         name: replace(none, decision_rule=rule) for name, rule in offered.items()
     }

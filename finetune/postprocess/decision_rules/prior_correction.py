@@ -46,11 +46,14 @@ class PriorCorrection(AbstractDecisionRule):
 
     @classmethod
     def by_bouts(cls, *, prior: Sequence[float], labels: ByVideo) -> Self:
-        """What is done where nothing could be judged: half the correction for classes of which few
-        bouts are labelled, less and less with more, 0.5 x 30 / (30 + bouts).
+        """Half the correction for classes of which few bouts are labelled, less and less with more:
+        the power is 0.5 x 30 / (30 + bouts), and 0 for a class that was never seen.
 
-        A classifier that saw a behaviour a handful of times is too timid with it. A class that was
-        never seen is left alone.
+        For heads that are too timid with a behaviour that they saw a handful of times.
+
+        Args:
+            prior: (C,) mean probabilities on labelled frames, or the shares of the labels.
+            labels: Of whole videos, so that bouts can be counted.
         """
         rows = np.concatenate([bouts(values) for values in labels.values()])
         number_C = np.bincount(rows[:, 2], minlength=len(prior))
@@ -66,17 +69,11 @@ class PriorCorrection(AbstractDecisionRule):
     def candidates(
         cls, *, probabilities_TC: Reals, labels: Ints, classes: Sequence[str], rest: str | None
     ) -> dict[str, Self]:
-        """Several powers, and that of :meth:`by_bouts`."""
+        """Several powers."""
         examine(labels=labels, classes=classes, probabilities_TC=probabilities_TC)
-        known_TC = labels.reshape(len(labels), -1) != UNLABELLED
-        sum_C = np.where(known_TC, np.asarray(probabilities_TC, np.float64), 0.0).sum(axis=0)
-        number_C = known_TC.sum(axis=0)
-        mean_C = np.where(number_C > 0, sum_C / np.maximum(number_C, 1), 0.5)  # of none: no shift
-        prior = tuple(np.clip(mean_C, LEAST_PRIOR, 1 - LEAST_PRIOR).tolist())
+        prior = mean_probabilities(probabilities_TC=probabilities_TC, labels=labels)
         overlapping = labels.ndim == 2
-        by_bouts = cls.by_bouts(prior=prior, labels={"": labels})
-        offered = {BY_BOUTS: by_bouts} if np.max(by_bouts.power) > LEAST_POWER else {}
-        return offered | {
+        return {
             f"prior correction {power:g}": cls(prior=prior, power=power, overlapping=overlapping)
             for power in POWERS
         }
@@ -88,3 +85,13 @@ class PriorCorrection(AbstractDecisionRule):
             return np.asarray(expit(log_odds(probabilities_TC) - power * log_odds(prior)))
         logits_TC = log_probability(probabilities_TC) - power * np.log(prior)
         return np.asarray(softmax(logits_TC, axis=1))
+
+
+def mean_probabilities(*, probabilities_TC: Reals, labels: Ints) -> tuple[float, ...]:
+    """(C,) means over the frames in which each class was looked at; 0.5, which shifts nothing,
+    where it never was."""
+    known_TC = labels.reshape(len(labels), -1) != UNLABELLED
+    sum_C = np.where(known_TC, np.asarray(probabilities_TC, np.float64), 0.0).sum(axis=0)
+    number_C = known_TC.sum(axis=0)
+    mean_C = np.where(number_C > 0, sum_C / np.maximum(number_C, 1), 0.5)
+    return tuple(np.clip(mean_C, LEAST_PRIOR, 1 - LEAST_PRIOR).tolist())

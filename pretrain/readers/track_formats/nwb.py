@@ -130,21 +130,21 @@ def _animals(file: Any, path: Path) -> dict[str, Any]:
 def _individual(file: Any, series: Sequence[Any], path: Path) -> str:
     """Which animal the file says it is of; empty where the file's name does not end so."""
     subject = node(file, "general/subject/subject_id", path)
-    said = [] if subject is None else list(texts(file, "general/subject/subject_id", path))
+    named = [] if subject is None else list(texts(file, "general/subject/subject_id", path))
     for each in series:
         words = text(each.attrs.get("description", ""), f"{each.name}: its description", path)
-        said += re.findall(r" from individual (.+)\.$", words)
-    return next((name for name in said if name and path.stem[1:].endswith(f"_{name}")), "")
+        named += re.findall(r" from individual (.+)\.$", words)
+    return next((name for name in named if name and path.stem[1:].endswith(f"_{name}")), "")
 
 
 def _videos(group: Any, path: Path) -> tuple[str, ...]:
     """Those the poses are of, as far as the file names them."""
-    places = ("original_videos", "source_video/external_file")  # before and since ndx-pose 0.4
+    datasets = ("original_videos", "source_video/external_file")  # before and since ndx-pose 0.4
     return tuple(
         video
-        for place in places
-        if node(group, place, path) is not None
-        for video in texts(group, place, path)
+        for dataset in datasets
+        if node(group, dataset, path) is not None
+        for video in texts(group, dataset, path)
         if video
     )
 
@@ -314,9 +314,9 @@ def _values(series: Any, width: int, path: Path) -> tuple[Numbers, Numbers]:
 
 
 def _image(group: Any, path: Path) -> tuple[float, ...] | None:
-    for place in ("dimensions", "source_video/dimension"):  # before and since ndx-pose 0.4
-        if node(group, place, path) is not None:
-            sizes = np.atleast_2d(array(group, place, path))
+    for dataset in ("dimensions", "source_video/dimension"):  # before and since ndx-pose 0.4
+        if node(group, dataset, path) is not None:
+            sizes = np.atleast_2d(array(group, dataset, path))
             if sizes.ndim == 2 and sizes.shape[1] == 2 and len(sizes) and (sizes[0] > 0).all():
                 return float(sizes[0, 0]), float(sizes[0, 1])
     return None
