@@ -18,6 +18,8 @@ from pretrain.components import Count, build, find, misfits
 from pretrain.errors import BadInput, error_if, refuse
 
 APART, EMBEDDING = "apart", "embedding"
+MOST_FRAMES = 35_000
+"""That trees and linear models are fitted on: neighbours say nearly the same."""
 ANNOTATOR_SETTINGS = ("annotator", "annotator_width")
 
 
@@ -44,6 +46,15 @@ def with_time(z_TD: Tensor, seconds: float, stretch: tuple[int, int] | None = No
     frame = torch.arange(first, first + z_TD.shape[0], device=z_TD.device, dtype=z_TD.dtype)
     times = torch.stack([frame, total - 1 - frame], 1) * seconds
     return torch.cat([z_TD, times], 1)
+
+
+def labelled_frames(videos: Sequence[LabelledVideo], z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Rows (N, D) of ``z``, what the head makes of each video's embeddings, and their labels
+    (N, C): of the labelled frames, thinned evenly to :data:`MOST_FRAMES`."""
+    z_ND = torch.cat([z_TD[one.looked_at] for z_TD, one in zip(z, videos, strict=True)])
+    shown_NC = torch.cat([one.shown_TC[one.looked_at] for one in videos])
+    every = max(1, -(-len(z_ND) // MOST_FRAMES))
+    return z_ND[::every], shown_NC[::every]
 
 
 def frame_weights(label_N: npt.NDArray[Any], power: float) -> npt.NDArray[np.float64]:

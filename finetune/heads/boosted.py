@@ -14,12 +14,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
+from finetune.heads import (
+    AbstractHead,
+    LabelledVideo,
+    frame_weights,
+    labelled_frames,
+    with_time,
+)
 from finetune.heads._tree_tensors import TreeTensors
 from pretrain.components import Count, Positive, ShareAbove0
 
 _MANY_FRAMES = 20_000  # labelled frames read, from which on larger trees pay
-_MOST_FRAMES = 35_000  # neighbours say the same: of more every second, third, … is fitted on
+_BINNED_FRAMES = 10_000  # whose quantiles are the thresholds that a tree may draw
 _LEAST = 1e-6
 _Reals = npt.NDArray[np.float32]
 
@@ -73,6 +79,7 @@ class Boosted(AbstractHead):
             "bagging_freq": 1,
             "lambda_l2": 5.0,
             "max_bin": 63,
+            "bin_construct_sample_cnt": _BINNED_FRAMES,
             "deterministic": True,
             "force_col_wise": True,
             "device_type": device,
@@ -101,49 +108,48 @@ class Boosted(AbstractHead):
         trees = self.out[problem]
         assert isinstance(trees, _Trees)
         valid = torch.ones(1, dtype=torch.bool)  # not looked at
-        read = [self.trunk(video.z_TD.cpu()[None], valid)[0][video.looked_at] for video in videos]
-        x = torch.cat(read).numpy()
-        shown_NC = np.concatenate([video.shown_TC[video.looked_at].numpy() for video in videos])
-        many, every = len(x) >= _MANY_FRAMES, -(-len(x) // _MOST_FRAMES)
-        x, shown_NC = x[::every], shown_NC[::every]
+        read = [self.trunk(video.z_TD.cpu()[None], valid)[0] for video in videos]
+        many = sum(int(video.looked_at.sum()) for video in videos) >= _MANY_FRAMES
+        x, shown_NC = (frames.numpy() for frames in labelled_frames(videos, read))
         settings = self._settings | {
             "num_leaves": self._leaves or (31 if many else 6),
             "min_data_in_leaf": 20 if many else 5,
             "num_threads": torch.get_num_threads(),
         }
-        fits: list[dict[str, Any]] = []
+        data = lightgbm.Dataset(x, params=settings)
+        if overlapping:
+            targets = [(shown_NC[:, c], [c]) for c in range(shown_NC.shape[1])]
+        else:
+            present, label_N = np.unique(shown_NC.argmax(1), return_inverse=True)
+            targets = [(label_N, present.tolist())]
+        fits = []
         for number in range(self._seeds):
             settings["seed"] = (1000 * seed + number) % 2**31
-            if overlapping:
-                for c in range(shown_NC.shape[1]):
-                    known = shown_NC[:, c] >= 0
-                    fits += _grow(x[known], shown_NC[known, c], [c], settings, self._power)
-            else:
-                label_N = shown_NC.argmax(1)
-                present = np.unique(label_N)
-                fits += _grow(
-                    x, np.searchsorted(present, label_N), present.tolist(), settings, self._power
-                )
+            for label_N, classes in targets:
+                fits.append(_grow(data, label_N, classes, settings, self._power))
         trees.keep(fits, overlapping=overlapping)
 
 
 def _grow(
-    x: _Reals,
+    data: lightgbm.Dataset,
     label_N: npt.NDArray[Any],
     classes: list[int],
     settings: Mapping[str, Any],
     power: float,
-) -> list[dict[str, Any]]:
-    """One model: its classes and its text; none of labels that are all the same."""
+) -> dict[str, Any]:
+    """One model of the labelled frames: its classes and its text; none of labels that are all the
+    same. The frames are binned once for all models."""
+    known = np.flatnonzero(label_N >= 0)
+    label_N = label_N[known]
     if len(np.unique(label_N)) < 2:
-        return [{"classes": classes, "always": int(label_N[0]) if len(label_N) else 0}]
+        return {"classes": classes, "always": int(label_N[0]) if len(label_N) else 0}
     several = {"objective": "multiclass", "num_class": len(classes)}
     kind = several if len(classes) > 2 else {"objective": "binary"}
-    data = lightgbm.Dataset(
-        x, label_N, weight=frame_weights(label_N, power), free_raw_data=True, params={"verbose": -1}
-    )
-    booster = lightgbm.train({**settings, **kind}, data)
-    return [{"classes": classes, "text": booster.model_to_string()}]
+    part = data.subset(known).construct()
+    part.set_label(label_N)
+    part.set_weight(frame_weights(label_N, power))
+    booster = lightgbm.train({**settings, **kind}, part)
+    return {"classes": classes, "text": booster.model_to_string()}
 
 
 class _Trees(nn.Module):

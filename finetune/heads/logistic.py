@@ -3,14 +3,22 @@ trees the best second opinion where labels are few."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from finetune.heads import AbstractHead, LabelledVideo, frame_weights, with_time
+from finetune.heads import (
+    AbstractHead,
+    LabelledVideo,
+    frame_weights,
+    labelled_frames,
+    with_time,
+)
 from pretrain.components import Positive
 
 _QUANTILES = 65
+_RANKED_FRAMES = 20_000
 _CLIP = 0.005
 _SAME = 1e-6  # of a column's range: rounding must not part what ties, as frames without a pose do
 _NEVER_SEEN = -6.0  # logit of a class that no training frame showed
@@ -78,50 +86,63 @@ class Logistic(AbstractHead):
             with_time(v.z_TD, self.stride / self.fps) if self._time else v.z_TD for v in videos
         ]
         if problem == 0:
-            every = torch.cat(with_times)
-            every = every[:: max(1, len(every) // 20_000)].double()
-            probs = (torch.arange(_QUANTILES, dtype=torch.float64) + 0.5) / _QUANTILES
-            self.quantiles_QD.copy_(torch.quantile(every, probs, dim=0))
-        x_ND = self._normal(
-            torch.cat([z[video.looked_at] for z, video in zip(with_times, videos, strict=True)])
-        )
-        shown_NC = torch.cat([video.shown_TC[video.looked_at] for video in videos])
+            total = sum(map(len, with_times))
+            some = torch.cat([z_TD[:: max(1, total // _RANKED_FRAMES)] for z_TD in with_times])
+            self.quantiles_QD.copy_(_quantiles(some))
+        z_ND, shown_NC = labelled_frames(videos, with_times)
+        x_DN = self._normal(z_ND).T.contiguous()
         out = self.out[problem]
         assert isinstance(out, nn.Linear)
         if overlapping:
             for c in range(shown_NC.shape[1]):
                 known = shown_NC[:, c] >= 0
-                self._solve(out, x_ND[known], shown_NC[known, c : c + 1].float(), slice(c, c + 1))
+                shown_N1 = shown_NC[known, c : c + 1].float()
+                self._solve(out, x_DN[:, known], shown_N1, slice(c, c + 1))
         else:
-            self._solve(out, x_ND, shown_NC.float(), slice(None))
+            self._solve(out, x_DN, shown_NC.float(), slice(None))
             out.bias.add_(torch.where(shown_NC.sum(0) > 0, 0.0, _NEVER_SEEN))
 
-    def _solve(self, out: nn.Linear, x_ND: Tensor, target_NC: Tensor, columns: slice) -> None:
-        """Coefficients of some of an output's classes, by L-BFGS."""
+    def _solve(self, out: nn.Linear, x_DN: Tensor, target_NC: Tensor, columns: slice) -> None:
+        """Coefficients of some of an output's classes, by L-BFGS. Frames are columns: the products
+        of few classes with many frames then take less than half as long."""
         several = target_NC.shape[1] > 1
         label_N = target_NC.argmax(1) if several else target_NC[:, 0].long()
         weight_N = torch.from_numpy(frame_weights(label_N.numpy(), self._power)).float()
         weight_N /= weight_N.sum()
-        start = torch.zeros(x_ND.shape[1] + 1, target_NC.shape[1])
-        coefficients = start.requires_grad_()
+        coefficients_CD = torch.zeros(target_NC.shape[1], len(x_DN)).requires_grad_()
+        intercepts_C1 = torch.zeros(target_NC.shape[1], 1).requires_grad_()
         optimiser = torch.optim.LBFGS(
-            [coefficients], max_iter=60, history_size=10, line_search_fn="strong_wolfe"
+            [coefficients_CD, intercepts_C1],
+            max_iter=60,
+            history_size=10,
+            line_search_fn="strong_wolfe",
         )
 
         def loss() -> Tensor:
             optimiser.zero_grad()
-            logits_NC = x_ND @ coefficients[:-1] + coefficients[-1]
+            logits_NC = (coefficients_CD @ x_DN + intercepts_C1).T
             loss_of = F.cross_entropy if several else F.binary_cross_entropy_with_logits
             inputs = (logits_NC, label_N) if several else (logits_NC[:, 0], target_NC[:, 0])
             each_N = loss_of(*inputs, reduction="none")
-            total = (each_N * weight_N).sum() + self._ridge * coefficients[:-1].square().sum()
+            total = (each_N * weight_N).sum() + self._ridge * coefficients_CD.square().sum()
             total.backward()  # type: ignore[no-untyped-call]
             return total
 
         with torch.enable_grad():
             optimiser.step(loss)  # type: ignore[no-untyped-call]
-        out.weight[columns] = coefficients.detach()[:-1].T
-        out.bias[columns] = coefficients.detach()[-1]
+        out.weight[columns] = coefficients_CD.detach()
+        out.bias[columns] = intercepts_C1.detach()[:, 0]
+
+
+def _quantiles(x_ND: Tensor) -> Tensor:
+    """(Q, D): evenly spaced quantiles of each column, between its order statistics in a straight
+    line."""
+    sorted_DN = np.sort(np.ascontiguousarray(x_ND.numpy().T), axis=1)
+    last = len(x_ND) - 1
+    at_Q = (np.arange(_QUANTILES) + 0.5) / _QUANTILES * last
+    below_Q = at_Q.astype(int)
+    low_DQ, high_DQ = sorted_DN[:, below_Q], sorted_DN[:, np.minimum(below_Q + 1, last)]
+    return torch.from_numpy(low_DQ + (high_DQ - low_DQ) * (at_Q - below_Q)).T
 
 
 def _search(knots_DQ: Tensor, z_DN: Tensor, *, right: bool = False) -> Tensor:

@@ -130,8 +130,10 @@ class TemporalWide(AbstractHead):
         shown = [video.shown_TC.to(device) for video in videos]
         weights = self._class_weights(videos, overlapping).to(device)
         spans = [np.flatnonzero(video.looked_at.numpy()) for video in videos]
-        optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05)
-        mean: dict[str, Tensor] | None = None
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=2e-3, weight_decay=0.05, fused=True
+        )
+        mean: list[Tensor] | None = None
         network.train()
         for step in range(steps):
             rate = min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -152,13 +154,13 @@ class TemporalWide(AbstractHead):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             if step >= steps // 3:
-                state = network.state_dict()
+                weights_now = [weight.detach() for weight in network.parameters()]
                 if mean is None:
-                    mean = {name: x.detach().clone() for name, x in state.items()}
-                for name, x in state.items():
-                    mean[name].lerp_(x, _DECAY)
+                    mean = [weight.clone() for weight in weights_now]
+                torch._foreach_lerp_(mean, weights_now, _DECAY)
         assert mean is not None
-        network.load_state_dict(mean)
+        for weight, of_mean in zip(network.parameters(), mean, strict=True):
+            weight.data.copy_(of_mean)
         network.eval()
 
     def _cut(
