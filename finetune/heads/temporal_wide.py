@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from finetune.heads import AbstractHead, LabelledVideo, logits_of_mean
 from pretrain.components import Count, Positive, ShareBelow1
@@ -130,10 +131,8 @@ class TemporalWide(AbstractHead):
         shown = [video.shown_TC.to(device) for video in videos]
         weights = self._class_weights(videos, overlapping).to(device)
         spans = [np.flatnonzero(video.looked_at.numpy()) for video in videos]
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=2e-3, weight_decay=0.05, fused=True
-        )
-        mean: list[Tensor] | None = None
+        optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05, fused=True)
+        mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - _DECAY))  # type: ignore[no-untyped-call]
         network.train()
         for step in range(steps):
             rate = min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -154,13 +153,8 @@ class TemporalWide(AbstractHead):
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             if step >= steps // 3:
-                weights_now = [weight.detach() for weight in network.parameters()]
-                if mean is None:
-                    mean = [weight.clone() for weight in weights_now]
-                torch._foreach_lerp_(mean, weights_now, _DECAY)
-        assert mean is not None
-        for weight, of_mean in zip(network.parameters(), mean, strict=True):
-            weight.data.copy_(of_mean)
+                mean.update_parameters(network)
+        network.load_state_dict(mean.module.state_dict())
         network.eval()
 
     def _cut(

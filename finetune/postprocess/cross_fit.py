@@ -5,18 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from finetune.fit.fit import fit
+from finetune.fit.fit import Probabilities, fit
 from finetune.fit.frames import Frames, recordings
 from finetune.heads import is_timid
 from finetune.labels.folds import split_folds
-from finetune.labels.problems import Problem
+from finetune.labels.problems import Labelled, Problem
 from finetune.labels.refine import without_scored_frames
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.learn import LearnedPostprocessing, choose_steps
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
+
+Fold = Sequence[tuple[Problem, Labelled]]
+"""For each problem what is fitted on, and the labels of the videos held out."""
 
 
 def learn_postprocessing(
@@ -34,15 +35,8 @@ def learn_postprocessing(
     Networks are fitted as in the run itself: from poses where there is an ``embedder`` to train
     along, for ``stop`` steps.
     """
-    timid = is_timid(tuning.head)
-    if all(len(problem.train) < 2 for problem in problems):  # a fit would serve nothing
-        nobody = HeldOutPredictions(probabilities={}, labels={}, fold={})
-        return [choose_steps(problem, nobody, timid=timid) for problem in problems]
-    predictions = cross_fit(frames, problems, tuning, embedder, seed=seed, stop=stop)
-    return [
-        choose_steps(problem, held_out, timid=timid)
-        for problem, held_out in zip(problems, predictions, strict=True)
-    ]
+    held_out = cross_fit(frames, problems, tuning, embedder, seed=seed, stop=stop)
+    return choose_postprocessing(problems, held_out, tuning)
 
 
 def cross_fit(
@@ -58,26 +52,76 @@ def cross_fit(
 
     Arguments as of :func:`learn_postprocessing`.
     """
-    assert tuning.postprocess_folds > 0, "no postprocessing was asked for"
-    probabilities: list[dict[str, np.ndarray]] = [{} for _ in problems]
-    labels: list[dict[str, np.ndarray]] = [{} for _ in problems]
-    fold_of: list[dict[str, int]] = [{} for _ in problems]
-    folds = split_folds(
+    folds = inner_folds(frames, problems, tuning, seed=seed)
+    return held_out_predictions(
         problems,
-        folds=tuning.postprocess_folds,
-        share=tuning.validation,
-        seed=seed,
-        recording=recordings(frames),
+        folds,
+        [
+            predict_fold(frames, problems, fold, tuning, embedder, seed=seed, stop=stop)
+            for fold in folds
+        ],
     )
-    for fold, sides in enumerate(folds):
-        outside = [labels for _, labels in sides]
-        inside = without_scored_frames([problem for problem, _ in sides], outside)
-        ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[stop])
-        for p, predicted in enumerate(model.predict(frames, problems, outside)):
-            probabilities[p] |= predicted
-            labels[p] |= outside[p]
-            fold_of[p] |= dict.fromkeys(predicted, fold)
+
+
+def inner_folds(
+    frames: Frames, problems: Sequence[Problem], tuning: Tuning, *, seed: int
+) -> list[Fold]:
+    """The folds of the training videos; none where no problem has two, for nothing could then be
+    judged on a video that it was not learned on."""
+    assert tuning.postprocess_folds > 0, "no postprocessing was asked for"
+    if all(len(problem.train) < 2 for problem in problems):
+        return []
     return [
-        HeldOutPredictions(probabilities=p, labels=truth, fold=fold)
-        for p, truth, fold in zip(probabilities, labels, fold_of, strict=True)
+        *split_folds(
+            problems,
+            folds=tuning.postprocess_folds,
+            share=tuning.validation,
+            seed=seed,
+            recording=recordings(frames),
+        )
+    ]
+
+
+def predict_fold(
+    frames: Frames,
+    problems: Sequence[Problem],
+    fold: Fold,
+    tuning: Tuning,
+    embedder: Embedder | None,
+    *,
+    seed: int,
+    stop: int,
+) -> Sequence[Probabilities]:
+    """Fits on the videos of the other folds; probabilities for those of this one."""
+    outside = [labels for _, labels in fold]
+    inside = without_scored_frames([problem for problem, _ in fold], outside)
+    ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[stop])
+    return model.predict(frames, problems, outside)
+
+
+def held_out_predictions(
+    problems: Sequence[Problem], folds: Sequence[Fold], predicted: Sequence[Sequence[Probabilities]]
+) -> list[HeldOutPredictions]:
+    """What every fold's videos were predicted to show, of each problem."""
+    of_problems = []
+    for p in range(len(problems)):
+        one = HeldOutPredictions(probabilities={}, labels={}, fold={})
+        for number, (fold, probabilities) in enumerate(zip(folds, predicted, strict=True)):
+            one = HeldOutPredictions(
+                probabilities={**one.probabilities, **probabilities[p]},
+                labels={**one.labels, **fold[p][1]},
+                fold={**one.fold, **dict.fromkeys(probabilities[p], number)},
+            )
+        of_problems.append(one)
+    return of_problems
+
+
+def choose_postprocessing(
+    problems: Sequence[Problem], held_out: Sequence[HeldOutPredictions], tuning: Tuning
+) -> list[LearnedPostprocessing]:
+    """What does best on those predictions, of each problem."""
+    timid = is_timid(tuning.head)
+    return [
+        choose_steps(problem, predictions, timid=timid)
+        for problem, predictions in zip(problems, held_out, strict=True)
     ]

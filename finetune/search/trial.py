@@ -14,7 +14,8 @@ from finetune.heads import head_class
 from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import Labelled, Problem
 from finetune.labels.refine import is_parent, without_scored_frames
-from finetune.postprocess.cross_fit import learn_postprocessing
+from finetune.postprocess.cross_fit import Fold, choose_postprocessing, predict_fold
+from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
@@ -118,15 +119,24 @@ def fit_final(
     return model.to("cpu"), probabilities  # the driver may have no GPU
 
 
-def fit_postprocessing(
+def fit_fold(
     frames: Frames,
     problems: Sequence[Problem],
+    fold: Fold,
     tuning: Tuning,
     embedder: Embedder | None,
     seed: int,
     steps: int,
-) -> list[LearnedPostprocessing]:
-    """Learns the postprocessing of one seed on its training videos; arguments as of
-    :func:`fit_final`."""
+) -> Sequence[Probabilities]:
+    """Predicts one fold of the training videos, as :func:`fit_final` would were they not labelled;
+    arguments as there."""
     configure_torch()
-    return learn_postprocessing(frames, problems, tuning, embedder, seed=seed, stop=steps)
+    return predict_fold(frames, problems, fold, tuning, embedder, seed=seed, stop=steps)
+
+
+def fit_postprocessing(
+    problems: Sequence[Problem], held_out: Sequence[HeldOutPredictions], tuning: Tuning
+) -> list[LearnedPostprocessing]:
+    """Learns the postprocessing on what all folds were predicted to show."""
+    configure_torch()
+    return choose_postprocessing(problems, held_out, tuning)

@@ -3,7 +3,7 @@ Ray that is up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,10 +28,9 @@ from finetune.report.model_folder import save_model
 from finetune.report.predictions import write_predictions
 from finetune.report.run_log import log_result
 from finetune.report.scores_text import scores_text
-from finetune.search.ray_jobs import run_jobs
+from finetune.search.final_fits import FinalFit, FitKey, run_fits
 from finetune.search.ray_tune import search
 from finetune.search.read_frames import read_frames
-from finetune.search.trial import fit_final, fit_postprocessing
 from finetune.settings import Tuning
 from pretrain.config import Scale, plain
 from pretrain.data.store import Store
@@ -40,8 +39,6 @@ from pretrain.redact import write_json
 from pretrain.runs.tracked_run import TrackedRun
 
 T = TypeVar("T")
-Fit = tuple[int, int | None]
-"""Seed, and the fold that it is scored on, counted from 1; None: the fit that becomes the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +95,7 @@ def tune(
 
     first = tuning.first_seed
     budgeted = job.videos is not None or job.minutes is not None
-    drawn: dict[Fit, list[Problem]] = {
+    drawn: dict[FitKey, list[Problem]] = {
         (seed, None): within_budget(job.problems, seed) for seed in tuning.seed_list
     }
     read = [job.problems] if job.folds else list(drawn.values())
@@ -120,7 +117,7 @@ def tune(
             for seed in tuning.seed_list
         }
     embedder = None if tuning.frozen else job.embedder
-    searches: dict[Fit, dict[str, Any]] = {}
+    searches: dict[FitKey, dict[str, Any]] = {}
     for seed, fold in drawn:
         if seed != first and not (tuning.search_each_seed and budgeted):
             searches[seed, fold] = searches[first, fold]
@@ -142,28 +139,16 @@ def tune(
     settings = {fit: tuning.with_choice(one["choice"]) for fit, one in searches.items()}
     chosen = settings[first, None]
 
-    def fit_all(function: Callable[..., T], description: str) -> dict[Fit, T]:
-        return dict(
-            run_jobs(
-                function,
-                drawn,
-                lambda fit: {
-                    "frames": shared_frames,
-                    "problems": drawn[fit],
-                    "seed": fit[0],
-                    "tuning": settings[fit],
-                    "steps": searches[fit]["steps"],
-                },
-                shared={"embedder": embedder},
-                scale=scale,
-                description=description,
-                unit="fit" if job.folds else "seed",
-                name=lambda fit: f"{fit[0]}" + (f", fold {fit[1]}" if fit[1] else ""),
-            )
-        )
-
-    fits = fit_all(fit_final, "fits" if job.folds else "seeds on test")
-    learned = fit_all(fit_postprocessing, "postprocessing") if chosen.postprocess_folds else {}
+    fits, learned = run_fits(
+        shared_frames,
+        frames,
+        {
+            fit: FinalFit(problems=drawn[fit], tuning=settings[fit], steps=one["steps"])
+            for fit, one in searches.items()
+        },
+        embedder=embedder,
+        scale=scale,
+    )
     models = {seed: fits[seed, None][0] for seed in tuning.seed_list}
     budgets, predicted, steps = {}, {}, {}
     for seed in models:
