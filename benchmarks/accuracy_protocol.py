@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accuracy_ablation import ABLATIONS, LEADING, without
-from accuracy_split import ALL, Cell, Row, Split, digest, problems_of
+from accuracy_split import Cell, Row, Split, digest, problems_of
 
 from finetune.fit.fit import Probabilities, fit, score_problems
 from finetune.fit.frames import Frames
@@ -32,14 +32,19 @@ HZ = 5.0
 BOUNDARY_S = 0.5
 BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
 FEATURES, OLD_FEATURES, RANDOM = "features", "old features", "random weights"
-_FEW: Mapping[str, Any] = {
+FEW: Mapping[str, Any] = {
     "name": "stack",
     "members": [{"name": "boosted"}, {"name": "logistic"}],
     "weights": [0.6, 0.4],
 }
-_MANY: Mapping[str, Any] = {
+MANY: Mapping[str, Any] = {
     "name": "stack",
-    "members": [{"name": "boosted"}, {"name": "temporal_wide"}],
+    "members": [
+        {"name": "boosted", "seeds": 1},
+        {"name": "logistic"},
+        {"name": "temporal_wide", "networks": 1},
+    ],
+    "weights": [0.5, 0.3, 0.2],
 }
 
 Decisions = Mapping[str, Ints]
@@ -88,10 +93,10 @@ def joined(inputs: Mapping[str, Frames], names: Sequence[str]) -> tuple[Frames, 
 def head_settings(
     head: str, budget: str, columns: int, changed: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Settings of a head; a stack is the default for the budget: trees with a linear model, and
-    with all videos trees with a temporal network. ``changed`` settings go to the heads that have
-    them; ``columns`` to the temporal network."""
-    chosen = (_MANY if budget == ALL else _FEW) if head == "stack" else {"name": head}
+    """Settings of a head; a stack is the default for the budget: trees with a linear model, and a
+    temporal network with them where labels are of many videos. ``changed`` settings go to the
+    heads that have them; ``columns`` to the temporal network."""
+    chosen = (FEW if budget.isdigit() else MANY) if head == "stack" else {"name": head}
 
     def with_settings(one: Mapping[str, Any]) -> dict[str, Any]:
         known = inspect.signature(find("finetune.heads", one["name"], AbstractHead)).parameters

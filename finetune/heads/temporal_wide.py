@@ -1,5 +1,5 @@
 """A dilated convolution over half a minute of frames read a few times a second (after Lea et al.
-2017), with a schedule of its own: a few seconds of one core a fit."""
+2017), with a schedule of its own: some ten seconds of one core a network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TemporalWide(AbstractHead):
             not.
         width: Channels.
         blocks: With 7 at 5 Hz a score depends on 25 s to either side.
-        steps: Optimiser steps; 0: 200, and 400 from 20 labelled videos on.
+        steps: Optimiser steps; 0: 200, and 300 from 20 labelled videos on.
         crop: Frames (as read) of a window.
         dropout: Share of the channels set to 0 while fitting.
         noise: Standard deviation of the noise added to inputs of unit spread.
@@ -109,7 +109,7 @@ class TemporalWide(AbstractHead):
                 )[0]
                 for video in videos
             ]
-        steps = self._steps or (400 if len(videos) >= 20 else 200)
+        steps = self._steps or (300 if len(videos) >= 20 else 200)
         for number, network in enumerate(networks):
             assert isinstance(network, _Network)
             generator = torch.Generator().manual_seed(10_000 * seed + 100 * problem + number)
