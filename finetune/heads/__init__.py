@@ -18,7 +18,7 @@ from pretrain.components import Count, build, find, misfits
 from pretrain.errors import BadInput, error_if, refuse
 
 APART, EMBEDDING = "apart", "embedding"
-MOST_FRAMES = 35_000
+MOST_FRAMES = 20_000
 """That trees and linear models are fitted on: neighbours say nearly the same."""
 ANNOTATOR_SETTINGS = ("annotator", "annotator_width")
 

@@ -3,6 +3,10 @@ trees the best second opinion where labels are few."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,6 +23,7 @@ from pretrain.components import Positive
 
 _QUANTILES = 65
 _RANKED_FRAMES = 20_000
+_ROWS = 256
 _CLIP = 0.005
 _SAME = 1e-6  # of a column's range: rounding must not part what ties, as frames without a pose do
 _NEVER_SEEN = -6.0  # logit of a class that no training frame showed
@@ -69,12 +74,18 @@ class Logistic(AbstractHead):
 
     def _normal(self, z_ND: Tensor) -> Tensor:
         knots_DQ = self.quantiles_QD.T.contiguous()
-        z_DN = z_ND.T.contiguous()
-        search = _search if torch.compiler.is_exporting() else torch.searchsorted
         slack_D1 = _SAME * (knots_DQ[:, -1:] - knots_DQ[:, :1])
-        between_DN = search(knots_DQ, z_DN - slack_D1)
-        between_DN = between_DN + search(knots_DQ, z_DN + slack_D1, right=True)
-        return self.normal_R[between_DN].T.contiguous()
+        search: Any = _search
+        parts: Sequence[Tensor] = [z_ND]
+        if not torch.compiler.is_exporting():  # a few rows stay in the cache
+            search, parts = partial(torch.searchsorted, out_int32=True), torch.split(z_ND, _ROWS)
+        normal = []
+        for part_ND in parts:
+            z_DN = part_ND.T.contiguous()
+            between_DN = search(knots_DQ, z_DN - slack_D1)
+            between_DN = between_DN + search(knots_DQ, z_DN + slack_D1, right=True)
+            normal.append(self.normal_R[between_DN].T)
+        return torch.cat(normal)
 
     @torch.no_grad()
     def fit_videos(

@@ -16,6 +16,7 @@ from pretrain.components import Count, Positive, ShareBelow1
 from pretrain.train.torch_setup import matmul_precision
 
 _CLIP = 5.0  # standard deviations
+_STANDARDISING_FRAMES = 20_000
 _DECAY = 0.02  # of the running mean of the weights, a step
 
 
@@ -73,15 +74,16 @@ class TemporalWide(AbstractHead):
         self.register_buffer("overlapping_P", torch.zeros(len(classes), dtype=torch.bool))
 
     def trunk(self, z_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        """The leading columns."""
-        z: Tensor = z_BTD[..., : self._columns].clamp(-_CLIP, _CLIP)
-        return z * valid_BT.unsqueeze(-1)
+        """The leading columns of embeddings as they come, standardised."""
+        read = slice(self._columns)
+        z: Tensor = (z_BTD[..., read] - self.mean_D[read]) * self.scale_D[read]
+        return z.clamp(-_CLIP, _CLIP) * valid_BT.unsqueeze(-1)
 
     def forward(
         self, z_BTD: Tensor, valid_BT: Tensor, problem_B: Tensor | None = None
     ) -> list[Tensor]:
         """Logits of the mean probabilities, (B, T, C) for each problem."""
-        x_BTD = self.trunk((z_BTD - self.mean_D) * self.scale_D, valid_BT)
+        x_BTD = self.trunk(z_BTD, valid_BT)
         logits = []
         for p, networks in enumerate(self.out):
             assert isinstance(networks, nn.ModuleList)
@@ -97,16 +99,14 @@ class TemporalWide(AbstractHead):
     ) -> None:
         """Fits the networks of one problem."""
         if problem == 0:
-            self.standardise(torch.cat([video.z_TD for video in videos]))
+            every = max(1, sum(len(video.z_TD) for video in videos) // _STANDARDISING_FRAMES)
+            self.standardise(torch.cat([video.z_TD[::every] for video in videos]))
         self.overlapping_P[problem] = overlapping
         networks = self.out[problem]
         assert isinstance(networks, nn.ModuleList)
         with torch.no_grad():
             inputs = [
-                self.trunk(
-                    ((video.z_TD - self.mean_D) * self.scale_D)[None],
-                    torch.ones(1, len(video.z_TD), dtype=torch.bool, device=video.z_TD.device),
-                )[0]
+                self.trunk(video.z_TD[None], video.z_TD.new_ones(1, len(video.z_TD)))[0]
                 for video in videos
             ]
         steps = self._steps or (300 if len(videos) >= 20 else 200)
