@@ -326,6 +326,11 @@ def open_input(name: str, store: Store, encoders: Mapping[str, str]) -> Embedder
         embedder = build_embedder(store.schema, features=features, encoder=OLD_ENCODER).eval()
         embedder.features.fit(sample(store, seed=0))
         return embedder
+    if name == protocol.PLACES:
+        places = {**read(Recipe, RECIPE, RECIPES, {}).features, "groups": ["interaction"]}
+        embedder = build_embedder(store.schema, features=places, encoder={"name": HANDMADE}).eval()
+        embedder.features.fit(sample(store, seed=0))
+        return embedder
     sources = {protocol.FEATURES: HANDMADE, protocol.RANDOM: RANDOM, **encoders}
     return open_encoder(sources[name], store, recipe=RECIPE, seed=0)[0]
 

@@ -43,13 +43,8 @@ ABLATIONS: Mapping[str, Ablation] = {
     "no speeds": Ablation(drops=_of("speed|acceleration|turn|change|velocit|towards")),
     "nothing between animals": Ablation(drops=_of("distance|headings|velocit|other")),
     "no posture": Ablation(drops=_of("^length|^bend")),
-    "no place": Ablation(drops=_of("^wall|^from the centre")),
-    "nothing of the tracker": Ablation(drops=_of("seen|^confidence|^exchanged")),
     "no extremes, no before and after": Ablation(
         drops=lambda statistic, _: statistic[:5] in ("great", "least", "shift")
-    ),
-    "no posture, no place, nothing of the tracker": Ablation(
-        drops=_of("^length|^bend|^wall|^from the centre|seen|^confidence|^exchanged")
     ),
     "no time in the recording": Ablation(head={"time": False}),
     "no class weights": Ablation(head={"class_weight": 0.0}),
@@ -61,7 +56,7 @@ def columns_of(embedder: Embedder) -> list[tuple[str, str]]:
     """Statistic and feature of each column of the hand-made features, in order.
 
     Raises:
-        AssertionError: If they are not those of the group ``interaction`` with default stretches.
+        AssertionError: If they are not of one group with default stretches.
     """
     names = [name.partition(": ")[2] for name in feature_names(embedder.features)]
     statistics = ["frame"]

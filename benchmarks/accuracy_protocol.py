@@ -32,6 +32,7 @@ HZ = 5.0
 BOUNDARY_S = 0.5
 BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
 FEATURES, OLD_FEATURES, RANDOM = "features", "old features", "random weights"
+PLACES = "features of place and tracker as well"
 FEW: Mapping[str, Any] = {
     "name": "stack",
     "members": [{"name": "boosted"}, {"name": "logistic"}],
@@ -58,12 +59,13 @@ def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> lis
         encoders: Names of further embeddings, each as a row of its own and joined to the features.
         quick: Only those without which the others mean nothing.
         ablation: Trees on the features, the whole default head, and the trees again without each
-            ingredient; no other row.
+            ingredient and with what does not help; no other row.
     """
     new = [Row(name="features, stack", inputs=(FEATURES,))]
     if ablation:
         trees = Row(name="features, boosted", inputs=(FEATURES,), head="boosted")
-        return [trees, *new, *(replace(trees, name=name, without=name) for name in ABLATIONS)]
+        more = replace(trees, name=f"{PLACES}, boosted", inputs=(PLACES,))
+        return [trees, *new, more, *(replace(trees, name=one, without=one) for one in ABLATIONS)]
     new.append(replace(new[0], name="features, stack, postprocessed", postprocessed=True))
     heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide")
     new += [Row(name=f"features, {head}", inputs=(FEATURES,), head=head) for head in heads]

@@ -130,7 +130,7 @@ def features(
         confidence_TMK: (T, M, K) from 0 to 1; left out: 1 wherever there is a position.
         schema: Of a store, an encoder or tracks.
         groups: posture, motion, relation, distances, scene, place, interaction,
-            confidence.
+            social, confidence.
         lags: Even numbers of frames over which motion is measured.
 
     Returns:

@@ -73,9 +73,10 @@ def main(words: Sequence[str] | None = None, *, prog: str = "python finetune/com
             out=out,
         )
     else:
+        store = Store(paths.absolute_address(args.data) if args.data else paths.default_store())
         compare_pairs(
-            pairs(args.recipes, args.networks, args.set),
-            Store(paths.absolute_address(args.data) if args.data else paths.default_store()),
+            pairs(args.recipes, args.networks, args.set, store.schema),
+            store,
             scale,
             task=args.tasks[0],
             videos=None if args.videos == ["all"] else int(args.videos[0]),

@@ -168,9 +168,7 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
         fps=FPS,
         axis=("nose", "tail"),
     )
-    embedder = build_embedder(
-        schema, features={"groups": ["interaction"]}, encoder={"name": "handmade"}
-    )
+    embedder = build_embedder(schema, features={"groups": ["social"]}, encoder={"name": "handmade"})
     columns = ablation.columns_of(embedder)
     z = np.arange(2 * embedder.dim, dtype=np.float32).reshape(2, -1)
     frames = Frames(spans={"v": (0, 2)}, arrays={"z": z})

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from worlds import MICE
 
 import finetune.compare
 from finetune.compare_objectives.cell import (
@@ -292,8 +293,9 @@ def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_n
     assert "all labelled videos" in text
     assert "0.450 ± 0.010 / 0.450 ± 0.020" in text
     groups = {
-        cell.row: cell.recipe.features["groups"] for cell in pairs(["masked"], ["msg3d", "tcn"], [])
+        cell.row: cell.recipe.features["groups"]
+        for cell in pairs(["masked"], ["msg3d", "tcn"], [], MICE)
     }
     assert "scene" in groups["msg3d"]
     assert "scene" not in groups["tcn"]
-    assert groups["-"] == ["interaction"], "hand-made features"
+    assert groups["-"] == ["social"], "hand-made features"

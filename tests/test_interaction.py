@@ -11,7 +11,7 @@ import pytest
 import torch
 from worlds import wander_store, windows_of
 
-from finetune.fit.open_encoder import open_encoder
+from finetune.fit.open_encoder import handmade_features, open_encoder
 from pretrain.data.schema import Schema
 from pretrain.data.windows import Pose, cover
 from pretrain.encoders import Embedder, build_embedder
@@ -50,9 +50,9 @@ def wander(schema: Schema, *, seconds: float, missing: float, seed: int = 0) -> 
     return Pose(position.unsqueeze(0), confidence.unsqueeze(0))
 
 
-def handmade(schema: Schema, pose: Pose) -> Embedder:
+def handmade(schema: Schema, pose: Pose, group: str = "interaction") -> Embedder:
     embedder = build_embedder(
-        schema, features={"groups": ["interaction"]}, encoder={"name": "handmade"}
+        schema, features={"groups": [group]}, encoder={"name": "handmade"}
     ).eval()
     embedder.features.fit(pose)
     return embedder
@@ -71,6 +71,31 @@ def test_exchanging_animals_changes_nothing(animals: int) -> None:
     model = handmade(schema, pose)
     other = Pose(pose.position_BTMKX.flip(2), pose.confidence_BTMK.flip(2))
     assert torch.equal(embedded(model, other), embedded(model, pose))
+
+
+def test_social_is_interaction_without_place_and_tracker() -> None:
+    pose = wander(RATS, seconds=8, missing=0.2)
+    every, lean = (handmade(RATS, pose, group).features for group in ("interaction", "social"))
+    names, kept = ([one.partition(": ")[2] for one in feature_names(f)] for f in (every, lean))
+    gone = [name for name in names if name not in kept]
+    assert kept == [name for name in names if name not in gone]
+    places = [name for name in gone if name.startswith(("wall", "from the centre"))]
+    assert len(places) == 4
+    for name in set(gone) - set(places):
+        assert "seen" in name or name.partition(",")[0] in ("confidence", "unseen for", "exchanged")
+    raw = every.raw(pose)[..., [names.index(name) for name in kept]]
+    torch.testing.assert_close(
+        lean.raw(pose)[..., : len(kept)], raw, rtol=0, atol=0, equal_nan=True
+    )
+    assert handmade(RATS, pose, "social").encoder.dim == 16 * len(kept)
+
+
+@pytest.mark.parametrize(("animals", "group"), [(1, "interaction"), (2, "social"), (3, "social")])
+def test_handmade_reads_the_place_of_one_animal_alone(
+    animals: int, group: str, tmp_path: Path
+) -> None:
+    schema = replace(RATS, animals=tuple("abc"[:animals]))
+    assert handmade_features({"lags": [2]}, schema) == {"lags": [2], "groups": [group]}
 
 
 def columns_of(schema: Schema, position_BTMKX: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -102,6 +127,11 @@ def test_moving_turning_and_mirroring_change_what_belongs_to_the_place_alone() -
     )
     places = 4  # wall and centre, the least and the greatest
     assert int((change > 1e-3).sum()) == places
+    social = handmade(RATS, pose, "social").features
+    raw = social.raw(pose)[..., : social.columns["social"].stop]
+    torch.testing.assert_close(
+        social.raw(turned)[..., : raw.shape[-1]], raw, rtol=1e-3, atol=1e-3, equal_nan=True
+    )
 
 
 def test_a_frame_rate_changes_little() -> None:
@@ -214,7 +244,7 @@ def test_too_many_columns_and_stretches_in_frames_are_refused() -> None:
         fps=30.0,
         image_px=(600.0, 400.0),
     )
-    with pytest.raises(BadInput, match=r"19,152 columns .* at most 8,192: .*interaction"):
+    with pytest.raises(BadInput, match=r"19,152 columns .* at most 8,192: .*social"):
         build_embedder(many, features={}, encoder={"name": "handmade"})
     with pytest.raises(BadInput, match=r"means has 60; a stretch is in seconds"):
         build_embedder(RATS, features={}, encoder={"name": "handmade", "means": [15, 60]})
@@ -226,4 +256,4 @@ def test_a_run_says_which_points_are_looked_at(
     with caplog.at_level(logging.INFO):
         open_encoder("handmade", wander_store(tmp_path, [300]), recipe="contrastive", seed=0)
     points = "nose, neck, tail_base, left_ear/right_ear, left_hip/right_hip"
-    assert f"1232 columns a frame, from {points} (of 7 keypoints; at most 5" in caplog.text
+    assert f"896 columns a frame, from {points} (of 7 keypoints; at most 5" in caplog.text

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.neighbors import NearestNeighbors
 
-from finetune.fit.open_encoder import HANDMADE, interaction_features, open_encoder
+from finetune.fit.open_encoder import HANDMADE, handmade_features, open_encoder
 from finetune.inference.model import BRIDGE_S, without_pose
 from pretrain.data.sample import sample
 from pretrain.data.schema import Float
@@ -63,7 +63,9 @@ def open_embedder(source: str, store: Store) -> Embedder:
         return open_encoder(source, store, recipe="contrastive", seed=0)[0]
     no_context: dict[str, list[float]] = {"means": [], "spreads": [], "extremes": [], "shifts": []}
     embedder = build_embedder(
-        store.schema, features=interaction_features({}), encoder={"name": HANDMADE, **no_context}
+        store.schema,
+        features=handmade_features({}, store.schema),
+        encoder={"name": HANDMADE, **no_context},
     )
     embedder.features.fit(sample(store, seed=0))
     return embedder.eval()

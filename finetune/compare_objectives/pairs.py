@@ -16,12 +16,13 @@ from finetune.compare_objectives.cell import HAND_MADE, RANDOM_WEIGHTS, Cell, Pr
 from finetune.compare_objectives.jobs import run_cells
 from finetune.compare_objectives.table import write_table
 from finetune.fit.frames import gather_poses, recordings
-from finetune.fit.open_encoder import HANDMADE, interaction_features
+from finetune.fit.open_encoder import HANDMADE, handmade_features
 from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import problems, refuse_unfit, with_some_test
 from finetune.settings import TASKS, Tuning, task_file
 from pretrain.cluster.join import cluster
 from pretrain.config import RECIPES, Recipe, Scale, plain, read
+from pretrain.data.schema import Schema
 from pretrain.data.store import Store
 from pretrain.errors import BadInput, refuse
 from pretrain.runs.folder import open_run_folder
@@ -31,13 +32,16 @@ from pretrain.train.learner import build_unfitted
 log = logging.getLogger(__name__)
 
 
-def pairs(recipes: Sequence[str], networks: Sequence[str], changes: Sequence[str]) -> list[Cell]:
+def pairs(
+    recipes: Sequence[str], networks: Sequence[str], changes: Sequence[str], schema: Schema
+) -> list[Cell]:
     """All pairs, with random weights of every network first and hand-made features last.
 
     Args:
         recipes: Names or files.
         networks: Names of encoders, or ``{name: lstm, width: 64}``.
         changes: ``RECIPE.KEY=VALUE``.
+        schema: Of the recordings.
 
     Raises:
         BadInput: If a recipe, a network or a change cannot be read.
@@ -57,7 +61,7 @@ def pairs(recipes: Sequence[str], networks: Sequence[str], changes: Sequence[str
         for row, network in dict(map(_network, networks)).items()
     ]
     hand_made = replace(
-        first, encoder={"name": HANDMADE}, features=interaction_features(first.features)
+        first, encoder={"name": HANDMADE}, features=handmade_features(first.features, schema)
     )
     return [*cells, Cell(column=HAND_MADE, row="-", recipe=hand_made, learns=False)]
 

@@ -83,11 +83,11 @@ def parts_of(embedder: Embedder) -> list[Part]:
 
 
 def _group(name: str) -> str:
-    """The group of a feature; of ``interaction``, which holds all there is, the quantity."""
+    """The group of a feature; of ``interaction`` and ``social``, which hold much, the quantity."""
     group, _, quantity = name.partition(": ")
     if group == "external":
         return name.rsplit(" ", 1)[0]
-    if group != "interaction":
+    if group not in ("interaction", "social"):
         return group
     quantity = quantity.partition(", ")[0]
     if quantity.endswith("seen") or quantity in ("confidence", "unseen for", "exchanged"):

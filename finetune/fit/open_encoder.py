@@ -11,6 +11,7 @@ import torch
 from pretrain.config import RECIPES, Recipe, read
 from pretrain.data.leave_out import fingerprints, joined, share_seen
 from pretrain.data.sample import sample
+from pretrain.data.schema import Schema
 from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.train.checkpoint import load_encoder
@@ -73,7 +74,8 @@ def open_encoder(
         settings = read(Recipe, recipe, RECIPES, {})
         network, features = settings.encoder, settings.features
         if source == HANDMADE:
-            network, features = {"name": HANDMADE}, interaction_features(features)
+            network = {"name": HANDMADE}
+            features = handmade_features(features, store.schema)
         torch.manual_seed(seed)
         embedder = build_embedder(store.schema, features=features, encoder=network).eval()
         check_external_features(embedder.features.external, store)
@@ -103,9 +105,10 @@ def open_encoder(
     return embedder, about
 
 
-def interaction_features(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of features with the group that hand-made features are made of, and no other."""
-    return {**features, "groups": ["interaction"]}
+def handmade_features(features: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+    """Settings of features with the group that hand-made features are made of, and no other:
+    ``social`` of several animals, ``interaction`` of one, which is known by its place, too."""
+    return {**features, "groups": ["social" if len(schema.animals) > 1 else "interaction"]}
 
 
 def _learned_from(made_by: Mapping[str, Any], store: Store) -> Sequence[str] | None:

@@ -32,13 +32,13 @@ class Handmade(AbstractEncoder):
     costs the same whatever the stretch: means and spreads are differences of running sums, extremes
     are taken over stretches that double.
 
-    The defaults are for the group ``interaction``: means over 0.27, 1, 2 and 8 s, spreads over 1, 2
-    and 8 s, extremes over 0.5 and 2 s, shifts of 1 and 2 s. Without that group they are what
-    earlier versions had: means over 15 and 60 frames.
+    The defaults are for the groups ``interaction`` and ``social``: means over 0.27, 1, 2 and 8 s,
+    spreads over 1, 2 and 8 s, extremes over 0.5 and 2 s, shifts of 1 and 2 s. Without either they
+    are what earlier versions had: means over 15 and 60 frames.
 
     Args:
         features: What it passes on; the visibility of points is left out where the features are
-            those of the group ``interaction``, which has its own.
+            those of the group ``interaction``, which has its own, or ``social``, which has none.
         means: Stretches of means.
         spreads: Stretches of standard deviations.
         extremes: Stretches of the greatest and the least.
@@ -57,7 +57,7 @@ class Handmade(AbstractEncoder):
         super().__init__()
         fps = features.schema.fps
         defaults = dict(_DEFAULTS)
-        if "interaction" not in features.groups:
+        if not {"interaction", "social"} & set(features.groups):
             defaults = {"means": [frames / fps for frames in _EARLIER_MEANS]}
         settings = {"means": means, "spreads": spreads, "extremes": extremes, "shifts": shifts}
         stretches = {
@@ -77,7 +77,7 @@ class Handmade(AbstractEncoder):
         self._means, self._spreads, self._extremes, self._shifts = (
             [max(1, round(seconds * fps)) for seconds in values] for values in stretches.values()
         )
-        symmetric = set(features.groups) == {"interaction"}
+        symmetric = len(features.groups) == 1 and features.groups[0] in ("interaction", "social")
         self._width = features.columns["visible"].start if symmetric else features.width
         if not self._means:
             self._shifts = []
@@ -86,7 +86,7 @@ class Handmade(AbstractEncoder):
         refuse(
             [
                 f"{self.dim:,} columns a frame from {self._width:,} features; at most "
-                f"{MAX_COLUMNS:,}: ask for features.groups=[interaction], whose number does not "
+                f"{MAX_COLUMNS:,}: ask for features.groups=[social], whose number does not "
                 "grow with points and animals, or for fewer groups or stretches"
             ]
             * (self.dim > MAX_COLUMNS),

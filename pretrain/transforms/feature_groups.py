@@ -141,10 +141,20 @@ def place(bodies: Bodies) -> list[Tensor]:
 def interaction(bodies: Bodies) -> list[Tensor]:
     """What hand-made classifiers of behaviour live on, whoever is called the first animal, in the
     plane of x and y: pretrain/transforms/interaction.py."""
-    columns = Interaction(
+    return [torch.stack(list(_interaction(bodies).compute().values()))]
+
+
+@feature_group(reach_s=REACH_S)
+def social(bodies: Bodies) -> list[Tensor]:
+    """The group ``interaction`` without the place in the arena and what the tracker saw, which tell
+    recordings apart rather than behaviours of several animals."""
+    return [torch.stack(list(_interaction(bodies).compute_social().values()))]
+
+
+def _interaction(bodies: Bodies) -> Interaction:
+    return Interaction(
         bodies.position_MKXBT[:, :, :2], bodies.confidence_MKBT, bodies.schema, bodies.body_px
-    ).compute()
-    return [torch.stack(list(columns.values()))]
+    )
 
 
 @feature_group()

@@ -16,8 +16,8 @@ def feature_names(features: Features) -> list[str]:
     """The names of the columns of :meth:`Features.raw`, in order, each with its group and unit.
 
     "Forward" and "sideways" are along and across the heading of an animal's body; "log" is the
-    logarithm of 1 + the size in pixels, with its sign. Lengths of the group ``interaction`` are in
-    body lengths.
+    logarithm of 1 + the size in pixels, with its sign. Lengths of the groups ``interaction`` and
+    ``social`` are in body lengths.
     """
     schema = features.schema
     names: list[str] = []
@@ -28,8 +28,8 @@ def feature_names(features: Features) -> list[str]:
                 for name, dim in features.external.items()
                 for d in range(dim)
             ]
-        elif group == "interaction":
-            names += [f"{group}: {name}" for name in _interaction(schema)]
+        elif group in ("interaction", "social"):
+            names += [f"{group}: {name}" for name in _interaction(schema, group)]
         elif group != "visible":
             named = list(_names(group, schema, features.lags))
             numbers = map(str, range(columns.stop - columns.start))
@@ -73,8 +73,9 @@ def _names(group: str, schema: Schema, lags: Sequence[int]) -> Iterator[str]:
             yield from (f"{m} {k} (0 to 1)" for m, k in points)
 
 
-def _interaction(schema: Schema) -> Iterable[str]:
+def _interaction(schema: Schema, group: str) -> Iterable[str]:
     animals, keypoints, _ = schema.shape
     position = torch.zeros(animals, keypoints, 2, 1, 1)
     confidence = torch.ones(animals, keypoints, 1, 1)
-    return Interaction(position, confidence, schema, torch.ones(())).compute()
+    features = Interaction(position, confidence, schema, torch.ones(()))
+    return features.compute() if group == "interaction" else features.compute_social()

@@ -78,9 +78,15 @@ class Interaction:
     def compute(self) -> dict[str, Tensor]:
         """Every column by its name, (B, T) each."""
         self._of_each_animal()
+        self._of_places()
         self._of_tracking()
-        if len(self.position_MKXBT) > 1:
-            self._of_pairs()
+        self._of_pairs()
+        return self.columns
+
+    def compute_social(self) -> dict[str, Tensor]:
+        """The same without the place and the tracker."""
+        self._of_each_animal()
+        self._of_pairs()
         return self.columns
 
     # -- pieces ----------------------------------------------------------------------------------
@@ -212,6 +218,8 @@ class Interaction:
             half, heading = self._half(_TURN), self._heading_MXBT
             turned = _dot(self._at(heading, half), self._at(heading, -half))
             self._add("turn", torch.acos(turned.clamp(-1 + 1e-6, 1 - 1e-6)))
+
+    def _of_places(self) -> None:
         walls, centre = [], []
         for x, extent in enumerate(self.schema.image_px[:2]):
             place = self._body_MXBT[:, x] * self.body_px
@@ -244,6 +252,8 @@ class Interaction:
         return itertools.combinations(range(len(self.position_MKXBT)), 2)
 
     def _of_pairs(self) -> None:
+        if len(self.position_MKXBT) < 2:
+            return
         point, names = self._point_MPXBT, self._names
         one, other = (list(side) for side in zip(*self._pairs(), strict=True))
         near: Tensor | None = None
