@@ -3,7 +3,7 @@ test videos.
 
     # simulated mice, this machine
     %(prog)s --encoder runs/mine --task classic_classification
-    # a label set of your own, on hand-made features: no pretraining, every kind of head is tried
+    # a label set of your own, on hand-made features: no pretraining, the default heads
     %(prog)s --task S1 --data STORE
     # three labelled videos, pretrained encoder and the control with random weights
     %(prog)s --encoder runs/mine --task S1 --data STORE --videos 3
