@@ -89,9 +89,10 @@ class Tuning:
     """Validation scores taken while a trial is fitted; at each a bad trial may be stopped."""
     postprocess_folds: Whole = 3
     """Folds of the training videos for learning calibration, decision rule and smoothing on videos
-    that the network was not fitted on: as many more fits for each seed. 1: one fit, with the share
-    ``validation`` held out; 0: no postprocessing. A step is used only where it helped there. Scores
-    of the protocol are always those of the network alone."""
+    that the network was not fitted on: as many more fits, once for all seeds that learn from the
+    same labels. 1: one fit, with the share ``validation`` held out; 0: no postprocessing. A step is
+    used only where it helped there. Scores of the protocol are always those of the network
+    alone."""
     trials: Count = 8
     search: Mapping[str, Any] = field(default_factory=dict)
     """Dotted key to a list of choices, or to {low, high, log}. A choice that holds keys may hold

@@ -76,14 +76,14 @@ def test_it_leaves_the_embedder_and_the_random_numbers_as_they_were(folder: Path
 def test_videos_that_are_left_out_are_the_ones_it_looks_at(folder: Path, tmp_path: Path) -> None:
     names = [video["name"] for video in Store(folder).videos]
     left_out = opened(Store(folder, leave_out=names[:2]))
-    assert sorted(len(video["position"]) for video in left_out._videos) == sorted(LENGTHS[:2])
+    assert sorted(len(video["position"]) for video in left_out.videos) == sorted(LENGTHS[:2])
     summary = left_out.summary(
         [left_out.measure(handmade(folder, [2.0, 8.0]), epoch=e) for e in (0, 1, 2)]
     )
     assert "2 videos left out" in summary
     assert "more epochs would add little" in summary
     one = opened(Store(folder, leave_out=names[:1]))
-    assert sorted(len(video["position"]) for video in one._videos) == sorted(LENGTHS[1:])
+    assert sorted(len(video["position"]) for video in one.videos) == sorted(LENGTHS[1:])
     assert open_probe(marked_store(tmp_path / "lone", [50]), seed=0) is None
 
 

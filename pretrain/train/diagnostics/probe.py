@@ -90,7 +90,7 @@ class Probe:
         device: torch.device | str,
         left_out: bool,
     ) -> None:
-        self._videos, self._stride, self._device = videos, stride, str(device)
+        self.videos, self._stride, self._device = videos, stride, str(device)
         self._left_out = left_out
         self._fit_on = len(videos) // 2
         self._features = self._halves(handmade.eval())
@@ -99,7 +99,7 @@ class Probe:
         """Embeddings of the videos that are fitted on, and of those that judge."""
         z = [
             embed_video(embedder, video, device=self._device, stride=self._stride).double()
-            for video in self._videos
+            for video in self.videos
         ]
         return torch.cat(z[: self._fit_on]), torch.cat(z[self._fit_on :])
 
@@ -132,7 +132,7 @@ class Probe:
         earlier_ones = [one for one in measured if one["epoch"] <= until]
         before = earlier_ones[-1] if earlier_ones else measured[0]
         first, earlier, last = (_mean(one) for one in (measured[0], before, measured[-1]))
-        videos = f"{len(self._videos)} videos {'left out' if self._left_out else 'learned from'}"
+        videos = f"{len(self.videos)} videos {'left out' if self._left_out else 'learned from'}"
         more = ": more epochs would add little" if last - earlier < LITTLE else ""
         return (
             f"hand-made features read from the frozen embedding (mean R2, {videos}): {first:.3f} "
