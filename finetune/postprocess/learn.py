@@ -88,7 +88,8 @@ def choose_steps(
 
     What there is to improve on is no step; of a ``timid`` head, where some behaviour has few bouts,
     :meth:`PriorCorrection.by_bouts`, which follows from the number of labels alone. First the
-    decision rules compete, then every smoother after none of them, that and the best.
+    decision rules compete, then every smoother after what there is to improve on and after the best
+    of them.
     Of the candidates whose macro F1 (frames) is within a standard error of the best one's and on no
     fold below the one to improve on, the one with the best mean of bout F1 and MAP is taken, of
     those as good the simplest; and none where it gains no more than a standard error, or than
@@ -137,7 +138,7 @@ def choose_steps(
         _smoothers(
             problem,
             part,
-            {name: rules[name] for name in (NO_STEPS, start, best_rule) if name in rules},
+            {name: rules[name] for name in (start, best_rule) if name in rules},
         )
         for part, rules in zip(parts, [fitted, *on_others], strict=True)
     ]
