@@ -31,7 +31,7 @@ class FinalFit:
     steps: int
 
     @property
-    def lesson(self) -> str:
+    def fingerprint(self) -> str:
         """The same for all fits that learn from the same labels in the same way: they differ by
         their seed alone, and share what is learned on videos held out."""
         digest = hashlib.sha256(repr((self.tuning, self.steps)).encode())
@@ -75,13 +75,13 @@ def run_fits(
         Of each fit the model and its probabilities for the test videos; and its postprocessing,
         where some is asked for.
     """
-    teacher: dict[str, FitKey] = {}
+    first: dict[str, FitKey] = {}
     for key, one in fits.items():
         if one.tuning.postprocess_folds:
-            teacher.setdefault(one.lesson, key)
+            first.setdefault(one.fingerprint, key)
     folds: dict[FitKey, list[Fold]] = {
         key: inner_folds(frames, fits[key].problems, fits[key].tuning, seed=key[0])
-        for key in teacher.values()
+        for key in first.values()
     }
     predicted: dict[FitKey, dict[int, Sequence[Probabilities]]] = {key: {} for key in folds}
     fitted: dict[FitKey, tuple[Model, Sequence[Probabilities]]] = {}
@@ -135,7 +135,7 @@ def run_fits(
             fitted[job.key] = result
     # in the order asked for, not the one in which they ended
     return {key: fitted[key] for key in fits}, {
-        key: learned[teacher[one.lesson]]
+        key: learned[first[one.fingerprint]]
         for key, one in fits.items()
         if one.tuning.postprocess_folds
     }
