@@ -321,14 +321,14 @@ def embed_all(
 
 def open_input(name: str, store: Store, encoders: Mapping[str, str]) -> Embedder:
     """What computes an embedding of the rows."""
-    if name == protocol.OLD_FEATURES:
-        features = read(Recipe, RECIPE, RECIPES, {}).features
-        embedder = build_embedder(store.schema, features=features, encoder=OLD_ENCODER).eval()
-        embedder.features.fit(sample(store, seed=0))
-        return embedder
-    if name == protocol.PLACES:
-        places = {**read(Recipe, RECIPE, RECIPES, {}).features, "groups": ["interaction"]}
-        embedder = build_embedder(store.schema, features=places, encoder={"name": HANDMADE}).eval()
+    settings = read(Recipe, RECIPE, RECIPES, {}).features
+    other = {
+        protocol.OLD_FEATURES: (settings, OLD_ENCODER),
+        protocol.ARENA_TRACKER: ({**settings, "groups": ["interaction"]}, {"name": HANDMADE}),
+    }
+    if name in other:
+        features, encoder = other[name]
+        embedder = build_embedder(store.schema, features=features, encoder=encoder).eval()
         embedder.features.fit(sample(store, seed=0))
         return embedder
     sources = {protocol.FEATURES: HANDMADE, protocol.RANDOM: RANDOM, **encoders}

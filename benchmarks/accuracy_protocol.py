@@ -32,7 +32,7 @@ HZ = 5.0
 BOUNDARY_S = 0.5
 BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
 FEATURES, OLD_FEATURES, RANDOM = "features", "old features", "random weights"
-PLACES = "features of place and tracker as well"
+ARENA_TRACKER = "features with arena position and tracker"
 FEW: Mapping[str, Any] = {
     "name": "stack",
     "members": [{"name": "boosted"}, {"name": "logistic"}],
@@ -64,7 +64,7 @@ def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> lis
     new = [Row(name="features, stack", inputs=(FEATURES,))]
     if ablation:
         trees = Row(name="features, boosted", inputs=(FEATURES,), head="boosted")
-        more = replace(trees, name=f"{PLACES}, boosted", inputs=(PLACES,))
+        more = replace(trees, name=f"{ARENA_TRACKER}, boosted", inputs=(ARENA_TRACKER,))
         return [trees, *new, more, *(replace(trees, name=one, without=one) for one in ABLATIONS)]
     new.append(replace(new[0], name="features, stack, postprocessed", postprocessed=True))
     heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide")

@@ -166,7 +166,7 @@ def test_scores_are_of_predictions_that_a_videos_own_labels_never_touch(
             LearnedPostprocessing(postprocessing=steps, name="x", scores={}, videos=1, frames=1)
         ]
 
-    monkeypatch.setattr(finetune.search.final_fits, "fit_postprocessing", by_number)
+    monkeypatch.setattr(finetune.search.final_fits, "choose_postprocessing", by_number)
     store = all_train(mice, tmp_path / "changed", rolled)
     again = run(store, tmp_path / "second", "--folds", "3")
     assert {fold: one["videos"][TASK] for fold, one in again["folds"].items()} == folds

@@ -73,7 +73,7 @@ def test_exchanging_animals_changes_nothing(animals: int) -> None:
     assert torch.equal(embedded(model, other), embedded(model, pose))
 
 
-def test_social_is_interaction_without_place_and_tracker() -> None:
+def test_social_is_interaction_without_arena_position_and_tracker() -> None:
     pose = wander(RATS, seconds=8, missing=0.2)
     every, lean = (handmade(RATS, pose, group).features for group in ("interaction", "social"))
     names, kept = ([one.partition(": ")[2] for one in feature_names(f)] for f in (every, lean))
@@ -91,9 +91,7 @@ def test_social_is_interaction_without_place_and_tracker() -> None:
 
 
 @pytest.mark.parametrize(("animals", "group"), [(1, "interaction"), (2, "social"), (3, "social")])
-def test_handmade_reads_the_place_of_one_animal_alone(
-    animals: int, group: str, tmp_path: Path
-) -> None:
+def test_handmade_reads_arena_positions_only_of_a_single_animal(animals: int, group: str) -> None:
     schema = replace(RATS, animals=tuple("abc"[:animals]))
     assert handmade_features({"lags": [2]}, schema) == {"lags": [2], "groups": [group]}
 

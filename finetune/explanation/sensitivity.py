@@ -24,6 +24,7 @@ from finetune.inference.model import LoadedModel, Prediction
 from finetune.labels.frame_labels import UNLABELLED, Reals
 from pretrain.encoders import Embedder
 from pretrain.transforms.feature_names import feature_names
+from pretrain.transforms.interaction import GROUPS
 
 HIDDEN_S, REACH_S = 0.5, 8.0
 EVERYTHING = "all points"
@@ -87,7 +88,7 @@ def _group(name: str) -> str:
     group, _, quantity = name.partition(": ")
     if group == "external":
         return name.rsplit(" ", 1)[0]
-    if group not in ("interaction", "social"):
+    if group not in GROUPS:
         return group
     quantity = quantity.partition(", ")[0]
     if quantity.endswith("seen") or quantity in ("confidence", "unseen for", "exchanged"):

@@ -107,7 +107,7 @@ def open_encoder(
 
 def handmade_features(features: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """Settings of features with the group that hand-made features are made of, and no other:
-    ``social`` of several animals, ``interaction`` of one, which is known by its place, too."""
+    ``social`` of several animals; of one, whose position in the arena counts, ``interaction``."""
     return {**features, "groups": ["social" if len(schema.animals) > 1 else "interaction"]}
 
 

@@ -57,7 +57,7 @@ def cross_fit(
         problems,
         folds,
         [
-            predict_fold(frames, problems, fold, tuning, embedder, seed=seed, stop=stop)
+            predict_fold(frames, problems, fold, tuning, embedder, seed=seed, steps=stop)
             for fold in folds
         ],
     )
@@ -90,12 +90,12 @@ def predict_fold(
     embedder: Embedder | None,
     *,
     seed: int,
-    stop: int,
+    steps: int,
 ) -> Sequence[Probabilities]:
     """Fits on the videos of the other folds; probabilities for those of this one."""
     outside = [labels for _, labels in fold]
     inside = without_scored_frames([problem for problem, _ in fold], outside)
-    ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[stop])
+    ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[steps])
     return model.predict(frames, problems, outside)
 
 
@@ -103,17 +103,14 @@ def held_out_predictions(
     problems: Sequence[Problem], folds: Sequence[Fold], predicted: Sequence[Sequence[Probabilities]]
 ) -> list[HeldOutPredictions]:
     """What every fold's videos were predicted to show, of each problem."""
-    of_problems = []
-    for p in range(len(problems)):
-        one = HeldOutPredictions(probabilities={}, labels={}, fold={})
-        for number, (fold, probabilities) in enumerate(zip(folds, predicted, strict=True)):
-            one = HeldOutPredictions(
-                probabilities={**one.probabilities, **probabilities[p]},
-                labels={**one.labels, **fold[p][1]},
-                fold={**one.fold, **dict.fromkeys(probabilities[p], number)},
-            )
-        of_problems.append(one)
-    return of_problems
+    return [
+        HeldOutPredictions(
+            probabilities={name: q for each in predicted for name, q in each[p].items()},
+            labels={name: y for fold in folds for name, y in fold[p][1].items()},
+            fold={name: number for number, each in enumerate(predicted) for name in each[p]},
+        )
+        for p in range(len(problems))
+    ]
 
 
 def choose_postprocessing(

@@ -10,13 +10,20 @@ from typing import Any
 from finetune.fit.fit import Model, Probabilities
 from finetune.fit.frames import Frames
 from finetune.labels.problems import Problem
-from finetune.postprocess.cross_fit import Fold, held_out_predictions, inner_folds
+from finetune.postprocess.cross_fit import (
+    Fold,
+    choose_postprocessing,
+    held_out_predictions,
+    inner_folds,
+    predict_fold,
+)
 from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.search.ray_jobs import run_jobs
-from finetune.search.trial import fit_final, fit_fold, fit_postprocessing
+from finetune.search.trial import fit_final
 from finetune.settings import Tuning
 from pretrain.config import Scale
 from pretrain.encoders import Embedder
+from pretrain.train.torch_setup import configure_torch
 
 FitKey = tuple[int, int | None]
 """Seed, and the fold that it is scored on, counted from 1; None: the fit that becomes the model."""
@@ -87,17 +94,17 @@ def run_fits(
     fitted: dict[FitKey, tuple[Model, Sequence[Probabilities]]] = {}
     learned: dict[FitKey, list[LearnedPostprocessing]] = {}
     jobs = [
-        _Job(f"without {number + 1} of {len(each)}", fit_fold, key, number)
+        _Job(f"without {number + 1} of {len(each)}", predict_fold, key, number)
         for key, each in folds.items()
         for number in range(len(each))
     ]
-    jobs += [_Job("postprocessing", fit_postprocessing, key) for key in folds]
+    jobs += [_Job("postprocessing", choose_postprocessing, key) for key in folds]
     jobs += [_Job("", fit_final, key) for key in fits]
 
     def arguments(job: _Job) -> dict[str, Any]:
         one = fits[job.key]
         given: dict[str, Any] = {"problems": one.problems, "tuning": one.tuning}
-        if job.function is fit_postprocessing:
+        if job.function is choose_postprocessing:
             ordered = [predicted[job.key].pop(number) for number in range(len(folds[job.key]))]
             given["held_out"] = held_out_predictions(one.problems, folds[job.key], ordered)
             return {"function": job.function, "arguments": given}
@@ -107,7 +114,7 @@ def run_fits(
         return {"function": job.function, "arguments": given, "frames": shared_frames}
 
     def ready(job: _Job) -> bool:
-        return job.function is not fit_postprocessing or len(predicted[job.key]) == len(
+        return job.function is not choose_postprocessing or len(predicted[job.key]) == len(
             folds[job.key]
         )
 
@@ -129,7 +136,7 @@ def run_fits(
     ):
         if job.fold is not None:
             predicted[job.key][job.fold] = result
-        elif job.function is fit_postprocessing:
+        elif job.function is choose_postprocessing:
             learned[job.key] = result
         else:
             fitted[job.key] = result
@@ -147,6 +154,7 @@ def _call(
     embedder: Embedder | None,
     frames: Frames | None = None,
 ) -> Any:
+    configure_torch()
     if frames is None:
         return function(**arguments)
     return function(frames=frames, embedder=embedder, **arguments)

@@ -14,9 +14,6 @@ from finetune.heads import head_class
 from finetune.labels.hold_out import hold_out
 from finetune.labels.problems import Labelled, Problem
 from finetune.labels.refine import is_parent, without_scored_frames
-from finetune.postprocess.cross_fit import Fold, choose_postprocessing, predict_fold
-from finetune.postprocess.held_out import HeldOutPredictions
-from finetune.postprocess.learn import LearnedPostprocessing
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 from pretrain.train.torch_setup import configure_torch
@@ -113,30 +110,6 @@ def fit_final(
     Returns:
         The model, and probabilities for the test videos of each problem.
     """
-    configure_torch()
     ((_, _, model),) = fit(frames, problems, tuning, embedder=embedder, seed=seed, stops=[steps])
     probabilities = model.predict(frames, problems, [problem.test for problem in problems])
     return model.to("cpu"), probabilities  # the driver may have no GPU
-
-
-def fit_fold(
-    frames: Frames,
-    problems: Sequence[Problem],
-    fold: Fold,
-    tuning: Tuning,
-    embedder: Embedder | None,
-    seed: int,
-    steps: int,
-) -> Sequence[Probabilities]:
-    """Predicts one fold of the training videos, as :func:`fit_final` would were they not labelled;
-    arguments as there."""
-    configure_torch()
-    return predict_fold(frames, problems, fold, tuning, embedder, seed=seed, stop=steps)
-
-
-def fit_postprocessing(
-    problems: Sequence[Problem], held_out: Sequence[HeldOutPredictions], tuning: Tuning
-) -> list[LearnedPostprocessing]:
-    """Learns the postprocessing on what all folds were predicted to show."""
-    configure_torch()
-    return choose_postprocessing(problems, held_out, tuning)

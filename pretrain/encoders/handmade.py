@@ -13,6 +13,7 @@ from pretrain.encoders import AbstractEncoder
 from pretrain.encoders._over_time import zero_invalid
 from pretrain.errors import refuse
 from pretrain.transforms.features import Features
+from pretrain.transforms.interaction import GROUPS
 
 MAX_COLUMNS = 8192
 _LONGEST_S = 30.0
@@ -57,7 +58,7 @@ class Handmade(AbstractEncoder):
         super().__init__()
         fps = features.schema.fps
         defaults = dict(_DEFAULTS)
-        if not {"interaction", "social"} & set(features.groups):
+        if not set(GROUPS) & set(features.groups):
             defaults = {"means": [frames / fps for frames in _EARLIER_MEANS]}
         settings = {"means": means, "spreads": spreads, "extremes": extremes, "shifts": shifts}
         stretches = {
@@ -77,7 +78,7 @@ class Handmade(AbstractEncoder):
         self._means, self._spreads, self._extremes, self._shifts = (
             [max(1, round(seconds * fps)) for seconds in values] for values in stretches.values()
         )
-        symmetric = len(features.groups) == 1 and features.groups[0] in ("interaction", "social")
+        symmetric = len(features.groups) == 1 and features.groups[0] in GROUPS
         self._width = features.columns["visible"].start if symmetric else features.width
         if not self._means:
             self._shifts = []

@@ -146,8 +146,8 @@ def interaction(bodies: Bodies) -> list[Tensor]:
 
 @feature_group(reach_s=REACH_S)
 def social(bodies: Bodies) -> list[Tensor]:
-    """The group ``interaction`` without the place in the arena and what the tracker saw, which tell
-    recordings apart rather than behaviours of several animals."""
+    """The group ``interaction`` without the position in the arena and what the tracker saw: these
+    tell recordings apart rather than behaviours of several animals."""
     return [torch.stack(list(_interaction(bodies).compute_social().values()))]
 
 

@@ -9,7 +9,7 @@ import torch
 
 from pretrain.data.schema import Schema
 from pretrain.transforms.features import Features
-from pretrain.transforms.interaction import Interaction
+from pretrain.transforms.interaction import GROUPS, Interaction
 
 
 def feature_names(features: Features) -> list[str]:
@@ -28,7 +28,7 @@ def feature_names(features: Features) -> list[str]:
                 for name, dim in features.external.items()
                 for d in range(dim)
             ]
-        elif group in ("interaction", "social"):
+        elif group in GROUPS:
             names += [f"{group}: {name}" for name in _interaction(schema, group)]
         elif group != "visible":
             named = list(_names(group, schema, features.lags))

@@ -36,6 +36,8 @@ SPEED_S = (0.07, 0.17, 0.5, 1.5)
 REACH_S = GAP_S + max(SPEED_S)
 """Seconds to either side that the features of a frame depend on."""
 MAX_POINTS = 5
+GROUPS = ("interaction", "social")
+"""Feature groups made of these: all of them, and those of :meth:`Interaction.compute_social`."""
 _MATCHED = 3  # animals at most that are told apart again after a tracker exchanged them
 _SHORT, _TURN, _LONG, _JERK = 0.1, 0.17, 0.5, 0.13
 
@@ -78,13 +80,13 @@ class Interaction:
     def compute(self) -> dict[str, Tensor]:
         """Every column by its name, (B, T) each."""
         self._of_each_animal()
-        self._of_places()
+        self._of_arena_position()
         self._of_tracking()
         self._of_pairs()
         return self.columns
 
     def compute_social(self) -> dict[str, Tensor]:
-        """The same without the place and the tracker."""
+        """The same without the position in the arena and what the tracker saw."""
         self._of_each_animal()
         self._of_pairs()
         return self.columns
@@ -219,7 +221,7 @@ class Interaction:
             turned = _dot(self._at(heading, half), self._at(heading, -half))
             self._add("turn", torch.acos(turned.clamp(-1 + 1e-6, 1 - 1e-6)))
 
-    def _of_places(self) -> None:
+    def _of_arena_position(self) -> None:
         walls, centre = [], []
         for x, extent in enumerate(self.schema.image_px[:2]):
             place = self._body_MXBT[:, x] * self.body_px
