@@ -18,12 +18,14 @@ from accuracy_split import Cell, Row, Split, digest, problems_of
 from finetune.fit.fit import Probabilities, fit, score_problems
 from finetune.fit.frames import Frames
 from finetune.heads import AbstractHead
+from finetune.heads.stack import Stack
 from finetune.labels.clips import labelled_minutes
 from finetune.labels.frame_labels import UNLABELLED, Ints, looked_at
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
 from finetune.metrics.frame_metrics import Scores, frame_f1
-from finetune.postprocess.cross_fit import learn_postprocessing
+from finetune.postprocess.cross_fit import choose_postprocessing, cross_fit
+from finetune.search.space import only_choice
 from finetune.settings import TASKS, Tuning
 from pretrain.components import find
 from pretrain.config import read
@@ -33,20 +35,7 @@ BOUNDARY_S = 0.5
 BOUT_S = (0.0, 1.0, 3.0, 10.0, 30.0, np.inf)
 FEATURES, OLD_FEATURES, RANDOM = "features", "old features", "random weights"
 ARENA_TRACKER = "features with arena position and tracker"
-FEW: Mapping[str, Any] = {
-    "name": "stack",
-    "members": [{"name": "boosted"}, {"name": "logistic"}],
-    "weights": [0.6, 0.4],
-}
-MANY: Mapping[str, Any] = {
-    "name": "stack",
-    "members": [
-        {"name": "boosted", "seeds": 1},
-        {"name": "logistic"},
-        {"name": "temporal_wide", "networks": 1},
-    ],
-    "weights": [0.5, 0.3, 0.2],
-}
+DEFAULT = read(Tuning, "default", TASKS, {})
 
 Decisions = Mapping[str, Ints]
 """Video to the labels of its frames."""
@@ -95,10 +84,13 @@ def joined(inputs: Mapping[str, Frames], names: Sequence[str]) -> tuple[Frames, 
 def head_settings(
     head: str, budget: str, columns: int, changed: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Settings of a head; a stack is the default for the budget: trees with a linear model, and a
-    temporal network with them where labels are of many videos. ``changed`` settings go to the
+    """Settings of a head; a stack is the default for the budget (finetune/tasks/default.yaml), that
+    of many videos unless the budget is a number of them. ``changed`` settings go to the
     heads that have them; ``columns`` to the temporal network."""
-    chosen = (FEW if budget.isdigit() else MANY) if head == "stack" else {"name": head}
+    chosen: Mapping[str, Any] = {"name": head}
+    if head == "stack":
+        of_many = (only_choice(DEFAULT) or {})["head"]
+        chosen = DEFAULT.head if budget.isdigit() else of_many
 
     def with_settings(one: Mapping[str, Any]) -> dict[str, Any]:
         known = inspect.signature(find("finetune.heads", one["name"], AbstractHead)).parameters
@@ -140,16 +132,21 @@ def run_cell(
         frames, read_columns = without(frames, columns, cell.row.without)
         changed = ABLATIONS[cell.row.without].head
     tuning = replace(
-        read(Tuning, "default", TASKS, {}),
+        DEFAULT,
         head=head_settings(cell.row.head, cell.budget, read_columns, changed),
         search={},
         trials=1,
     )
     ((_, _, model),) = fit(frames, own, tuning, embedder=None, seed=cell.draw, stops=[1])
+    crossed = None
+    if cell.row.postprocessed:
+        crossed = cross_fit(frames, own, tuning, None, seed=cell.draw, stop=1)
+        if crossed.weights and isinstance(model.head, Stack):
+            model.head.weights = crossed.weights
     every = model.predict(frames, own, [problem.test for problem in own])
     stride, decided, steps = frames.stride, [], []
-    if cell.row.postprocessed:
-        learned = learn_postprocessing(frames, own, tuning, None, seed=cell.draw, stop=1)
+    if crossed is not None:
+        learned = choose_postprocessing(own, crossed.held_out, tuning)
         steps = [one.name for one in learned]
         after = [one.postprocessing for one in learned]
         decided = [

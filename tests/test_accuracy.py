@@ -18,8 +18,6 @@ import torch
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import UNLABELLED, looked_at
 from finetune.labels.problems import Problem
-from finetune.settings import TASKS, Tuning
-from pretrain.config import read
 from pretrain.data.schema import Schema
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
@@ -187,10 +185,7 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
     many = protocol.head_settings("stack", "all", 9, {"time": False})
     assert many["members"][2] == {"name": "temporal_wide", "networks": 1, "columns": 9}
     assert many == protocol.head_settings("stack", "clips", 9, {"time": False})
-    ours = read(Tuning, "default", TASKS, {})
-    assert few["weights"] == ours.head["weights"]
-    first, *_ = ours.search["head"]
-    assert (first["members"], first["weights"]) == ([protocol.MANY["members"]], [many["weights"]])
+    assert (len(few["members"]), len(many["members"])) == (2, 3)
 
 
 def test_the_surest_wrong_bouts_are_drawn(tmp_path: Path) -> None:

@@ -13,17 +13,23 @@ from sklearn.metrics import f1_score
 from test_fit import problem, world
 
 from finetune.fit.fit import fit
+from finetune.fit.frames import Frames
 from finetune.labels.folds import split_folds
 from finetune.labels.frame_labels import UNLABELLED, decide
 from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
 from finetune.metrics.frame_metrics import frame_f1
 from finetune.postprocess.calibrations.temperature import Temperature
-from finetune.postprocess.cross_fit import cross_fit, learn_postprocessing
+from finetune.postprocess.cross_fit import choose_postprocessing, cross_fit
 from finetune.postprocess.decision_rules.prior_correction import BY_BOUTS
 from finetune.postprocess.decision_rules.thresholds import Thresholds
 from finetune.postprocess.held_out import HeldOutPredictions
-from finetune.postprocess.learn import NO_STEPS, best_calibration, choose_steps
+from finetune.postprocess.learn import (
+    NO_STEPS,
+    LearnedPostprocessing,
+    best_calibration,
+    choose_steps,
+)
 from finetune.postprocess.one_standard_error import BLOCK, within_one_standard_error
 from finetune.postprocess.postprocessing import Postprocessing
 from finetune.postprocess.smoothers.moving import Moving
@@ -32,6 +38,15 @@ from pretrain.errors import BadInput
 
 CLASSES = ("attack", "mount", "other")
 TUNING = Tuning(head={"name": "linear"}, steps=40, window=64, batch=8, lr=0.01, postprocess_folds=3)
+
+
+def learned(
+    frames: Frames, asked: Problem, tuning: Tuning, *, stop: int = 5
+) -> LearnedPostprocessing:
+    """What comes after the network, as a run learns it."""
+    crossed = cross_fit(frames, [asked], tuning, None, seed=0, stop=stop)
+    (one,) = choose_postprocessing([asked], crossed.held_out, tuning)
+    return one
 
 
 def unsure(
@@ -150,12 +165,12 @@ def test_with_one_video_nothing_is_fitted_on_what_it_is_judged_on() -> None:
     )
     frames, labels = world(videos=2, frames=200)
     single = problem(labels, test=()).only(["v0"])
-    (learned,) = learn_postprocessing(frames, [single], TUNING, None, seed=0, stop=5)
-    assert learned.postprocessing == Postprocessing()
+    nothing = learned(frames, single, TUNING)
+    assert nothing.postprocessing == Postprocessing()
     trees = replace(TUNING, head={"name": "stack", "members": [{"name": "boosted"}]})
-    (learned,) = learn_postprocessing(frames, [single], trees, None, seed=0, stop=5)
-    assert learned.name == BY_BOUTS
-    assert learned.notes == one.notes or "no two labelled" in learned.notes[0]
+    sooner_too = learned(frames, single, trees)
+    assert sooner_too.name == BY_BOUTS
+    assert sooner_too.notes == one.notes or "no two labelled" in sooner_too.notes[0]
     blank = {name: np.full_like(labels, UNLABELLED) for name, labels in held_out.labels.items()}
     assert choose_steps(asked, replace(held_out, labels=blank)).frames == 0
 
@@ -328,7 +343,7 @@ def test_rare_classes_stay_where_networks_are_fitted() -> None:
 def test_held_out_predictions_come_from_networks_that_did_not_see_the_video() -> None:
     frames, labels = world(videos=6, frames=200)
     asked = problem(labels, test=())
-    (found,) = cross_fit(frames, [asked], TUNING, None, seed=0, stop=5)
+    (found,) = cross_fit(frames, [asked], TUNING, None, seed=0, stop=5).held_out
     assert set(found.probabilities) == set(asked.train)
     fold = found.fold["v0"]
     inside = asked.only([name for name in asked.train if found.fold[name] != fold])
@@ -354,10 +369,7 @@ def test_nothing_is_learned_from_test_labels() -> None:
     lies = replace(
         asked, test={name: (shown + 1).astype(np.int8) % 3 for name, shown in asked.test.items()}
     )
-    one, other = (
-        learn_postprocessing(frames, [p], TUNING, None, seed=0, stop=20)[0].to_dict()
-        for p in (asked, lies)
-    )
+    one, other = (learned(frames, p, TUNING, stop=20).to_dict() for p in (asked, lies))
     assert one == other
 
 

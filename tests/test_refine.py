@@ -68,15 +68,15 @@ def test_the_product_by_hand() -> None:
         [replace(CHILD, train={"v": np.zeros(2, np.int8)})],
         replace(PARENT, train={"v": np.zeros(2, np.int8)}),
     )
-    outputs = {
-        0: np.array([[0.1, 0.6, 0.3], [0.0, 1.0, 0.0]]),
-        1: np.array([[0.8, 0.2], [0.0, 1.0]]),
-    }
+    outputs = [
+        np.array([[0.1, 0.6, 0.3], [0.0, 1.0, 0.0]]),
+        np.array([[0.8, 0.2], [0.0, 1.0]]),
+    ]
     product = times_parent([child, parent], outputs, 0)
     np.testing.assert_allclose(product, [[0.82, 0.12, 0.06], [0.0, 1.0, 0.0]])
     assert times_parent([child, parent], outputs, 1) is outputs[1]
     marks = replace(child, overlapping=True, classes=("bite", "chase"))
-    several = {0: np.array([[0.5, 0.4], [1.0, 0.0]]), 1: outputs[1]}
+    several = [np.array([[0.5, 0.4], [1.0, 0.0]]), outputs[1]]
     np.testing.assert_allclose(times_parent([marks, parent], several, 0), [[0.1, 0.08], [1.0, 0.0]])
 
 
@@ -109,7 +109,7 @@ def test_what_a_child_is_scored_on_is_kept_from_the_parent() -> None:
     assert np.array_equal(apart.train["v3"], parent.train["v3"])
     frames, *_ = family()
     tuning = Tuning(head={"name": "linear"}, steps=5, window=64, batch=4, postprocess_folds=2)
-    held_out, of_parent = cross_fit(frames, [child, parent], tuning, None, seed=0, stop=5)
+    held_out, of_parent = cross_fit(frames, [child, parent], tuning, None, seed=0, stop=5).held_out
     assert set(held_out.probabilities) == set(of_parent.probabilities) == set(child.train)
 
 

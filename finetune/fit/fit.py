@@ -28,6 +28,9 @@ from pretrain.train.embed_video import embed_video
 
 Probabilities = Mapping[str, npt.NDArray[np.float32]]
 """Video to (T, C)."""
+Outputs = Mapping[str, Sequence[npt.NDArray[np.float32]]]
+"""Video to the probabilities (T, C) of each problem as a head gives them: those of a problem that
+refines another are not times its parent's."""
 WARMUP_STEPS = 20
 STANDARDISING_WINDOWS = 32
 ROWS_AT_ONCE = 1024
@@ -78,14 +81,31 @@ class Model:
     ) -> Sequence[Probabilities]:
         """Probabilities for some videos of each problem; a video shared by problems passes the
         network once."""
-        videos = [set(names) for names in videos]
-        predicted: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
-        for video in sorted(set().union(*videos)):
-            each = as_probabilities(problems, self.logits(frames, video))
-            for p in range(len(problems)):
-                if video in videos[p]:
-                    predicted[p][video] = each[p]
-        return predicted
+        own = self._outputs([self.head], frames, problems, videos)
+        return mean_of_members(problems, own, [1.0], videos)
+
+    def predict_members(
+        self, frames: Frames, problems: Sequence[Problem], videos: Sequence[Iterable[str]]
+    ) -> list[Outputs]:
+        """The same of each member of a stack whose weights are learned on such predictions; of any
+        other head its own alone."""
+        heads = self.head.heads if self.head.cross_fitted else [self.head]
+        return self._outputs(heads, frames, problems, videos)
+
+    def _outputs(
+        self,
+        heads: Sequence[AbstractHead],
+        frames: Frames,
+        problems: Sequence[Problem],
+        videos: Sequence[Iterable[str]],
+    ) -> list[Outputs]:
+        outputs: list[dict[str, list[npt.NDArray[np.float32]]]] = [{} for _ in heads]
+        for video in sorted({name for names in videos for name in names}):
+            z_SD = self.read_embeddings(frames, video)
+            each = logits_of(heads, [z_SD], frames.length(video))
+            for own, logits in zip(outputs, each, strict=True):
+                own[video] = [p_TC.numpy() for p_TC in _of_outputs(problems, logits)]
+        return [*outputs]
 
 
 @torch.no_grad()
@@ -142,11 +162,36 @@ def as_probabilities(
 
 def probabilities_of(problems: Sequence[Problem], logits: Sequence[Tensor]) -> list[Tensor]:
     """(T, C) of each problem; of one that refines another, times its parent's."""
-    each = {
-        p: logits[p].sigmoid() if problem.overlapping else logits[p].softmax(-1)
-        for p, problem in enumerate(problems)
-    }
+    each = _of_outputs(problems, logits)
     return [times_parent(problems, each, p) for p in range(len(problems))]
+
+
+def _of_outputs(problems: Sequence[Problem], logits: Sequence[Tensor]) -> list[Tensor]:
+    return [
+        x_TC.sigmoid() if problem.overlapping else x_TC.softmax(-1)
+        for problem, x_TC in zip(problems, logits, strict=True)
+    ]
+
+
+def mean_of_members(
+    problems: Sequence[Problem],
+    members: Sequence[Outputs],
+    weights: Sequence[float],
+    videos: Sequence[Iterable[str]],
+) -> list[Probabilities]:
+    """Probabilities for some videos of each problem: the weighted mean of what the members of a
+    stack give; of a problem that refines another, times its parent's."""
+    asked = [set(names) for names in videos]
+    predicted: list[dict[str, npt.NDArray[np.float32]]] = [{} for _ in problems]
+    for video in sorted(set().union(*asked)):
+        each = [
+            sum(weight * p_TC for weight, p_TC in zip(weights, of_problem, strict=True))
+            for of_problem in zip(*(member[video] for member in members), strict=True)
+        ]
+        for p in range(len(problems)):
+            if video in asked[p]:
+                predicted[p][video] = times_parent(problems, each, p)
+    return [*predicted]
 
 
 def between(scores_SC: Tensor, stride: int, frames: int) -> Tensor:

@@ -97,6 +97,8 @@ class AbstractHead(nn.Module, ABC):
     timid: bool = False
     """Whether it gives behaviours too little probability of which it saw few bouts; then they are
     decided for sooner (:meth:`PriorCorrection.by_bouts`)."""
+    cross_fitted: bool = False
+    """Whether it is a stack whose weights are learned on videos held out."""
     hz: float | None = None
     """Frames a second that it reads; None: all. Scores of those between are interpolated."""
     fps: float = 30.0
@@ -122,6 +124,11 @@ class AbstractHead(nn.Module, ABC):
         spread = z_ND.std(0)
         self.mean_D.copy_(z_ND.mean(0))
         self.scale_D.copy_(torch.where(spread > 1e-6, 1 / spread.clamp(min=1e-6), 0.0))
+
+    @property
+    def heads(self) -> Sequence[AbstractHead]:
+        """Those that it is made of; itself, unless it is a stack."""
+        return [self]
 
     @property
     def stride(self) -> int:

@@ -21,6 +21,9 @@ class Stack(AbstractHead):
     Args:
         members: ``name`` and settings of each head.
         weights: Of each; none: all alike.
+        cross_fitted: Whether weights are learned on videos held out instead
+            (finetune/fit/member_weights.py), where there are two or more and the postprocessing has
+            folds.
         hz: Frames a second that they read; a member's own setting comes first.
     """
 
@@ -33,6 +36,7 @@ class Stack(AbstractHead):
         *,
         members: Sequence[Mapping[str, Any]] = ({"name": "boosted"}, {"name": "logistic"}),
         weights: Sequence[float] = (),
+        cross_fitted: bool = False,
         hz: float = 5.0,
     ) -> None:
         super().__init__(dim)
@@ -42,7 +46,9 @@ class Stack(AbstractHead):
                 f"head: stack: weights are {share} for {len(members)} members; give one for each, "
                 "not negative and not all 0"
             )
-        self.hz, self._weights = hz, [one / sum(share) for one in share]
+        self.hz, self.cross_fitted = hz, cross_fitted
+        self.weights = [one / sum(share) for one in share]
+        """Of each member; their sum is 1."""
         heads = [build_head({"hz": hz, **member}, dim, classes) for member in members]
         for head, member in zip(heads, members, strict=True):
             if head.by_gradient or head.hz != hz:
@@ -88,7 +94,7 @@ class Stack(AbstractHead):
         """Logits of the mean probabilities, (B, T, C) for each problem."""
         each = [head(z_BTD, valid_BT) for head in self.heads]
         return [
-            logits_of_mean(members, self._weights, self.overlapping_P[p])
+            logits_of_mean(members, self.weights, self.overlapping_P[p])
             for p, members in enumerate(zip(*each, strict=True))
         ]
 

@@ -7,7 +7,7 @@ where its acts are not rare, and is multiplied by the parent's probability.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -159,13 +159,13 @@ def _given(child: Problem, parent: Problem) -> Problem:
     return replace(child, train=train)
 
 
-def times_parent(problems: Sequence[Problem], probabilities: Mapping[int, Array], p: int) -> Array:
+def times_parent(problems: Sequence[Problem], probabilities: Sequence[Array], p: int) -> Array:
     """(T, C) probabilities of a problem: of a child P(class | parent class) x P(parent class), and
     what remains is its rest class.
 
     Args:
         problems: All.
-        probabilities: By their index (T, C) of each output; a child's are given the parent class.
+        probabilities: (T, C) of each output; a child's are given the parent class.
         p: Index of the problem.
     """
     problem = problems[p]

@@ -4,9 +4,11 @@ frames that the postprocessing may learn from."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from finetune.fit.fit import Probabilities, fit
+from finetune.fit.fit import Outputs, fit, mean_of_members
 from finetune.fit.frames import Frames, recordings
+from finetune.fit.member_weights import learn_weights
 from finetune.heads import is_timid
 from finetune.labels.folds import split_folds
 from finetune.labels.problems import Labelled, Problem
@@ -20,23 +22,14 @@ Fold = Sequence[tuple[Problem, Labelled]]
 """For each problem what is fitted on, and the labels of the videos held out."""
 
 
-def learn_postprocessing(
-    frames: Frames,
-    problems: Sequence[Problem],
-    tuning: Tuning,
-    embedder: Embedder | None,
-    *,
-    seed: int,
-    stop: int,
-) -> list[LearnedPostprocessing]:
-    """The postprocessing of each problem, learned only on training videos of the budget: their
-    ``train`` labels are used, nothing else of them.
+@dataclass(frozen=True)
+class CrossFit:
+    """What is learned on predictions for videos held out, and the predictions."""
 
-    Networks are fitted as in the run itself: from poses where there is an ``embedder`` to train
-    along, for ``stop`` steps.
-    """
-    held_out = cross_fit(frames, problems, tuning, embedder, seed=seed, stop=stop)
-    return choose_postprocessing(problems, held_out, tuning)
+    held_out: list[HeldOutPredictions]
+    """Of each problem."""
+    weights: list[float] | None
+    """Of the members of a stack that has them learned; they made the predictions."""
 
 
 def cross_fit(
@@ -47,13 +40,15 @@ def cross_fit(
     *,
     seed: int,
     stop: int,
-) -> list[HeldOutPredictions]:
-    """Fits once a fold on the videos of the other folds, and predicts those of this one.
+) -> CrossFit:
+    """Fits once a fold on the videos of the other folds, and predicts those of this one: training
+    videos of the budget alone, of which the ``train`` labels are used and nothing else.
 
-    Arguments as of :func:`learn_postprocessing`.
+    Networks are fitted as in the run itself: from poses where there is an ``embedder`` to train
+    along, for ``stop`` steps.
     """
     folds = inner_folds(frames, problems, tuning, seed=seed)
-    return held_out_predictions(
+    return crossed(
         problems,
         folds,
         [
@@ -91,26 +86,47 @@ def predict_fold(
     *,
     seed: int,
     steps: int,
-) -> Sequence[Probabilities]:
-    """Fits on the videos of the other folds; probabilities for those of this one."""
+) -> list[Outputs]:
+    """Fits on the videos of the other folds; what each member of the head gives for those of this
+    one."""
     outside = [labels for _, labels in fold]
     inside = without_scored_frames([problem for problem, _ in fold], outside)
     ((_, _, model),) = fit(frames, inside, tuning, embedder=embedder, seed=seed, stops=[steps])
-    return model.predict(frames, problems, outside)
+    return model.predict_members(frames, problems, outside)
 
 
-def held_out_predictions(
-    problems: Sequence[Problem], folds: Sequence[Fold], predicted: Sequence[Sequence[Probabilities]]
-) -> list[HeldOutPredictions]:
-    """What every fold's videos were predicted to show, of each problem."""
-    return [
-        HeldOutPredictions(
-            probabilities={name: q for each in predicted for name, q in each[p].items()},
-            labels={name: y for fold in folds for name, y in fold[p][1].items()},
-            fold={name: number for number, each in enumerate(predicted) for name in each[p]},
-        )
-        for p in range(len(problems))
+def crossed(
+    problems: Sequence[Problem], folds: Sequence[Fold], predicted: Sequence[Sequence[Outputs]]
+) -> CrossFit:
+    """What every fold's videos were predicted to show, of each problem, and the weights of the
+    members that this asks for."""
+    weights = None
+    if predicted and len(predicted[0]) > 1:
+        # a video may be held out in several folds, with other problems
+        members: list[Outputs] = [
+            {f"{n} {video}": each for n, fold in enumerate(one) for video, each in fold.items()}
+            for one in zip(*predicted, strict=True)
+        ]
+        truth = [
+            {f"{n} {video}": y for n, fold in enumerate(folds) for video, y in fold[p][1].items()}
+            for p in range(len(problems))
+        ]
+        weights = learn_weights(problems, members, truth)
+    held_out = [
+        mean_of_members(problems, fold, weights or [1.0], [y for _, y in of_problems])
+        for fold, of_problems in zip(predicted, folds, strict=True)
     ]
+    return CrossFit(
+        [
+            HeldOutPredictions(
+                probabilities={name: q for each in held_out for name, q in each[p].items()},
+                labels={name: y for fold in folds for name, y in fold[p][1].items()},
+                fold={name: number for number, each in enumerate(held_out) for name in each[p]},
+            )
+            for p in range(len(problems))
+        ],
+        weights,
+    )
 
 
 def choose_postprocessing(

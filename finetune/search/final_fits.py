@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from finetune.fit.fit import Model, Probabilities
+from finetune.fit.fit import Model, Outputs, Probabilities, mean_of_members
 from finetune.fit.frames import Frames
+from finetune.heads.stack import Stack
 from finetune.labels.problems import Problem
 from finetune.postprocess.cross_fit import (
+    CrossFit,
     Fold,
     choose_postprocessing,
-    held_out_predictions,
+    crossed,
     inner_folds,
     predict_fold,
 )
@@ -49,6 +51,19 @@ class FinalFit:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What became of it."""
+
+    model: Model
+    tuning: Tuning
+    """With the weights of a stack as they were learned."""
+    probabilities: Sequence[Probabilities]
+    """For the test videos of each problem."""
+    postprocessing: Sequence[LearnedPostprocessing] | None
+    """Of each problem, where some was asked for."""
+
+
 @dataclass(frozen=True)
 class _Job:
     words: str
@@ -65,11 +80,9 @@ def run_fits(
     *,
     embedder: Embedder | None,
     scale: Scale,
-) -> tuple[
-    dict[FitKey, tuple[Model, Sequence[Probabilities]]], dict[FitKey, list[LearnedPostprocessing]]
-]:
-    """Fits on the labels of each, and learns its postprocessing by cross-fitting: once for all
-    seeds that learn from the same labels.
+) -> dict[FitKey, Fitted]:
+    """Fits on the labels of each, and learns by cross-fitting, once for all seeds that learn from
+    the same labels, the weights of a stack that asks for it and the postprocessing.
 
     Args:
         shared_frames: The frames, as Ray holds them.
@@ -77,10 +90,6 @@ def run_fits(
         fits: What to fit.
         embedder: To train along, or None where the frames are embeddings.
         scale: Jobs at a time.
-
-    Returns:
-        Of each fit the model and its probabilities for the test videos; and its postprocessing,
-        where some is asked for.
     """
     first: dict[str, FitKey] = {}
     for key, one in fits.items():
@@ -90,8 +99,9 @@ def run_fits(
         key: inner_folds(frames, fits[key].problems, fits[key].tuning, seed=key[0])
         for key in first.values()
     }
-    predicted: dict[FitKey, dict[int, Sequence[Probabilities]]] = {key: {} for key in folds}
-    fitted: dict[FitKey, tuple[Model, Sequence[Probabilities]]] = {}
+    predicted: dict[FitKey, dict[int, Sequence[Outputs]]] = {key: {} for key in folds}
+    cross_fits: dict[FitKey, CrossFit] = {}
+    fitted: dict[FitKey, tuple[Model, Sequence[Outputs]]] = {}
     learned: dict[FitKey, list[LearnedPostprocessing]] = {}
     jobs = [
         _Job(f"without {number + 1} of {len(each)}", predict_fold, key, number)
@@ -105,24 +115,28 @@ def run_fits(
         one = fits[job.key]
         given: dict[str, Any] = {"problems": one.problems, "tuning": one.tuning}
         if job.function is choose_postprocessing:
-            ordered = [predicted[job.key].pop(number) for number in range(len(folds[job.key]))]
-            given["held_out"] = held_out_predictions(one.problems, folds[job.key], ordered)
+            given["held_out"] = cross_fits[job.key].held_out
             return {"function": job.function, "arguments": given}
         given |= {"seed": job.key[0], "steps": one.steps}
         if job.fold is not None:
             given["fold"] = folds[job.key][job.fold]
         return {"function": job.function, "arguments": given, "frames": shared_frames}
 
+    def cross_where_all_folds_are_predicted(key: FitKey) -> None:
+        if len(predicted[key]) == len(folds[key]):
+            ordered = [predicted[key].pop(number) for number in range(len(folds[key]))]
+            cross_fits[key] = crossed(fits[key].problems, folds[key], ordered)
+
     def ready(job: _Job) -> bool:
-        return job.function is not choose_postprocessing or len(predicted[job.key]) == len(
-            folds[job.key]
-        )
+        return job.function is not choose_postprocessing or job.key in cross_fits
 
     def name(job: _Job) -> str:
         seed, fold = job.key
         words = [f"seed {seed}", *([f"fold {fold}"] if fold else []), job.words]
         return " ".join(filter(None, words))
 
+    for key in folds:
+        cross_where_all_folds_are_predicted(key)  # there may be none
     for job, result in run_jobs(
         _call,
         jobs,
@@ -136,16 +150,33 @@ def run_fits(
     ):
         if job.fold is not None:
             predicted[job.key][job.fold] = result
+            cross_where_all_folds_are_predicted(job.key)
         elif job.function is choose_postprocessing:
             learned[job.key] = result
         else:
             fitted[job.key] = result
-    # in the order asked for, not the one in which they ended
-    return {key: fitted[key] for key in fits}, {
-        key: learned[first[one.fingerprint]]
-        for key, one in fits.items()
-        if one.tuning.postprocess_folds
-    }
+    results = {}
+    for key, one in fits.items():  # in the order asked for, not the one in which they ended
+        model, members = fitted[key]
+        same = first.get(one.fingerprint)
+        weights = cross_fits[same].weights if same else None
+        tuning, of_members = one.tuning, [1.0]
+        if isinstance(model.head, Stack):
+            model.head.weights = weights or model.head.weights
+            tuning = replace(tuning, head={**tuning.head, "weights": model.head.weights})
+            of_members = model.head.weights if len(members) > 1 else [1.0]
+        results[key] = Fitted(
+            model=model,
+            tuning=tuning,
+            probabilities=mean_of_members(
+                one.problems,
+                members,
+                of_members,
+                [problem.test for problem in one.problems],
+            ),
+            postprocessing=learned[same] if same else None,
+        )
+    return results
 
 
 def _call(

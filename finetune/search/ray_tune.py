@@ -19,6 +19,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from finetune.labels.problems import Problem
+from finetune.search.space import only_choice
 from finetune.search.study import SearchStudy
 from finetune.search.trial import evaluation_steps, run_trial
 from finetune.settings import Tuning
@@ -65,9 +66,12 @@ def search(
         BadInput: If an earlier version began the search.
     """
     labelled = max((len(problem.train) for problem in problems), default=tuning.search_from)
-    if tuning.trials == 1 or not tuning.search or labelled < tuning.search_from:
-        log.info("one trial: the settings of the task as they are, no search")
-        return {"choice": {}, "steps": tuning.steps, "score": None, "trials": []}
+    choice = only_choice(tuning) if labelled >= tuning.search_from else {}
+    if tuning.trials == 1 or not tuning.search:
+        choice = choice or {}
+    if choice is not None:
+        log.info("the settings of the task as they are, no search")
+        return {"choice": choice, "steps": tuning.steps, "score": None, "trials": []}
     if (out / "search.jsonl").exists():
         raise BadInput(
             f"{out} holds a search that an earlier version began (search.jsonl); this version "

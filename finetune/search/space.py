@@ -36,6 +36,14 @@ def grid_point(tuning: Tuning, *, number: int) -> dict[str, int]:
     return indices
 
 
+def only_choice(tuning: Tuning) -> dict[str, Any] | None:
+    """What a grid of one combination holds; None where there is something to choose."""
+    if tuning.searcher != "grid":
+        return None
+    every = list(examples(tuning.search))
+    return every[0] if every and all(one == every[0] for one in every) else None
+
+
 def draw(space: Mapping[str, Any], trial: optuna.Trial) -> dict[str, Any]:
     """A value for every searched key.
 

@@ -8,7 +8,7 @@ from typing import Any
 import ray.tune
 import torch
 
-from finetune.fit.fit import Model, Probabilities, fit, score_problems, validation_score
+from finetune.fit.fit import Model, Outputs, fit, score_problems, validation_score
 from finetune.fit.frames import Frames, embed, recordings
 from finetune.heads import head_class
 from finetune.labels.hold_out import hold_out
@@ -96,7 +96,7 @@ def fit_final(
     embedder: Embedder | None,
     seed: int,
     steps: int,
-) -> tuple[Model, Sequence[Probabilities]]:
+) -> tuple[Model, list[Outputs]]:
     """Fits on all training labels of the budget and predicts every test video.
 
     Args:
@@ -108,8 +108,8 @@ def fit_final(
         steps: To fit for.
 
     Returns:
-        The model, and probabilities for the test videos of each problem.
+        The model, and what each member of its head gives for the test videos.
     """
     ((_, _, model),) = fit(frames, problems, tuning, embedder=embedder, seed=seed, stops=[steps])
-    probabilities = model.predict(frames, problems, [problem.test for problem in problems])
-    return model.to("cpu"), probabilities  # the driver may have no GPU
+    members = model.predict_members(frames, problems, [problem.test for problem in problems])
+    return model.to("cpu"), members  # the driver may have no GPU

@@ -136,23 +136,25 @@ def tune(
             name="".join(f"{word}, " for word in words),
         )
     best = searches[first, None]
-    settings = {fit: tuning.with_choice(one["choice"]) for fit, one in searches.items()}
-    chosen = settings[first, None]
-
-    fits, learned = run_fits(
+    fits = run_fits(
         shared_frames,
         frames,
         {
-            fit: FinalFit(problems=drawn[fit], tuning=settings[fit], steps=one["steps"])
+            fit: FinalFit(
+                problems=drawn[fit], tuning=tuning.with_choice(one["choice"]), steps=one["steps"]
+            )
             for fit, one in searches.items()
         },
         embedder=embedder,
         scale=scale,
     )
-    models = {seed: fits[seed, None][0] for seed in tuning.seed_list}
+    finals = {seed: fits[seed, None] for seed in tuning.seed_list}
+    models = {seed: one.model for seed, one in finals.items()}
+    learned = {key: one.postprocessing for key, one in fits.items() if one.postprocessing}
+    chosen = finals[first].tuning
     budgets, predicted, steps = {}, {}, {}
     for seed in models:
-        predicted[seed] = _pooled(fits[seed, fold][1] for fold in scored)
+        predicted[seed] = _pooled(fits[seed, fold].probabilities for fold in scored)
         tests = _pooled([p.test for p in drawn[seed, fold]] for fold in scored)
         budgets[seed] = [
             replace(p, test=test) for p, test in zip(drawn[seed, None], tests, strict=True)
@@ -251,7 +253,7 @@ def tune(
             models[seed].head,
             job.embedder if tuned_embedder is None else tuned_embedder,
             budget,
-            head_settings=plain(settings[seed, None])["head"],
+            head_settings=plain(finals[seed].tuning)["head"],
             made_by=job.encoder,
             postprocessing=[one.postprocessing for one in learned[seed, None]] if learned else None,
         )
@@ -277,7 +279,7 @@ def tune(
     (out / "scores.txt").write_text(scores_text(scores, result), encoding="utf-8")
     if run is not None:
         names = {seed: [one.name for one in learned[seed, None]] for seed in models if learned}
-        chosen_of = {seed: settings[seed, None] for seed in models}
+        chosen_of = {seed: one.tuning for seed, one in finals.items()}
         log_result(run, result, by_seed, chosen_of, postprocessing=names)
         for name in (*pictures, "result.json", "scores.txt"):
             run.log_artifact(out / name)

@@ -1,0 +1,146 @@
+"""What the members of a stack count is learned on videos that they were not fitted on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from test_fit import problem, world
+
+from finetune.fit.member_weights import AS_GOOD, MOST_WEIGHTS, _weights, learn_weights
+from finetune.heads import build_head
+from finetune.heads.stack import Stack
+from finetune.postprocess.cross_fit import cross_fit
+from finetune.search.final_fits import FinalFit, run_fits
+from finetune.search.space import only_choice
+from finetune.settings import TASKS, Tuning
+from pretrain.config import SCALES, Scale, read
+
+HEAD: dict[str, Any] = {
+    "name": "stack",
+    "members": [
+        {"name": "logistic", "ridge": 0.003},
+        {"name": "boosted", "trees": 4, "seeds": 1, "time": False},
+    ],
+    "weights": [0.5, 0.5],
+    "cross_fitted": True,
+    "hz": 30.0,
+}
+TUNING = Tuning(head=HEAD)
+
+
+def said(right: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Probabilities of a member that knows the class of so many frames and guesses the others."""
+    draw = np.random.default_rng(seed)
+    shown = np.where(draw.random(len(right)) < share, right, draw.integers(3, size=len(right)))
+    p_TC = np.full((len(right), 3), 0.1, np.float32)
+    p_TC[np.arange(len(right)), shown] = 0.8
+    return p_TC
+
+
+def test_weights_are_all_those_of_a_grid_and_not_too_many() -> None:
+    two = list(_weights(2))
+    assert len(two) == 11
+    assert (0.3, 0.7) in [tuple(np.round(one, 6)) for one in two]
+    for members in range(1, 12):
+        grid = np.array(list(_weights(members)))
+        assert len(grid) == len(np.unique(grid, axis=0)) <= MOST_WEIGHTS
+        assert np.allclose(grid.sum(1), 1)
+        assert (grid >= 0).all()
+        assert all((grid == unit).all(1).any() for unit in np.eye(members)), "each alone"
+
+
+def test_the_member_that_is_right_counts_and_equals_count_alike() -> None:
+    _, labels = world(videos=2, frames=3000)
+    asked = problem(labels, test=())
+    known, guessed = (
+        {v: [said(y, share, seed=9 * i + k)] for k, (v, y) in enumerate(labels.items())}
+        for i, share in enumerate((0.9, 0.05))
+    )
+    right = learn_weights([asked], [guessed, known], [labels])
+    assert right[1] > 0.65
+    assert sum(right) == pytest.approx(1, abs=0.002)
+    assert learn_weights([asked], [known, known], [labels]) == [0.5, 0.5]
+    assert learn_weights([asked], [known, known, known], [labels]) == [0.333] * 3
+    assert 0 < AS_GOOD < 0.01
+
+
+def test_labels_of_a_parent_do_not_count() -> None:
+    _, labels = world(videos=1, frames=3000)
+    y = labels["v0"]
+    parent = replace(problem(labels, test=()), name="P", task="P")
+    child = replace(
+        parent, name="K", task="K", classes=("other", "b", "c"), refines=("P", parent.classes[1])
+    )
+    for_child, for_parent = said(y, 0.9, 0), said(y, 0.05, 1)
+    one = {"v0": [for_child, for_parent]}
+    other = {"v0": [said(y, 0.05, 2), said(y, 0.9, 3)]}
+    of_child = learn_weights([child, parent], [one, other], [{"v0": y}, {}])
+    assert of_child == learn_weights([child, parent], [one, other], [{"v0": y}, {"v0": y}])
+
+
+def test_a_cross_fit_weighs_by_predictions_of_its_folds_alone() -> None:
+    frames, labels = world(videos=6, frames=400)
+    asked = problem(labels)
+    lies = replace(asked, test={v: (y + 1) % 3 for v, y in asked.test.items()})
+    one, other = (cross_fit(frames, [p], TUNING, None, seed=0, stop=5) for p in (asked, lies))
+    assert one.weights is not None
+    assert one.weights == other.weights, "test labels are not looked at"
+    assert set(one.held_out[0].probabilities) == set(asked.train)
+    as_given = replace(TUNING, head={**HEAD, "cross_fitted": False})
+    plain = cross_fit(frames, [asked], as_given, None, seed=0, stop=5)
+    assert plain.weights is None
+    given = replace(TUNING, head={**HEAD, "cross_fitted": False, "weights": one.weights})
+    by_hand = cross_fit(frames, [asked], given, None, seed=0, stop=5)
+    for video, p in one.held_out[0].probabilities.items():
+        assert np.allclose(p, by_hand.held_out[0].probabilities[video], atol=1e-5)
+    assert cross_fit(frames, [asked.only(["v0"])], TUNING, None, seed=0, stop=5).weights is None
+
+
+@pytest.mark.ray
+def test_the_model_that_is_saved_has_the_weights_and_says_what_was_scored(ray_here: None) -> None:
+    import ray
+
+    frames, labels = world(videos=6, frames=400)
+    asked = problem(labels)
+    scale = read(Scale, "laptop", SCALES, {})
+    fits = {
+        (42, None): FinalFit(problems=[asked], tuning=TUNING, steps=1),
+        (43, None): FinalFit(problems=[asked], tuning=TUNING, steps=1),
+        (44, None): FinalFit(
+            problems=[asked], tuning=replace(TUNING, postprocess_folds=0), steps=1
+        ),
+    }
+    fitted = run_fits(ray.put(frames), frames, fits, embedder=None, scale=scale)
+    learned = cross_fit(frames, [asked], TUNING, None, seed=42, stop=1).weights
+    for seed, weights in ((42, learned), (43, learned), (44, [0.5, 0.5])):
+        one = fitted[seed, None]
+        assert one.tuning.head["weights"] == weights
+        assert isinstance(one.model.head, Stack)
+        assert one.model.head.weights == weights
+        rebuilt = build_head(one.tuning.head, 8, [3])
+        assert isinstance(rebuilt, Stack)
+        assert np.allclose(rebuilt.weights, weights, atol=1e-3)
+        again = one.model.predict(frames, [asked], [asked.test])[0]
+        for video, p in one.probabilities[0].items():
+            assert np.allclose(p, again[video], atol=1e-5)
+    assert learned != [0.5, 0.5]
+
+
+def test_a_grid_of_one_combination_needs_no_trial() -> None:
+    default = read(Tuning, "default", TASKS, {})
+    choice = only_choice(default)
+    assert choice is not None
+    assert choice["head"]["cross_fitted"] is True
+    assert [one["name"] for one in choice["head"]["members"]] == [
+        "boosted",
+        "logistic",
+        "temporal_wide",
+    ]
+    assert default.with_choice(choice).head == choice["head"]
+    searched = replace(default, search={"lr": [0.1, 0.2]})
+    assert only_choice(searched) is None
+    assert only_choice(replace(default, searcher="random")) is None
+    assert only_choice(replace(default, search={})) is None
