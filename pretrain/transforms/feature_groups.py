@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pretrain.data.schema import Schema
 from pretrain.transforms.geometry import difference, later, rotate_back
+from pretrain.transforms.identities import MEMORY_S, with_identities
 from pretrain.transforms.interaction import REACH_S, Interaction
 
 _PLANE = -3  # the axis of coordinates, before (B, T)
@@ -141,20 +142,21 @@ def place(bodies: Bodies) -> list[Tensor]:
 def interaction(bodies: Bodies) -> list[Tensor]:
     """What hand-made classifiers of behaviour live on, whoever is called the first animal, in the
     plane of x and y: pretrain/transforms/interaction.py."""
-    return [torch.stack(list(_interaction(bodies).compute().values()))]
+    plane = bodies.position_MKXBT[:, :, :2]
+    return [torch.stack(list(_interaction(bodies, plane).compute().values()))]
 
 
-@feature_group(reach_s=REACH_S)
+@feature_group(reach_s=REACH_S + MEMORY_S)
 def social(bodies: Bodies) -> list[Tensor]:
     """The group ``interaction`` without the position in the arena and what the tracker saw: these
-    tell recordings apart rather than behaviours of several animals."""
-    return [torch.stack(list(_interaction(bodies).compute_social().values()))]
+    tell recordings apart rather than behaviours of several animals. Animals whose identities a
+    tracker exchanges are told apart again first."""
+    position_MKXBT = with_identities(bodies.position_MKXBT[:, :, :2], bodies.schema, bodies.body_px)
+    return [torch.stack(list(_interaction(bodies, position_MKXBT).compute_social().values()))]
 
 
-def _interaction(bodies: Bodies) -> Interaction:
-    return Interaction(
-        bodies.position_MKXBT[:, :, :2], bodies.confidence_MKBT, bodies.schema, bodies.body_px
-    )
+def _interaction(bodies: Bodies, position_MKXBT: Tensor) -> Interaction:
+    return Interaction(position_MKXBT, bodies.confidence_MKBT, bodies.schema, bodies.body_px)
 
 
 @feature_group()

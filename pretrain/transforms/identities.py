@@ -1,0 +1,100 @@
+"""Which animal is which, where a tracker exchanges them: for features that do not ask which of them
+is called the first, and so need only that each goes on as itself."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from pretrain.data.schema import Schema
+from pretrain.transforms.interaction import points_of
+
+MOST_ANIMALS = 3
+"""More are left as they are: their orders are too many to compare."""
+MEMORY_S = 8.0
+"""Seconds for which an animal that is not seen is expected where it was."""
+ELSEWHERE = 1.0
+"""Body lengths that it costs an animal to come from nowhere."""
+PASSES = 8
+_NEVER = 10**9
+
+
+def with_identities(position_MKXBT: Tensor, schema: Schema, body_px: Tensor) -> Tensor:
+    """The same positions with the frames of each animal together: in every frame the animals that
+    are seen go on where they were last seen, so that they move least in sum.
+
+    Matching frame after frame (greedily) is what is meant; all frames are matched at once instead,
+    each with what came before in its present order, again and again until nothing changes. A frame
+    that several exchanges in a row depend on needs as many passes; after :data:`PASSES` it stays as
+    it is.
+
+    Args:
+        position_MKXBT: px; NaN where missing.
+        schema: Skeleton and frame rate.
+        body_px: Length of a body.
+    """
+    if not 2 <= len(position_MKXBT) <= MOST_ANIMALS:
+        return position_MKXBT
+    itself_M = torch.arange(len(position_MKXBT), device=position_MKXBT.device)
+    memory = round(MEMORY_S * schema.fps)
+    for _ in range(PASSES):
+        slot_BTM = _order(_middle(position_MKXBT, schema) / body_px, memory)
+        if not torch.compiler.is_exporting() and bool((slot_BTM == itself_M).all()):
+            break
+        index = slot_BTM.permute(2, 0, 1)[:, None, None].expand_as(position_MKXBT)
+        position_MKXBT = position_MKXBT.gather(0, index)
+    return position_MKXBT
+
+
+def _middle(position_MKXBT: Tensor, schema: Schema) -> Tensor:
+    """(M, X, B, T): of nose, neck and tail base what is seen; NaN where nothing is."""
+    groups = list(points_of(schema).values())[:3]
+    point_PMXBT = torch.stack([position_MKXBT[:, list(k)].mean(1) for k in groups])
+    seen = point_PMXBT == point_PMXBT
+    total = torch.where(seen, point_PMXBT, 0.0).sum(0)
+    number = seen.sum(0)
+    return torch.where(number > 0, total / number.clamp(min=1), torch.nan)
+
+
+def _order(place_MXBT: Tensor, memory: int) -> Tensor:
+    """(B, T, M): what each animal is called in every frame."""
+    animals, _, batch, frames = place_MXBT.shape
+    seen_MBT = place_MXBT[:, 0] == place_MXBT[:, 0]
+    index_T = torch.arange(frames, device=place_MXBT.device)
+    last_MBT = torch.where(seen_MBT, index_T, -_NEVER).cummax(-1).values
+    before = torch.full_like(last_MBT[..., :1], -_NEVER)
+    last_MBT = torch.cat([before, last_MBT[..., :-1]], -1)
+    known_MBT = index_T - last_MBT <= memory
+    at_MXBT = last_MBT.clamp(min=0).unsqueeze(1).expand_as(place_MXBT)
+    was_MXBT = place_MXBT.gather(-1, at_MXBT)
+    matters_BT = known_MBT.any(0)
+
+    def way(one: int, other: int) -> Tensor:
+        """From where one was to where what is now called the other is."""
+        moved_BT = (was_MXBT[one] - place_MXBT[other]).square().sum(0).sqrt()
+        moved_BT = torch.where(known_MBT[one], moved_BT, ELSEWHERE)
+        return torch.where(seen_MBT[other] & matters_BT, moved_BT, 0.0)
+
+    each = {pair: way(*pair) for pair in itertools.product(range(animals), repeat=2)}
+    orders = torch.tensor([*itertools.permutations(range(animals))], device=place_MXBT.device)
+    totals = [
+        torch.stack([each[one, other] for other, one in enumerate(order)]).sum(0)
+        for order in itertools.permutations(range(animals))
+    ]
+    best_BT = torch.zeros((batch, frames), dtype=torch.int64, device=place_MXBT.device)
+    least_BT = totals[0]
+    for number, total in enumerate(totals[1:], 1):
+        nearer = total < least_BT
+        best_BT = torch.where(nearer, number, best_BT)
+        least_BT = torch.where(nearer, total, least_BT)
+    # what came before each: from one frame to the next, then over 2 frames, 4, 8 …
+    before_BTM = orders[best_BT]
+    reach = 1
+    while reach < (2**20 if torch.compiler.is_exporting() else frames):
+        earlier_T = (index_T - reach).clamp(min=0)
+        composed = before_BTM[:, earlier_T].gather(-1, before_BTM)
+        before_BTM = torch.where((index_T >= reach)[:, None], composed, before_BTM)
+        reach *= 2
+    return before_BTM.argsort(-1)
