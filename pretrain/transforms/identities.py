@@ -35,17 +35,30 @@ def with_identities(position_MKXBT: Tensor, schema: Schema, body_px: Tensor) -> 
         schema: Skeleton and frame rate.
         body_px: Length of a body.
     """
-    if not 2 <= len(position_MKXBT) <= MOST_ANIMALS:
+    animals = len(position_MKXBT)
+    if not 2 <= animals <= MOST_ANIMALS:
         return position_MKXBT
-    itself_M = torch.arange(len(position_MKXBT), device=position_MKXBT.device)
-    memory = round(MEMORY_S * schema.fps)
+    place_MXBT = _middle(position_MKXBT, schema) / body_px
+    itself_BTM = torch.arange(animals, device=place_MXBT.device).expand(
+        *place_MXBT.shape[2:], animals
+    )
+    slot_BTM = itself_BTM
     for _ in range(PASSES):
-        slot_BTM = _order(_middle(position_MKXBT, schema) / body_px, memory)
-        if not torch.compiler.is_exporting() and bool((slot_BTM == itself_M).all()):
+        step_BTM = _order(place_MXBT, round(MEMORY_S * schema.fps))
+        if not torch.compiler.is_exporting() and torch.equal(step_BTM, itself_BTM):
             break
-        index = slot_BTM.permute(2, 0, 1)[:, None, None].expand_as(position_MKXBT)
-        position_MKXBT = position_MKXBT.gather(0, index)
-    return position_MKXBT
+        slot_BTM = slot_BTM.gather(-1, step_BTM)
+        place_MXBT = _reordered(place_MXBT, step_BTM)
+    return _reordered(position_MKXBT, slot_BTM)
+
+
+def _reordered(x_MABT: Tensor, slot_BTM: Tensor) -> Tensor:
+    """In every frame the values of the animals in another order; between M and (B, T) may be any
+    axes."""
+    index_MBT = slot_BTM.permute(2, 0, 1)
+    return x_MABT.gather(
+        0, index_MBT[(slice(None), *[None] * (x_MABT.dim() - 3))].expand_as(x_MABT)
+    )
 
 
 def _middle(position_MKXBT: Tensor, schema: Schema) -> Tensor:
@@ -89,6 +102,9 @@ def _order(place_MXBT: Tensor, memory: int) -> Tensor:
         nearer = total < least_BT
         best_BT = torch.where(nearer, number, best_BT)
         least_BT = torch.where(nearer, total, least_BT)
+    if animals == 2:
+        exchanged_BT = best_BT.cumsum(-1) % 2
+        return torch.stack([exchanged_BT, 1 - exchanged_BT], -1)
     # what came before each: from one frame to the next, then over 2 frames, 4, 8 …
     before_BTM = orders[best_BT]
     reach = 1
