@@ -135,7 +135,7 @@ def test_scores_are_of_predictions_that_a_videos_own_labels_never_touch(
     ray_here: None, mice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # what postprocessing decides is looked at in the second run
-    words = ["--folds", "3", "--set", "postprocess_folds=0"]
+    words = ["--folds", "2", "--set", "postprocess_folds=0"]
     result = run(all_train(mice, tmp_path / "true"), tmp_path / "first", *words)
     folds = {fold: one["videos"][TASK] for fold, one in result["folds"].items()}
     assert sorted(name for videos in folds.values() for name in videos) == sorted(
@@ -168,7 +168,7 @@ def test_scores_are_of_predictions_that_a_videos_own_labels_never_touch(
 
     monkeypatch.setattr(finetune.search.final_fits, "choose_postprocessing", by_number)
     store = all_train(mice, tmp_path / "changed", rolled)
-    again = run(store, tmp_path / "second", "--folds", "3")
+    again = run(store, tmp_path / "second", "--folds", "2")
     assert {fold: one["videos"][TASK] for fold, one in again["folds"].items()} == folds
     assert again["folds"]["2"]["search"] == result["folds"]["2"]["search"]
     other = pq.read_table(tmp_path / "second/predictions/seed-42.parquet").to_pandas()

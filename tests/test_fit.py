@@ -62,7 +62,7 @@ def problem(
 EVERY_FRAME = {
     "boosted": {"hz": 30.0, "time": False},
     "logistic": {"hz": 30.0, "time": False, "ridge": 0.003},
-    "temporal_wide": {"hz": 30.0},
+    "temporal_wide": {"hz": 30.0, "networks": 1, "width": 32, "blocks": 4, "crop": 200},
     "stack": {
         "hz": 30.0,
         "members": [{"name": "boosted", "time": False}, {"name": "logistic", "ridge": 0.003}],
@@ -281,7 +281,10 @@ def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
         build_head({"name": "mlp", "dropout": 1}, 8, [3])
 
 
-HEADS = [{"name": name} for name in names("finetune.heads")]
+HEADS = [
+    {"name": name, **({"steps": 3} if name == "temporal_wide" else {})}
+    for name in names("finetune.heads")
+]
 WIDE = {"name": "temporal_wide", "hz": 5.0, "blocks": 3, "steps": 3, "crop": 20, "networks": 1}
 
 

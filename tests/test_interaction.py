@@ -64,11 +64,12 @@ def embedded(model: Embedder, pose: Pose) -> torch.Tensor:
     )
 
 
+@pytest.mark.parametrize("group", ["interaction", "social"])
 @pytest.mark.parametrize("animals", [2, 3])
-def test_exchanging_animals_changes_nothing(animals: int) -> None:
+def test_exchanging_animals_changes_nothing(animals: int, group: str) -> None:
     schema = replace(RATS, animals=tuple("abc"[:animals]))
     pose = wander(schema, seconds=8, missing=0.2)
-    model = handmade(schema, pose)
+    model = handmade(schema, pose, group)
     other = Pose(pose.position_BTMKX.flip(2), pose.confidence_BTMK.flip(2))
     assert torch.equal(embedded(model, other), embedded(model, pose))
 

@@ -52,7 +52,7 @@ def test_bouts_of_the_examples_behaviour_are_found_above_chance(arena: Store) ->
             for name, labels in labelled.items()
             for start, stop, shown in bouts(labels)
             if shown == c and stop - start >= 20
-        ][::2][:4]
+        ][::2][:2]
         shares = []
         for example in examples:
             clips = nearest(arena, [example], reference, number=60)
@@ -63,7 +63,7 @@ def test_bouts_of_the_examples_behaviour_are_found_above_chance(arena: Store) ->
             ]
             assert len(others) >= 5
             shares += [
-                (labelled[clip.video][clip.start : clip.stop] == c).mean() for clip in others[:8]
+                (labelled[clip.video][clip.start : clip.stop] == c).mean() for clip in others[:12]
             ]
         chance = np.concatenate([labels == c for labels in labelled.values()]).mean()
         assert np.mean(shares) > 1.4 * chance, (behaviour, np.mean(shares), chance)
