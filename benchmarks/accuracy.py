@@ -70,18 +70,20 @@ def main(words: Sequence[str] | None = None) -> None:
     scale = read(Scale, args.scale, SCALES, {})
     asked = all_labelled(store, args.task, args.refines)
     poses = gather_poses(store, sorted({v for problem in asked for v in problem.train}))
-    folds = accuracy_split.grouped_folds(list(poses.spans), recordings(poses), folds=args.folds)
     encoders = named(args.encoder)
     planned = any(accuracy_split.PLANNED in budget for budget in args.budgets)
     embedded = embed_all(poses, store, {protocol.FEATURES} if planned else set(), encoders)
-    split = accuracy_split.draw_split(
-        asked,
-        folds,
-        budgets=args.budgets,
-        draws=args.draws,
-        fps=store.schema.fps,
-        features=embedded.get(protocol.FEATURES),
-    )
+    if args.split:
+        split = accuracy_split.read_split(args.split, asked, budgets=args.budgets)
+    else:
+        split = accuracy_split.draw_split(
+            asked,
+            accuracy_split.grouped_folds(list(poses.spans), recordings(poses), folds=args.folds),
+            budgets=args.budgets,
+            draws=args.draws,
+            fps=store.schema.fps,
+            features=embedded.get(protocol.FEATURES),
+        )
     task = f"{args.task} as a kind of {args.refines}" if args.refines else args.task
     write_split(out, split, store=store, task=task, encoders=encoders)
 
@@ -176,6 +178,12 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=3, help="groups of videos (%(default)s)")
     parser.add_argument(
         "--draws", type=int, default=5, help="draws of a budget's labels (%(default)s)"
+    )
+    parser.add_argument(
+        "--split",
+        metavar="FILE",
+        help="the folds and draws of this split.json, instead of --folds and new draws: to compare "
+        "with what others measured, as with those in benchmarks/splits/",
     )
     parser.add_argument(
         "--quick", action="store_true", help="the first two draws and the rows that matter most"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,32 @@ def draw_split(
                     labelled[problem.name] = {v: [[0, len(train[v])]] for v in sorted(chosen)}
             drawn[budget].append({"fold": fold, "labelled": labelled})
     return {"folds": [list(fold) for fold in folds], "draws": drawn}
+
+
+def read_split(file: str, problems: Sequence[Problem], *, budgets: Sequence[str]) -> Split:
+    """The folds and draws that a ``split.json`` holds, of some budgets.
+
+    Raises:
+        BadInput: If it lacks a budget, or its videos are not those that are labelled.
+    """
+    try:
+        split = json.loads(Path(file).read_text(encoding="utf-8"))["split"]
+        folds, draws = split["folds"], split["draws"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"--split {file}: this is no split.json of accuracy.py ({error})") from error
+    labelled = {v for p in problems if not is_parent(problems, p) for v in p.train}
+    named = [v for fold in folds for v in fold]
+    refuse(
+        [
+            f"it has no budget {one}; it has: {', '.join(draws)}"
+            for one in budgets
+            if one not in draws
+        ]
+        + [f"{v} is labelled and in no fold" for v in sorted(labelled - set(named))]
+        + [f"{v} is in a fold and not labelled" for v in sorted(set(named) - labelled)],
+        about=f"--split {file}",
+    )
+    return {"folds": folds, "draws": {one: draws[one] for one in budgets}}
 
 
 def parse_budget(budget: str) -> tuple[int, str]:
