@@ -22,13 +22,14 @@ from pretrain.data.schema import Schema
 from pretrain.encoders import build_embedder
 from pretrain.errors import BadInput
 
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 FPS = 30.0
 CLASSES = ("chase", "rest")
 
 
 @pytest.fixture(autouse=True)
 def benchmarks_are_importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -325,3 +326,40 @@ def test_planned_clips_are_of_the_budget_and_unlike_each_other(split_of: Any) ->
         distinct = [sum(len(s) for v, s in one.items() if int(v[1:]) % 2) for one in own]
         share[budget] = sum(distinct) / sum(len(s) for one in own for s in one.values())
     assert share["planned"] > share["clips"] + 0.2
+
+
+def test_a_split_of_a_file_is_taken_as_it_is_or_refused(split_of: Any, tmp_path: Path) -> None:
+    asked = problem()
+    folds = split_of.grouped_folds(sorted(asked.train), str, folds=3)
+    drawn = split_of.draw_split([asked], folds, budgets=["1", "all"], draws=2, fps=30.0)
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({"task": "t", "split": drawn}))
+    assert split_of.read_split(str(file), [asked], budgets=["1", "all"]) == drawn
+    assert set(split_of.read_split(str(file), [asked], budgets=["1"])["draws"]) == {"1"}
+    with pytest.raises(BadInput, match="no budget 3; it has: 1, all"):
+        split_of.read_split(str(file), [asked], budgets=["3"])
+    some, other = asked.only(list(asked.train)[1:]), next(iter(asked.train))
+    with pytest.raises(BadInput, match=f"{other} is in a fold and not labelled"):
+        split_of.read_split(str(file), [some], budgets=["1"])
+    more = replace(asked, train={**asked.train, "new": asked.train[other]})
+    with pytest.raises(BadInput, match="new is labelled and in no fold"):
+        split_of.read_split(str(file), [more], budgets=["1"])
+    for wrong in ("{}", "no JSON", '{"split": 1}'):
+        file.write_text(wrong)
+        with pytest.raises(BadInput, match="no split.json"):
+            split_of.read_split(str(file), [asked], budgets=["1"])
+
+
+@pytest.mark.parametrize(
+    "file", sorted((BENCHMARKS / "splits").glob("*.json")), ids=lambda f: f.stem
+)
+def test_splits_that_are_kept_hold_their_folds_apart(file: Path) -> None:
+    split = json.loads(file.read_text())["split"]
+    folds = [set(fold) for fold in split["folds"]]
+    assert sum(map(len, folds)) == len(set.union(*folds))
+    for draws in split["draws"].values():
+        for one in draws:
+            (labelled,) = one["labelled"].values()
+            assert set(labelled) <= set.union(*folds) - folds[one["fold"]]
+            assert all(0 <= first < end for spans in labelled.values() for first, end in spans)
+    assert [one["fold"] for one in split["draws"]["all"]] == [0, 1, 2]
