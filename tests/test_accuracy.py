@@ -346,7 +346,7 @@ def test_a_split_of_a_file_is_taken_as_it_is_or_refused(split_of: Any, tmp_path:
         split_of.read_split(str(file), [more], budgets=["1"])
     for wrong in ("{}", "no JSON", '{"split": 1}'):
         file.write_text(wrong)
-        with pytest.raises(BadInput, match="no split.json"):
+        with pytest.raises(BadInput, match=r"no split\.json"):
             split_of.read_split(str(file), [asked], budgets=["1"])
 
 
