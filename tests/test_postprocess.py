@@ -399,3 +399,12 @@ def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
     decided = {name: found.postprocessing.decide(p) for name, p in shy.items()}
     assert frame_f1(labels=labels, predicted=decided, classes=asked.classes) > 0.95
     assert found.scores[NO_STEPS]["macro_f1"] < 0.7
+
+
+@pytest.mark.parametrize("videos", [3, 4])
+def test_chains_of_classes_need_more_videos_than_windows_do(videos: int) -> None:
+    asked, held_out = unsure(noise=2.0, videos=videos, frames=2000)
+    offered = choose_steps(asked, held_out).scores
+    chains = [name for name in offered if "viterbi" in name or "forward-backward" in name]
+    assert bool(chains) == (videos >= 4)
+    assert any("median" in name for name in offered)

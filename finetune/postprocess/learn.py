@@ -139,6 +139,7 @@ def choose_steps(
             problem,
             part,
             {name: rules[name] for name in (start, best_rule) if name in rules},
+            videos=len(labelled),
         )
         for part, rules in zip(parts, [fitted, *on_others], strict=True)
     ]
@@ -294,14 +295,18 @@ def _decision_rules(
 
 
 def _smoothers(
-    problem: Problem, held_out: HeldOutPredictions, rules: Mapping[str, Postprocessing]
+    problem: Problem,
+    held_out: HeldOutPredictions,
+    rules: Mapping[str, Postprocessing],
+    *,
+    videos: int,
 ) -> dict[str, Postprocessing]:
-    """Every smoother after each of the rules."""
+    """Every smoother for which so many labelled videos are enough, after each of the rules."""
     combined: dict[str, Postprocessing] = {}
     for rule, unsmoothed in rules.items():
         adjusted = {name: unsmoothed.adjusted(p) for name, p in held_out.probabilities.items()}
         offered = smoothers.candidates(
-            probabilities=adjusted, labels=held_out.labels, **_named(problem)
+            probabilities=adjusted, labels=held_out.labels, videos=videos, **_named(problem)
         )
         for name, smoother in offered.items():
             named = name if rule == NO_STEPS else f"{rule}{AND}{name}"

@@ -22,6 +22,8 @@ class AbstractSmoother(AbstractStep):
     """Probabilities of a whole video to decisions; nothing crosses from one video to the next."""
 
     key: ClassVar[str] = "smoother"
+    least_videos: ClassVar[int] = 2
+    """Labelled videos that are enough to learn it and to judge it."""
 
     @classmethod
     @abstractmethod
@@ -63,11 +65,19 @@ def smoothers() -> list[type[AbstractSmoother]]:
 
 
 def candidates(
-    *, probabilities: ByVideo, labels: ByVideo, classes: Sequence[str], rest: str | None = None
+    *,
+    probabilities: ByVideo,
+    labels: ByVideo,
+    classes: Sequence[str],
+    rest: str | None = None,
+    videos: int | None = None,
 ) -> dict[str, AbstractSmoother]:
-    """The candidates of all smoothers, those that learned the fewest numbers first."""
+    """The candidates of all smoothers, those that learned the fewest numbers first; of those alone
+    for which so many labelled ``videos`` are enough, where it is said."""
     offered: dict[str, AbstractSmoother] = {}
     for kind in smoothers():
+        if videos is not None and videos < kind.least_videos:
+            continue
         offered |= kind.candidates(
             probabilities=probabilities, labels=labels, classes=classes, rest=rest
         )

@@ -33,6 +33,7 @@ class ClassChain(AbstractSmoother):
     Axes: N chains (1 where classes are exclusive), S states.
     """
 
+    least_videos: ClassVar[int] = 4
     title: ClassVar[str]
     """What candidates are called."""
     weights: ClassVar[tuple[float, ...]]
