@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_fit import problem, world
 
-from finetune.fit.member_weights import AS_GOOD, MOST_WEIGHTS, _weights, learn_weights
 from finetune.heads import build_head
 from finetune.heads.stack import Stack
 from finetune.postprocess.cross_fit import cross_fit
+from finetune.postprocess.member_weights import AS_GOOD, MOST_WEIGHTS, _weights, learn_weights
 from finetune.search.final_fits import FinalFit, run_fits
 from finetune.search.space import only_choice
 from finetune.settings import TASKS, Tuning
@@ -59,11 +59,15 @@ def test_the_member_that_is_right_counts_and_equals_count_alike() -> None:
         {v: [said(y, share, seed=9 * i + k)] for k, (v, y) in enumerate(labels.items())}
         for i, share in enumerate((0.9, 0.05))
     )
-    right = learn_weights([asked], [guessed, known], [labels])
+    alike = [0.5, 0.5]
+    right = learn_weights([asked], [guessed, known], [labels], given=alike)
     assert right[1] > 0.65
     assert sum(right) == pytest.approx(1, abs=0.002)
-    assert learn_weights([asked], [known, known], [labels]) == [0.5, 0.5]
-    assert learn_weights([asked], [known, known, known], [labels]) == [0.333] * 3
+    for given in (alike, [0.2, 0.8]):
+        assert learn_weights([asked], [known, known], [labels], given=given) == given
+    _, few = world(videos=4, frames=400)
+    one, other = ({v: [said(y, 0.6, seed)] for v, y in few.items()} for seed in (1, 2))
+    assert learn_weights([asked], [one, other], [few], given=alike) == alike, "may be chance"
     assert 0 < AS_GOOD < 0.01
 
 
@@ -77,8 +81,11 @@ def test_labels_of_a_parent_do_not_count() -> None:
     for_child, for_parent = said(y, 0.9, 0), said(y, 0.05, 1)
     one = {"v0": [for_child, for_parent]}
     other = {"v0": [said(y, 0.05, 2), said(y, 0.9, 3)]}
-    of_child = learn_weights([child, parent], [one, other], [{"v0": y}, {}])
-    assert of_child == learn_weights([child, parent], [one, other], [{"v0": y}, {"v0": y}])
+    of_child, of_both = (
+        learn_weights([child, parent], [one, other], [{"v0": y}, parents], given=[0.5, 0.5])
+        for parents in ({}, {"v0": y})
+    )
+    assert of_child == of_both != [0.5, 0.5]
 
 
 def test_a_cross_fit_weighs_by_predictions_of_its_folds_alone() -> None:

@@ -40,14 +40,8 @@ class Stack(AbstractHead):
         hz: float = 5.0,
     ) -> None:
         super().__init__(dim)
-        share = list(weights) or [1.0] * len(members)
-        if len(share) != len(members) or not members or min(share) < 0 or not sum(share) > 0:
-            raise BadInput(
-                f"head: stack: weights are {share} for {len(members)} members; give one for each, "
-                "not negative and not all 0"
-            )
         self.hz, self.cross_fitted = hz, cross_fitted
-        self.weights = [one / sum(share) for one in share]
+        self.weights = shares(weights, len(members))
         """Of each member; their sum is 1."""
         heads = [build_head({"hz": hz, **member}, dim, classes) for member in members]
         for head, member in zip(heads, members, strict=True):
@@ -105,3 +99,18 @@ class Stack(AbstractHead):
         self.overlapping_P[problem] = overlapping
         for head in self.heads:
             head.fit_videos(problem, videos, overlapping=overlapping, seed=seed)
+
+
+def shares(weights: Sequence[float], members: int) -> list[float]:
+    """Weights of so many members that sum to 1; none: all alike.
+
+    Raises:
+        BadInput: If they are not one for each, or cannot be shares.
+    """
+    each = list(weights) or [1.0] * members
+    if len(each) != members or not members or min(each) < 0 or not sum(each) > 0:
+        raise BadInput(
+            f"head: stack: weights are {each} for {members} members; give one for each, not "
+            "negative and not all 0"
+        )
+    return [one / sum(each) for one in each]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from finetune.fit.fit import Outputs, fit, mean_of_members
 from finetune.fit.frames import Frames, recordings
-from finetune.fit.member_weights import learn_weights
 from finetune.heads import is_timid
+from finetune.heads.stack import shares
 from finetune.labels.folds import split_folds
 from finetune.labels.problems import Labelled, Problem
 from finetune.labels.refine import without_scored_frames
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.learn import LearnedPostprocessing, choose_steps
+from finetune.postprocess.member_weights import learn_weights
 from finetune.settings import Tuning
 from pretrain.encoders import Embedder
 
@@ -55,6 +56,7 @@ def cross_fit(
             predict_fold(frames, problems, fold, tuning, embedder, seed=seed, steps=stop)
             for fold in folds
         ],
+        tuning,
     )
 
 
@@ -96,7 +98,10 @@ def predict_fold(
 
 
 def crossed(
-    problems: Sequence[Problem], folds: Sequence[Fold], predicted: Sequence[Sequence[Outputs]]
+    problems: Sequence[Problem],
+    folds: Sequence[Fold],
+    predicted: Sequence[Sequence[Outputs]],
+    tuning: Tuning,
 ) -> CrossFit:
     """What every fold's videos were predicted to show, of each problem, and the weights of the
     members that this asks for."""
@@ -111,7 +116,8 @@ def crossed(
             {f"{n} {video}": y for n, fold in enumerate(folds) for video, y in fold[p][1].items()}
             for p in range(len(problems))
         ]
-        weights = learn_weights(problems, members, truth)
+        given = shares(tuning.head.get("weights", ()), len(members))
+        weights = learn_weights(problems, members, truth, given=given)
     held_out = [
         mean_of_members(problems, fold, weights or [1.0], [y for _, y in of_problems])
         for fold, of_problems in zip(predicted, folds, strict=True)

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from finetune.fit.fit import Outputs, mean_of_members, score_problems, validation_score
-from finetune.labels.frame_labels import looked_at
+from finetune.labels.frame_labels import decide, looked_at
 from finetune.labels.problems import Labelled, Problem
 from finetune.labels.refine import is_parent
+from finetune.postprocess.one_standard_error import within_one_standard_error
 
 MOST_WEIGHTS = 300
 SCORED_FRAMES = 20_000
@@ -21,15 +22,21 @@ AS_GOOD = 0.003
 
 
 def learn_weights(
-    problems: Sequence[Problem], members: Sequence[Outputs], truth: Sequence[Labelled]
+    problems: Sequence[Problem],
+    members: Sequence[Outputs],
+    truth: Sequence[Labelled],
+    *,
+    given: Sequence[float],
 ) -> list[float]:
     """The mean of all weights that do as well as the best of a grid, by the score that a search
-    maximises: the best alone may be so by chance.
+    maximises (the best alone may be so by chance); those that are ``given`` where it does not beat
+    them by more than a standard error of macro F1 in any problem, or does worse in one.
 
     Args:
         problems: With what each may refine.
         members: What each member gives for the videos held out.
         truth: Their labels, of each problem; those of a parent do not count.
+        given: A weight for each member.
 
     Returns:
         A weight for each member; their sum is 1.
@@ -55,7 +62,29 @@ def learn_weights(
         ]
     )
     as_good = scores >= scores.max() - AS_GOOD
-    return [float(round(weight, 3)) for weight in np.array(grid)[as_good].mean(0)]
+    learned = [float(round(weight, 3)) for weight in np.array(grid)[as_good].mean(0)]
+    each = {
+        name: mean_of_members(problems, thinned, weights, scored)
+        for name, weights in (("given", given), ("learned", learned))
+    }
+    as_good_as_the_best = [
+        within_one_standard_error(
+            labels=labels,
+            decisions={
+                name: {
+                    v: decide(probabilities_TC=q, overlapping=problem.overlapping)
+                    for v, q in of[p].items()
+                }
+                for name, of in each.items()
+            },
+            classes=problem.classes,
+            rest=problem.rest,
+        )
+        for p, (problem, labels) in enumerate(zip(problems, scored, strict=True))
+        if labels
+    ]
+    helps = ["learned"] in as_good_as_the_best
+    return learned if helps and all("learned" in one for one in as_good_as_the_best) else [*given]
 
 
 def _weights(members: int) -> Iterator[tuple[float, ...]]:
