@@ -21,6 +21,8 @@ quiet_environment.set_defaults(
     | quiet_environment.MLFLOW
     | {
         "OMP_NUM_THREADS": "1",
+        # Ray's own 15 lets the tests of the other process (`make test` has two) starve its workers
+        "RAY_worker_niceness": "0",
         "GLOO_SOCKET_IFNAME": "lo",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
