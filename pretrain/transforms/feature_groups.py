@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pretrain.data.schema import Schema
 from pretrain.transforms.geometry import difference, later, rotate_back
-from pretrain.transforms.identities import MEMORY_S, with_identities
+from pretrain.transforms.identities import MEMORY_S, correct_identity_swaps
 from pretrain.transforms.interaction import REACH_S, Interaction
 
 _PLANE = -3  # the axis of coordinates, before (B, T)
@@ -149,9 +149,11 @@ def interaction(bodies: Bodies) -> list[Tensor]:
 @feature_group(reach_s=REACH_S + MEMORY_S)
 def social(bodies: Bodies) -> list[Tensor]:
     """The group ``interaction`` without the position in the arena and what the tracker saw: these
-    tell recordings apart rather than behaviours of several animals. Animals whose identities a
-    tracker exchanges are told apart again first."""
-    position_MKXBT = with_identities(bodies.position_MKXBT[:, :, :2], bodies.schema, bodies.body_px)
+    tell recordings apart rather than behaviours of several animals. A tracker's
+    identity swaps are corrected first."""
+    position_MKXBT = correct_identity_swaps(
+        bodies.position_MKXBT[:, :, :2], bodies.schema, bodies.body_px
+    )
     return [torch.stack(list(_interaction(bodies, position_MKXBT).compute_social().values()))]
 
 
