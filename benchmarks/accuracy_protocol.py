@@ -56,7 +56,7 @@ def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> lis
         more = replace(trees, name=f"{ARENA_TRACKER}, boosted", inputs=(ARENA_TRACKER,))
         return [trees, *new, more, *(replace(trees, name=one, without=one) for one in ABLATIONS)]
     new.append(replace(new[0], name="features, stack, postprocessed", postprocessed=True))
-    heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide")
+    heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide", "recurrent")
     new += [Row(name=f"features, {head}", inputs=(FEATURES,), head=head) for head in heads]
     new.append(Row(name="old features, boosted", inputs=(OLD_FEATURES,), head="boosted"))
     for encoder in [*([] if quick else [RANDOM]), *encoders]:
@@ -85,17 +85,19 @@ def head_settings(
     head: str, budget: str, columns: int, changed: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Settings of a head; a stack is the default for the budget (finetune/tasks/default.yaml), that
-    of many videos unless the budget is a number of them. ``changed`` settings go to the
-    heads that have them; ``columns`` to the temporal network."""
+    of many videos unless the budget is one or two of them. ``changed`` settings go to the
+    heads that have them; ``columns`` to the networks."""
     chosen: Mapping[str, Any] = {"name": head}
     if head == "stack":
         of_many = (only_choice(DEFAULT) or {})["head"]
-        chosen = DEFAULT.head if budget.isdigit() else of_many
+        few = budget.isdigit() and int(budget) < DEFAULT.search_from
+        chosen = DEFAULT.head if few else of_many
 
     def with_settings(one: Mapping[str, Any]) -> dict[str, Any]:
         known = inspect.signature(find("finetune.heads", one["name"], AbstractHead)).parameters
         own = {key: value for key, value in (changed or {}).items() if key in known}
-        return {**one, **own, **({"columns": columns} if one["name"] == "temporal_wide" else {})}
+        of_network = {"columns": columns} if "crop" in known else {}
+        return {**one, **own, **of_network}
 
     if "members" not in chosen:
         return with_settings(chosen)

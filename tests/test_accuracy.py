@@ -179,13 +179,14 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
         assert all(one.drops(*column) for column in gone)
         assert bool(gone) != bool(one.head), f"{name} takes nothing, or two things at once"
         assert leading == (kept < ablation.LEADING).sum()
-    few = protocol.head_settings("stack", "3", 9, {"time": False, "columns": 1.0})
+    few = protocol.head_settings("stack", "2", 9, {"time": False, "columns": 1.0})
     boosted, logistic = few["members"]
     assert (boosted["time"], boosted["columns"], logistic["time"]) == (False, 1.0, False)
     assert "columns" not in logistic
     many = protocol.head_settings("stack", "all", 9, {"time": False})
-    assert many["members"][2] == {"name": "temporal_wide", "networks": 1, "columns": 9}
-    assert many == protocol.head_settings("stack", "clips", 9, {"time": False})
+    assert many["members"][2] == {"name": "recurrent", "networks": 2, "columns": 9}
+    for budget in ("3", "clips"):
+        assert many == protocol.head_settings("stack", budget, 9, {"time": False})
     assert (len(few["members"]), len(many["members"])) == (2, 3)
 
 

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 SMALL: dict[str, dict[str, Any]] = {
     "boosted": {"trees": 8, "seeds": 1},
     "temporal_wide": {"steps": 5, "blocks": 2, "crop": 60, "networks": 1},
+    "recurrent": {"steps": 5, "crop": 60, "networks": 1, "width": 16},
     "stack": {"members": [{"name": "boosted", "trees": 8, "seeds": 1}, {"name": "logistic"}]},
 }
 OF_RANKS = ("logistic", "stack")

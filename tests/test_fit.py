@@ -63,6 +63,7 @@ EVERY_FRAME = {
     "boosted": {"hz": 30.0, "time": False},
     "logistic": {"hz": 30.0, "time": False, "ridge": 0.003},
     "temporal_wide": {"hz": 30.0, "networks": 1, "width": 32, "blocks": 4, "crop": 200},
+    "recurrent": {"hz": 30.0, "networks": 1, "width": 32, "crop": 200},
     "stack": {
         "hz": 30.0,
         "members": [{"name": "boosted", "time": False}, {"name": "logistic", "ridge": 0.003}],
@@ -206,7 +207,7 @@ def test_overlapping_behaviours_are_fitted_apart() -> None:
 
 
 def test_unknown_heads_and_settings_are_refused() -> None:
-    with pytest.raises(BadInput, match="linear, logistic, mlp, prototype, stack, temporal"):
+    with pytest.raises(BadInput, match="prototype, recurrent, stack, temporal"):
         build_head({"name": "magic"}, 8, [3])
     with pytest.raises(BadInput, match="unknown setting 'depth'"):
         build_head({"name": "linear", "depth": 3}, 8, [3])
@@ -282,15 +283,14 @@ def test_a_class_without_a_training_frame_is_never_the_nearest() -> None:
 
 
 HEADS = [
-    {"name": name, **({"steps": 3} if name == "temporal_wide" else {})}
+    {"name": name, **({"steps": 3} if name in ("temporal_wide", "recurrent") else {})}
     for name in names("finetune.heads")
 ]
 WIDE = {"name": "temporal_wide", "hz": 5.0, "blocks": 3, "steps": 3, "crop": 20, "networks": 1}
+LSTM = {"name": "recurrent", "hz": 5.0, "steps": 3, "crop": 11, "networks": 1}
 
 
-@pytest.mark.parametrize(
-    "head", [*HEADS, WIDE, {"name": "stack", "members": [{**WIDE, "hz": 5.0}]}]
-)
+@pytest.mark.parametrize("head", [*HEADS, WIDE, LSTM, {"name": "stack", "members": [WIDE, LSTM]}])
 def test_a_long_video_labelled_stretch_by_stretch_is_labelled_as_at_once(
     head: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
