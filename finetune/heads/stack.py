@@ -16,7 +16,7 @@ class Stack(AbstractHead):
     """The weighted mean of the probabilities of heads that are not fitted by gradient steps.
 
     Heads that are wrong in different ways are right together: trees and a linear model where labels
-    are few, trees and a temporal network where they are many.
+    are few, and recurrent networks with them where there are more.
 
     Args:
         members: ``name`` and settings of each head.
