@@ -87,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> None:
     task = f"{args.task} as a kind of {args.refines}" if args.refines else args.task
     write_split(out, split, store=store, task=task, encoders=encoders)
 
-    rows = protocol.rows(list(encoders), quick=args.quick, ablation=args.ablation)
+    rows = protocol.rows(list(encoders), quick=args.quick, ablated=args.ablation)
     rows = only(rows, args.rows)
     fitted = min(2, args.draws) if args.quick else args.draws
     cells = [

@@ -1,5 +1,5 @@
-"""What `accuracy.py --ablation` takes away, one thing at a time, from hand-made features and from
-trees on them."""
+"""What `accuracy.py --ablation` takes away, one thing at a time: from hand-made features and trees on
+them, and from the default stack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pretrain.encoders import Embedder
 from pretrain.transforms.feature_names import feature_names
 
 LEADING = 160
-"""Leading columns of the features that ``temporal_wide`` reads by default."""
+"""Leading columns of the features that networks read by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class Ablation:
     """Whether a column is left out, by its statistic and the name of its feature."""
     head: Mapping[str, Any] = field(default_factory=dict)
     """Settings that the head gets."""
+    member: str = ""
+    """Of the default stack, which is what this is taken from; none: the trees are."""
 
 
 def _of(pattern: str) -> Callable[[str, str], bool]:
@@ -49,6 +51,9 @@ ABLATIONS: Mapping[str, Ablation] = {
     "no time in the recording": Ablation(head={"time": False}),
     "no class weights": Ablation(head={"class_weight": 0.0}),
     "every column for every tree": Ablation(head={"columns": 1.0}),
+    "the stack without trees": Ablation(member="boosted"),
+    "the stack without the linear model": Ablation(member="logistic"),
+    "the stack without recurrent networks": Ablation(member="recurrent"),
 }
 
 
@@ -70,8 +75,8 @@ def columns_of(embedder: Embedder) -> list[tuple[str, str]]:
 
 
 def without(frames: Frames, columns: Sequence[tuple[str, str]], name: str) -> tuple[Frames, int]:
-    """The features without what an ablation leaves out, and how many of the columns that a temporal
-    network reads are left."""
+    """The features without what an ablation leaves out, and how many of the columns that networks
+    read are left."""
     drops = ABLATIONS[name].drops
     kept = np.array([not drops(*column) for column in columns])
     assert kept.any(), f"{name} leaves nothing"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from accuracy_ablation import ABLATIONS, LEADING, without
+from accuracy_ablation import ABLATIONS, LEADING, Ablation, without
 from accuracy_split import Cell, Row, Split, digest, problems_of
 
 from finetune.fit.fit import Probabilities, fit, score_problems
@@ -41,20 +41,23 @@ Decisions = Mapping[str, Ints]
 """Video to the labels of its frames."""
 
 
-def rows(encoders: Sequence[str], *, quick: bool, ablation: bool = False) -> list[Row]:
+def rows(encoders: Sequence[str], *, quick: bool, ablated: bool = False) -> list[Row]:
     """The rows of the table, the one that the others are compared with first.
 
     Args:
         encoders: Names of further embeddings, each as a row of its own and joined to the features.
         quick: Only those without which the others mean nothing.
-        ablation: Trees on the features, the whole default head, and the trees again without each
-            ingredient and with what does not help; no other row.
+        ablated: Trees on the features, the whole default head, and each again without each of its
+            ingredients, the trees also with what does not help; no other row.
     """
     new = [Row(name="features, stack", inputs=(FEATURES,))]
-    if ablation:
+    if ablated:
         trees = Row(name="features, boosted", inputs=(FEATURES,), head="boosted")
         more = replace(trees, name=f"{ARENA_TRACKER}, boosted", inputs=(ARENA_TRACKER,))
-        return [trees, *new, more, *(replace(trees, name=one, without=one) for one in ABLATIONS)]
+        return [trees, *new, more] + [
+            replace(new[0] if ablation.member else trees, name=name, without=name)
+            for name, ablation in ABLATIONS.items()
+        ]
     new.append(replace(new[0], name="features, stack, postprocessed", postprocessed=True))
     heads = ("boosted",) if quick else ("boosted", "logistic", "temporal_wide", "recurrent")
     new += [Row(name=f"features, {head}", inputs=(FEATURES,), head=head) for head in heads]
@@ -82,11 +85,17 @@ def joined(inputs: Mapping[str, Frames], names: Sequence[str]) -> tuple[Frames, 
 
 
 def head_settings(
-    head: str, budget: str, columns: int, changed: Mapping[str, Any] | None = None
+    head: str,
+    budget: str,
+    columns: int,
+    changed: Mapping[str, Any] | None = None,
+    *,
+    dropped: str = "",
 ) -> dict[str, Any]:
     """Settings of a head; a stack is the default for the budget (finetune/tasks/default.yaml), that
     of many videos unless the budget is one or two of them. ``changed`` settings go to the
-    heads that have them; ``columns`` to the networks."""
+    heads that have them; ``columns`` to the networks. A stack goes without the member
+    ``dropped``."""
     chosen: Mapping[str, Any] = {"name": head}
     if head == "stack":
         of_many = (only_choice(DEFAULT) or {})["head"]
@@ -101,7 +110,13 @@ def head_settings(
 
     if "members" not in chosen:
         return with_settings(chosen)
-    return {**chosen, "members": [with_settings(member) for member in chosen["members"]]}
+    kept = [
+        (with_settings(member), weight)
+        for member, weight in zip(chosen["members"], chosen["weights"], strict=True)
+        if member["name"] != dropped
+    ]
+    members, weights = zip(*kept, strict=True)
+    return {**chosen, "members": list(members), "weights": list(weights)}
 
 
 def run_cell(
@@ -129,13 +144,15 @@ def run_cell(
     torch.set_num_threads(1)
     own = problems_of(problems, split, cell)
     frames, read_columns = joined(inputs, cell.row.inputs)
-    changed: Mapping[str, Any] = {}
+    ablation = Ablation()
     if cell.row.without:
         frames, read_columns = without(frames, columns, cell.row.without)
-        changed = ABLATIONS[cell.row.without].head
+        ablation = ABLATIONS[cell.row.without]
     tuning = replace(
         DEFAULT,
-        head=head_settings(cell.row.head, cell.budget, read_columns, changed),
+        head=head_settings(
+            cell.row.head, cell.budget, read_columns, ablation.head, dropped=ablation.member
+        ),
         search={},
         trials=1,
     )

@@ -177,7 +177,8 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
         kept = left.arrays["z"][0].astype(int)
         gone = [columns[c] for c in range(every) if c not in set(kept.tolist())]
         assert all(one.drops(*column) for column in gone)
-        assert bool(gone) != bool(one.head), f"{name} takes nothing, or two things at once"
+        changes = [bool(gone), bool(one.head), bool(one.member)]
+        assert sum(changes) == 1, f"{name} takes nothing, or two things at once"
         assert leading == (kept < ablation.LEADING).sum()
     few = protocol.head_settings("stack", "2", 9, {"time": False, "columns": 1.0})
     boosted, logistic = few["members"]
@@ -188,6 +189,12 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
     for budget in ("3", "clips"):
         assert many == protocol.head_settings("stack", budget, 9, {"time": False})
     assert (len(few["members"]), len(many["members"])) == (2, 3)
+    for number, member in enumerate(many["members"]):
+        fewer = protocol.head_settings("stack", "all", 9, dropped=member["name"])
+        assert [one["name"] for one in fewer["members"]] == [
+            one["name"] for n, one in enumerate(many["members"]) if n != number
+        ]
+        assert fewer["weights"] == [w for n, w in enumerate(many["weights"]) if n != number]
 
 
 def test_the_surest_wrong_bouts_are_drawn(tmp_path: Path) -> None:
