@@ -1,4 +1,4 @@
-"""What `accuracy.py --ablation` takes away, one thing at a time: from hand-made features and trees on
+"""What `accuracy.py --ablation` takes away, one by one: from hand-made features, from trees on
 them, and from the default stack."""
 
 from __future__ import annotations
