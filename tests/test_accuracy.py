@@ -185,7 +185,7 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
     assert (boosted["time"], boosted["columns"], logistic["time"]) == (False, 1.0, False)
     assert "columns" not in logistic
     many = protocol.head_settings("stack", "all", 9, {"time": False})
-    assert many["members"][2] == {"name": "recurrent", "networks": 2, "columns": 9}
+    assert many["members"][2] == {"name": "recurrent", "networks": 1, "columns": 9}
     for budget in ("3", "clips"):
         assert many == protocol.head_settings("stack", budget, 9, {"time": False})
     assert (len(few["members"]), len(many["members"])) == (2, 3)
