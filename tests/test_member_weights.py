@@ -142,11 +142,11 @@ def test_a_grid_of_one_combination_needs_no_trial() -> None:
     default = read(Tuning, "default", TASKS, {})
     choice = only_choice(default)
     assert choice is not None
-    assert choice["head"]["weights"] == [0.5, 0.3, 0.2]
+    assert choice["head"]["weights"] == [0.5, 0.2, 0.3]
     assert [one["name"] for one in choice["head"]["members"]] == [
         "boosted",
         "logistic",
-        "temporal_wide",
+        "recurrent",
     ]
     assert default.with_choice(choice).head == choice["head"]
     searched = replace(default, search={"lr": [0.1, 0.2]})

@@ -45,7 +45,7 @@ class WindowNetworks(AbstractHead):
         hz: Frames a second that are read.
         columns: At most so many leading columns of an embedding are read.
         steps: Optimiser steps; 0: 200, and 300 from 20 labelled videos on.
-        crop: Frames (as read) of a window.
+        crop: Frames (as read) of a window, or as many as the longest recording has.
         noise: Standard deviation of the noise added to inputs of unit spread.
         label_smoothing: Share of the target spread evenly.
         class_weight: Power of the inverse class frequency that weighs a frame.
@@ -135,6 +135,7 @@ class WindowNetworks(AbstractHead):
         shown = [video.shown_TC.to(device) for video in videos]
         weights = self._class_weights(videos, overlapping).to(device)
         spans = [np.flatnonzero(video.looked_at.numpy()) for video in videos]
+        crop = min(self._crop, max(map(len, inputs)))
         optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.05, fused=True)
         mean = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1 - _DECAY))  # type: ignore[no-untyped-call]
         network.train()
@@ -143,7 +144,7 @@ class WindowNetworks(AbstractHead):
             for group in optimiser.param_groups:
                 group["lr"] = 2e-3 * rate
             rows = rng.integers(len(videos), size=8)
-            pairs = [self._cut(inputs[v], shown[v], spans[v], rng) for v in rows]
+            pairs = [_cut(inputs[v], shown[v], spans[v], crop, rng) for v in rows]
             x_BTD = torch.stack([x for x, _ in pairs])
             shown_BTC = torch.stack([y for _, y in pairs])
             common = torch.randn(len(x_BTD), 1, x_BTD.shape[2], generator=generator)
@@ -160,18 +161,6 @@ class WindowNetworks(AbstractHead):
                 mean.update_parameters(network)
         network.load_state_dict(mean.module.state_dict())
         network.eval()
-
-    def _cut(
-        self, x_TD: Tensor, shown_TC: Tensor, labelled: np.ndarray, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """A window around labelled frames; shorter recordings are padded with nothing."""
-        crop, frames = self._crop, len(x_TD)
-        if frames < crop:
-            lacking = crop - frames
-            return F.pad(x_TD, (0, 0, 0, lacking)), F.pad(shown_TC, (0, 0, 0, lacking), value=-1)
-        at = int(labelled[rng.integers(len(labelled))]) if len(labelled) else frames // 2
-        begin = int(np.clip(at - rng.integers(crop), 0, frames - crop))
-        return x_TD[begin : begin + crop], shown_TC[begin : begin + crop]
 
     def _class_weights(self, videos: list[LabelledVideo], overlapping: bool) -> Tensor:
         """(C,) of exclusive classes, (2, C) of overlapping ones: frames without, frames with."""
@@ -198,3 +187,16 @@ class WindowNetworks(AbstractHead):
         target_BTC = target_BTC * (1 - smooth) + smooth / target_BTC.shape[-1]
         each_BT = -(target_BTC * weights * F.log_softmax(logits_BTC, -1)).sum(-1)
         return (each_BT * known_BT).sum() / known_BT.sum().clamp(min=1)
+
+
+def _cut(
+    x_TD: Tensor, shown_TC: Tensor, labelled: np.ndarray, crop: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A window around labelled frames; shorter recordings are padded with nothing."""
+    frames = len(x_TD)
+    if frames < crop:
+        lacking = crop - frames
+        return F.pad(x_TD, (0, 0, 0, lacking)), F.pad(shown_TC, (0, 0, 0, lacking), value=-1)
+    at = int(labelled[rng.integers(len(labelled))]) if len(labelled) else frames // 2
+    begin = int(np.clip(at - rng.integers(crop), 0, frames - crop))
+    return x_TD[begin : begin + crop], shown_TC[begin : begin + crop]

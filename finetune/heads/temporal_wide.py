@@ -23,7 +23,7 @@ class TemporalWide(WindowNetworks):
         width: Channels.
         blocks: With 7 at 5 Hz a score depends on 25 s to either side.
         steps: Optimiser steps; 0: 200, and 300 from 20 labelled videos on.
-        crop: Frames (as read) of a window.
+        crop: Frames (as read) of a window, or as many as the longest recording has.
         dropout: Share of the channels set to 0 while fitting.
         noise: Standard deviation of the noise added to inputs of unit spread.
         label_smoothing: Share of the target spread evenly.
