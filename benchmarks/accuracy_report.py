@@ -19,7 +19,7 @@ from finetune.fit.fit import Probabilities
 from finetune.fit.frames import Frames
 from finetune.labels.frame_labels import plain
 from finetune.labels.problems import Problem
-from finetune.postprocess.learn import rule_of_labels
+from finetune.postprocess.decision_rules.prior_correction import rule_of_labels
 from finetune.report.page.errors import predicted_bouts
 from finetune.report.page.figures import Strip, strips_figure
 from finetune.report.tables import Cell, Point, Score, dot_plot, markdown, write_csv

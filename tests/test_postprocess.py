@@ -68,7 +68,7 @@ def unsure(
         name="p", task="t", classes=CLASSES, annotator="", overlapping=False, train=labels, test={}
     )
     return asked, HeldOutPredictions(
-        probabilities=found, labels=labels, fold={f"v{i}": i % 3 for i in range(videos)}
+        probabilities=found, labels=labels, fold={f"v{i}": i % 3 for i in range(videos)}, fps=25.0
     )
 
 
@@ -113,7 +113,10 @@ def test_where_bouts_are_few_what_helps_must_help_more_than_deciding_sooner() ->
         timid[name] = np.stack([p, np.full(len(p), 0.001), 0.999 - p], 1).astype(np.float32)
     asked = replace(unsure(noise=0.0)[0], train=labels)
     held_out = HeldOutPredictions(
-        probabilities=timid, labels=labels, fold={name: i for i, name in enumerate(labels)}
+        probabilities=timid,
+        labels=labels,
+        fold={name: i for i, name in enumerate(labels)},
+        fps=25.0,
     )
     found = choose_steps(asked, held_out, timid=True)
     assert found.scores[NO_STEPS]["macro_f1"] < 0.1
@@ -217,7 +220,7 @@ def test_models_saved_before_are_read() -> None:
         smoother=Moving(frames=5),
     )
     assert Postprocessing.from_dict(saved) == steps
-    assert steps.to_dict() == saved
+    assert steps.to_dict() == {**saved, "context": None}
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -392,7 +395,10 @@ def test_overlapping_behaviours_get_thresholds_of_their_own() -> None:
     found = choose_steps(
         asked,
         HeldOutPredictions(
-            probabilities=shy, labels=labels, fold={name: i for i, name in enumerate(labels)}
+            probabilities=shy,
+            labels=labels,
+            fold={name: i for i, name in enumerate(labels)},
+            fps=25.0,
         ),
     )
     assert found.postprocessing.decision_rule is not None

@@ -34,7 +34,8 @@ class PosesToProbabilities(nn.Module):
 
         Returns:
             Embeddings (B, T, D), and (B, T, C) probabilities for each problem, both float32; what
-            :meth:`LoadedModel.predict` gives, NaN where no pose supports a label.
+            :meth:`LoadedModel.predict` gives, but for an auto-context, which is left out; NaN where
+            no pose supports a label.
         """
         z_BTD = self.embed(position_BTMKX, confidence_BTMK, extra_BTE)
         stride, problems = self.head.stride, self._model.all_problems
@@ -45,7 +46,9 @@ class PosesToProbabilities(nn.Module):
         unseen_T1 = self._unseen(position_BTMKX)[:, None]
         outputs = [z_BTD]
         for p in self._model.selected:
-            calibration = self._model.postprocessing[0][p].calibration
+            steps = self._model.postprocessing[0][p]
+            # learned on what the auto-context makes of probabilities, which stays outside
+            calibration = None if steps.context else steps.calibration
             p_TC = each[p] if calibration is None else calibration.rescale(each[p])
             outputs.append(p_TC.float().masked_fill(unseen_T1, torch.nan).unsqueeze(0))
         return tuple(outputs)

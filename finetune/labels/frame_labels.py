@@ -181,6 +181,16 @@ def log_probability(probabilities: Reals) -> Reals:
     return np.log(np.maximum(np.asarray(probabilities, np.float64), np.finfo(np.float32).tiny))
 
 
+def log_loss(p_TC: Reals, labels: Ints) -> float:
+    """Summed over labelled frames, and over behaviours where they overlap."""
+    known = labels != UNLABELLED
+    if labels.ndim == 2:
+        right = np.where(labels == 1, p_TC, 1 - p_TC)[known]
+    else:
+        right = p_TC[known, labels[known]]
+    return -float(log_probability(right).sum())
+
+
 def log_odds(probabilities: Reals) -> Reals:
     """Logit in double precision, finite: a sigmoid of 1 is taken as the number below it of its own
     type."""

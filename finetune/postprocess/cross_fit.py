@@ -57,6 +57,7 @@ def cross_fit(
             for fold in folds
         ],
         tuning,
+        fps=frames.fps,
     )
 
 
@@ -102,6 +103,8 @@ def crossed(
     folds: Sequence[Fold],
     predicted: Sequence[Sequence[Outputs]],
     tuning: Tuning,
+    *,
+    fps: float,
 ) -> CrossFit:
     """What every fold's videos were predicted to show, of each problem, and the weights of the
     members that this asks for."""
@@ -128,6 +131,7 @@ def crossed(
                 probabilities={name: q for each in held_out for name, q in each[p].items()},
                 labels={name: y for fold in folds for name, y in fold[p][1].items()},
                 fold={name: number for number, each in enumerate(held_out) for name in each[p]},
+                fps=fps,
             )
             for p in range(len(problems))
         ],

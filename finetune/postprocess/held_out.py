@@ -24,6 +24,8 @@ class HeldOutPredictions:
     """UNLABELLED in frames that a network was fitted on."""
     fold: Mapping[str, int]
     """Video to the fold it was held out with."""
+    fps: float
+    """Frames a second."""
 
     def only(self, videos: list[str]) -> HeldOutPredictions:
         """The same of some videos."""
@@ -31,6 +33,7 @@ class HeldOutPredictions:
             probabilities={name: self.probabilities[name] for name in videos},
             labels={name: self.labels[name] for name in videos},
             fold={name: self.fold[name] for name in videos},
+            fps=self.fps,
         )
 
     def folds(self) -> Iterator[tuple[HeldOutPredictions, HeldOutPredictions]]:

@@ -16,12 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from finetune.labels.frame_labels import (
-    UNLABELLED,
     ByVideo,
     Ints,
     Reals,
     decide,
-    log_probability,
+    log_loss,
     looked_at,
     plain,
 )
@@ -29,12 +28,19 @@ from finetune.labels.problems import Problem
 from finetune.metrics.bouts import score_bouts
 from finetune.metrics.frame_metrics import frame_f1, score
 from finetune.postprocess import decision_rules, smoothers
+from finetune.postprocess.auto_context import (
+    LEAST_VIDEOS,
+    AutoContext,
+    context_harms,
+    with_context,
+)
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
 from finetune.postprocess.decision_rules.prior_correction import (
     BY_BOUTS,
     LEAST_POWER,
     PriorCorrection,
     mean_probabilities,
+    rule_of_labels,
 )
 from finetune.postprocess.held_out import HeldOutPredictions
 from finetune.postprocess.one_standard_error import BOUT_OVERLAP, within_one_standard_error
@@ -87,9 +93,9 @@ def choose_steps(
     help there.
 
     What there is to improve on is no step; of a ``timid`` head, where some behaviour has few bouts,
-    :meth:`PriorCorrection.by_bouts`, which follows from the number of labels alone. First the
-    decision rules compete, then every smoother after what there is to improve on and after the best
-    of them.
+    :meth:`PriorCorrection.by_bouts`, which follows from the number of labels alone, and, from
+    ``LEAST_VIDEOS`` labelled videos on, :class:`AutoContext`, unless it harms. First the decision
+    rules compete, then every smoother after what there is to improve on and after the best of them.
     Of the candidates whose macro F1 (frames) is within a standard error of the best one's and on no
     fold below the one to improve on, the one with the best mean of bout F1 and MAP is taken, of
     those as good the simplest; and none where it gains no more than a standard error, or than
@@ -113,8 +119,6 @@ def choose_steps(
         )
     held_out = held_out.only(labelled)
     folds = list(held_out.folds())
-    kind = best_calibration(problem, held_out)
-    parts = [held_out, *(others for others, _ in folds)]
     bouts = sum(
         len(lengths)
         for name, lengths in bout_lengths(held_out.labels, problem.classes).items()
@@ -125,9 +129,17 @@ def choose_steps(
             f"{problem.name}: the labelled training videos have {bouts} bouts, too few to judge "
             f"decision rules and smoothing on ({LEAST_BOUTS} are needed): {_unjudged(timid)}"
         )
+        kind = best_calibration(problem, held_out)
         rules = _decision_rules(problem, held_out, kind, timid)
         name = _start(rules)
         return learned(postprocessing=rules[name], name=name, scores={}, notes=(few,))
+    parts, context, before = [held_out, *(others for others, _ in folds)], None, held_out
+    many = timid and len(labelled) >= LEAST_VIDEOS
+    if many and not context_harms(held_out, around := with_context(held_out)):
+        context, held_out = AutoContext.fit(held_out), around
+        parts = [around, *map(with_context, parts[1:])]
+        folds = [(others, around.only(list(inside.labels))) for others, inside in folds]
+    kind = best_calibration(problem, held_out)
     fitted, *on_others = [_decision_rules(problem, part, kind, timid) for part in parts]
     stride = -(-frames // SCORED_FRAMES)
     decisions, scored = _decide(folds, fitted, on_others, stride=stride)
@@ -153,12 +165,28 @@ def choose_steps(
         for name in fitted
     }
     best = _best(problem, [inside.labels for _, inside in folds], decisions, scores, start)
+    steps = replace(fitted[best], context=context)
+    if context is not None:
+        plainly = {
+            v: decide(probabilities_TC=p, overlapping=problem.overlapping)
+            for v, p in before.probabilities.items()
+        }
+        raw = {v: p[::stride] for v, p in before.probabilities.items()}
+        scores = {
+            NO_STEPS: _scores(problem, before, plainly)
+            | {"map": _mean_ap(problem, before, raw, stride=stride)}
+        } | {_after_context(name): one for name, one in scores.items()}
+        best = _after_context(best)
     few = (
         f"{problem.name}: the postprocessing was learned on {len(labelled)} videos; use "
         f"{FEW_VIDEOS} or more"
     )
     notes = (few,) if len(labelled) < FEW_VIDEOS else ()
-    return learned(postprocessing=fitted[best], name=best, scores=scores, notes=notes)
+    return learned(postprocessing=steps, name=best, scores=scores, notes=notes)
+
+
+def _after_context(name: str) -> str:
+    return AutoContext.kind if name == NO_STEPS else f"{AutoContext.kind}{AND}{name}"
 
 
 def nothing_to_judge_on(problem: Problem, *, timid: bool) -> str:
@@ -176,24 +204,6 @@ def _unjudged(timid: bool) -> str:
         "none was fitted; behaviours of which few bouts are labelled are decided for a little "
         "sooner, probabilities are the head's own"
     )
-
-
-def rule_of_labels(problem: Problem) -> PriorCorrection | None:
-    """The rule of :meth:`PriorCorrection.by_bouts` with the shares of the labels for the network's
-    mean probabilities; None where there are no labels."""
-    labels = {name: y for name, y in problem.train.items() if looked_at(y).any()}
-    if not labels:
-        return None
-    every = np.concatenate(list(labels.values()))
-    if not problem.overlapping:
-        every = np.where(
-            (every == UNLABELLED)[:, None],
-            UNLABELLED,
-            every[:, None] == np.arange(len(problem.classes)),
-        )
-    known = every != UNLABELLED
-    share_C = (every == 1).sum(0) / np.maximum(known.sum(0), 1)
-    return PriorCorrection.by_bouts(prior=share_C.tolist(), labels=labels)
 
 
 def _start(rules: Mapping[str, object]) -> str:
@@ -250,20 +260,10 @@ def best_calibration(
                 seen, truth = others.pooled()
                 step = kind.fit(probabilities_TC=seen, labels=truth, classes=problem.classes)
                 p = step.apply(p)
-            total += _log_loss(p, labels)
+            total += log_loss(p, labels)
         return total
 
     return min((None, *calibrations()), key=loss)
-
-
-def _log_loss(p_TC: Reals, labels: Ints) -> float:
-    """Summed over labelled frames, and over behaviours where they overlap."""
-    known = labels != UNLABELLED
-    if labels.ndim == 2:
-        right = np.where(labels == 1, p_TC, 1 - p_TC)[known]
-    else:
-        right = p_TC[known, labels[known]]
-    return -float(log_probability(right).sum())
 
 
 def _decision_rules(

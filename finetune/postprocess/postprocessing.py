@@ -1,6 +1,7 @@
 """The steps between the network's probabilities and the labels of a video.
 
-    probabilities ── calibration ──▶ calibrated ── decision rule ──▶ adjusted ── smoother ──▶ labels
+    probabilities ── auto-context, calibration ──▶ calibrated
+    calibrated ── decision rule ──▶ adjusted ── smoother ──▶ labels
 
 Calibrated probabilities are what a reader is shown; decision rule and smoother serve the decision.
 Average precision by the protocol is that of the network's own probabilities; after postprocessing
@@ -15,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from finetune.labels.frame_labels import Ints, Reals, decide
 from finetune.postprocess.as_json import from_json
+from finetune.postprocess.auto_context import AutoContext
 from finetune.postprocess.calibrations import AbstractCalibration, calibrations
 from finetune.postprocess.decision_rules import AbstractDecisionRule, decision_rules
 from finetune.postprocess.smoothers import AbstractSmoother, smoothers
@@ -27,16 +29,16 @@ T = TypeVar("T")
 class Postprocessing:
     """The steps of one problem; those that are None are left out."""
 
+    context: AutoContext | None = None
     calibration: AbstractCalibration | None = None
     decision_rule: AbstractDecisionRule | None = None
     smoother: AbstractSmoother | None = None
     overlapping: bool = False
 
     def calibrated(self, probabilities_TC: Reals) -> Reals:
-        """Probabilities of one video that can be taken at their word."""
-        if self.calibration is None:
-            return probabilities_TC
-        return self.calibration.apply(probabilities_TC)
+        """Probabilities of one whole video that can be taken at their word."""
+        p_TC = probabilities_TC if self.context is None else self.context.apply(probabilities_TC)
+        return p_TC if self.calibration is None else self.calibration.apply(p_TC)
 
     def adjusted(self, probabilities_TC: Reals) -> Reals:
         """Probabilities whose plain decision is the tuned one, before any smoothing."""
@@ -66,6 +68,7 @@ class Postprocessing:
         under ``thresholds``, the names of the first there were, so that old and new files are read
         alike."""
         steps = {
+            "context": self.context,
             "temperature": self.calibration,
             "thresholds": self.decision_rule,
             "smoother": self.smoother,
@@ -89,6 +92,7 @@ class Postprocessing:
         except (KeyError, TypeError) as error:
             raise BadInput(f"no description of a postprocessing: {error!r}") from error
         return cls(
+            context=_step(values.get("context"), "step", [AutoContext]),
             calibration=_step(calibration, "step", calibrations()),
             decision_rule=_step(decision_rule, "step", decision_rules()),
             smoother=_step(smoother, "smoother", smoothers()),

@@ -125,7 +125,8 @@ def run_fits(
     def cross_where_all_folds_are_predicted(key: FitKey) -> None:
         if len(predicted[key]) == len(folds[key]):
             ordered = [predicted[key].pop(number) for number in range(len(folds[key]))]
-            cross_fits[key] = crossed(fits[key].problems, folds[key], ordered, fits[key].tuning)
+            one = fits[key]
+            cross_fits[key] = crossed(one.problems, folds[key], ordered, one.tuning, fps=frames.fps)
 
     def ready(job: _Job) -> bool:
         return job.function is not choose_postprocessing or job.key in cross_fits

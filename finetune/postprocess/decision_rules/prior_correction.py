@@ -17,7 +17,9 @@ from finetune.labels.frame_labels import (
     examine,
     log_odds,
     log_probability,
+    looked_at,
 )
+from finetune.labels.problems import Problem
 from finetune.metrics.bouts import bouts
 from finetune.postprocess.decision_rules import AbstractDecisionRule
 
@@ -95,3 +97,21 @@ def mean_probabilities(*, probabilities_TC: Reals, labels: Ints) -> tuple[float,
     number_C = known_TC.sum(axis=0)
     mean_C = np.where(number_C > 0, sum_C / np.maximum(number_C, 1), 0.5)
     return tuple(np.clip(mean_C, LEAST_PRIOR, 1 - LEAST_PRIOR).tolist())
+
+
+def rule_of_labels(problem: Problem) -> PriorCorrection | None:
+    """The rule of :meth:`PriorCorrection.by_bouts` with the shares of the labels for the network's
+    mean probabilities; None where there are no labels."""
+    labels = {name: y for name, y in problem.train.items() if looked_at(y).any()}
+    if not labels:
+        return None
+    every = np.concatenate(list(labels.values()))
+    if not problem.overlapping:
+        every = np.where(
+            (every == UNLABELLED)[:, None],
+            UNLABELLED,
+            every[:, None] == np.arange(len(problem.classes)),
+        )
+    known = every != UNLABELLED
+    share_C = (every == 1).sum(0) / np.maximum(known.sum(0), 1)
+    return PriorCorrection.by_bouts(prior=share_C.tolist(), labels=labels)
