@@ -106,6 +106,10 @@ def folder(own_places: None, ray_here: None, tmp_path_factory: pytest.TempPathFa
     )
     killer.start()
     try:
+        until = time.monotonic() + 120
+        while not (runs / "killed" / "search.journal").exists() and killed.poll() is None:
+            assert time.monotonic() < until, (runs / "killed.log").read_text()
+            time.sleep(0.005)
         finetune.run.main(command_line(runs / "here"))
         killer.join()
         assert killed.returncode == -signal.SIGKILL, (runs / "killed.log").read_text()
