@@ -47,7 +47,7 @@ def test_what_lies_around_a_frame_tells_classes_apart_on_other_videos() -> None:
     asked, held_out = pairs(videos=12)
     found = choose_steps(asked, held_out, timid=True)
     assert found.name.startswith("auto-context")
-    assert found.scores[NO_STEPS]["macro_f1"] < 0.6, "of the network alone"
+    assert found.scores[NO_STEPS]["macro_f1"] < 0.6, "without any step"
     _, others = pairs(videos=4, seed=1)
     saved = json.loads(json.dumps(found.postprocessing.to_dict()))
     steps = Postprocessing.from_dict(saved)
@@ -73,7 +73,7 @@ def test_no_fold_is_read_by_trees_of_its_own_labels() -> None:
 
 
 @pytest.mark.parametrize(("videos", "timid"), [(9, True), (12, False)])
-def test_few_videos_and_heads_with_memory_go_without(videos: int, timid: bool) -> None:
+def test_few_videos_and_heads_that_are_not_timid_go_without(videos: int, timid: bool) -> None:
     asked, held_out = pairs(videos=videos)
     assert choose_steps(asked, held_out, timid=timid).postprocessing.context is None
 

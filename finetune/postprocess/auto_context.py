@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import lightgbm
 import numpy as np
 
+from finetune.heads import frame_weights
 from finetune.labels.frame_labels import Ints, Reals, log_loss, log_odds, log_probability, looked_at
 from finetune.postprocess.as_json import AbstractStep
 from finetune.postprocess.held_out import HeldOutPredictions
@@ -19,7 +20,7 @@ SIDES_S = (2.0, 20.0)
 FITTED_FRAMES = 20_000
 """Neighbouring frames repeat each other: more of them cost time and change little."""
 LEAST_VIDEOS = 10
-"""Networks that two videos taught hold out a third too badly to learn anything from it."""
+"""Networks that learned from two videos predict a third too badly to learn from."""
 MOST_LOSS = 0.05
 """Share by which the log loss may rise where few labels leave it to chance."""
 _LEAST = 1e-5
@@ -144,10 +145,9 @@ def _grow(x_ND: Reals, label_N: Ints, classes: int) -> str:
     counts = np.bincount(label_N, minlength=classes)
     if (counts > 0).sum() < 2:
         return ""
-    weight_N = np.sqrt(counts.sum() / np.maximum(counts, 1))[label_N]
     several: dict[str, Any] = {"objective": "multiclass", "num_class": classes}
     kind = several if classes > 2 else {"objective": "binary"}
-    data = lightgbm.Dataset(x_ND, label_N, weight=weight_N)
+    data = lightgbm.Dataset(x_ND, label_N, weight=frame_weights(label_N, 0.5))
     booster = lightgbm.train({**_TREES, **kind}, data, _ROUNDS)
     return str(booster.model_to_string())
 

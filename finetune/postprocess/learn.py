@@ -1,4 +1,4 @@
-"""Learns calibration, decision rule and smoother of a problem, on predictions for held-out videos.
+"""Learns auto-context, calibration, decision rule and smoother of a problem, on predictions for held-out videos.
 
 Which of them are used, if any, is chosen by cross-fitting: every candidate is fitted on the other
 folds of the held-out videos and decides on this one, so that no frame scores steps that were fitted
