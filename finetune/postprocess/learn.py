@@ -1,4 +1,5 @@
-"""Learns auto-context, calibration, decision rule and smoother of a problem, on predictions for held-out videos.
+"""Learns what comes after the network, on predictions for held-out videos: auto-context,
+calibration, decision rule and smoother of a problem.
 
 Which of them are used, if any, is chosen by cross-fitting: every candidate is fitted on the other
 folds of the held-out videos and decides on this one, so that no frame scores steps that were fitted
