@@ -16,12 +16,14 @@ READY := $(VENV)/.ready
 setup: $(READY)
 
 # torch comes first and alone, by its pin: nothing that is installed later can then choose another build.
+# Python compiles a module when it first needs it: to compile all of them now takes a minute.
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "Ethoray needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt 'setuptools>=77'
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-build-isolation -e '.[dev,trackers,share,video]'
+	$(INSTALL) torch
+	$(INSTALL) 'setuptools>=77'
+	$(INSTALL) --no-build-isolation -e '.[dev,trackers,share,video]'
 	@touch $(READY)
 
 quickstart: setup

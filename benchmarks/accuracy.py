@@ -70,6 +70,7 @@ def main(words: Sequence[str] | None = None) -> None:
     scale = read(Scale, args.scale, SCALES, {})
     asked = all_labelled(store, args.task, args.refines)
     poses = gather_poses(store, sorted({v for problem in asked for v in problem.train}))
+    poses, asked = accuracy_split.cut_into_stretches(poses, asked, args.stretches)
     encoders = named(args.encoder)
     planned = any(accuracy_split.PLANNED in budget for budget in args.budgets)
     embedded = embed_all(poses, store, {protocol.FEATURES} if planned else set(), encoders)
@@ -177,6 +178,15 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--folds", type=int, default=3, help="groups of videos (%(default)s)")
     parser.add_argument(
+        "--stretches",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cut every recording into so many stretches, a few seconds apart, that count as "
+        "recordings: where there are fewer recordings than folds. Frames of one recording are "
+        "alike: such scores say little about other animals",
+    )
+    parser.add_argument(
         "--draws", type=int, default=5, help="draws of a budget's labels (%(default)s)"
     )
     parser.add_argument(
@@ -210,7 +220,13 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
         if not known(budget)
     ]
     errors += [f"--folds is {args.folds}; it must be at least 2"] if args.folds < 2 else []
-    errors += [f"--draws is {args.draws}; it must be at least 1"] if args.draws < 1 else []
+    errors += [
+        f"--{name} is {value}; it must be at least 1"
+        for name, value in (("draws", args.draws), ("stretches", args.stretches))
+        if value < 1
+    ]
+    if args.stretches > 1 and args.encoder:
+        errors.append("--stretches is for features and controls: give it without --encoder")
     if args.prepare is not None and not args.data:
         errors.append("--prepare goes with --data, the folder or archive of tracks")
     if args.ablation and args.encoder:

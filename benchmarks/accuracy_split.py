@@ -7,6 +7,7 @@ and every draw of a budget names the frames whose labels a fit may see.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from finetune.labels.refine import is_parent
 from pretrain.errors import BadInput, refuse
 
 ALL, CLIPS, PLANNED, VIDEOS = "all", "clips", "planned", "videos"
+STRETCH_GAP_S = 5.0
 
 Split = dict[str, Any]
 """``folds``: lists of videos. ``draws``: budget to draws, each with its ``fold`` (the test videos)
@@ -76,13 +78,67 @@ def grouped_folds(videos: Sequence[str], recording: Recordings, *, folds: int) -
     if len(of) < folds:
         raise BadInput(
             f"--folds {folds}: the label set has {len(of)} labelled recordings; give at most as "
-            "many folds, and at least 2"
+            "many folds, and at least 2, or cut recordings with --stretches"
         )
     order = np.random.default_rng([0, 5]).permutation(len(of))
     dealt: list[list[str]] = [[] for _ in range(folds)]
     for position, index in enumerate(order):
         dealt[position % folds] += list(of.values())[index]
     return [sorted(fold) for fold in dealt]
+
+
+def cut_into_stretches(
+    frames: Frames, problems: Sequence[Problem], stretches: int
+) -> tuple[Frames, list[Problem]]:
+    """Cuts every recording into equal stretches, ``STRETCH_GAP_S`` apart, each with a name of its
+    own: for recordings that are fewer than folds.
+
+    Args:
+        frames: Poses of the labelled videos.
+        problems: With all labelled videos in ``train``.
+        stretches: Of each recording; 1 leaves everything as it is.
+
+    Raises:
+        BadInput: If a recording is too short for that.
+    """
+    if stretches == 1:
+        return frames, list(problems)
+    gap = round(STRETCH_GAP_S * frames.fps)
+    parts: dict[str, dict[str, tuple[int, int]]] = {}
+    for video in frames.spans:
+        edges = np.linspace(0, frames.length(video) + gap, stretches + 1).astype(int)
+        parts[video] = {
+            f"{video}, {number} of {stretches}": (int(first), int(end) - gap)
+            for number, (first, end) in enumerate(itertools.pairwise(edges), 1)
+        }
+    refuse(
+        (
+            f"{video} has {frames.length(video)} frames: {stretches} stretches would be shorter "
+            f"than the {STRETCH_GAP_S:g} s between them"
+            for video, of in parts.items()
+            if min(end - first for first, end in of.values()) < gap
+        ),
+        about="--stretches",
+    )
+    cut = [
+        replace(
+            problem,
+            train={
+                name: labels[first:end]
+                for video, labels in problem.train.items()
+                for name, (first, end) in parts[video].items()
+                if looked_at(labels[first:end]).any()
+            },
+        )
+        for problem in problems
+    ]
+    spans = {
+        name: (frames.spans[video][0] + first, frames.spans[video][0] + end)
+        for video, of in parts.items()
+        for name, (first, end) in of.items()
+        if any(name in problem.train for problem in cut)
+    }
+    return replace(frames, spans=spans), cut
 
 
 def draw_split(

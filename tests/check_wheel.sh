@@ -1,18 +1,24 @@
 #!/usr/bin/env bash
 # Makes the source package and from it the wheel, installs the wheel with pinned dependencies into a
 # clean environment, and uses it from a folder that is not the checkout.
-#   PYTHON=python3.12 tests/check_wheel.sh
+#   PYTHON=python3.12 tests/check_wheel.sh [ENVIRONMENT]
+# ENVIRONMENT is kept for whatever comes next; left out: it goes when the check ends.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 scratch="$(mktemp -d)"
+environment="$(realpath -m "${1:-$scratch/venv}")"
+if [ -e "$environment" ]; then
+  echo "$environment is there already: the wheel needs a clean environment" >&2
+  exit 1
+fi
 trap 'rm -rf "$scratch"' EXIT
 unset PYTHONPATH ETHORAY_HOME RAY_ADDRESS
 export ETHORAY_CACHE="$scratch/cache" RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 step() { echo "== $* ($SECONDS s)"; }
 
 step "source package and wheel"
-"${PYTHON:-python3}" -m venv "$scratch/venv"
-bin="$scratch/venv/bin"
+"${PYTHON:-python3}" -m venv "$environment"
+bin="$environment/bin"
 pip() { "$bin/python" -m pip -qq --disable-pip-version-check "$@"; }
 mkdir "$scratch/source" "$scratch/elsewhere"
 (cd "$root" && git ls-files -z --cached --others --exclude-standard \
@@ -25,8 +31,8 @@ rm -rf "$scratch/source"
 
 step "a clean environment"
 # torch comes first and alone, by its pin: nothing that is installed later can then choose another.
-pip install -c "$root/constraints.txt" torch
-pip install -c "$root/constraints.txt" "$scratch"/ethoray-*.whl
+pip install --no-compile -c "$root/constraints.txt" torch
+pip install --no-compile -c "$root/constraints.txt" "$scratch"/ethoray-*.whl
 pip check
 
 cd "$scratch/elsewhere"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -69,6 +70,36 @@ def test_a_recording_is_in_one_fold_alone(protocol: Any, split_of: Any) -> None:
         assert all(f"v{int(video[1:]) ^ 1:02}" in fold for video in fold)
     with pytest.raises(BadInput, match="6 labelled recordings"):
         split_of.grouped_folds(videos, lambda video: f"r{int(video[1:]) // 2}", folds=7)
+
+
+def test_stretches_of_a_recording_lie_apart_and_keep_their_labels(split_of: Any) -> None:
+    whole = problem(videos=2)
+    position = np.arange(6_000, dtype=np.float32).reshape(-1, 1, 1, 1)
+    frames = Frames(
+        spans={"v00": (0, 3_000), "v01": (3_000, 6_000)},
+        arrays={"position": position, "confidence": position[..., 0]},
+        fps=FPS,
+    )
+    apart, (cut,) = split_of.cut_into_stretches(frames, [whole], 4)
+    assert list(apart.spans)[1:5] == [
+        *(f"v00, {n} of 4" for n in (2, 3, 4)),
+        "v01, 1 of 4",
+    ]
+    of_first = [apart.spans[f"v00, {n} of 4"] for n in (1, 2, 3, 4)]
+    assert of_first[0][0] == 0
+    assert of_first[-1][1] == 3_000
+    assert all(b[0] - a[1] == 5 * FPS for a, b in itertools.pairwise(of_first))
+    for name, (first, end) in apart.spans.items():
+        number = int(name[1:3])
+        expected = whole.train[f"v{number:02}"][first - 3_000 * number : end - 3_000 * number]
+        assert np.array_equal(cut.train[name], expected)
+        assert apart.video(name)["position"][0, 0, 0, 0] == first
+    unlabelled = {"v00": np.full(3_000, UNLABELLED, np.int8), "v01": whole.train["v01"]}
+    apart, _ = split_of.cut_into_stretches(frames, [replace(whole, train=unlabelled)], 2)
+    assert list(apart.spans) == ["v01, 1 of 2", "v01, 2 of 2"]
+    assert split_of.cut_into_stretches(frames, [whole], 1) == (frames, [whole])
+    with pytest.raises(BadInput, match="v00 has 3000 frames: 11 stretches"):
+        split_of.cut_into_stretches(frames, [whole], 11)
 
 
 def test_a_fit_sees_its_budget_and_nothing_of_its_fold(protocol: Any, split_of: Any) -> None:

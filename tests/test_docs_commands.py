@@ -33,7 +33,7 @@ INSTALLED = {name: f"{module.replace('.', '/')}.py" for name, (module, _) in COM
 SMALL = {
     "pretrain/run.py": "--set epochs=1 --set batch=8 --set window=64",
     "finetune/run.py": "--trials 1 --seeds 1 --set steps=4 --set evaluations=1 "
-    "--set postprocess_folds=1",
+    "--set postprocess_folds=1 --set search={}",
     "finetune/compare.py": "--frozen-set trials=1 seeds=1 steps=4 evaluations=1 "
     "postprocess_folds=0",
     "finetune/reproduce.py": "--rows task1_single_frame --seeds 1 --epochs-share 0.0001",

@@ -1,5 +1,5 @@
 """A whole fitted model as ONNX and as a program of torch: the probabilities of ``predict``, for
-every head there is, on other lengths than the traced one."""
+every head there is, alone or in the stack, on other lengths than the traced one."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ from pretrain.errors import BadInput
 from pretrain.train.embed_video import as_pose, embed_video
 
 pytestmark = pytest.mark.slow
+MEMBERS: list[dict[str, Any]] = [
+    {"name": "boosted", "trees": 8, "seeds": 1},
+    {"name": "logistic"},
+    {"name": "temporal_wide", "steps": 5, "blocks": 2, "crop": 60, "networks": 1},
+]
 SMALL: dict[str, dict[str, Any]] = {
-    "boosted": {"trees": 8, "seeds": 1},
-    "temporal_wide": {"steps": 5, "blocks": 2, "crop": 60, "networks": 1},
-    "recurrent": {"steps": 5, "crop": 60, "networks": 1, "width": 16},
-    "stack": {"members": [{"name": "boosted", "trees": 8, "seeds": 1}, {"name": "logistic"}]},
+    # torch.export goes through every step of a window
+    "recurrent": {"steps": 5, "crop": 20, "networks": 1, "width": 16},
+    "stack": {"members": MEMBERS},
 }
-OF_RANKS = ("logistic", "stack")
-"""Heads that read ranks: rounding may move a number to the next."""
+OF_RANKS = "stack"
+"""The linear model in it reads ranks: rounding may move a number to the next."""
 # An exclusive label set, one of a single pair, and acts that refine a class of the first.
 PROBLEMS = [
     ("task", ("attack", "sniff", "other"), False, None),
@@ -108,7 +112,9 @@ def saved_model(folder: Path, embedder: Embedder, head_settings: dict[str, Any])
     )
 
 
-@pytest.mark.parametrize("name", names("finetune.heads"))
+@pytest.mark.parametrize(
+    "name", sorted(set(names("finetune.heads")) - {str(one["name"]) for one in MEMBERS})
+)
 def test_what_is_written_gives_what_predict_gives(
     name: str, embedder: Embedder, tmp_path: Path
 ) -> None:
@@ -135,7 +141,7 @@ def test_what_is_written_gives_what_predict_gives(
         for prediction, theirs in zip(model.predict(arrays), given[1:], strict=True):
             ours = prediction.probabilities_TC
             alike = np.isclose(theirs[0], ours, atol=1e-4, equal_nan=True)
-            assert alike.mean() >= (0.98 if name in OF_RANKS else 1)
+            assert alike.mean() >= (0.98 if name == OF_RANKS else 1)
             np.testing.assert_allclose(theirs[0], ours, atol=0.05)
             assert np.isnan(ours[90:150]).all()
             assert np.nanstd(ours, axis=0).min() > 1e-3, "nothing to compare"
