@@ -135,10 +135,11 @@ def summaries(
             each, spread = [results[cell]["scores"] for cell in own], len(own) > 1
         line: dict[str, Any] = {"row": row, "budget": budget, "fits": len(own)}
         for key in _METRICS:
-            values = [one[key] for one in each if one[key] is not None]
+            values = _known(each, key)
             line[key] = float(np.mean(values)) if values else None
             line[f"{key}_std"] = float(np.std(values)) if spread and values else None
-        line["chance"] = float(np.mean([one["chance_map"] for one in each]))
+        chance = _known(each, "chance_map")
+        line["chance"] = float(np.mean(chance)) if chance else None
         line["core_seconds_a_fit"] = float(np.mean([results[c]["core_seconds"] for c in own]))
         lines.append(line)
     first = lines[0]["row"]
@@ -147,6 +148,11 @@ def summaries(
         scores = {"row": "chance", "macro_f1": line["chance"], "map": line["chance"]}
         lines.append({**line, **nothing, **scores})
     return lines
+
+
+def _known(scores: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+    """A score of those folds that have one: a fold of a short recording may show no behaviour."""
+    return [one[key] for one in scores if one[key] is not None]
 
 
 def _sooner(
@@ -181,7 +187,8 @@ def _sooner(
             plainly, sooner = (
                 protocol.score_at(tested, p, step, one).macro_f1 for one in ((), labels)
             )
-            scores.append((sooner, sooner - plainly))
+            if not math.isnan(plainly):
+                scores.append((sooner, sooner - plainly))
         spread = [np.std(one) if len(scores) > 1 else None for one in zip(*scores, strict=True)]
         if not scores:
             yield None

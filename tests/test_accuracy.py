@@ -402,3 +402,21 @@ def test_splits_that_are_kept_hold_their_folds_apart(file: Path) -> None:
             assert set(labelled) <= set.union(*folds) - folds[one["fold"]]
             assert all(0 <= first < end for spans in labelled.values() for first, end in spans)
     assert [one["fold"] for one in split["draws"]["all"]] == [0, 1, 2]
+
+
+def test_a_fold_without_any_behaviour_does_not_count(split_of: Any, tmp_path: Path) -> None:
+    report = importlib.import_module("accuracy_report")
+    row = split_of.Row(name="features, stack", inputs=("features",))
+    scored = {"macro_f1": 0.5, "map": 0.25, "chance_map": 0.125}
+    nothing: dict[str, Any] = dict.fromkeys(scored)
+    results = {
+        split_of.Cell(row=row, budget="1", draw=draw): {"scores": one, "core_seconds": 1.0}
+        for draw, one in enumerate((scored, nothing, {**scored, "map": 0.75}))
+    }
+    line, chance = report.summaries(tmp_path, results, [], 6)
+    assert (line["macro_f1"], line["map"], line["chance"]) == (0.5, 0.5, 0.125)
+    assert (line["map_std"], chance["map"], line["fits"]) == (0.25, 0.125, 3)
+    assert report._gain(results, row.name, row.name, "1") == "+0.000 ± 0.000"
+    alone = {cell: one for cell, one in results.items() if one["scores"] is nothing}
+    line, chance = report.summaries(tmp_path, alone, [], 6)
+    assert (line["map"], line["chance"], chance["map"]) == (None, None, None)
