@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pretrain.errors import BadInput
 from pretrain.train.embed_video import embed_video
 from pretrain.transforms.feature_names import feature_names
 from pretrain.transforms.features import Features
-from pretrain.transforms.interaction import Interaction, points_of
+from pretrain.transforms.interaction import Interaction, points_of, told_apart
 
 RATS = Schema.from_names(
     animals=("one", "two"),
@@ -95,6 +96,59 @@ def test_social_is_interaction_without_arena_position_and_tracker() -> None:
 def test_handmade_reads_arena_positions_only_of_a_single_animal(animals: int, group: str) -> None:
     schema = replace(RATS, animals=tuple("abc"[:animals]))
     assert handmade_features({"lags": [2]}, schema) == {"lags": [2], "groups": [group]}
+
+
+@pytest.mark.parametrize(
+    ("names", "apart"),
+    [
+        (("resident", "intruder"), True),
+        (("adult", "juvenile"), True),
+        (("male", "female"), True),
+        (("black_mouse", "white_mouse"), True),
+        (("rat1", "rat2"), False),
+        (("individual_1", "individual_2"), False),
+        (("mouse", "mouse2"), False),
+        (("ind_a", "ind_b"), False),
+        (("a", "b"), False),
+        (("one", "two"), False),
+        (("resident",), False),
+        (("male", "female", "pup"), False),
+    ],
+)
+def test_names_say_whether_animals_are_told_apart(names: tuple[str, ...], apart: bool) -> None:
+    schema = replace(RATS, animals=names)
+    assert told_apart(schema) == apart
+    group = handmade_features({}, schema)["groups"][0]
+    assert (group == "social_roles") == apart
+
+
+def test_animals_that_are_told_apart_have_values_of_their_own() -> None:
+    """The same quantities; the other way round where the animals trade places."""
+    schema = replace(RATS, animals=("resident", "intruder"))
+    pose = wander(schema, seconds=8, missing=0.0)
+    other = Pose(pose.position_BTMKX.flip(2), pose.confidence_BTMK.flip(2))
+    same = partial(torch.testing.assert_close, equal_nan=True)  # at the edges
+    named = {}
+    for group in ("social", "social_roles"):
+        features = handmade(schema, pose, group).features
+        names = [one.partition(": ")[2] for one in feature_names(features)]
+        for way, one in (("", pose), (" exchanged", other)):
+            named[group + way] = dict(zip(names, features.raw(one).unbind(-1), strict=False))
+    roles, exchanged, social = (
+        named[key] for key in ("social_roles", "social_roles exchanged", "social")
+    )
+    assert len(roles) == len(social)
+    ordered = [name.removesuffix(", resident") for name in roles if name.endswith("resident")]
+    assert "facing the other" in ordered
+    assert "speed over 1 s" in ordered
+    for name in ordered:
+        mine, theirs = roles[f"{name}, resident"], roles[f"{name}, intruder"]
+        assert not torch.equal(mine, theirs)
+        same(exchanged[f"{name}, intruder"], mine)
+        if name.startswith(("distance ", "length", "facing", "bend")):  # no swap can change them
+            same(social[f"{name}, least"], torch.minimum(mine, theirs))
+            same(social[f"{name}, greatest"], torch.maximum(mine, theirs))
+    same(roles["distance, of any two points"], social["distance, of any two points"])
 
 
 def columns_of(schema: Schema, position_BTMKX: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.train.checkpoint import load_encoder
 from pretrain.train.learner import check_external_features
-from pretrain.transforms.interaction import MAX_POINTS, points_of
+from pretrain.transforms.interaction import MAX_POINTS, points_of, told_apart
 from pretrain.transforms.units import refuse_unknown_scale
 
 log = logging.getLogger(__name__)
@@ -107,8 +107,10 @@ def open_encoder(
 
 def handmade_features(features: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
     """Settings of features with the group that hand-made features are made of, and no other:
-    ``social`` of several animals; of one, whose position in the arena counts, ``interaction``."""
-    return {**features, "groups": ["social" if len(schema.animals) > 1 else "interaction"]}
+    ``social`` of several animals, ``social_roles`` of two that are told apart; of one, whose
+    position in the arena counts, ``interaction``."""
+    several = "social_roles" if told_apart(schema) else "social"
+    return {**features, "groups": [several if len(schema.animals) > 1 else "interaction"]}
 
 
 def _learned_from(made_by: Mapping[str, Any], store: Store) -> Sequence[str] | None:

@@ -157,8 +157,21 @@ def social(bodies: Bodies) -> list[Tensor]:
     return [torch.stack(list(_interaction(bodies, position_MKXBT).compute_social().values()))]
 
 
-def _interaction(bodies: Bodies, position_MKXBT: Tensor) -> Interaction:
-    return Interaction(position_MKXBT, bodies.confidence_MKBT, bodies.schema, bodies.body_px)
+@feature_group(reach_s=REACH_S)
+def social_roles(bodies: Bodies) -> list[Tensor]:
+    """The group ``social`` of two animals that are told apart, as a resident and an intruder are:
+    what each does, and to the other, stands by itself. Nothing of other numbers of animals."""
+    if len(bodies.position_MKXBT) != 2:
+        return []
+    plane = bodies.position_MKXBT[:, :, :2]
+    columns = _interaction(bodies, plane, roles=True).compute_social()
+    return [torch.stack(list(columns.values()))]
+
+
+def _interaction(bodies: Bodies, position_MKXBT: Tensor, *, roles: bool = False) -> Interaction:
+    return Interaction(
+        position_MKXBT, bodies.confidence_MKBT, bodies.schema, bodies.body_px, roles=roles
+    )
 
 
 @feature_group()

@@ -16,8 +16,8 @@ def feature_names(features: Features) -> list[str]:
     """The names of the columns of :meth:`Features.raw`, in order, each with its group and unit.
 
     "Forward" and "sideways" are along and across the heading of an animal's body; "log" is the
-    logarithm of 1 + the size in pixels, with its sign. Lengths of the groups ``interaction`` and
-    ``social`` are in body lengths.
+    logarithm of 1 + the size in pixels, with its sign. Lengths of the groups ``interaction``,
+    ``social`` and ``social_roles`` are in body lengths.
     """
     schema = features.schema
     names: list[str] = []
@@ -77,5 +77,6 @@ def _interaction(schema: Schema, group: str) -> Iterable[str]:
     animals, keypoints, _ = schema.shape
     position = torch.zeros(animals, keypoints, 2, 1, 1)
     confidence = torch.ones(animals, keypoints, 1, 1)
-    features = Interaction(position, confidence, schema, torch.ones(()))
+    roles = group == "social_roles"
+    features = Interaction(position, confidence, schema, torch.ones(()), roles=roles)
     return features.compute() if group == "interaction" else features.compute_social()

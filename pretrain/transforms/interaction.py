@@ -2,7 +2,8 @@
 
 What is measured of each animal, or of each of a pair, enters as the smaller and the larger value
 (of three and more, as the least, the mean and the greatest), so that exchanging animals, or a
-tracker's exchanging them, changes nothing. Gaps of up to :data:`GAP_S` are bridged in a straight
+tracker's exchanging them, changes nothing. Two animals that are told apart (a resident and an
+intruder, :func:`told_apart`) may instead have values of their own. Gaps of up to :data:`GAP_S` are bridged in a straight
 line; what is unknown beyond is NaN. Lengths are in body lengths (from tail base to neck), times in
 seconds: another rig's numbers mean the same.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,9 +38,11 @@ SPEED_S = (0.07, 0.17, 0.5, 1.5)
 REACH_S = GAP_S + max(SPEED_S)
 """Seconds to either side that the features of a frame depend on."""
 MAX_POINTS = 5
-GROUPS = ("interaction", "social")
-"""Feature groups made of these: all of them, and those of :meth:`Interaction.compute_social`."""
+GROUPS = ("interaction", "social", "social_roles")
+"""Feature groups made of these: all of them, those of :meth:`Interaction.compute_social`, and the
+same of two animals that are told apart."""
 _MATCHED = 3  # animals at most that are told apart again after a tracker exchanged them
+_ONLY_COUNTED = {"one", "two", "first", "second"}
 _SHORT, _TURN, _LONG, _JERK = 0.1, 0.17, 0.5, 0.13
 
 
@@ -59,6 +63,15 @@ def points_of(schema: Schema) -> dict[str, tuple[int, ...]]:
     return dict(itertools.islice(points.items(), MAX_POINTS))
 
 
+def told_apart(schema: Schema) -> bool:
+    """Whether there are two animals whose names say which is which (resident and intruder, adult
+    and juvenile), and not only that there are two (rat1 and rat2, a and b, one and two)."""
+    names = [re.sub(r"[\d\W_]+", "", name).lower() for name in schema.animals]
+    if len(names) != 2 or {*names} & _ONLY_COUNTED or min(map(len, names)) < 2:
+        return False
+    return names[0][:-1] != names[1][:-1] and names[0] != names[1]
+
+
 @dataclass
 class Interaction:
     """The features of some frames, as named columns.
@@ -68,12 +81,15 @@ class Interaction:
         confidence_MKBT: The tracker's.
         schema: Skeleton, frame rate, image.
         body_px: Length of a body.
+        roles: Whether two animals stay who they are: what is measured of each stands by itself, and
+            the tracker is believed. Else see above.
     """
 
     position_MKXBT: Tensor
     confidence_MKBT: Tensor
     schema: Schema
     body_px: Tensor
+    roles: bool = False
     columns: dict[str, Tensor] = field(default_factory=dict)
     _exchanges: dict[int, list[tuple[list[int], Tensor]]] = field(default_factory=dict)
 
@@ -147,7 +163,7 @@ class Interaction:
         """Of two or three animals: other orders of them, and where (B, T) they lie, in that order
         and so many frames later, nearer to where they were; of two orders the latter counts. An
         animal that is missing stays itself."""
-        if not 2 <= len(self._body_MXBT) <= _MATCHED:
+        if self.roles or not 2 <= len(self._body_MXBT) <= _MATCHED:
             return []
         if frames not in self._exchanges:
             now, then = self._body_MXBT, later(self._body_MXBT, frames)
@@ -186,6 +202,10 @@ class Interaction:
         """Columns of what each animal, or pair, or one of a pair has; whichever is known."""
         if len(values_ABT) == 1:
             self.columns[name] = values_ABT[0]
+            return
+        if self.roles:
+            for animal, values_BT in zip(self.schema.animals, values_ABT, strict=True):
+                self.columns[f"{name}, {animal}"] = values_BT
             return
         self.columns[f"{name}, least"] = functools.reduce(torch.fmin, values_ABT.unbind(0))
         if len(values_ABT) > 2:
