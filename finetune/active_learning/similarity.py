@@ -58,13 +58,14 @@ def parse_example(text: str, store: Store) -> Clip:
 
 def open_embedder(source: str, store: Store) -> Embedder:
     """What frames are compared by: an encoder as ``--encoder`` names it; ``handmade`` means the
-    features only, since clips are described by their own mean and spread."""
+    features only, since clips are described by their own mean and spread, and whichever of two
+    animals did it."""
     if source != HANDMADE:
         return open_encoder(source, store, recipe="contrastive", seed=0)[0]
     no_context: dict[str, list[float]] = {"means": [], "spreads": [], "extremes": [], "shifts": []}
     embedder = build_embedder(
         store.schema,
-        features=handmade_features({}, store.schema),
+        features=handmade_features({}, store.schema, roles=False),
         encoder={"name": HANDMADE, **no_context},
     )
     embedder.features.fit(sample(store, seed=0))

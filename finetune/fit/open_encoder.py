@@ -105,11 +105,13 @@ def open_encoder(
     return embedder, about
 
 
-def handmade_features(features: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """Settings of features with the group that hand-made features are made of, and no other:
-    ``social`` of several animals, ``social_roles`` of two that are told apart; of one, whose
-    position in the arena counts, ``interaction``."""
-    several = "social_roles" if told_apart(schema) else "social"
+def handmade_features(
+    features: Mapping[str, Any], schema: Schema, *, roles: bool = True
+) -> dict[str, Any]:
+    """Settings of features with the group that hand-made features are made of, and no other: of
+    one animal, whose position in the arena counts, ``interaction``; of several ``social``; of two
+    that are told apart, where ``roles`` count, ``social_roles``."""
+    several = "social_roles" if roles and told_apart(schema) else "social"
     return {**features, "groups": [several if len(schema.animals) > 1 else "interaction"]}
 
 

@@ -2,10 +2,10 @@
 
 What is measured of each animal, or of each of a pair, enters as the smaller and the larger value
 (of three and more, as the least, the mean and the greatest), so that exchanging animals, or a
-tracker's exchanging them, changes nothing. Two animals that are told apart (a resident and an
-intruder, :func:`told_apart`) may instead have values of their own. Gaps of up to :data:`GAP_S` are bridged in a straight
-line; what is unknown beyond is NaN. Lengths are in body lengths (from tail base to neck), times in
-seconds: another rig's numbers mean the same.
+tracker's exchanging them, changes nothing. Two animals that are told apart, a resident and an
+intruder, may instead have values of their own (:func:`told_apart`). Gaps of up to :data:`GAP_S`
+are bridged in a straight line; what is unknown beyond is NaN. Lengths are in body lengths (from
+tail base to neck), times in seconds: another rig's numbers mean the same.
 
 Two or three animals whose identities a tracker exchanges are matched again over every lag, by where
 they were.
