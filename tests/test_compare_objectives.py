@@ -298,4 +298,4 @@ def test_the_table_chooses_on_validation_and_an_encoder_brings_the_features_it_n
     }
     assert "scene" in groups["msg3d"]
     assert "scene" not in groups["tcn"]
-    assert groups["-"] == ["social"], "hand-made features"
+    assert groups["-"] == ["social_roles"], "hand-made features"

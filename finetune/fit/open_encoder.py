@@ -83,13 +83,17 @@ def open_encoder(
         if source == HANDMADE:
             points = list(points_of(store.schema))
             log.info(
-                "hand-made features: %d columns a frame, from %s%s",
+                "hand-made features: %d columns a frame, from %s%s%s",
                 embedder.encoder.dim,
                 ", ".join(points),
                 ""
                 if len(store.schema.keypoints) <= len(points)
                 else f" (of {len(store.schema.keypoints)} keypoints; at most {MAX_POINTS} points "
                 "are looked at)",
+                f"; {' and '.join(store.schema.animals)} each for itself, as their names tell them "
+                "apart"
+                if told_apart(store.schema)
+                else "",
             )
         kind = "random weights" if source == RANDOM else "hand-made features"
         about = {"kind": kind, "encoder": dict(network)}
