@@ -110,13 +110,12 @@ def head_settings(
 
     if "members" not in chosen:
         return with_settings(chosen)
-    kept = [
-        (with_settings(member), weight)
-        for member, weight in zip(chosen["members"], chosen["weights"], strict=True)
-        if member["name"] != dropped
-    ]
-    members, weights = zip(*kept, strict=True)
-    return {**chosen, "members": list(members), "weights": list(weights)}
+    kept = [n for n, member in enumerate(chosen["members"]) if member["name"] != dropped]
+    members = [with_settings(chosen["members"][n]) for n in kept]
+    weights = {
+        key: [chosen[key][n] for n in kept] for key in ("weights", "hour_weights") if key in chosen
+    }
+    return {**chosen, "members": members, **weights}
 
 
 def run_cell(

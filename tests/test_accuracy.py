@@ -225,7 +225,8 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
         assert [one["name"] for one in fewer["members"]] == [
             one["name"] for n, one in enumerate(many["members"]) if n != number
         ]
-        assert fewer["weights"] == [w for n, w in enumerate(many["weights"]) if n != number]
+        for key in ("weights", "hour_weights"):
+            assert fewer[key] == [w for n, w in enumerate(many[key]) if n != number]
 
 
 def test_the_surest_wrong_bouts_are_drawn(tmp_path: Path) -> None:

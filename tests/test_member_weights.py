@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_fit import problem, world
 
-from finetune.heads import build_head
+from finetune.heads import LabelledVideo, build_head
 from finetune.heads.stack import Stack
 from finetune.postprocess.cross_fit import cross_fit
 from finetune.postprocess.member_weights import MOST_WEIGHTS, _weights, learn_weights
@@ -17,6 +18,7 @@ from finetune.search.final_fits import FinalFit, run_fits
 from finetune.search.space import only_choice
 from finetune.settings import TASKS, Tuning
 from pretrain.config import SCALES, Scale, read
+from pretrain.errors import BadInput
 
 HEAD: dict[str, Any] = {
     "name": "stack",
@@ -153,3 +155,22 @@ def test_a_grid_of_one_combination_needs_no_trial() -> None:
     assert only_choice(searched) is None
     assert only_choice(replace(default, searcher="random")) is None
     assert only_choice(replace(default, search={})) is None
+
+
+def test_other_weights_count_where_many_frames_are_labelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {**HEAD, "cross_fitted": False, "hour_weights": [1, 3]}
+    z_TD = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    shown_TC = (z_TD[:, :1] > 0) == torch.tensor([True, False])
+    video = LabelledVideo(z_TD, shown_TC.to(torch.int8))
+    monkeypatch.setattr("finetune.heads.MANY_FRAMES", 400)
+    for videos, weights in (([video], [0.5, 0.5]), ([video, video], [0.25, 0.75])):
+        head = build_head(settings, 4, [2])
+        head.fit_videos(0, videos, overlapping=False, seed=0)
+        assert isinstance(head, Stack)
+        assert head.weights == weights
+    with pytest.raises(BadInput, match="choose one"):
+        build_head({**settings, "cross_fitted": True}, 4, [2])
+    with pytest.raises(BadInput, match=r"\[1, 1, 1\] for 2 members"):
+        build_head({**settings, "hour_weights": [1, 1, 1]}, 4, [2])

@@ -20,6 +20,8 @@ from pretrain.errors import BadInput, error_if, refuse
 APART, EMBEDDING = "apart", "embedding"
 MOST_FRAMES = 20_000
 """That trees and linear models are fitted on: neighbours say nearly the same."""
+MANY_FRAMES = 20_000
+"""Labelled frames read, over an hour at 5 a second, from which on larger models pay."""
 ANNOTATOR_SETTINGS = ("annotator", "annotator_width")
 
 
@@ -46,6 +48,11 @@ def with_time(z_TD: Tensor, seconds: float, stretch: tuple[int, int] | None = No
     frame = torch.arange(first, first + z_TD.shape[0], device=z_TD.device, dtype=z_TD.dtype)
     times = torch.stack([frame, total - 1 - frame], 1) * seconds
     return torch.cat([z_TD, times], 1)
+
+
+def many_are_labelled(videos: Sequence[LabelledVideo]) -> bool:
+    """Whether :data:`MANY_FRAMES` are."""
+    return sum(int(video.looked_at.sum()) for video in videos) >= MANY_FRAMES
 
 
 def labelled_frames(videos: Sequence[LabelledVideo], z: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

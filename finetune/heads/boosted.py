@@ -19,12 +19,12 @@ from finetune.heads import (
     LabelledVideo,
     frame_weights,
     labelled_frames,
+    many_are_labelled,
     with_time,
 )
 from finetune.heads._tree_tensors import TreeTensors
 from pretrain.components import Count, Positive, ShareAbove0
 
-_MANY_FRAMES = 20_000  # labelled frames read, from which on larger trees pay
 _BINNED_FRAMES = 10_000  # whose quantiles are the thresholds that a tree may draw
 _LEAST = 1e-6
 _Reals = npt.NDArray[np.float32]
@@ -109,7 +109,7 @@ class Boosted(AbstractHead):
         assert isinstance(trees, _Trees)
         valid = torch.ones(1, dtype=torch.bool)  # not looked at
         read = [self.trunk(video.z_TD.cpu()[None], valid)[0] for video in videos]
-        many = sum(int(video.looked_at.sum()) for video in videos) >= _MANY_FRAMES
+        many = many_are_labelled(videos)
         x, shown_NC = (frames.numpy() for frames in labelled_frames(videos, read))
         settings = self._settings | {
             "num_leaves": self._leaves or (31 if many else 6),
