@@ -20,7 +20,7 @@ from pretrain.errors import BadInput
 from pretrain.train.embed_video import embed_video
 from pretrain.transforms.feature_names import feature_names
 from pretrain.transforms.features import Features
-from pretrain.transforms.interaction import Interaction, points_of, told_apart
+from pretrain.transforms.interaction import Interaction, have_roles, points_of
 
 RATS = Schema.from_names(
     animals=("one", "two"),
@@ -99,7 +99,7 @@ def test_handmade_reads_arena_positions_only_of_a_single_animal(animals: int, gr
 
 
 @pytest.mark.parametrize(
-    ("names", "apart"),
+    ("names", "roles"),
     [
         (("resident", "intruder"), True),
         (("adult", "juvenile"), True),
@@ -115,14 +115,14 @@ def test_handmade_reads_arena_positions_only_of_a_single_animal(animals: int, gr
         (("male", "female", "pup"), False),
     ],
 )
-def test_names_say_whether_animals_are_told_apart(names: tuple[str, ...], apart: bool) -> None:
+def test_names_are_roles_or_numbers(names: tuple[str, ...], roles: bool) -> None:
     schema = replace(RATS, animals=names)
-    assert told_apart(schema) == apart
+    assert have_roles(schema) == roles
     group = handmade_features({}, schema)["groups"][0]
-    assert (group == "social_roles") == apart
+    assert (group == "social_roles") == roles
 
 
-def test_animals_that_are_told_apart_have_values_of_their_own() -> None:
+def test_animals_with_roles_have_columns_of_their_own() -> None:
     """The same quantities; the other way round where the animals trade places."""
     schema = replace(RATS, animals=("resident", "intruder"))
     pose = wander(schema, seconds=8, missing=0.0)

@@ -174,3 +174,19 @@ def test_other_weights_count_where_many_frames_are_labelled(
         build_head({**settings, "cross_fitted": True}, 4, [2])
     with pytest.raises(BadInput, match=r"\[1, 1, 1\] for 2 members"):
         build_head({**settings, "hour_weights": [1, 1, 1]}, 4, [2])
+
+
+@pytest.mark.ray
+def test_the_model_that_is_saved_has_the_weights_of_many_frames(ray_here: None) -> None:
+    import ray
+
+    frames, labels = world(videos=8, frames=4000, noise=1.5)
+    asked = problem(labels)
+    head = {**HEAD, "cross_fitted": False, "hour_weights": [1, 3]}
+    tuning = replace(TUNING, head=head, postprocess_folds=0)
+    scale = read(Scale, "laptop", SCALES, {})
+    fits = {(42, None): FinalFit(problems=[asked], tuning=tuning, steps=1)}
+    saved = run_fits(ray.put(frames), frames, fits, embedder=None, scale=scale)[42, None]
+    rebuilt = build_head(saved.tuning.head, 8, [3])
+    assert isinstance(rebuilt, Stack)
+    assert rebuilt.weights == [0.25, 0.75]

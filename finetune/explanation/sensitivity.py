@@ -84,7 +84,7 @@ def parts_of(embedder: Embedder) -> list[Part]:
 
 
 def _group(name: str) -> str:
-    """The group of a feature; of ``interaction`` and ``social``, which hold much, the quantity."""
+    """The group of a feature; of ``interaction`` and its like, which hold much, the quantity."""
     group, _, quantity = name.partition(": ")
     if group == "external":
         return name.rsplit(" ", 1)[0]

@@ -16,7 +16,7 @@ from pretrain.data.store import Store
 from pretrain.encoders import Embedder, build_embedder
 from pretrain.train.checkpoint import load_encoder
 from pretrain.train.learner import check_external_features
-from pretrain.transforms.interaction import MAX_POINTS, points_of, told_apart
+from pretrain.transforms.interaction import MAX_POINTS, have_roles, points_of
 from pretrain.transforms.units import refuse_unknown_scale
 
 log = logging.getLogger(__name__)
@@ -90,9 +90,8 @@ def open_encoder(
                 if len(store.schema.keypoints) <= len(points)
                 else f" (of {len(store.schema.keypoints)} keypoints; at most {MAX_POINTS} points "
                 "are looked at)",
-                f"; {' and '.join(store.schema.animals)} each for itself, as their names tell them "
-                "apart"
-                if told_apart(store.schema)
+                f"; columns of {' and of '.join(store.schema.animals)}, as their names are roles"
+                if have_roles(store.schema)
                 else "",
             )
         kind = "random weights" if source == RANDOM else "hand-made features"
@@ -114,8 +113,8 @@ def handmade_features(
 ) -> dict[str, Any]:
     """Settings of features with the group that hand-made features are made of, and no other: of
     one animal, whose position in the arena counts, ``interaction``; of several ``social``; of two
-    that are told apart, where ``roles`` count, ``social_roles``."""
-    several = "social_roles" if roles and told_apart(schema) else "social"
+    with roles, unless ``roles`` is false, ``social_roles``."""
+    several = "social_roles" if roles and have_roles(schema) else "social"
     return {**features, "groups": [several if len(schema.animals) > 1 else "interaction"]}
 
 

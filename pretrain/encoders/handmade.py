@@ -33,13 +33,14 @@ class Handmade(AbstractEncoder):
     costs the same whatever the stretch: means and spreads are differences of running sums, extremes
     are taken over stretches that double.
 
-    The defaults are for the groups ``interaction`` and ``social``: means over 0.27, 1, 2 and 8 s,
-    spreads over 1, 2 and 8 s, extremes over 0.5 and 2 s, shifts of 1 and 2 s. Without either they
-    are what earlier versions had: means over 15 and 60 frames.
+    The defaults are for the groups ``interaction``, ``social`` and ``social_roles``: means over
+    0.27, 1, 2 and 8 s, spreads over 1, 2 and 8 s, extremes over 0.5 and 2 s, shifts of 1 and 2 s.
+    Without any of them they are what earlier versions had: means over 15 and 60 frames.
 
     Args:
         features: What it passes on; the visibility of points is left out where the features are
-            those of the group ``interaction``, which has its own, or ``social``, which has none.
+            those of the group ``interaction``, which has its own, or ``social`` or
+            ``social_roles``, which have none.
         means: Stretches of means.
         spreads: Stretches of standard deviations.
         extremes: Stretches of the greatest and the least.

@@ -159,8 +159,8 @@ def social(bodies: Bodies) -> list[Tensor]:
 
 @feature_group(reach_s=REACH_S)
 def social_roles(bodies: Bodies) -> list[Tensor]:
-    """The group ``social`` of two animals that are told apart, as a resident and an intruder are:
-    what each does, and to the other, stands by itself. Nothing of other numbers of animals."""
+    """The group ``social`` of two animals with roles, a resident and an intruder: a column for each
+    of them. Nothing of other numbers of animals."""
     if len(bodies.position_MKXBT) != 2:
         return []
     plane = bodies.position_MKXBT[:, :, :2]

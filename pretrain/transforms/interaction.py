@@ -2,10 +2,10 @@
 
 What is measured of each animal, or of each of a pair, enters as the smaller and the larger value
 (of three and more, as the least, the mean and the greatest), so that exchanging animals, or a
-tracker's exchanging them, changes nothing. Two animals that are told apart, a resident and an
-intruder, may instead have values of their own (:func:`told_apart`). Gaps of up to :data:`GAP_S`
-are bridged in a straight line; what is unknown beyond is NaN. Lengths are in body lengths (from
-tail base to neck), times in seconds: another rig's numbers mean the same.
+tracker's exchanging them, changes nothing. Two animals with roles, a resident and an intruder, may
+have columns of their own instead (:func:`have_roles`). Gaps of up to :data:`GAP_S` are bridged in a
+straight line; what is unknown beyond is NaN. Lengths are in body lengths (from tail base to neck),
+times in seconds: another rig's numbers mean the same.
 
 Two or three animals whose identities a tracker exchanges are matched again over every lag, by where
 they were.
@@ -40,7 +40,7 @@ REACH_S = GAP_S + max(SPEED_S)
 MAX_POINTS = 5
 GROUPS = ("interaction", "social", "social_roles")
 """Feature groups made of these: all of them, those of :meth:`Interaction.compute_social`, and the
-same of two animals that are told apart."""
+same of two animals with roles."""
 _MATCHED = 3  # animals at most that are told apart again after a tracker exchanged them
 _ONLY_COUNTED = {"one", "two", "first", "second"}
 _SHORT, _TURN, _LONG, _JERK = 0.1, 0.17, 0.5, 0.13
@@ -63,9 +63,9 @@ def points_of(schema: Schema) -> dict[str, tuple[int, ...]]:
     return dict(itertools.islice(points.items(), MAX_POINTS))
 
 
-def told_apart(schema: Schema) -> bool:
-    """Whether there are two animals whose names say which is which (resident and intruder, adult
-    and juvenile), and not only that there are two (rat1 and rat2, a and b, one and two)."""
+def have_roles(schema: Schema) -> bool:
+    """Whether there are two animals whose names are roles (resident and intruder, adult and
+    juvenile) and do not merely number them (rat1 and rat2, a and b, one and two)."""
     names = [re.sub(r"[\d\W_]+", "", name).lower() for name in schema.animals]
     if len(names) != 2 or {*names} & _ONLY_COUNTED or min(map(len, names)) < 2:
         return False
@@ -81,8 +81,8 @@ class Interaction:
         confidence_MKBT: The tracker's.
         schema: Skeleton, frame rate, image.
         body_px: Length of a body.
-        roles: Whether two animals stay who they are: what is measured of each stands by itself, and
-            the tracker is believed. Else see above.
+        roles: Of two animals: a column for each, in the place of the smaller and the larger value;
+            identities are those of the tracker.
     """
 
     position_MKXBT: Tensor
