@@ -175,6 +175,7 @@ def test_an_encoder_is_kept_once_registered_and_found_by_its_alias(
     with tracking.start("pretrain", "one", folder=tmp_path / "one") as run:
         for _ in range(2):  # as when a server was away in between
             run.log_model(model / "seed-42", opener=EMBEDS, register="mice@best")
+            assert run.sender.drain(30) == 0
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (found,) = client.search_logged_models([client.get_run(run.run_id).info.experiment_id])
     assert found.source_run_id == run.run_id

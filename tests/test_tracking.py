@@ -511,7 +511,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-@pytest.mark.parametrize(("away_s", "left"), [(1.2, 0), (60.0, 1)])
+@pytest.mark.parametrize(("away_s", "left"), [(1.2, 0), (math.inf, 1)])
 def test_the_end_of_a_run_waits_for_a_server_that_is_away_for_a_moment(
     tmp_path: Path, away_s: float, left: int
 ) -> None:
@@ -524,7 +524,7 @@ def test_the_end_of_a_run_waits_for_a_server_that_is_away_for_a_moment(
     sender = BackgroundSender(send, file=JsonLines(tmp_path / "m.jsonl"), address="http://x")
     sender.put({"kind": "status", "run": "r", "experiment": "e", "status": "FINISHED"})
     assert sender.drain(2.5) == left
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 12
 
 
 def test_the_end_of_a_run_waits_for_its_model(tmp_path: Path) -> None:
