@@ -15,8 +15,12 @@ READY := $(VENV)/.ready
 
 setup: $(READY)
 
+# Processes of Ray import the same modules again and again: what Python compiled must be kept, although
+# the images of some containers tell it not to.
+export PYTHONDONTWRITEBYTECODE :=
+
 # torch comes first and alone, by its pin: nothing that is installed later can then choose another build.
-# Python compiles a module when it first needs it: to compile all of them now takes a minute.
+# pip would compile what it installs on one core; compileall does it on all.
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11) and "Ethoray needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
@@ -24,6 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) torch
 	$(INSTALL) 'setuptools>=77'
 	$(INSTALL) --no-build-isolation -e '.[dev,trackers,share,video]'
+	$(RUN) -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	@touch $(READY)
 
 quickstart: setup

@@ -12,7 +12,7 @@ if [ -e "$environment" ]; then
   exit 1
 fi
 trap 'rm -rf "$scratch"' EXIT
-unset PYTHONPATH ETHORAY_HOME RAY_ADDRESS
+unset PYTHONPATH ETHORAY_HOME RAY_ADDRESS PYTHONDONTWRITEBYTECODE
 export ETHORAY_CACHE="$scratch/cache" RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
 step() { echo "== $* ($SECONDS s)"; }
 
@@ -34,6 +34,7 @@ step "a clean environment"
 pip install --no-compile -c "$root/constraints.txt" torch
 pip install --no-compile -c "$root/constraints.txt" "$scratch"/ethoray-*.whl
 pip check
+"$bin/python" -m compileall -q -j 0 "$environment/lib" >/dev/null || true  # pip would on one core
 
 cd "$scratch/elsewhere"
 ethoray="$bin/ethoray"
