@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 GUIDES = ("ten_minutes", "getting_started", "own_recordings", "calms21", "cluster")
 INSTALLED = {name: f"{module.replace('.', '/')}.py" for name, (module, _) in COMMANDS.items()}
 SMALL = {
-    "pretrain/run.py": "--set epochs=1 --set batch=8 --set window=64",
+    "pretrain/run.py": "--set epochs=1 --set batch=64 --set window=64",
     "finetune/run.py": "--trials 1 --seeds 1 --set steps=4 --set evaluations=1 "
     "--set postprocess_folds=1 --set search={}",
     "finetune/compare.py": "--frozen-set trials=1 seeds=1 steps=4 evaluations=1 "

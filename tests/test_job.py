@@ -90,7 +90,7 @@ def submitting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
     try:
         start(on_head)
         wait, _, _ = submit.partition("ray job submit --working-dir")
-        subprocess.run(["bash", "-ec", here(wait)], env=environment, check=True, timeout=300)
+        subprocess.run(["bash", "-ec", here(wait)], env=environment, check=True, timeout=600)
         for _ in range(2):
             start(on_machine, "--num-cpus=1")
             # two that start at once on one computer get into each other's way
@@ -102,7 +102,7 @@ def submitting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
                 time.sleep(0.2)
         counted = {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": f"127.0.0.1:{ports['6379']}"}
         waiting = [sys.executable, "-c", MACHINES_ARE_UP]
-        subprocess.run(waiting, env=environment | counted, check=True, timeout=300)
+        subprocess.run(waiting, env=environment | counted, check=True, timeout=600)
         yield here(submit), environment
     finally:
         # Ray waits half a minute for its own processes to end; they hold nothing that is wanted.
