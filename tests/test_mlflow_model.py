@@ -90,6 +90,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, poses: tuple[np.ndarray, np.
 def saved(model: Path) -> Path:
     path = model.parent / "mlflow_model"
     save_mlflow_model(path, model, opener=LABELS)
+    assert not [file for file in path.rglob("*") if file.suffix in (".pkl", ".pyc")]
     return path
 
 
@@ -144,7 +145,6 @@ def test_a_clean_process_without_ray_loads_what_predict_writes(
     assert told["from"].startswith(str(saved)), "it is not the model's own code"
     assert not told["ray"]
     agree(told["made"], written)
-    assert not [path for path in saved.rglob("*") if path.suffix in (".pkl", ".pyc")]
 
 
 @pytest.fixture
