@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	$(INSTALL) torch
 	$(INSTALL) 'setuptools>=77'
 	$(INSTALL) --no-build-isolation -e '.[dev,trackers,share,video]'
-	$(RUN) -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+	$(RUN) -m compileall -qq -j 0 $(VENV)/lib || true  # some packages hold files of other Pythons
 	@touch $(READY)
 
 quickstart: setup

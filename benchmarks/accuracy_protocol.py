@@ -113,7 +113,9 @@ def head_settings(
     kept = [n for n, member in enumerate(chosen["members"]) if member["name"] != dropped]
     members = [with_settings(chosen["members"][n]) for n in kept]
     weights = {
-        key: [chosen[key][n] for n in kept] for key in ("weights", "hour_weights") if key in chosen
+        key: [chosen[key][n] for n in kept]
+        for key in ("weights", "weights_for_many_labels")
+        if key in chosen
     }
     return {**chosen, "members": members, **weights}
 

@@ -34,7 +34,8 @@ step "a clean environment"
 pip install --no-compile -c "$root/constraints.txt" torch
 pip install --no-compile -c "$root/constraints.txt" "$scratch"/ethoray-*.whl
 pip check
-"$bin/python" -m compileall -q -j 0 "$environment/lib" >/dev/null || true  # pip would on one core
+# pip would compile on one core; some packages hold files of other Pythons
+"$bin/python" -m compileall -qq -j 0 "$environment/lib" || true
 
 cd "$scratch/elsewhere"
 ethoray="$bin/ethoray"

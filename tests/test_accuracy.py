@@ -225,7 +225,7 @@ def test_an_ablation_leaves_out_what_it_says(protocol: Any, split_of: Any) -> No
         assert [one["name"] for one in fewer["members"]] == [
             one["name"] for n, one in enumerate(many["members"]) if n != number
         ]
-        for key in ("weights", "hour_weights"):
+        for key in ("weights", "weights_for_many_labels"):
             assert fewer[key] == [w for n, w in enumerate(many[key]) if n != number]
 
 

@@ -160,7 +160,7 @@ def test_a_grid_of_one_combination_needs_no_trial() -> None:
 def test_other_weights_count_where_many_frames_are_labelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = {**HEAD, "cross_fitted": False, "hour_weights": [1, 3]}
+    settings = {**HEAD, "cross_fitted": False, "weights_for_many_labels": [1, 3]}
     z_TD = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
     shown_TC = (z_TD[:, :1] > 0) == torch.tensor([True, False])
     video = LabelledVideo(z_TD, shown_TC.to(torch.int8))
@@ -173,7 +173,7 @@ def test_other_weights_count_where_many_frames_are_labelled(
     with pytest.raises(BadInput, match="choose one"):
         build_head({**settings, "cross_fitted": True}, 4, [2])
     with pytest.raises(BadInput, match=r"\[1, 1, 1\] for 2 members"):
-        build_head({**settings, "hour_weights": [1, 1, 1]}, 4, [2])
+        build_head({**settings, "weights_for_many_labels": [1, 1, 1]}, 4, [2])
 
 
 @pytest.mark.ray
@@ -182,7 +182,7 @@ def test_the_model_that_is_saved_has_the_weights_of_many_frames(ray_here: None) 
 
     frames, labels = world(videos=8, frames=4000, noise=1.5)
     asked = problem(labels)
-    head = {**HEAD, "cross_fitted": False, "hour_weights": [1, 3]}
+    head = {**HEAD, "cross_fitted": False, "weights_for_many_labels": [1, 3]}
     tuning = replace(TUNING, head=head, postprocess_folds=0)
     scale = read(Scale, "laptop", SCALES, {})
     fits = {(42, None): FinalFit(problems=[asked], tuning=tuning, steps=1)}

@@ -51,7 +51,7 @@ def with_time(z_TD: Tensor, seconds: float, stretch: tuple[int, int] | None = No
 
 
 def many_are_labelled(videos: Sequence[LabelledVideo]) -> bool:
-    """Whether :data:`MANY_FRAMES` are."""
+    """Whether at least :data:`MANY_FRAMES` labelled frames are read."""
     return sum(int(video.looked_at.sum()) for video in videos) >= MANY_FRAMES
 
 

@@ -27,8 +27,8 @@ class Stack(AbstractHead):
     Args:
         members: ``name`` and settings of each head.
         weights: Of each; none: all alike.
-        hour_weights: Of each where over an hour is labelled (20,000 frames that are read), in any
-            problem; none: the same.
+        weights_for_many_labels: Of each where over an hour is labelled (20,000 frames that are
+            read), in any problem; none: the same.
         cross_fitted: Whether weights are learned on videos held out instead
             (finetune/fit/member_weights.py), where there are two or more and the postprocessing has
             folds.
@@ -44,7 +44,7 @@ class Stack(AbstractHead):
         *,
         members: Sequence[Mapping[str, Any]] = ({"name": "boosted"}, {"name": "logistic"}),
         weights: Sequence[float] = (),
-        hour_weights: Sequence[float] = (),
+        weights_for_many_labels: Sequence[float] = (),
         cross_fitted: bool = False,
         hz: float = 5.0,
     ) -> None:
@@ -52,10 +52,13 @@ class Stack(AbstractHead):
         self.hz, self.cross_fitted = hz, cross_fitted
         self.weights = shares(weights, len(members))
         """Of each member; their sum is 1."""
-        self._hour_weights = shares(hour_weights, len(members)) if len(hour_weights) else None
-        if cross_fitted and self._hour_weights:
+        self._for_many_labels = (
+            shares(weights_for_many_labels, len(members)) if len(weights_for_many_labels) else None
+        )
+        if cross_fitted and self._for_many_labels:
             raise BadInput(
-                "head: stack: cross_fitted learns the weights, hour_weights gives them: choose one"
+                "head: stack: cross_fitted learns the weights, weights_for_many_labels gives "
+                "them: choose one"
             )
         heads = [build_head({"hz": hz, **member}, dim, classes) for member in members]
         for head, member in zip(heads, members, strict=True):
@@ -111,8 +114,8 @@ class Stack(AbstractHead):
     ) -> None:
         """Fits every member."""
         self.overlapping_P[problem] = overlapping
-        if self._hour_weights and many_are_labelled(videos):
-            self.weights = self._hour_weights
+        if self._for_many_labels and many_are_labelled(videos):
+            self.weights = self._for_many_labels
         for head in self.heads:
             head.fit_videos(problem, videos, overlapping=overlapping, seed=seed)
 
